@@ -1,0 +1,23 @@
+"""A peer-to-peer file-sharing network that looks like a folder.
+
+The map, top to bottom. A module imports only from lines below its own.
+
+    cli                       argv -> Config -> a verb; exit statuses; the only file that prints
+    background                start ourselves anew in the background; report readiness or the error
+    mount                     fusepy adapter: kernel threads -> tree, exceptions -> errno
+    filesystem/ | control     the tree as users see it | the Unix socket behind the verbs
+    servent                   the owner: opens everything below, accepts links, answers queries
+    overlay|uploads|swarms    joining and staying joined | serving blocks | one swarm per file
+    search | swarm            one query's life | read(offset, size) -> verified bytes
+    link | library | cache    a live link | what shared/ offers | verified blocks on disk
+      | catalogue | journal     | what network/ is known to hold | what happened, for people
+    network | picker          dial and listen: the only sockets | which block from whom next
+    protocol/                 the wire, sans-IO: see protocol/PROTOCOL.md
+    config                    every knob, once
+    errors                    every exception, by whose fault it is
+
+To follow one read, start at `mount.Adapter` and go downward: `filesystem.network.read`,
+`swarm.read`, `cache` on a hit, else `picker`, `link.request`, `manifest.verify`, `cache.put`.
+"""
+
+__version__ = "0.1.0"

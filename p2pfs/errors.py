@@ -1,0 +1,100 @@
+"""Every exception of p2pfs, sorted by whose fault it is.
+
+Errors change shape once per border: the tree (`p2pfs.filesystem`) turns them into
+`OSError`, the command line (`p2pfs.cli`) into an exit status. Nothing else translates.
+"""
+
+from __future__ import annotations
+
+
+class P2pfsError(Exception):
+    """The root of the family. Its text is fit to be shown to the user as one line."""
+
+
+class UsageError(P2pfsError):
+    """The person at the keyboard asked for something that cannot be; one line, no traceback."""
+
+
+class ProtocolError(P2pfsError):
+    """Somebody broke the protocol. Abstract: raise one of the two below."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our own code broke the protocol: a bug of ours, never a peer's doing."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol. Close that link, count it, carry on."""
+
+
+class LinkError(P2pfsError):
+    """A link could not be opened or has ended. Normal life in a network of strangers."""
+
+
+class UnreachableError(LinkError):
+    """The address refused, did not answer in time, or does not resolve."""
+
+
+class HandshakeError(LinkError):
+    """Something answered, but it is not a servent we can talk to; the text says what it is."""
+
+
+class RefusedError(LinkError):
+    """A servent answered and said no with a BYE; `code` holds its reason."""
+
+    def __init__(self, text: str, code: int = 0) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class LinkClosedError(LinkError):
+    """The link ended while an answer was awaited."""
+
+
+class RejectedError(P2pfsError):
+    """A peer answered a request with REJECT; `code` is a `messages.RejectCode`."""
+
+    def __init__(self, text: str, code: int, retry_after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class TransferError(P2pfsError):
+    """A reader cannot have its bytes. The subclass says why (DESIGN 2.2)."""
+
+
+class NotFoundError(TransferError):
+    """Nobody within the horizon has such a path."""
+
+
+class NoSourceError(TransferError):
+    """It was found, but no holder can be reached."""
+
+
+class StalledError(TransferError):
+    """Holders are there, but nothing arrived for the stall time."""
+
+
+class CorruptError(TransferError):
+    """Every holder sends wrong bytes."""
+
+
+class StaleError(TransferError):
+    """The holder changed or unpublished the file and no one else has it."""
+
+
+class BusyError(TransferError):
+    """Holders refused (paused, full) until the stall time was over."""
+
+
+class CacheFullError(TransferError):
+    """The cache cannot grow: the disk is full, or open files hold the whole quota."""
+
+
+class ShutdownError(TransferError):
+    """The servent is shutting down."""
+
+
+class BadBlockError(P2pfsError):
+    """A block is not what the manifest says it is."""

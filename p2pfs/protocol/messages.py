@@ -1,0 +1,334 @@
+"""One typed struct per message (PROTOCOL.md, "Messages").
+
+Bodies are MessagePack arrays; a field added at the end is ignored by older servents, which
+is how the protocol grows. Every text and list is bounded in its type, so a message that
+decodes is within its limits. `MESSAGE_TYPES` is the one table of type numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Annotated, Final, NewType
+
+from msgspec import Meta, Struct
+
+from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
+from p2pfs.protocol.names import MAX_PATH_BYTES
+
+Guid = NewType("Guid", bytes)
+"""16 random bytes that name one query or walk."""
+
+ServentId = NewType("ServentId", str)
+"""Who a servent is: the hash of its public key in base32, see `handshake.servent_id`."""
+
+GUID_BYTES: Final = 16
+SERVENT_ID_LENGTH: Final = 32
+PUBLIC_KEY_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+
+MAX_NAME_LENGTH: Final = 64
+"""A servent's name for people, in characters."""
+
+MAX_QUERY_BYTES: Final = 512
+"""An encoded query: floods stay small. Gnutella forwards 256 and closes the link at 1,024."""
+
+MAX_QUERY_TEXT_BYTES: Final = 480
+"""What is left of that for the text. A longer path is found by listing its parent."""
+
+MAX_RESULTS: Final = 50
+"""Results in one query hit: at their longest they still fit one frame."""
+
+MAX_LISTING: Final = 500
+"""Entries in one page of a listing; a page ends earlier when its frame is full."""
+
+MAX_PEERS: Final = 16
+"""Peers handed to a joiner."""
+
+MAX_ALTERNATIVES: Final = 10
+"""Peers named by a full servent that refuses."""
+
+MAX_ADDRESSES: Final = 4
+"""Addresses at which one servent may be tried."""
+
+MAX_TTL: Final = 5
+"""Links that any query may cross; at degree 12 this is beyond 10,000 servents."""
+
+WALK_STEPS: Final = 10
+"""A random walk of ten steps ends at a practically uniform servent."""
+
+MAX_DEADLINE_MS: Final = 10_000
+"""A query is forgotten by then, whatever its origin hoped for."""
+
+GuidField = Annotated[bytes, Meta(min_length=GUID_BYTES, max_length=GUID_BYTES)]
+FileIdField = Annotated[bytes, Meta(min_length=FILE_ID_BYTES, max_length=FILE_ID_BYTES)]
+ServentIdField = Annotated[str, Meta(pattern=f"^[a-z2-7]{{{SERVENT_ID_LENGTH}}}$")]
+Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
+PathText = Annotated[str, Meta(max_length=MAX_PATH_BYTES)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class Message(Struct, frozen=True, array_like=True):
+    """The base of all messages and of the records inside them."""
+
+
+class Address(Message, frozen=True, array_like=True):
+    """Where a servent listens."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)]
+    port: Port
+
+    def __str__(self) -> str:
+        """Return `host:port`, with IPv6 addresses in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class PeerInfo(Message, frozen=True, array_like=True):
+    """A servent as one tells another about it."""
+
+    id: ServentIdField
+    name: Name
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=MAX_ADDRESSES)]
+
+
+class LinkKind(enum.IntEnum):
+    """What a link is for; chosen by who dials."""
+
+    NEIGHBOUR = 1
+    """Small control messages. Bulk never rides here."""
+    TRANSFER = 2
+    """Blocks, manifests and listings, asked by request id."""
+
+
+class Hello(Message, frozen=True, array_like=True):
+    """The first message each way."""
+
+    kind: LinkKind
+    name: Name
+    listen_port: Port
+    """0 if it accepts no links."""
+    observed: Address
+    """Where the receiver appears to be, seen from the sender; its port is the socket's."""
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=MAX_ADDRESSES)]
+    """Where the sender believes that it can be reached."""
+    agent: Name
+
+
+class ByeCode(enum.IntEnum):
+    """Why a link ends."""
+
+    LEAVING = 1
+    """The servent shuts down or leaves the network: forget it."""
+    FULL = 2
+    """No room; the alternatives may have some."""
+    FLOOD = 3
+    """The receiver sent far more than its budget."""
+    PROTOCOL = 4
+    """The receiver broke the protocol."""
+    DUPLICATE = 5
+    """The two are linked already, or the servent met itself."""
+    BANNED = 6
+    """The receiver is banned for a while."""
+    IDLE = 7
+    """The link is not needed any more."""
+
+
+class Bye(Message, frozen=True, array_like=True):
+    """The last message on a link."""
+
+    code: ByeCode
+    text: Annotated[str, Meta(max_length=200)]
+    alternatives: Annotated[tuple[PeerInfo, ...], Meta(max_length=MAX_ALTERNATIVES)] = ()
+
+
+class Ping(Message, frozen=True, array_like=True):
+    """Are you there? Sent after a time of silence; the frame's request id comes back."""
+
+
+class Pong(Message, frozen=True, array_like=True):
+    """I am."""
+
+
+class GetPeers(Message, frozen=True, array_like=True):
+    """Whom do you know? Asked by a joiner."""
+
+
+class Peers(Message, frozen=True, array_like=True):
+    """Peers that the sender has itself shaken hands with lately."""
+
+    peers: Annotated[tuple[PeerInfo, ...], Meta(max_length=MAX_PEERS)]
+
+
+class Walk(Message, frozen=True, array_like=True):
+    """A random walk in search of a neighbour for `origin`."""
+
+    guid: GuidField
+    steps: Annotated[int, Meta(ge=0, le=WALK_STEPS)]
+    """Steps still to go; who receives 0 answers."""
+
+
+class Introduce(Message, frozen=True, array_like=True):
+    """The end of a walk offers itself; goes back the way the walk came."""
+
+    guid: GuidField
+    peer: PeerInfo
+
+
+class QueryKind(enum.IntEnum):
+    """What a query asks for."""
+
+    WORDS = 1
+    """Files whose paths hold all the words."""
+    PATH = 2
+    """The file or directory at exactly this path."""
+    DIRECTORY = 3
+    """What the directory at this path holds; the empty text is the root."""
+    ID = 4
+    """Whoever has blocks of this content; the text is the file id in hex."""
+
+
+class Query(Message, frozen=True, array_like=True):
+    """A question, flooded."""
+
+    guid: GuidField
+    ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
+    """Links it may still cross, this one included. With the GUID it names the copy."""
+    hops: Annotated[int, Meta(ge=0, le=MAX_TTL)]
+    """Links it has crossed before this one."""
+    kind: QueryKind
+    text: Annotated[str, Meta(max_length=MAX_QUERY_TEXT_BYTES)]
+    limit: Annotated[int, Meta(ge=1, le=MAX_RESULTS)]
+    """The most results that one servent should answer with."""
+    deadline_ms: Annotated[int, Meta(ge=0, le=MAX_DEADLINE_MS)]
+    """How long the sender will wait for DONE."""
+
+
+class Entry(Message, frozen=True, array_like=True):
+    """A file or a directory in a share."""
+
+    path: PathText
+    size: Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
+    mtime_ns: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    file_id: Annotated[bytes, Meta(max_length=FILE_ID_BYTES)]
+    """Empty for a directory."""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory."""
+        return not self.file_id
+
+
+class QueryHit(Message, frozen=True, array_like=True):
+    """What one servent has for a query; goes back the way its copy of the query came."""
+
+    guid: GuidField
+    ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
+    """The TTL of the copy that this answers; rewritten at each hop, not signed."""
+    provider: PeerInfo
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=MAX_RESULTS)]
+    total: Count
+    """How many entries there are; more than sent means: ask the provider with LIST."""
+    public_key: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+    """By the provider, over GUID, provider, entries and total: see `handshake.sign_hit`."""
+
+
+class Done(Message, frozen=True, array_like=True):
+    """The sub-tree behind a link has answered (the echo of Chang, 1982)."""
+
+    guid: GuidField
+    ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
+    """The TTL of the copy that this ends."""
+    servents: Count
+    """How many servents saw the query for the first time in this sub-tree."""
+    hits: Count
+    is_complete: bool
+    """False if a deadline, a lost link or a budget cut the sub-tree short."""
+
+
+class Changed(Message, frozen=True, array_like=True):
+    """The sender's share is not what it was: what a neighbour knows of it is old."""
+
+
+class GetManifest(Message, frozen=True, array_like=True):
+    """Send the manifest of this content, as DATA."""
+
+    file_id: FileIdField
+
+
+class GetBlock(Message, frozen=True, array_like=True):
+    """Send one block of this content, as DATA."""
+
+    file_id: FileIdField
+    index: Annotated[int, Meta(ge=0, lt=MAX_BLOCKS)]
+
+
+class List(Message, frozen=True, array_like=True):
+    """Send the entries of a directory whose names sort after `after`."""
+
+    path: PathText
+    after: PathText
+
+
+class Listing(Message, frozen=True, array_like=True):
+    """One page of a directory, sorted by name in code point order."""
+
+    entries: Annotated[tuple[Entry, ...], Meta(max_length=MAX_LISTING)]
+    """Paths are whole, as in query hits."""
+    has_more: bool
+
+
+class RejectCode(enum.IntEnum):
+    """Why a request is refused."""
+
+    NOT_FOUND = 1
+    """No such content, block or directory here."""
+    STALE = 2
+    """The content changed or was unpublished."""
+    PAUSED = 3
+    """Sharing is paused."""
+    BUSY = 4
+    """All upload slots are taken."""
+    FAILED = 5
+    """The disk could not be read."""
+
+
+class Reject(Message, frozen=True, array_like=True):
+    """The answer to a request that gets no other."""
+
+    code: RejectCode
+    text: Annotated[str, Meta(max_length=200)]
+    retry_after_ms: Count = 0
+
+
+class Cancel(Message, frozen=True, array_like=True):
+    """The request of this frame's id is no longer wanted."""
+
+
+DATA: Final = 0x20
+"""Frame type of raw bytes that answer a request, more to come. No MessagePack."""
+
+DATA_END: Final = 0x21
+"""Frame type of the last raw bytes of an answer."""
+
+MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {
+    0x01: Hello,
+    0x02: Bye,
+    0x03: Ping,
+    0x04: Pong,
+    0x05: GetPeers,
+    0x06: Peers,
+    0x07: Walk,
+    0x08: Introduce,
+    0x09: Query,
+    0x0A: QueryHit,
+    0x0B: Done,
+    0x0C: Changed,
+    0x10: GetManifest,
+    0x11: GetBlock,
+    0x12: List,
+    0x13: Listing,
+    0x14: Reject,
+    0x15: Cancel,
+}
