@@ -13,7 +13,7 @@ from typing import Annotated, Final, NewType
 
 from msgspec import Meta, Struct
 
-from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
+from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, FileId
 from p2pfs.protocol.names import MAX_PATH_BYTES
 
 Guid = NewType("Guid", bytes)
@@ -60,9 +60,9 @@ WALK_STEPS: Final = 10
 MAX_DEADLINE_MS: Final = 10_000
 """A query is forgotten by then, whatever its origin hoped for."""
 
-GuidField = Annotated[bytes, Meta(min_length=GUID_BYTES, max_length=GUID_BYTES)]
-FileIdField = Annotated[bytes, Meta(min_length=FILE_ID_BYTES, max_length=FILE_ID_BYTES)]
-ServentIdField = Annotated[str, Meta(pattern=f"^[a-z2-7]{{{SERVENT_ID_LENGTH}}}$")]
+GuidField = Annotated[Guid, Meta(min_length=GUID_BYTES, max_length=GUID_BYTES)]
+FileIdField = Annotated[FileId, Meta(min_length=FILE_ID_BYTES, max_length=FILE_ID_BYTES)]
+ServentIdField = Annotated[ServentId, Meta(pattern=f"^[a-z2-7]{{{SERVENT_ID_LENGTH}}}$")]
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
 PathText = Annotated[str, Meta(max_length=MAX_PATH_BYTES)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
