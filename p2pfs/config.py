@@ -1,0 +1,460 @@
+"""Every knob of a servent, once: its unit, default, bounds and reason.
+
+A `Config` comes from three places, the later ones weaker: the command line, `config.toml`
+in the state directory (the same option names, without the dashes in front), the defaults
+below. Also here: where each thing of a servent lies on the disk, and the lock that keeps
+two servents off one state directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import hashlib
+import ipaddress
+import os
+import platform
+import re
+import shutil
+import stat
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from p2pfs.errors import UsageError
+
+T = TypeVar("T")
+
+GIB: Final = 1024**3
+
+DEFAULT_PORT: Final = 4774
+"""TCP. Not assigned to anyone by IANA."""
+
+DEGREE: Final = 12
+"""Neighbours a servent looks for: at this degree TTL 4 covers 2,000 servents."""
+
+MIN_NEIGHBOURS: Final = 4
+"""With fewer, one departure may cut us off, so new ones are looked for at once."""
+
+MAX_NEIGHBOURS: Final = 32
+"""More would cost more idle traffic than the horizon gains."""
+
+DEFAULT_TTL: Final = 4
+"""Links a query may cross."""
+
+MAX_TTL: Final = 5
+"""What the protocol allows (`messages.MAX_TTL`)."""
+
+DEFAULT_STALL_TIMEOUT_S: Final = 30.0
+"""A reader gives up when nothing at all arrived for so long. Programs take more for a hang."""
+
+STALL_TIMEOUT_BOUNDS_S: Final = (1.0, 3600.0)
+"""Less would fail on one lost packet; more is no answer."""
+
+MAX_DEFAULT_CACHE_BYTES: Final = 10 * GIB
+CACHE_SHARE_OF_FREE_DISK: Final = 0.10
+"""The default cache takes at most this part of what is free, and at most 10 GiB."""
+
+MIN_CACHE_BYTES: Final = 64 * 1024**2
+"""Two read-ahead windows and the largest block must fit."""
+
+MAX_CACHE_BYTES: Final = 2**60
+
+MAX_NAME_LENGTH: Final = 64
+"""Characters (`messages.MAX_NAME_LENGTH`)."""
+
+_LISTEN_ANYWHERE: Final[tuple[str | None, tuple[int, ...]]] = (None, (DEFAULT_PORT, 0))
+"""Every interface; a second servent on this machine takes any free port."""
+
+_MAX_HOST_LENGTH: Final = 253
+"""The longest name that DNS can hold."""
+
+_UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": GIB, "t": 1024**4} | {
+    "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4
+}  # fmt: skip
+# As in coreutils: 10G and 10GiB are powers of two, 10GB is ten thousand million.
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A host (name or address) and a port, as the user wrote them."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return `host:port`, with IPv6 addresses in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One servent's settings. All paths are absolute."""
+
+    state_directory: Path
+    """Holds everything of one servent."""
+    name: str
+    """How the servent shows itself to people: 1 to 64 printable characters, no `/`."""
+    cache_limit_bytes: int
+    mountpoint: Path | None = None
+    """None: serve without a mount."""
+    joins: tuple[Endpoint, ...] = ()
+    """Known servents to join through."""
+    listen_host: str | None = _LISTEN_ANYWHERE[0]
+    """None: every interface."""
+    listen_ports: tuple[int, ...] = _LISTEN_ANYWHERE[1]
+    """To be tried in this order; 0 is any free port. One only if the user asked for it."""
+    foreground: bool = False
+    network_key_file: Path | None = None
+    """None: the open network."""
+    stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
+    reshare: bool = True
+    """Whether verified cached blocks are offered to those who ask by file id."""
+    max_neighbours: int = MAX_NEIGHBOURS
+    ttl: int = DEFAULT_TTL
+
+    @property
+    def degree(self) -> int:
+        """How many neighbours to look for."""
+        return min(DEGREE, self.max_neighbours)
+
+    @property
+    def min_neighbours(self) -> int:
+        """With fewer neighbours than this, look for new ones at once."""
+        return min(MIN_NEIGHBOURS, self.max_neighbours)
+
+    @property
+    def identity_path(self) -> Path:
+        """The secret key: mode 0600."""
+        return self.state_directory / "identity.key"
+
+    @property
+    def shared_directory(self) -> Path:
+        """The user's files, behind `shared/`."""
+        return self.state_directory / "shared"
+
+    @property
+    def index_path(self) -> Path:
+        """The SQLite index of the share. It can be rebuilt."""
+        return self.state_directory / "index.sqlite"
+
+    @property
+    def peers_path(self) -> Path:
+        """The peers to try at the next start."""
+        return self.state_directory / "peers.json"
+
+    @property
+    def cache_directory(self) -> Path:
+        """Verified blocks. It can be deleted while no servent runs."""
+        return self.state_directory / "cache"
+
+    @property
+    def log_path(self) -> Path:
+        """The log; older ones lie beside it."""
+        return self.state_directory / "p2pfs.log"
+
+    @property
+    def lock_path(self) -> Path:
+        """Locked as long as a servent runs here."""
+        return self.state_directory / "lock"
+
+    @property
+    def control_path(self) -> Path:
+        """The Unix socket of the running servent.
+
+        Not in the state directory: a socket's path has at most 107 bytes.
+        """
+        tag = hashlib.blake2b(os.fsencode(self.state_directory), digest_size=8).hexdigest()
+        return runtime_directory() / f"{tag}.sock"
+
+
+def load_config(
+    command_line: Mapping[str, object],
+    *,
+    state_directory: str | None = None,
+    mountpoint: str | None = None,
+) -> Config:
+    """Read `config.toml` if there is one, and let the command line win.
+
+    `command_line` maps option names ("cache-size") to what was given; None means not given.
+
+    Raises:
+        UsageError: a value cannot be; the text names the file and the key, or the option.
+    """
+    state = Path(state_directory or default_state_directory()).expanduser().resolve()
+    settings = _Settings(state / "config.toml", command_line)
+    listen_host, listen_ports = settings.take("listen", _listen, _LISTEN_ANYWHERE)
+    config = Config(
+        state_directory=state,
+        mountpoint=None if mountpoint is None else _checked_mountpoint(mountpoint, state),
+        name=settings.take("name", parse_name, None) or default_name(),
+        joins=settings.take("join", _joins, ()),
+        listen_host=listen_host,
+        listen_ports=listen_ports,
+        foreground=settings.take("foreground", _flag, default=False),
+        cache_limit_bytes=settings.take("cache-size", _cache_size, None) or _default_cache(state),
+        network_key_file=settings.take("network-key-file", _file(state), None),
+        stall_timeout_s=settings.take("stall-timeout", _stall_timeout, DEFAULT_STALL_TIMEOUT_S),
+        reshare=not settings.take("no-reshare", _flag, default=False),
+        max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
+        ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),
+    )
+    settings.refuse_the_rest()
+    return config
+
+
+@contextlib.contextmanager
+def lock_state(config: Config) -> Iterator[None]:
+    """Create the state directory, for its owner alone, and hold it against other servents.
+
+    The kernel drops the lock when the process ends, however it ends.
+
+    Raises:
+        UsageError: another servent runs there, or the directory cannot be used.
+    """
+    descriptor = _open_lock(config)
+    try:
+        if not _try_lock(descriptor):
+            raise UsageError(
+                f"another servent is running with the state directory {config.state_directory}; "
+                "give this one its own with --state DIR"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def default_state_directory() -> Path:
+    """Return where a servent keeps its things unless told otherwise (XDG data home)."""
+    from platformdirs import user_data_path  # noqa: PLC0415 - verbs that need it are few
+
+    return user_data_path("p2pfs", appauthor=False)
+
+
+def runtime_directory() -> Path:
+    """Return the directory of control sockets, created for its owner alone.
+
+    Raises:
+        UsageError: somebody else owns it.
+    """
+    user = os.geteuid()
+    places = (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}")
+    base = next((place for place in places if place and _is_private(place)), None)
+    path = Path(base, "p2pfs") if base else Path(tempfile.gettempdir(), f"p2pfs-{user}")
+    path.mkdir(mode=0o700, exist_ok=True)
+    if not _is_private(path):
+        raise UsageError(f"{path} is not a directory of yours alone: remove it")
+    return path
+
+
+def default_name() -> str:
+    """Return `user@host`, cut and cleaned to what a name may be."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user id without an entry, as in containers
+        user = str(os.geteuid())
+    host = platform.node().partition(".")[0] or "localhost"
+    return re.sub(r"[^\w@.-]", "-", f"{user}@{host}").lstrip(".")[:MAX_NAME_LENGTH]
+
+
+def parse_name(value: object) -> str:
+    """Return a servent's name. It becomes a folder name below `peers/` elsewhere.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    text = _text(value)
+    if not 0 < len(text) <= MAX_NAME_LENGTH or len(text.encode()) > 255:
+        raise ValueError(f"a name has 1 to {MAX_NAME_LENGTH} characters")
+    if not text.isprintable() or "/" in text or text.startswith(".") or text != text.strip():
+        raise ValueError("a name is printable, without `/`, leading dot or outer spaces")
+    return text
+
+
+def parse_size(value: object) -> int:
+    """Return a number of bytes from 4096, "10G", "1.5 GiB" (powers of two) or "20MB".
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", _text(value).lower(), re.ASCII)
+    if match is None:
+        raise ValueError(f"{value!r} is not a size such as 500M or 10G")
+    number, prefix, suffix = match.groups(default="")
+    unit = _UNITS[prefix + "b" if prefix and suffix == "b" else prefix]
+    if "." not in number:
+        return int(number) * unit
+    return int(float(number) * unit)
+
+
+def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:
+    """Return the endpoint from "host:4774", "[::1]:4774" or "host" (the default port).
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = _text(value)
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::(\d{1,5}))?", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 as [::1]:{DEFAULT_PORT})")
+    host = match[2] or _ipv6(match[1])
+    if len(host) > _MAX_HOST_LENGTH or not host.isprintable() or re.search(r"[\s/@]", host):
+        raise ValueError(f"{host!r} is not a host name or address")
+    return Endpoint(host, _port(match[3] or DEFAULT_PORT, min_port))
+
+
+class _Settings:
+    """What the user set, by option name, and where, so that a complaint can say so."""
+
+    def __init__(self, path: Path, command_line: Mapping[str, object]) -> None:
+        self._path = path
+        self._file = _read_toml(path)
+        self._given = {name: value for name, value in command_line.items() if value is not None}
+
+    def take(self, name: str, parse: Callable[[object], T], default: T) -> T:
+        """Return the option's value, parsed, or the default."""
+        from_file = self._file.pop(name, None)
+        is_given = name in self._given
+        value = self._given.pop(name, from_file)
+        if value is None:
+            return default
+        try:
+            return parse(value)
+        except ValueError as error:
+            place = f"--{name}" if is_given else f"{self._path}: {name}"
+            raise UsageError(f"{place}: {error}") from error
+
+    def refuse_the_rest(self) -> None:
+        """Complain about what nobody took."""
+        for name in self._file:
+            raise UsageError(f"{self._path}: {name!r} is not an option")
+        for name in self._given:
+            raise UsageError(f"--{name} is not an option")
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):  # the second is told when it is locked
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | Path):
+        raise ValueError(f"{value!r} is not a text")
+    return str(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _integer(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        text = _text(value)
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
+            raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _stall_timeout(value: object) -> float:
+    low, high = STALL_TIMEOUT_BOUNDS_S
+    text = str(value)
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) or not low <= float(text) <= high:
+        raise ValueError(f"{value!r} is not a number of seconds from {low:g} to {high:g}")
+    return float(text)
+
+
+def _cache_size(value: object) -> int:
+    size = parse_size(value)
+    if not MIN_CACHE_BYTES <= size <= MAX_CACHE_BYTES:
+        raise ValueError(f"{value!r} is not a size of 64M or more")
+    return size
+
+
+def _file(state_directory: Path) -> Callable[[object], Path]:
+    # In config.toml a relative path starts at that file; the command line gives whole ones.
+    return lambda value: state_directory / Path(_text(value)).expanduser()
+
+
+def _joins(value: object) -> tuple[Endpoint, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(parse_endpoint(one) for one in values)
+
+
+def _listen(value: object) -> tuple[str | None, tuple[int, ...]]:
+    text = _text(value)
+    if re.fullmatch(r":?\d{1,5}", text, re.ASCII):
+        return None, (_port(text.removeprefix(":"), 0),)
+    if ":" not in text:
+        raise ValueError(f"{text!r} is not [HOST:]PORT")
+    endpoint = parse_endpoint(text, min_port=0)
+    return endpoint.host, (endpoint.port,)
+
+
+def _port(value: str | int, low: int) -> int:
+    port = int(value)
+    if not low <= port <= 65_535:
+        raise ValueError(f"{port} is not a port from {low} to 65535")
+    return port
+
+
+def _ipv6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv6 address") from None
+
+
+def _checked_mountpoint(text: str, state: Path) -> Path:
+    mountpoint = Path(os.path.realpath(Path(text).expanduser()))
+    if state.is_relative_to(mountpoint):  # the servent would wait for itself for ever
+        raise UsageError(f"the state directory {state} must not lie below the mountpoint")
+    if mountpoint.is_relative_to(state / "shared"):
+        raise UsageError("the mountpoint must not lie within what it shares")
+    return mountpoint
+
+
+def _open_lock(config: Config) -> int:
+    try:
+        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(config.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        place = config.state_directory
+        raise UsageError(f"cannot use the state directory {place}: {error.strerror}") from error
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _default_cache(state: Path) -> int:
+    existing = next(place for place in (state, *state.parents) if place.exists())
+    share = int(shutil.disk_usage(existing).free * CACHE_SHARE_OF_FREE_DISK)
+    return max(MIN_CACHE_BYTES, min(MAX_DEFAULT_CACHE_BYTES, share))
+
+
+def _is_private(path: str | Path) -> bool:
+    """Whether it is a directory that nobody else can enter or has planted for us."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    mode = stat.S_IMODE(status.st_mode)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not mode & 0o077

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pfs import config as config_module
+from p2pfs.config import (
+    DEFAULT_PORT,
+    Config,
+    Endpoint,
+    default_name,
+    load_config,
+    lock_state,
+    parse_endpoint,
+    parse_name,
+    parse_size,
+)
+from p2pfs.errors import UsageError
+from p2pfs.protocol import messages
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a config from a state directory of our own."""
+
+    def load(toml: str = "", mountpoint: str | None = None, **command_line: object) -> Config:
+        (tmp_path / "config.toml").write_text(toml)
+        options = {name.replace("_", "-"): value for name, value in command_line.items()}
+        return load_config(options, state_directory=str(tmp_path), mountpoint=mountpoint)
+
+    return load
+
+
+def test_without_options_the_defaults_hold(load):
+    config = load()
+
+    assert config.mountpoint is None
+    assert config.listen_ports == (DEFAULT_PORT, 0)
+    assert (config.degree, config.min_neighbours, config.max_neighbours) == (12, 4, 32)
+    assert (config.ttl, config.stall_timeout_s, config.reshare) == (4, 30.0, True)
+    assert config.cache_limit_bytes <= 10 * 1024**3
+
+
+def test_the_bounds_are_those_of_the_protocol():
+    assert config_module.MAX_TTL == messages.MAX_TTL
+    assert config_module.MAX_NAME_LENGTH == messages.MAX_NAME_LENGTH
+
+
+def test_every_option_can_stand_in_the_file(load, tmp_path):
+    config = load(
+        """
+        name = "attic"
+        join = ["one:1", "[::1]:2"]
+        listen = "127.0.0.1:0"
+        foreground = true
+        cache-size = "500M"
+        network-key-file = "key"
+        stall-timeout = 2.5
+        no-reshare = true
+        max-neighbours = 2
+        ttl = 2
+        """
+    )
+
+    assert config == Config(
+        state_directory=tmp_path,
+        name="attic",
+        joins=(Endpoint("one", 1), Endpoint("::1", 2)),
+        listen_host="127.0.0.1",
+        listen_ports=(0,),
+        foreground=True,
+        cache_limit_bytes=500 * 1024**2,
+        network_key_file=tmp_path / "key",
+        stall_timeout_s=2.5,
+        reshare=False,
+        max_neighbours=2,
+        ttl=2,
+    )
+    assert (config.degree, config.min_neighbours) == (2, 2)
+
+
+def test_the_command_line_wins(load):
+    config = load('ttl = 2\nname = "file"\njoin = "a:1"', ttl=3, join=("b:2",), name=None)
+
+    assert (config.ttl, config.name, config.joins) == (3, "file", (Endpoint("b", 2),))
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        ("ttl = 6", "config.toml: ttl: 6 is not a whole number from 1 to 5"),
+        ("ttl = true", "config.toml: ttl: True is not a text"),
+        ("max-neighbours = 33", "config.toml: max-neighbours: 33 is not"),
+        ("stall-timeout = 0", "config.toml: stall-timeout: 0 is not"),
+        ("stall-timeout = nan", "config.toml: stall-timeout: nan is not"),
+        ('cache-size = "1K"', "config.toml: cache-size: '1K' is not a size of 64M or more"),
+        ('cache-size = "much"', "config.toml: cache-size: 'much' is not a size"),
+        ('listen = "here"', "config.toml: listen: 'here' is not [HOST:]PORT"),
+        ("listen = 70000", "config.toml: listen: 70000 is not a port"),
+        ('join = ["a:0"]', "config.toml: join: 0 is not a port"),
+        ('no-reshare = "yes"', "config.toml: no-reshare: 'yes' is neither true nor false"),
+        ('name = "a/b"', "config.toml: name: a name is printable"),
+        ("colour = 1", "config.toml: 'colour' is not an option"),
+        ("ttl =", "config.toml: Invalid value"),
+    ],
+)
+def test_a_complaint_names_the_file_and_the_key(load, toml, complaint):
+    with pytest.raises(UsageError) as caught:
+        load(toml)
+
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_complaint_names_the_option(load):
+    with pytest.raises(UsageError, match=r"^--ttl: '9' is not a whole number from 1 to 5$"):
+        load("ttl = 2", ttl="9")
+
+
+def test_a_file_that_is_not_text_is_a_usage_error(tmp_path):
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(UsageError, match=r"config\.toml"):
+        load_config({}, state_directory=str(tmp_path))
+
+
+def test_the_mountpoint_must_not_hold_the_state_directory(load, tmp_path):
+    with pytest.raises(UsageError, match="must not lie below the mountpoint"):
+        load(mountpoint=str(tmp_path.parent))
+
+
+def test_the_mountpoint_must_not_lie_in_the_share(load, tmp_path):
+    with pytest.raises(UsageError, match="must not lie within"):
+        load(mountpoint=str(tmp_path / "shared" / "p2p"))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        (4096, 4096),
+        ("10G", 10 * 1024**3),
+        ("10gib", 10 * 1024**3),
+        ("1.5 MiB", 3 * 2**19),
+        ("20MB", 20_000_000),
+        ("7kB", 7000),
+        ("2T", 2 * 1024**4),
+        ("12b", 12),
+    ],
+)
+def test_sizes_are_those_of_coreutils(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "G", "-1", "1e3", "10 X", "1.G", "٣", "10Gx", True, None, 1.5]
+)
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="is not a"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("host:1", Endpoint("host", 1)),
+        ("10.0.0.1:65535", Endpoint("10.0.0.1", 65535)),
+        ("[::1]:4774", Endpoint("::1", 4774)),
+        ("[::1]", Endpoint("::1", DEFAULT_PORT)),
+        ("host.example", Endpoint("host.example", DEFAULT_PORT)),
+    ],
+)
+def test_endpoints_are_host_and_port(text, endpoint):
+    assert parse_endpoint(text) == endpoint
+    assert parse_endpoint(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":1", "a:", "a:b", "a:0", "a:65536", "::1", "::1:4774", "[x]:1", "http://a:1", "a b:1",
+     "a\n:1", "[::1]x:1", "u@h:1", "a" * 254 + ":1"],
+)  # fmt: skip
+def test_what_is_no_endpoint_is_refused(text):
+    with pytest.raises(ValueError, match="is not"):
+        parse_endpoint(text)
+
+
+@given(st.text(max_size=80))
+def test_an_endpoint_parses_or_is_a_value_error(text):
+    try:
+        endpoint = parse_endpoint(text)
+    except ValueError:
+        return
+    assert 1 <= endpoint.port <= 65_535
+    assert endpoint.host.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a" * 65, "a/b", ".a", " a", "a\x1b[31m", "a\u202eb", "😀" * 64]
+)
+def test_what_is_no_name_is_refused(text):
+    with pytest.raises(ValueError, match="a name"):
+        parse_name(text)
+
+
+def test_the_default_name_is_a_name():
+    assert parse_name(default_name()) == default_name()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("0", None, 0), (":5", None, 5), ("[::]:7", "::", 7), ("127.0.0.1:0", "127.0.0.1", 0)],
+)
+def test_listen_takes_a_port_with_or_without_a_host(load, text, host, port):
+    config = load(listen=text)
+
+    assert (config.listen_host, config.listen_ports) == (host, (port,))
+
+
+def test_a_second_servent_in_one_state_directory_is_refused(load):
+    with (
+        lock_state(load()),
+        pytest.raises(UsageError, match="another servent is running"),
+        lock_state(load()),
+    ):
+        pytest.fail("the lock was given twice")
+
+    with lock_state(load()):
+        assert stat.S_IMODE(load().lock_path.stat().st_mode) == 0o600
+
+
+def test_the_lock_goes_with_its_process(load, tmp_path):
+    """A servent that is killed leaves no lock behind."""
+    holder = (
+        "import sys; from p2pfs.config import *\n"
+        "with lock_state(load_config({}, state_directory=sys.argv[1])):\n"
+        "    print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", holder, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError), lock_state(load()):
+            pytest.fail("the lock was given twice")
+        process.kill()
+        process.wait()
+
+        with lock_state(load()):
+            assert load().lock_path.exists()
+
+
+def test_a_state_directory_that_cannot_be_is_a_usage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with (
+        pytest.raises(UsageError, match="cannot use the state directory"),
+        lock_state(load_config({}, state_directory=str(tmp_path / "file"))),
+    ):
+        pytest.fail("a file was taken for a directory")
+
+
+def test_control_sockets_lie_in_a_short_private_place(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    tmp_path.chmod(0o700)
+
+    path = load().control_path
+
+    assert path.parent == tmp_path / "p2pfs"
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert path != load_config({}, state_directory=str(tmp_path / "other")).control_path
+
+
+def test_a_runtime_directory_of_somebody_else_is_not_used(load, tmp_path, monkeypatch):
+    """Without a private runtime directory we take our own below the temporary one, or nothing."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    monkeypatch.setattr(config_module.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(config_module.os, "geteuid", lambda: 54_321)
+
+    with pytest.raises(UsageError, match="not a directory of yours alone"):
+        _ = load().control_path
