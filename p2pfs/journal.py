@@ -1,0 +1,84 @@
+"""What happened, for people: the lines of `p2pfs events`.
+
+Peers' text never reaches a terminal raw: `printable` is the one way there.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+MAX_EVENTS: Final = 1_000
+"""Events kept; a megabyte at most. The log file holds the older ones."""
+
+MAX_TEXT_LENGTH: Final = 500
+"""Characters of one text: longer ones are a peer's doing."""
+
+
+class Severity(enum.StrEnum):
+    """How much an event asks for attention."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+_LEVELS: Final = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line, fit for a terminal."""
+
+    time: float
+    """Seconds since 1970."""
+    severity: Severity
+    text: str
+    path: str
+    """The file it is about, below `network/` or `shared/`; empty if none."""
+
+
+class EventLog:
+    """The latest events. Every method may be called from any thread and never waits."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+
+    def add(self, severity: Severity, text: str, path: str = "") -> None:
+        """Note an event, in the log file too. Text and path may hold whatever peers sent."""
+        event = Event(self._now(), severity, _shown(text), _shown(path))
+        with self._lock:
+            self._events.append(event)
+        log.log(_LEVELS[severity], "%s path=%r", event.text, event.path)
+
+    def latest(self) -> list[Event]:
+        """Return what is kept, oldest first."""
+        with self._lock:
+            return list(self._events)
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with everything that could fool a terminal or its reader escaped.
+
+    Control characters become `\x1b`, bidi and invisible ones `\u202e`, bytes that are not
+    UTF-8 (as the file system hands them out) `\udcff`. The rest stays as it is.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _shown(text: str) -> str:
+    return printable(text[:MAX_TEXT_LENGTH])
