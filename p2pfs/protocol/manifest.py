@@ -57,6 +57,11 @@ def block_count_for(size: int) -> int:
     return -(-size // block_bytes_for(size))
 
 
+def manifest_bytes_for(size: int) -> int:
+    """Return the length of the manifest of a file of `size` bytes."""
+    return _HEADER.size + block_count_for(size) * DIGEST_BYTES
+
+
 def block_span(size: int, index: int) -> tuple[int, int]:
     """Return (offset, length) of block `index` in a file of `size` bytes."""
     block_bytes = block_bytes_for(size)

@@ -1,0 +1,568 @@
+"""Verified blocks on disk: one sparse file per content, within a limit.
+
+A cache file is named by file id and size, never by anything else a peer said. It holds the
+content at its own offsets and, behind it from the next page on, the map: the manifest and
+one bit per block. The map is evidence, not proof. Whatever the disk or a crash did to it,
+the manifest is checked against the file id, and a block claimed by an earlier run is
+verified before its first use. So a lost or torn bitmap costs a download, never a wrong byte.
+
+Eviction is by whole file, least recently used first. A file with an open handle stays, and
+pinning is nothing else than keeping a handle open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, TypeVar, TypeVarTuple
+
+import trio
+
+from p2pfs.errors import BadBlockError, CacheFullError, RemoteProtocolError
+from p2pfs.protocol.manifest import (
+    FILE_ID_BYTES,
+    MIB,
+    FileId,
+    Manifest,
+    block_bytes_for,
+    block_count_for,
+    block_range,
+    block_span,
+    manifest_bytes_for,
+)
+
+PAGE_BYTES: Final = 4096
+"""What file systems allocate by, hence what is accounted by."""
+
+FLUSH_BYTES: Final = 8 * MIB
+"""Unsynced bytes of one file at which its bitmap is written: what a crash may cost."""
+
+FLUSH_S: Final = 5.0
+"""Time after which fewer bytes than that are synced too."""
+
+_MISSING: Final = 0
+_CLAIMED: Final = 1  # the bitmap of an earlier run says that it is there
+_VERIFIED: Final = 2
+
+_GONE_SUFFIX: Final = ".gone"
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+log = logging.getLogger(__name__)
+
+
+class RunInThread(Protocol):
+    """How to run a function that may block; `trio.to_thread.run_sync`, or a test's own."""
+
+    async def __call__(self, sync_fn: Callable[[*_Ts], _T], /, *args: *_Ts) -> _T:
+        """Return what `sync_fn(*args)` returns; not abandoned when cancelled."""
+        ...
+
+
+class _Key(NamedTuple):
+    """What a cache file is filed by.
+
+    The size is part of it because a peer can announce a wrong one: such a file gets no
+    manifest, hence no bytes, and does not touch the right one.
+    """
+
+    file_id: FileId
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.file_id.hex()}.{self.size}"
+
+    @classmethod
+    def parse(cls, name: str) -> _Key | None:
+        """Return the key of a cache file's name, or None if it is not one."""
+        head, _, tail = name.partition(".")
+        try:
+            key = cls(FileId(bytes.fromhex(head)), int(tail))
+        except ValueError:
+            return None
+        return key if len(key.file_id) == FILE_ID_BYTES and key.name == name else None
+
+
+class _Descriptor:
+    """An open file, closed when nobody refers to it.
+
+    A reader on another thread holds a reference through its `pread`, so the number cannot
+    be closed and re-used for another content under it.
+    """
+
+    def __init__(self, path: str, flags: int) -> None:
+        self.number = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+@dataclass(eq=False)
+class _Write:
+    """One block on its way to the disk."""
+
+    index: int
+    data: bytes | bytearray
+    is_done: bool = False
+    error: BadBlockError | CacheFullError | None = None
+
+
+class BlockCache:
+    """All cached contents of one servent.
+
+    Everything here may be called from any thread.
+    """
+
+    def __init__(self, directory: str, limit_bytes: int, run_in_thread: RunInThread) -> None:
+        """Open the cache in `directory`, made if missing, and evict down to the limit.
+
+        Looks at every file in it once: about 10 us each.
+        """
+        self.limit_bytes = limit_bytes
+        self._directory = directory
+        self._run_in_thread = run_in_thread
+        self._lock = threading.Lock()
+        self._evicting = threading.Lock()
+        self._used_bytes = 0
+        self._open: dict[_Key, CachedFile] = {}
+        self._closed: OrderedDict[_Key, int] = OrderedDict()  # bytes on disk; oldest first
+        self._sizes: dict[FileId, int] = {}  # of every content that has a file
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._scan()
+        while self._used_bytes > limit_bytes and self._evict_one():
+            pass
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes on disk that count against the limit."""
+        return self._used_bytes
+
+    def open_file(self, file_id: FileId, size: int) -> CachedFile:
+        """Return a handle on a content, whether or not anything of it is cached.
+
+        Costs no system call if nothing is. Handles on the same content are one object; each
+        must be closed once.
+
+        Raises:
+            CacheFullError: the file is there and cannot be opened (no descriptors left).
+        """
+        key = _Key(file_id, size)
+        with self._lock:
+            file = self._open.get(key)
+            if file is None:
+                file = CachedFile(self, key, self._run_in_thread)
+                if key in self._closed:
+                    self._reopen(file)
+                self._open[key] = file
+            file.handles += 1
+            return file
+
+    def find(self, file_id: FileId) -> CachedFile | None:
+        """Return a handle on a content of which something is cached, to be closed as any."""
+        size = self._sizes.get(file_id)
+        return None if size is None else self.open_file(file_id, size)
+
+    def percent(self, file_id: FileId) -> int:
+        """Return how much of a content is cached, rounded down."""
+        file = self.find(file_id)
+        if file is None:
+            return 0
+        try:
+            return 100 * file.done_bytes // max(1, file.size)
+        finally:
+            file.close()
+
+    # What CachedFile asks. None of it is for others.
+
+    def path_of(self, key: _Key) -> str:
+        """Return where a content is."""
+        return os.path.join(self._directory, key.name)
+
+    def retain(self, file: CachedFile) -> None:
+        """Add a handle to a file that is open."""
+        with self._lock:
+            file.handles += 1
+
+    def release(self, file: CachedFile) -> None:
+        """Give a handle back; the last one makes the file evictable."""
+        with self._lock:
+            file.handles -= 1
+            if file.handles == 0:
+                del self._open[file.key]
+                if file.settle():
+                    self._closed[file.key] = file.allocated_bytes
+
+    def created(self, key: _Key) -> None:
+        """Note that a content has a file now."""
+        self._sizes[key.file_id] = key.size
+
+    def reserve(self, count: int) -> None:
+        """Account for `count` bytes before they are written, evicting what must go.
+
+        Raises:
+            CacheFullError: open files hold the rest.
+        """
+        if self._take(count):
+            return
+        with self._evicting:
+            while not self._take(count):
+                if not self._evict_one():
+                    raise CacheFullError("open files hold the whole cache")
+
+    def make_room(self) -> None:
+        """Evict one file because the disk is full.
+
+        Raises:
+            CacheFullError: there is none to evict.
+        """
+        with self._evicting:
+            if not self._evict_one():
+                raise CacheFullError("the disk of the cache is full")
+
+    def give_back(self, count: int) -> None:
+        """Undo a reservation."""
+        with self._lock:
+            self._used_bytes -= count
+
+    def _take(self, count: int) -> bool:
+        with self._lock:
+            if self._used_bytes + count > self.limit_bytes:
+                return False
+            self._used_bytes += count
+            return True
+
+    def _evict_one(self) -> bool:
+        with self._lock:
+            if not self._closed:
+                return False
+            key, allocated_bytes = self._closed.popitem(last=False)
+            self._sizes.pop(key.file_id, None)
+            path = self.path_of(key)
+            # Out of the way under the lock, so that the content can be opened anew; removed
+            # outside, because freeing a gigabyte takes the file system many milliseconds.
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, path + _GONE_SUFFIX)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + _GONE_SUFFIX)
+        self.give_back(allocated_bytes)
+        return True
+
+    def _reopen(self, file: CachedFile) -> None:
+        allocated_bytes = self._closed[file.key]
+        try:
+            is_sound = file.load(allocated_bytes)
+        except OSError as error:
+            raise CacheFullError(f"cannot open a cache file: {error.strerror}") from error
+        del self._closed[file.key]
+        if not is_sound:
+            log.warning("cache: %s is damaged and starts anew", file.key.name)
+            del self._sizes[file.file_id]
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path_of(file.key))
+            self._used_bytes -= allocated_bytes
+
+    def _scan(self) -> None:
+        found: list[tuple[float, _Key, int]] = []
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                key = _Key.parse(entry.name)
+                if key is not None:
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime, key, status.st_blocks * 512))
+                elif entry.name.endswith(_GONE_SUFFIX):
+                    os.unlink(entry.path)
+        for _, key, allocated_bytes in sorted(found):
+            self._closed[key] = allocated_bytes
+            self._sizes[key.file_id] = key.size
+            self._used_bytes += allocated_bytes
+
+
+class CachedFile:
+    """The cached blocks of one content, shared by all who have it open.
+
+    `put`, `prepare` and `keep_flushed` belong to trio; the rest may be called from any
+    thread. A block's state is one byte of `_states`, so a look at it needs no lock. It says
+    verified only after the bytes are in the file.
+    """
+
+    def __init__(self, cache: BlockCache, key: _Key, run_in_thread: RunInThread) -> None:
+        """Start with nothing; made by `BlockCache.open_file` alone."""
+        self.key = key
+        self.file_id = key.file_id
+        self.size = key.size
+        self.manifest: Manifest | None = None
+        self.handles = 0
+        self.allocated_bytes = 0
+        self._cache = cache
+        self._run_in_thread = run_in_thread
+        self._block_bytes = block_bytes_for(key.size)
+        self._states = bytearray(block_count_for(key.size))
+        self._bitmap_bytes = -(-len(self._states) // 8)
+        self._descriptor: _Descriptor | None = None
+        self._map_offset = _whole_pages(key.size)
+        self._unwritten: deque[_Write] = deque()
+        self._writing = trio.Lock()
+        self._unflushed_bytes = 0
+        self._flush_wanted = trio.Event()
+        self._flush_due = trio.Event()
+
+    def has(self, index: int) -> bool:
+        """Return whether a block is there and verified."""
+        return self._states[index] == _VERIFIED
+
+    def claims(self, index: int) -> bool:
+        """Return whether a block seems to be there from an earlier run: see `prepare`."""
+        return self._states[index] == _CLAIMED
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes of the content that are there, those merely claimed included."""
+        done = self._block_bytes * (len(self._states) - self._states.count(_MISSING))
+        if self._states and self._states[-1] != _MISSING:
+            done -= self._block_bytes * len(self._states) - self.size
+        return done
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Return the bytes at `offset`, or None if a block is missing or not yet verified.
+
+        Fewer than `length` only at the end of the content.
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        descriptor = self._descriptor
+        first, end = offset // self._block_bytes, (offset + length - 1) // self._block_bytes + 1
+        if descriptor is None or self._states.count(_VERIFIED, first, end) != end - first:
+            return None
+        return self._read_file(descriptor, offset, length)
+
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Learn what the blocks must be. It goes to disk with the first of them.
+
+        Raises:
+            BadBlockError: it is the manifest of something else.
+        """
+        if manifest.size != self.size or manifest.file_id != self.file_id:
+            raise BadBlockError("the manifest is not that of this content")
+        self.manifest = manifest
+
+    async def put(self, index: int, data: bytes | bytearray) -> None:
+        """Verify a block and keep it; `put_manifest` came before.
+
+        Returns when readers can have it. Blocks that arrive while others are being written
+        go to a thread together: a hop costs 230 us, hashing and writing a block 140. When
+        cancelled, the block is kept or not, but whole.
+
+        Raises:
+            BadBlockError: it is not what the manifest says.
+            CacheFullError: it cannot be kept.
+        """
+        write = _Write(index, data)
+        self._unwritten.append(write)
+        self._cache.retain(self)
+        try:
+            async with self._writing:
+                if not write.is_done:
+                    await self._run_in_thread(self._write_all)
+        finally:
+            with contextlib.suppress(ValueError):
+                self._unwritten.remove(write)
+            self._cache.release(self)
+        self._schedule_flush()
+        if write.error is not None:
+            raise write.error
+
+    async def prepare(self, index: int) -> bool:
+        """Verify a block that an earlier run left; return whether it is there now."""
+        if self.claims(index):
+            await self._run_in_thread(self._verify_stored, index)
+        return self.has(index)
+
+    async def keep_flushed(self) -> None:
+        """Write the bitmap behind the synced data as blocks come in, until cancelled.
+
+        Without it a restart finds what `close` wrote. Idle as long as nothing is put.
+        """
+        while True:
+            await self._flush_wanted.wait()
+            with trio.move_on_after(FLUSH_S):
+                await self._flush_due.wait()
+            self._flush_wanted, self._flush_due = trio.Event(), trio.Event()
+            await self._run_in_thread(self._flush)
+
+    def close(self) -> None:
+        """Give this handle back. Call once for each `open_file` or `find`; never waits."""
+        self._cache.release(self)
+
+    # The rest runs in threads, or under the cache's lock.
+
+    def load(self, allocated_bytes: int) -> bool:
+        """Open the file that an earlier handle left; return whether its map is sound."""
+        try:
+            descriptor = _Descriptor(self._cache.path_of(self.key), 0)
+        except FileNotFoundError:
+            return False
+        length = manifest_bytes_for(self.size)
+        try:
+            stored = os.pread(descriptor.number, length, self._map_offset)
+            manifest = Manifest.from_bytes(stored, self.file_id)
+        except RemoteProtocolError:
+            return False
+        self.manifest, self._descriptor = manifest, descriptor
+        self.allocated_bytes = allocated_bytes
+        self._claim(os.pread(descriptor.number, self._bitmap_bytes, self._map_offset + length))
+        return True
+
+    def settle(self) -> bool:
+        """Leave the file as the last handle goes; return whether there is one.
+
+        The bitmap is written without a sync: what it claims is verified at first use.
+        """
+        descriptor = self._descriptor
+        if descriptor is None:
+            return False
+        with contextlib.suppress(OSError):
+            if self._unflushed_bytes:
+                self._write_bitmap(descriptor, self._bitmap())
+            os.utime(descriptor.number)  # eviction after a restart goes by this time
+        self._descriptor = None
+        return True
+
+    # Through an integer in base two, because the largest map has 16,384 bits and a loop over
+    # them in Python takes 1.5 ms.
+
+    def _claim(self, bitmap: bytes) -> None:
+        digits = f"{int.from_bytes(bitmap, 'little'):0{len(self._states)}b}"[::-1]
+        claims = digits.encode()[: len(self._states)]
+        self._states[:] = claims.translate(bytes.maketrans(b"01", bytes([_MISSING, _CLAIMED])))
+
+    def _bitmap(self) -> bytes:
+        digits = self._states[::-1].translate(
+            bytes.maketrans(bytes([_MISSING, _CLAIMED, _VERIFIED]), b"011")
+        )
+        return int(b"0" + digits, 2).to_bytes(self._bitmap_bytes, "little")
+
+    def _write_bitmap(self, descriptor: _Descriptor, bitmap: bytes) -> None:
+        offset = self._map_offset + manifest_bytes_for(self.size)
+        os.pwrite(descriptor.number, bitmap, offset)
+
+    def _read_file(self, descriptor: _Descriptor, offset: int, length: int) -> bytes | None:
+        try:
+            data = os.pread(descriptor.number, length, offset)
+        except OSError as error:
+            log.warning("cache: %s cannot be read: %s", self.key.name, error)
+            data = b""
+        if len(data) == length:
+            return data
+        for index in block_range(self.size, offset, length):
+            self._states[index] = _MISSING  # somebody cut the file: fetch it again
+        return None
+
+    def _verify_stored(self, index: int) -> None:
+        assert self.manifest is not None
+        assert self._descriptor is not None
+        data = self._read_file(self._descriptor, *block_span(self.size, index))
+        try:
+            self.manifest.verify(index, data or b"")
+        except BadBlockError:
+            log.warning("cache: block %d of %s is damaged", index, self.key.name)
+            self._states[index] = _MISSING
+        else:
+            self._states[index] = _VERIFIED
+
+    def _write_all(self) -> None:
+        for _ in range(len(self._unwritten)):
+            try:
+                write = self._unwritten.popleft()
+            except IndexError:  # its owner was cancelled meanwhile
+                return
+            try:
+                self._write(write)
+            except (BadBlockError, CacheFullError) as error:
+                write.error = error
+            write.is_done = True
+
+    def _write(self, write: _Write) -> None:
+        assert self.manifest is not None
+        self.manifest.verify(write.index, write.data)
+        if self._states[write.index] == _VERIFIED:
+            return
+        descriptor = self._descriptor or self._create(self.manifest)
+        offset = write.index * self._block_bytes
+        self._store(descriptor, write.data, offset, _whole_pages(len(write.data)))
+        self._states[write.index] = _VERIFIED
+        if len(self._states) == 1:
+            # A small file is complete. Its bit goes with it, unsynced: a thousand of them
+            # must not cost a thousand syncs, and a false claim costs one block.
+            self._write_bitmap(descriptor, b"\x01")
+        else:
+            self._unflushed_bytes += len(write.data)
+
+    def _create(self, manifest: Manifest) -> _Descriptor:
+        path = self._cache.path_of(self.key)
+        stored = manifest.to_bytes() + self._bitmap()
+        try:
+            descriptor = _Descriptor(path, os.O_CREAT | os.O_TRUNC)
+        except OSError as error:
+            raise CacheFullError(f"cannot make a cache file: {error.strerror}") from error
+        try:
+            self._store(descriptor, stored, self._map_offset, _whole_pages(len(stored)))
+        except CacheFullError:
+            os.unlink(path)
+            raise
+        self._cache.created(self.key)
+        self._descriptor = descriptor
+        return descriptor
+
+    def _store(
+        self, descriptor: _Descriptor, data: bytes | bytearray, offset: int, cost: int
+    ) -> None:
+        self._cache.reserve(cost)
+        try:
+            self._write_file(descriptor, data, offset)
+        except CacheFullError:
+            self._cache.give_back(cost)
+            raise
+        self.allocated_bytes += cost
+
+    def _write_file(self, descriptor: _Descriptor, data: bytes | bytearray, offset: int) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                count = os.pwrite(descriptor.number, left, offset)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise CacheFullError(f"cannot write the cache: {error.strerror}") from error
+                self._cache.make_room()
+            else:
+                left, offset = left[count:], offset + count
+
+    def _schedule_flush(self) -> None:
+        if self._unflushed_bytes:
+            self._flush_wanted.set()
+        if self._unflushed_bytes >= FLUSH_BYTES:
+            self._flush_due.set()
+
+    def _flush(self) -> None:
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        self._unflushed_bytes, bitmap = 0, self._bitmap()
+        try:
+            os.fdatasync(descriptor.number)
+            self._write_bitmap(descriptor, bitmap)
+        except OSError as error:
+            log.warning("cache: %s cannot be synced: %s", self.key.name, error)
+
+
+def _whole_pages(count: int) -> int:
+    return -(-count // PAGE_BYTES) * PAGE_BYTES

@@ -1,0 +1,36 @@
+"""Contents made from a seed, with their manifests."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+
+from p2pfs.protocol.manifest import FileId, Manifest, block_span
+
+
+@dataclass(frozen=True)
+class Content:
+    """One content and what follows from it."""
+
+    data: bytes
+
+    @classmethod
+    def of(cls, size: int, seed: int = 0) -> Content:
+        return cls(random.Random(seed).randbytes(size))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return Manifest.of(len(self.data), lambda offset, length: self.data[offset:][:length])
+
+    @property
+    def file_id(self) -> FileId:
+        return self.manifest.file_id
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def block(self, index: int) -> bytes:
+        offset, length = block_span(self.size, index)
+        return self.data[offset : offset + length]

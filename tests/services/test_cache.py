@@ -1,0 +1,500 @@
+"""The block cache: what is put can be read, within the limit, across restarts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from p2pfs.cache import FLUSH_BYTES, FLUSH_S, PAGE_BYTES, BlockCache, CachedFile
+from p2pfs.errors import BadBlockError, CacheFullError
+from p2pfs.protocol.manifest import FileId, block_span
+from tests.helpers.contents import Content
+from tests.helpers.sizes import BLOCK, INTERESTING_SIZES
+from tests.helpers.threads import run_directly
+
+PLENTY = 1 << 30
+
+
+def open_cache(path: Path, limit_bytes: int = PLENTY) -> BlockCache:
+    return BlockCache(str(path), limit_bytes, run_directly)
+
+
+@contextmanager
+def opened(cache: BlockCache, content: Content):
+    file = cache.open_file(content.file_id, content.size)
+    try:
+        file.put_manifest(content.manifest)
+        yield file
+    finally:
+        file.close()
+
+
+async def put_all(file: CachedFile, content: Content) -> None:
+    for index in range(content.manifest.block_count):
+        await file.put(index, content.block(index))
+
+
+async def put_whole(cache: BlockCache, content: Content) -> None:
+    with opened(cache, content) as file:
+        await put_all(file, content)
+
+
+def disk_bytes(path: Path) -> int:
+    return sum(entry.stat().st_blocks * 512 for entry in os.scandir(path))
+
+
+def only_file(path: Path) -> Path:
+    (entry,) = path.iterdir()
+    return entry
+
+
+@pytest.mark.parametrize("size", INTERESTING_SIZES)
+async def test_what_is_put_can_be_read_at_every_size(tmp_path: Path, size: int) -> None:
+    content = Content.of(size)
+
+    with opened(open_cache(tmp_path), content) as file:
+        await put_all(file, content)
+
+        assert file.read_nowait(0, size) == content.data
+        assert file.done_bytes == size
+
+
+@pytest.mark.parametrize("size", INTERESTING_SIZES)
+async def test_everything_survives_a_restart_but_is_verified_first(
+    tmp_path: Path, size: int
+) -> None:
+    content = Content.of(size)
+    await put_whole(open_cache(tmp_path), content)
+
+    with opened(open_cache(tmp_path), content) as file:
+        blocks = range(content.manifest.block_count)
+        assert all(file.claims(index) and not file.has(index) for index in blocks)
+        assert file.done_bytes == size
+        assert all([await file.prepare(index) for index in blocks])
+        assert file.read_nowait(0, size) == content.data
+
+
+async def test_a_read_never_goes_beyond_the_content(tmp_path: Path) -> None:
+    content = Content.of(5000)
+
+    with opened(open_cache(tmp_path), content) as file:
+        await put_all(file, content)
+
+        assert file.read_nowait(4000, 100_000) == content.data[4000:]
+        assert file.read_nowait(5000, 1) == b""
+        assert file.read_nowait(9000, 1) == b""
+
+
+async def test_a_read_that_touches_a_missing_block_gets_nothing(tmp_path: Path) -> None:
+    content = Content.of(3 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        await file.put(0, content.block(0))
+        await file.put(2, content.block(2))
+
+        assert file.read_nowait(0, BLOCK) == content.block(0)
+        assert file.read_nowait(BLOCK - 1, 2) is None
+        assert file.read_nowait(0, 3 * BLOCK) is None
+        assert file.read_nowait(2 * BLOCK, 1) == content.block(2)[:1]
+        assert file.done_bytes == 2 * BLOCK
+
+
+async def test_a_wrong_block_is_refused_and_not_kept(tmp_path: Path) -> None:
+    content = Content.of(2 * BLOCK)
+    cache = open_cache(tmp_path)
+
+    with opened(cache, content) as file:
+        for wrong in (content.block(1), content.block(0)[:-1], b""):
+            with pytest.raises(BadBlockError):
+                await file.put(0, wrong)
+
+        assert not file.has(0)
+    assert cache.used_bytes == 0
+
+
+async def test_the_manifest_of_something_else_is_refused(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path)
+    file = cache.open_file(Content.of(10).file_id, 10)
+
+    with pytest.raises(BadBlockError):
+        file.put_manifest(Content.of(10, seed=1).manifest)
+
+
+async def test_a_wrong_announced_size_leaves_the_right_file_alone(tmp_path: Path) -> None:
+    content = Content.of(BLOCK)
+    cache = open_cache(tmp_path)
+    await put_whole(cache, content)
+
+    liar = cache.open_file(content.file_id, content.size + 1)
+    with pytest.raises(BadBlockError):
+        liar.put_manifest(content.manifest)
+    liar.close()
+
+    with opened(cache, content) as file:
+        assert await file.prepare(0)
+
+
+async def test_two_handles_share_what_is_there_and_outlive_each_other(tmp_path: Path) -> None:
+    content = Content.of(BLOCK)
+    cache = open_cache(tmp_path)
+
+    first = cache.open_file(content.file_id, content.size)
+    second = cache.open_file(content.file_id, content.size)
+    first.put_manifest(content.manifest)
+    await first.put(0, content.block(0))
+    first.close()
+
+    assert second.read_nowait(0, BLOCK) == content.data
+    second.close()
+
+
+async def test_blocks_put_at_once_all_arrive(tmp_path: Path) -> None:
+    content = Content.of(20 * BLOCK + 5)
+
+    with opened(open_cache(tmp_path), content) as file:
+        async with trio.open_nursery() as nursery:
+            for index in range(content.manifest.block_count):
+                nursery.start_soon(file.put, index, content.block(index))
+
+        assert file.read_nowait(0, content.size) == content.data
+
+
+async def test_a_bad_block_among_many_fails_alone(tmp_path: Path) -> None:
+    content = Content.of(3 * BLOCK)
+    outcomes: dict[int, bool] = {}
+
+    async def put(file: CachedFile, index: int, data: bytes) -> None:
+        try:
+            await file.put(index, data)
+        except BadBlockError:
+            outcomes[index] = False
+        else:
+            outcomes[index] = True
+
+    with opened(open_cache(tmp_path), content) as file:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(put, file, 0, content.block(0))
+            nursery.start_soon(put, file, 1, content.block(2))
+            nursery.start_soon(put, file, 2, content.block(2))
+
+    assert outcomes == {0: True, 1: False, 2: True}
+
+
+async def test_a_cancelled_put_disturbs_no_other(tmp_path: Path) -> None:
+    content = Content.of(4 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.put, 0, content.block(0))
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await file.put(1, content.block(1))
+            nursery.start_soon(file.put, 2, content.block(2))
+
+        assert file.has(0)
+        assert file.has(2)
+        assert file.read_nowait(BLOCK, BLOCK) in (None, content.block(1))
+
+
+# Restarts and damage
+
+
+async def test_a_flipped_bit_is_found_at_first_use(tmp_path: Path) -> None:
+    content = Content.of(3 * BLOCK)
+    await put_whole(open_cache(tmp_path), content)
+    with only_file(tmp_path).open("r+b") as raw:
+        raw.seek(BLOCK + 77)
+        raw.write(bytes([content.data[BLOCK + 77] ^ 1]))
+
+    with opened(open_cache(tmp_path), content) as file:
+        assert [await file.prepare(index) for index in range(3)] == [True, False, True]
+        assert file.read_nowait(0, 3 * BLOCK) is None
+        await file.put(1, content.block(1))
+        assert file.read_nowait(0, 3 * BLOCK) == content.data
+
+
+@given(offset=st.integers(0, 2 * BLOCK + 4095), flip=st.integers(1, 255))
+@settings(max_examples=60, deadline=None)
+async def test_no_damage_anywhere_gives_a_wrong_byte(
+    tmp_path_factory: pytest.TempPathFactory, offset: int, flip: int
+) -> None:
+    path = tmp_path_factory.mktemp("cache")
+    content = Content.of(2 * BLOCK)
+    await put_whole(open_cache(path), content)
+    with only_file(path).open("r+b") as raw:
+        raw.seek(offset)
+        byte = raw.read(1) or b"\0"
+        raw.seek(offset)
+        raw.write(bytes([byte[0] ^ flip]))
+
+    with opened(open_cache(path), content) as file:
+        for index in range(2):
+            await file.prepare(index)
+            assert file.read_nowait(*block_span(content.size, index)) in (
+                None,
+                content.block(index),
+            )
+
+
+@pytest.mark.parametrize("length", [0, 100, BLOCK, 2 * BLOCK + 20])
+async def test_a_file_that_was_cut_starts_anew(tmp_path: Path, length: int) -> None:
+    content = Content.of(2 * BLOCK)
+    await put_whole(open_cache(tmp_path), content)
+    os.truncate(only_file(tmp_path), length)
+
+    cache = open_cache(tmp_path)
+    with opened(cache, content) as file:
+        assert file.done_bytes == 0
+        assert cache.used_bytes == 0
+        await put_all(file, content)
+        assert file.read_nowait(0, content.size) == content.data
+
+
+async def test_a_file_cut_while_open_is_never_a_short_read(tmp_path: Path) -> None:
+    content = Content.of(2 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        await put_all(file, content)
+        os.truncate(only_file(tmp_path), BLOCK + 10)
+
+        assert file.read_nowait(BLOCK, 100) is None
+        assert not file.has(1)
+        assert file.read_nowait(0, BLOCK) == content.block(0)
+
+
+async def test_the_bitmap_follows_within_the_flush_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A copy of the file, taken while it is open, is what a kill -9 leaves."""
+    content = Content.of(3 * BLOCK)
+
+    with opened(open_cache(tmp_path / "live"), content) as file:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.keep_flushed)
+            await file.put(0, content.block(0))
+            await trio.sleep(FLUSH_S + 1)
+            await file.put(2, content.block(2))
+            left = only_file(tmp_path / "live").read_bytes()
+            nursery.cancel_scope.cancel()
+
+    (tmp_path / "after").mkdir()
+    (tmp_path / "after" / only_file(tmp_path / "live").name).write_bytes(left)
+    with opened(open_cache(tmp_path / "after"), content) as file:
+        assert [await file.prepare(index) for index in range(3)] == [True, False, False]
+
+
+async def test_many_bytes_are_flushed_before_the_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(FLUSH_BYTES + 2 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.keep_flushed)
+            await put_all(file, content)
+            await trio.testing.wait_all_tasks_blocked()
+            with opened(open_cache(tmp_path), content) as after_kill:
+                assert after_kill.done_bytes >= FLUSH_BYTES
+            nursery.cancel_scope.cancel()
+
+
+async def test_leftovers_of_an_eviction_are_removed_and_strangers_left_alone(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "abc.12.gone").write_bytes(b"x" * 10_000)
+    (tmp_path / "README").write_bytes(b"mine")
+
+    cache = open_cache(tmp_path)
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["README"]
+    assert cache.used_bytes == 0
+
+
+# The limit
+
+
+async def test_the_least_recently_used_file_goes_first(tmp_path: Path) -> None:
+    contents = [Content.of(BLOCK, seed) for seed in range(4)]
+    cache = open_cache(tmp_path, limit_bytes=3 * (BLOCK + PAGE_BYTES))
+    for content in contents[:3]:
+        await put_whole(cache, content)
+    cache.open_file(contents[0].file_id, BLOCK).close()
+
+    await put_whole(cache, contents[3])
+
+    assert [cache.percent(content.file_id) for content in contents] == [100, 0, 100, 100]
+
+
+async def test_the_order_of_use_survives_a_restart(tmp_path: Path) -> None:
+    contents = [Content.of(BLOCK, seed) for seed in range(3)]
+    cache = open_cache(tmp_path)
+    for age, content in enumerate(contents):
+        await put_whole(cache, content)
+        name = next(path for path in tmp_path.iterdir() if content.file_id.hex() in path.name)
+        os.utime(name, (1000 - age, 1000 - age))
+
+    smaller = open_cache(tmp_path, limit_bytes=2 * (BLOCK + PAGE_BYTES))
+
+    assert [smaller.percent(content.file_id) for content in contents] == [100, 100, 0]
+    assert smaller.used_bytes <= smaller.limit_bytes
+
+
+async def test_open_files_stay_and_then_the_cache_is_full(tmp_path: Path) -> None:
+    old, new = Content.of(2 * BLOCK), Content.of(2 * BLOCK, seed=1)
+    cache = open_cache(tmp_path, limit_bytes=3 * BLOCK)
+
+    with opened(cache, old) as kept:
+        await put_all(kept, old)
+        with opened(cache, new) as file, pytest.raises(CacheFullError):
+            await put_all(file, new)
+        assert kept.read_nowait(0, old.size) == old.data
+
+    await put_whole(cache, new)
+    assert cache.percent(new.file_id) == 100
+    assert cache.percent(old.file_id) == 0
+
+
+async def test_a_file_beyond_the_limit_leaves_nothing_behind(tmp_path: Path) -> None:
+    content = Content.of(BLOCK)
+    cache = open_cache(tmp_path, limit_bytes=100)
+
+    with opened(cache, content) as file, pytest.raises(CacheFullError):
+        await file.put(0, content.block(0))
+
+    assert cache.used_bytes == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(
+    sizes=st.lists(st.integers(1, 3 * BLOCK), min_size=1, max_size=12),
+    limit_bytes=st.integers(0, 6 * BLOCK),
+)
+@settings(max_examples=40, deadline=None)
+async def test_the_limit_holds_at_all_times(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit_bytes: int
+) -> None:
+    path = tmp_path_factory.mktemp("cache")
+    cache = open_cache(path, limit_bytes)
+
+    for seed, size in enumerate(sizes):
+        content = Content.of(size, seed)
+        with opened(cache, content) as file:
+            for index in range(content.manifest.block_count):
+                with suppress(CacheFullError):
+                    await file.put(index, content.block(index))
+                assert cache.used_bytes <= limit_bytes
+                assert disk_bytes(path) <= limit_bytes
+
+
+async def test_a_full_disk_evicts_then_says_so_then_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = Content.of(BLOCK), Content.of(BLOCK, seed=1)
+    cache = open_cache(tmp_path)
+    await put_whole(cache, old)
+    room = 0
+    pwrite = os.pwrite
+
+    def limited_pwrite(fd: int, data: bytes, offset: int) -> int:
+        if len(data) > 1000 and room < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", limited_pwrite)
+    with opened(cache, new) as file:
+        with pytest.raises(CacheFullError):
+            await file.put(0, new.block(0))
+        assert cache.percent(old.file_id) == 0
+
+        room = BLOCK
+        await file.put(0, new.block(0))
+        assert file.read_nowait(0, BLOCK) == new.data
+
+
+async def test_what_was_evicted_can_be_fetched_again(tmp_path: Path) -> None:
+    first, second = Content.of(BLOCK), Content.of(BLOCK, seed=1)
+    cache = open_cache(tmp_path, limit_bytes=BLOCK + PAGE_BYTES)
+
+    for content in (first, second, first):
+        await put_whole(cache, content)
+
+    assert cache.percent(first.file_id) == 100
+    assert cache.used_bytes <= cache.limit_bytes
+
+
+async def test_a_file_in_use_is_found_by_id_alone(tmp_path: Path) -> None:
+    content = Content.of(2 * BLOCK)
+    cache = open_cache(tmp_path)
+    assert cache.find(content.file_id) is None
+    assert cache.percent(content.file_id) == 0
+
+    with opened(cache, content) as file:
+        await file.put(1, content.block(1))
+        found = cache.find(content.file_id)
+
+        assert found is file
+        assert cache.percent(content.file_id) == 50
+        found.close()
+
+
+async def test_a_cached_file_opens_in_a_handful_of_system_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Content.of(10_240)
+    await put_whole(open_cache(tmp_path), content)
+    cache = open_cache(tmp_path)
+    calls: list[str] = []
+    for name in ("open", "pread", "pwrite", "fdatasync", "fsync", "stat", "rename"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *args, real=real, name=name: (calls.append(name), real(*args))[1]
+        )
+
+    with opened(cache, content) as file:
+        await file.prepare(0)
+        assert file.read_nowait(0, content.size) == content.data
+
+    assert len(calls) <= 5
+    assert not {"fdatasync", "fsync", "rename"} & set(calls)
+
+
+async def test_readers_on_other_threads_see_whole_blocks_or_none(tmp_path: Path) -> None:
+    """With real threads: reads race with puts and closes of other contents."""
+    content, other = Content.of(8 * BLOCK), Content.of(8 * BLOCK, seed=1)
+    cache = BlockCache(str(tmp_path), PLENTY, trio.to_thread.run_sync)
+    stop = threading.Event()
+    wrong: list[int] = []
+
+    def read_all(file: CachedFile) -> None:
+        while not stop.is_set():
+            for index in range(8):
+                data = file.read_nowait(*block_span(content.size, index))
+                if data is not None and data != content.block(index):
+                    wrong.append(index)
+
+    with opened(cache, content) as file:
+        readers = [threading.Thread(target=read_all, args=(file,)) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        for index in range(8):
+            await file.put(index, content.block(index))
+            await put_whole(cache, other)
+        stop.set()
+        for reader in readers:
+            reader.join()
+
+        assert wrong == []
+        assert file.read_nowait(0, content.size) == content.data
+
+
+def test_nothing_is_cached_of_an_unknown_id(tmp_path: Path) -> None:
+    assert open_cache(tmp_path).percent(FileId(bytes(32))) == 0
