@@ -31,13 +31,6 @@ class Severity(enum.StrEnum):
     ERROR = "error"
 
 
-_LEVELS: Final = {
-    Severity.INFO: logging.INFO,
-    Severity.WARNING: logging.WARNING,
-    Severity.ERROR: logging.ERROR,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Event:
     """One line, fit for a terminal."""
@@ -50,25 +43,40 @@ class Event:
     """The file it is about, below `network/` or `shared/`; empty if none."""
 
 
-class EventLog:
-    """The latest events. Every method may be called from any thread and never waits."""
+class Journal:
+    """The latest events. Every method may be called from any thread and never waits.
+
+    Texts and paths may hold whatever peers sent. Each event is a line in the log file too,
+    as information: what is an error to a reader is seldom an error of ours.
+    """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._lock = threading.Lock()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
 
-    def add(self, severity: Severity, text: str, path: str = "") -> None:
-        """Note an event, in the log file too. Text and path may hold whatever peers sent."""
-        event = Event(self._now(), severity, _shown(text), _shown(path))
-        with self._lock:
-            self._events.append(event)
-        log.log(_LEVELS[severity], "%s path=%r", event.text, event.path)
+    def info(self, text: str, path: str = "") -> None:
+        """Note what may interest the user."""
+        self._add(Severity.INFO, text, path)
 
-    def latest(self) -> list[Event]:
+    def warning(self, text: str, path: str = "") -> None:
+        """Note what went wrong and was dealt with."""
+        self._add(Severity.WARNING, text, path)
+
+    def error(self, text: str, path: str = "") -> None:
+        """Note what the user asked for and did not get."""
+        self._add(Severity.ERROR, text, path)
+
+    def events(self) -> list[Event]:
         """Return what is kept, oldest first."""
         with self._lock:
             return list(self._events)
+
+    def _add(self, severity: Severity, text: str, path: str) -> None:
+        event = Event(self._now(), severity, _shown(text), _shown(path))
+        with self._lock:
+            self._events.append(event)
+        log.info("event severity=%s path=%r text=%s", severity, event.path, event.text)
 
 
 def printable(text: str) -> str:

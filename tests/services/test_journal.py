@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfs.journal import MAX_EVENTS, MAX_TEXT_LENGTH, Event, EventLog, Severity, printable
+from p2pfs.journal import MAX_EVENTS, MAX_TEXT_LENGTH, Event, Journal, Severity, printable
 
 
 @pytest.mark.parametrize(
@@ -35,39 +35,41 @@ def test_no_control_or_invisible_character_gets_through(text):
 
 
 def test_events_are_kept_in_order_with_their_time(caplog):
-    events = EventLog(now=iter([1.0, 2.0]).__next__)
+    journal = Journal(now=iter([1.0, 2.0, 3.0]).__next__)
     with caplog.at_level(logging.INFO):
-        events.add(Severity.INFO, "joined")
-        events.add(Severity.INFO, "peer said \x1b[0m", "films/\u202ex")
+        journal.info("joined")
+        journal.warning("a peer sent \x1b[0m")
+        journal.error("no source", "films/\u202ex")
 
-    assert events.latest() == [
+    assert journal.events() == [
         Event(1.0, Severity.INFO, "joined", ""),
-        Event(2.0, Severity.INFO, "peer said \\x1b[0m", "films/\\u202ex"),
+        Event(2.0, Severity.WARNING, "a peer sent \\x1b[0m", ""),
+        Event(3.0, Severity.ERROR, "no source", "films/\\u202ex"),
     ]
-    assert [record.levelno for record in caplog.records] == [logging.INFO, logging.INFO]
+    assert "no source" in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_old_events_and_long_texts_are_cut():
-    events = EventLog()
+    journal = Journal()
     for number in range(MAX_EVENTS + 1):
-        events.add(Severity.INFO, f"{number} " + "x" * 2 * MAX_TEXT_LENGTH)
+        journal.info(f"{number} " + "x" * 2 * MAX_TEXT_LENGTH)
 
-    latest = events.latest()
+    events = journal.events()
 
-    assert len(latest) == MAX_EVENTS
-    assert latest[0].text.startswith("1 ")
-    assert len(latest[0].text) == MAX_TEXT_LENGTH
+    assert len(events) == MAX_EVENTS
+    assert events[0].text.startswith("1 ")
+    assert len(events[0].text) == MAX_TEXT_LENGTH
 
 
 def test_threads_may_add_at_once():
-    events = EventLog()
+    journal = Journal()
     threads = [
-        threading.Thread(target=lambda: [events.add(Severity.INFO, "x") for _ in range(100)])
-        for _ in range(4)
+        threading.Thread(target=lambda: [journal.info("x") for _ in range(100)]) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len(events.latest()) == 400
+    assert len(journal.events()) == 400

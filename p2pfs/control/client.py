@@ -1,0 +1,179 @@
+"""The command line's side: find a running servent, ask it, wait for its answer.
+
+Blocking, and light to import. Nothing here touches a mountpoint: a stuck mount must not
+keep `status` or `unmount` from working.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from p2pfs.config import runtime_directory
+from p2pfs.control import SILENCE_S, ExitStatus, VerbError
+
+END_S: Final = 30.0
+"""A servent that was told to end has said BYE, synced and unmounted by then."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A servent that answers."""
+
+    pid: int
+    mountpoint: str | None
+    state_directory: str
+    control_path: str
+
+
+def running_servents() -> list[Running]:
+    """Return the servents of this user that run now."""
+    records = sorted(runtime_directory().glob("*.json"))
+    found = (_read_record(record) for record in records)
+    return [running for running in found if running is not None and _answers(running)]
+
+
+def choose_servent(directory: str | None) -> Running:
+    """Return the servent of this mountpoint, of the current directory, or the only one.
+
+    A servent without a mount goes by its state directory.
+
+    Raises:
+        VerbError: there is none, or it is not clear which.
+    """
+    running = running_servents()
+    if directory is not None:
+        places = _places(directory)
+        found = [one for one in running if {one.mountpoint, one.state_directory} & places]
+        if not found:
+            raise VerbError(f"no servent runs at {directory}", ExitStatus.NO_SERVENT)
+        return found[0]
+    around = [one for one in running if one.mountpoint and _holds(one.mountpoint, _here())]
+    if around:
+        return max(around, key=lambda one: len(one.mountpoint or ""))
+    if not running:
+        raise VerbError("no servent is running", ExitStatus.NO_SERVENT)
+    if len(running) > 1:
+        choices = ", ".join(sorted(one.mountpoint or one.state_directory for one in running))
+        raise VerbError(
+            f"several servents are running; choose with -m: {choices}", ExitStatus.USAGE
+        )
+    return running[0]
+
+
+def ask(
+    running: Running,
+    verb: str,
+    args: Mapping[str, object] | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _size: None,
+) -> object:
+    """Have the servent do a verb and return its result.
+
+    `on_progress` is called with the bytes done and their whole number.
+
+    Raises:
+        VerbError: it could not, it is gone, or it was silent for 20 s.
+    """
+    request = {"verb": verb, "args": dict(args or {})}
+    try:
+        with _connected(running) as connection:
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            return _result(connection, on_progress)
+    except TimeoutError as error:
+        raise VerbError("the servent does not answer", ExitStatus.UNREACHABLE) from error
+    except (OSError, ValueError) as error:
+        raise VerbError("the servent ended before it answered", ExitStatus.NO_SERVENT) from error
+
+
+def end_servent(running: Running) -> None:
+    """Have a servent end, and return when its process is gone.
+
+    Raises:
+        VerbError: it did not end in time, not even when it was sent SIGTERM.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        process = os.pidfd_open(running.pid)
+        try:
+            with contextlib.suppress(VerbError):  # gone already, or stuck
+                ask(running, "shutdown")
+            if not _ended(process):
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+                if not _ended(process):
+                    raise VerbError(
+                        f"the servent (process {running.pid}) does not end", ExitStatus.FAILED
+                    )
+        finally:
+            os.close(process)
+
+
+def _ended(process: int) -> bool:
+    return bool(select.select([process], [], [], END_S)[0])
+
+
+def _result(connection: socket.socket, on_progress: Callable[[int, int], None]) -> object:
+    for line in connection.makefile("rb"):
+        answer = json.loads(line)
+        if "ok" in answer:
+            result: object = answer["ok"]
+            return result
+        if "error" in answer:
+            raise VerbError(str(answer["error"]), ExitStatus(answer["status"]))
+        progress = answer.get("progress")
+        if progress is not None:
+            on_progress(progress["done_bytes"], progress["size"])
+    raise ConnectionError
+
+
+@contextlib.contextmanager
+def _connected(running: Running) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(SILENCE_S)
+        connection.connect(running.control_path)
+        yield connection
+
+
+def _answers(running: Running) -> bool:
+    try:
+        with _connected(running):
+            return True
+    except OSError:
+        return False
+
+
+def _read_record(path: Path) -> Running | None:
+    try:
+        record = json.loads(path.read_text())
+        return Running(
+            record["pid"],
+            record["mountpoint"],
+            record["state"],
+            os.fspath(path.with_suffix(".sock")),
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _places(directory: str) -> set[str | None]:
+    """Return what `directory` may be known as, without a look at the directory itself."""
+    whole = os.path.abspath(directory)
+    parent, name = os.path.split(whole)
+    return {whole, os.path.join(os.path.realpath(parent), name)}
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # below a mount that is gone
+        return "/"
+
+
+def _holds(mountpoint: str, path: str) -> bool:
+    return path == mountpoint or path.startswith(mountpoint.rstrip("/") + "/")

@@ -1,0 +1,140 @@
+"""The user's own files: what `get` writes, `publish` copies, `unpublish` removes.
+
+Everything here may block, and may wait for our own mount: a destination or a source can lie
+in it. So it is called in threads, never on the trio thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from p2pfs.errors import NotFoundError, UsageError
+
+CHUNK_BYTES: Final = 1024**2
+"""Bytes between two looks at progress and cancellation."""
+
+PART_SUFFIX: Final = ".part"
+"""Of a file that is not complete yet. Files of this name are never published."""
+
+
+class Incoming:
+    """A download on its way to `destination`, or into it if that is a directory.
+
+    It grows under the name `destination.part`, so that a whole file is a complete one.
+    """
+
+    def __init__(self, destination: str, path: str) -> None:
+        """Open the partial file; UsageError if another download is writing it."""
+        if os.path.isdir(destination):
+            destination = os.path.join(destination, path.rpartition("/")[2])
+        self.destination = destination
+        self._part = destination + PART_SUFFIX
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(self._part, flags, 0o666), "wb", buffering=0)
+        self._is_finished = False
+        try:
+            # Unlike O_EXCL, a lock does not mind what a killed servent left behind.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise UsageError(f"another get is writing {destination}") from error
+        self._file.truncate(0)
+
+    def write(self, data: bytes) -> None:
+        """Append to the file."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def finish(self) -> None:
+        """Give the complete file its name, in place of what had it."""
+        os.replace(self._part, self.destination)
+        self._is_finished = True
+
+    def discard(self) -> None:
+        """Let go of the file, and remove it unless it is finished."""
+        if not self._is_finished:
+            with contextlib.suppress(OSError):
+                os.unlink(self._part)
+        with contextlib.suppress(OSError):  # a close that fails after a write that did
+            self._file.close()
+
+
+class Copying:
+    """A file on its way into the share, under a private name until it is whole."""
+
+    def __init__(self, source: str, target: Path) -> None:
+        """Open both ends.
+
+        Raises:
+            UsageError: the source is not a regular file.
+            OSError: one of them cannot be opened.
+        """
+        if target.is_dir():
+            raise UsageError(f"{target.name} is the name of a directory in shared/")
+        self.done_bytes = 0
+        self._target = target
+        self._temporary = target.with_name(f".p2pfs-{secrets.token_hex(8)}")
+        # Not to wait for the other end of a FIFO.
+        self._source = os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        status = os.fstat(self._source.fileno())
+        self.size = status.st_size
+        try:
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"{source} is not a regular file")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._copy = os.fdopen(os.open(self._temporary, flags, status.st_mode & 0o777), "wb")
+        except BaseException:
+            self._source.close()
+            raise
+
+    def step(self) -> bool:
+        """Copy one chunk; return whether there is more."""
+        sent = os.sendfile(self._copy.fileno(), self._source.fileno(), None, CHUNK_BYTES)
+        self.done_bytes += sent
+        return sent > 0
+
+    def finish(self) -> None:
+        """Give the copy its name, in place of what had it."""
+        os.replace(self._temporary, self._target)
+
+    def discard(self) -> None:
+        """Let go of both files, and remove the copy unless it is finished."""
+        self._source.close()
+        self._copy.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def share_path(text: str) -> str:
+    """Return a path below the share in its normal form; `shared/` in front is cut off.
+
+    Raises:
+        UsageError: it leads elsewhere.
+    """
+    path = os.path.normpath(text.removeprefix("shared/"))
+    if os.path.isabs(path) or path.split("/")[0] in ("..", "."):
+        raise UsageError(f"{text} is not below shared/")
+    return path
+
+
+def find_shared(root: Path, path: str) -> str:
+    """Return where a shared file lies.
+
+    Raises:
+        NotFoundError: there is none, or only behind a symbolic link that leaves the share.
+        UsageError: it is a directory.
+    """
+    share = os.path.realpath(root)
+    parent, name = os.path.split(os.path.join(share, path))
+    file = os.path.join(os.path.realpath(parent), name)
+    if os.path.commonpath([share, file]) != share or not os.path.lexists(file):
+        raise NotFoundError(f"{path}: no such file in shared/")
+    if os.path.isdir(file) and not os.path.islink(file):
+        raise UsageError(f"{path} is a directory: remove it in the mount")
+    return file

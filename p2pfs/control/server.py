@@ -1,0 +1,164 @@
+"""Answer the command line while the servent runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from p2pfs.config import Config
+from p2pfs.control import ALIVE_EVERY_S, MAX_REQUEST_BYTES, ExitStatus, exit_status_of
+from p2pfs.control.verbs import VERBS, Args, Servent
+from p2pfs.errors import P2pfsError, UsageError
+from p2pfs.network import listen_unix
+
+log = logging.getLogger(__name__)
+
+REQUEST_S: Final = 10.0
+"""Who connects has its request at hand."""
+
+_READ_BYTES: Final = 65_536
+
+
+async def serve_control(
+    servent: Servent,
+    shut_down: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer verbs until cancelled; `shut_down` is what the verb of that name calls.
+
+    Reports started once verbs can connect. When it ends, socket and record are gone.
+
+    Raises:
+        UsageError: a servent is running already for this state directory.
+    """
+    path = servent.config.control_path
+    listener = await listen_unix(os.fspath(path))
+    record = path.with_suffix(".json")
+    try:
+        record.write_text(_record(servent.config))
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                stream = await listener.accept()
+                nursery.start_soon(_Client(servent, shut_down, stream).serve)
+    finally:
+        record.unlink(missing_ok=True)
+        with trio.CancelScope(shield=True):
+            await listener.aclose()
+
+
+def _record(config: Config) -> str:
+    """Return what lets a verb choose this servent without asking it."""
+    mountpoint: Path | None = config.mountpoint
+    return json.dumps(
+        {
+            "pid": os.getpid(),
+            "mountpoint": mountpoint and os.fspath(mountpoint),
+            "state": os.fspath(config.state_directory),
+        }
+    )
+
+
+class _Client:
+    """One connection: one request, its progress, its answer."""
+
+    def __init__(
+        self, servent: Servent, shut_down: Callable[[], None], stream: trio.SocketStream
+    ) -> None:
+        self._servent = servent
+        self._shut_down = shut_down
+        self._stream = stream
+        self._sending = trio.Lock()
+
+    async def serve(self) -> None:
+        """Serve the client; whatever it does, nothing is raised."""
+        async with self._stream:
+            line = b""
+            with trio.move_on_after(REQUEST_S):
+                line = await self._receive_line()
+            if line:
+                await self._work(line)
+
+    async def _receive_line(self) -> bytes:
+        received = bytearray()
+        while not received.endswith(b"\n"):
+            data = await self._receive()
+            if not data or len(received) > MAX_REQUEST_BYTES:
+                return b""
+            received += data
+        return bytes(received)
+
+    async def _work(self, line: bytes) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
+            nursery.start_soon(self._show_that_we_are_alive)
+            await self._send(await self._answer(line))
+            nursery.cancel_scope.cancel()
+
+    async def _answer(self, line: bytes) -> object:
+        try:
+            verb, args = _parsed(line)
+            if verb == "shutdown":
+                return await self._end()
+            return {"ok": await VERBS[verb](self._servent, args, self._report)}
+        except P2pfsError as error:
+            return {"error": str(error), "status": exit_status_of(error)}
+        except OSError as error:
+            return {"error": _told(error), "status": ExitStatus.FAILED}
+        except Exception:
+            log.exception("verb failed request=%r", line)
+            return {"error": "a bug of ours: see the log", "status": ExitStatus.FAILED}
+
+    async def _end(self) -> object:
+        # The answer goes first: once cancelled we could not send it.
+        await self._send({"ok": None})
+        self._shut_down()
+        return {"ok": None}
+
+    async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
+        await self._receive()
+        scope.cancel()
+
+    async def _show_that_we_are_alive(self) -> None:
+        while True:
+            await trio.sleep(ALIVE_EVERY_S)
+            await self._report(None)
+
+    async def _report(self, progress: object) -> None:
+        await self._send({"progress": progress})
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._stream.receive_some(_READ_BYTES)
+        except trio.BrokenResourceError:
+            return b""
+
+    async def _send(self, answer: object) -> None:
+        async with self._sending:
+            # A client that is gone is noticed where we wait for it.
+            with contextlib.suppress(trio.BrokenResourceError):
+                await self._stream.send_all(json.dumps(answer).encode() + b"\n")
+
+
+def _parsed(line: bytes) -> tuple[str, Args]:
+    try:
+        request = json.loads(line)
+        verb, args = request["verb"], request["args"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError("not a request") from error
+    if not isinstance(args, dict) or (verb not in VERBS and verb != "shutdown"):
+        raise UsageError("this servent, of another version, does not know that verb")
+    return verb, args
+
+
+def _told(error: OSError) -> str:
+    place = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{place}"

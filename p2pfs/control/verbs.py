@@ -1,0 +1,295 @@
+"""What each verb does, given a running servent.
+
+Results are plain JSON; the keys of `status`, `peers`, `transfers` and `search` are those of
+DESIGN 2.3 and come from the servent as they are. Paths in arguments are absolute, or
+relative to `network/` (get) or `shared/` (unpublish).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+from trio.to_thread import run_sync as run_in_thread
+
+from p2pfs.catalogue import Node, RemoteDirectory, RemoteFile
+from p2pfs.config import Config, Endpoint, parse_endpoint
+from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared, share_path
+from p2pfs.errors import NotFoundError, UsageError
+from p2pfs.journal import Journal
+from p2pfs.protocol import names
+
+Record = Mapping[str, object]
+"""A JSON object."""
+
+Args = Mapping[str, object]
+
+Report = Callable[[object], Awaitable[None]]
+"""Sends one progress line."""
+
+PROGRESS_EVERY_S: Final = 0.2
+"""Fast enough for the eye."""
+
+PUBLISH_WAIT_S: Final = 60.0
+"""How long `publish` waits for the hashing of one file before it reports it as under way."""
+
+
+class FileState(Protocol):
+    """How a file in `shared/` stands."""
+
+    @property
+    def state(self) -> str:
+        """`hashing`, `published`, `paused` or `private`."""
+
+
+class Share(Protocol):
+    """What the verbs need of the library."""
+
+    def touched(self, path: str) -> None:
+        """Look again at what is at this path."""
+
+    def file_state(self, path: str) -> FileState:
+        """Tell how a file stands."""
+
+    @property
+    def version(self) -> int:
+        """Changes with every change."""
+
+    async def wait_changed(self, version: int) -> int:
+        """Wait until the version is another one."""
+
+
+class Reader(Protocol):
+    """An open remote file."""
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Return the bytes if they are all in the cache."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return exactly the bytes asked for, or raise a TransferError."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class Servent(Protocol):
+    """What the verbs need of the servent."""
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+
+    @property
+    def library(self) -> Share:
+        """Its share."""
+
+    @property
+    def journal(self) -> Journal:
+        """What happened."""
+
+    def status(self) -> Record:
+        """Describe the servent."""
+
+    def peers(self) -> Sequence[Record]:
+        """Describe the neighbours."""
+
+    def transfers(self) -> Sequence[Record]:
+        """Describe the downloads."""
+
+    async def search(self, words: str) -> Sequence[Record]:
+        """Search the network for files whose paths hold all the words."""
+
+    async def find(self, path: str) -> Node | None:
+        """Search for exactly this path."""
+
+    def open(self, file: RemoteFile) -> Reader:
+        """Pin a file for reading."""
+
+    async def join(self, endpoint: Endpoint) -> Record:
+        """Join through a servent and describe it; LinkError says why not."""
+
+    async def leave(self) -> None:
+        """Say BYE to all neighbours, and look for no new ones until the next join."""
+
+    def pause(self) -> None:
+        """Offer nothing until resumed."""
+
+    def resume(self) -> None:
+        """Offer the share again."""
+
+
+Verb = Callable[[Servent, Args, Report], Awaitable[object]]
+
+
+async def _status(servent: Servent, _args: Args, _report: Report) -> object:
+    return servent.status()
+
+
+async def _peers(servent: Servent, _args: Args, _report: Report) -> object:
+    return servent.peers()
+
+
+async def _transfers(servent: Servent, _args: Args, _report: Report) -> object:
+    return servent.transfers()
+
+
+async def _events(servent: Servent, _args: Args, _report: Report) -> object:
+    return [
+        {"time": event.time, "severity": event.severity, "text": event.text, "path": event.path}
+        for event in servent.journal.events()
+    ]
+
+
+async def _search(servent: Servent, args: Args, _report: Report) -> object:
+    words = _text(args, "words")
+    if not names.words_of(words):
+        raise UsageError("search for at least one word of two letters or a digit")
+    return await servent.search(words)
+
+
+async def _join(servent: Servent, args: Args, _report: Report) -> object:
+    try:
+        endpoint = parse_endpoint(_text(args, "address"))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return await servent.join(endpoint)
+
+
+async def _leave(servent: Servent, _args: Args, _report: Report) -> object:
+    await servent.leave()
+    return {}
+
+
+async def _pause(servent: Servent, _args: Args, _report: Report) -> object:
+    servent.pause()
+    return {}
+
+
+async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
+    servent.resume()
+    return {}
+
+
+async def _get(servent: Servent, args: Args, report: Report) -> object:
+    path, destination = _text(args, "path"), _text(args, "destination")
+    file = await servent.find(path)
+    if file is None:
+        raise NotFoundError(f"{path}: nobody within the horizon has it")
+    if isinstance(file, RemoteDirectory):
+        raise UsageError(f"{path} is a directory: copy it from the mount")
+    with contextlib.closing(servent.open(file)) as reader:
+        incoming = await run_in_thread(Incoming, destination, path)
+        try:
+            await _download(reader, file.size, incoming, report)
+            await run_in_thread(incoming.finish)
+        finally:
+            await _surely(incoming.discard)
+    return {"path": path, "destination": incoming.destination, "size": file.size}
+
+
+async def _download(reader: Reader, size: int, incoming: Incoming, report: Report) -> None:
+    progress = Progress(size, report)
+    for offset in range(0, size, CHUNK_BYTES):
+        length = min(CHUNK_BYTES, size - offset)
+        data = reader.read_nowait(offset, length) or await reader.read(offset, length)
+        await run_in_thread(incoming.write, data)
+        await progress.reached(offset + length)
+
+
+async def _publish(servent: Servent, args: Args, report: Report) -> object:
+    """Copy files into the share as `cp` does: what has the same name there is replaced."""
+    results = []
+    for source in _texts(args, "files"):
+        name = os.path.basename(source)
+        if names.is_private(name) or names.is_probe(name):
+            raise UsageError(f"{name}: files of this name are never published")
+        await _copy_in(source, servent.config.shared_directory / name, report)
+        servent.library.touched(name)
+        results.append({"path": name, "state": await _settled(servent.library, name)})
+    return results
+
+
+async def _copy_in(source: str, target: Path, report: Report) -> None:
+    copying = await run_in_thread(Copying, source, target)
+    try:
+        progress = Progress(copying.size, report)
+        while await run_in_thread(copying.step):
+            await progress.reached(copying.done_bytes)
+        await run_in_thread(copying.finish)
+    finally:
+        await _surely(copying.discard)
+
+
+async def _surely(discard: Callable[[], None]) -> None:
+    with trio.CancelScope(shield=True):
+        await run_in_thread(discard)
+
+
+async def _settled(library: Share, path: str) -> str:
+    """Wait until the library has looked at a new file, and return its state."""
+    with trio.move_on_after(PUBLISH_WAIT_S):
+        version = library.version
+        while library.file_state(path).state == "hashing":
+            version = await library.wait_changed(version)
+    return library.file_state(path).state
+
+
+async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
+    """Remove files from the share as `rm` does; nothing is removed if one cannot be."""
+    root = servent.config.shared_directory
+    paths = [share_path(text) for text in _texts(args, "paths")]
+    files = [find_shared(root, path) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        os.unlink(file)
+        servent.library.touched(path)
+    return [{"path": path} for path in paths]
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    "status": _status,
+    "peers": _peers,
+    "transfers": _transfers,
+    "events": _events,
+    "search": _search,
+    "get": _get,
+    "publish": _publish,
+    "unpublish": _unpublish,
+    "join": _join,
+    "leave": _leave,
+    "pause": _pause,
+    "resume": _resume,
+}
+
+
+def _text(args: Args, name: str) -> str:
+    value = args.get(name)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise UsageError(f"{name}: a text is needed")
+    return value
+
+
+def _texts(args: Args, name: str) -> list[str]:
+    values = args.get(name)
+    if not isinstance(values, list) or not values:
+        raise UsageError(f"{name}: at least one is needed")
+    return [_text({name: value}, name) for value in values]
+
+
+class Progress:
+    """Reports now and then, and always the end."""
+
+    def __init__(self, size: int, report: Report) -> None:
+        self._size = size
+        self._report = report
+        self._next_s = trio.current_time()
+
+    async def reached(self, done: int) -> None:
+        """Note how many bytes are done."""
+        now = trio.current_time()
+        if now >= self._next_s or done >= self._size:
+            self._next_s = now + PROGRESS_EVERY_S
+            await self._report({"done_bytes": done, "size": self._size})
