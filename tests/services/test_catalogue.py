@@ -1,0 +1,263 @@
+"""The catalogue: one union of what many servents say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pfs import catalogue as catalogue_module
+from p2pfs.catalogue import Catalogue, Knowledge, RemoteDirectory, RemoteFile, version_name
+from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
+
+
+def peer(letter: str) -> PeerInfo:
+    return PeerInfo(ServentId(letter * 32), letter, (Address("10.0.0.1", 4774),))
+
+
+A, B, C = peer("a"), peer("b"), peer("c")
+
+
+def file_id(number: int) -> FileId:
+    return FileId(bytes([number]) * 32)
+
+
+def file(path: str, content: int = 1, mtime_ns: int = 5) -> Entry:
+    return Entry(path, content * 100, mtime_ns, file_id(content))
+
+
+def directory(path: str, mtime_ns: int = 7) -> Entry:
+    return Entry(path, 0, mtime_ns, b"")
+
+
+def shown(catalogue: Catalogue, path: str = "") -> list[str]:
+    return [node.path for node in catalogue.children(path)]
+
+
+def test_same_content_anywhere_is_one_file_with_many_sources():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("films/x.mkv")])
+    catalogue.learn(B, [file("films/x.mkv", mtime_ns=9)])
+
+    node = catalogue.lookup("films/x.mkv", 0)
+
+    assert node == RemoteFile("films/x.mkv", 100, 9, file_id(1), (A, B))
+    assert shown(catalogue, "films") == ["films/x.mkv"]
+
+
+def test_directories_above_a_file_are_known_with_it():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("a/b/c.txt")])
+
+    assert shown(catalogue) == ["a"]
+    assert catalogue.lookup("a/b", 0) == RemoteDirectory("a/b", 0, (A,))
+    assert catalogue.directory_sources("a") == (A,)
+
+
+def test_the_content_with_most_sources_has_the_plain_name():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("x.mkv", 1)])
+    catalogue.learn(B, [file("x.mkv", 2)])
+    catalogue.learn(C, [file("x.mkv", 2)])
+
+    plain = catalogue.lookup("x.mkv", 0)
+    other = catalogue.lookup("x~01010101.mkv", 0)
+
+    assert isinstance(plain, RemoteFile)
+    assert plain.file_id == file_id(2)
+    assert isinstance(other, RemoteFile)
+    assert other.file_id == file_id(1)
+    assert shown(catalogue) == ["x.mkv", "x~01010101.mkv"]
+
+
+def test_a_file_and_a_directory_of_one_name_both_stay_reachable():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("music", 1)])
+    catalogue.learn(B, [file("music/song.ogg", 2)])
+
+    assert shown(catalogue) == ["music", "music~01010101"]
+    assert isinstance(catalogue.lookup("music", 0), RemoteDirectory)
+    assert isinstance(catalogue.lookup("music~01010101", 0), RemoteFile)
+
+
+def test_a_published_name_that_looks_like_a_version_keeps_its_place():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("x.mkv", 1), file("x~02020202.mkv", 3)])
+    catalogue.learn(B, [file("x.mkv", 2)])
+
+    node = catalogue.lookup("x~02020202.mkv", 0)
+
+    assert isinstance(node, RemoteFile)
+    assert node.file_id == file_id(3)
+    assert shown(catalogue) == ["x.mkv", "x~02020202.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("x.mkv", "x~01010101.mkv"),
+        ("a/x", "a/x~01010101"),
+        ("archive.tar.gz", "archive.tar~01010101.gz"),
+        ("a.b/x", "a.b/x~01010101"),
+    ],
+)
+def test_version_names_keep_the_extension(path: str, name: str):
+    assert version_name(path, file_id(1)) == name
+
+
+def test_versions_of_names_with_several_dots_are_found_by_their_shown_name():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("archive.tar.gz", 1)])
+    catalogue.learn(B, [file("archive.tar.gz", 2)])
+
+    for path in shown(catalogue):
+        assert isinstance(catalogue.lookup(path, 0), RemoteFile), path
+
+
+def test_a_whole_listing_replaces_what_its_source_had_there_and_no_one_elses():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("d/old"), file("d/sub/deep"), file("d/kept", 3)])
+    catalogue.learn(B, [file("d/old")])
+
+    catalogue.learn_listing(A, "d", [file("d/kept", 3), file("d/new", 4)])
+
+    assert shown(catalogue, "d") == ["d/kept", "d/new", "d/old"]
+    old = catalogue.lookup("d/old", 0)
+    assert isinstance(old, RemoteFile)
+    assert old.sources == (B,)
+    assert catalogue.lookup("d/sub/deep", 0) is Knowledge.UNKNOWN
+
+
+def test_a_directory_that_became_a_file_is_forgotten_with_all_below():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("d/x/deep")])
+
+    catalogue.learn_listing(A, "d", [file("d/x", 2)])
+
+    assert isinstance(catalogue.lookup("d/x", 0), RemoteFile)
+    assert shown(catalogue, "d/x") == []
+
+
+def test_new_content_at_a_path_replaces_the_old_of_the_same_source():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("x", 1)])
+    catalogue.learn(A, [file("x", 2)])
+
+    assert shown(catalogue) == ["x"]
+    assert catalogue.sources_of(file_id(1)) == ()
+    assert catalogue.sources_of(file_id(2)) == (A,)
+
+
+def test_who_leaves_takes_all_its_names_along():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("a/only-a"), file("both")])
+    catalogue.learn(B, [file("both")])
+
+    catalogue.forget(A.id)
+
+    assert shown(catalogue) == ["both"]
+    assert catalogue.peers() == (B,)
+
+
+def test_a_complete_answer_drops_those_who_did_not_answer():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("d/a"), file("e/a")])
+    catalogue.learn(B, [file("d/b")])
+
+    catalogue.keep_only("d", [B.id])
+
+    assert shown(catalogue, "d") == ["d/b"]
+    assert shown(catalogue, "e") == ["e/a"]
+
+
+def test_absent_names_are_believed_until_their_time_or_better_news():
+    catalogue = Catalogue()
+    catalogue.remember_absent("x", until=10)
+
+    assert catalogue.lookup("x", 9) is Knowledge.ABSENT
+    assert catalogue.lookup("x", 11) is Knowledge.UNKNOWN
+    catalogue.learn(A, [file("x")])
+    assert isinstance(catalogue.lookup("x", 9), RemoteFile)
+
+
+def test_expiring_forgets_when_but_not_what():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("d/x")])
+    catalogue.mark_listed("", 5)
+    catalogue.mark_listed("d", 5)
+    catalogue.remember_absent("d/y", until=100)
+
+    catalogue.expire()
+
+    assert catalogue.listed_at("") is None
+    assert catalogue.listed_at("d") is None
+    assert catalogue.lookup("d/y", 6) is Knowledge.UNKNOWN
+    assert shown(catalogue, "d") == ["d/x"]
+
+
+def test_one_source_cannot_fill_the_catalogue(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(catalogue_module, "MAX_ENTRIES_PER_SOURCE", 3)
+    catalogue = Catalogue()
+
+    catalogue.learn(A, [file(f"{n}") for n in range(5)])
+    catalogue.learn(B, [file("b")])
+
+    assert shown(catalogue) == ["0", "1", "2", "b"]
+    assert catalogue.dropped == 2
+
+
+def test_all_sources_together_cannot_go_over_the_bound(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(catalogue_module, "MAX_ENTRIES", 2)
+    catalogue = Catalogue()
+
+    catalogue.learn(A, [file("a"), file("b")])
+    catalogue.learn(B, [file("c")])
+
+    assert shown(catalogue) == ["a", "b"]
+    catalogue.forget(A.id)
+    catalogue.learn(B, [file("c")])
+    assert shown(catalogue) == ["c"]
+
+
+def test_absent_names_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(catalogue_module, "MAX_ABSENT", 2)
+    catalogue = Catalogue()
+    for name in ("a", "b", "c"):
+        catalogue.remember_absent(name, until=10)
+
+    assert catalogue.lookup("a", 0) is Knowledge.UNKNOWN
+    assert catalogue.lookup("c", 0) is Knowledge.ABSENT
+
+
+PATHS = st.sampled_from(["x", "y", "d", "d/x", "d/y", "d/e/x"])
+PEERS = st.sampled_from([A, B, C])
+ENTRIES = st.builds(file, PATHS, st.integers(1, 3)) | st.builds(directory, PATHS)
+STEPS = st.one_of(
+    st.tuples(st.just("learn"), PEERS, ENTRIES),
+    st.tuples(st.just("forget"), PEERS),
+    st.tuples(st.just("list"), PEERS, st.sampled_from(["", "d"]), st.lists(ENTRIES, max_size=3)),
+)
+
+
+@given(st.lists(STEPS, max_size=30))
+def test_whatever_is_told_everything_shown_can_be_looked_up_and_all_can_be_forgotten(steps):
+    catalogue = Catalogue()
+    for step in steps:
+        match step:
+            case "learn", who, entry:
+                catalogue.learn(who, [entry])
+            case "forget", who:
+                catalogue.forget(who.id)
+            case "list", who, path, entries:
+                here = [e for e in entries if e.path.rpartition("/")[0] == path]
+                catalogue.learn_listing(who, path, here)
+
+    for path in ("", "d", "d/e"):
+        for node in catalogue.children(path):
+            assert catalogue.lookup(node.path, 0) == node
+            assert node.sources
+
+    for who in (A, B, C):
+        catalogue.forget(who.id)
+    assert shown(catalogue) == []
