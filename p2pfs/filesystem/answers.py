@@ -1,0 +1,65 @@
+"""How the tree answers: at once, later, or with an errno.
+
+What memory or a local disk can answer is returned at once, on the thread that asked. What
+needs the network is returned as `Later`: the caller runs it in trio and waits as it sees
+fit. So the tree knows neither threads nor FUSE, and a cached read never crosses into trio.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from p2pfs.errors import (
+    BusyError,
+    CacheFullError,
+    CorruptError,
+    NoSourceError,
+    NotFoundError,
+    ShutdownError,
+    StaleError,
+    StalledError,
+    TransferError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Later(Generic[T]):
+    """An answer that memory does not hold."""
+
+    fetch: Callable[[], Awaitable[T]]
+    """Run it in trio, once. It raises `OSError` with an errno, and may be cancelled."""
+
+
+Answer: TypeAlias = T | Later[T]
+
+ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
+    {
+        NotFoundError: errno.ENOENT,
+        NoSourceError: errno.EHOSTUNREACH,
+        StalledError: errno.ETIMEDOUT,
+        CorruptError: errno.EIO,
+        StaleError: errno.ESTALE,
+        BusyError: errno.EBUSY,
+        CacheFullError: errno.ENOSPC,
+        ShutdownError: errno.ESHUTDOWN,
+    }
+)
+"""What a reader is told (DESIGN 2.2). A kind that is missing here is a bug of ours: EIO."""
+
+
+def os_error(code: int, path: str) -> OSError:
+    """Return the error with its errno and the system's words for it."""
+    return OSError(code, os.strerror(code), path)
+
+
+def as_os_error(error: TransferError, path: str) -> OSError:
+    """Return what a reader of `path` is told about a failed transfer."""
+    code = next((ERRNO_OF[kind] for kind in type(error).__mro__ if kind in ERRNO_OF), errno.EIO)
+    return OSError(code, str(error) or os.strerror(code), path)

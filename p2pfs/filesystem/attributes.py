@@ -1,0 +1,99 @@
+"""What `stat` and `ls` show: sizes, times, modes and inode numbers that stay the same."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from blake3 import blake3
+
+SECTOR_BYTES: Final = 512
+"""The unit of st_blocks, whatever the file system."""
+
+READ_BYTES: Final = 256 * 1024
+"""st_blksize of what comes from the network: programs that heed it read whole blocks."""
+
+_VIRTUAL_INODE: Final = 1 << 63
+"""Set in every inode number that we make up: no disk has numbers that large, so none of
+ours can be taken for a file in the backing directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """One file or directory as `stat` shows it. Times are in nanoseconds since 1970."""
+
+    mode: int
+    inode: int
+    links: int
+    uid: int
+    gid: int
+    device: int
+    size: int
+    block_size: int
+    sectors: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Listed(NamedTuple):
+    """One name in a directory. The kernel wants no more of `stat` than this."""
+
+    name: str
+    mode: int
+    """The type bits; 0 where they are not known without another look."""
+    inode: int
+
+
+def from_stat(status: os.stat_result) -> Attributes:
+    """Return the attributes of a real file."""
+    return Attributes(
+        mode=status.st_mode,
+        inode=status.st_ino,
+        links=status.st_nlink,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        device=status.st_rdev,
+        size=status.st_size,
+        block_size=status.st_blksize,
+        sectors=status.st_blocks,
+        atime_ns=status.st_atime_ns,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+    )
+
+
+def virtual(mode: int, inode: int, *, size: int = 0, time_ns: int = 0) -> Attributes:
+    """Return the attributes of something that no local disk holds.
+
+    It belongs to whoever mounted. It has one link, directories too: a count of two would
+    tell `find` that there are no sub-directories. All sectors are shown as there, or `cp`
+    and `tar` would take a file that is not cached for one full of holes.
+    """
+    return Attributes(
+        mode=mode,
+        inode=inode,
+        links=1,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        device=0,
+        size=size,
+        block_size=READ_BYTES,
+        sectors=-(-size // SECTOR_BYTES),
+        atime_ns=time_ns,
+        mtime_ns=time_ns,
+        ctime_ns=time_ns,
+    )
+
+
+def virtual_inode(path: str, file_id: bytes = b"") -> int:
+    """Return the inode number of a path and content: the same in every run of every servent."""
+    digest = blake3(path.encode(errors="surrogateescape") + b"\0" + file_id).digest(length=8)
+    return int.from_bytes(digest, "big") | _VIRTUAL_INODE
+
+
+DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
+FILE_MODE: Final = stat.S_IFREG | 0o444
+"""Read-only for everybody: what is below `network/` and `.p2pfs/` belongs to others."""

@@ -1,0 +1,336 @@
+"""`network/`: what all servents within the horizon share, read-only.
+
+Names, sizes and times come from memory; a name that memory does not hold costs one bounded
+search, and only if anybody may publish such a name. An open file keeps the content that it
+was opened with.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from p2pfs.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.errors import TransferError
+from p2pfs.filesystem.answers import Answer, Later, as_os_error, os_error
+from p2pfs.filesystem.attributes import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    Attributes,
+    Listed,
+    virtual,
+    virtual_inode,
+)
+from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
+from p2pfs.protocol import names
+from p2pfs.protocol.manifest import FileId
+
+MAX_PATHS_REMEMBERED: Final = 100_000
+"""Paths for which we remember what the kernel was told; some tens of megabytes."""
+
+_OWN_PREFIX: Final = "user.p2pfs."
+
+T = TypeVar("T")
+
+
+class Reader(Protocol):
+    """One content, opened. It keeps its file id until it is closed."""
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Return the bytes if all of them are here and verified, else None. Any thread."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes, fetching what is missing; raises `TransferError`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the content. Any thread; called once."""
+        ...
+
+
+class NetworkView(Protocol):
+    """What the tree asks of the servent. What is not async is memory alone, from any thread."""
+
+    def known(self, path: str) -> Node | Knowledge:
+        """Return what is at a path, or whether a search for it is worth while."""
+        ...
+
+    async def find(self, path: str) -> Node | None:
+        """Search for a path; None if nobody within the horizon has it."""
+        ...
+
+    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+        """Return what is in a directory that has been listed before."""
+        ...
+
+    async def list(self, path: str) -> Sequence[Node]:
+        """List a directory for the first time."""
+        ...
+
+    def open(self, file: RemoteFile) -> Reader:
+        """Open a content; needs no network."""
+        ...
+
+    def last_error(self, path: str) -> str | None:
+        """Return why the last read of a path failed, if it did."""
+        ...
+
+    def cached_percent(self, file_id: FileId) -> int:
+        """Return how much of a content is in the cache."""
+        ...
+
+
+class NetworkFile(ReadOnlyFile):
+    """A file in `network/` that somebody has open."""
+
+    def __init__(self, tree: NetworkTree, file: RemoteFile, reader: Reader) -> None:
+        self._tree = tree
+        self._file = file
+        self._reader = reader
+        self.path = file.path
+
+    def getattr(self) -> Attributes:
+        """Return the attributes of the content that was opened."""
+        return self._tree.attributes(self._file)
+
+    def read(self, size: int, offset: int) -> Answer[bytes]:
+        """Return exactly `size` bytes, fewer only at the end of the file."""
+        length = min(size, self._file.size - offset)
+        if length <= 0:
+            return b""
+        try:
+            data = self._reader.read_nowait(offset, length)
+        except TransferError as error:
+            raise as_os_error(error, self.path) from error
+        if data is None:
+            return Later(lambda: self._fetch(offset, length))
+        return _exactly(data, length)
+
+    async def _fetch(self, offset: int, length: int) -> bytes:
+        try:
+            return _exactly(await self._reader.read(offset, length), length)
+        except TransferError as error:
+            raise as_os_error(error, self.path) from error
+
+    def release(self) -> None:
+        """Let go of the content, and of the path that showed it."""
+        self._tree.unpin(self.path)
+        self._reader.close()
+
+
+class NetworkTree:
+    """The union of all shares, as the sub-tree `network/`."""
+
+    def __init__(self, view: NetworkView, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._view = view
+        self._now_ns = now_ns
+        self._root = RemoteDirectory("", now_ns(), ())
+        self._kernel = _KernelCaches()
+
+    def getattr(self, path: str) -> Answer[Attributes]:
+        """Return what `stat` shows, from memory or after one search; ENOENT."""
+        return self._with_node(path, self._shown)
+
+    def readdir(self, path: str) -> Answer[list[Listed]]:
+        """Return the names in a directory, from memory unless it was never listed."""
+        children = self._view.known_children(path)
+        if isinstance(children, Knowledge):
+            return Later(lambda: self._list(path))
+        return [_listed(node) for node in children]
+
+    def open(self, path: str, flags: int) -> Answer[OpenFile]:  # noqa: ARG002 - reading is all there is
+        """Open what is at a path now, and show nothing else there until it is released."""
+        return self._with_node(path, self._opened)
+
+    def readlink(self, path: str) -> str:
+        """Refuse: links are never published."""
+        raise os_error(errno.EINVAL, path)
+
+    def getxattr(self, path: str, name: str) -> Answer[bytes]:
+        """Return one of the attributes of p2pfs; others do not exist: ENODATA."""
+        if not name.startswith(_OWN_PREFIX):
+            raise os_error(errno.ENODATA, path)
+
+        def value_of(node: Node) -> bytes:
+            value = self._xattrs(node).get(name)
+            if value is None:
+                raise os_error(errno.ENODATA, path)
+            return value
+
+        return self._with_node(path, value_of)
+
+    def listxattr(self, path: str) -> Answer[list[str]]:
+        """Return the names of the attributes of p2pfs that a file has."""
+        return self._with_node(path, lambda node: list(self._xattrs(node)))
+
+    def attributes(self, node: Node) -> Attributes:
+        """Return what `stat` shows of something that is known."""
+        # Clamped: a time in the future makes `make` and `rsync` do their work forever.
+        time_ns = max(0, min(node.mtime_ns, self._now_ns()))
+        if isinstance(node, RemoteDirectory):
+            return virtual(DIRECTORY_MODE, _inode(node), time_ns=time_ns)
+        return virtual(FILE_MODE, _inode(node), size=node.size, time_ns=time_ns)
+
+    def unpin(self, path: str) -> None:
+        """Show again what the network has at a path. For `NetworkFile.release`."""
+        self._kernel.released(path)
+
+    def _with_node(self, path: str, use: Callable[[Node], T]) -> Answer[T]:
+        """Answer with `use` of what is at `path`: at once if it is known."""
+        if not path:
+            return use(self._root)
+        node = self._kernel.pinned(path) or self._view.known(path)
+        if not isinstance(node, Knowledge):
+            return use(node)
+        if node is Knowledge.ABSENT or names.check_path(path) is not None:
+            raise os_error(errno.ENOENT, path)
+
+        async def search() -> T:
+            return use(await self._search(path))
+
+        return Later(search)
+
+    async def _search(self, path: str) -> Node:
+        try:
+            node = await self._view.find(path)
+        except TransferError as error:
+            raise as_os_error(error, path) from error
+        if node is None:
+            raise os_error(errno.ENOENT, path)
+        return node
+
+    async def _list(self, path: str) -> list[Listed]:
+        try:
+            return [_listed(node) for node in await self._view.list(path)]
+        except TransferError as error:
+            raise as_os_error(error, path) from error
+
+    def _shown(self, node: Node) -> Attributes:
+        if isinstance(node, RemoteFile):
+            self._kernel.shown(node)
+        return self.attributes(node)
+
+    def _opened(self, node: Node) -> OpenFile:
+        if isinstance(node, RemoteDirectory):
+            raise os_error(errno.EISDIR, node.path)
+        file, keep_cache, direct_io = self._kernel.opened(node)
+        try:
+            opened = NetworkFile(self, file, self._view.open(file))
+        except BaseException as error:
+            self._kernel.released(node.path)
+            if isinstance(error, TransferError):
+                raise as_os_error(error, node.path) from error
+            raise
+        opened.keep_cache, opened.direct_io = keep_cache, direct_io
+        return opened
+
+    def _xattrs(self, node: Node) -> dict[str, bytes]:
+        if isinstance(node, RemoteDirectory):
+            return {}
+        peers = ", ".join(_printable(source.name) for source in node.sources)
+        values = {
+            "id": node.file_id.hex(),
+            "sources": str(len(node.sources)),
+            "peers": peers,
+            "cached": str(self._view.cached_percent(node.file_id)),
+            "error": self._view.last_error(node.path),
+        }
+        return {
+            _OWN_PREFIX + key: text.encode() for key, text in values.items() if text is not None
+        }
+
+
+@dataclass(slots=True)
+class _PathState:
+    shown: FileId | None = None
+    """The version whose attributes the kernel was last told."""
+    cached: FileId | None = None
+    """The version whose bytes may be in the kernel's page cache."""
+    pinned: RemoteFile | None = None
+    handles: int = 0
+
+
+# Theory. The kernel keeps one size and one page cache for a path, not for an open file. So
+# a path must not show two versions while it is open: one reader would get the pages of the
+# other's, or be cut off at its size. Hence three rules:
+#   - while a path is open it shows the version that was opened first;
+#   - the page cache is kept only if it holds the version that is opened;
+#   - a version opened before the kernel was told of its attributes, which it holds valid
+#     for a second, is read past the page cache and past the size.
+class _KernelCaches:
+    """What the kernel has been told of each path, so that no reader sees two versions mixed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._paths: OrderedDict[str, _PathState] = OrderedDict()
+
+    def pinned(self, path: str) -> RemoteFile | None:
+        """Return the version that a path shows because it is open."""
+        with self._lock:
+            state = self._paths.get(path)
+            return state.pinned if state else None
+
+    def shown(self, file: RemoteFile) -> None:
+        """Note that the kernel was told the attributes of this version."""
+        with self._lock:
+            self._state(file.path).shown = file.file_id
+
+    def opened(self, file: RemoteFile) -> tuple[RemoteFile, bool, bool]:
+        """Pin a version; return the one to open, whether to keep the cache, or to go past it."""
+        with self._lock:
+            state = self._state(file.path)
+            state.pinned = pinned = state.pinned or file
+            state.handles += 1
+            if state.shown not in (None, pinned.file_id):
+                state.cached = None
+                return pinned, False, True
+            keep_cache = state.cached == pinned.file_id
+            state.cached = pinned.file_id
+            return pinned, keep_cache, False
+
+    def released(self, path: str) -> None:
+        """Forget the pin when the last open file of a path goes."""
+        with self._lock:
+            state = self._paths[path]
+            state.handles -= 1
+            if not state.handles:
+                state.pinned = None
+
+    def _state(self, path: str) -> _PathState:
+        state = self._paths.setdefault(path, _PathState())
+        self._paths.move_to_end(path)
+        if len(self._paths) > MAX_PATHS_REMEMBERED:
+            oldest = next(iter(self._paths))
+            if self._paths[oldest].handles:
+                self._paths.move_to_end(oldest)
+            else:
+                del self._paths[oldest]
+        return state
+
+
+def _exactly(data: bytes, length: int) -> bytes:
+    """Return `data`, or fail loudly: a short read would be silent truncation."""
+    if len(data) != length:
+        raise AssertionError(f"a reader gave {len(data)} bytes for {length}")
+    return data
+
+
+def _inode(node: Node) -> int:
+    file_id = node.file_id if isinstance(node, RemoteFile) else b""
+    return virtual_inode("network/" + node.path, file_id)
+
+
+def _listed(node: Node) -> Listed:
+    mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE
+    return Listed(node.path.rpartition("/")[2], mode, _inode(node))
+
+
+def _printable(text: str) -> str:
+    """Return a peer's text with what could command a terminal written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,415 @@
+"""`shared/`: an ordinary POSIX file system over a backing directory.
+
+Every operation is one system call on a path relative to the directory's descriptor: a path
+joined to an absolute one would pass PATH_MAX earlier than on a plain disk, and the backing
+directory may be renamed while it is mounted. The tree tells the library what happened and
+decides nothing about publishing.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from p2pfs.filesystem.answers import os_error
+from p2pfs.filesystem.attributes import Attributes, Listed, from_stat
+from p2pfs.filesystem.subtree import Moment, Time
+from p2pfs.protocol.manifest import FileId
+
+logger = logging.getLogger(__name__)
+
+_OPEN_FLAGS: Final = (
+    os.O_ACCMODE | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+)
+"""What is passed on of the flags. O_DIRECT is the kernel's own affair: on the backing file
+it would ask for buffers aligned as none of ours are."""
+
+_ALWAYS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""The kernel has resolved links by now, and opens FIFOs by itself. If one has taken the
+place of a file since, it must neither lead out of the share nor block us."""
+
+_CLOCK_REALTIME_COARSE: Final = 5
+"""The clock that stamps files (linux/time.h); the finer one runs ahead of it, and a file
+touched with it would be newer than one written right after."""
+
+_OWN_PREFIX: Final = "user.p2pfs."
+_ID: Final = _OWN_PREFIX + "id"
+_STATE: Final = _OWN_PREFIX + "state"
+
+
+class FileState(Protocol):
+    """What the library says of one file; `p2pfs.library.FileState` is the real one."""
+
+    @property
+    def state(self) -> str:
+        """One word: hashing, published, paused or private."""
+        ...
+
+    @property
+    def file_id(self) -> FileId | None:
+        """The content that is offered, if any is."""
+        ...
+
+
+class Share(Protocol):
+    """What the tree asks of the library. All of it is quick, and may come from any thread."""
+
+    def write_began(self, path: str) -> None:
+        """Note that one more writer may change this file from now on."""
+        ...
+
+    def write_ended(self, path: str) -> None:
+        """Note that one writer of this file has gone."""
+        ...
+
+    def touched(self, path: str) -> None:
+        """Note that something at or below this path changed: look again."""
+        ...
+
+    def file_state(self, path: str) -> FileState:
+        """Return whether a file is offered, and as what."""
+        ...
+
+
+class SharedFile:
+    """A file in `shared/` that somebody has open."""
+
+    keep_cache = False
+    direct_io = False
+
+    def __init__(self, tree: SharedTree, descriptor: int, path: str, *, is_writer: bool) -> None:
+        self._tree = tree
+        self._descriptor = descriptor
+        self.path = path
+        """Where the file is now: the tree changes it when the file is renamed."""
+        self.is_writer = is_writer
+
+    def getattr(self) -> Attributes:
+        """Return the attributes of the open file, also when it has been removed."""
+        return from_stat(os.fstat(self._descriptor))
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Return what the disk holds; fewer bytes than `size` only at the end of the file."""
+        return os.pread(self._descriptor, size, offset)
+
+    def write(self, data: bytes, offset: int) -> int:
+        """Write at `offset`, or at the end if the file was opened with O_APPEND."""
+        return os.pwrite(self._descriptor, data, offset)
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend the file; the writer's own release tells the library."""
+        os.ftruncate(self._descriptor, size)
+
+    def flush(self) -> None:
+        """Let the disk report a late error now, as closing a plain file does."""
+        os.close(os.dup(self._descriptor))
+
+    def fsync(self, *, data_only: bool) -> None:
+        """Return when the file is on the disk."""
+        (os.fdatasync if data_only else os.fsync)(self._descriptor)
+
+    def release(self) -> None:
+        """Close the file; the last writer's release lets the library hash it."""
+        os.close(self._descriptor)
+        if self.is_writer:
+            self._tree.writer_left(self)
+
+
+class SharedTree:
+    """The backing directory, as the sub-tree `shared/`."""
+
+    def __init__(self, directory: str, share: Share) -> None:
+        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._share = share
+        # The kernel has applied the caller's umask to every mode that reaches us. Ours would
+        # be applied again; `_widen` gives back what it took.
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        self._lock = threading.Lock()
+        """Held while a writer comes, moves or leaves, so that the library's count of the
+        writers of a path stays right whatever is renamed meanwhile."""
+        self._writers: set[SharedFile] = set()
+
+    def close(self) -> None:
+        """Let go of the backing directory. No call may follow."""
+        os.close(self._root)
+
+    # Looking.
+
+    def getattr(self, path: str) -> Attributes:
+        """Return what `stat` shows; a symbolic link is not followed."""
+        return from_stat(self._lstat(path))
+
+    def readdir(self, path: str) -> list[Listed]:
+        """Return the names in a directory."""
+        flags = os.O_RDONLY | os.O_DIRECTORY
+        with self._opened(path, flags) as descriptor, os.scandir(descriptor) as entries:
+            return [Listed(entry.name, _type_of(entry), entry.inode()) for entry in entries]
+
+    def readlink(self, path: str) -> str:
+        """Return where a symbolic link points, unresolved."""
+        return os.readlink(path, dir_fd=self._root)
+
+    def statfs(self) -> os.statvfs_result:
+        """Return the room on the disk that holds the backing directory."""
+        return os.fstatvfs(self._root)
+
+    # Files.
+
+    def open(self, path: str, flags: int) -> SharedFile:
+        """Open a file that exists, with the flags that the caller gave."""
+        return self._open(path, flags & ~(os.O_CREAT | os.O_EXCL))
+
+    def create(self, path: str, flags: int, mode: int) -> SharedFile:
+        """Create a file and open it; without O_EXCL one that has come meanwhile will do."""
+        _check_name(path)
+        try:
+            file = self._open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            return self.open(path, flags)
+        self._widen(path, mode)
+        self._share.touched(path)
+        return file
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut or extend a file that need not be open."""
+        file = self._open(path, os.O_WRONLY)
+        try:
+            file.truncate(size)
+        finally:
+            file.release()
+
+    def writer_left(self, file: SharedFile) -> None:
+        """Tell the library that one writer of a file has gone. For `SharedFile.release`."""
+        with self._lock:
+            self._writers.discard(file)
+            self._share.write_ended(file.path)
+
+    # Names.
+
+    def mknod(self, path: str, mode: int) -> None:
+        """Create a file, FIFO or socket. Device nodes are refused: EPERM."""
+        _check_name(path)
+        if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+            raise os_error(errno.EPERM, path)
+        os.mknod(path, mode, dir_fd=self._root)
+        self._widen(path, mode)
+        self._share.touched(path)
+
+    def mkdir(self, path: str, mode: int) -> None:
+        """Create a directory."""
+        _check_name(path)
+        os.mkdir(path, mode, dir_fd=self._root)
+        self._widen(path, mode)
+        self._share.touched(path)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name that is not a directory's."""
+        os.unlink(path, dir_fd=self._root)
+        self._share.touched(path)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path, dir_fd=self._root)
+        self._share.touched(path)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give `old` the name `new`; writers of what is renamed move with it."""
+        _check_name(new)
+        with self._lock, self._writers_moving(old, new):
+            os.rename(old, new, src_dir_fd=self._root, dst_dir_fd=self._root)
+        self._share.touched(old)
+        self._share.touched(new)
+
+    def link(self, old: str, new: str) -> None:
+        """Give the file `old` a second name."""
+        _check_name(new)
+        os.link(old, new, src_dir_fd=self._root, dst_dir_fd=self._root, follow_symlinks=False)
+        self._share.touched(old)
+        self._share.touched(new)
+
+    def symlink(self, path: str, target: str) -> None:
+        """Create a symbolic link; it works here and is never published."""
+        _check_name(path)
+        os.symlink(target, path, dir_fd=self._root)
+        self._share.touched(path)
+
+    def fsyncdir(self, path: str) -> None:
+        """Return when the names in a directory are on the disk."""
+        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+            os.fsync(descriptor)
+
+    # Attributes. Each changes the file's ctime, which the library goes by: it looks again.
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Change the permissions."""
+        os.chmod(path or ".", mode, dir_fd=self._root)
+        self._share.touched(path)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Change owner and group; -1 leaves one as it is."""
+        os.chown(path or ".", uid, gid, dir_fd=self._root, follow_symlinks=False)
+        self._share.touched(path)
+
+    def utimens(self, path: str, atime: Time, mtime: Time) -> None:
+        """Set the times of access and of modification."""
+        if atime is Moment.NOW and mtime is Moment.NOW:
+            os.utime(path or ".", dir_fd=self._root, follow_symlinks=False)
+        else:
+            status = self._lstat(path)
+            times = (_resolved(atime, status.st_atime_ns), _resolved(mtime, status.st_mtime_ns))
+            os.utime(path or ".", ns=times, dir_fd=self._root, follow_symlinks=False)
+        self._share.touched(path)
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        """Return the value of an extended attribute; those of p2pfs come from the library."""
+        if name.startswith(_OWN_PREFIX):
+            value = self._own_xattrs(path).get(name)
+            if value is None:
+                raise os_error(errno.ENODATA, path)
+            return value
+        with self._named(path) as name_of_file:
+            return os.getxattr(name_of_file, name)
+
+    def listxattr(self, path: str) -> list[str]:
+        """Return the names of the user's extended attributes, and of ours."""
+        with self._named(path) as name_of_file:
+            names = [name for name in os.listxattr(name_of_file) if _is_users(name)]
+        return names + list(self._own_xattrs(path))
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int) -> None:
+        """Set an extended attribute of the user's."""
+        if not _is_users(name):
+            # `cp -a` and `mv` out of network/ carry ours along, and are silent at ENOTSUP.
+            raise os_error(errno.ENOTSUP, path)
+        with self._named(path) as name_of_file:
+            os.setxattr(name_of_file, name, value, flags)
+        self._share.touched(path)
+
+    def removexattr(self, path: str, name: str) -> None:
+        """Remove an extended attribute of the user's."""
+        if not _is_users(name):
+            raise os_error(errno.ENOTSUP, path)
+        with self._named(path) as name_of_file:
+            os.removexattr(name_of_file, name)
+        self._share.touched(path)
+
+    # Inside.
+
+    def _lstat(self, path: str) -> os.stat_result:
+        return os.stat(path or ".", dir_fd=self._root, follow_symlinks=False)
+
+    def _own_xattrs(self, path: str) -> dict[str, bytes]:
+        if not stat.S_ISREG(self._lstat(path).st_mode):
+            return {}
+        state = self._share.file_state(path)
+        own = {_STATE: state.state.encode()}
+        if state.file_id is not None:
+            own[_ID] = state.file_id.hex().encode()
+        return own
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int]:
+        descriptor = os.open(path or ".", flags | _ALWAYS, dir_fd=self._root)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[str]:
+        """Yield a short absolute name of a file, for the calls that take no descriptor.
+
+        A descriptor opened with O_PATH needs no permission on the file, which reading an
+        attribute of an unreadable file may not have.
+        """
+        with self._opened(path, os.O_PATH) as descriptor:
+            yield f"/proc/self/fd/{descriptor}"
+
+    def _open(self, path: str, flags: int, mode: int = 0) -> SharedFile:
+        flags = flags & _OPEN_FLAGS | _ALWAYS
+        if not is_writing(flags):
+            descriptor = os.open(path, flags, mode, dir_fd=self._root)
+            return SharedFile(self, descriptor, path, is_writer=False)
+        with self._lock:
+            # Before the call: with O_TRUNC it changes the file at once.
+            self._share.write_began(path)
+            try:
+                descriptor = os.open(path, flags, mode, dir_fd=self._root)
+            except BaseException:
+                self._share.write_ended(path)
+                raise
+            file = SharedFile(self, descriptor, path, is_writer=True)
+            self._writers.add(file)
+            return file
+
+    @contextmanager
+    def _writers_moving(self, old: str, new: str) -> Iterator[None]:
+        """Count the writers at and below `old` for `new`, if the body succeeds."""
+        below = old + "/"
+        moving = {
+            file: new + file.path[len(old) :]
+            for file in self._writers
+            if file.path == old or file.path.startswith(below)
+        }
+        for path in moving.values():
+            self._share.write_began(path)
+        try:
+            yield
+        except BaseException:
+            for path in moving.values():
+                self._share.write_ended(path)
+            raise
+        for file, path in moving.items():
+            self._share.write_ended(file.path)
+            file.path = path
+
+    def _widen(self, path: str, mode: int) -> None:
+        """Give back the permissions that our own umask took from a new file."""
+        taken = mode & self._umask
+        if taken:
+            held = stat.S_IMODE(self._lstat(path).st_mode)
+            os.chmod(path, held | taken, dir_fd=self._root)
+
+
+def is_writing(flags: int) -> bool:
+    """Return whether a file opened with `flags` may be changed by it."""
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
+
+
+def _is_users(name: str) -> bool:
+    return name.startswith("user.") and not name.startswith(_OWN_PREFIX)
+
+
+def _check_name(path: str) -> None:
+    """Refuse to create a name that is not UTF-8: it could not be published nor shown."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        logger.warning("refused a name that is not UTF-8: path=%r", path)
+        raise os_error(errno.EILSEQ, path) from None
+
+
+def _type_of(entry: os.DirEntry[str]) -> int:
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    return stat.S_IFREG if entry.is_file(follow_symlinks=False) else 0
+
+
+def _resolved(wanted: Time, held_ns: int) -> int:
+    if wanted is Moment.OMIT:
+        return held_ns
+    if wanted is Moment.NOW:
+        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    return wanted

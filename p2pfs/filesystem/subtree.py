@@ -1,0 +1,118 @@
+"""What the parts of the tree have in common: the questions that each must answer.
+
+`shared/` answers more, since it alone can be changed: see `p2pfs.filesystem.shared`.
+Paths are relative to the sub-tree; its own root is the empty path. Every call is made on a
+kernel thread, many at once, and raises `OSError` with an errno.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from typing import Protocol, TypeAlias
+
+from p2pfs.filesystem.answers import Answer, os_error
+from p2pfs.filesystem.attributes import Attributes, Listed
+
+
+class Moment(enum.Enum):
+    """A time that `utimens` leaves to us."""
+
+    NOW = enum.auto()
+    OMIT = enum.auto()
+
+
+Time: TypeAlias = int | Moment
+"""Nanoseconds since 1970, or one of the above."""
+
+
+class OpenFile(Protocol):
+    """A file that somebody has open. `release` is called exactly once, and last."""
+
+    @property
+    def keep_cache(self) -> bool:
+        """Whether what the kernel has cached of this path is still right."""
+        ...
+
+    @property
+    def direct_io(self) -> bool:
+        """Whether the kernel must neither cache nor believe the size it was told."""
+        ...
+
+    def getattr(self) -> Attributes:
+        """Return the attributes of what was opened, whatever has its path now."""
+        ...
+
+    def read(self, size: int, offset: int) -> Answer[bytes]:
+        """Return exactly `size` bytes, fewer only at the end of the file."""
+        ...
+
+    def write(self, data: bytes, offset: int) -> int:
+        """Write at `offset` and return how many bytes were taken."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend the file."""
+        ...
+
+    def flush(self) -> None:
+        """Report what is still to be reported: one of perhaps several descriptors closes."""
+        ...
+
+    def fsync(self, *, data_only: bool) -> None:
+        """Return when all that was written is on the disk."""
+        ...
+
+    def release(self) -> None:
+        """Let go of everything that the open file holds."""
+        ...
+
+
+class ReadOnlyFile:
+    """The part of `OpenFile` that files nobody may write have in common."""
+
+    keep_cache = False
+    direct_io = False
+    path: str
+
+    def write(self, data: bytes, offset: int) -> int:  # noqa: ARG002 - the signature is OpenFile's
+        """Refuse: it was opened for reading."""
+        raise os_error(errno.EBADF, self.path)
+
+    def truncate(self, size: int) -> None:  # noqa: ARG002 - the signature is OpenFile's
+        """Refuse: it was opened for reading."""
+        raise os_error(errno.EBADF, self.path)
+
+    def flush(self) -> None:
+        """Do nothing: nothing was written."""
+
+    def fsync(self, *, data_only: bool) -> None:
+        """Do nothing: nothing was written."""
+
+
+class Subtree(Protocol):
+    """A directory below the mountpoint, and all below that."""
+
+    def getattr(self, path: str) -> Answer[Attributes]:
+        """Return what `stat` shows; a symbolic link is not followed."""
+        ...
+
+    def readdir(self, path: str) -> Answer[list[Listed]]:
+        """Return the names in a directory, without `.` and `..`."""
+        ...
+
+    def open(self, path: str, flags: int) -> Answer[OpenFile]:
+        """Open a file that exists."""
+        ...
+
+    def readlink(self, path: str) -> str:
+        """Return where a symbolic link points."""
+        ...
+
+    def getxattr(self, path: str, name: str) -> Answer[bytes]:
+        """Return the value of an extended attribute whose name begins with `user.`."""
+        ...
+
+    def listxattr(self, path: str) -> Answer[list[str]]:
+        """Return the names of the extended attributes."""
+        ...

@@ -1,0 +1,190 @@
+"""The two things below the tree, as fakes: what the network holds, and what the library hears."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+from blake3 import blake3
+
+from p2pfs.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.errors import TransferError
+from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import PeerInfo
+
+MTIME_NS = 1_600_000_000_123_456_789
+
+
+@dataclass
+class FakeState:
+    state: str = "published"
+    file_id: FileId | None = FileId(b"\x07" * 32)
+
+
+class FakeShare:
+    """Writes down what the tree tells the library."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self.writers: dict[str, int] = {}
+        self.state = FakeState()
+
+    def write_began(self, path: str) -> None:
+        self.heard.append(("began", path))
+        self.writers[path] = self.writers.get(path, 0) + 1
+
+    def write_ended(self, path: str) -> None:
+        self.heard.append(("ended", path))
+        self.writers[path] -= 1
+        if not self.writers[path]:
+            del self.writers[path]
+
+    def touched(self, path: str) -> None:
+        self.heard.append(("touched", path))
+
+    def file_state(self, path: str) -> FakeState:
+        return self.state
+
+    def forget(self) -> list[tuple[str, str]]:
+        """Return what was heard, and begin anew."""
+        heard, self.heard = self.heard, []
+        return heard
+
+
+class FakeReader:
+    def __init__(self, network: FakeNetwork, file: RemoteFile, data: bytes) -> None:
+        self._network = network
+        self._path = file.path
+        self._data = data
+        self.is_closed = False
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        assert not self.is_closed
+        if self._path in self._network.cached:
+            return self._data[offset : offset + length]
+        return None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        failure = self._network.failures.get(self._path)
+        if failure is not None:
+            raise failure
+        if self._path in self._network.stuck:
+            with self._network.waiting():
+                await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        return self._data[offset : offset + length]
+
+    def close(self) -> None:
+        assert not self.is_closed
+        self.is_closed = True
+        self._network.open_readers -= 1
+
+
+class FakeNetwork:
+    """Files by path, and for each of them how it behaves."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.cached: set[str] = set()
+        """Paths whose bytes need no network."""
+        self.stuck: set[str] = set()
+        """Paths whose reads never end."""
+        self.hidden: set[str] = set()
+        """Paths that only a search finds."""
+        self.unlisted: set[str] = set()
+        """Directories that only a listing shows."""
+        self.failures: dict[str, TransferError] = {}
+        self.sources: tuple[PeerInfo, ...] = (PeerInfo("a" * 32, "anna", ()),)
+        self.searched: list[str] = []
+        self.listed: list[str] = []
+        self.open_readers = 0
+        self.readers_waiting = 0
+
+    def add(self, path: str, data: bytes, *, cached: bool = False) -> RemoteFile:
+        self.contents[path] = data
+        (self.cached.add if cached else self.cached.discard)(path)
+        node = self.node(path)
+        assert isinstance(node, RemoteFile)
+        return node
+
+    def node(self, path: str) -> Node | None:
+        if path in self.contents:
+            data = self.contents[path]
+            file_id = FileId(blake3(data).digest())
+            return RemoteFile(path, len(data), MTIME_NS, file_id, self.sources)
+        below = path + "/" if path else ""
+        if not path or any(name.startswith(below) for name in self.contents):
+            return RemoteDirectory(path, MTIME_NS, self.sources)
+        return None
+
+    def waiting(self) -> _Waiting:
+        return _Waiting(self)
+
+    # The NetworkView.
+
+    def known(self, path: str) -> Node | Knowledge:
+        if path in self.hidden:
+            return Knowledge.UNKNOWN
+        return self.node(path) or Knowledge.UNKNOWN
+
+    async def find(self, path: str) -> Node | None:
+        self.searched.append(path)
+        await trio.lowlevel.checkpoint()
+        if path in self.stuck:
+            with self.waiting():
+                await trio.sleep_forever()
+        if path in self.failures:
+            raise self.failures[path]
+        return self.node(path)
+
+    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+        return Knowledge.UNKNOWN if path in self.unlisted else self._children(path)
+
+    async def list(self, path: str) -> Sequence[Node]:
+        self.listed.append(path)
+        await trio.lowlevel.checkpoint()
+        if path in self.stuck:
+            await trio.sleep_forever()
+        return self._children(path)
+
+    def open(self, file: RemoteFile) -> FakeReader:
+        self.open_readers += 1
+        return FakeReader(self, file, self.contents[file.path])
+
+    def last_error(self, path: str) -> str | None:
+        failure = self.failures.get(path)
+        return None if failure is None else str(failure)
+
+    def cached_percent(self, file_id: FileId) -> int:
+        return 100 if any(self._id(path) == file_id for path in self.cached) else 0
+
+    def _id(self, path: str) -> FileId | None:
+        node = self.node(path)
+        return node.file_id if isinstance(node, RemoteFile) else None
+
+    def _children(self, path: str) -> list[Node]:
+        below = path + "/" if path else ""
+        names = sorted(
+            {name[len(below) :].split("/")[0] for name in self.contents if name.startswith(below)}
+        )
+        nodes = [self.node(below + name) for name in names]
+        return [node for node in nodes if node is not None]
+
+
+class _Waiting:
+    """Counts readers that wait, from whatever thread looks."""
+
+    _lock = threading.Lock()
+
+    def __init__(self, network: FakeNetwork) -> None:
+        self._network = network
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._network.readers_waiting += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._network.readers_waiting -= 1
