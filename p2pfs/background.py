@@ -1,0 +1,152 @@
+"""Start ourselves anew in the background, and report readiness or the error through a pipe.
+
+No fork: with threads about it is unsafe, and libfuse's own way of going to the background
+loses errors. The child is a new process in its own session. It is told by an environment
+variable which descriptor to report on, and it is ours until it has reported: if the parent
+goes away first, the child ends itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from p2pfs.errors import P2pfsError
+
+START_S: Final = 60.0
+"""A slow disk and a large share to look through; scanning goes on behind readiness."""
+
+END_S: Final = 15.0
+"""How long a child that is told to end may take before it is killed."""
+
+MAX_REPORT_BYTES: Final = 65_536
+
+_VARIABLE: Final = "P2PFS_REPORT_FD"
+
+
+class StartError(P2pfsError):
+    """The servent did not start; the text says why."""
+
+
+def start(arguments: Sequence[str], output_path: Path) -> list[str]:
+    """Run `p2pfs ARGUMENTS` in the background and return the lines that it reports as ready.
+
+    What it prints goes to `output_path`. If anything fails, or this process is interrupted,
+    the child is ended before this returns.
+
+    Raises:
+        StartError: it failed, ended or did not report within a minute.
+    """
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb", buffering=0) as pipe:
+        try:
+            child = _spawn(arguments, output_path, write_end)
+        finally:
+            os.close(write_end)
+        try:
+            return _lines(_report(pipe.fileno()), output_path)
+        except BaseException:
+            _end(child)
+            raise
+
+
+class Report:
+    """The child's end of the pipe; without a parent that waits, it does nothing."""
+
+    def __init__(self) -> None:
+        descriptor = os.environ.pop(_VARIABLE, None)
+        self._descriptor = None if descriptor is None else int(descriptor)
+        if self._descriptor is not None:
+            os.set_inheritable(self._descriptor, False)  # fusermount must not keep it open
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether we are a child in the background that has not reported yet."""
+        return self._descriptor is not None
+
+    def ready(self, lines: Sequence[str]) -> None:
+        """Report that all is up.
+
+        Raises:
+            StartError: the parent is gone, so nobody knows of us: end.
+        """
+        if not self._send("ready", lines):
+            raise StartError("the command that started this servent was interrupted")
+
+    def failed(self, text: str) -> None:
+        """Report why the start failed; later failures are nobody's to hear."""
+        self._send("failed", [text])
+
+    def _send(self, outcome: str, lines: Sequence[str]) -> bool:
+        if self._descriptor is None:
+            return True
+        try:
+            os.write(self._descriptor, "\n".join((outcome, *lines)).encode("utf-8", "replace"))
+        except BrokenPipeError:
+            return False
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = None
+        return True
+
+
+def _spawn(arguments: Sequence[str], output_path: Path, write_end: int) -> subprocess.Popen[bytes]:
+    output_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(output_path, "wb") as output:
+        # -P: a directory `p2pfs` that happens to lie here must not be what runs.
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "p2pfs", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=(write_end,),
+            env=os.environ | {_VARIABLE: str(write_end)},
+        )
+
+
+def _report(pipe: int) -> bytes:
+    """Read until the child has closed the pipe."""
+    report, deadline = b"", time.monotonic() + START_S
+    while len(report) < MAX_REPORT_BYTES:
+        rest = max(0.0, deadline - time.monotonic())
+        if not select.select([pipe], [], [], rest)[0]:
+            raise StartError(f"the servent was not ready within {START_S:.0f} s")
+        data = os.read(pipe, MAX_REPORT_BYTES)
+        if not data:
+            break
+        report += data
+    return report
+
+
+def _lines(report: bytes, output_path: Path) -> list[str]:
+    outcome, *lines = report.decode("utf-8", "replace").split("\n")
+    if outcome == "ready":
+        return lines
+    if outcome == "failed":
+        raise StartError(lines[0])
+    last = _last_line(output_path)
+    raise StartError(f"the servent ended before it was ready: {last or 'it said nothing'}")
+
+
+def _last_line(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        lines = path.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+    return ""
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(END_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

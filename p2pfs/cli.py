@@ -1,0 +1,445 @@
+"""The command line: argv to a `Config` or a verb, results to text or JSON, errors to a status.
+
+The only file that prints. What is heavy is imported inside the verbs that need it, so that
+`p2pfs status` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar, cast
+
+import click
+
+from p2pfs import __version__, background
+from p2pfs.config import Config, load_config
+from p2pfs.control import ExitStatus, VerbError, exit_status_of
+from p2pfs.control.client import Running, ask, choose_servent, end_servent, running_servents
+from p2pfs.errors import P2pfsError
+from p2pfs.journal import printable
+
+log = logging.getLogger(__name__)
+
+Record = Mapping[str, object]
+Command = TypeVar("Command", bound=Callable[..., object])
+
+INTERRUPTED: Final = 130
+"""128 and the number of SIGINT: what a shell expects after Ctrl-C."""
+
+ID_LENGTH: Final = 8
+"""Characters of an id that people are shown."""
+
+
+def main() -> None:
+    """Run the command line and exit with the status of DESIGN 2.3."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except P2pfsError as error:
+        complain(str(error))
+        status = exit_status_of(error)
+    except (click.Abort, KeyboardInterrupt):
+        status = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = ExitStatus.FAILED
+    sys.exit(status or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="p2pfs")
+def cli() -> None:
+    """Share files peer to peer, in a network that looks like a folder."""
+
+
+# A servent's life.
+
+
+def servent_options(command: Command) -> Command:
+    """Add the options that `mount` and `serve` share; `load_config` says what they mean."""
+    options = [
+        click.option(
+            "--join", metavar="HOST:PORT", multiple=True, help="Join through this servent."
+        ),
+        click.option("--listen", metavar="[HOST:]PORT", help="Listen here; port 0 is any."),
+        click.option("--state", metavar="DIR", help="Keep everything of this servent here."),
+        click.option("--name", help="Show this name to others."),
+        click.option("--foreground", is_flag=True, help="Stay; log to the terminal too."),
+        click.option("--cache-size", metavar="SIZE", help="Let the cache grow so far, as 10G."),
+        click.option("--network-key-file", metavar="FILE", help="Join a private network."),
+        click.option("--stall-timeout", metavar="SECONDS", help="Fail reads that stand still."),
+        click.option("--no-reshare", is_flag=True, help="Do not offer what was downloaded."),
+        click.option("--max-neighbours", metavar="N", help="Have at most so many neighbours."),
+        click.option("--ttl", metavar="N", help="Let searches cross so many links."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("mountpoint")
+@servent_options
+def mount(mountpoint: str, **options: object) -> int:
+    """Start a servent and mount its tree on MOUNTPOINT."""
+    return start(options, mountpoint)
+
+
+@cli.command()
+@servent_options
+def serve(**options: object) -> int:
+    """Start a servent without a mount; FUSE is not needed."""
+    return start(options, None)
+
+
+def start(options: Mapping[str, object], mountpoint: str | None) -> int:
+    """Become a servent, or start one in the background."""
+    report = background.Report()
+    config = config_of(options, mountpoint)
+    if report.is_awaited:
+        os.chdir("/")  # else we would keep the caller's disk from being unmounted
+        return live(config, report.ready, report.failed)
+    if config.foreground:
+        return live(config, greet, complain)
+    output = config.state_directory / "output"
+    try:
+        greet(background.start(sys.argv[1:], output))
+    except background.StartError as error:
+        complain(str(error))
+        return ExitStatus.FAILED
+    return ExitStatus.DONE
+
+
+def config_of(options: Mapping[str, object], mountpoint: str | None) -> Config:
+    """Return the settings; a file named on the command line lies where the caller is."""
+    given = {name.replace("_", "-"): value or None for name, value in options.items()}
+    state = cast("str | None", given.pop("state"))
+    key = given["network-key-file"]
+    given["network-key-file"] = key and os.path.abspath(cast("str", key))
+    return load_config(given, state_directory=state, mountpoint=mountpoint)
+
+
+def live(
+    config: Config, announce: Callable[[Sequence[str]], None], fail: Callable[[str], None]
+) -> int:
+    """Run the servent in this process."""
+    from p2pfs import lifetime  # noqa: PLC0415 - the whole servent
+
+    try:
+        lifetime.live(config, announce)
+    except P2pfsError as error:
+        log.info("not started reason=%s", error)
+        fail(str(error))
+        return ExitStatus.FAILED
+    except BaseException:
+        log.exception("a bug of ours")
+        fail(f"a bug of ours: see {config.log_path}")
+        raise
+    return ExitStatus.DONE
+
+
+def greet(lines: Sequence[str]) -> None:
+    """Show that a servent is up; what is amiss nevertheless goes to stderr."""
+    print(lines[0], flush=True)
+    for line in lines[1:]:
+        complain(line)
+
+
+@cli.command()
+@click.argument("mountpoint")
+def unmount(mountpoint: str) -> None:
+    """End the servent of MOUNTPOINT; return when mount and process are gone.
+
+    A servent without a mount goes by its state directory. The dead mount of a servent that
+    was killed is removed.
+    """
+    try:
+        end_servent(choose_servent(mountpoint))
+    except VerbError as error:
+        if error.status != ExitStatus.NO_SERVENT or not remove_dead_mount(mountpoint):
+            raise
+        complain("the servent was gone already; its mount is removed")
+
+
+def remove_dead_mount(mountpoint: str) -> bool:
+    """Remove the mount that a killed servent left; return whether there was one."""
+    from p2pfs.mount import detach, stale_mounts  # noqa: PLC0415 - heavy
+
+    place = os.path.abspath(mountpoint)
+    if place not in stale_mounts(served={one.mountpoint for one in running_servents()}):
+        return False
+    detach(place)
+    return True
+
+
+@cli.command()
+@click.option("--state", metavar="DIR", help="The state directory to look at.")
+def doctor(state: str | None) -> int:
+    """Look for what keeps p2pfs from working here, and say what to do."""
+    from p2pfs.doctor import examine  # noqa: PLC0415 - seldom needed
+
+    findings = list(examine(load_config({}, state_directory=state)))
+    for finding in findings:
+        mark = "ok" if finding.is_good else "!!"
+        print(f"{mark}  {finding.name}: {printable(finding.text)}")
+    return ExitStatus.DONE if all(f.is_good for f in findings) else ExitStatus.FAILED
+
+
+# Verbs for a servent that runs.
+
+
+def verb(command: Command) -> Command:
+    """Make a function a command that is told of which servent to ask."""
+    choice = click.option("-m", "--mount", metavar="DIR", help="The servent to ask, by its mount.")
+    return cast("Command", cli.command()(choice(command)))
+
+
+def listing(command: Command) -> Command:
+    """Add --json to a verb that lists."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+@verb
+@listing
+def status(mount: str | None, *, as_json: bool) -> None:
+    """Show how the servent is doing."""
+    record = cast("Record", ask(choose_servent(mount), "status"))
+    if as_json:
+        print(json.dumps(record))
+        return
+    for key, value in record.items():
+        print(f"{key.replace('_', ' ')}: {shown(key, value)}")
+
+
+@verb
+@listing
+def peers(mount: str | None, *, as_json: bool) -> None:
+    """List the neighbours."""
+    rows = records(choose_servent(mount), "peers")
+    show(rows, ("name", "address", "direction", "connected_s", "rtt_ms", "id"), as_json=as_json)
+
+
+@verb
+@listing
+def transfers(mount: str | None, *, as_json: bool) -> None:
+    """List the downloads under way."""
+    rows = records(choose_servent(mount), "transfers")
+    columns = ("path", "size", "done_bytes", "rate_bytes_s", "sources", "state")
+    show(rows, columns, as_json=as_json)
+
+
+@verb
+@listing
+def events(mount: str | None, *, as_json: bool) -> None:
+    """List what happened lately."""
+    rows = records(choose_servent(mount), "events")
+    show(rows, ("time", "severity", "text", "path"), as_json=as_json)
+
+
+@verb
+@listing
+@click.argument("words", nargs=-1, required=True)
+def search(words: Sequence[str], mount: str | None, *, as_json: bool) -> int:
+    """Search the network for files whose paths hold all WORDS."""
+    rows = records(choose_servent(mount), "search", words=" ".join(words))
+    show(rows, ("path", "size", "id", "peers"), as_json=as_json)
+    if not rows:
+        complain("nothing found")
+    return ExitStatus.DONE if rows else ExitStatus.NOT_FOUND
+
+
+@verb
+@click.argument("path")
+@click.option("-o", "--output", metavar="DEST", default=".", help="A file or a directory.")
+def get(path: str, mount: str | None, output: str) -> None:
+    """Download the file at PATH in network/."""
+    running = choose_servent(mount)
+    args = {"path": tree_path(running, "network", path), "destination": os.path.abspath(output)}
+    with progress_bar(path) as on_progress:
+        done = cast("Record", ask(running, "get", args, on_progress))
+    print(printable(str(done["destination"])))
+
+
+@verb
+@click.argument("files", nargs=-1, required=True)
+def publish(files: Sequence[str], mount: str | None) -> None:
+    """Copy FILES into shared/; what has the same name there is replaced."""
+    running = choose_servent(mount)
+    for file in files:
+        args = {"files": [os.path.abspath(file)]}
+        with progress_bar(file) as on_progress:
+            done = cast("Sequence[Record]", ask(running, "publish", args, on_progress))
+        for record in done:
+            print(printable(f"{record['path']}: {record['state']}"))
+
+
+@verb
+@click.argument("paths", nargs=-1, required=True)
+def unpublish(paths: Sequence[str], mount: str | None) -> None:
+    """Remove the files at PATHS from shared/."""
+    running = choose_servent(mount)
+    ask(running, "unpublish", {"paths": [tree_path(running, "shared", path) for path in paths]})
+
+
+@verb
+@click.argument("address", metavar="HOST:PORT")
+def join(address: str, mount: str | None) -> None:
+    """Join the network through the servent at HOST:PORT."""
+    peer = cast("Record", ask(choose_servent(mount), "join", {"address": address}))
+    print(printable(f"joined through {peer['name']} at {peer['address']}"))
+
+
+@verb
+def leave(mount: str | None) -> None:
+    """Leave the network; the servent goes on, alone, until it joins again."""
+    ask(choose_servent(mount), "leave")
+
+
+@verb
+def pause(mount: str | None) -> None:
+    """Stop offering files until `resume`."""
+    ask(choose_servent(mount), "pause")
+
+
+@verb
+def resume(mount: str | None) -> None:
+    """Offer files again."""
+    ask(choose_servent(mount), "resume")
+
+
+# What people see. Everything from the servent goes through `printable`: peers wrote it.
+
+
+def complain(text: str) -> None:
+    """Print one line to stderr."""
+    print(f"p2pfs: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def records(running: Running, name: str, **args: object) -> Sequence[Record]:
+    """Ask for a list."""
+    return cast("Sequence[Record]", ask(running, name, args))
+
+
+def show(rows: Sequence[Record], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print rows as JSON, as a table on a terminal, or else with tabs between the columns."""
+    if as_json:
+        print(json.dumps(rows))
+    elif sys.stdout.isatty():
+        show_table(rows, columns)
+    else:
+        for row in rows:
+            print("\t".join(shown(column, row[column]) for column in columns))
+
+
+def show_table(rows: Iterable[Record], columns: Sequence[str]) -> None:
+    """Print a table as wide as the terminal."""
+    from rich.console import Console  # noqa: PLC0415 - takes longer than all the rest
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(heading(column), justify="right" if is_number(column) else "left")
+    for row in rows:
+        cells = (shown(column, row[column]) for column in columns)
+        # Text, so that nothing in a name is taken for markup.
+        table.add_row(
+            *(
+                Text(cell[:ID_LENGTH] if c == "id" else cell)
+                for c, cell in zip(columns, cells, strict=True)
+            )
+        )
+    Console().print(table)
+
+
+UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+SUFFIXES: Final = ("_bytes_s", "_bytes", "_ms", "_s")
+
+
+def heading(column: str) -> str:
+    """Return what stands above a column."""
+    suffix = next((one for one in SUFFIXES if column.endswith(one)), "")
+    return column.removesuffix(suffix).replace("_", " ")
+
+
+def is_number(column: str) -> bool:
+    """Return whether a column is read from the right."""
+    return column in ("size", "sources") or column.endswith(SUFFIXES)
+
+
+def shown(key: str, value: object) -> str:
+    """Return a value as people read it; its key tells the unit."""
+    if value is None or value == "":
+        return "-"
+    if key == "peers" and isinstance(value, list):
+        return ", ".join(shown("name", peer["name"]) for peer in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return shown_number(key, value)
+    return printable(str(value))
+
+
+def shown_number(key: str, value: float) -> str:
+    """Return a number with the unit that its key tells."""
+    if key == "time":
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    if key == "size" or key.endswith("_bytes"):
+        return shown_bytes(value)
+    if key.endswith("_bytes_s"):
+        return f"{shown_bytes(value)}/s"
+    if key.endswith("_ms"):
+        return f"{value:.1f} ms"
+    if key.endswith("_s"):
+        return shown_time(value)
+    return str(value)
+
+
+def shown_bytes(count: float) -> str:
+    """Return 1536 as 1.5 KiB."""
+    unit = 0
+    while count >= 1024 and unit < len(UNITS) - 1:
+        count, unit = count / 1024, unit + 1
+    return f"{count:.1f} {UNITS[unit]}" if unit else f"{count:.0f} B"
+
+
+def shown_time(seconds: float) -> str:
+    """Return 3723 as 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr if that is a terminal; the function given moves it."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _size: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - takes longer than all the rest
+    from rich.markup import escape  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn  # noqa: PLC0415
+
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(escape(printable(title)), total=None)
+        yield lambda done, size: progress.update(task, completed=done, total=size)
+
+
+def tree_path(running: Running, top: str, path: str) -> str:
+    """Return a path below `network/` or `shared/`, however the user named it.
+
+    A path that leads there through the mount counts as it would for `cp` and `rm`; any
+    other is taken from that directory down.
+    """
+    if running.mountpoint is not None:
+        place = os.path.abspath(path)
+        root = os.path.join(running.mountpoint, top) + "/"
+        if place.startswith(root):
+            return place.removeprefix(root)
+    return path

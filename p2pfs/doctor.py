@@ -1,0 +1,78 @@
+"""Look for what keeps p2pfs from working on this machine, and say what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from p2pfs.config import Config, runtime_directory
+from p2pfs.control.client import running_servents
+from p2pfs.errors import UsageError
+
+MIN_FREE_BYTES: Final = 1024**3
+"""With less, downloads soon end with ENOSPC."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    is_good: bool
+    text: str
+    """What was found, or what to do."""
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Look at everything, one after the other; nothing is changed, nothing raised."""
+    yield Finding("python", True, f"{platform.python_version()} at {sys.executable}")
+    yield _checked("FUSE", _fuse)
+    yield _checked("control sockets", lambda: str(runtime_directory()))
+    yield _checked("state directory", lambda: _state(config))
+    yield _checked("free disk", lambda: _free_disk(config))
+    yield _checked("dead mounts", _dead_mounts)
+
+
+def _checked(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except (UsageError, OSError) as error:
+        return Finding(name, False, str(error))
+
+
+def _fuse() -> str:
+    from p2pfs.mount import check_fuse  # noqa: PLC0415 - heavy, and needed here alone
+
+    check_fuse()
+    return "libfuse 2, fusermount and /dev/fuse are there"
+
+
+def _state(config: Config) -> str:
+    place = config.state_directory
+    existing = next(one for one in (place, *place.parents) if one.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"{existing} cannot be written: choose another with --state DIR")
+    return str(place)
+
+
+def _free_disk(config: Config) -> str:
+    place = config.state_directory
+    existing = next(one for one in (place, *place.parents) if one.exists())
+    free = shutil.disk_usage(existing).free
+    if free < MIN_FREE_BYTES:
+        raise UsageError(f"{free // 1024**2} MiB: less than 1 GiB, downloads may fail")
+    return f"{free // 1024**3} GiB"
+
+
+def _dead_mounts() -> str:
+    from p2pfs.mount import stale_mounts  # noqa: PLC0415 - heavy, and needed here alone
+
+    dead = stale_mounts(served={one.mountpoint for one in running_servents()})
+    if dead:
+        raise UsageError("; ".join(f"remove it with: p2pfs unmount {one}" for one in dead))
+    return "none"
