@@ -62,7 +62,7 @@ class FileSystem:
         self._root.labels = [label for label in self._subtrees if label]
 
     def close(self) -> None:
-        """Let go of the backing directory. No call may follow."""
+        """Let go of the backing directory. Calls that come late get EBADF."""
         self._shared.close()
 
     # Looking. What is meant by each is told in `p2pfs.filesystem.subtree`.

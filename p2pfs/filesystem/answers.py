@@ -54,7 +54,7 @@ ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
 """What a reader is told (DESIGN 2.2). A kind that is missing here is a bug of ours: EIO."""
 
 
-def os_error(code: int, path: str) -> OSError:
+def os_error(code: int, path: str | None = None) -> OSError:
     """Return the error with its errno and the system's words for it."""
     return OSError(code, os.strerror(code), path)
 

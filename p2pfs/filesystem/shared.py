@@ -138,8 +138,10 @@ class SharedTree:
         self._writers: set[SharedFile] = set()
 
     def close(self) -> None:
-        """Let go of the backing directory. No call may follow."""
-        os.close(self._root)
+        """Let go of the backing directory. Calls that come late get EBADF."""
+        # Never a number that something else may be opened under by then.
+        descriptor, self._root = self._root, -1
+        os.close(descriptor)
 
     # Looking.
 

@@ -1,0 +1,214 @@
+"""From libfuse's call-backs to the tree: what fusepy is given to call.
+
+fusepy takes an `OSError` without errno, or anything that is not an `Exception`, for an
+uninitialised number, which can be an empty, successful read. So one guard stands around
+every call, and nothing but an `OSError` with an errno gets out.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import stat
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from p2pfs.filesystem import Attributes, FileSystem, Moment, OpenFile, Time
+from p2pfs.filesystem.answers import os_error
+from p2pfs.mount.portal import Portal
+
+logger = logging.getLogger(__name__)
+
+_UTIME_NOW: Final = (1 << 30) - 1
+_UTIME_OMIT: Final = (1 << 30) - 2
+# UTIME_NOW and UTIME_OMIT of <sys/stat.h>, which arrive with 0 seconds.
+
+
+class FileInfo(Protocol):
+    """The fields of libfuse's `struct fuse_file_info` that we use."""
+
+    flags: int
+    fh: int
+    keep_cache: int
+    direct_io: int
+
+
+class Adapter:
+    """What fusepy calls: one method for each of libfuse's operations that we have.
+
+    It is no subclass of fusepy's `Operations`: that has defaults of its own. libfuse answers
+    ENOSYS for what is missing here; the kernel then does locks by itself.
+    """
+
+    use_ns = True
+    flag_utime_omit_ok = 1
+
+    def __init__(self, tree: FileSystem, portal: Portal, on_init: Callable[[], object]) -> None:
+        self._tree = tree
+        self._settle = portal.settle
+        self._on_init = on_init
+        self._files: dict[int, OpenFile] = {}
+        self._handles = itertools.count(1)
+
+    def __call__(self, operation: str, *arguments: object) -> object:
+        """Run one operation. Whatever it raises, an `OSError` with an errno comes out."""
+        try:
+            return getattr(self, operation)(*arguments)
+        except BaseException as error:  # noqa: BLE001 - fusepy would make garbage of it
+            raise os_error(_errno_of(operation, error)) from None
+
+    def init(self, _path: str) -> None:
+        self._on_init()
+
+    # Looking.
+
+    def getattr(self, path: str, info: FileInfo | None = None) -> dict[str, int]:
+        if info is not None:
+            return _as_stat(self._file(info).getattr())
+        return _as_stat(self._settle(self._tree.getattr(path)))
+
+    def readdir(self, path: str, _handle: int) -> list[tuple[str, Mapping[str, int] | None, int]]:
+        entries: list[tuple[str, Mapping[str, int] | None, int]] = [(".", None, 0), ("..", None, 0)]
+        for name, mode, inode in self._settle(self._tree.readdir(path)):
+            entries.append((name, {"st_mode": mode, "st_ino": inode}, 0))
+        return entries
+
+    def readlink(self, path: str) -> str:
+        return self._tree.readlink(path)
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        return self._settle(self._tree.getxattr(path, name))
+
+    def listxattr(self, path: str) -> list[str]:
+        return self._settle(self._tree.listxattr(path))
+
+    def statfs(self, _path: str) -> dict[str, int]:
+        room = self._tree.statfs()
+        return {name: getattr(room, name) for name in _STATFS_FIELDS}
+
+    # Files.
+
+    def open(self, path: str, info: FileInfo) -> None:
+        self._opened(self._settle(self._tree.open(path, info.flags)), info)
+
+    def create(self, path: str, mode: int, info: FileInfo) -> None:
+        self._opened(self._tree.create(path, info.flags, mode), info)
+
+    def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes:
+        data = self._settle(self._file(info).read(size, offset))
+        if len(data) > size:
+            raise AssertionError(f"read gave {len(data)} bytes for {size}")
+        return data
+
+    def write(self, _path: str, data: bytes, offset: int, info: FileInfo) -> int:
+        return self._file(info).write(data, offset)
+
+    def truncate(self, path: str, size: int, info: FileInfo | None = None) -> None:
+        if info is not None:
+            self._file(info).truncate(size)
+        else:
+            self._tree.truncate(path, size)
+
+    def flush(self, _path: str, info: FileInfo) -> None:
+        self._file(info).flush()
+
+    def fsync(self, _path: str, data_only: int, info: FileInfo) -> None:
+        self._file(info).fsync(data_only=bool(data_only))
+
+    def release(self, _path: str, info: FileInfo) -> None:
+        self._files.pop(info.fh).release()
+
+    # Names.
+
+    def mknod(self, path: str, mode: int, _device: int) -> None:
+        self._tree.mknod(path, mode)
+
+    def mkdir(self, path: str, mode: int) -> None:
+        self._tree.mkdir(path, mode)
+
+    def unlink(self, path: str) -> None:
+        self._tree.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        self._tree.rmdir(path)
+
+    def rename(self, old: str, new: str) -> None:
+        self._tree.rename(old, new)
+
+    def link(self, new: str, old: str) -> None:
+        self._tree.link(old, new)
+
+    def symlink(self, path: str, target: str) -> None:
+        self._tree.symlink(path, target)
+
+    def fsyncdir(self, path: str, _data_only: int, _handle: int) -> None:
+        self._tree.fsyncdir(path)
+
+    # Attributes.
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._tree.chmod(path, stat.S_IMODE(mode))
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        self._tree.chown(path, uid, gid)
+
+    def utimens(self, path: str, times: tuple[int, int] | None) -> None:
+        atime, mtime = times or (_UTIME_NOW, _UTIME_NOW)
+        self._tree.utimens(path, _as_time(atime), _as_time(mtime))
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int) -> None:
+        self._tree.setxattr(path, name, value, flags)
+
+    def removexattr(self, path: str, name: str) -> None:
+        self._tree.removexattr(path, name)
+
+    # Inside.
+
+    def _opened(self, file: OpenFile, info: FileInfo) -> None:
+        info.fh = next(self._handles)
+        info.keep_cache = file.keep_cache
+        info.direct_io = file.direct_io
+        self._files[info.fh] = file
+
+    def _file(self, info: FileInfo) -> OpenFile:
+        file = self._files.get(info.fh)
+        if file is None:
+            raise os_error(errno.EBADF)
+        return file
+
+
+_STATFS_FIELDS: Final = (
+    "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail",
+    "f_namemax",
+)  # fmt: skip
+
+
+def _errno_of(operation: str, error: BaseException) -> int:
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return error.errno
+    logger.error("a bug in a call from the kernel: operation=%s", operation, exc_info=error)
+    return errno.EIO
+
+
+def _as_stat(attributes: Attributes) -> dict[str, int]:
+    return {
+        "st_mode": attributes.mode,
+        "st_ino": attributes.inode,
+        "st_nlink": attributes.links,
+        "st_uid": attributes.uid,
+        "st_gid": attributes.gid,
+        "st_rdev": attributes.device,
+        "st_size": attributes.size,
+        "st_blksize": attributes.block_size,
+        "st_blocks": attributes.sectors,
+        "st_atime": attributes.atime_ns,
+        "st_mtime": attributes.mtime_ns,
+        "st_ctime": attributes.ctime_ns,
+    }
+
+
+def _as_time(value: int) -> Time:
+    if value == _UTIME_NOW:
+        return Moment.NOW
+    return Moment.OMIT if value == _UTIME_OMIT else value
