@@ -179,7 +179,6 @@ class Router:
         """Note that a link is gone; what waited for it ends incomplete."""
         del now  # losing a link takes effect at once, whatever the time
         self._neighbours.pop(link, None)
-        self._seen.link_lost(link)
         decisions: list[Decision] = []
         for wave in list(self._waves.values()):
             if wave.came_from == link:
@@ -232,12 +231,9 @@ class Router:
             return [self._drop(link, DropReason.NO_LINK)]
         seen = self._seen.find(query.guid, now)
         charge = neighbour.charge_query(seen is None and query.hops == 0, now)
-        ttl = min(query.ttl, MAX_TTL - query.hops)
         if charge is not Charge.WITHIN:
-            refusal = self._refuse(link, query, DropReason.OVER_BUDGET)
-            return (
-                [*refusal, Ban(link, "queries far over budget")] if _is_flood(charge) else refusal
-            )
+            return [_refusal(link, query), *self._over_budget(link, charge, "queries")]
+        ttl = min(query.ttl, MAX_TTL - query.hops)
         if ttl < 1:
             return self._refuse(link, query, DropReason.TOO_FAR)
         if seen is None:
@@ -305,8 +301,7 @@ class Router:
             return [self._drop(link, DropReason.NO_LINK)]
         charge = neighbour.walks.charge(now)
         if charge is not Charge.WITHIN:
-            dropped = self._drop(link, DropReason.OVER_BUDGET)
-            return [dropped, Ban(link, "walks far over budget")] if _is_flood(charge) else [dropped]
+            return self._over_budget(link, charge, "walks")
         decisions = self._walks.got_walk(link, walk, self._neighbours, choose, now)
         return self._paced(self._counted(decisions), now)
 
@@ -411,9 +406,13 @@ class Router:
     # Refusals.
 
     def _refuse(self, link: LinkId, query: Query, reason: DropReason) -> list[Decision]:
-        """Drop a copy, and tell its sender not to wait for it."""
-        done = Done(query.guid, query.ttl, 0, 0, is_complete=False)
-        return [Send(link, done), self._drop(link, reason)]
+        return [_refusal(link, query), self._drop(link, reason)]
+
+    def _over_budget(self, link: LinkId, charge: Charge, what: str) -> list[Decision]:
+        dropped = self._drop(link, DropReason.OVER_BUDGET)
+        if charge is Charge.FLOOD:
+            return [dropped, Ban(link, f"{what} far over budget")]
+        return [dropped]
 
     def _drop(self, link: LinkId, reason: DropReason) -> Drop:
         self._drops[reason] += 1
@@ -429,8 +428,9 @@ def _sending(rate_per_s: float, burst: int) -> TokenBucket:
     return TokenBucket(rate_per_s * SENDING_SHARE, int(burst * SENDING_SHARE))
 
 
-def _is_flood(charge: Charge) -> bool:
-    return charge is Charge.FLOOD
+def _refusal(link: LinkId, query: Query) -> Send:
+    """Tell the sender of a copy not to wait for it."""
+    return Send(link, Done(query.guid, query.ttl, 0, 0, is_complete=False))
 
 
 def _question(query: Query) -> int:

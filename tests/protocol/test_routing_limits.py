@@ -243,6 +243,17 @@ def test_a_neighbour_that_brings_too_many_queries_pushes_out_its_own() -> None:
     assert table.find(guid_of(10**9), now=0.0) is not None
 
 
+def test_queries_that_grew_old_make_room_for_new_ones_of_the_same_neighbour() -> None:
+    table = SeenTable()
+    most = range(MAX_SEEN_OF_LINK)
+    for began_at in (0.0, SEEN_S):
+        for number in most:
+            guid = guid_of(int(began_at) * MAX_SEEN + number)
+            assert table.find(guid, began_at) is None
+            table.add(guid, Seen(A, 0, 1, began_at))
+        assert len(table) == MAX_SEEN_OF_LINK
+
+
 def test_too_many_queries_in_all_push_out_the_oldest() -> None:
     table = SeenTable()
     fill(table, MAX_SEEN + 1, lambda number: LinkId(number % 20))
