@@ -6,6 +6,11 @@ Errors change shape once per border: the tree (`p2pfs.filesystem`) turns them in
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2pfs.protocol.messages import PeerInfo
+
 
 class P2pfsError(Exception):
     """The root of the family. Its text is fit to be shown to the user as one line."""
@@ -40,11 +45,15 @@ class HandshakeError(LinkError):
 
 
 class RefusedError(LinkError):
-    """A servent answered and said no with a BYE; `code` holds its reason."""
+    """A servent answered and said no with a BYE; `code` holds its reason.
 
-    def __init__(self, text: str, code: int = 0) -> None:
+    `alternatives` are the peers that it named instead.
+    """
+
+    def __init__(self, text: str, code: int = 0, alternatives: tuple[PeerInfo, ...] = ()) -> None:
         super().__init__(text)
         self.code = code
+        self.alternatives = alternatives
 
 
 class LinkClosedError(LinkError):

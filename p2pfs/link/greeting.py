@@ -1,0 +1,160 @@
+"""Opening a link: prefaces, the Noise handshake, HELLO both ways, or a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.errors import HandshakeError, RefusedError, RemoteProtocolError, UnreachableError
+from p2pfs.link.live import BYE_TEXTS, RECEIVE_BYTES, Link
+from p2pfs.network import Channel, Network
+from p2pfs.protocol.codec import Received
+from p2pfs.protocol.connection import NEED_DATA, Connection, Greeted
+from p2pfs.protocol.handshake import Identity, NetworkKey, Role
+from p2pfs.protocol.messages import Address, Bye, Hello, LinkKind, Message, ServentId
+
+PREFACE_S: Final = 5.0
+"""A servent sends its preface at once: who is silent for this long is none."""
+
+HANDSHAKE_S: Final = 10.0
+"""For everything from the connection to HELLO: three flights and four slow curve operations."""
+
+
+class LocalServent(Protocol):
+    """What a link needs to know of the servent that it belongs to."""
+
+    @property
+    def identity(self) -> Identity:
+        """Our key pair."""
+
+    @property
+    def network_key(self) -> NetworkKey:
+        """The network that we belong to."""
+
+    def hello(self, kind: LinkKind, observed: Address) -> Hello:
+        """Return our HELLO for a peer that appears to be at `observed`."""
+
+
+Judge = Callable[[ServentId, Hello, Address], Bye | None]
+"""Decides whether a greeted peer at an address may stay; a Bye is the refusal."""
+
+
+async def dial_link(
+    network: Network,
+    address: Address,
+    local: LocalServent,
+    kind: LinkKind,
+    expected_id: ServentId | None = None,
+) -> Link:
+    """Open a link to the servent at `address`; the caller must `run` it, which also closes it.
+
+    Takes at most CONNECT_S and HANDSHAKE_S. The text of each error is one line for people.
+    Cancelling it leaves no connection behind.
+
+    Raises:
+        UnreachableError: nothing answers there.
+        HandshakeError: what answers is no servent, of another network, another one than
+            `expected_id`, or ourselves.
+        RefusedError: the servent does not want this link.
+    """
+    channel = await network.dial(address)
+    async with _greeting(channel, str(address)):
+        connection = Connection(Role.INITIATOR, local.identity, local.network_key)
+        peer_id = await _shake_hands(channel, connection)
+        if peer_id == local.identity.id:
+            raise HandshakeError("that is this servent itself")
+        if expected_id is not None and peer_id != expected_id:
+            raise HandshakeError("that is not the servent that it was said to be")
+        await channel.stream.send_all(connection.send(local.hello(kind, channel.remote)))
+        answer = await _next_message(channel, connection)
+        if isinstance(answer, Bye):
+            text = f"{address} refused: {BYE_TEXTS[answer.code]}"
+            raise RefusedError(text, answer.code, answer.alternatives)
+        return Link(channel, connection, "out", peer_id, _checked_hello(answer))
+
+
+async def answer_link(channel: Channel, local: LocalServent, judge: Judge) -> Link:
+    """Greet a peer that has dialled us; the caller must `run` the link, which also closes it.
+
+    Takes at most HANDSHAKE_S. Cancelling it leaves no connection behind.
+
+    Raises:
+        UnreachableError: it says nothing.
+        HandshakeError: it is no servent, or of another network.
+        RefusedError: `judge` does not want it, and it was told so.
+    """
+    async with _greeting(channel, str(channel.remote)):
+        connection = Connection(Role.RESPONDER, local.identity, local.network_key)
+        peer_id = await _shake_hands(channel, connection)
+        hello = _checked_hello(await _next_message(channel, connection))
+        refusal = judge(peer_id, hello, channel.remote)
+        if refusal is not None:
+            await channel.stream.send_all(connection.send(refusal))
+            raise RefusedError(f"we refused {channel.remote}: {refusal.text}", refusal.code)
+        answer = connection.send(local.hello(hello.kind, channel.remote))
+        await channel.stream.send_all(answer)
+        return Link(channel, connection, "in", peer_id, hello)
+
+
+@contextlib.asynccontextmanager
+async def _greeting(channel: Channel, who: str) -> AsyncIterator[None]:
+    """Bound a greeting in time, close the stream unless it succeeds, and say what went wrong."""
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            yield
+    except BaseException as error:
+        await trio.aclose_forcefully(channel.stream)
+        match error:
+            case trio.TooSlowError():
+                text = f"it did not finish the handshake within {HANDSHAKE_S:.0f} s"
+            case trio.BrokenResourceError():
+                text = "it hung up during the handshake"
+            case HandshakeError():
+                text = str(error)
+            case RemoteProtocolError():
+                text = f"it broke the protocol: {error}"
+            case _:
+                raise
+        raise HandshakeError(f"{who}: {text}") from error
+
+
+async def _shake_hands(channel: Channel, connection: Connection) -> ServentId:
+    """Exchange prefaces and Noise messages, and return who the peer has proved to be."""
+    await channel.stream.send_all(connection.start())
+    with trio.move_on_after(PREFACE_S) as patience:
+        connection.receive_data(await channel.stream.receive_some(RECEIVE_BYTES))
+    if patience.cancelled_caught:
+        raise UnreachableError(f"no answer from {channel.remote} within {PREFACE_S:.0f} s")
+    greeted = await _next_event(channel, connection)
+    assert isinstance(greeted, Greeted)
+    return greeted.peer_id
+
+
+async def _next_event(channel: Channel, connection: Connection) -> object:
+    """Return the next event of a greeting, sending what the connection wants sent."""
+    while True:
+        try:
+            event = connection.next_event()
+        finally:  # also when it raises: the peer may be told why
+            out = connection.data_to_send()
+            if out:
+                await channel.stream.send_all(out)
+        if event is not NEED_DATA:
+            return event
+        connection.receive_data(await channel.stream.receive_some(RECEIVE_BYTES))
+
+
+async def _next_message(channel: Channel, connection: Connection) -> Message:
+    event = await _next_event(channel, connection)
+    if not isinstance(event, Received):
+        raise HandshakeError("it hung up during the handshake")
+    return event.message
+
+
+def _checked_hello(message: Message) -> Hello:
+    if not isinstance(message, Hello):
+        raise RemoteProtocolError(f"{type(message).__name__} where HELLO belongs")
+    return message

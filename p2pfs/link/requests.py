@@ -1,0 +1,126 @@
+"""What we have asked on one link and not been told yet; which answers fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.errors import LinkClosedError, RejectedError, RemoteProtocolError
+from p2pfs.protocol.codec import MAX_REQUEST_ID, Data
+from p2pfs.protocol.messages import (
+    GetBlock,
+    GetManifest,
+    GetPeers,
+    List,
+    Listing,
+    Message,
+    Peers,
+    Ping,
+    Pong,
+    Reject,
+)
+
+ANSWERS: Final[Mapping[type[Message], type[Message | Data]]] = {
+    Ping: Pong,
+    GetPeers: Peers,
+    List: Listing,
+    GetManifest: Data,
+    GetBlock: Data,
+}
+"""What answers a request. REJECT answers any."""
+
+ANSWER_TYPES: Final = (Pong, Peers, Listing, Reject)
+"""Messages that answer a request if their frame has a request id."""
+
+
+@dataclass
+class Asked:
+    """A request of ours. When `is_over`, it has its whole answer, or an error."""
+
+    request_id: int
+    answer_type: type[Message | Data]
+    size_limit: int
+    answer: Message | None = None
+    data: bytearray = field(default_factory=bytearray)
+    error: LinkClosedError | RejectedError | None = None
+    is_over: trio.Event = field(default_factory=trio.Event)
+
+
+class Requests:
+    """Our requests on one link, by id.
+
+    An entry is there for as long as its answer is not whole. Whoever removes it either sets
+    `is_over` or is the one who would have waited for that.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, Asked] = {}
+        self._last_id = 0
+
+    def __bool__(self) -> bool:
+        """Return whether an answer is awaited."""
+        return bool(self._open)
+
+    def new_id(self) -> int:
+        """Return an id that was not used for long: a late answer cannot pass for another one.
+
+        They start anew after 1 PiB of blocks.
+        """
+        self._last_id = self._last_id % MAX_REQUEST_ID + 1
+        return self._last_id
+
+    def open(self, message: Message, size_limit: int = 0) -> Asked:
+        """Note a request that is about to be sent."""
+        asked = Asked(self.new_id(), ANSWERS[type(message)], size_limit)
+        self._open[asked.request_id] = asked
+        return asked
+
+    def drop(self, asked: Asked) -> bool:
+        """Forget a request; return whether its answer was still awaited."""
+        return self._open.pop(asked.request_id, None) is not None
+
+    def drop_all(self, error: LinkClosedError) -> None:
+        """End every request with `error`."""
+        for asked in list(self._open.values()):
+            asked.error = error
+            self._finish(asked)
+
+    def got_message(self, message: Message, request_id: int, sender: str) -> None:
+        """Take in a message that answers; RemoteProtocolError if it does not fit."""
+        asked = self._find(request_id)
+        if asked is None:
+            return
+        if isinstance(message, Reject):
+            text = f"{sender} refused: {message.text!r}"
+            asked.error = RejectedError(text, message.code, message.retry_after_ms / 1000)
+        elif type(message) is asked.answer_type:
+            asked.answer = message
+        else:
+            raise RemoteProtocolError(f"{type(message).__name__} answers another request")
+        self._finish(asked)
+
+    def got_data(self, data: Data) -> None:
+        """Take in a part of an answer; RemoteProtocolError if it does not fit."""
+        asked = self._find(data.request_id)
+        if asked is None:
+            return
+        if asked.answer_type is not Data:
+            raise RemoteProtocolError("DATA answers another request")
+        if len(asked.data) + len(data.payload) > asked.size_limit:
+            raise RemoteProtocolError("more DATA than was asked for")
+        asked.data += data.payload
+        if data.is_last:
+            self._finish(asked)
+
+    def _find(self, request_id: int) -> Asked | None:
+        """Return the request, or None if it is over or cancelled and this comes late."""
+        if not 0 < request_id <= self._last_id:
+            raise RemoteProtocolError("answers what was never asked")
+        return self._open.get(request_id)
+
+    def _finish(self, asked: Asked) -> None:
+        del self._open[asked.request_id]
+        asked.is_over.set()
