@@ -15,8 +15,12 @@ could never know whether it is whole, and each ring would cost its full time.
 
 A peer can only hurt its own link: what it sends is charged to its budget, a hit or a DONE
 counts only from a link that was asked, and we never send a neighbour more than we accept
-ourselves, so that nobody can make our neighbours ban us. No time is read and no number is
-drawn here: both are passed in. Times are seconds of any one monotonic clock.
+ourselves, so that nobody can make our neighbours ban us. One thing is not stopped: a
+servent that hears a new GUID can flood it ahead with a larger TTL, and those whom it reaches
+first answer to it instead of the origin.
+
+No time is read and no number is drawn here: both are passed in. Times are seconds of any one
+monotonic clock.
 """
 
 from __future__ import annotations
@@ -40,9 +44,7 @@ from p2pfs.protocol.decisions import (
     Drop,
     DropReason,
     Finished,
-    Introduced,
     LinkId,
-    OfferSelf,
     Send,
 )
 from p2pfs.protocol.messages import (
@@ -57,22 +59,6 @@ from p2pfs.protocol.messages import (
 )
 from p2pfs.protocol.seen import Seen, SeenTable
 from p2pfs.protocol.walks import Choose, Walks
-
-__all__ = [
-    "Answer",
-    "Ban",
-    "Decision",
-    "Deliver",
-    "Drop",
-    "DropReason",
-    "Finished",
-    "Introduced",
-    "LinkId",
-    "OfferSelf",
-    "Router",
-    "RouterStatistics",
-    "Send",
-]
 
 QUERIES_PER_S: Final = 20.0
 QUERY_BURST: Final = 100

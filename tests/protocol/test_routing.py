@@ -3,10 +3,7 @@ from __future__ import annotations
 import pytest
 
 from p2pfs.errors import LocalProtocolError
-from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Query
-from p2pfs.protocol.routing import (
-    HOP_MARGIN_MS,
-    MAX_COUNT,
+from p2pfs.protocol.decisions import (
     Answer,
     Decision,
     Deliver,
@@ -14,9 +11,10 @@ from p2pfs.protocol.routing import (
     DropReason,
     Finished,
     LinkId,
-    Router,
     Send,
 )
+from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Query
+from p2pfs.protocol.routing import HOP_MARGIN_MS, MAX_COUNT, Router
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)

@@ -8,6 +8,17 @@ import pytest
 
 from p2pfs.protocol import seen
 from p2pfs.protocol.budgets import FLOOD_FACTOR, FLOOD_WINDOW_S, Budget, Charge, TokenBucket
+from p2pfs.protocol.decisions import (
+    Answer,
+    Ban,
+    Decision,
+    Deliver,
+    Drop,
+    DropReason,
+    Finished,
+    LinkId,
+    Send,
+)
 from p2pfs.protocol.messages import Done, Query, Walk
 from p2pfs.protocol.routing import (
     MAX_WAVE_HITS,
@@ -17,16 +28,7 @@ from p2pfs.protocol.routing import (
     SEARCHES_PER_S,
     WALK_BURST,
     WALKS_PER_S,
-    Answer,
-    Ban,
-    Decision,
-    Deliver,
-    Drop,
-    DropReason,
-    Finished,
-    LinkId,
     Router,
-    Send,
 )
 from p2pfs.protocol.seen import MAX_SEEN, MAX_SEEN_OF_LINK, SEEN_S, Seen, SeenTable
 from p2pfs.protocol.walks import MAX_WALKS, WALK_S, Walks

@@ -4,16 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from p2pfs.protocol.decisions import Drop, DropReason, Introduced, LinkId, OfferSelf, Send
 from p2pfs.protocol.messages import WALK_STEPS, Introduce, Walk
-from p2pfs.protocol.routing import (
-    Drop,
-    DropReason,
-    Introduced,
-    LinkId,
-    OfferSelf,
-    Router,
-    Send,
-)
+from p2pfs.protocol.routing import Router
 from tests.helpers.floodnet import guid_of, peer_of
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pfs.protocol.decisions import Deliver, Finished, Introduced
 from p2pfs.protocol.messages import MAX_TTL, WALK_STEPS, Done, Introduce, Query, Walk
-from p2pfs.protocol.routing import Deliver, Finished, Introduced
 from tests.helpers.floodnet import Edge, FloodNet, ball, peer_of, query_of
 
 ORIGIN = 0
