@@ -34,10 +34,11 @@ from p2pfs.mount.mountpoint import (
     detach,
     fusermount,
     load_fuse,
+    stale_mounts,
 )
 from p2pfs.mount.portal import Portal
 
-__all__ = ["check_fuse", "check_mountpoint", "detach", "serve_mount"]
+__all__ = ["check_fuse", "check_mountpoint", "detach", "serve_mount", "stale_mounts"]
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Final, cast
@@ -64,6 +65,16 @@ def detach(mountpoint: str) -> None:
     """Unmount `mountpoint` now, whoever uses it. Blocks; does nothing if it is not mounted."""
     command = [fusermount(), "-u", "-z", mountpoint]
     subprocess.run(command, capture_output=True, check=False, timeout=FUSERMOUNT_TIMEOUT_S)
+
+
+def stale_mounts(served: Collection[str | None]) -> list[str]:
+    """Return the mounts that crashed servents left behind.
+
+    Those in `served`, which running servents claim, are not touched: one could be stuck.
+    """
+    with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
+        places = [_unescaped(line.split()[4]) for line in lines if f" - {FSTYPE} " in line]
+    return [place for place in places if place not in served and _is_stale(place)]
 
 
 def fusermount() -> str:
