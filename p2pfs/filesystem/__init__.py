@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from p2pfs.filesystem.answers import Answer, Later, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
@@ -51,15 +51,14 @@ class FileSystem:
         render: Callable[[str], bytes],
     ) -> None:
         self._shared = SharedTree(shared_directory, share)
-        self._root = _Root()
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
-        self._subtrees: Mapping[str, Subtree] = {
-            "": self._root,
+        below: Mapping[str, Subtree] = {
             "shared": self._shared,
             "network": NetworkTree(view),
             ".p2pfs": InfoTree(render),
         }
-        self._root.labels = [label for label in self._subtrees if label]
+        self._root = _Root(tuple(below))
+        self._subtrees: Mapping[str, Subtree] = {"": self._root, **below}
 
     def close(self) -> None:
         """Let go of the backing directory. Calls that come late get EBADF."""
@@ -223,9 +222,8 @@ class FileSystem:
 class _Root:
     """The mountpoint itself: it holds the sub-trees and nothing else."""
 
-    labels: list[str]
-
-    def __init__(self) -> None:
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = labels
         self._began_ns = time.time_ns()
 
     def getattr(self, path: str) -> Attributes:
@@ -234,7 +232,7 @@ class _Root:
 
     def readdir(self, path: str) -> list[Listed]:
         self._check(path)
-        return [Listed(label, DIRECTORY_MODE, virtual_inode(label)) for label in self.labels]
+        return [Listed(label, DIRECTORY_MODE, virtual_inode(label + "/")) for label in self._labels]
 
     def open(self, path: str, flags: int) -> OpenFile:  # noqa: ARG002 - the signature is Subtree's
         self._check(path)

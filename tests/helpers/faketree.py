@@ -17,10 +17,13 @@ from p2pfs.protocol.messages import PeerInfo
 MTIME_NS = 1_600_000_000_123_456_789
 
 
+FILE_ID = FileId(b"\x07" * 32)
+
+
 @dataclass
 class FakeState:
     state: str = "published"
-    file_id: FileId | None = FileId(b"\x07" * 32)
+    file_id: FileId | None = FILE_ID
 
 
 class FakeShare:

@@ -1,0 +1,334 @@
+"""`network/` without a kernel: what it shows, when it asks the network, and what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pytest
+
+from p2pfs import errors
+from p2pfs.catalogue import Knowledge
+from p2pfs.filesystem import Later
+from p2pfs.filesystem.answers import ERRNO_OF
+from p2pfs.filesystem.network import NetworkTree
+from p2pfs.protocol.messages import PeerInfo
+from tests.helpers.faketree import MTIME_NS, FakeNetwork
+from tests.helpers.files import now
+from tests.suites.filesystem_suite import errno_of
+
+NOW_NS = MTIME_NS + 1_000_000_000
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    network = FakeNetwork()
+    network.add("films/x.mkv", b"0123456789" * 1000)
+    network.add("cached.txt", b"hello", cached=True)
+    return network
+
+
+@pytest.fixture
+def tree(network: FakeNetwork) -> NetworkTree:
+    return NetworkTree(network, now_ns=lambda: NOW_NS)
+
+
+async def later(answer):
+    """Return an answer that needs the network."""
+    assert isinstance(answer, Later)
+    return await answer.fetch()
+
+
+async def refusal(answer) -> int | None:
+    """Return the errno with which the network answers."""
+    try:
+        await later(answer)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+# What is shown.
+
+
+def test_a_known_file_is_shown_from_memory(tree) -> None:
+    attributes = now(tree.getattr("films/x.mkv"))
+
+    assert stat.S_ISREG(attributes.mode)
+    assert stat.S_IMODE(attributes.mode) == 0o444
+    assert (attributes.size, attributes.sectors, attributes.links) == (10_000, 20, 1)
+    assert (attributes.uid, attributes.gid) == (os.getuid(), os.getgid())
+    assert attributes.mtime_ns == MTIME_NS
+
+
+@pytest.mark.parametrize("path", ["", "films"])
+def test_a_directory_is_shown_from_memory(tree, path) -> None:
+    attributes = now(tree.getattr(path))
+
+    assert stat.S_ISDIR(attributes.mode)
+    assert stat.S_IMODE(attributes.mode) == 0o555
+    assert attributes.links == 1
+
+
+@pytest.mark.parametrize(
+    ("told_ns", "shown_ns"),
+    [(NOW_NS + 1, NOW_NS), (2**63 - 1, NOW_NS), (0, 0), (MTIME_NS, MTIME_NS)],
+)
+def test_no_time_lies_in_the_future(network, told_ns, shown_ns) -> None:
+    tree = NetworkTree(network, now_ns=lambda: NOW_NS)
+    node = network.node("cached.txt")
+
+    assert tree.attributes(type(node)("p", 1, told_ns, node.file_id, ())).mtime_ns == shown_ns
+
+
+def test_an_inode_number_stays_with_a_path_and_its_content(network, tree) -> None:
+    before = now(tree.getattr("cached.txt")).inode
+
+    assert now(NetworkTree(network).getattr("cached.txt")).inode == before
+    assert before != now(tree.getattr("films/x.mkv")).inode
+    assert before >= 1 << 63
+    network.add("cached.txt", b"other")
+    assert now(tree.getattr("cached.txt")).inode != before
+
+
+def test_a_listing_agrees_with_stat(tree) -> None:
+    listed = now(tree.readdir(""))
+
+    assert [entry.name for entry in listed] == ["cached.txt", "films"]
+    for entry in listed:
+        attributes = now(tree.getattr(entry.name))
+        assert (attributes.mode, attributes.inode) == (entry.mode, entry.inode)
+
+
+async def test_a_directory_is_listed_by_the_network_only_the_first_time(network, tree) -> None:
+    network.unlisted.add("films")
+
+    assert [entry.name for entry in await later(tree.readdir("films"))] == ["x.mkv"]
+    network.unlisted.clear()
+    assert [entry.name for entry in now(tree.readdir("films"))] == ["x.mkv"]
+    assert network.listed == ["films"]
+
+
+# Searching.
+
+
+async def test_a_name_that_is_not_known_is_searched(network, tree) -> None:
+    network.add("hidden/deep.txt", b"found")
+    network.hidden.add("hidden/deep.txt")
+
+    attributes = await later(tree.getattr("hidden/deep.txt"))
+
+    assert attributes.size == 5
+    assert network.searched == ["hidden/deep.txt"]
+
+
+async def test_a_name_that_nobody_has_is_absent(tree) -> None:
+    assert await refusal(tree.getattr("nowhere")) == errno.ENOENT
+
+
+def test_a_name_known_to_be_absent_is_not_searched(network, tree, monkeypatch) -> None:
+    monkeypatch.setattr(network, "known", lambda path: Knowledge.ABSENT)
+
+    assert errno_of(tree.getattr, "nowhere") == errno.ENOENT
+
+
+@pytest.mark.parametrize(
+    "path",
+    [".hidden", ".Trash-1000", "films/.git", "autorun.inf", "Desktop.ini", "films/folder.jpg",
+     "a/.x/b", "e\N{COMBINING ACUTE ACCENT}", "new\nline", "\udcff", "a" * 256,
+     "/".join("a" * 20), "\N{RIGHT-TO-LEFT OVERRIDE}x"],
+)  # fmt: skip
+def test_a_name_that_nobody_may_publish_is_never_searched(network, tree, path) -> None:
+    assert errno_of(tree.getattr, path) == errno.ENOENT
+    assert errno_of(tree.open, path, os.O_RDONLY) == errno.ENOENT
+    assert network.searched == []
+
+
+async def test_opening_a_name_that_is_not_known_searches_and_opens(network, tree) -> None:
+    network.add("new.txt", b"new", cached=True)
+    network.hidden.add("new.txt")
+
+    file = await later(tree.open("new.txt", os.O_RDONLY))
+
+    assert now(file.read(10, 0)) == b"new"
+    file.release()
+
+
+# Reading.
+
+
+def test_cached_bytes_are_read_without_the_network(tree) -> None:
+    file = now(tree.open("cached.txt", os.O_RDONLY))
+
+    assert now(file.read(100, 0)) == b"hello"
+    assert now(file.read(2, 1)) == b"el"
+    assert now(file.read(10, 5)) == b""
+    assert now(file.read(10, 10**15)) == b""
+    file.release()
+
+
+async def test_missing_bytes_are_read_later(tree) -> None:
+    file = now(tree.open("films/x.mkv", os.O_RDONLY))
+
+    assert await later(file.read(4, 9_998)) == b"89"
+    assert await later(file.read(12, 5)) == b"567890123456"
+    file.release()
+
+
+@pytest.mark.parametrize("answer", [b"", b"hell", b"hello!"])
+async def test_a_reader_that_gives_another_length_is_a_bug_and_no_answer(
+    network, tree, monkeypatch, answer
+) -> None:
+    file = now(tree.open("cached.txt", os.O_RDONLY))
+
+    monkeypatch.setattr(file._reader, "read_nowait", lambda offset, length: answer)
+    with pytest.raises(AssertionError):
+        file.read(5, 0)
+
+    async def read(offset: int, length: int) -> bytes:
+        return answer
+
+    monkeypatch.setattr(file._reader, "read_nowait", lambda offset, length: None)
+    monkeypatch.setattr(file._reader, "read", read)
+    with pytest.raises(AssertionError):
+        await later(file.read(5, 0))
+    file.release()
+
+
+def test_every_kind_of_failed_transfer_has_its_errno() -> None:
+    kinds = set(errors.TransferError.__subclasses__())
+
+    assert kinds == set(ERRNO_OF)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (errors.NotFoundError("gone"), errno.ENOENT),
+        (errors.NoSourceError("nobody answers"), errno.EHOSTUNREACH),
+        (errors.StalledError("nothing for 30 s"), errno.ETIMEDOUT),
+        (errors.CorruptError("lies"), errno.EIO),
+        (errors.StaleError("changed"), errno.ESTALE),
+        (errors.BusyError("paused"), errno.EBUSY),
+        (errors.CacheFullError("disk full"), errno.ENOSPC),
+        (errors.ShutdownError("bye"), errno.ESHUTDOWN),
+    ],
+)
+async def test_a_failed_transfer_reaches_the_reader(network, tree, failure, code) -> None:
+    network.failures["films/x.mkv"] = failure
+    file = now(tree.open("films/x.mkv", os.O_RDONLY))
+
+    assert await refusal(file.read(10, 0)) == code
+    assert tree.getxattr("films/x.mkv", "user.p2pfs.error") == str(failure).encode()
+    file.release()
+
+
+# What stays the same while a file is open.
+
+
+def test_every_reader_is_closed_once(network, tree) -> None:
+    files = [now(tree.open("cached.txt", os.O_RDONLY)) for _ in range(3)]
+
+    assert network.open_readers == 3
+    for file in files:
+        file.release()
+    assert network.open_readers == 0
+
+
+def test_an_open_file_keeps_its_content_and_its_path_shows_it(network, tree) -> None:
+    old = now(tree.open("cached.txt", os.O_RDONLY))
+
+    network.add("cached.txt", b"a longer content", cached=True)
+
+    assert old.getattr().size == 5
+    assert now(tree.getattr("cached.txt")).size == 5
+    old.release()
+    assert now(tree.getattr("cached.txt")).size == 16
+
+
+def test_an_open_file_stays_when_its_path_is_gone(network, tree) -> None:
+    file = now(tree.open("cached.txt", os.O_RDONLY))
+
+    del network.contents["cached.txt"]
+
+    assert now(tree.getattr("cached.txt")).size == 5
+    assert now(file.read(5, 0)) == b"hello"
+    file.release()
+    assert isinstance(tree.getattr("cached.txt"), Later)
+
+
+def test_the_kernels_pages_are_kept_for_the_same_content_alone(network, tree) -> None:
+    def keeps_cache() -> bool:
+        tree.getattr("cached.txt")
+        file = now(tree.open("cached.txt", os.O_RDONLY))
+        file.release()
+        return file.keep_cache
+
+    assert [keeps_cache(), keeps_cache()] == [False, True]
+    network.add("cached.txt", b"other", cached=True)
+    assert [keeps_cache(), keeps_cache()] == [False, True]
+
+
+def test_a_version_whose_size_the_kernel_does_not_know_goes_past_its_cache(network, tree) -> None:
+    """Else the reader of a longer version would be cut off at the size of the older one."""
+    tree.getattr("cached.txt")
+    network.add("cached.txt", b"a longer content", cached=True)
+
+    file = now(tree.open("cached.txt", os.O_RDONLY))
+
+    assert file.direct_io
+    file.release()
+    tree.getattr("cached.txt")
+    again = now(tree.open("cached.txt", os.O_RDONLY))
+    assert not again.direct_io
+    assert not again.keep_cache
+    again.release()
+
+
+def test_a_reader_that_cannot_be_opened_pins_nothing(network, tree, monkeypatch) -> None:
+    def fail(file):
+        raise errors.CacheFullError("no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(network, "open", fail)
+        assert errno_of(tree.open, "cached.txt", os.O_RDONLY) == errno.ENOSPC
+
+    network.add("cached.txt", b"other", cached=True)
+    assert now(tree.open("cached.txt", os.O_RDONLY)).getattr().size == 5
+
+
+def test_a_directory_is_not_opened_as_a_file(tree) -> None:
+    assert errno_of(tree.open, "films", os.O_RDONLY) == errno.EISDIR
+
+
+# Extended attributes.
+
+
+def test_the_attributes_of_a_file_tell_its_state(network, tree) -> None:
+    network.sources = (PeerInfo("a" * 32, "anna", ()), PeerInfo("b" * 32, "b\x1b[31mad", ()))
+
+    assert now(tree.listxattr("cached.txt")) == [
+        "user.p2pfs.id",
+        "user.p2pfs.sources",
+        "user.p2pfs.peers",
+        "user.p2pfs.cached",
+    ]
+    assert now(tree.getxattr("cached.txt", "user.p2pfs.sources")) == b"2"
+    assert now(tree.getxattr("cached.txt", "user.p2pfs.peers")) == rb"anna, b\x1b[31mad"
+    assert now(tree.getxattr("cached.txt", "user.p2pfs.cached")) == b"100"
+    assert len(now(tree.getxattr("cached.txt", "user.p2pfs.id"))) == 64
+
+
+def test_a_directory_has_no_attributes_of_ours(tree) -> None:
+    assert now(tree.listxattr("films")) == []
+    assert errno_of(tree.getxattr, "films", "user.p2pfs.id") == errno.ENODATA
+
+
+@pytest.mark.parametrize("name", ["user.p2pfs.error", "user.p2pfs.nonsense", "user.colour"])
+def test_an_attribute_that_is_not_there_is_said_so(tree, name) -> None:
+    assert errno_of(tree.getxattr, "cached.txt", name) == errno.ENODATA
+
+
+def test_nothing_in_the_network_is_a_link(tree) -> None:
+    assert errno_of(tree.readlink, "cached.txt") == errno.EINVAL

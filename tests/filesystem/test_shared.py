@@ -1,0 +1,297 @@
+"""`shared/` called directly, beside a plain directory, and what it tells the library."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from p2pfs.filesystem import FileSystem, Moment
+from tests.helpers.faketree import FakeNetwork, FakeShare, FakeState
+from tests.helpers.files import RealFiles, TreeFiles, now
+from tests.suites.filesystem_suite import FileSystemSuite, errno_of, get, put
+
+
+@pytest.fixture
+def share() -> FakeShare:
+    return FakeShare()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, share: FakeShare) -> Iterator[FileSystem]:
+    tree = FileSystem(str(tmp_path), share, FakeNetwork(), lambda name: name.encode())
+    yield tree
+    tree.close()
+
+
+@pytest.fixture
+def files(tree: FileSystem) -> TreeFiles:
+    return TreeFiles(tree)
+
+
+class TestPlainDirectory(FileSystemSuite):
+    """The reference: what fails here is the suite's fault."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> Iterator[RealFiles]:
+        files = RealFiles(str(tmp_path))
+        yield files
+        files.close()
+
+
+class TestTreeCalledDirectly(FileSystemSuite):
+    @pytest.fixture
+    def files(self, tree: FileSystem) -> TreeFiles:
+        return TreeFiles(tree)
+
+
+# What the library hears.
+
+
+def test_a_file_is_written_from_its_creation_to_its_release(files, share) -> None:
+    handle = files.open("f", os.O_WRONLY | os.O_CREAT)
+
+    assert share.forget() == [("began", "f"), ("touched", "f")]
+    handle.close()
+    assert share.forget() == [("ended", "f")]
+
+
+def test_a_reader_is_not_heard_of(files, share) -> None:
+    put(files, "f")
+    share.forget()
+
+    get(files, "f")
+
+    assert share.forget() == []
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_TRUNC, os.O_WRONLY | os.O_APPEND])
+def test_whoever_may_change_a_file_is_a_writer(files, share, flags) -> None:
+    put(files, "f")
+    handle = files.open("f", flags)
+
+    assert share.writers == {"f": 1}
+    handle.close()
+    assert share.writers == {}
+
+
+def test_a_failed_open_leaves_no_writer(files, share) -> None:
+    assert errno_of(files.open, "missing", os.O_WRONLY) == errno.ENOENT
+    assert share.writers == {}
+
+
+def test_truncating_by_path_is_a_write(files, share) -> None:
+    put(files, "f", b"abc")
+    share.forget()
+
+    files.truncate("f", 1)
+
+    assert share.forget() == [("began", "f"), ("ended", "f")]
+
+
+@pytest.mark.parametrize(
+    ("change", "touched"),
+    [
+        (lambda files: files.mkdir("new"), ["new"]),
+        (lambda files: files.rmdir("d"), ["d"]),
+        (lambda files: files.unlink("f"), ["f"]),
+        (lambda files: files.rename("f", "g"), ["f", "g"]),
+        (lambda files: files.link("f", "g"), ["f", "g"]),
+        (lambda files: files.symlink("f", "g"), ["g"]),
+        (lambda files: files.mknod("g", stat.S_IFREG | 0o600), ["g"]),
+        (lambda files: files.utime("f", (1, 1)), ["f"]),
+        (lambda files: files.chmod("f", 0o600), ["f"]),
+        (lambda files: files.setxattr("f", "user.x", b""), ["f"]),
+    ],
+)
+def test_every_change_of_a_name_or_a_time_is_told(files, share, change, touched) -> None:
+    put(files, "f")
+    files.mkdir("d")
+    share.forget()
+
+    change(files)
+
+    assert share.forget() == [("touched", path) for path in touched]
+
+
+def test_a_change_that_failed_is_not_told(files, share) -> None:
+    assert errno_of(files.unlink, "missing") == errno.ENOENT
+    assert errno_of(files.rename, "missing", "new") == errno.ENOENT
+    assert share.heard == []
+
+
+def test_a_writer_is_counted_where_its_file_is_now(files, share) -> None:
+    files.mkdir("d")
+    handle = files.open("d/f", os.O_WRONLY | os.O_CREAT)
+
+    files.rename("d/f", "d/g")
+    assert share.writers == {"d/g": 1}
+    files.rename("d", "e")
+    assert share.writers == {"e/g": 1}
+    handle.close()
+    assert share.writers == {}
+    assert share.heard[-1] == ("ended", "e/g")
+
+
+def test_a_writer_with_a_similar_name_stays(files, share) -> None:
+    files.mkdir("d")
+    handle = files.open("d2", os.O_WRONLY | os.O_CREAT)
+
+    files.rename("d", "e")
+
+    assert share.writers == {"d2": 1}
+    handle.close()
+
+
+def test_a_failed_rename_moves_no_writer(files, share) -> None:
+    handle = files.open("f", os.O_WRONLY | os.O_CREAT)
+    files.mkdir("d")
+
+    assert errno_of(files.rename, "f", "d") == errno.EISDIR
+
+    assert share.writers == {"f": 1}
+    handle.close()
+    assert share.writers == {}
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFBLK, stat.S_IFCHR])
+def test_device_nodes_are_refused(files, kind) -> None:
+    assert errno_of(files.mknod, "device", kind | 0o600) == errno.EPERM
+    assert files.listdir("") == []
+
+
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda files, name: files.open(name, os.O_WRONLY | os.O_CREAT),
+        lambda files, name: files.mkdir(name),
+        lambda files, name: files.symlink("x", name),
+        lambda files, name: files.mknod(name, stat.S_IFIFO | 0o600),
+        lambda files, name: files.rename("f", name),
+        lambda files, name: files.link("f", name),
+    ],
+)
+def test_a_name_that_is_not_utf8_cannot_be_created(files, create, expect_log) -> None:
+    expect_log("not UTF-8")
+    put(files, "f")
+
+    assert errno_of(create, files, "\udcff") == errno.EILSEQ
+    assert files.listdir("") == ["f"]
+
+
+def test_a_name_that_is_not_utf8_but_there_can_be_used_and_removed(files, tmp_path) -> None:
+    (tmp_path / "\udcff").write_bytes(b"foreign")
+
+    assert files.listdir("") == ["\udcff"]
+    assert get(files, "\udcff") == b"foreign"
+    files.rename("\udcff", "good")
+    assert files.listdir("") == ["good"]
+
+
+def test_a_link_that_takes_a_files_place_is_not_followed(files, tmp_path) -> None:
+    (tmp_path / "link").symlink_to("/etc/passwd")
+
+    assert errno_of(files.open, "link", os.O_RDONLY) == errno.ELOOP
+    assert errno_of(files.truncate, "link", 0) == errno.ELOOP
+
+
+def test_a_fifo_that_takes_a_files_place_blocks_nobody(files, tmp_path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    assert errno_of(files.open, "fifo", os.O_WRONLY) == errno.ENXIO
+
+
+@pytest.mark.parametrize("name", ["security.capability", "system.posix_acl_access", "trusted.x"])
+def test_the_systems_attributes_are_answered_without_a_look(tree, name) -> None:
+    assert errno_of(tree.getxattr, "/shared/missing", name) == errno.ENODATA
+
+
+# Our own attributes.
+
+
+def test_the_id_and_the_state_of_a_file_are_shown(files, tree, share) -> None:
+    put(files, "f")
+
+    assert files.getxattr("f", "user.p2pfs.state") == b"published"
+    assert files.getxattr("f", "user.p2pfs.id") == b"07" * 32
+    assert set(now(tree.listxattr("/shared/f"))) == {"user.p2pfs.id", "user.p2pfs.state"}
+
+
+def test_a_file_that_is_not_offered_has_no_id(files, share) -> None:
+    put(files, "f")
+    share.state = FakeState("hashing", None)
+
+    assert files.getxattr("f", "user.p2pfs.state") == b"hashing"
+    assert errno_of(files.getxattr, "f", "user.p2pfs.id") == errno.ENODATA
+
+
+def test_directories_have_no_state(files, tree) -> None:
+    files.mkdir("d")
+
+    assert errno_of(files.getxattr, "d", "user.p2pfs.state") == errno.ENODATA
+    assert now(tree.listxattr("/shared/d")) == []
+
+
+def test_our_attributes_cannot_be_set(files) -> None:
+    put(files, "f")
+
+    assert errno_of(files.setxattr, "f", "user.p2pfs.id", b"forged") == errno.ENOTSUP
+    assert errno_of(files.removexattr, "f", "user.p2pfs.id") == errno.ENOTSUP
+
+
+# Times that are left to us.
+
+
+def test_one_time_can_be_left_alone(files, tree) -> None:
+    put(files, "f")
+    files.utime("f", (10, 20))
+
+    tree.utimens("/shared/f", Moment.OMIT, 30)
+    assert (files.stat("f").st_atime_ns, files.stat("f").st_mtime_ns) == (10, 30)
+
+    tree.utimens("/shared/f", 40, Moment.OMIT)
+    assert (files.stat("f").st_atime_ns, files.stat("f").st_mtime_ns) == (40, 30)
+
+
+def test_one_time_can_be_now(files, tree) -> None:
+    put(files, "f")
+    files.utime("f", (10, 20))
+
+    tree.utimens("/shared/f", Moment.OMIT, Moment.NOW)
+    put(files, "later")
+
+    assert files.stat("f").st_atime_ns == 10
+    assert 20 < files.stat("f").st_mtime_ns <= files.stat("later").st_mtime_ns
+
+
+# The umask.
+
+
+def test_our_own_umask_takes_nothing_from_the_callers_mode(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        tree = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), lambda name: name.encode())
+        files = TreeFiles(tree)
+        files.open("f", os.O_WRONLY | os.O_CREAT, 0o664).close()
+        files.mkdir("d", 0o775)
+    finally:
+        os.umask(umask)
+
+    assert stat.S_IMODE(files.stat("f").st_mode) == 0o664
+    assert stat.S_IMODE(files.stat("d").st_mode) == 0o775
+    tree.close()
+
+
+def test_a_closed_tree_touches_no_directory(tree, tmp_path) -> None:
+    second = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), lambda name: name.encode())
+
+    second.close()
+
+    assert errno_of(second.getattr, "/shared/f") == errno.EBADF
