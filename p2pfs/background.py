@@ -51,7 +51,9 @@ def start(arguments: Sequence[str], output_path: Path) -> list[str]:
         finally:
             os.close(write_end)
         try:
-            return _lines(_report(pipe.fileno()), output_path)
+            lines = _lines(_report(pipe.fileno()), output_path)
+            child.returncode = 0  # it lives on, and nobody is going to wait for it
+            return lines
         except BaseException:
             _end(child)
             raise

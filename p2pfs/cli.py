@@ -20,7 +20,14 @@ import click
 from p2pfs import __version__, background
 from p2pfs.config import Config, load_config
 from p2pfs.control import ExitStatus, VerbError, exit_status_of
-from p2pfs.control.client import Running, ask, choose_servent, end_servent, running_servents
+from p2pfs.control.client import (
+    Running,
+    ask,
+    choose_servent,
+    end_servent,
+    places_of,
+    running_servents,
+)
 from p2pfs.errors import P2pfsError
 from p2pfs.journal import printable
 
@@ -173,11 +180,11 @@ def remove_dead_mount(mountpoint: str) -> bool:
     """Remove the mount that a killed servent left; return whether there was one."""
     from p2pfs.mount import detach, stale_mounts  # noqa: PLC0415 - heavy
 
-    place = os.path.abspath(mountpoint)
-    if place not in stale_mounts(served={one.mountpoint for one in running_servents()}):
-        return False
-    detach(place)
-    return True
+    stale = stale_mounts(served={one.mountpoint for one in running_servents()})
+    found = places_of(mountpoint).intersection(stale)
+    for place in found:
+        detach(place)
+    return bool(found)
 
 
 @cli.command()
@@ -216,7 +223,7 @@ def status(mount: str | None, *, as_json: bool) -> None:
         print(json.dumps(record))
         return
     for key, value in record.items():
-        print(f"{key.replace('_', ' ')}: {shown(key, value)}")
+        print(f"{heading(key)}: {shown(key, value)}")
 
 
 @verb

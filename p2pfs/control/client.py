@@ -51,7 +51,7 @@ def choose_servent(directory: str | None) -> Running:
     """
     running = running_servents()
     if directory is not None:
-        places = _places(directory)
+        places = places_of(directory)
         found = [one for one in running if {one.mountpoint, one.state_directory} & places]
         if not found:
             raise VerbError(f"no servent runs at {directory}", ExitStatus.NO_SERVENT)
@@ -114,6 +114,13 @@ def end_servent(running: Running) -> None:
             os.close(process)
 
 
+def places_of(directory: str) -> set[str]:
+    """Return what `directory` may be known as, without a look at the directory itself."""
+    whole = os.path.abspath(directory)
+    parent, name = os.path.split(whole)
+    return {whole, os.path.join(os.path.realpath(parent), name)}
+
+
 def _ended(process: int) -> bool:
     return bool(select.select([process], [], [], END_S)[0])
 
@@ -157,15 +164,8 @@ def _read_record(path: Path) -> Running | None:
             record["state"],
             os.fspath(path.with_suffix(".sock")),
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def _places(directory: str) -> set[str | None]:
-    """Return what `directory` may be known as, without a look at the directory itself."""
-    whole = os.path.abspath(directory)
-    parent, name = os.path.split(whole)
-    return {whole, os.path.join(os.path.realpath(parent), name)}
 
 
 def _here() -> str:

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 REQUEST_S: Final = 10.0
 """Who connects has its request at hand."""
 
+SHUTDOWN: Final = "shutdown"
+"""The one verb that is not the servent's: it ends the process."""
+
 _READ_BYTES: Final = 65_536
 
 
@@ -106,7 +109,7 @@ class _Client:
     async def _answer(self, line: bytes) -> object:
         try:
             verb, args = _parsed(line)
-            if verb == "shutdown":
+            if verb == SHUTDOWN:
                 return await self._end()
             return {"ok": await VERBS[verb](self._servent, args, self._report)}
         except P2pfsError as error:
@@ -154,8 +157,10 @@ def _parsed(line: bytes) -> tuple[str, Args]:
         verb, args = request["verb"], request["args"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError("not a request") from error
-    if not isinstance(args, dict) or (verb not in VERBS and verb != "shutdown"):
-        raise UsageError("this servent, of another version, does not know that verb")
+    if not isinstance(verb, str) or not isinstance(args, dict):
+        raise UsageError("not a request")
+    if verb not in VERBS and verb != SHUTDOWN:
+        raise UsageError(f"this servent, of another version, does not know {verb!r}")
     return verb, args
 
 

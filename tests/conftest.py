@@ -1,0 +1,75 @@
+"""Fixtures that every test gets, and when a test that needs FUSE is skipped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs FUSE where there is none; in CI that is a failure."""
+    if item.get_closest_marker("fuse") is None:
+        return
+    reason = _why_no_fuse()
+    if reason is None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"FUSE must be there in CI: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def _why_no_fuse() -> str | None:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "no access to /dev/fuse"
+    if shutil.which("fusermount") is None:
+        return "fusermount is not installed"
+    try:
+        import fuse  # noqa: F401, PLC0415 - it looks for libfuse when imported
+    except OSError:
+        return "libfuse 2 is not installed"
+    return None
+
+
+class Watch(logging.Handler):
+    """Collects what p2pfs logs as a warning or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._announced: list[str] = []
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(f"{record.levelname} {record.name} {record.getMessage()}")
+
+    def announce(self, pattern: str) -> None:
+        self._announced.append(pattern)
+
+    def unannounced(self) -> list[str]:
+        return [
+            line
+            for line in self._lines
+            if not any(re.search(pattern, line) for pattern in self._announced)
+        ]
+
+
+@pytest.fixture(autouse=True)
+def _watch() -> Iterator[Watch]:
+    watch = Watch()
+    logger = logging.getLogger("p2pfs")
+    logger.addHandler(watch)
+    yield watch
+    logger.removeHandler(watch)
+    if lines := watch.unannounced():
+        pytest.fail("logged without announcement:\n" + "\n".join(lines), pytrace=False)
+
+
+@pytest.fixture
+def expect_log(_watch: Watch) -> Callable[[str], None]:
+    """Announce warnings and errors, by a pattern; a test that logs others fails."""
+    return _watch.announce

@@ -1,0 +1,141 @@
+"""A servent that does what the verbs ask, from memory (control.verbs.Servent)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from p2pfs.catalogue import Node, RemoteFile
+from p2pfs.config import Config, Endpoint
+from p2pfs.errors import UnreachableError
+from p2pfs.journal import Journal
+from p2pfs.protocol.manifest import FileId
+
+
+@dataclass
+class FakeState:
+    state: str
+
+
+class FakeLibrary:
+    """Hashes whenever it is told to."""
+
+    def __init__(self) -> None:
+        self.touches: list[str] = []
+        self.states: dict[str, str] = {}
+        self.version = 0
+        self._changed = trio.Event()
+
+    def touched(self, path: str) -> None:
+        self.touches.append(path)
+        self.states.setdefault(path, "published")
+
+    def file_state(self, path: str) -> FakeState:
+        return FakeState(self.states[path])
+
+    async def wait_changed(self, version: int) -> int:
+        while self.version == version:
+            await self._changed.wait()
+        return self.version
+
+    def hashed(self, path: str) -> None:
+        self.states[path] = "published"
+        self.version += 1
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class FakeReader:
+    """Gives the bytes of a content, some from memory, some later."""
+
+    def __init__(self, content: bytes, error: Exception | None) -> None:
+        self._content = content
+        self._error = error
+        self.is_closed = False
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        return self._content[offset : offset + length] if offset else None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if self._error is not None:
+            raise self._error
+        return self._content[offset : offset + length]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeServent:
+    """Its attributes are what it answers with; tests set them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.library = FakeLibrary()
+        self.journal = Journal(now=lambda: 1e9)
+        self.nodes: dict[str, Node] = {}
+        self.contents: dict[bytes, bytes] = {}
+        self.rows: list[dict[str, object]] = []
+        self.read_error: Exception | None = None
+        self.search_takes_s = 0.0
+        self.calls: list[str] = []
+        self.readers: list[FakeReader] = []
+        config.shared_directory.mkdir(parents=True, exist_ok=True)
+
+    def offer(self, path: str, content: bytes) -> None:
+        """Let others have a file."""
+        file_id = FileId(bytes([len(self.contents)] * 32))
+        self.contents[file_id] = content
+        self.nodes[path] = RemoteFile(path, len(content), 0, file_id, ())
+
+    def status(self) -> dict[str, object]:
+        mountpoint = self.config.mountpoint
+        return {
+            "name": self.config.name,
+            "pid": os.getpid(),
+            "mountpoint": mountpoint and str(mountpoint),
+            "uptime_s": 3723.4,
+            "shared_bytes": 1536,
+        }
+
+    def peers(self) -> Sequence[dict[str, object]]:
+        return self.rows
+
+    def transfers(self) -> Sequence[dict[str, object]]:
+        return self.rows
+
+    async def search(self, words: str) -> Sequence[dict[str, object]]:
+        self.calls.append(f"search {words}")
+        try:
+            await trio.sleep(self.search_takes_s)
+        except trio.Cancelled:
+            self.calls.append("search cancelled")
+            raise
+        return self.rows
+
+    async def find(self, path: str) -> Node | None:
+        await trio.lowlevel.checkpoint()
+        return self.nodes.get(path)
+
+    def open(self, file: RemoteFile) -> FakeReader:
+        self.readers.append(FakeReader(self.contents[file.file_id], self.read_error))
+        return self.readers[-1]
+
+    async def join(self, endpoint: Endpoint) -> dict[str, object]:
+        await trio.lowlevel.checkpoint()
+        if endpoint.host != "known":
+            raise UnreachableError(f"{endpoint} refused the connection")
+        return {"id": "a" * 32, "name": "Known", "address": str(endpoint)}
+
+    async def leave(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.calls.append("leave")
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def resume(self) -> None:
+        self.calls.append("resume")
