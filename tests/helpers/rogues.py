@@ -93,9 +93,11 @@ def hang_up_after(identity: Identity, length: int) -> Behaviour:
     async def behaviour(channel: Channel) -> None:
         connection = Connection(Role.RESPONDER, identity, NetworkKey.open())
         left, out = length, connection.start()
-        while left > 0:
+        while True:
             await channel.stream.send_all(out[:left])
             left -= len(out)
+            if left <= 0:
+                return
             connection.receive_data(await channel.stream.receive_some(RECEIVE_BYTES))
             while connection.next_event() is not NEED_DATA:
                 pass
