@@ -62,7 +62,7 @@ MAX_DEADLINE_MS: Final = 10_000
 
 GuidField = Annotated[Guid, Meta(min_length=GUID_BYTES, max_length=GUID_BYTES)]
 FileIdField = Annotated[FileId, Meta(min_length=FILE_ID_BYTES, max_length=FILE_ID_BYTES)]
-ServentIdField = Annotated[ServentId, Meta(pattern=f"^[a-z2-7]{{{SERVENT_ID_LENGTH}}}$")]
+ServentIdField = Annotated[ServentId, Meta(pattern=rf"\A[a-z2-7]{{{SERVENT_ID_LENGTH}}}\Z")]
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
 PathText = Annotated[str, Meta(max_length=MAX_PATH_BYTES)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -76,7 +76,8 @@ class Message(Struct, frozen=True, array_like=True):
 class Address(Message, frozen=True, array_like=True):
     """Where a servent listens."""
 
-    host: Annotated[str, Meta(min_length=1, max_length=253)]
+    host: Annotated[str, Meta(pattern=r"\A[!-~]{1,253}\Z")]
+    """An IP address or a name, in ASCII."""
     port: Port
 
     def __str__(self) -> str:
@@ -212,6 +213,11 @@ class Entry(Message, frozen=True, array_like=True):
     mtime_ns: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     file_id: Annotated[bytes, Meta(max_length=FILE_ID_BYTES)]
     """Empty for a directory."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no type says: a file id is whole or absent."""
+        if len(self.file_id) not in (0, FILE_ID_BYTES):
+            raise ValueError("file id of a wrong length")
 
     @property
     def is_directory(self) -> bool:
