@@ -1,0 +1,18 @@
+"""What `shared/` offers: which files, under which names, and their verified blocks.
+
+    library   joins the four below: facts from the tree in, offers and blocks out
+    agenda    which paths have to be looked at, and which files are being written
+    offers    what is offered at this moment, in memory
+    index     SQLite: manifests and words, kept over a restart
+    share     the backing directory: the only file here that opens what users wrote
+
+A path is offered from the moment it has been hashed with nobody writing it, until the first
+sign that it may have changed. All of it serves one promise: what is offered matches its bytes.
+"""
+
+from __future__ import annotations
+
+from p2pfs.library.library import FileState, Library, LibraryStatistics
+from p2pfs.library.offers import SharedFile
+
+__all__ = ["FileState", "Library", "LibraryStatistics", "SharedFile"]

@@ -1,0 +1,241 @@
+"""The index file: manifests and search words in SQLite, kept over a restart.
+
+Everything in it can be made again from the files, so a damaged or foreign index is thrown
+away. It may hold files that are not offered now; who asks compares with the offers.
+
+Every method waits for the disk: call them in worker threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from p2pfs.errors import RemoteProtocolError
+from p2pfs.library.share import StatKey
+from p2pfs.protocol.manifest import FileId, Manifest
+from p2pfs.protocol.names import words_of
+
+MAX_MATCHES: Final = 10_000
+"""Files that one search looks at; what a peer may ask for must not grow with the share."""
+
+MANIFESTS_IN_MEMORY: Final = 16
+"""Half a megabyte each at most: about as many as there are uploads at once."""
+
+_APPLICATION_ID: Final = 0x70327066
+"""`p2pf`, in the header of the file: tells an index from any other database."""
+
+_VERSION: Final = 1
+"""Of the tables below. Any other version is thrown away, not converted."""
+
+_TABLES: Final = f"""
+    BEGIN;
+    PRAGMA application_id = {_APPLICATION_ID};
+    PRAGMA user_version = {_VERSION};
+    CREATE TABLE files (
+        number INTEGER PRIMARY KEY,     -- also the row of its words
+        path TEXT NOT NULL UNIQUE,      -- as published
+        ino INTEGER NOT NULL,           -- these four are the StatKey at the time of hashing
+        size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL,
+        file_id BLOB NOT NULL,
+        manifest BLOB NOT NULL
+    );
+    CREATE INDEX files_by_inode ON files (ino);
+    CREATE INDEX files_by_id ON files (file_id);
+    -- The words are cut by names.words_of; the ascii tokenizer only splits them at the spaces.
+    CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'ascii', prefix = '2 3');
+    COMMIT;
+"""
+
+_SAME_STATE: Final = "ino = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ?"
+
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+
+
+class DamagedIndexError(Exception):
+    """The index file is not what was written to it: `rebuild` it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is kept about one file."""
+
+    path: str
+    key: StatKey
+    manifest: Manifest
+
+
+class Index:
+    """One index file. Usable from several threads, one at a time.
+
+    Beside what is said, each method raises DamagedIndexError, or sqlite3.Error when the disk
+    is full or fails.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._manifests: OrderedDict[FileId, Manifest] = OrderedDict()
+
+    def open(self) -> None:
+        """Open the file, or make it anew if it is missing, damaged or somebody else's."""
+        try:
+            with self._opened() as connection:
+                if _is_ours(connection):
+                    return
+        except DamagedIndexError:
+            pass
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Throw the file away and begin an empty one."""
+        self.close()
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path + suffix)
+        with self._opened() as connection:
+            connection.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Close the file. It is opened again when it is needed."""
+        with self._lock:
+            self._manifests.clear()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def find(self, key: StatKey) -> dict[str, FileId]:
+        """Return the paths under which a file in exactly this state was filed."""
+        with self._opened() as connection:
+            rows = connection.execute(
+                f"SELECT path, file_id FROM files WHERE {_SAME_STATE}",  # noqa: S608 - a constant
+                _state(key),
+            )
+            return {path: FileId(file_id) for path, file_id in rows}
+
+    def manifest(self, file_id: FileId) -> Manifest | None:
+        """Return the manifest of a content that was filed."""
+        with self._opened() as connection:
+            known = self._manifests.get(file_id)
+            if known is not None:
+                self._manifests.move_to_end(file_id)
+                return known
+            row = connection.execute(
+                "SELECT manifest FROM files WHERE file_id = ? LIMIT 1", (file_id,)
+            ).fetchone()
+            return None if row is None else self._remember(_parse(row[0], file_id))
+
+    def put(self, records: Sequence[Record]) -> None:
+        """File these, each in place of what was filed under its path; all of them or none."""
+        with self._opened() as connection:
+            for record in records:
+                _forget_other_content(connection, record)
+                _put(connection, record)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Forget what was filed under these paths."""
+        with self._opened() as connection:
+            for path in paths:
+                _remove(connection, "path = ?", (path,))
+
+    def paths(self) -> list[str]:
+        """Return all paths that are filed."""
+        with self._opened() as connection:
+            return [path for (path,) in connection.execute("SELECT path FROM files")]
+
+    def match(self, words: Sequence[str]) -> list[tuple[str, FileId]]:
+        """Return (path, file id) of what holds all words, the last one as a beginning.
+
+        Sorted by path. `words` come from `words_of` and are not empty.
+        """
+        expression = " AND ".join(f'"{word}"' for word in words) + " *"
+        with self._opened() as connection:
+            return connection.execute(
+                "SELECT path, file_id FROM words JOIN files ON number = words.rowid"
+                " WHERE words MATCH ? ORDER BY path LIMIT ?",
+                (expression, MAX_MATCHES),
+            ).fetchall()
+
+    def _remember(self, manifest: Manifest) -> Manifest:
+        self._manifests[manifest.file_id] = manifest
+        if len(self._manifests) > MANIFESTS_IN_MEMORY:
+            self._manifests.popitem(last=False)
+        return manifest
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """Hold the connection for one transaction, and tell damage from other failures."""
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = _connect(self._path)
+                with self._connection:
+                    yield self._connection
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+                    raise DamagedIndexError(str(error)) from error
+                raise
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False)
+    # A lost last transaction costs hashing again; a database torn by a power cut costs all.
+    connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+    return connection
+
+
+def _is_ours(connection: sqlite3.Connection) -> bool:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return bool(application == _APPLICATION_ID and version == _VERSION)
+
+
+def _state(key: StatKey) -> tuple[int, int, int, int]:
+    return key.ino, key.size, key.mtime_ns, key.ctime_ns
+
+
+def _parse(data: bytes, file_id: FileId) -> Manifest:
+    try:
+        return Manifest.from_bytes(data, file_id)
+    except RemoteProtocolError as error:
+        raise DamagedIndexError(str(error)) from error
+
+
+def _put(connection: sqlite3.Connection, record: Record) -> None:
+    _remove(connection, "path = ?", (record.path,))
+    manifest = record.manifest
+    row = (record.path, *_state(record.key), manifest.file_id, manifest.to_bytes())
+    number = connection.execute(
+        "INSERT INTO files (path, ino, size, mtime_ns, ctime_ns, file_id, manifest)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        row,
+    ).lastrowid
+    connection.execute(
+        "INSERT INTO words (rowid, text) VALUES (?, ?)", (number, " ".join(words_of(record.path)))
+    )
+
+
+def _forget_other_content(connection: sqlite3.Connection, record: Record) -> None:
+    """Forget other links to the same file if what was filed for them is no longer true."""
+    other = (*_state(record.key), record.manifest.file_id)
+    _remove(connection, f"{_SAME_STATE} AND file_id != ?", other)
+
+
+def _remove(
+    connection: sqlite3.Connection, condition: str, values: tuple[str | int | bytes, ...]
+) -> None:
+    numbers = connection.execute(
+        f"SELECT number FROM files WHERE {condition}",  # noqa: S608 - only constants from above
+        values,
+    ).fetchall()
+    connection.executemany("DELETE FROM words WHERE rowid = ?", numbers)
+    connection.executemany("DELETE FROM files WHERE number = ?", numbers)

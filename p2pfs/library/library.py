@@ -1,0 +1,282 @@
+"""The library: facts from the tree in, offers and verified blocks out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar, TypeVarTuple
+
+import trio
+
+from p2pfs.errors import BadBlockError, NotFoundError, StaleError
+from p2pfs.library.index import DamagedIndexError, Index
+from p2pfs.library.offers import SharedFile
+from p2pfs.library.register import Register, State
+from p2pfs.library.share import ChangedError, Share, Status
+from p2pfs.library.worker import Worker
+from p2pfs.protocol.manifest import FileId, Manifest, block_span
+from p2pfs.protocol.messages import Entry
+from p2pfs.protocol.names import words_of
+
+RETRY_S: Final = 1.0
+"""How long a file that keeps changing, or a full disk, is left alone."""
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+log = logging.getLogger(__name__)
+
+
+class RunInThread(Protocol):
+    """How to run a function that may block; `trio.to_thread.run_sync`, or a test's own."""
+
+    async def __call__(self, sync_fn: Callable[[*_Ts], _T], /, *args: *_Ts) -> _T:
+        """Return what `sync_fn(*args)` returns; not abandoned when cancelled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """How one file in `shared/` stands."""
+
+    state: State
+    """`hashing`: will be offered when its writers are done and it is hashed. `private`: stays
+    here, for its name, its kind or because it cannot be read."""
+    file_id: FileId | None
+    """Its content, once it is offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStatistics:
+    """A snapshot."""
+
+    files: int
+    """Offered, each path counted."""
+    bytes: int
+    hashing: int
+    """Paths that wait to be looked at or hashed."""
+
+
+class Library:
+    """What one directory offers.
+
+    Facts and questions that are not async may come from any thread at any time, also before
+    `run` and after it, and never wait for more than a few file attributes.
+    """
+
+    def __init__(self, directory: str, index_path: str, run_in_thread: RunInThread) -> None:
+        self._share = Share(directory)
+        self._index = Index(index_path)
+        self._register = Register(self._wake)
+        self._worker = Worker(self._share, self._index, self._register)
+        self._run_in_thread = run_in_thread
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._woken = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look at the whole share, then at whatever is touched, until cancelled.
+
+        Files that the index knows are offered without being read. A cancellation waits for
+        the step of hashing under way, some milliseconds. Failures of the disk are logged.
+        """
+        self._token = trio.lowlevel.current_trio_token()
+        self._register.start_over()
+        task_status.started()
+        try:
+            await self._work()
+        finally:
+            self._token = None
+            with trio.CancelScope(shield=True):
+                await self._run_in_thread(self._index.close)
+
+    async def _work(self) -> None:
+        tidy_at = math.inf
+        while True:
+            if self._register.needs_tidying():
+                tidy_at = min(tidy_at, trio.current_time() + RETRY_S)
+            if trio.current_time() >= tidy_at:
+                tidy_at = math.inf
+                await self._run_in_thread(self._worker.tidy)
+            elif not self._worker.has_work():
+                with trio.move_on_at(tidy_at):
+                    await self._woken.wait()
+            elif await self._run_in_thread(self._worker.hop):
+                self._set_woken()
+            else:
+                await trio.sleep(RETRY_S)
+
+    def _wake(self) -> None:
+        """Wake the worker and those who wait for a change; from any thread."""
+        token = self._token
+        if token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._set_woken, idempotent=True)
+
+    def _set_woken(self) -> None:
+        woken, self._woken = self._woken, trio.Event()
+        woken.set()
+
+    # Facts, from the tree. Paths are local ones, below the directory.
+
+    def write_began(self, path: str) -> None:
+        """Note that a writer may change this file from now on: it is offered no more.
+
+        Call it before the file is opened, and `touched` after the opening created it.
+        """
+        self._register.write_began(path, self._status(path))
+
+    def write_ended(self, path: str) -> None:
+        """Note that one writer of this path has closed; after the last one it is hashed.
+
+        A writer whose file was renamed counts as begun at the new path and ended at the old.
+        """
+        self._register.write_ended(path)
+
+    def touched(self, path: str) -> None:
+        """Note that something at or below this path changed: look again.
+
+        What has vanished from this path, or is another file, is offered no more on return.
+        """
+        self._register.touched(path, self._status(path))
+
+    def _status(self, path: str) -> Status | None:
+        try:
+            return self._share.look(path)
+        except OSError:
+            return None
+
+    # Questions, answered from memory. Nothing is offered while paused.
+
+    def find_path(self, path: str) -> Entry | None:
+        """Return what is offered at a path, as others see it."""
+        return self._register.entry(path)
+
+    def list_directory(self, path: str) -> Sequence[Entry] | None:
+        """Return a directory sorted by name in code point order, None if there is none.
+
+        The root is the empty path. Asking again costs nothing until something changes there.
+        """
+        return self._register.listing(path)
+
+    def find_id(self, file_id: FileId) -> SharedFile | None:
+        """Return a file with this content."""
+        holders = [] if self.is_paused else self._register.holders(file_id)
+        return holders[0] if holders else None
+
+    def file_state(self, path: str) -> FileState:
+        """Return how the file at a local path stands."""
+        return FileState(*self._register.state(path))
+
+    def statistics(self) -> LibraryStatistics:
+        """Return what is offered, paused or not."""
+        return LibraryStatistics(*self._register.totals(), self._register.unsettled())
+
+    # Questions to the disk.
+
+    async def match_words(self, text: str, limit: int) -> tuple[Sequence[Entry], int]:
+        """Return the first `limit` files by path that have all words, and how many there are.
+
+        The last word may be the beginning of one, as people type. Counts up to 10,000.
+        """
+        words = words_of(text)
+        if self.is_paused or not words:
+            return (), 0
+        entries = await self._run_in_thread(self._match, words)
+        return entries[:limit], len(entries)
+
+    def _match(self, words: Sequence[str]) -> list[Entry]:
+        try:
+            return self._register.offered(self._index.match(words))
+        except (DamagedIndexError, sqlite3.Error) as error:
+            self._worker.index_failed(error)
+            return []
+
+    async def manifest(self, file_id: FileId) -> Manifest:
+        """Return the manifest of a content that is offered.
+
+        Raises:
+            NotFoundError: it is not.
+        """
+        return await self._run_in_thread(self._manifest, file_id)
+
+    def _manifest(self, file_id: FileId) -> Manifest:
+        holders = self._register.holders(file_id)
+        if not holders:
+            raise NotFoundError("this content is not shared here")
+        try:
+            manifest = self._index.manifest(file_id)
+        except (DamagedIndexError, sqlite3.Error) as error:
+            self._worker.index_failed(error)
+            raise NotFoundError("the index failed") from error
+        if manifest is None:
+            for file in holders:
+                self._register.lost(file)
+            raise NotFoundError("this content is not in the index")
+        return manifest
+
+    async def read_block(self, file_id: FileId, index: int) -> bytes:
+        """Return one block of a content that is offered, verified just now.
+
+        A file that turns out to be another than was offered is withdrawn and hashed anew; if
+        the same content is there under another path, the block comes from that.
+
+        Raises:
+            NotFoundError: the content is not offered, or has no such block.
+            StaleError: it was offered, but no file holds it any more.
+        """
+        return await self._run_in_thread(self._read_block, file_id, index)
+
+    def _read_block(self, file_id: FileId, index: int) -> bytes:
+        manifest = self._manifest(file_id)
+        if not 0 <= index < manifest.block_count:
+            raise NotFoundError(f"this content has no block {index}")
+        for file in self._register.holders(file_id):
+            try:
+                block = self._share.read(file.local_path, file.key, *block_span(file.size, index))
+                manifest.verify(index, block)
+            except (OSError, ChangedError, BadBlockError) as error:
+                log.info("file is not as offered path=%r error=%r", file.local_path, str(error))
+                self._register.lost(file)
+            else:
+                return block
+        raise StaleError("the file changed or was removed")
+
+    # Pausing and waiting.
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether questions are answered with nothing, and uploads should be refused."""
+        return self._register.is_paused
+
+    def pause(self) -> None:
+        """Offer nothing until `resume`. Files are still hashed."""
+        self._register.set_paused(True)
+
+    def resume(self) -> None:
+        """Offer everything again."""
+        self._register.set_paused(False)
+
+    @property
+    def version(self) -> int:
+        """Grows whenever what is offered, or how a file stands, has changed."""
+        return self._register.version
+
+    async def wait_changed(self, version: int) -> int:
+        """Wait until the version is another one, and return it. Needs `run` to be running."""
+        await trio.lowlevel.checkpoint()
+        while self.version == version:
+            await self._woken.wait()
+        return self.version
+
+    async def wait_idle(self) -> None:
+        """Wait until every file is offered that can be. Needs `run` to be running.
+
+        Files that somebody writes are not waited for.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._register.unsettled():
+            await self._woken.wait()

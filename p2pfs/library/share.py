@@ -1,0 +1,219 @@
+"""The backing directory of `shared/`, read without ever leaving it.
+
+Every path is walked one label at a time from the directory's own descriptor and no symbolic
+link is followed, so a link put in the way at any moment leads nowhere. Only regular files
+are read. Nothing is ever written here: that is the tree's work.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from p2pfs.protocol.manifest import (
+    MIB,
+    Manifest,
+    block_bytes_for,
+    block_count_for,
+    block_span,
+    digest,
+)
+from p2pfs.protocol.names import check_path, is_private
+
+STEP_BYTES: Final = 16 * MIB
+"""Hashed in one go, about 8 ms: how long a shutdown or a small file waits for a large one."""
+
+_ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY
+_STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+_LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+# O_NONBLOCK: a FIFO put in place of a file must not hold the thread until somebody writes.
+
+_TEMPORARY: Final = re.compile(
+    r"""  \#.*\#          # Emacs saves itself
+      | ~\$.*           # office suites' locks
+      | .*~             # backups
+      | .*\.sw[a-z]     # Vim's swap files that do not begin with a dot
+      | 4913            # Vim tries whether it may write here
+      | .*\.part        # downloads of Firefox, KDE, wget's friends
+      | .*\.crdownload  # downloads of Chromium
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+
+class ChangedError(Exception):
+    """A file is not, or no longer, the one that was looked at."""
+
+
+class StatKey(NamedTuple):
+    """What tells one state of a file from another without reading it."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is at a path."""
+
+    key: StatKey
+    is_file: bool
+    is_directory: bool
+
+
+def published_path(path: str) -> str | None:
+    """Return the path under which others see a local path, or None if it stays private.
+
+    Others accept normal form C alone, so a name in form D (macOS makes them) is offered in C.
+    """
+    if path == "":
+        return path
+    if any(_TEMPORARY.fullmatch(label) for label in path.split("/")):
+        return None
+    published = unicodedata.normalize("NFC", path)
+    return published if check_path(published) is None else None
+
+
+def unacceptable(path: str) -> str | None:
+    """Return why others would refuse this path, or None if they would not.
+
+    A last label that is private by intent (a leading dot) is no such case.
+    """
+    if is_private(path.rpartition("/")[2]):
+        return None
+    return check_path(unicodedata.normalize("NFC", path))
+
+
+class Share:
+    """The files below one directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def look(self, path: str) -> Status:
+        """Return what is at `path`; raises OSError, also when a link stands in the way."""
+        if path == "":
+            return _status(os.stat(self._directory))
+        *above, name = _labels(path)
+        with self._walk(above) as parent:
+            return _status(os.stat(name, dir_fd=parent, follow_symlinks=False))
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory; raises OSError."""
+        with self._walk(_labels(path)) as directory:
+            listing = os.open(".", _LIST_FLAGS, dir_fd=directory)
+            try:
+                return os.listdir(listing)
+            finally:
+                os.close(listing)
+
+    def read(self, path: str, key: StatKey, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes of a file whose state is still `key`.
+
+        Raises:
+            ChangedError: it is another file, or another state of it.
+            OSError: as the disk says.
+        """
+        with self._open(path, key) as descriptor:
+            data = os.pread(descriptor, length, offset)
+        if len(data) != length:
+            raise ChangedError
+        return data
+
+    @contextmanager
+    def _open(self, path: str, key: StatKey) -> Iterator[int]:
+        *above, name = _labels(path)
+        with self._walk(above) as parent:
+            descriptor = os.open(name, _FILE_FLAGS, dir_fd=parent)
+        try:
+            status = _status(os.fstat(descriptor))
+            if not status.is_file or status.key != key:
+                raise ChangedError
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _walk(self, labels: Sequence[str]) -> Iterator[int]:
+        """Open a directory for the time of the block."""
+        descriptor = os.open(self._directory, _ROOT_FLAGS)
+        try:
+            for label in labels:
+                below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+class Hashing:
+    """One file on its way to a manifest, a bounded step at a time.
+
+    It holds no descriptor between steps, so it can be dropped at any time.
+    """
+
+    def __init__(self, share: Share, path: str, key: StatKey) -> None:
+        self._share = share
+        self._path = path
+        self._key = key
+        self._digests = bytearray()
+        self._next_block = 0
+
+    def step(self) -> Manifest | None:
+        """Hash the next 16 MiB, or one block if that is more; return the manifest at the end.
+
+        Releases the GIL nearly all the time.
+
+        Raises:
+            ChangedError: the file changed since it was looked at.
+            OSError: as the disk says.
+        """
+        size = self._key.size
+        last_block = block_count_for(size)
+        blocks = max(1, STEP_BYTES // block_bytes_for(size))
+        stop = min(self._next_block + blocks, last_block)
+        with self._share._open(self._path, self._key) as descriptor:  # noqa: SLF001 - same module
+            buffer = memoryview(bytearray(min(size, block_bytes_for(size))))
+            for index in range(self._next_block, stop):
+                offset, length = block_span(size, index)
+                _read_into(descriptor, buffer[:length], offset)
+                self._digests += digest(buffer[:length])
+        self._next_block = stop
+        if stop < last_block:
+            return None
+        if self._share.look(self._path).key != self._key:
+            raise ChangedError
+        return Manifest(size, bytes(self._digests))
+
+
+def _labels(path: str) -> list[str]:
+    labels = path.split("/") if path else []
+    if any(label in ("", ".", "..") for label in labels):
+        raise OSError(errno.EINVAL, "not a path within the share")
+    return labels
+
+
+def _status(result: os.stat_result) -> Status:
+    key = StatKey(result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
+    return Status(key, stat.S_ISREG(result.st_mode), stat.S_ISDIR(result.st_mode))
+
+
+def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
+    """Fill the whole buffer. The kernel gives less than asked only at the end of a file."""
+    while buffer:
+        count = os.preadv(descriptor, [buffer], offset)
+        if count == 0:
+            raise ChangedError
+        buffer = buffer[count:]
+        offset += count
