@@ -3,6 +3,7 @@
 The map, top to bottom. A module imports only from lines below its own.
 
     cli                       argv -> Config -> a verb; exit statuses; the only file that prints
+    lifetime | doctor         a servent process from start to end | what keeps us from working
     background                start ourselves anew in the background; report readiness or the error
     mount                     fusepy adapter: kernel threads -> tree, exceptions -> errno
     filesystem/ | control     the tree as users see it | the Unix socket behind the verbs
@@ -12,6 +13,7 @@ The map, top to bottom. A module imports only from lines below its own.
     link | library | cache    a live link | what shared/ offers | verified blocks on disk
       | catalogue | journal     | what network/ is known to hold | what happened, for people
     network | picker          dial and listen: the only sockets | which block from whom next
+      | readahead               | what readers will want
     protocol/                 the wire, sans-IO: see protocol/PROTOCOL.md
     config                    every knob, once
     errors                    every exception, by whose fault it is

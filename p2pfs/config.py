@@ -211,6 +211,8 @@ def load_config(
 def lock_state(config: Config) -> Iterator[None]:
     """Create the state directory, for its owner alone, and hold it against other servents.
 
+    There is a share in it afterwards, empty at first.
+
     The kernel drops the lock when the process ends, however it ends.
 
     Raises:
@@ -430,6 +432,7 @@ def _checked_mountpoint(text: str, state: Path) -> Path:
 def _open_lock(config: Config) -> int:
     try:
         config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.shared_directory.mkdir(exist_ok=True)
         return os.open(config.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         place = config.state_directory

@@ -1,0 +1,449 @@
+"""Which block from which source next.
+
+A `Picker` knows the sources of one content, how quick each has been, and what is on its way.
+It is told what happened and is asked what to do; it neither waits nor looks at a clock.
+
+The rules, in order of weight. A block that a reader waits for goes first, to whoever has it
+here soonest. Read-ahead fills the rest of the pipelines, so that all sources end together. A
+source from which nothing came for its patience is stuck: it gets nothing new, and what it
+holds is asked of another too. A source that lied is never asked again.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from p2pfs.protocol.manifest import (
+    MIB,
+    block_count_for,
+    block_span,
+    manifest_bytes_for,
+)
+from p2pfs.protocol.messages import PeerInfo, ServentId
+
+MANIFEST: Final = -1
+"""The index under which the manifest is asked for, as if it were a block."""
+
+MAX_SOURCES: Final = 8
+"""Sources that are asked at one time; more only cost links."""
+
+MAX_KNOWN_SOURCES: Final = 64
+"""Sources remembered for one content; what searches find beyond is ignored."""
+
+MAX_IN_FLIGHT_BYTES: Final = 16 * MIB
+"""Asked for and not yet kept, in all: what a fast link needs, and bounded memory."""
+
+MAX_AHEAD_IN_FLIGHT_BYTES: Final = 12 * MIB
+"""Of these, what read-ahead may take: a reader that seeks always finds room."""
+
+FIRST_BLOCKS: Final = 2
+"""Blocks asked of a source that has shown nothing yet, and at least of any."""
+
+PIPELINE_S: Final = 1.0
+"""Time's worth of blocks asked of a source. Longer gains nothing below a second of round
+trip, and a seek waits behind it."""
+
+UNPROVEN_PATIENCE_S: Final = 2.0
+"""How long a source may be silent before its rate is known; it may have to be dialled."""
+
+UNPROVEN_BYTES_PER_S: Final = 1 * MIB
+"""What is hoped of it: a large block may take this long before it counts as stuck."""
+
+MIN_PATIENCE_S: Final = 0.5
+"""How long a source of known rate may be silent: below it, jitter would look like a stop.
+A needless second request costs one block; a reader's standstill costs more."""
+
+MAX_PATIENCE_S: Final = 20.0
+"""Beyond this a source is stuck however slow it was before."""
+
+PATIENCE_FACTOR: Final = 4.0
+"""How much slower than measured a source may get before it counts as stuck."""
+
+RATE_WINDOW_S: Final = 3.0
+"""Time over which a rate is averaged."""
+
+RATE_MEMORY_S: Final = 10.0
+"""After this long without work a source's rate is forgotten, so that it is tried anew."""
+
+BACK_OFF_S: Final = (1.0, 2.0, 4.0, 8.0)
+"""Pauses of a source that failed once, twice, ... in a row."""
+
+CLOSED_PAUSE_S: Final = 0.05
+"""Pause of a source whose link ended, the first time. Idle links end; the next is dialled."""
+
+MAX_PAUSE_S: Final = 60.0
+"""The longest pause that a source may ask for itself."""
+
+ENDGAME_BLOCKS: Final = 16
+"""The last blocks of a content: asked of a second source when that one is quicker."""
+
+ENDGAME_GAIN_S: Final = 0.1
+"""What a second request must gain to be worth a block."""
+
+
+class Trouble(enum.Enum):
+    """Why a source gave nothing. The first that applies to any source is the verdict on all."""
+
+    SILENT = enum.auto()
+    BUSY = enum.auto()
+    CORRUPT = enum.auto()
+    STALE = enum.auto()
+    CLOSED = enum.auto()
+    UNREACHABLE = enum.auto()
+
+
+_DROPPED: Final = frozenset({Trouble.CORRUPT, Trouble.STALE})
+# A source in one of these is asked no more; the others are, after a pause.
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One block asked of one source."""
+
+    source: PeerInfo
+    index: int
+    length: int
+
+
+class RateMeter:
+    """Bytes per second, recent ones counting more."""
+
+    def __init__(self) -> None:
+        """Start without an opinion."""
+        self._bytes = 0.0
+        self._seconds = 0.0
+
+    def add(self, count: int, elapsed_s: float) -> None:
+        """Count bytes that took so long."""
+        decay = math.exp(-elapsed_s / RATE_WINDOW_S)
+        self._bytes = self._bytes * decay + count
+        self._seconds = self._seconds * decay + elapsed_s
+
+    def rate(self, idle_s: float = 0.0) -> float | None:
+        """Return bytes per second, or None if nothing was counted.
+
+        `idle_s` is the time since the last count, if that is to weigh as well.
+        """
+        if not self._bytes:
+            return None
+        decay = math.exp(-idle_s / RATE_WINDOW_S)
+        return self._bytes * decay / max(self._seconds * decay + idle_s, 0.001)
+
+
+@dataclass(eq=False, slots=True)
+class _Source:
+    """What is known of one source."""
+
+    peer: PeerInfo
+    meter: RateMeter = field(default_factory=RateMeter)
+    requests: list[Request] = field(default_factory=list)  # oldest first
+    progress_at: float = 0.0  # something came, or the first request went out
+    retry_at: float = 0.0
+    failures: int = 0  # in a row
+    trouble: Trouble | None = None  # since the last block that it gave
+    lacks: set[int] = field(default_factory=set)
+
+    @property
+    def is_dropped(self) -> bool:
+        return self.trouble in _DROPPED
+
+    @property
+    def queued_bytes(self) -> int:
+        return sum(request.length for request in self.requests)
+
+    def rate(self, now: float) -> float | None:
+        if not self.requests and now - self.progress_at > RATE_MEMORY_S:
+            return None
+        return self.meter.rate()
+
+    def patience_s(self) -> float:
+        """Return how long it may be silent while something is asked of it."""
+        length, rate = self.requests[0].length, self.meter.rate()
+        if rate is not None:
+            wait_s = max(MIN_PATIENCE_S, PATIENCE_FACTOR * length / rate)
+        elif self.failures:
+            wait_s = MIN_PATIENCE_S  # it was stuck before, and this only tries it again
+        else:
+            wait_s = max(UNPROVEN_PATIENCE_S, length / UNPROVEN_BYTES_PER_S)
+        return min(wait_s, MAX_PATIENCE_S)
+
+    def stuck_at(self) -> float:
+        """Return when it counts as stuck if nothing comes; never without requests."""
+        return self.progress_at + self.patience_s() if self.requests else math.inf
+
+    def is_available(self, now: float) -> bool:
+        return not self.is_dropped and self.retry_at <= now < self.stuck_at()
+
+    def has_room(self, length: int, now: float) -> bool:
+        blocks = sum(request.index != MANIFEST for request in self.requests)
+        if blocks < (1 if self.failures else FIRST_BLOCKS):
+            return True
+        return self.queued_bytes + length <= (self.rate(now) or 0.0) * PIPELINE_S
+
+    def pause(self, trouble: Trouble, now: float, pause_s: float | None = None) -> None:
+        """Ask nothing of it for a while, of its own choice or by how often it has failed.
+
+        Requests that fail together, because their link ended, count as one failure.
+        """
+        if self.retry_at <= now:
+            self.failures += 1
+            self.retry_at = now + self._back_off_s(trouble)
+        if pause_s is not None:
+            self.retry_at = now + min(pause_s, MAX_PAUSE_S)
+        self.trouble = trouble
+
+    def _back_off_s(self, trouble: Trouble) -> float:
+        if trouble is Trouble.CLOSED and self.failures == 1:
+            return CLOSED_PAUSE_S
+        return BACK_OFF_S[min(self.failures, len(BACK_OFF_S)) - 1]
+
+    def forgive(self) -> None:
+        """Try it anew at once, unless it lied."""
+        self.lacks.clear()
+        self.retry_at = 0.0
+        if self.trouble is not Trouble.CORRUPT:
+            self.trouble = None
+
+
+class Picker:
+    """The sources of one content, and what is on its way from each."""
+
+    def __init__(self, size: int) -> None:
+        """Start without sources, for a content of `size` bytes."""
+        self._size = size
+        self._last_blocks = block_count_for(size) - ENDGAME_BLOCKS
+        self._sources: dict[ServentId, _Source] = {}
+        self._holders: dict[int, list[Request]] = {}
+        self._received: dict[Request, None] = {}
+        self._pending_bytes = 0
+
+    # Facts
+
+    def add_sources(self, peers: Iterable[PeerInfo]) -> None:
+        """Learn of sources.
+
+        One that is known is tried anew at once, unless it lied, or asked for a pause.
+        """
+        for peer in peers:
+            source = self._sources.get(ServentId(peer.id))
+            if source is not None:
+                source.peer = peer
+                if source.trouble is not Trouble.BUSY:
+                    source.forgive()
+            elif len(self._sources) < MAX_KNOWN_SOURCES:
+                self._sources[ServentId(peer.id)] = _Source(peer)
+
+    def forgive(self) -> None:
+        """Try every source anew, but for the liars."""
+        for source in self._sources.values():
+            source.forgive()
+
+    def received(self, request: Request, now: float) -> None:
+        """Note that a block has come; until `ended` it is being verified and kept."""
+        source = self._take_back(request)
+        self._received[request] = None
+        self._pending_bytes += request.length
+        source.meter.add(request.length, now - source.progress_at)
+        source.progress_at, source.failures, source.retry_at = now, 0, 0.0
+        if source.trouble is not Trouble.CORRUPT:
+            source.trouble = None
+
+    def failed(
+        self, request: Request, trouble: Trouble, now: float, pause_s: float | None = None
+    ) -> None:
+        """Note that a source did not give a block, and why."""
+        source = self._take_back(request)
+        if source.trouble is not Trouble.CORRUPT:
+            source.pause(trouble, now, pause_s)
+
+    def lacked(self, request: Request) -> None:
+        """Note that a source does not have this one block."""
+        self._take_back(request).lacks.add(request.index)
+
+    def lied(self, peer: PeerInfo) -> Sequence[Request]:
+        """Note that a block was wrong; return what is still asked of that source."""
+        source = self._sources[ServentId(peer.id)]
+        source.trouble = Trouble.CORRUPT
+        return tuple(source.requests)
+
+    def ended(self, request: Request, now: float) -> None:
+        """Forget a request, whatever became of it."""
+        if request in self._received:
+            del self._received[request]
+            self._pending_bytes -= request.length
+        elif request in self._holders.get(request.index, ()):
+            source = self._sources[ServentId(request.source.id)]
+            was_stuck = now >= source.stuck_at()
+            self._take_back(request)
+            if was_stuck and not source.requests and not source.is_dropped:
+                # Others were quicker with all that it held. Without this pause it would be
+                # trusted with a full pipeline again, and each time a reader would wait.
+                source.pause(Trouble.SILENT, now)
+                source.meter = RateMeter()
+
+    # Questions
+
+    def has_lied(self, peer: PeerInfo) -> bool:
+        """Return whether a source gave a wrong block."""
+        return self._sources[ServentId(peer.id)].trouble is Trouble.CORRUPT
+
+    def rivals(self, request: Request) -> Sequence[Request]:
+        """Return the requests for the same block that others have not answered."""
+        return tuple(self._holders.get(request.index, ()))
+
+    def next_requests(
+        self, now: float, demanded: Iterable[int], ahead: Iterable[int]
+    ) -> list[Request]:
+        """Return what to ask for now; it counts as asked.
+
+        `demanded` are the blocks that readers wait for, in order, `ahead` those that they
+        will want; neither holds a block that is in the cache.
+        """
+        sources = self._enlisted(now)
+        requests = []
+        for index in demanded:
+            request = self._ask(index, sources, now, is_demanded=True)
+            if request is not None:
+                requests.append(request)
+        for index in ahead if sources else ():
+            if self._pending_bytes >= MAX_AHEAD_IN_FLIGHT_BYTES:
+                break
+            request = self._ask(index, sources, now, is_demanded=False)
+            if request is not None:
+                requests.append(request)
+        return requests
+
+    def next_deadline(self, now: float) -> float:
+        """Return when time alone will change an answer; infinity if never."""
+        times = [time for s in self._sources.values() for time in (s.stuck_at(), s.retry_at)]
+        return min((time for time in times if time > now), default=math.inf)
+
+    def is_starved(self, now: float, demanded: Iterable[int]) -> bool:
+        """Return whether no source can be expected to give one of these blocks soon."""
+        available = [s for s in self._sources.values() if s.is_available(now)]
+        return any(all(index in source.lacks for source in available) for index in demanded)
+
+    def is_hopeless(self, demanded: Sequence[int]) -> bool:
+        """Return whether every source is out for good, as far as these blocks go."""
+        return bool(self._sources) and all(
+            source.is_dropped or not source.lacks.isdisjoint(demanded)
+            for source in self._sources.values()
+        )
+
+    def verdict(self) -> Trouble:
+        """Return why nothing comes, seen over all sources."""
+        troubles = {s.trouble or Trouble.SILENT for s in self._sources.values()}
+        if troubles == {Trouble.SILENT} and all(s.lacks for s in self._sources.values()):
+            return Trouble.STALE
+        return next((t for t in Trouble if t in troubles), Trouble.UNREACHABLE)
+
+    @property
+    def source_count(self) -> int:
+        """Sources that may still be asked."""
+        return sum(not source.is_dropped for source in self._sources.values())
+
+    # How it is decided
+
+    def _enlisted(self, now: float) -> list[_Source]:
+        available = [s for s in self._sources.values() if s.is_available(now)]
+        return available[:MAX_SOURCES]
+
+    def _ask(
+        self, index: int, sources: Sequence[_Source], now: float, *, is_demanded: bool
+    ) -> Request | None:
+        length = self._length_of(index)
+        if any(request.index == index for request in self._received):
+            return None
+        holders = self._holders.get(index, ())
+        if not holders and not self._has_room(length, is_demanded=is_demanded):
+            return None
+        source = self._best(index, length, sources, now, is_demanded=is_demanded)
+        if source is None or not self._is_worth_while(source, index, length, now, is_demanded):
+            return None
+        return self._give(source, Request(source.peer, index, length), now)
+
+    def _has_room(self, length: int, *, is_demanded: bool) -> bool:
+        limit = MAX_IN_FLIGHT_BYTES if is_demanded else MAX_AHEAD_IN_FLIGHT_BYTES
+        return not self._pending_bytes or self._pending_bytes + length <= limit
+
+    def _best(
+        self,
+        index: int,
+        length: int,
+        sources: Iterable[_Source],
+        now: float,
+        *,
+        is_demanded: bool,
+    ) -> _Source | None:
+        asked = {request.source.id for request in self._holders.get(index, ())}
+        able = (
+            source
+            for source in sources
+            if source.peer.id not in asked
+            and index not in source.lacks
+            and source.has_room(length, now)
+        )
+        # An unproven source is tried with read-ahead, which can wait. The order in which the
+        # sources are known settles the rest, so that a small file needs one link alone.
+        unproven_s = math.inf if is_demanded else 0.0
+        return min(
+            able, key=lambda s: unproven_s if s.rate(now) is None else _eta(s, length), default=None
+        )
+
+    def _is_worth_while(
+        self, source: _Source, index: int, length: int, now: float, is_demanded: bool
+    ) -> bool:
+        """Return whether to ask `source` too, if others have been asked already."""
+        holders = [self._sources[ServentId(r.source.id)] for r in self._holders.get(index, ())]
+        if all(now >= holder.stuck_at() for holder in holders):
+            return True
+        if len(holders) > 1 or not (is_demanded or index >= self._last_blocks):
+            return False
+        if source.requests or source.rate(now) is None or holders[0].meter.rate() is None:
+            return False
+        left_s = _eta_of(holders[0], index) - (now - holders[0].progress_at)
+        return left_s > 2 * _eta(source, length) + ENDGAME_GAIN_S
+
+    def _give(self, source: _Source, request: Request, now: float) -> Request:
+        if not source.requests:
+            if source.rate(now) is None:
+                source.meter = RateMeter()
+            source.progress_at = now
+        source.requests.append(request)
+        self._holders.setdefault(request.index, []).append(request)
+        self._pending_bytes += request.length
+        return request
+
+    def _take_back(self, request: Request) -> _Source:
+        source = self._sources[ServentId(request.source.id)]
+        source.requests.remove(request)
+        holders = self._holders[request.index]
+        holders.remove(request)
+        if not holders:
+            del self._holders[request.index]
+        self._pending_bytes -= request.length
+        return source
+
+    def _length_of(self, index: int) -> int:
+        if index == MANIFEST:
+            return manifest_bytes_for(self._size)
+        return block_span(self._size, index)[1]
+
+
+def _eta(source: _Source, length: int) -> float:
+    """Return how long a further block of `length` would take, behind what is queued."""
+    return (source.queued_bytes + length) / (source.meter.rate() or math.inf)
+
+
+def _eta_of(source: _Source, index: int) -> float:
+    """Return how long after its last progress a source should give a block that it was asked."""
+    queued = 0
+    for request in source.requests:
+        queued += request.length
+        if request.index == index:
+            break
+    return queued / (source.meter.rate() or math.inf)

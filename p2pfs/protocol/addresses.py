@@ -1,0 +1,58 @@
+"""Which addresses heard from strangers may be dialled or passed on (PROTOCOL.md, "Joining").
+
+A servent can be told any address. Without a rule it becomes a tool for knocking at other
+people's doors: web servers, routers, what listens on this machine only.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+from p2pfs.protocol.messages import Address
+
+MIN_PORT: Final = 1024
+"""Below it are other people's services, never a servent that a stranger told us of."""
+
+
+class Scope(enum.IntEnum):
+    """How far an address reaches."""
+
+    MACHINE = 0
+    SITE = 1
+    WORLD = 2
+
+
+def scope_of(host: str) -> Scope | None:
+    """Return the reach of an IP address, or None for what nobody can dial or is no IP address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if address.is_loopback:
+        return Scope.MACHINE
+    if address.is_multicast or address.is_unspecified:
+        return None
+    if address.is_private or address.is_link_local:
+        return Scope.SITE
+    return None if address.is_reserved else Scope.WORLD
+
+
+def may_dial(address: Address, told_by: Address) -> bool:
+    """Return whether an address is worth a dial, given the link it was heard on.
+
+    An address that reaches less far than the link is somebody else's machine or site: a peer
+    across the Internet must not send us to our own loopback or our neighbour's printer.
+    """
+    scope = scope_of(address.host)
+    teller = scope_of(told_by.host)
+    if scope is None or address.port < MIN_PORT:
+        return False
+    return teller is None or scope >= teller
+
+
+def dialable(addresses: Iterable[Address], told_by: Address) -> tuple[Address, ...]:
+    """Return those addresses that may be dialled, in order, each once."""
+    return tuple(dict.fromkeys(a for a in addresses if may_dial(a, told_by)))

@@ -1,0 +1,117 @@
+"""What the readers of one content will want next.
+
+Readers are told apart by place alone, so that a read needs no more than its offset. Like the
+picker this is told what happened, and at what time; it fetches nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from p2pfs.protocol.manifest import KIB, MIB, block_bytes_for, block_count_for
+
+MIN_AHEAD_BYTES: Final = 1 * MIB
+MAX_AHEAD_BYTES: Final = 16 * MIB
+"""The window ahead of a reader: doubled with each block read in sequence."""
+
+SEQUENTIAL_READ_BYTES: Final = 128 * KIB
+"""A read of this size is taken for the start of a sequence: random ones are smaller."""
+
+MAX_STREAMS: Final = 16
+"""Places at which a content is being read in sequence, the latest ones."""
+
+STREAM_IDLE_S: Final = 5.0
+"""A place where nobody reads for so long gets no more read-ahead: the reader sought away."""
+
+TRIPWIRES: Final = 16
+"""Parts of a window; its reader is noticed at each, though it reads from the cache."""
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """One place at which the content is read in sequence."""
+
+    position: int  # the block after the last one read
+    window_bytes: int
+    read_at: float
+
+
+class ReadAhead:
+    """Where the readers of one content are, and what they will want next.
+
+    Readers are told apart by place alone: a read that begins in or just ahead of a stream
+    belongs to it, any other begins one. So a seek begins with a small window again, and two
+    readers at different places both get theirs.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Start without streams, for a content of `size` bytes."""
+        self._block_bytes = block_bytes_for(size)
+        self._block_count = block_count_for(size)
+        self._streams: OrderedDict[int, _Stream] = OrderedDict()  # by number; latest last
+        self._numbers = 0
+        self.tripwires: frozenset[int] = frozenset()
+        """Blocks whose reading from the cache is to be told to `advance`."""
+
+    def advance(self, offset: int, length: int, now: float) -> None:
+        """Note a read of at least one byte."""
+        first = offset // self._block_bytes
+        end = (offset + length - 1) // self._block_bytes + 1
+        number = self._find(first)
+        if number is None:
+            is_sequence = offset == 0 or length >= SEQUENTIAL_READ_BYTES
+            self._begin(_Stream(end, MIN_AHEAD_BYTES if is_sequence else 0, now))
+        else:
+            self._streams.move_to_end(number)
+            self._follow(self._streams[number], end, now)
+        self.tripwires = frozenset(self._tripwires())
+
+    def clear(self) -> None:
+        """Forget all readers: nothing is wanted ahead."""
+        self._streams.clear()
+        self.tripwires = frozenset()
+
+    def wanted(self, now: float) -> Iterator[int]:
+        """Yield the blocks to have ready, the nearest of each stream first."""
+        windows = [
+            self._window(stream)
+            for stream in reversed(self._streams.values())
+            if now - stream.read_at <= STREAM_IDLE_S
+        ]
+        for step in range(max(map(len, windows), default=0)):
+            for window in windows:
+                if step < len(window):
+                    yield window[step]
+
+    def _find(self, first: int) -> int | None:
+        for number, stream in reversed(self._streams.items()):
+            if stream.position - 1 <= first <= self._window(stream).stop:
+                return number
+        return None
+
+    def _begin(self, stream: _Stream) -> None:
+        self._numbers += 1
+        self._streams[self._numbers] = stream
+        if len(self._streams) > MAX_STREAMS:
+            self._streams.popitem(last=False)
+
+    def _follow(self, stream: _Stream, end: int, now: float) -> None:
+        stream.read_at = now
+        if end > stream.position:
+            stream.position = end
+            stream.window_bytes = min(
+                max(MIN_AHEAD_BYTES, 2 * stream.window_bytes), MAX_AHEAD_BYTES
+            )
+
+    def _window(self, stream: _Stream) -> range:
+        blocks = -(-stream.window_bytes // self._block_bytes)
+        end = min(stream.position + blocks, self._block_count)
+        return range(stream.position, max(end, stream.position))
+
+    def _tripwires(self) -> Iterator[int]:
+        for stream in self._streams.values():
+            window = self._window(stream)
+            yield from window[:: max(1, len(window) // TRIPWIRES)]

@@ -1,0 +1,459 @@
+"""One running p2pfs, server and client at once.
+
+The servent opens everything below it and owns every long-lived task; each part knows only
+the little it needs of the others. It is also the face that the tree and the verbs see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Final
+
+import trio
+
+from p2pfs import __version__
+from p2pfs.browser import Browser
+from p2pfs.cache import BlockCache, RunInThread
+from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteFile
+from p2pfs.config import Config, Endpoint
+from p2pfs.contacts import ContactBook
+from p2pfs.errors import LinkError, UsageError
+from p2pfs.journal import Journal, printable
+from p2pfs.keys import load_identity, load_network_key
+from p2pfs.library import Library
+from p2pfs.link import Link, answer_link
+from p2pfs.network import Channel, Listener, Network, TcpNetwork
+from p2pfs.offer import Offer
+from p2pfs.overlay import Overlay
+from p2pfs.protocol.addresses import scope_of
+from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import (
+    MAX_ADDRESSES,
+    Address,
+    Bye,
+    ByeCode,
+    Changed,
+    Hello,
+    LinkKind,
+    Message,
+    PeerInfo,
+    QueryKind,
+    ServentId,
+)
+from p2pfs.swarms import Reader, Swarms
+from p2pfs.switchboard import Switchboard
+from p2pfs.transfers import TransferLinks
+from p2pfs.uploads import Uploads
+
+log = logging.getLogger(__name__)
+
+LEAVE_S: Final = 1.0
+"""How long saying goodbye may take."""
+
+ANNOUNCE_AFTER_S: Final = 0.2
+"""Changes of the share are told to the neighbours at most this often."""
+
+SAVE_CONTACTS_S: Final = 60.0
+"""Contacts are written this often; what a crash loses is found again by joining."""
+
+SEARCH_TIMEOUT_S: Final = 5.0
+"""How long `p2pfs search` may take."""
+
+MAX_BAD_BLOCKS: Final = 3
+"""Wrong blocks after which a peer is not dealt with for a while (DESIGN 3.7)."""
+
+Record = dict[str, object]
+"""A JSON object with the keys of DESIGN 2.3."""
+
+Clock = Callable[[], float]
+
+
+@contextlib.asynccontextmanager
+async def open_servent(
+    config: Config,
+    *,
+    network: Network | None = None,
+    wall_clock: Clock = time.time,
+    run_in_thread: RunInThread = trio.to_thread.run_sync,
+) -> AsyncIterator[Servent]:
+    """Run a servent for the length of the block; at its end it has left the network.
+
+    Inside the block it listens and accepts; joining goes on behind. Tests that run on
+    virtual time give the wall clock and a `run_in_thread` that just calls.
+
+    Raises:
+        UsageError: the address cannot be listened on, or the state directory is unusable.
+    """
+    servent = Servent(config, network or TcpNetwork(), wall_clock, run_in_thread)
+    async with servent.running():
+        yield servent
+
+
+class Servent:
+    """The owner of all parts. Opened by `open_servent`."""
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        wall_clock: Clock,
+        run_in_thread: RunInThread,
+    ) -> None:
+        self.config = config
+        self._clock = trio.lowlevel.current_clock().current_time  # for any thread to read
+        self.identity = load_identity(config)
+        self.network_key = load_network_key(config)
+        self.journal = Journal(wall_clock)
+        self.library = Library(
+            os.fspath(config.shared_directory), os.fspath(config.index_path), run_in_thread
+        )
+        self.cache = BlockCache(
+            os.fspath(config.cache_directory), config.cache_limit_bytes, run_in_thread
+        )
+        self.catalogue = Catalogue()
+        self.contacts = ContactBook.load(os.fspath(config.peers_path))
+        self.offer = Offer(self.library, self.cache, reshare=config.reshare)
+        self.uploads = Uploads(self.offer)
+        self._links = TransferLinks(network, self)
+        self.overlay = Overlay(
+            network,
+            self,
+            self.contacts,
+            self.journal,
+            degree=config.degree,
+            max_neighbours=config.max_neighbours,
+            wall_clock=wall_clock,
+        )
+        self.switchboard = Switchboard(self.identity, self._own_info, self.offer, self.overlay)
+        self.browser = Browser(
+            self.catalogue,
+            self.switchboard.searches,
+            self._links.list_page,
+            neighbours=lambda: [link.peer for link in self.overlay.neighbours],
+            ttl=config.ttl,
+            clock=self._clock,
+        )
+        self.swarms = Swarms(
+            self.cache,
+            self.catalogue,
+            self.switchboard.searches,
+            self._links,
+            self.journal,
+            ttl=config.ttl,
+            stall_timeout_s=config.stall_timeout_s,
+            on_bad_block=self._struck,
+        )
+        self._network = network
+        self._started_at = self._clock()
+        self._observed: Counter[str] = Counter()
+        self._strikes: Counter[ServentId] = Counter()
+        self._listener: Listener | None = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Own all tasks; see `open_servent`."""
+        self._listener = await self._listen()
+        # The parts are shielded: a cancellation from outside reaches the block first, and
+        # they go on until we have said goodbye.
+        parts = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._run_parts, parts)
+            for endpoint in self.config.joins:
+                self.overlay.join_later(Address(endpoint.host, endpoint.port))
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
+                    await self.overlay.leave()
+                parts.cancel()
+                self._write_contacts()
+
+    async def _run_parts(
+        self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        assert self._listener is not None
+        with scope:
+            async with trio.open_nursery() as nursery:
+                for part in (
+                    self.library,
+                    self._links,
+                    self.switchboard,
+                    self.browser,
+                    self.swarms,
+                ):
+                    await nursery.start(part.run)
+                await nursery.start(self.overlay.run, self)
+                nursery.start_soon(self._accept_links, self._listener)
+                nursery.start_soon(self._announce_changes)
+                nursery.start_soon(self._save_contacts)
+                task_status.started()
+
+    # Who we are (link.LocalServent).
+
+    @property
+    def listen_address(self) -> Address:
+        """Where this servent listens."""
+        assert self._listener is not None
+        return self._listener.address
+
+    def hello(self, kind: LinkKind, observed: Address) -> Hello:
+        """Return the HELLO for a link; `observed` is where the other side appears to be."""
+        port, agent = self.listen_address.port, f"p2pfs/{__version__}"
+        return Hello(kind, self.config.name, port, observed, self._own_addresses(), agent)
+
+    def _own_info(self) -> PeerInfo:
+        return PeerInfo(self.identity.id, self.config.name, self._own_addresses())
+
+    def _own_addresses(self) -> tuple[Address, ...]:
+        """Return where we listen, if that is one address; else where most others saw us."""
+        port = self.listen_address.port
+        if scope_of(self.listen_address.host) is not None:
+            return (self.listen_address,)
+        return tuple(Address(host, port) for host, _ in self._observed.most_common(MAX_ADDRESSES))
+
+    # Links.
+
+    async def _listen(self) -> Listener:
+        """Listen at the first of the configured ports that is free."""
+        *first, last = self.config.listen_ports
+        for port in first:
+            with contextlib.suppress(UsageError):
+                return await self._network.listen(self.config.listen_host, port)
+        return await self._network.listen(self.config.listen_host, last)
+
+    async def _accept_links(self, listener: Listener) -> None:
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    nursery.start_soon(self._greet, await listener.accept())
+            finally:
+                with trio.CancelScope(shield=True):  # closing a listener does not wait
+                    await listener.aclose()
+
+    async def _greet(self, channel: Channel) -> None:
+        try:
+            link = await answer_link(channel, self, self._judge)
+        except LinkError as error:
+            log.info("link refused remote=%s reason=%s", channel.remote, error)
+            return
+        if link.kind is LinkKind.NEIGHBOUR:
+            self.overlay.adopt(link)
+        else:
+            await self.uploads.serve(link)
+
+    def _judge(self, peer: ServentId, hello: Hello, _remote: Address) -> Bye | None:
+        if hello.kind is LinkKind.NEIGHBOUR:
+            return self.overlay.judge(peer)
+        if self.overlay.is_banned(peer):
+            return Bye(ByeCode.BANNED, "banned for a while")
+        return self.uploads.judge(peer)
+
+    def _struck(self, peer: ServentId) -> None:
+        self._strikes[peer] += 1
+        if self._strikes[peer] % MAX_BAD_BLOCKS == 0:
+            self._links.drop(peer, "too many wrong blocks")
+            self.overlay.ban(peer, "too many wrong blocks")
+
+    # What the overlay tells (overlay.Owner).
+
+    def neighbour_opened(self, link: Link) -> None:
+        """Take a new neighbour into the flood; every listing is old, since it may have more."""
+        self._observed[link.hello.observed.host] += 1
+        self.switchboard.opened(link)
+        self.catalogue.expire()
+
+    def neighbour_lost(self, link: Link) -> None:
+        """Forget a neighbour, and what it offered if it said that it leaves."""
+        self._observed[link.hello.observed.host] -= 1
+        self._observed += Counter()  # drops what nobody sees any more
+        self.switchboard.lost(link)
+        if link.bye is not None and link.bye.code is ByeCode.LEAVING:
+            self.browser.peer_left(link.peer.id)
+        else:
+            self.browser.peer_lost(link.peer.id)
+
+    def neighbour_said(self, link: Link, message: Message) -> None:
+        """Pass on what a neighbour sent."""
+        if isinstance(message, Changed):
+            self.browser.peer_changed(link.peer.id)
+        else:
+            self.switchboard.said(link, message)
+
+    def start_walk(self) -> None:
+        """Send one random walk on its way."""
+        self.switchboard.start_walk()
+
+    # What goes on behind.
+
+    async def _announce_changes(self) -> None:
+        version = self.library.version
+        while True:
+            version = await self.library.wait_changed(version)
+            for link in self.overlay.neighbours:
+                link.post(Changed())
+            await trio.sleep(ANNOUNCE_AFTER_S)
+
+    async def _save_contacts(self) -> None:
+        while True:
+            await trio.sleep(SAVE_CONTACTS_S)
+            self._write_contacts()
+
+    def _write_contacts(self) -> None:
+        try:
+            self.contacts.save(os.fspath(self.config.peers_path))
+        except OSError as error:
+            log.warning("contacts not saved reason=%s", error)
+
+    # What the tree asks (filesystem.network.NetworkView).
+
+    def known(self, path: str) -> Node | Knowledge:
+        """Return what is known of a path below `network/`. Any thread; never waits."""
+        return self.browser.known(path)
+
+    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+        """Return a directory below `network/` as last listed. Any thread; never waits."""
+        return self.browser.known_children(path)
+
+    async def find(self, path: str) -> Node | None:
+        """Return what is at a path, asking for it if need be; see `Browser.find`."""
+        return await self.browser.find(path)
+
+    async def list(self, path: str) -> Sequence[Node]:
+        """Return a directory, asked for now; see `Browser.list`."""
+        return await self.browser.list(path)
+
+    def open(self, file: RemoteFile) -> Reader:
+        """Return a reader pinned to this content. Any thread; no network."""
+        return self.swarms.open(file)
+
+    def last_error(self, path: str) -> str | None:
+        """Return why the last read of a path failed, or None if it did not. Any thread."""
+        return self.swarms.last_error(path)
+
+    def cached_percent(self, file_id: FileId) -> int:
+        """Return how much of a content is in the cache. Any thread."""
+        return self.cache.percent(file_id)
+
+    # What the verbs ask (control.verbs.Servent).
+
+    async def join(self, endpoint: Endpoint) -> Record:
+        """Join through a servent and describe it; LinkError says why not."""
+        peer = await self.overlay.join(Address(endpoint.host, endpoint.port))
+        return {"id": peer.id, "name": peer.name, "address": str(endpoint)}
+
+    async def leave(self) -> None:
+        """Say goodbye to all neighbours, and look for no new ones until the next join."""
+        with trio.move_on_after(LEAVE_S):
+            await self.overlay.leave()
+
+    def pause(self) -> None:
+        """Offer nothing until resumed."""
+        self.library.pause()
+
+    def resume(self) -> None:
+        """Offer the share again."""
+        self.library.resume()
+
+    async def search(self, words: str) -> Sequence[Record]:
+        """Search for words within the horizon: a row for each content, sorted by path."""
+        outcome = await self.switchboard.searches.run(
+            QueryKind.WORDS, words, rings=range(1, self.config.ttl + 1), timeout_s=SEARCH_TIMEOUT_S
+        )
+        rows: dict[tuple[str, bytes], tuple[int, list[PeerInfo]]] = {}
+        for hit in outcome.hits:
+            self.catalogue.learn(hit.provider, hit.entries)
+            for entry in hit.entries:
+                row = rows.setdefault((entry.path, entry.file_id), (entry.size, []))
+                row[1].append(hit.provider)
+        return [
+            {"path": path, "size": size, "id": file_id.hex(), "peers": [_peer(p) for p in peers]}
+            for (path, file_id), (size, peers) in sorted(rows.items())
+        ]
+
+    def status(self) -> Record:
+        """Describe the servent. Any thread."""
+        shared = self.library.statistics()
+        links = [link.statistics() for link in self.overlay.neighbours]
+        return {
+            "id": self.identity.id,
+            "name": self.config.name,
+            "version": __version__,
+            "pid": os.getpid(),
+            "mountpoint": self.config.mountpoint and os.fspath(self.config.mountpoint),
+            "listen": str(self.listen_address),
+            "uptime_s": round(self._clock() - self._started_at, 1),
+            "sharing": not self.library.is_paused,
+            "neighbours": len(self.overlay.neighbours),
+            "shared_files": shared.files,
+            "shared_bytes": shared.bytes,
+            "cache_bytes": self.cache.used_bytes,
+            "cache_limit_bytes": self.config.cache_limit_bytes,
+            "transfers": len(self.swarms.statistics()),
+            "messages_in": sum(link.messages_in for link in links),
+            "messages_out": sum(link.messages_out for link in links),
+            "queries_seen": self.switchboard.counters["queries_seen"],
+            "bad_blocks": self._strikes.total(),
+        }
+
+    def peers(self) -> Sequence[Record]:
+        """Describe the neighbours. Any thread."""
+        now = self._clock()
+        return [
+            {
+                **_peer(link.peer),
+                "direction": link.direction,
+                "connected_s": round(now - link.opened_at, 1),
+                "rtt_ms": None if link.rtt_s is None else round(link.rtt_s * 1000, 1),
+            }
+            for link in self.overlay.neighbours
+        ]
+
+    def transfers(self) -> Sequence[Record]:
+        """Describe the downloads. Any thread."""
+        return [
+            {
+                "path": path,
+                "id": file_id.hex(),
+                "size": swarm.size,
+                "done_bytes": swarm.done_bytes,
+                "rate_bytes_s": round(swarm.rate_bytes_s),
+                "sources": swarm.sources,
+                "state": swarm.state,
+            }
+            for path, file_id, swarm in self.swarms.statistics()
+        ]
+
+    def render(self, name: str) -> bytes:
+        """Return one of the texts below `.p2pfs/`. Any thread.
+
+        Raises:
+            KeyError: there is no such text.
+        """
+        records: dict[str, Callable[[], Sequence[Mapping[str, object]]]] = {
+            "status": lambda: [self.status()],
+            "peers": self.peers,
+            "transfers": self.transfers,
+            "events": lambda: [dataclasses.asdict(event) for event in self.journal.events()],
+            "config": lambda: [dataclasses.asdict(self.config)],
+        }
+        return _as_text(records[name]())
+
+
+def _as_text(records: Sequence[Mapping[str, object]]) -> bytes:
+    """Return records as lines of `key: value`, an empty line between two."""
+    blocks = (
+        "".join(f"{key}: {printable(str(value))}\n" for key, value in record.items())
+        for record in records
+    )
+    return "\n".join(blocks).encode()
+
+
+def _peer(peer: PeerInfo) -> Record:
+    address = str(peer.addresses[0]) if peer.addresses else None
+    return {"id": peer.id, "name": peer.name, "address": address}

@@ -1,0 +1,495 @@
+"""One content from every peer that has it: read(offset, length) -> verified bytes.
+
+A swarm knows the readers of one content, its sources and the transfers under way. It does
+not know queries, links or names: its owner gives it an `Upstream`. What to ask of whom is
+the picker's to decide; the swarm asks, waits, and tells it what came of it.
+
+All state belongs to the trio thread and is changed between awaits. Whatever happens, be it a
+read, a block or a deadline, ends in `_pump`, which looks at everything anew. So no event has
+to know what else it may set going, and nothing can be forgotten but a deadline: `_watch`
+keeps those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.cache import CachedFile
+from p2pfs.errors import (
+    BadBlockError,
+    BusyError,
+    CacheFullError,
+    CorruptError,
+    LinkClosedError,
+    LinkError,
+    NoSourceError,
+    P2pfsError,
+    RejectedError,
+    RemoteProtocolError,
+    ShutdownError,
+    StaleError,
+    StalledError,
+    TransferError,
+)
+from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, RateMeter, Request, Trouble
+from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_bytes_for, block_range
+from p2pfs.protocol.messages import PeerInfo, RejectCode
+from p2pfs.readahead import ReadAhead
+
+SEARCH_TIMEOUT_S: Final = 10.0
+"""How long a search for sources may take; a flood is over by then."""
+
+SLOWEST_BYTES_PER_S: Final = 128 * KIB
+"""A link as slow as this still counts as one on which something arrives. Only whole blocks
+are seen to arrive, so for a block that takes longer the stall time is longer."""
+
+MAX_STALLS: Final = 10
+"""Stall times after which a reader gives up though others are still being served."""
+
+_ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
+    Trouble.SILENT: (StalledError, "nothing arrived for the stall time"),
+    Trouble.BUSY: (BusyError, "every holder refuses for now"),
+    Trouble.CORRUPT: (CorruptError, "every holder sends wrong bytes"),
+    Trouble.STALE: (StaleError, "it was changed or unpublished, and no one else has it"),
+    Trouble.CLOSED: (NoSourceError, "its holders have gone"),
+    Trouble.UNREACHABLE: (NoSourceError, "no holder can be reached"),
+}
+
+_TROUBLE_OF_ERROR: Final[tuple[tuple[type[P2pfsError], Trouble], ...]] = (
+    (LinkClosedError, Trouble.CLOSED),
+    (LinkError, Trouble.UNREACHABLE),
+    (RemoteProtocolError, Trouble.CORRUPT),
+    (StalledError, Trouble.SILENT),
+)  # the first that fits; any other error is a bug
+
+_TROUBLE_OF_REJECT: Final[dict[int, Trouble]] = {
+    RejectCode.NOT_FOUND: Trouble.STALE,
+    RejectCode.STALE: Trouble.STALE,
+    RejectCode.PAUSED: Trouble.BUSY,
+    RejectCode.BUSY: Trouble.BUSY,
+    RejectCode.FAILED: Trouble.BUSY,
+}
+
+
+class Upstream(Protocol):
+    """What a swarm asks of its owner.
+
+    The `fetch_` functions raise LinkError, RejectedError, RemoteProtocolError or StalledError,
+    and leave nothing behind when they are cancelled.
+    """
+
+    async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
+        """Search for peers that have this content; empty if none answered."""
+        ...
+
+    async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes | bytearray:
+        """Return what `source` sent as the manifest; not verified."""
+        ...
+
+    async def fetch_block(
+        self, source: PeerInfo, file_id: FileId, index: int, length: int
+    ) -> bytes | bytearray:
+        """Return what `source` sent as the block, which should be `length` bytes; not verified."""
+        ...
+
+    def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
+        """Note that `source` sent a wrong block or manifest: certain, and its own doing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmStatistics:
+    """A swarm at one instant."""
+
+    size: int
+    done_bytes: int
+    """Bytes of the content in the cache."""
+    rate_bytes_s: float
+    """What arrived lately; 0 when nothing is on its way."""
+    sources: int
+    """Peers that may still be asked."""
+    state: str
+    """`searching`, `reading`, `failed` or `idle`."""
+    last_error: str | None
+    """Why the last failed read failed, or the last source; for people."""
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """One read that waits for blocks."""
+
+    missing: set[int]
+    done: trio.Event
+    give_up_at: float
+    error: TransferError | None = None
+
+    def fail(self, error: TransferError) -> None:
+        self.error = error
+        self.done.set()
+
+
+class Swarm:
+    """The sources of one content, its readers, and the transfers between them."""
+
+    def __init__(
+        self,
+        cached: CachedFile,
+        sources: Sequence[PeerInfo],
+        upstream: Upstream,
+        stall_timeout_s: float,
+    ) -> None:
+        """Serve reads of `cached`, which the owner opened and closes after `run` has ended."""
+        self._cached = cached
+        self._upstream = upstream
+        largest_s = block_bytes_for(cached.size) / SLOWEST_BYTES_PER_S
+        self._stall_s = max(stall_timeout_s, largest_s)
+        self._picker = Picker(cached.size)
+        self._picker.add_sources(sources)
+        self._ahead = ReadAhead(cached.size)
+        self._waiters: dict[_Waiter, None] = {}  # in the order in which they came
+        self._transfers: dict[Request, trio.CancelScope] = {}
+        self._manifest_known = trio.Event()
+        if cached.manifest is not None:
+            self._manifest_known.set()
+        self._nursery: trio.Nursery | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._progress_at = 0.0  # a block arrived, or the first reader came
+        self._alarm_at = math.inf
+        self._alarm_changed = trio.Event()
+        self._searches = 0  # since the last progress
+        self._search_at = 0.0
+        self._is_searching = False
+        self._meter = RateMeter()
+        self._has_failed = False
+        self._last_error: str | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the transfers until cancelled; then every reader gets ShutdownError."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery, self._token = nursery, trio.lowlevel.current_trio_token()
+                nursery.start_soon(self._cached.keep_flushed)
+                nursery.start_soon(self._watch)
+                task_status.started()
+                self._pump()
+        finally:
+            self._nursery = None
+            self._release_readers(ShutdownError("the servent is shutting down"))
+
+    def add_sources(self, sources: Sequence[PeerInfo]) -> None:
+        """Use these sources too, from now on."""
+        self._picker.add_sources(sources)
+        self._pump()
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Return what `read` would if it is in the cache, else None. From any thread.
+
+        Read-ahead follows the reads that are answered here.
+        """
+        data = self._cached.read_nowait(offset, length)
+        if data and self._token is not None:
+            blocks = block_range(self._cached.size, offset, length)
+            if not self._ahead.tripwires.isdisjoint(blocks):
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._noticed, offset, len(data))
+        return data
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes at `offset`, fetching what is missing.
+
+        Fewer than `length` only at the end of the content, and never a byte that was not
+        verified. Readers of one block share its transfer; cancelling one disturbs no other.
+        A read after a failed one tries everything anew.
+
+        Raises:
+            NoSourceError: no source could be reached until the stall time was over.
+            StalledError: sources are there, and nothing arrived for the stall time.
+            BusyError: the sources refused until the stall time was over.
+            CorruptError: all sources sent wrong bytes, and a search found no other.
+            StaleError: no source has it any more, and a search found no other.
+            CacheFullError: a block cannot be kept.
+            ShutdownError: it must be fetched, and `run` is not running.
+        """
+        length = min(length, self._cached.size - offset)
+        if length <= 0:
+            return b""
+        blocks = block_range(self._cached.size, offset, length)
+        self._ahead.advance(offset, length, trio.current_time())
+        while True:
+            for index in blocks:
+                if self._cached.claims(index):
+                    await self._cached.prepare(index)
+            data = self._cached.read_nowait(offset, length)
+            if data is not None:
+                self._pump()
+                return data
+            await self._wait_for({index for index in blocks if not self._cached.has(index)})
+
+    def statistics(self) -> SwarmStatistics:
+        """Return how things stand."""
+        idle_s = trio.current_time() - self._progress_at
+        return SwarmStatistics(
+            size=self._cached.size,
+            done_bytes=self._cached.done_bytes,
+            rate_bytes_s=(self._meter.rate(idle_s) or 0.0) if self._transfers else 0.0,
+            sources=self._picker.source_count,
+            state=self._state(),
+            last_error=self._last_error,
+        )
+
+    def _state(self) -> str:
+        if self._is_searching:
+            return "searching"
+        if self._waiters or self._transfers:
+            return "reading"
+        return "failed" if self._has_failed else "idle"
+
+    # Readers
+
+    async def _wait_for(self, missing: set[int]) -> None:
+        if self._nursery is None:
+            raise ShutdownError("the servent is shutting down")
+        now = trio.current_time()
+        if not self._waiters:
+            self._begin_waiting(now)
+        waiter = _Waiter(missing, trio.Event(), now + MAX_STALLS * self._stall_s)
+        self._waiters[waiter] = None
+        self._pump()
+        try:
+            await waiter.done.wait()
+        finally:
+            self._waiters.pop(waiter, None)
+        if waiter.error is not None:
+            raise waiter.error
+
+    def _begin_waiting(self, now: float) -> None:
+        self._progress_at = now
+        self._searches, self._search_at = 0, now
+        if self._has_failed:
+            self._picker.forgive()
+            self._has_failed = False
+
+    def _noticed(self, offset: int, length: int) -> None:
+        self._ahead.advance(offset, length, trio.current_time())
+        self._pump()
+
+    def _block_is_there(self, index: int) -> None:
+        for waiter in tuple(self._waiters):
+            waiter.missing.discard(index)
+            if not waiter.missing:
+                del self._waiters[waiter]
+                waiter.done.set()
+
+    def _release_readers(self, error: TransferError, index: int | None = None) -> None:
+        """Fail the readers, or only those that wait for block `index`."""
+        for waiter in tuple(self._waiters):
+            if index is None or index in waiter.missing:
+                del self._waiters[waiter]
+                waiter.fail(type(error)(*error.args))  # tracebacks are not to be shared
+        self._last_error = str(error)
+
+    def _give_up(self, error: TransferError) -> None:
+        """Fail every reader and end every transfer: the next read begins afresh."""
+        self._release_readers(error)
+        self._has_failed = True
+        self._ahead.clear()
+        self._cancel(tuple(self._transfers))
+
+    # What is to be done now
+
+    def _pump(self) -> None:
+        if self._nursery is None:
+            return
+        now = trio.current_time()
+        self._judge(now)
+        for request in self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now)):
+            self._transfers[request] = scope = trio.CancelScope()
+            self._nursery.start_soon(self._transfer, request, scope)
+        if self._is_search_due(now):
+            self._is_searching = True
+            self._nursery.start_soon(self._search)
+        self._set_alarm(now)
+
+    def _demanded(self) -> list[int]:
+        if not self._waiters:
+            return []
+        first = () if self._manifest_known.is_set() else (MANIFEST,)
+        blocks = (index for waiter in self._waiters for index in sorted(waiter.missing))
+        return list(dict.fromkeys((*first, *blocks)))
+
+    def _wanted_ahead(self, now: float) -> Iterator[int]:
+        if not self._manifest_known.is_set() and not self._waiters:
+            return  # blocks that cannot be verified would only be held
+        for index in self._ahead.wanted(now):
+            if not self._cached.has(index) and not self._cached.claims(index):
+                yield index
+
+    def _judge(self, now: float) -> None:
+        """Fail the readers that have waited long enough."""
+        for waiter in tuple(self._waiters):
+            if now >= waiter.give_up_at:
+                del self._waiters[waiter]
+                waiter.fail(self._verdict())
+        if not self._waiters:
+            return
+        is_stalled = now >= self._progress_at + self._stall_s
+        if is_stalled or (self._has_searched and self._picker.is_hopeless(self._demanded())):
+            self._give_up(self._verdict())
+
+    def _verdict(self) -> TransferError:
+        error, text = _ERRORS[self._picker.verdict()]
+        return error(text)
+
+    @property
+    def _has_searched(self) -> bool:
+        return self._searches > 0 and not self._is_searching
+
+    # Deadlines
+
+    def _set_alarm(self, now: float) -> None:
+        alarm_at = self._picker.next_deadline(now)
+        if self._waiters:
+            give_up_at = min(waiter.give_up_at for waiter in self._waiters)
+            alarm_at = min(alarm_at, give_up_at, self._progress_at + self._stall_s)
+            if self._search_at > now:
+                alarm_at = min(alarm_at, self._search_at)
+        if alarm_at < self._alarm_at:  # a later one is found when the earlier one rings
+            self._alarm_at = alarm_at
+            self._alarm_changed.set()
+
+    async def _watch(self) -> None:
+        while True:
+            with trio.move_on_at(self._alarm_at):
+                await self._alarm_changed.wait()
+            self._alarm_changed = trio.Event()
+            if trio.current_time() >= self._alarm_at:
+                self._alarm_at = math.inf
+                self._pump()
+
+    # Searching
+
+    def _is_search_due(self, now: float) -> bool:
+        if self._is_searching or now < self._search_at or not self._waiters:
+            return False
+        return self._picker.is_starved(now, self._demanded())
+
+    async def _search(self) -> None:
+        found: Sequence[PeerInfo] = ()
+        with trio.move_on_after(SEARCH_TIMEOUT_S):
+            try:
+                found = await self._upstream.find_sources(self._cached.file_id)
+            except P2pfsError as error:
+                self._last_error = str(error)
+        pause_s = BACK_OFF_S[min(self._searches, len(BACK_OFF_S) - 1)]
+        self._is_searching = False
+        self._searches += 1
+        self._search_at = trio.current_time() + pause_s
+        self.add_sources(found)
+
+    # Transfers
+
+    async def _transfer(self, request: Request, scope: trio.CancelScope) -> None:
+        """Fetch one block from one source and keep it, unless `_cancel` comes between."""
+        with scope:
+            data = await self._fetch(request)
+            if data is not None and request in self._transfers:
+                self._picker.received(request, trio.current_time())
+                await self._keep(request, data)
+        self._end(request)
+        self._pump()
+
+    def _end(self, request: Request) -> None:
+        if self._transfers.pop(request, None) is not None:
+            self._picker.ended(request, trio.current_time())
+
+    def _cancel(self, requests: Iterable[Request]) -> None:
+        """End transfers now, whose tasks only find out later."""
+        for request in requests:
+            self._transfers[request].cancel()
+            self._end(request)
+
+    async def _fetch(self, request: Request) -> bytes | bytearray | None:
+        source, file_id = request.source, self._cached.file_id
+        try:
+            with trio.fail_after(self._stall_s):
+                if request.index == MANIFEST:
+                    return await self._upstream.fetch_manifest(source, file_id)
+                return await self._upstream.fetch_block(
+                    source, file_id, request.index, request.length
+                )
+        except (P2pfsError, trio.TooSlowError) as error:
+            if request in self._transfers:
+                self._failed(request, error)
+        return None
+
+    def _failed(self, request: Request, error: P2pfsError | trio.TooSlowError) -> None:
+        now = trio.current_time()
+        if isinstance(error, trio.TooSlowError):
+            self._picker.failed(request, Trouble.SILENT, now)
+            return
+        self._last_error = str(error)
+        if isinstance(error, RejectedError):
+            self._rejected(request, error, now)
+        else:
+            self._picker.failed(request, _trouble_of(error), now)
+
+    def _rejected(self, request: Request, error: RejectedError, now: float) -> None:
+        if error.code == RejectCode.NOT_FOUND and request.index != MANIFEST:
+            self._picker.lacked(request)
+        else:
+            trouble = _TROUBLE_OF_REJECT.get(error.code, Trouble.BUSY)
+            self._picker.failed(request, trouble, now, error.retry_after_s or None)
+
+    async def _keep(self, request: Request, data: bytes | bytearray) -> None:
+        try:
+            if request.index == MANIFEST:
+                self._keep_manifest(Manifest.from_bytes(bytes(data), self._cached.file_id))
+            else:
+                with trio.fail_after(self._stall_s):
+                    await self._manifest_known.wait()
+                await self._cached.put(request.index, data)
+        except trio.TooSlowError:
+            pass  # nothing says what it should be, and no reader waits so long
+        except (BadBlockError, RemoteProtocolError) as error:
+            self._lied(request, error)
+        except CacheFullError as error:
+            self._ahead.clear()
+            self._release_readers(error, request.index)
+        else:
+            self._arrived(request)
+
+    def _keep_manifest(self, manifest: Manifest) -> None:
+        if manifest.size != self._cached.size:
+            # The manifest is right, so the size that the search told was not.
+            self._give_up(CorruptError("the announced size is not that of the content"))
+            return
+        self._cached.put_manifest(manifest)
+        self._manifest_known.set()
+
+    def _arrived(self, request: Request) -> None:
+        now = trio.current_time()
+        self._meter.add(request.length, now - self._progress_at)
+        self._progress_at = now
+        self._searches = 0
+        self._block_is_there(request.index)
+        self._cancel(self._picker.rivals(request))
+
+    def _lied(self, request: Request, error: P2pfsError) -> None:
+        if self._picker.has_lied(request.source):
+            return  # its wrong blocks came together, and count once
+        self._last_error = str(error)
+        self._upstream.bad_block(request.source, self._cached.file_id)
+        self._cancel(self._picker.lied(request.source))
+
+
+def _trouble_of(error: P2pfsError) -> Trouble:
+    for kind, trouble in _TROUBLE_OF_ERROR:
+        if isinstance(error, kind):
+            return trouble
+    raise error

@@ -1,0 +1,233 @@
+"""One swarm for each content that somebody reads, and the readers of `network/`.
+
+A reader is pinned to a file id when it is opened, on a kernel thread and without the network.
+Its swarm starts with the first read that the cache cannot answer and ends with the last
+reader, so an open file that is fully cached costs no task at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.cache import BlockCache, CachedFile
+from p2pfs.catalogue import Catalogue, RemoteFile
+from p2pfs.errors import ShutdownError, TransferError
+from p2pfs.journal import Journal
+from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
+from p2pfs.search import Searches
+from p2pfs.swarm import Swarm, SwarmStatistics
+from p2pfs.transfers import TransferLinks
+
+log = logging.getLogger(__name__)
+
+SOURCES_TIMEOUT_S: Final = 2.0
+"""How long a search for more sources may take before the swarm goes on without."""
+
+MAX_ERRORS: Final = 1_000
+"""Paths whose last failure is remembered for `user.p2pfs.error`."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A swarm with the readers that keep it alive."""
+
+    path: str
+    swarm: Swarm
+    cached: CachedFile
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    is_up: trio.Event = field(default_factory=trio.Event)
+    readers: int = 0
+
+
+class Swarms:
+    """All swarms of this servent; also what each of them asks of the outside."""
+
+    def __init__(
+        self,
+        cache: BlockCache,
+        catalogue: Catalogue,
+        searches: Searches,
+        transfers: TransferLinks,
+        journal: Journal,
+        *,
+        ttl: int,
+        stall_timeout_s: float,
+        on_bad_block: Callable[[ServentId], None],
+    ) -> None:
+        self._cache = cache
+        self._catalogue = catalogue
+        self._searches = searches
+        self._transfers = transfers
+        self._journal = journal
+        self._ttl = ttl
+        self._stall_timeout_s = stall_timeout_s
+        self._on_bad_block = on_bad_block
+        self._running: dict[FileId, _Running] = {}
+        self._errors: dict[str, str] = {}
+        self._nursery: trio.Nursery | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the swarms until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._token = trio.lowlevel.current_trio_token()
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def open(self, file: RemoteFile) -> Reader:
+        """Return a reader pinned to this content. Any thread; no network.
+
+        Raises:
+            OSError: the cache cannot open its files.
+        """
+        return Reader(self, file, self._cache.open_file(file.file_id, file.size))
+
+    def statistics(self) -> list[tuple[str, FileId, SwarmStatistics]]:
+        """Return each running swarm with the path it was first read at. Any thread."""
+        return [
+            (running.path, file_id, running.swarm.statistics())
+            for file_id, running in list(self._running.items())
+        ]
+
+    def last_error(self, path: str) -> str | None:
+        """Return why the last read of a path failed, or None if it did not. Any thread."""
+        return self._errors.get(path)
+
+    # For readers.
+
+    async def join(self, file: RemoteFile) -> Swarm:
+        """Return the swarm of a content, started if need be, for one more reader.
+
+        Raises:
+            ShutdownError: the servent is going down.
+        """
+        running = self._running.get(file.file_id)
+        if running is None:
+            running = self._start(file)
+        running.readers += 1
+        try:
+            await running.is_up.wait()
+        except trio.Cancelled:
+            self._left(file.file_id)
+            raise
+        running.swarm.add_sources(file.sources)
+        return running.swarm
+
+    def leave(self, file_id: FileId) -> None:
+        """Note that a reader that had joined is gone. Any thread."""
+        if self._token is not None:
+            self._token.run_sync_soon(self._left, file_id)
+
+    def failed(self, path: str, error: TransferError) -> None:
+        """Remember and announce why a read failed."""
+        self._errors.pop(path, None)
+        self._errors[path] = str(error)
+        while len(self._errors) > MAX_ERRORS:
+            del self._errors[next(iter(self._errors))]
+        self._journal.error(str(error), path)
+
+    def worked(self, path: str) -> None:
+        """Note that a path can be read again."""
+        self._errors.pop(path, None)
+
+    def _start(self, file: RemoteFile) -> _Running:
+        if self._nursery is None or self._nursery.cancel_scope.cancel_called:
+            raise ShutdownError("the servent is shutting down")
+        cached = self._cache.open_file(file.file_id, file.size)
+        sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
+        swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s)
+        running = _Running(file.path, swarm, cached)
+        self._running[file.file_id] = running
+        self._nursery.start_soon(self._run_one, file.file_id, running)
+        return running
+
+    async def _run_one(self, file_id: FileId, running: _Running) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                with running.scope:
+                    await nursery.start(running.swarm.run)
+                    running.is_up.set()
+                    await trio.sleep_forever()
+                nursery.cancel_scope.cancel()
+        finally:
+            running.is_up.set()
+            if self._running.get(file_id) is running:
+                del self._running[file_id]
+            running.cached.close()
+
+    def _left(self, file_id: FileId) -> None:
+        running = self._running.get(file_id)
+        if running is None:
+            return
+        running.readers -= 1
+        if not running.readers:
+            del self._running[file_id]
+            running.scope.cancel()
+
+    # What a swarm asks (swarm.Upstream).
+
+    async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
+        """Return who has a content, asked for now, beside those known already."""
+        outcome = await self._searches.run(
+            QueryKind.ID, file_id.hex(), rings=range(1, self._ttl + 1), timeout_s=SOURCES_TIMEOUT_S
+        )
+        found = (hit.provider for hit in outcome.hits)
+        return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id))))
+
+    async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
+        """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""
+        return await self._transfers.fetch_manifest(source, file_id)
+
+    async def fetch_block(
+        self, source: PeerInfo, file_id: FileId, index: int, length: int
+    ) -> bytearray:
+        """Return a block as sent; see `TransferLinks.fetch_block`."""
+        return await self._transfers.fetch_block(source, file_id, index, length)
+
+    def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
+        """Note that a source sent a wrong block."""
+        self._journal.warning(f"{source.name} sent a wrong block of {file_id.hex()[:8]}")
+        self._on_bad_block(source.id)
+
+
+class Reader:
+    """One open file below `network/`: one content, whatever happens to its name."""
+
+    def __init__(self, swarms: Swarms, file: RemoteFile, cached: CachedFile) -> None:
+        self._swarms = swarms
+        self._file = file
+        self._cached = cached
+        self._swarm: Swarm | None = None
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Return the bytes if they are all in the cache, else None. Any thread."""
+        return (self._swarm or self._cached).read_nowait(offset, length)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return exactly these bytes, fetching and verifying what is missing.
+
+        Raises:
+            TransferError: the subclass says why not (DESIGN 2.2).
+        """
+        if self._swarm is None:
+            self._swarm = await self._swarms.join(self._file)
+        try:
+            data = await self._swarm.read(offset, length)
+        except TransferError as error:
+            self._swarms.failed(self._file.path, error)
+            raise
+        self._swarms.worked(self._file.path)
+        return data
+
+    def close(self) -> None:
+        """Let go of the content. Any thread; once."""
+        self._cached.close()
+        if self._swarm is not None:
+            self._swarms.leave(self._file.file_id)
