@@ -7,12 +7,15 @@ from typing import Final
 
 from trio.lowlevel import ParkingLot
 
-OUTBOX_BYTES: Final = 256 * 1024
-"""What may wait for a peer that does not read. Also the most that is joined into one send."""
+DATA_BYTES: Final = 256 * 1024
+"""Data waits above this: four frames are sealed while four others are being sent. With half of
+it a transfer cost a fifth more processor time at both ends."""
 
-DATA_BYTES: Final = OUTBOX_BYTES // 2
-"""Data waits above this: two frames are sealed while two others are being sent, and a message
-always finds room beside it."""
+OUTBOX_BYTES: Final = 2 * DATA_BYTES
+"""What may wait for a peer that does not read; half of it is the messages' own."""
+
+SEND_BYTES: Final = 256 * 1024
+"""The most that is joined into one send, for which DEAD_AFTER_S must be enough."""
 
 
 class Outbox:
@@ -38,22 +41,26 @@ class Outbox:
         self._size += len(frame)
         self._filled.unpark()
 
-    async def wait_room_for_data(self) -> None:
-        """Wait until a frame of data may be put, or `wake` is called."""
-        if self._size >= DATA_BYTES:
-            await self._emptied.park()
+    @property
+    def has_room_for_data(self) -> bool:
+        """Whether a frame of data may be put."""
+        return self._size < DATA_BYTES
+
+    async def wait_change(self) -> None:
+        """Wait until something is taken, or `wake` is called."""
+        await self._emptied.park()
 
     def wake(self) -> None:
         """Wake those who wait for room, to look at what has changed."""
         self._emptied.unpark_all()
 
     async def take(self) -> bytes:
-        """Wait for frames, and take what is there, up to OUTBOX_BYTES, as one piece."""
+        """Wait for frames, and take what is there, up to SEND_BYTES, as one piece."""
         while not self._frames:
             await self._filled.park()
         taken = [self._frames.popleft()]
         size = len(taken[0])
-        while self._frames and size + len(self._frames[0]) <= OUTBOX_BYTES:
+        while self._frames and size + len(self._frames[0]) <= SEND_BYTES:
             taken.append(self._frames.popleft())
             size += len(taken[-1])
         self._size -= size

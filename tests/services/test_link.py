@@ -209,6 +209,13 @@ async def send_data_quietly(link: Link) -> None:
         await link.send_data(1, bytes(10**6))
 
 
+async def part(*links: Link) -> None:
+    """Close both ends of a link that nobody runs."""
+    async with trio.open_nursery() as nursery:
+        for link in links:
+            nursery.start_soon(link.refuse, LEAVING)
+
+
 async def drained(stream: trio.abc.Stream) -> bool:
     """Read what is left and return whether the peer has closed."""
     while await stream.receive_some(65_536):
@@ -233,15 +240,13 @@ class TestGreeting:
         assert ours.hello.observed.host == "a"
         assert ours.peer.addresses == (ours.remote, Address("told", 7))
         assert theirs.peer.addresses == (Address("a", 4000), Address("told", 7))
-        await ours.refuse(LEAVING)
-        await theirs.refuse(LEAVING)
+        await part(ours, theirs)
 
     async def test_every_link_has_an_id_of_its_own(self, net: MemoryNetwork) -> None:
         links = await greet(net.host("a"), net.host("b"), NEIGHBOUR)
 
         assert len({link.id for link in links}) == 2
-        for link in links:
-            await link.refuse(LEAVING)
+        await part(*links)
 
     async def test_a_judge_refuses_with_alternatives(self, net: MemoryNetwork) -> None:
         other = PeerInfo("a" * 32, "other", (Address("c", 1),))
@@ -721,7 +726,8 @@ class TestRogues:
             await wait_all_tasks_blocked()
 
         assert end.got == []
-        assert end.link.ended is not None
+        assert end.link.ended == "closed by peer"
+        assert end.link.statistics().protocol_errors == 0
 
     async def test_one_that_shouts_leaves_time_for_others(self, net: MemoryNetwork) -> None:
         async with linked_to_rogue(net) as (end, rogue), trio.open_nursery() as nursery:
