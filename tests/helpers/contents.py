@@ -21,7 +21,7 @@ class Content:
 
     @cached_property
     def manifest(self) -> Manifest:
-        return Manifest.of(len(self.data), lambda offset, length: self.data[offset:][:length])
+        return Manifest.of(self.size, self.part)
 
     @property
     def file_id(self) -> FileId:
@@ -31,6 +31,8 @@ class Content:
     def size(self) -> int:
         return len(self.data)
 
-    def block(self, index: int) -> bytes:
-        offset, length = block_span(self.size, index)
+    def part(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
+
+    def block(self, index: int) -> bytes:
+        return self.part(*block_span(self.size, index))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -208,7 +209,10 @@ async def test_a_cancelled_put_disturbs_no_other(tmp_path: Path) -> None:
 # Restarts and damage
 
 
-async def test_a_flipped_bit_is_found_at_first_use(tmp_path: Path) -> None:
+async def test_a_flipped_bit_is_found_at_first_use(
+    tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("is damaged")
     content = Content.of(3 * BLOCK)
     await put_whole(open_cache(tmp_path), content)
     with only_file(tmp_path).open("r+b") as raw:
@@ -223,10 +227,18 @@ async def test_a_flipped_bit_is_found_at_first_use(tmp_path: Path) -> None:
 
 
 @given(offset=st.integers(0, 2 * BLOCK + 4095), flip=st.integers(1, 255))
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 async def test_no_damage_anywhere_gives_a_wrong_byte(
-    tmp_path_factory: pytest.TempPathFactory, offset: int, flip: int
+    tmp_path_factory: pytest.TempPathFactory,
+    offset: int,
+    flip: int,
+    expect_log: Callable[[str], None],
 ) -> None:
+    expect_log("is damaged")
     path = tmp_path_factory.mktemp("cache")
     content = Content.of(2 * BLOCK)
     await put_whole(open_cache(path), content)
@@ -246,7 +258,10 @@ async def test_no_damage_anywhere_gives_a_wrong_byte(
 
 
 @pytest.mark.parametrize("length", [0, 100, BLOCK, 2 * BLOCK + 20])
-async def test_a_file_that_was_cut_starts_anew(tmp_path: Path, length: int) -> None:
+async def test_a_file_that_was_cut_starts_anew(
+    tmp_path: Path, length: int, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("is damaged")
     content = Content.of(2 * BLOCK)
     await put_whole(open_cache(tmp_path), content)
     os.truncate(only_file(tmp_path), length)

@@ -1,0 +1,170 @@
+"""Sources for a swarm that are slow, lie, stop, refuse or vanish, on a virtual clock."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from p2pfs.cache import BlockCache
+from p2pfs.errors import LinkClosedError, P2pfsError
+from p2pfs.picker import MANIFEST
+from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import PeerInfo
+from p2pfs.swarm import Swarm
+from tests.helpers.contents import Content
+from tests.helpers.threads import run_directly
+
+STALL_S = 30.0
+
+
+def peer(number: int) -> PeerInfo:
+    return PeerInfo("a" * 31 + "abcdefghijklmnopqrstuvwxyz234567"[number], f"peer {number}", ())
+
+
+class FakeSource:
+    """One peer. Its attributes may be changed at any time, but for `stop` and `go_on`."""
+
+    def __init__(
+        self,
+        content: Content,
+        *,
+        latency_s: float = 0.01,
+        rate_bytes_s: float = math.inf,
+        lies_about: Collection[int] = (),
+        error: P2pfsError | None = None,
+    ) -> None:
+        self.content = content
+        self.latency_s = latency_s
+        self.rate_bytes_s = rate_bytes_s
+        self.lies_about = lies_about
+        """Indexes of blocks that come wrong."""
+        self.error = error
+        """Raised instead of answers."""
+        self.cut = trio.Event()
+        self._wire = trio.Lock()
+        self._goes = trio.Event()
+        self._goes.set()
+
+    def stop(self) -> None:
+        """Fall silent, as a process that got SIGSTOP."""
+        self._goes = trio.Event()
+
+    def go_on(self) -> None:
+        self._goes.set()
+
+    def vanish(self, error: P2pfsError) -> None:
+        """End every answer under way with a closed link, and all others with `error`."""
+        self.error = error
+        self.cut.set()
+        self.cut = trio.Event()
+
+    async def answer(self, index: int) -> bytes:
+        cut = self.cut
+        answer = b""
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                nonlocal answer
+                answer = await self._send(index)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(send)
+            await cut.wait()
+            nursery.cancel_scope.cancel()
+        if cut.is_set():
+            raise LinkClosedError("the link ended")
+        return answer
+
+    async def _send(self, index: int) -> bytes:
+        await trio.sleep(self.latency_s)
+        data = self._bytes_of(index)
+        async with self._wire:
+            await trio.sleep(len(data) / self.rate_bytes_s)
+            await self._goes.wait()
+        return data
+
+    def _bytes_of(self, index: int) -> bytes:
+        data = self.content.manifest.to_bytes()
+        if index != MANIFEST:
+            data = self.content.block(index)
+        return data[:-1] + bytes([data[-1] ^ 1]) if index in self.lies_about else data
+
+
+class FakeUpstream:
+    """What a swarm is given as its owner. `found` is what a search finds."""
+
+    def __init__(self, sources: Sequence[FakeSource], *, search_s: float = 0.1) -> None:
+        self.sources = {peer(number).id: source for number, source in enumerate(sources)}
+        self.found: Sequence[PeerInfo] = ()
+        self.search_s = search_s
+        self.searched_at: list[float] = []
+        self.requests: list[tuple[str, int]] = []
+        self.requested_at: list[float] = []
+        self.blamed: list[str] = []
+        self.pending = 0
+
+    @property
+    def peers(self) -> list[PeerInfo]:
+        return [peer(number) for number in range(len(self.sources))]
+
+    def requests_of(self, number: int) -> list[int]:
+        return [index for asked, index in self.requests if asked == peer(number).id]
+
+    def request_counts(self) -> Counter[int]:
+        return Counter(index for _, index in self.requests)
+
+    async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
+        self.searched_at.append(trio.current_time())
+        await trio.sleep(self.search_s)
+        return self.found
+
+    async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
+        return await self._fetch(source, MANIFEST)
+
+    async def fetch_block(
+        self, source: PeerInfo, file_id: FileId, index: int, length: int
+    ) -> bytearray:
+        return bytearray(await self._fetch(source, index))
+
+    def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
+        self.blamed.append(source.id)
+
+    async def _fetch(self, source: PeerInfo, index: int) -> bytes:
+        self.requests.append((source.id, index))
+        self.requested_at.append(trio.current_time())
+        fake = self.sources[source.id]
+        self.pending += 1
+        try:
+            if fake.error is not None:
+                await trio.sleep(fake.latency_s)
+                raise fake.error
+            return await fake.answer(index)
+        finally:
+            self.pending -= 1
+
+
+@asynccontextmanager
+async def open_swarm(
+    path: Path,
+    content: Content,
+    upstream: FakeUpstream,
+    *,
+    size: int | None = None,
+    limit_bytes: int = 1 << 40,
+) -> AsyncIterator[Swarm]:
+    """A running swarm with all of the upstream's sources, over a cache without threads."""
+    cache = BlockCache(str(path), limit_bytes, run_directly)
+    cached = cache.open_file(content.file_id, content.size if size is None else size)
+    swarm = Swarm(cached, upstream.peers, upstream, STALL_S)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(swarm.run)
+            yield swarm
+            nursery.cancel_scope.cancel()
+    finally:
+        cached.close()
