@@ -46,7 +46,7 @@ _PEER_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of
 class Channel:
     """A live byte stream and the addresses of its ends."""
 
-    stream: trio.abc.Stream
+    stream: trio.abc.HalfCloseableStream
     remote: Address
     local: Address
 

@@ -289,13 +289,14 @@ class Link:
     async def _write(self) -> None:
         # A broken stream ends the writer alone: the reader sees it too, maybe after a BYE.
         with contextlib.suppress(trio.BrokenResourceError):
-            while True:
+            while self.ended is None or self._outbox:
                 batch = await self._outbox.take()
                 with trio.move_on_after(DEAD_AFTER_S) as patience:
                     await self._stream.send_all(batch)
                 if patience.cancelled_caught:
                     self._abort(f"took nothing for {DEAD_AFTER_S:.0f} s")
                 self._bytes_out += len(batch)
+            await self._stream.send_eof()
 
     async def _wait_room_for_data(self) -> None:
         while self.ended is None and not self._outbox.has_room_for_data:

@@ -301,7 +301,7 @@ class Pipe:
         return b"".join(parts)
 
 
-class MemoryStream(trio.abc.Stream):
+class MemoryStream(trio.abc.HalfCloseableStream):
     """One end of a wire; holds to the same contract as a socket's stream."""
 
     def __init__(self, wire: Wire, out: Pipe, into: Pipe) -> None:
@@ -328,10 +328,15 @@ class MemoryStream(trio.abc.Stream):
         with self._alone("receive"):
             return await self._in.receive(max_bytes)
 
+    async def send_eof(self) -> None:
+        with self._alone("send"):
+            self._out.shut_by_sender()
+            await trio.lowlevel.checkpoint()
+
     async def aclose(self) -> None:
         self._out.shut_by_sender()
         self._in.shut_by_receiver()
-        if self._in.is_shut_by_sender:
+        if self._out.is_shut_by_receiver:
             self._wire.forget()
         await trio.lowlevel.checkpoint()
 

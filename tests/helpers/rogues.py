@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from p2pfs.network import Channel, Listener, Network
-from p2pfs.protocol.connection import NEED_DATA, Connection, Greeted, Received, Role, State
-from p2pfs.protocol.handshake import Identity, NetworkKey
+from p2pfs.protocol.codec import Received
+from p2pfs.protocol.connection import NEED_DATA, Connection, Greeted, State
+from p2pfs.protocol.handshake import Identity, NetworkKey, Role
 from p2pfs.protocol.messages import Address, Hello, LinkKind, Message
 
 Behaviour = Callable[[Channel], Awaitable[None]]

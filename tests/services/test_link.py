@@ -614,12 +614,17 @@ class TestTheEnd:
 
         assert trio.current_time() - start == pytest.approx(FLUSH_S)
 
-    async def test_both_may_close_at_once(self, net: MemoryNetwork) -> None:
+    async def test_both_may_close_at_once(
+        self, net: MemoryNetwork, autojump_clock: MockClock
+    ) -> None:
         async with linked(net) as ends:
+            start = trio.current_time()
             for end in ends:
                 end.link.close(LEAVING)
-            await wait_all_tasks_blocked()
+            for end in ends:
+                await end.is_over.wait()
 
+        assert trio.current_time() == start
         assert [end.link.ended for end in ends] == ["closed by us: bye"] * 2
 
     async def test_closing_twice_is_closing_once(self, net: MemoryNetwork) -> None:

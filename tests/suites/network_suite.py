@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from trio.testing import check_two_way_stream
+from trio.testing import check_half_closeable_stream
 
 from p2pfs.errors import UnreachableError, UsageError
 from p2pfs.network import Channel, Listener, Network
@@ -40,11 +40,11 @@ class NetworkSuite:
         await listener.aclose()
 
     async def test_a_stream_keeps_trios_contract(self, here: Network, listener: Listener) -> None:
-        async def connected() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        async def connected() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
             dialled, accepted = await join(here, listener)
             return dialled.stream, accepted.stream
 
-        async def clogged() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        async def clogged() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
             both = await connected()
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
@@ -53,7 +53,7 @@ class NetworkSuite:
                     nursery.start_soon(cancel_when_clogged, scope)
             return both
 
-        await check_two_way_stream(connected, clogged)
+        await check_half_closeable_stream(connected, clogged)
 
     async def test_both_ends_know_the_addresses(self, here: Network, listener: Listener) -> None:
         dialled, accepted = await join(here, listener)
@@ -147,7 +147,7 @@ async def close(*channels: Channel) -> None:
         await channel.stream.aclose()
 
 
-async def send_for_ever(stream: trio.abc.Stream) -> None:
+async def send_for_ever(stream: trio.abc.HalfCloseableStream) -> None:
     while True:
         await stream.send_all(MORE_THAN_ANY_BUFFER)
 
