@@ -1,0 +1,149 @@
+"""Figures as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS: Final = ("p2pfs", "sshfs", "pass-through", "alone")
+
+TITLES: Final[Mapping[str, str]] = {
+    "cold": "sequential read, cold (MB/s)",
+    "second": "second read, from the page cache (MB/s)",
+    "dropped": "third read, page cache dropped (MB/s)",
+    "cpu": "processor time of the reader, cold (s/GiB)",
+    "memory": "peak memory of the reader (MiB)",
+    "first byte, new link": "first byte, first file of a mount (ms)",
+    "first byte": "first byte of a known file (ms)",
+    "first byte, middle": "first byte in the middle of 4 GiB (ms)",
+    "small files": "cp -r of 1,000 files of 10 KiB (files/s)",
+    "random reads": "random 4 KiB reads, cold (reads/s)",
+    "publishing": "publishing: from close to published (MB/s)",
+    "visible": "from cp to a neighbour's ls (s)",
+}
+"""The figures in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure of p2pfs must reach: a bound, times another one's figure if that is named."""
+
+    figure: str
+    bound: float
+    than: str | None = None
+    is_upper: bool = False
+
+
+TARGETS: Final = (
+    Target("cold", 1.25, "sshfs"),
+    Target("cold", 0.60, "alone"),
+    Target("second", 0.90, "sshfs"),
+    Target("dropped", 0.90, "pass-through"),
+    Target("cpu", 4.0, is_upper=True),
+    Target("memory", 200.0, is_upper=True),
+    Target("first byte", 20.0, is_upper=True),
+    Target("first byte, middle", 20.0, is_upper=True),
+    Target("small files", 1.0, "sshfs"),
+    Target("random reads", 1.0, "sshfs"),
+    Target("publishing", 0.80, "alone"),
+    Target("visible", 1.0, is_upper=True),
+)
+
+
+@dataclass
+class Results:
+    """All figures of a run: figure -> contestant -> one value a round."""
+
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def add(self, contestant: str, figures: Mapping[str, float]) -> None:
+        """Take in what one measure gave."""
+        for figure, value in figures.items():
+            self.values.setdefault(figure, {}).setdefault(contestant, []).append(value)
+
+    def median(self, figure: str, contestant: str) -> float | None:
+        """Return the median over the rounds, if there is one."""
+        values = self.values.get(figure, {}).get(contestant)
+        return statistics.median(values) if values else None
+
+    def as_json(self, settings: Mapping[str, object]) -> dict[str, object]:
+        """Return everything, with the machine that it was measured on."""
+        return {
+            "machine": machine(),
+            "settings": dict(settings),
+            "values": self.values,
+            "medians": {
+                figure: {name: statistics.median(values) for name, values in by_name.items()}
+                for figure, by_name in self.values.items()
+            },
+            "targets": [vars(target) | verdict for target, verdict in self.verdicts()],
+        }
+
+    def verdicts(self) -> Iterable[tuple[Target, dict[str, float | bool]]]:
+        """Compare with each target that can be judged from what was measured."""
+        for target in TARGETS:
+            value = self.median(target.figure, "p2pfs")
+            other = 1.0 if target.than is None else self.median(target.figure, target.than)
+            if value is not None and other:
+                ratio = value / other
+                is_met = ratio <= target.bound if target.is_upper else ratio >= target.bound
+                yield target, {"value": ratio, "is_met": is_met}
+
+
+def show(results: Results, notes: Sequence[str]) -> None:
+    """Print both tables, and what must be known to read them."""
+    console = Console(width=None if os.isatty(1) else 110)
+    console.print(figures_table(results))
+    console.print(targets_table(results))
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def figures_table(results: Results) -> Table:
+    """Return the figures, a line each, a column for each contestant."""
+    table = Table("medians", box=None, pad_edge=False, header_style="bold")
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
+    for figure, title in TITLES.items():
+        if figure in results.values:
+            cells = (results.median(figure, name) for name in COLUMNS)
+            table.add_row(title, *map(shown, cells))
+    return table
+
+
+def targets_table(results: Results) -> Table:
+    """Return what p2pfs must reach and what it does."""
+    table = Table("\ntarget", box=None, pad_edge=False, header_style="bold")
+    for heading in ("\nis", "\nmust be", "\n"):
+        table.add_column(heading, justify="right")
+    for target, verdict in results.verdicts():
+        sign = "<=" if target.is_upper else ">="
+        than = f" x {target.than}" if target.than else ""
+        reached = shown(float(verdict["value"])) + than
+        mark = "ok" if verdict["is_met"] else "MISSED"
+        table.add_row(TITLES[target.figure], reached, f"{sign} {target.bound:g}{than}", mark)
+    return table
+
+
+def shown(value: float | None) -> str:
+    """Return a figure with three digits that count."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def machine() -> dict[str, object]:
+    """Return what the figures depend on."""
+    return {
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "architecture": platform.machine(),
+    }
