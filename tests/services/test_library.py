@@ -1,0 +1,839 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from p2pfs.errors import NotFoundError, StaleError
+from p2pfs.library import FileState, Library
+from p2pfs.library.share import STEP_BYTES
+from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
+from tests.helpers.contents import Content
+from tests.helpers.sizes import INTERESTING_SIZES
+from tests.helpers.threads import run_directly
+
+
+class World:
+    """A shared directory with its library, and the few things that tests do to them."""
+
+    def __init__(self, base, run_in_thread=run_directly):
+        self.root = os.fspath(base / "shared")
+        self.index = os.fspath(base / "index")
+        self.outside = os.fspath(base / "outside")
+        os.makedirs(self.root, exist_ok=True)
+        os.makedirs(self.outside, exist_ok=True)
+        self._run_in_thread = run_in_thread
+        self.library = Library(self.root, self.index, run_in_thread)
+
+    def at(self, path):
+        return os.path.join(self.root, path)
+
+    def write(self, path, data=b"data"):
+        """As the tree does it."""
+        self.library.write_began(path)
+        with open(self.at(path), "wb") as file:
+            self.library.touched(path)
+            file.write(data)
+        self.library.write_ended(path)
+
+    def put(self, path, data=b"data"):
+        """Behind the library's back."""
+        os.makedirs(os.path.dirname(self.at(path)), exist_ok=True)
+        with open(self.at(path), "wb") as file:
+            file.write(data)
+
+    def remove(self, path):
+        os.unlink(self.at(path))
+        self.library.touched(path)
+
+    def rename(self, old, new):
+        os.rename(self.at(old), self.at(new))
+        self.library.touched(old)
+        self.library.touched(new)
+
+    def mkdir(self, path):
+        os.mkdir(self.at(path))
+        self.library.touched(path)
+
+    def offered(self, directory=""):
+        """Return every file that is offered, by path."""
+        files = {}
+        for entry in self.library.list_directory(directory):
+            if entry.is_directory:
+                files |= self.offered(entry.path)
+            else:
+                files[entry.path] = entry.file_id
+        return files
+
+    @asynccontextmanager
+    async def running(self):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.library.run)
+            await self.library.wait_idle()
+            yield self
+            nursery.cancel_scope.cancel()
+
+    def restarted(self):
+        self.library = Library(self.root, self.index, self._run_in_thread)
+        return self.running()
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+@pytest.fixture
+async def running(world):
+    async with world.running():
+        yield world
+
+
+def id_of(data: bytes) -> FileId:
+    return Content(data).file_id
+
+
+# What is published.
+
+
+@pytest.mark.parametrize("size", INTERESTING_SIZES)
+async def test_a_closed_file_is_offered_with_its_bytes(running, size):
+    content = Content.of(size)
+
+    running.write("film", content.data)
+    await running.library.wait_idle()
+
+    entry = running.library.find_path("film")
+    assert (entry.size, entry.file_id) == (size, content.file_id)
+    assert entry.mtime_ns == os.stat(running.at("film")).st_mtime_ns
+    assert await running.library.manifest(content.file_id) == content.manifest
+    for index in range(content.manifest.block_count):
+        block = await running.library.read_block(content.file_id, index)
+        assert block == content.block(index)
+
+
+async def test_a_file_larger_than_one_step_is_hashed_in_several(running):
+    content = Content.of(2 * STEP_BYTES + 1)
+
+    running.write("film", content.data)
+    await running.library.wait_idle()
+
+    assert running.library.find_path("film").file_id == content.file_id
+
+
+async def test_a_sparse_file_is_offered_at_its_full_size(running):
+    os.truncate(os.open(running.at("sparse"), os.O_CREAT | os.O_WRONLY), 64 * MIB)
+
+    running.library.touched("sparse")
+    await running.library.wait_idle()
+
+    assert running.library.find_path("sparse").size == 64 * MIB
+
+
+async def test_what_is_there_at_the_start_is_offered(world):
+    world.put("a/b/c.txt", b"c")
+    world.put("d.txt", b"d")
+
+    async with world.running():
+        assert world.offered() == {"a/b/c.txt": id_of(b"c"), "d.txt": id_of(b"d")}
+
+
+async def test_directories_are_offered_also_when_they_are_empty(running):
+    running.mkdir("empty")
+    await running.library.wait_idle()
+
+    entry = running.library.find_path("empty")
+    assert (entry.size, entry.file_id, entry.is_directory) == (0, b"", True)
+    assert entry.mtime_ns == os.stat(running.at("empty")).st_mtime_ns
+    assert running.library.list_directory("empty") == ()
+    assert running.library.list_directory("absent") is None
+
+
+async def test_a_listing_is_sorted_by_name_in_code_point_order(running):
+    for name in ("b", "a.z", "a", "a0", "Ä", "B"):
+        running.write(name)
+    await running.library.wait_idle()
+
+    names = [entry.path for entry in running.library.list_directory("")]
+    assert names == ["B", "a", "a.z", "a0", "b", "Ä"]
+
+
+async def test_a_file_in_a_directory_that_was_never_reported_is_found(running):
+    running.put("a/b/c", b"c")
+    running.put("a/other", b"o")
+
+    running.library.touched("a/b/c")
+    await running.library.wait_idle()
+
+    assert set(running.offered()) == {"a/b/c", "a/other"}
+
+
+async def test_thousands_of_small_files_are_offered(world):
+    for number in range(2_000):
+        world.put(f"{number % 7}/{number}", str(number).encode())
+
+    async with world.running():
+        assert len(world.offered()) == 2_000
+        assert world.library.statistics().files == 2_000
+
+
+# What stays private.
+
+PRIVATE = (
+    ".hidden",
+    ".fuse_hidden0000000100000001",
+    ".goutputstream-ABCDEF",
+    ".~lock.report.odt#",
+    ".report.txt.swp",
+    "report.txt.swp",
+    "REPORT.SWX",
+    "report.txt~",
+    "~$report.docx",
+    "#report.txt#",
+    "4913",
+    "film.mkv.part",
+    "film.mkv.crdownload",
+    "tab\tname",
+    "x\u202egnp.exe",
+    ".git/config",
+    "a/.cache/b/c",
+    "/".join("d" * 17),
+    os.fsdecode(b"latin-\xe9"),
+)
+
+
+@pytest.mark.parametrize("path", PRIVATE)
+async def test_private_and_unacceptable_names_are_not_offered(world, path):
+    world.put(path)
+
+    async with world.running():
+        world.library.touched(path)
+        await world.library.wait_idle()
+
+        assert world.offered() == {}
+        assert world.library.file_state(path) == FileState("private", None)
+
+
+async def test_a_name_in_form_d_is_offered_in_form_c(running):
+    running.write("cafe\u0301", b"coffee")
+    await running.library.wait_idle()
+
+    assert running.offered() == {"caf\u00e9": id_of(b"coffee")}
+    assert running.library.file_state("cafe\u0301").state == "published"
+    assert await running.library.read_block(id_of(b"coffee"), 0) == b"coffee"
+
+    running.remove("cafe\u0301")
+
+    assert running.offered() == {}
+
+
+async def test_of_two_names_that_others_cannot_tell_apart_form_c_is_offered(world):
+    world.put("cafe\u0301", b"d")
+    world.put("caf\u00e9", b"c")
+
+    async with world.running():
+        assert world.offered() == {"caf\u00e9": id_of(b"c")}
+
+
+async def test_links_are_never_followed(world):
+    with open(os.path.join(world.outside, "secret"), "wb") as file:
+        file.write(b"secret")
+    os.symlink(os.path.join(world.outside, "secret"), world.at("file"))
+    os.symlink(world.outside, world.at("directory"))
+
+    async with world.running():
+        world.library.touched("directory/secret")
+        await world.library.wait_idle()
+
+        assert world.offered() == {}
+        assert world.library.file_state("file").state == "private"
+        assert world.library.list_directory("directory") is None
+
+
+async def test_a_fifo_blocks_nothing(world):
+    os.mkfifo(world.at("fifo"))
+    world.put("plain", b"plain")
+
+    async with world.running():
+        assert set(world.offered()) == {"plain"}
+
+
+async def test_a_path_that_climbs_out_is_not_looked_at(running):
+    with open(os.path.join(running.outside, "secret"), "wb") as file:
+        file.write(b"secret")
+
+    running.library.touched("../outside/secret")
+    await running.library.wait_idle()
+
+    assert running.offered() == {}
+
+
+@pytest.mark.parametrize("swap", ["file", "directory"])
+async def test_a_link_swapped_in_after_publishing_serves_nothing(running, swap):
+    """The attack: publish, then point the name at a secret of the same size."""
+    running.mkdir("d")
+    running.write("d/f", b"public")
+    await running.library.wait_idle()
+    with open(os.path.join(running.outside, "f"), "wb") as file:
+        file.write(b"secret")
+
+    victim, target = ("d/f", "f") if swap == "file" else ("d", "")
+    os.rename(running.at(victim), os.path.join(running.outside, "moved"))
+    os.symlink(os.path.join(running.outside, target), running.at(victim))
+
+    with pytest.raises(StaleError):
+        await running.library.read_block(id_of(b"public"), 0)
+    await running.library.wait_idle()
+    assert running.offered() == {}
+
+
+async def test_a_fifo_swapped_in_after_publishing_blocks_nothing(running):
+    running.write("f", b"public")
+    await running.library.wait_idle()
+
+    os.unlink(running.at("f"))
+    os.mkfifo(running.at("f"))
+
+    with pytest.raises(StaleError):
+        await running.library.read_block(id_of(b"public"), 0)
+
+
+# What is being written.
+
+
+async def test_a_file_is_not_offered_while_it_is_written(running):
+    running.write("f", b"old")
+    await running.library.wait_idle()
+
+    running.library.write_began("f")
+    assert running.library.find_path("f") is None
+    await running.library.wait_idle()
+    assert running.library.find_path("f") is None
+    assert running.library.file_state("f").state == "hashing"
+
+    running.library.write_ended("f")
+    await running.library.wait_idle()
+    assert running.offered() == {"f": id_of(b"old")}
+
+
+async def test_only_the_last_of_several_writers_publishes(running):
+    running.library.write_began("f")
+    running.put("f", b"half")
+    running.library.touched("f")
+    running.library.write_began("f")
+
+    running.library.write_ended("f")
+    await running.library.wait_idle()
+    assert running.offered() == {}
+
+    running.library.write_ended("f")
+    await running.library.wait_idle()
+    assert running.offered() == {"f": id_of(b"half")}
+
+
+async def test_a_file_renamed_while_it_is_written_waits_for_its_writer(running):
+    running.library.write_began("old")
+    running.put("old", b"half")
+    running.library.touched("old")
+
+    running.rename("old", "new")
+    await running.library.wait_idle()
+    assert running.offered() == {}
+
+    with open(running.at("new"), "ab") as file:
+        file.write(b" and half")
+    running.library.write_ended("old")
+    await running.library.wait_idle()
+    assert running.offered() == {"new": id_of(b"half and half")}
+
+
+async def test_a_writer_that_moves_with_its_file_is_waited_for(running):
+    """The tree counts the writer at the new path first, and then out of the old one."""
+    running.library.write_began("old")
+    running.put("old", b"half")
+    running.library.touched("old")
+
+    running.library.write_began("new")
+    os.rename(running.at("old"), running.at("new"))
+    running.library.write_ended("old")
+    running.library.touched("old")
+    running.library.touched("new")
+    await running.library.wait_idle()
+    assert running.offered() == {}
+
+    running.library.write_ended("new")
+    await running.library.wait_idle()
+    assert running.offered() == {"new": id_of(b"half")}
+
+
+async def test_a_file_made_private_in_mid_write_can_come_back(running):
+    running.library.write_began(".tmp")
+    running.put(".tmp", b"x")
+    running.library.touched(".tmp")
+    running.rename(".tmp", "f")
+    await running.library.wait_idle()
+    assert running.offered() == {}
+
+    running.library.write_ended(".tmp")
+    await running.library.wait_idle()
+    assert running.offered() == {"f": id_of(b"x")}
+
+
+async def test_writing_one_hard_link_withdraws_the_other(running):
+    running.write("a", b"old")
+    os.link(running.at("a"), running.at("b"))
+    running.library.touched("a")
+    running.library.touched("b")
+    await running.library.wait_idle()
+    assert running.offered() == {"a": id_of(b"old"), "b": id_of(b"old")}
+
+    running.library.write_began("a")
+    assert running.offered() == {}
+    with open(running.at("a"), "wb") as file:
+        file.write(b"new")
+    running.library.write_ended("a")
+    await running.library.wait_idle()
+
+    assert running.offered() == {"a": id_of(b"new"), "b": id_of(b"new")}
+
+
+async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running):
+    """Same size and, on most kernels, the same times: only the writer's count tells."""
+    for number in range(20):
+        data = b"%02d" % number
+        running.write("f", data)
+        await running.library.wait_idle()
+        assert running.offered() == {"f": id_of(data)}
+
+
+# What is gone.
+
+
+async def test_a_removed_file_is_gone_when_the_call_returns(running):
+    running.write("f", b"f")
+    await running.library.wait_idle()
+
+    running.remove("f")
+
+    assert running.library.find_path("f") is None
+    assert running.library.find_id(id_of(b"f")) is None
+    assert running.library.list_directory("") == ()
+    with pytest.raises(NotFoundError):
+        await running.library.read_block(id_of(b"f"), 0)
+
+
+async def test_a_renamed_directory_moves_with_all_below_and_is_not_hashed_anew(
+    running, monkeypatch
+):
+    running.put("a/b/c", b"c")
+    running.library.touched("a")
+    await running.library.wait_idle()
+    forbid_hashing(monkeypatch)
+
+    running.rename("a", "z")
+    assert running.library.find_path("a") is None
+    assert running.library.find_path("a/b/c") is None
+    await running.library.wait_idle()
+
+    assert running.offered() == {"z/b/c": id_of(b"c")}
+
+
+async def test_a_file_replaced_by_a_directory_and_back(running):
+    running.write("x", b"x")
+    await running.library.wait_idle()
+    running.remove("x")
+    running.mkdir("x")
+    running.write("x/y", b"y")
+    await running.library.wait_idle()
+    assert running.offered() == {"x/y": id_of(b"y")}
+
+    running.remove("x/y")
+    os.rmdir(running.at("x"))
+    running.write("x", b"z")
+    await running.library.wait_idle()
+    assert running.offered() == {"x": id_of(b"z")}
+
+
+async def test_a_share_that_vanishes_is_withdrawn_and_may_come_back(running):
+    running.write("f", b"f")
+    await running.library.wait_idle()
+    os.rename(running.root, running.root + "-away")
+
+    running.library.touched("")
+    await running.library.wait_idle()
+    assert running.offered() == {}
+
+    os.rename(running.root + "-away", running.root)
+    running.library.touched("")
+    await running.library.wait_idle()
+    assert running.offered() == {"f": id_of(b"f")}
+
+
+async def test_a_change_behind_our_back_is_stale_and_then_offered_anew(running):
+    running.write("f", b"old")
+    await running.library.wait_idle()
+    running.put("f", b"new and longer")
+
+    with pytest.raises(StaleError):
+        await running.library.read_block(id_of(b"old"), 0)
+    await running.library.wait_idle()
+
+    assert running.offered() == {"f": id_of(b"new and longer")}
+
+
+async def test_bytes_that_do_not_match_never_leave(running, monkeypatch):
+    """A disk that lies, say: the times are right, and the digest has the last word."""
+    running.write("f", b"right")
+    await running.library.wait_idle()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", lambda *_: b"wrong")
+        with pytest.raises(StaleError):
+            await running.library.read_block(id_of(b"right"), 0)
+    assert running.offered() == {}
+
+    await running.library.wait_idle()
+    assert await running.library.read_block(id_of(b"right"), 0) == b"right"
+
+
+async def test_a_content_under_two_paths_is_served_while_one_is_left(running):
+    running.write("a", b"same")
+    running.write("b", b"same")
+    await running.library.wait_idle()
+    first = running.library.find_id(id_of(b"same")).path
+    running.put(first, b"other")
+
+    assert await running.library.read_block(id_of(b"same"), 0) == b"same"
+    assert running.library.find_id(id_of(b"same")).path != first
+
+
+# Changes while hashing.
+
+
+class Interrupting:
+    """Runs things directly, and something else before the n-th call."""
+
+    def __init__(self):
+        self.actions = {}
+        self.calls = 0
+
+    async def __call__(self, sync_fn, /, *args):
+        self.calls += 1
+        if self.calls in self.actions:
+            self.actions.pop(self.calls)()
+        return await run_directly(sync_fn, *args)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(
+    tmp_path, autojump_clock, is_told
+):
+    between = Interrupting()
+    world = World(tmp_path, between)
+    old, new = Content.of(3 * STEP_BYTES), Content.of(3 * STEP_BYTES, seed=1)
+    async with world.running():
+        between.actions[between.calls + 3] = lambda: (
+            world.put("f", new.data),
+            is_told and world.library.touched("f"),
+        )
+        world.write("f", old.data)
+        await world.library.wait_idle()
+
+        assert not between.actions
+        assert world.offered() == {"f": new.file_id}
+
+
+async def test_a_file_that_vanishes_while_it_is_hashed_is_not_offered(tmp_path, autojump_clock):
+    between = Interrupting()
+    world = World(tmp_path, between)
+    async with world.running():
+        between.actions[between.calls + 3] = lambda: world.remove("f")
+        world.write("f", Content.of(3 * STEP_BYTES).data)
+        await world.library.wait_idle()
+
+        assert not between.actions
+        assert world.offered() == {}
+
+
+async def test_small_files_pass_a_large_one(tmp_path, autojump_clock):
+    between = Interrupting()
+    world = World(tmp_path, between)
+    async with world.running():
+        between.actions[between.calls + 3] = lambda: world.write("small", b"small")
+        between.actions[between.calls + 4] = lambda: seen.update(world.offered())
+        seen = {}
+        world.write("large", Content.of(4 * STEP_BYTES).data)
+        await world.library.wait_idle()
+
+        assert set(seen) == {"small"}
+        assert set(world.offered()) == {"small", "large"}
+
+
+async def test_an_unreadable_file_is_skipped_until_it_is_touched(running, monkeypatch, expect_log):
+    expect_log("file is not published path='bad'")
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *_: (_ for _ in ()).throw(OSError(5, "EIO")))
+    running.write("bad", b"bad")
+    await running.library.wait_idle()
+    assert running.offered() == {}
+    assert running.library.file_state("bad").state == "private"
+
+    monkeypatch.setattr(os, "preadv", real)
+    running.library.touched("bad")
+    await running.library.wait_idle()
+    assert running.offered() == {"bad": id_of(b"bad")}
+
+
+async def test_running_out_of_descriptors_only_delays(running, monkeypatch, autojump_clock):
+    real, failures = os.preadv, iter(range(3))
+
+    def preadv(*args):
+        if next(failures, None) is not None:
+            raise OSError(24, "EMFILE")
+        return real(*args)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    running.write("f", b"f")
+    await running.library.wait_idle()
+
+    assert running.offered() == {"f": id_of(b"f")}
+
+
+# Over a restart.
+
+
+def forbid_hashing(monkeypatch):
+    def preadv(*_):
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr(os, "preadv", preadv)
+
+
+async def test_unchanged_files_are_offered_after_a_restart_without_being_read(world, monkeypatch):
+    async with world.running():
+        world.mkdir("d")
+        world.write("d/f", b"f")
+        await world.library.wait_idle()
+    forbid_hashing(monkeypatch)
+
+    async with world.restarted():
+        assert world.offered() == {"d/f": id_of(b"f")}
+        assert await world.library.read_block(id_of(b"f"), 0) == b"f"
+
+
+async def test_changes_during_the_absence_are_noticed(world):
+    async with world.running():
+        for name in ("kept", "changed", "removed", "moved"):
+            world.write(name, name.encode())
+        await world.library.wait_idle()
+    world.put("changed", b"otherwise")
+    os.unlink(world.at("removed"))
+    os.rename(world.at("moved"), world.at("renamed"))
+
+    async with world.restarted():
+        assert world.offered() == {
+            "kept": id_of(b"kept"),
+            "changed": id_of(b"otherwise"),
+            "renamed": id_of(b"moved"),
+        }
+        assert (await world.library.match_words("removed", 10))[1] == 0
+
+
+async def test_the_index_forgets_what_is_gone(world, autojump_clock):
+    async with world.running():
+        world.write("a", b"a")
+        world.write("b", b"b")
+        await world.library.wait_idle()
+        world.remove("a")
+        await trio.sleep(60)
+
+    with sqlite3.connect(world.index) as connection:
+        assert connection.execute("SELECT path FROM files").fetchall() == [("b",)]
+        assert connection.execute("SELECT count(*) FROM words").fetchone() == (1,)
+    connection.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "foreign", "old", "torn", "empty", "flipped"])
+async def test_a_damaged_or_foreign_index_is_made_anew(world, damage, expect_log, autojump_clock):
+    async with world.running():
+        for number in range(50):
+            world.write(f"file {number}", b"x%d" % number)
+        await world.library.wait_idle()
+        expected = world.offered()
+    size = os.path.getsize(world.index)
+    expect_log("malformed|not a database")
+    if damage == "garbage":
+        with open(world.index, "wb") as file:
+            file.write(Content.of(8_192).data)
+    elif damage in ("foreign", "old"):
+        os.unlink(world.index)
+        connection = sqlite3.connect(world.index)
+        with connection:
+            connection.execute("CREATE TABLE files (path)")
+            if damage == "old":
+                connection.execute("PRAGMA application_id = 1883402342")
+        connection.close()
+    elif damage == "flipped":
+        with open(world.index, "r+b") as file:
+            file.seek(4_096)
+            file.write(Content.of(size - 4_096).data)
+    else:
+        os.truncate(world.index, 0 if damage == "empty" else size // 2)
+
+    async with world.restarted():
+        assert world.offered() == expected
+        for file_id in expected.values():
+            await world.library.manifest(FileId(file_id))
+        await world.library.match_words("file", 10)
+        await world.library.wait_idle()
+        assert (await world.library.match_words("file", 10))[1] == 50
+
+
+async def test_an_index_that_cannot_be_written_delays_and_then_recovers(
+    world, expect_log, autojump_clock
+):
+    expect_log("index failed error='unable to open database file'")
+    world.put("f", b"f")
+    os.mkdir(world.index)  # no database can be made here
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.library.run)
+        await trio.sleep(10)
+        assert world.offered() == {}
+
+        os.rmdir(world.index)
+        await world.library.wait_idle()
+        assert world.offered() == {"f": id_of(b"f")}
+        nursery.cancel_scope.cancel()
+
+
+# Words.
+
+
+async def test_all_words_must_match_and_the_last_may_be_a_beginning(running):
+    running.mkdir("blue-whales")
+    for path in ("Blue Whale.ogg", "blue-whales/song.ogg", "blue sky.txt", "Größe_Maß.txt"):
+        running.write(path)
+    await running.library.wait_idle()
+
+    async def found(text, limit=10):
+        entries, total = await running.library.match_words(text, limit)
+        assert len(entries) == min(total, limit)
+        return [entry.path for entry in entries]
+
+    assert (
+        await found("whale BLUE")
+        == ["Blue Whale.ogg", "blue sky.txt"][:1] + ["blue-whales/song.ogg"][:0]
+    )
+    assert await found("blue whal") == ["Blue Whale.ogg", "blue-whales/song.ogg"]
+    assert await found("whales song") == ["blue-whales/song.ogg"]
+    assert await found("blu whale") == []
+    assert await found("ＢＬＵＥ") == ["Blue Whale.ogg", "blue sky.txt", "blue-whales/song.ogg"]
+    assert await found("GRÖSSE") == ["Größe_Maß.txt"]
+    assert await found("blue", limit=1) == ["Blue Whale.ogg"]
+    assert await found("") == []
+    assert await found('" OR * NEAR( -') == []
+
+
+async def test_words_find_only_what_is_offered_now(running):
+    running.write("one song", b"1")
+    running.write("two song", b"2")
+    await running.library.wait_idle()
+    running.library.write_began("one song")
+
+    entries, total = await running.library.match_words("song", 10)
+
+    assert ([entry.path for entry in entries], total) == (["two song"], 1)
+
+
+# Pausing, waiting, counting.
+
+
+async def test_nothing_is_offered_while_paused(running):
+    running.write("f", b"f")
+    await running.library.wait_idle()
+    version = running.library.version
+
+    running.library.pause()
+
+    assert running.library.version != version
+    assert running.library.is_paused
+    assert running.library.find_path("f") is None
+    assert running.library.list_directory("") is None
+    assert running.library.find_id(id_of(b"f")) is None
+    assert await running.library.match_words("f", 10) == ((), 0)
+    assert running.library.file_state("f") == FileState("paused", id_of(b"f"))
+
+    running.library.resume()
+    assert running.offered() == {"f": id_of(b"f")}
+    assert running.library.file_state("f") == FileState("published", id_of(b"f"))
+
+
+async def test_a_waiter_is_told_of_every_change(running):
+    version = running.library.version
+
+    for change in (lambda: running.write("f", b"f"), lambda: running.remove("f")):
+        change()
+        with trio.fail_after(1):
+            version = await running.library.wait_changed(version)
+
+    assert running.library.version >= version
+
+
+async def test_a_look_that_finds_nothing_new_changes_no_version(running):
+    running.mkdir("d")
+    await running.library.wait_idle()
+    version = running.library.version
+
+    running.library.touched("d")
+    running.library.touched("absent")
+    await running.library.wait_idle()
+
+    assert running.library.version == version
+
+
+async def test_statistics_count_files_and_bytes(running):
+    running.write("a", b"12345")
+    running.write("b", b"67")
+    await running.library.wait_idle()
+    running.remove("b")
+    await running.library.wait_idle()
+
+    statistics = running.library.statistics()
+    assert (statistics.files, statistics.bytes, statistics.hashing) == (1, 5, 0)
+
+
+async def test_unknown_contents_and_blocks_are_not_found(running):
+    running.write("f", bytes(MIN_BLOCK_BYTES))
+    await running.library.wait_idle()
+    file_id = running.library.find_path("f").file_id
+
+    with pytest.raises(NotFoundError):
+        await running.library.manifest(FileId(bytes(32)))
+    for index in (-1, 1):
+        with pytest.raises(NotFoundError):
+            await running.library.read_block(file_id, index)
+
+
+async def test_facts_may_come_from_other_threads_and_after_the_end(tmp_path):
+    world = World(tmp_path, trio.to_thread.run_sync)
+    async with world.running():
+
+        def write_many(prefix):
+            for number in range(50):
+                world.write(f"{prefix}{number}", b"%d" % number)
+                if number % 2:
+                    world.remove(f"{prefix}{number}")
+
+        async with trio.open_nursery() as nursery:
+            for prefix in "abcd":
+                nursery.start_soon(trio.to_thread.run_sync, write_many, prefix)
+        await world.library.wait_idle()
+
+        expected = {f"{p}{n}": id_of(b"%d" % n) for p in "abcd" for n in range(0, 50, 2)}
+        assert world.offered() == expected
+    world.remove("a0")
+    assert world.library.find_path("a0") is None
