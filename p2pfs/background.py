@@ -48,6 +48,8 @@ def start(arguments: Sequence[str], output_path: Path) -> list[str]:
     with open(read_end, "rb", buffering=0) as pipe:
         try:
             child = _spawn(arguments, output_path, write_end)
+        except OSError as error:
+            raise StartError(f"cannot start: {error.strerror}: {error.filename}") from error
         finally:
             os.close(write_end)
         try:

@@ -146,6 +146,10 @@ def live(
         log.info("not started reason=%s", error)
         fail(str(error))
         return ExitStatus.FAILED
+    except OSError as error:
+        log.exception("the machine did not let us go on")
+        fail(str(error))
+        return ExitStatus.FAILED
     except BaseException:
         log.exception("a bug of ours")
         fail(f"a bug of ours: see {config.log_path}")

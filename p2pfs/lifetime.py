@@ -50,6 +50,7 @@ def live(config: Config, announce: Announce) -> None:
 
     Raises:
         P2pfsError: it could not start; the text says why, and everything is undone.
+        OSError: the machine did not let it start or go on.
     """
     with lock_state(config):
         _start_logging(config)
@@ -136,9 +137,9 @@ def _start_logging(config: Config) -> None:
 
 
 def _cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what is to be told: the one reason fit for people, else all of it."""
+    """Return what is to be told: the one reason that is not a bug of ours, else all of it."""
     for error in group.exceptions:
         cause = _cause_of(error) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(cause, P2pfsError):
+        if isinstance(cause, P2pfsError | OSError):
             return cause
     return group

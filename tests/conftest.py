@@ -7,8 +7,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.helpers.processes import Processes
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -73,3 +76,14 @@ def _watch() -> Iterator[Watch]:
 def expect_log(_watch: Watch) -> Callable[[str], None]:
     """Announce warnings and errors, by a pattern; a test that logs others fails."""
     return _watch.announce
+
+
+@pytest.fixture
+def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+    """Real servents, which no other servent of this user sees, gone at the end."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    processes = Processes(tmp_path)
+    yield processes
+    processes.clean_up()

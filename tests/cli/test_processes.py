@@ -1,0 +1,191 @@
+"""Whole servents, started, asked and ended by the command."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STATUS_KEYS = {
+    "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
+    "shared_files", "shared_bytes", "cache_bytes", "cache_limit_bytes", "transfers",
+    "messages_in", "messages_out", "queries_seen", "bad_blocks",
+}  # fmt: skip
+
+
+@pytest.fixture
+def leftovers(processes):
+    """Tell what a servent that ended should not have left behind."""
+
+    def leftovers() -> list[str]:
+        runtime = processes.directory / "runtime"
+        files = [path.name for path in runtime.rglob("*") if not path.is_dir()]
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        return files + [line for line in mounts if str(processes.directory) in line]
+
+    return leftovers
+
+
+def test_serve_returns_when_it_can_be_asked_and_unmount_when_it_is_gone(processes, leftovers):
+    started = processes.start("serve", "--name", "attic", "--cache-size", "100M")
+
+    assert started.returncode == 0, started.stderr
+    assert started.stdout.startswith("serving, listening on 127.0.0.1:")
+    status = processes.status()
+    assert set(status) == STATUS_KEYS
+    assert (status["name"], status["cache_limit_bytes"]) == ("attic", 100 * 2**20)
+    assert str(status["listen"]) in started.stdout
+
+    process = os.pidfd_open(int(status["pid"]))
+    assert processes.p2pfs("unmount", "state").returncode == 0
+    assert select.select([process], [], [], 0)[0]
+    os.close(process)
+    assert leftovers() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_end_a_servent_and_nothing_stays(processes, leftovers, number):
+    processes.start("serve")
+
+    processes.kill(processes.status()["pid"], number)
+
+    assert leftovers() == []
+
+
+def test_a_servent_in_the_foreground_greets_and_ends_with_0(processes):
+    command = [sys.executable, "-m", "p2pfs", "serve", "--foreground", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [*command, "--state", str(processes.directory / "state")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as servent:
+        assert servent.stdout.readline().startswith("serving, ")
+        servent.send_signal(signal.SIGINT)
+
+        assert servent.wait(30) == 0
+        assert "signal received" in servent.stderr.read()
+
+
+def test_a_second_servent_on_the_same_state_directory_says_so(processes):
+    processes.start("serve")
+
+    second = processes.start("serve")
+
+    assert (second.returncode, second.stdout) == (1, "")
+    assert "another servent is running with the state directory" in second.stderr
+
+
+def test_a_port_that_is_taken_is_one_line_and_status_1(processes, leftovers):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = processes.p2pfs("serve", "--listen", f"127.0.0.1:{port}", "--state", "state")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "cannot listen on" in done.stderr
+    assert leftovers() == []
+
+
+def test_a_state_directory_that_cannot_be_made_is_one_line_and_status_1(processes):
+    done = processes.start("serve", state="/proc/nowhere")
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+
+
+def test_options_may_stand_in_config_toml(processes):
+    (processes.directory / "state").mkdir()
+    (processes.directory / "state" / "config.toml").write_text('name = "from file"')
+
+    processes.start("serve")
+
+    assert processes.status()["name"] == "from file"
+
+
+def test_join_get_and_leave_between_two_servents(processes):
+    """One publishes, the other joins, searches, downloads; leaving is seen at once."""
+    content = os.urandom(600_000)
+    (processes.directory / "blue whale.bin").write_bytes(content)
+    processes.start("serve", "--name", "a", state="a")
+    processes.start("serve", "--name", "b", state="b")
+    p2pfs = processes.p2pfs
+
+    assert p2pfs("publish", "-m", "a", "blue whale.bin").stdout == "blue whale.bin: published\n"
+    joined = p2pfs("join", "-m", "b", str(processes.status("-m", "a")["listen"]))
+    assert joined.returncode == 0, joined.stderr
+    found = p2pfs("search", "-m", "b", "whale").stdout.split("\t")
+    assert (found[0], found[3]) == ("blue whale.bin", "a\n")
+    got = p2pfs("get", "-m", "b", "blue whale.bin", "-o", "copy")
+    assert got.returncode == 0, got.stderr
+    assert (processes.directory / "copy").read_bytes() == content
+    assert p2pfs("leave", "-m", "b").returncode == 0
+    assert p2pfs("peers", "-m", "a", "--json").stdout == "[]\n"
+
+
+def test_a_join_that_is_not_answered_is_a_warning(processes):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+
+    started = processes.start("serve", "--join", address)
+
+    assert started.returncode == 0
+    assert f"no answer yet from {address}" in started.stderr
+
+
+@pytest.mark.fuse
+def test_mount_returns_when_the_mount_answers_and_unmount_when_it_is_gone(processes, leftovers):
+    started = processes.start("mount", "p2p")
+
+    assert started.returncode == 0, started.stderr
+    assert started.stdout.startswith(f"mounted on {processes.directory}/p2p, listening on ")
+    assert sorted(os.listdir(processes.directory / "p2p")) == [".p2pfs", "network", "shared"]
+    assert processes.status("-m", "p2p")["mountpoint"] == str(processes.directory / "p2p")
+
+    assert processes.p2pfs("unmount", "p2p").returncode == 0
+    assert leftovers() == []
+
+
+@pytest.mark.fuse
+def test_after_kill_9_unmount_removes_the_dead_mount_and_mount_mounts_again(processes):
+    processes.start("mount", "p2p")
+    (processes.directory / "p2p" / "shared" / "x").write_text("kept")
+    processes.kill(processes.status()["pid"])
+
+    assert "p2pfs unmount" in processes.p2pfs("doctor", "--state", "state").stdout
+    assert processes.start("mount", "p2p").returncode == 0
+    assert (processes.directory / "p2p" / "shared" / "x").read_text() == "kept"
+
+    processes.kill(processes.status()["pid"])
+    assert processes.p2pfs("unmount", "p2p").returncode == 0
+    assert processes.p2pfs("unmount", "p2p").returncode == 6
+
+
+@pytest.mark.fuse
+def test_unmounting_from_outside_ends_the_servent(processes, leftovers):
+    processes.start("mount", "p2p")
+    process = os.pidfd_open(int(processes.status()["pid"]))
+
+    subprocess.run(["fusermount", "-u", str(processes.directory / "p2p")], check=True)
+
+    assert select.select([process], [], [], 10)[0]
+    os.close(process)
+    assert leftovers() == []
+
+
+@pytest.mark.fuse
+def test_a_mountpoint_that_is_not_empty_is_refused(processes, leftovers):
+    (processes.directory / "p2p").mkdir()
+    (processes.directory / "p2p" / "precious").write_text("")
+
+    done = processes.start("mount", "p2p")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not empty" in done.stderr
+    assert leftovers() == []
