@@ -66,7 +66,7 @@ _LENGTH: Final = struct.Struct(">H")
 
 _STRANGERS: Final = {
     b"HTTP/": "a web server (HTTP)",
-    b"<!DOCTYPE": "a web server (HTML)",
+    b"<!DOCTYP": "a web server (HTML)",
     b"<html": "a web server (HTML)",
     b"GET ": "a web client (HTTP)",
     b"POST ": "a web client (HTTP)",
@@ -76,7 +76,8 @@ _STRANGERS: Final = {
     b"\x16\x03": "a TLS client",
     b"SSH-": "an SSH service",
 }
-# How programs begin, of their own accord or when they see a preface.
+# How programs begin, of their own accord or when they see a preface. None is longer than
+# the magic, so the verdict does not depend on the pieces in which it arrives.
 
 
 class State(enum.Enum):

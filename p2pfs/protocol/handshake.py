@@ -225,9 +225,17 @@ class Handshake:
         return bool(self._noise.handshake_finished)
 
     def write(self) -> bytes:
-        """Return our next Noise message."""
+        """Return our next Noise message.
+
+        Raises:
+            HandshakeError: the peer's last message had a key that gives no secret.
+        """
         self._messages += 1
-        return bytes(self._noise.write_message(self._credentials() if self._messages > 1 else b""))
+        payload = self._credentials() if self._messages > 1 else b""
+        try:
+            return bytes(self._noise.write_message(payload))
+        except ValueError as error:
+            raise HandshakeError("that is a servent whose handshake is damaged") from error
 
     def read(self, message: bytes) -> None:
         """Take the peer's next Noise message.

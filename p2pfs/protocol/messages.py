@@ -30,6 +30,12 @@ SIGNATURE_BYTES: Final = 64
 MAX_NAME_LENGTH: Final = 64
 """A servent's name for people, in characters."""
 
+MAX_REASON_LENGTH: Final = 200
+"""Why somebody says no, in characters: one line for people."""
+
+MAX_HOST_LENGTH: Final = 253
+"""The longest name that DNS can hold."""
+
 MAX_QUERY_BYTES: Final = 512
 """An encoded query: floods stay small. Gnutella forwards 256 and closes the link at 1,024."""
 
@@ -76,7 +82,7 @@ class Message(Struct, frozen=True, array_like=True):
 class Address(Message, frozen=True, array_like=True):
     """Where a servent listens."""
 
-    host: Annotated[str, Meta(pattern=r"\A[!-~]{1,253}\Z")]
+    host: Annotated[str, Meta(pattern=rf"\A[!-~]{{1,{MAX_HOST_LENGTH}}}\Z")]
     """An IP address or a name, in ASCII."""
     port: Port
 
@@ -139,7 +145,7 @@ class Bye(Message, frozen=True, array_like=True):
     """The last message on a link."""
 
     code: ByeCode
-    text: Annotated[str, Meta(max_length=200)]
+    text: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)]
     alternatives: Annotated[tuple[PeerInfo, ...], Meta(max_length=MAX_ALTERNATIVES)] = ()
 
 
@@ -304,7 +310,7 @@ class Reject(Message, frozen=True, array_like=True):
     """The answer to a request that gets no other."""
 
     code: RejectCode
-    text: Annotated[str, Meta(max_length=200)]
+    text: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)]
     retry_after_ms: Count = 0
 
 

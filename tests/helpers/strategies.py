@@ -1,0 +1,98 @@
+"""Hypothesis strategies for everything that crosses a link."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from p2pfs.protocol import codec, names
+from p2pfs.protocol import messages as m
+from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
+
+characters = st.characters(exclude_categories=("Cs",))
+"""Everything that UTF-8 can carry."""
+
+
+def texts(max_size: int) -> st.SearchStrategy[str]:
+    """Any text within a bound, mostly short."""
+    return st.text(characters, max_size=min(max_size, 24)) | st.text(
+        st.sampled_from("ab é"), max_size=max_size
+    )
+
+
+def integers(least: int, most: int) -> st.SearchStrategy[int]:
+    """Any number within bounds, the bounds themselves more often."""
+    return st.sampled_from((least, most)) | st.integers(least, most)
+
+
+def tuples(element: st.SearchStrategy, max_size: int) -> st.SearchStrategy[tuple]:
+    """Up to `max_size` elements, mostly few."""
+    return st.lists(element, max_size=min(max_size, 4)).map(tuple)
+
+
+labels = st.text(
+    st.characters(codec="utf-8", categories=("L", "Nd", "Zs", "P")), min_size=1, max_size=12
+).filter(lambda label: names.check_label(label) is None)
+"""Labels that are acceptable from strangers."""
+
+paths = st.lists(labels, min_size=1, max_size=names.MAX_DEPTH).map("/".join)
+"""Paths that are acceptable from strangers."""
+
+guids = st.binary(min_size=m.GUID_BYTES, max_size=m.GUID_BYTES).map(m.Guid)
+file_ids = st.binary(min_size=FILE_ID_BYTES, max_size=FILE_ID_BYTES)
+servent_ids = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=32, max_size=32).map(m.ServentId)
+counts = integers(0, 2**32 - 1)
+ttls = integers(1, m.MAX_TTL)
+request_ids = integers(0, codec.MAX_REQUEST_ID)
+ports = integers(0, 65_535)
+human_names = texts(m.MAX_NAME_LENGTH)
+path_texts = texts(names.MAX_PATH_BYTES // 2)
+
+hosts = st.sampled_from(("127.0.0.1", "2001:db8::1", "fe80::1%eth0", "servent.example")) | st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=253
+)
+addresses = st.builds(m.Address, hosts, ports)
+address_lists = tuples(addresses, m.MAX_ADDRESSES)
+peer_infos = st.builds(m.PeerInfo, servent_ids, human_names, address_lists)
+entries = st.builds(
+    m.Entry,
+    path_texts,
+    integers(0, MAX_FILE_BYTES),
+    integers(0, 2**63 - 1),
+    file_ids | st.just(b""),
+)
+
+BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
+    m.Hello: st.builds(
+        m.Hello, st.sampled_from(m.LinkKind), human_names, ports, addresses, address_lists,
+        human_names,
+    ),
+    m.Bye: st.builds(
+        m.Bye, st.sampled_from(m.ByeCode), texts(200), tuples(peer_infos, m.MAX_ALTERNATIVES)
+    ),
+    m.Ping: st.just(m.Ping()),
+    m.Pong: st.just(m.Pong()),
+    m.GetPeers: st.just(m.GetPeers()),
+    m.Peers: st.builds(m.Peers, tuples(peer_infos, m.MAX_PEERS)),
+    m.Walk: st.builds(m.Walk, guids, integers(0, m.WALK_STEPS)),
+    m.Introduce: st.builds(m.Introduce, guids, peer_infos),
+    m.Query: st.builds(
+        m.Query, guids, ttls, integers(0, m.MAX_TTL), st.sampled_from(m.QueryKind),
+        texts(m.MAX_QUERY_TEXT_BYTES // 2), integers(1, m.MAX_RESULTS),
+        integers(0, m.MAX_DEADLINE_MS),
+    ),
+    m.QueryHit: st.builds(
+        m.QueryHit, guids, ttls, peer_infos, tuples(entries, m.MAX_RESULTS), counts,
+        st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64),
+    ),
+    m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans()),
+    m.Changed: st.just(m.Changed()),
+    m.GetManifest: st.builds(m.GetManifest, file_ids),
+    m.GetBlock: st.builds(m.GetBlock, file_ids, integers(0, MAX_BLOCKS - 1)),
+    m.List: st.builds(m.List, path_texts, path_texts),
+    m.Listing: st.builds(m.Listing, tuples(entries, m.MAX_LISTING), st.booleans()),
+    m.Reject: st.builds(m.Reject, st.sampled_from(m.RejectCode), texts(200), counts),
+    m.Cancel: st.just(m.Cancel()),
+}  # fmt: skip
+"""A strategy for each message; all that they give is within its limits."""
+
+messages = st.one_of(BY_TYPE.values())

@@ -1,0 +1,421 @@
+"""One link's state machine: the order of things, what is at the other end, and tampering."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from p2pfs.protocol import messages as m
+from p2pfs.protocol.codec import HEADER, MAX_DATA_BYTES, Data, Received, encode, encode_data
+from p2pfs.protocol.connection import (
+    MAGIC,
+    NEED_DATA,
+    PREFACE_BYTES,
+    STEPS,
+    TRANSITIONS,
+    VERSION,
+    Connection,
+    Ended,
+    Greeted,
+    State,
+    Step,
+)
+from p2pfs.protocol.handshake import MAX_HANDSHAKE_BYTES, NetworkKey, Role
+from tests.helpers import strategies
+from tests.helpers.connections import (
+    IDENTITIES,
+    OPEN,
+    PRIVATE,
+    ConnectionPair,
+    by_byte,
+    events_of,
+    feed,
+    hello,
+    whole,
+)
+
+SAMPLES = {
+    Step.HELLO_NEIGHBOUR: hello(m.LinkKind.NEIGHBOUR),
+    Step.HELLO_TRANSFER: hello(m.LinkKind.TRANSFER),
+    Step.CONTROL: m.GetPeers(),
+    Step.TRANSFER: m.GetBlock(bytes(32), 0),
+    Step.KEEP_ALIVE: m.Ping(),
+    Step.BYE: m.Bye(m.ByeCode.LEAVING, "bye"),
+}
+"""A message for each step that is one."""
+
+TALKING = [s for s in State if s not in (State.PREFACE, State.NOISE, State.CLOSED)]
+
+
+def dial(network_key: NetworkKey = OPEN) -> Connection:
+    connection = Connection(Role.INITIATOR, IDENTITIES[Role.INITIATOR], network_key)
+    connection.start()
+    return connection
+
+
+def smuggle(pair: ConnectionPair, role: Role, plaintext: bytes) -> bytes:
+    """The bytes of a frame that an honest end would not send."""
+    frame = pair.ends[role]._handshake.encrypt(plaintext)
+    return len(frame).to_bytes(2, "big") + frame
+
+
+# The way to an open link.
+
+
+@pytest.mark.parametrize("cut", [whole, by_byte])
+@pytest.mark.parametrize("key", [OPEN, PRIVATE], ids=["XX", "XXpsk3"])
+def test_both_ends_learn_who_the_other_is(key, cut):
+    pair = ConnectionPair(key, cut=cut)
+    assert {event.peer_id for event in pair.greet()} == {i.id for i in IDENTITIES.values()}
+    assert pair.states == {State.GREETED}
+
+
+@pytest.mark.parametrize("kind", m.LinkKind)
+def test_hello_and_its_answer_open_a_link_of_their_kind(kind):
+    pair = ConnectionPair()
+    pair.greet()
+    assert pair.say(Role.INITIATOR, hello(kind)) == [Received(hello(kind), 0)]
+    assert pair.say(Role.RESPONDER, hello(kind)) == [Received(hello(kind), 0)]
+    assert pair.states == {State[kind.name]}
+
+
+def test_the_responder_sends_its_preface_without_waiting():
+    responder = Connection(Role.RESPONDER, IDENTITIES[Role.RESPONDER], PRIVATE)
+    assert responder.start() == MAGIC + bytes([VERSION]) + PRIVATE.network_id
+
+
+def test_what_next_event_wants_sent_is_given_once():
+    pair = ConnectionPair()
+    responder = pair.ends[Role.RESPONDER]
+    responder.receive_data(pair.ends[Role.INITIATOR].start())
+    assert events_of(responder) == []
+    assert responder.data_to_send()
+    assert responder.data_to_send() == b""
+
+
+# Every row of the state table, and everything that is not in it.
+
+
+@pytest.mark.parametrize(
+    ("state", "role", "step"),
+    [*itertools.product(TALKING, Role, SAMPLES)],
+    ids=lambda value: value.value,
+)
+def test_a_step_is_taken_if_the_table_has_it_and_refused_at_both_ends_if_not(state, role, step):
+    pair = ConnectionPair().reach(state)
+    message = SAMPLES[step]
+    following = TRANSITIONS.get((state, role, step))
+    if following is not None:
+        assert pair.say(role, message, 7) == [Received(message, 7)]
+        assert pair.states == {following}
+        return
+    with pytest.raises(LocalProtocolError):
+        pair.ends[role].send(message)
+    with pytest.raises(RemoteProtocolError, match="out of place"):
+        pair.deliver(role.other, smuggle(pair, role, encode(message)))
+    assert pair.states == {state}
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("state", TALKING)
+def test_data_and_unknown_types_follow_the_table_too(state, role):
+    data = encode_data(3, b"bytes", is_last=True)
+    unknown = HEADER.pack(0xEE, 0) + b"from the future"
+    for plaintext, step, events in (
+        (data, Step.TRANSFER, [Data(3, memoryview(b"bytes"), is_last=True)]),
+        (unknown, Step.UNKNOWN, []),
+    ):
+        pair = ConnectionPair().reach(state)
+        stolen = smuggle(pair, role, plaintext)
+        if (state, role, step) in TRANSITIONS:
+            assert pair.deliver(role.other, stolen) == events
+        else:
+            with pytest.raises(RemoteProtocolError, match="out of place"):
+                pair.deliver(role.other, stolen)
+
+
+@pytest.mark.parametrize("state", [s for s in TALKING if s is not State.TRANSFER])
+def test_data_is_sent_on_transfer_links_alone(state):
+    pair = ConnectionPair().reach(state)
+    with pytest.raises(LocalProtocolError):
+        pair.ends[Role.RESPONDER].send_data(1, b"x", is_last=True)
+
+
+@pytest.mark.parametrize("state", [State.PREFACE, State.NOISE])
+def test_nothing_is_sent_before_the_greeting(state):
+    connection = dial()
+    if state is State.NOISE:
+        feed(connection, [MAGIC + bytes([VERSION]) + bytes(16)])
+    assert connection.state is state
+    with pytest.raises(LocalProtocolError):
+        connection.send(m.Bye(m.ByeCode.LEAVING, ""))
+
+
+@pytest.mark.parametrize("message_type", m.MESSAGE_TYPES.values(), ids=lambda t: t.__name__)
+@given(data=st.data())
+@settings(max_examples=10)
+def test_every_message_crosses_the_link_that_it_is_for(message_type, data):
+    message = data.draw(strategies.BY_TYPE[message_type])
+    state = State.TRANSFER if STEPS[message_type] is Step.TRANSFER else State.NEIGHBOUR
+    if message_type is m.Hello:
+        state = State.GREETED
+    pair = ConnectionPair().reach(state)
+    assert pair.say(Role.INITIATOR, message, 1) == [Received(message, 1)]
+
+
+def test_every_type_is_a_step():
+    assert set(STEPS) >= set(m.MESSAGE_TYPES.values())
+
+
+def test_a_message_over_its_limit_is_not_sent_and_changes_nothing():
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    query = m.Query(m.Guid(bytes(16)), 1, 0, m.QueryKind.WORDS, "ä" * 480, 1, 1)
+    with pytest.raises(LocalProtocolError):
+        pair.ends[Role.INITIATOR].send(query)
+    assert pair.say(Role.INITIATOR, m.Ping(), 1) == [Received(m.Ping(), 1)]
+
+
+# The end.
+
+
+def test_nothing_follows_a_bye():
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    late = pair.ends[Role.RESPONDER].send(m.Ping())
+    pair.say(Role.INITIATOR, SAMPLES[Step.BYE])
+    assert pair.states == {State.CLOSED}
+    for connection in pair.ends.values():
+        assert connection.next_event() == Ended()
+        with pytest.raises(LocalProtocolError):
+            connection.send(m.Ping())
+    assert feed(pair.ends[Role.INITIATOR], [late]) == [Ended()]
+
+
+def test_what_arrives_together_with_a_bye_and_behind_it_is_dropped():
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    bye = pair.ends[Role.INITIATOR].send(SAMPLES[Step.BYE])
+    responder = pair.ends[Role.RESPONDER]
+    responder.receive_data(bye + b"and more")
+    assert [responder.next_event() for _ in range(2)] == [Received(SAMPLES[Step.BYE], 0), Ended()]
+
+
+@pytest.mark.parametrize("state", TALKING)
+def test_a_stream_that_ends_between_two_frames_has_ended(state):
+    pair = ConnectionPair().reach(state)
+    pair.ends[Role.INITIATOR].receive_data(b"")
+    assert pair.ends[Role.INITIATOR].next_event() == Ended()
+    assert pair.ends[Role.INITIATOR].next_event() == Ended()
+
+
+def test_a_stream_that_ends_in_the_middle_of_a_frame_is_a_breach():
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    frame = pair.ends[Role.INITIATOR].send(m.Ping())
+    responder = pair.ends[Role.RESPONDER]
+    assert feed(responder, [frame[:-1]]) == []
+    responder.receive_data(b"")
+    with pytest.raises(RemoteProtocolError, match="middle of a frame"):
+        responder.next_event()
+
+
+def test_an_error_is_final_for_hearing_and_a_bye_can_still_tell_it():
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    responder = pair.ends[Role.RESPONDER]
+    good = pair.ends[Role.INITIATOR].send(m.Ping())
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError, match="decrypt"):
+            feed(responder, [b"\0\x20" + bytes(32)])
+    responder.receive_data(good)
+    with pytest.raises(RemoteProtocolError, match="decrypt"):
+        responder.next_event()
+    bye = m.Bye(m.ByeCode.PROTOCOL, "broken")
+    assert pair.say(Role.RESPONDER, bye) == [Received(bye, 0)]
+
+
+# What is at the other end.
+
+STRANGERS = {
+    b"HTTP/1.1 400 Bad Request\r\n\r\n": r"web server \(HTTP\)",
+    b'<!DOCTYPE HTML>\n<html lang="en">': r"web server \(HTML\)",
+    b"<html>\r\n<head><title>400 Bad Request": r"web server \(HTML\)",
+    b"GET / HTTP/1.1\r\n": "web client",
+    b"POST /login HTTP/1.1\r\n": "web client",
+    b"\x15\x03\x01\x00\x02\x02\x46": "TLS service",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03": "TLS client",
+    b"SSH-2.0-OpenSSH_9.6\r\n": "SSH",
+    b"220 mail.example ESMTP\r\n": "says b'220 mail'",
+    b"\x1b[31mred\x1b[0m": r"says b'\\x1b\[31mred'",
+}
+
+
+@pytest.mark.parametrize("cut", [whole, by_byte])
+@pytest.mark.parametrize(("says", "text"), STRANGERS.items(), ids=STRANGERS.values())
+def test_the_error_says_what_answered(says, text, cut):
+    with pytest.raises(HandshakeError, match=text):
+        feed(dial(), cut(says))
+
+
+def test_another_version_and_another_network_are_told_apart():
+    with pytest.raises(HandshakeError, match="protocol version 2, and this one has 1"):
+        feed(dial(), [MAGIC + bytes([VERSION + 1]) + PRIVATE.network_id])
+    with pytest.raises(HandshakeError, match="another network"):
+        feed(dial(), [MAGIC + bytes([VERSION]) + PRIVATE.network_id])
+    with pytest.raises(HandshakeError, match="another network"):
+        feed(dial(PRIVATE), [MAGIC + bytes([VERSION]) + OPEN.network_id])
+
+
+def test_who_hangs_up_during_the_handshake_is_told_so():
+    said = Connection(Role.RESPONDER, IDENTITIES[Role.RESPONDER], OPEN).start()
+    for length in range(PREFACE_BYTES + 1):
+        connection = dial()
+        assert feed(connection, by_byte(said[:length])) == []
+        connection.receive_data(b"")
+        with pytest.raises(HandshakeError, match="closed during the handshake"):
+            connection.next_event()
+
+
+def test_a_stranger_who_says_little_and_hangs_up_is_quoted():
+    connection = dial()
+    assert feed(connection, [b"421"]) == []
+    connection.receive_data(b"")
+    with pytest.raises(HandshakeError, match="says b'421'"):
+        connection.next_event()
+
+
+def test_a_handshake_message_over_its_limit_is_refused_before_it_arrives():
+    preface = MAGIC + bytes([VERSION]) + bytes(16)
+    connection = dial()
+    assert feed(connection, [preface + MAX_HANDSHAKE_BYTES.to_bytes(2, "big")]) == []
+    with pytest.raises(HandshakeError, match="too long"):
+        feed(dial(), [preface + (MAX_HANDSHAKE_BYTES + 1).to_bytes(2, "big")])
+
+
+def test_a_servent_that_cannot_do_the_handshake_is_refused():
+    preface = MAGIC + bytes([VERSION]) + bytes(16)
+    with pytest.raises(HandshakeError, match="damaged"):
+        feed(dial(), [preface + b"\0\x60" + bytes(96)])
+
+
+# Bytes in pieces, and bytes that were tampered with.
+
+
+@given(st.lists(strategies.messages, max_size=4), st.data())
+@settings(max_examples=40)
+def test_the_pieces_in_which_bytes_arrive_make_no_difference(messages, data):
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    sent = [message for message in messages if STEPS[type(message)] is Step.CONTROL]
+    sent = [message for message in sent if not isinstance(message, m.Hello)]
+    stream = b"".join(pair.ends[Role.INITIATOR].send(message) for message in sent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=9)))
+    # An empty piece would mean the end of the stream.
+    pieces = [stream[a:b] for a, b in itertools.pairwise([0, *cuts, len(stream)]) if a < b]
+    received = feed(pair.ends[Role.RESPONDER], pieces)
+    assert received == [Received(message, 0) for message in sent]
+
+
+def test_byte_by_byte_equals_all_at_once_from_preface_to_bye():
+    transcripts = []
+    for cut in (whole, by_byte):
+        pair = ConnectionPair(cut=cut)
+        events = pair.greet()
+        for role in Role:
+            events += pair.say(role, hello(m.LinkKind.TRANSFER))
+        events += pair.say(Role.INITIATOR, m.GetBlock(bytes(32), 3), 9)
+        data = pair.ends[Role.RESPONDER].send_data(9, b"x" * 1000, is_last=True)
+        events += pair.deliver(Role.INITIATOR, data)
+        events += pair.say(Role.RESPONDER, SAMPLES[Step.BYE])
+        transcripts.append(events)
+    assert transcripts[0] == transcripts[1]
+    assert [type(event) for event in transcripts[0]] == [Greeted] * 2 + [Received] * 3 + [
+        Data,
+        Received,
+    ]
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_a_stream_with_any_bit_changed_gives_nothing_from_there_on(data):
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    frames = [pair.ends[Role.INITIATOR].send(m.Ping(), number) for number in range(3)]
+    stream = bytearray(b"".join(frames))
+    position = data.draw(st.integers(0, len(stream) - 1))
+    stream[position] ^= 1 << data.draw(st.integers(0, 7))
+    responder = pair.ends[Role.RESPONDER]
+    responder.receive_data(stream)
+    received = []
+    try:
+        while isinstance(event := responder.next_event(), Received):
+            received.append(event)
+    except RemoteProtocolError:
+        pass
+    else:  # a longer length: it waits for bytes, and the end of the stream tells
+        responder.receive_data(b"")
+        with pytest.raises(RemoteProtocolError):
+            responder.next_event()
+    assert received == [Received(m.Ping(), number) for number in range(position // len(frames[0]))]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda a, b, c: a + c, id="one is missing"),
+        pytest.param(lambda a, b, c: b + a + c, id="two changed places"),
+        pytest.param(lambda a, b, c: a + a, id="one comes twice"),
+        pytest.param(lambda a, b, c: a + b"\0\0" + b, id="an empty frame"),
+    ],
+)
+def test_frames_that_were_moved_are_refused(spoil):
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    frames = [pair.ends[Role.INITIATOR].send(m.Ping()) for _ in range(3)]
+    with pytest.raises(RemoteProtocolError, match="decrypt"):
+        feed(pair.ends[Role.RESPONDER], [spoil(*frames)])
+
+
+def test_a_frame_does_not_come_back_to_its_sender():
+    pair = ConnectionPair().reach(State.NEIGHBOUR)
+    frame = pair.ends[Role.INITIATOR].send(m.Ping())
+    with pytest.raises(RemoteProtocolError, match="decrypt"):
+        feed(pair.ends[Role.INITIATOR], [frame])
+
+
+# Bulk.
+
+
+def test_a_block_crosses_in_full_frames():
+    pair = ConnectionPair().reach(State.TRANSFER)
+    block = bytes(range(256)) * 1024
+    parts = [block[i : i + MAX_DATA_BYTES] for i in range(0, len(block), MAX_DATA_BYTES)]
+    stream = b"".join(
+        pair.ends[Role.RESPONDER].send_data(5, memoryview(part), is_last=part is parts[-1])
+        for part in parts
+    )
+    events = feed(pair.ends[Role.INITIATOR], [stream])
+    assert b"".join(event.payload for event in events) == block
+    assert [event.is_last for event in events] == [False] * 4 + [True]
+
+
+def test_more_than_a_frame_of_data_is_not_sent():
+    pair = ConnectionPair().reach(State.TRANSFER)
+    with pytest.raises(LocalProtocolError):
+        pair.ends[Role.RESPONDER].send_data(5, bytes(MAX_DATA_BYTES + 1), is_last=True)
+
+
+def test_what_is_held_for_an_unfinished_frame_is_less_than_a_frame():
+    pair = ConnectionPair().reach(State.TRANSFER)
+    responder = pair.ends[Role.RESPONDER]
+    responder.receive_data(b"\xff\xff" + bytes(65_534))
+    assert responder.next_event() is NEED_DATA
+    responder.receive_data(b"\0")
+    with pytest.raises(RemoteProtocolError):
+        responder.next_event()
+
+
+def test_the_payload_outlives_the_connection():
+    pair = ConnectionPair().reach(State.TRANSFER)
+    send = pair.ends[Role.INITIATOR].send_data
+    stream = send(1, b"first", is_last=False) + send(1, b"second", is_last=True)
+    first, second = feed(pair.ends[Role.RESPONDER], [stream])
+    feed(pair.ends[Role.RESPONDER], [send(1, b"x" * 70, is_last=True)])
+    assert (bytes(first.payload), bytes(second.payload)) == (b"first", b"second")

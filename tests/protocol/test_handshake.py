@@ -1,0 +1,283 @@
+"""Who is at the other end: identities, signatures and Noise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from noise.connection import Keypair, NoiseConnection
+
+from p2pfs.errors import HandshakeError, RemoteProtocolError
+from p2pfs.protocol.handshake import (
+    Credentials,
+    Handshake,
+    Identity,
+    NetworkKey,
+    Role,
+    check_hit,
+    servent_id,
+    sign_hit,
+    verify,
+)
+from p2pfs.protocol.messages import Address, Entry, Guid, PeerInfo, ServentId
+from tests.helpers.connections import IDENTITIES, OPEN, PRIVATE
+
+NOISE_VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "noise.json").read_text())
+OURS = IDENTITIES[Role.INITIATOR]
+GUID = Guid(bytes(16))
+ENTRY = Entry("music/song.ogg", 5, 7, bytes(32))
+
+
+def shake_hands(
+    ours=OURS, theirs=IDENTITIES[Role.RESPONDER], keys=(OPEN, OPEN), prologues=(b"p", b"p")
+):
+    one = Handshake(Role.INITIATOR, ours, keys[0], prologue=prologues[0])
+    other = Handshake(Role.RESPONDER, theirs, keys[1], prologue=prologues[1])
+    other.read(one.write())
+    one.read(other.write())
+    other.read(one.write())
+    return one, other
+
+
+@pytest.mark.filterwarnings("ignore:One of ephemeral keypairs is already set")
+@pytest.mark.parametrize("vector", NOISE_VECTORS["vectors"], ids=lambda v: v["protocol_name"])
+def test_the_noise_library_agrees_with_the_published_vectors(vector):
+    speaker, hearer = (noise_of(vector, side) for side in ("init", "resp"))
+    for message in vector["messages"]:
+        payload = bytes.fromhex(message["payload"])
+        ciphertext = (
+            speaker.encrypt(payload)
+            if speaker.handshake_finished
+            else speaker.write_message(payload)
+        )
+        assert ciphertext.hex() == message["ciphertext"]
+        read = hearer.decrypt if hearer.handshake_finished else hearer.read_message
+        assert read(bytes(ciphertext)) == payload
+        speaker, hearer = hearer, speaker
+    assert speaker.get_handshake_hash().hex() == vector["handshake_hash"]
+
+
+def noise_of(vector: dict, side: str) -> NoiseConnection:
+    noise = NoiseConnection.from_name(vector["protocol_name"].encode())
+    if f"{side}_psks" in vector:
+        noise.set_psks(psks=[bytes.fromhex(psk) for psk in vector[f"{side}_psks"]])
+    noise.set_prologue(bytes.fromhex(vector[f"{side}_prologue"]))
+    for keypair, name in ((Keypair.STATIC, "static"), (Keypair.EPHEMERAL, "ephemeral")):
+        noise.set_keypair_from_private_bytes(keypair, bytes.fromhex(vector[f"{side}_{name}"]))
+    (noise.set_as_initiator if side == "init" else noise.set_as_responder)()
+    noise.start_handshake()
+    return noise
+
+
+@pytest.mark.parametrize("key", [OPEN, PRIVATE], ids=["XX", "XXpsk3"])
+def test_a_handshake_tells_each_end_who_the_other_is(key):
+    one, other = shake_hands(keys=(key, key))
+    assert one.is_finished
+    assert other.is_finished
+    assert one.peer_id == IDENTITIES[Role.RESPONDER].id
+    assert other.peer_id == OURS.id
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_frames_arrive_as_they_were_sent_both_ways(plaintexts):
+    one, other = shake_hands()
+    for plaintext in plaintexts:
+        assert other.decrypt(one.encrypt(plaintext)) == plaintext
+        assert one.decrypt(memoryview(other.encrypt(plaintext))) == plaintext
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda frame: bytes([frame[0] ^ 1]) + frame[1:], id="changed"),
+        pytest.param(lambda frame: frame[:-1], id="cut"),
+        pytest.param(lambda frame: frame + b"\0", id="longer"),
+        pytest.param(lambda frame: b"", id="emptied"),
+    ],
+)
+def test_a_frame_that_was_tampered_with_is_refused(spoil):
+    one, other = shake_hands()
+    with pytest.raises(RemoteProtocolError):
+        other.decrypt(spoil(one.encrypt(b"a message")))
+
+
+def test_frames_out_of_order_are_refused():
+    one, other = shake_hands()
+    first, second = one.encrypt(b"first"), one.encrypt(b"second")
+    with pytest.raises(RemoteProtocolError):
+        other.decrypt(second)
+    assert other.decrypt(first) == b"first"
+    with pytest.raises(RemoteProtocolError):
+        other.decrypt(first)
+
+
+def test_another_network_key_does_not_get_through():
+    with pytest.raises(HandshakeError):
+        shake_hands(keys=(PRIVATE, NetworkKey(bytes(32))))
+    with pytest.raises(HandshakeError):
+        shake_hands(keys=(PRIVATE, OPEN))
+
+
+def test_a_preface_that_was_changed_on_the_way_does_not_get_through():
+    with pytest.raises(HandshakeError):
+        shake_hands(prologues=(b"one", b"other"))
+
+
+class Impostor(Identity):
+    """Has its own static key, and the identity that it shows is somebody else's."""
+
+    def __init__(self, victim: Identity) -> None:
+        super().__init__(Identity.generate()._key)
+        self.public_key = victim.public_key
+
+
+def test_an_identity_without_its_key_is_refused():
+    with pytest.raises(HandshakeError, match="could not prove its identity"):
+        shake_hands(theirs=Impostor(OURS))
+    with pytest.raises(HandshakeError, match="could not prove its identity"):
+        shake_hands(ours=Impostor(IDENTITIES[Role.RESPONDER]))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(b"", id="none"),
+        pytest.param(b"\xc1", id="no MessagePack"),
+        pytest.param(msgspec.msgpack.encode((bytes(31), bytes(64))), id="a short key"),
+        pytest.param(b"\x91" * 900, id="nested"),
+    ],
+)
+def test_credentials_that_are_none_are_refused(payload, monkeypatch):
+    monkeypatch.setattr(Handshake, "_credentials", lambda _self: payload)
+    with pytest.raises(HandshakeError, match="without valid credentials"):
+        shake_hands()
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_as_a_first_message_is_at_most_a_handshake_error(message):
+    handshake = Handshake(Role.RESPONDER, OURS, OPEN, prologue=b"")
+    try:
+        handshake.read(message)
+    except HandshakeError:
+        assert len(message) < 32
+    assert not handshake.is_finished
+    assert handshake.peer_id is None
+
+
+def test_a_key_that_gives_no_secret_is_refused():
+    responder = Handshake(Role.RESPONDER, OURS, OPEN, prologue=b"")
+    responder.read(bytes(32))
+    with pytest.raises(HandshakeError, match="damaged"):
+        responder.write()
+    initiator = Handshake(Role.INITIATOR, OURS, OPEN, prologue=b"")
+    initiator.write()
+    with pytest.raises(HandshakeError, match="damaged"):
+        initiator.read(bytes(200))
+
+
+@given(st.binary(max_size=300))
+def test_whatever_comes_as_a_second_message_is_a_handshake_error(message):
+    handshake = Handshake(Role.INITIATOR, OURS, OPEN, prologue=b"")
+    handshake.write()
+    with pytest.raises(HandshakeError):
+        handshake.read(message)
+
+
+# Identities.
+
+
+def test_an_identity_comes_back_from_its_bytes():
+    identity = Identity.generate()
+    again = Identity.from_bytes(identity.to_bytes())
+    assert (again.id, again.public_key) == (identity.id, identity.public_key)
+    assert again.static_key() == identity.static_key()
+
+
+def test_an_identity_of_another_length_is_a_value_error():
+    with pytest.raises(ValueError, match="32 bytes"):
+        Identity.from_bytes(bytes(31))
+
+
+def test_the_noise_key_is_not_the_identity_key():
+    assert OURS.static_key() != OURS.to_bytes()
+
+
+def test_a_signature_holds_for_its_data_and_its_key_alone():
+    signature = OURS.sign(b"data")
+    assert verify(OURS.public_key, signature, b"data")
+    assert not verify(OURS.public_key, signature, b"other")
+    assert not verify(IDENTITIES[Role.RESPONDER].public_key, signature, b"data")
+    assert not verify(b"no key", signature, b"data")
+    assert not verify(OURS.public_key, b"no signature", b"data")
+
+
+# Network keys.
+
+
+def test_each_passphrase_gives_a_key_and_a_network_of_its_own():
+    one, other = NetworkKey.from_passphrase(b"one"), NetworkKey.from_passphrase(b"other")
+    assert {len(one.psk), len(other.psk)} == {32}
+    assert one.psk != other.psk
+    assert one.network_id != other.network_id
+
+
+def test_the_network_id_tells_nothing_of_the_key():
+    assert OPEN.network_id == bytes(16)
+    assert PRIVATE.network_id not in (PRIVATE.psk[:16], PRIVATE.psk[16:], bytes(16))
+
+
+# Query hits.
+
+
+def provider(identity: Identity = OURS) -> PeerInfo:
+    return PeerInfo(identity.id, "ours", (Address("192.0.2.1", 4774),))
+
+
+def test_a_signed_hit_holds_whatever_its_ttl():
+    hit = sign_hit(OURS, GUID, 3, provider(), [ENTRY], 1)
+    check_hit(hit)
+    check_hit(msgspec.structs.replace(hit, ttl=1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guid": Guid(bytes([1]) * 16)},
+        {"entries": (ENTRY, ENTRY)},
+        {"entries": ()},
+        {"total": 2},
+        {"provider": PeerInfo(OURS.id, "ours", (Address("192.0.2.66", 4774),))},
+        {"provider": PeerInfo(OURS.id, "other", (Address("192.0.2.1", 4774),))},
+        {"provider": PeerInfo(ServentId("a" * 32), "ours", ())},
+        {"public_key": IDENTITIES[Role.RESPONDER].public_key},
+        {"signature": bytes(64)},
+    ],
+    ids=str,
+)
+def test_a_hit_that_was_changed_on_the_way_is_refused(change):
+    hit = sign_hit(OURS, GUID, 3, provider(), [ENTRY], 1)
+    with pytest.raises(RemoteProtocolError):
+        check_hit(msgspec.structs.replace(hit, **change))
+
+
+def test_a_hit_in_the_name_of_somebody_else_is_refused():
+    stolen = provider(IDENTITIES[Role.RESPONDER])
+    with pytest.raises(RemoteProtocolError):
+        check_hit(sign_hit(OURS, GUID, 3, stolen, [ENTRY], 1))
+
+
+def test_a_signature_for_one_purpose_does_not_serve_another():
+    hit = sign_hit(OURS, GUID, 3, provider(), [ENTRY], 1)
+    unprefixed = msgspec.msgpack.encode((GUID, provider(), [ENTRY], 1))
+    assert not verify(OURS.public_key, hit.signature, unprefixed)
+
+
+def test_credentials_are_64_and_32_bytes():
+    signature = OURS.sign(b"")
+    assert len(msgspec.msgpack.encode(Credentials(OURS.public_key, signature))) == 101
+    assert servent_id(OURS.public_key) == OURS.id
+    assert len(OURS.id) == 32
