@@ -106,7 +106,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Write:
     """One block on its way to the disk."""
 
@@ -374,8 +374,9 @@ class CachedFile:
                 if not write.is_done:
                     await self._run_in_thread(self._write_all)
         finally:
-            with contextlib.suppress(ValueError):
-                self._unwritten.remove(write)
+            if not write.is_done:  # cancelled; it may be half way in a thread, then it stays
+                with contextlib.suppress(ValueError):
+                    self._unwritten.remove(write)
             self._cache.release(self)
         self._schedule_flush()
         if write.error is not None:

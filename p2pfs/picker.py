@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from p2pfs.protocol.manifest import (
     MIB,
+    block_bytes_for,
     block_count_for,
     block_span,
     manifest_bytes_for,
@@ -141,6 +142,7 @@ class _Source:
     peer: PeerInfo
     meter: RateMeter = field(default_factory=RateMeter)
     requests: list[Request] = field(default_factory=list)  # oldest first
+    queued_bytes: int = 0  # of these requests
     progress_at: float = 0.0  # something came, or the first request went out
     retry_at: float = 0.0
     failures: int = 0  # in a row
@@ -150,10 +152,6 @@ class _Source:
     @property
     def is_dropped(self) -> bool:
         return self.trouble in _DROPPED
-
-    @property
-    def queued_bytes(self) -> int:
-        return sum(request.length for request in self.requests)
 
     def rate(self, now: float) -> float | None:
         if not self.requests and now - self.progress_at > RATE_MEMORY_S:
@@ -179,9 +177,11 @@ class _Source:
         return not self.is_dropped and self.retry_at <= now < self.stuck_at()
 
     def has_room(self, length: int, now: float) -> bool:
-        blocks = sum(request.index != MANIFEST for request in self.requests)
-        if blocks < (1 if self.failures else FIRST_BLOCKS):
-            return True
+        first = 1 if self.failures else FIRST_BLOCKS
+        if len(self.requests) <= first:
+            blocks = sum(request.index != MANIFEST for request in self.requests)
+            if blocks < first:
+                return True
         return self.queued_bytes + length <= (self.rate(now) or 0.0) * PIPELINE_S
 
     def pause(self, trouble: Trouble, now: float, pause_s: float | None = None) -> None:
@@ -215,10 +215,11 @@ class Picker:
     def __init__(self, size: int) -> None:
         """Start without sources, for a content of `size` bytes."""
         self._size = size
+        self._block_bytes = block_bytes_for(size)
         self._last_blocks = block_count_for(size) - ENDGAME_BLOCKS
         self._sources: dict[ServentId, _Source] = {}
         self._holders: dict[int, list[Request]] = {}
-        self._received: dict[Request, None] = {}
+        self._received: dict[int, list[Request]] = {}
         self._pending_bytes = 0
 
     # Facts
@@ -245,7 +246,7 @@ class Picker:
     def received(self, request: Request, now: float) -> None:
         """Note that a block has come; until `ended` it is being verified and kept."""
         source = self._take_back(request)
-        self._received[request] = None
+        self._received.setdefault(request.index, []).append(request)
         self._pending_bytes += request.length
         source.meter.add(request.length, now - source.progress_at)
         source.progress_at, source.failures, source.retry_at = now, 0, 0.0
@@ -272,9 +273,8 @@ class Picker:
 
     def ended(self, request: Request, now: float) -> None:
         """Forget a request, whatever became of it."""
-        if request in self._received:
-            del self._received[request]
-            self._pending_bytes -= request.length
+        if request in self._received.get(request.index, ()):
+            self._forget(self._received, request)
         elif request in self._holders.get(request.index, ()):
             source = self._sources[ServentId(request.source.id)]
             was_stuck = now >= source.stuck_at()
@@ -304,17 +304,9 @@ class Picker:
         will want; neither holds a block that is in the cache.
         """
         sources = self._enlisted(now)
-        requests = []
-        for index in demanded:
-            request = self._ask(index, sources, now, is_demanded=True)
-            if request is not None:
-                requests.append(request)
-        for index in ahead if sources else ():
-            if self._pending_bytes >= MAX_AHEAD_IN_FLIGHT_BYTES:
-                break
-            request = self._ask(index, sources, now, is_demanded=False)
-            if request is not None:
-                requests.append(request)
+        asked = (self._ask(index, sources, now, is_demanded=True) for index in demanded)
+        requests = [request for request in asked if request is not None]
+        requests += self._fill(sources, now, ahead)
         return requests
 
     def next_deadline(self, now: float) -> float:
@@ -352,11 +344,30 @@ class Picker:
         available = [s for s in self._sources.values() if s.is_available(now)]
         return available[:MAX_SOURCES]
 
+    def _fill(
+        self, sources: Sequence[_Source], now: float, ahead: Iterable[int]
+    ) -> Iterator[Request]:
+        """Ask for read-ahead as long as there is room; called for each block that comes."""
+        is_stuck = any(now >= source.stuck_at() for source in self._sources.values())
+        sources = [source for source in sources if source.has_room(self._block_bytes, now)]
+        for index in ahead if sources else ():
+            if self._pending_bytes >= MAX_AHEAD_IN_FLIGHT_BYTES:
+                return
+            if index in self._received:
+                continue
+            if index in self._holders and index < self._last_blocks and not is_stuck:
+                continue
+            request = self._ask(index, sources, now, is_demanded=False)
+            if request is not None:
+                yield request
+                if not any(source.has_room(self._block_bytes, now) for source in sources):
+                    return
+
     def _ask(
         self, index: int, sources: Sequence[_Source], now: float, *, is_demanded: bool
     ) -> Request | None:
         length = self._length_of(index)
-        if any(request.index == index for request in self._received):
+        if index in self._received:
             return None
         holders = self._holders.get(index, ())
         if not holders and not self._has_room(length, is_demanded=is_demanded):
@@ -414,6 +425,7 @@ class Picker:
                 source.meter = RateMeter()
             source.progress_at = now
         source.requests.append(request)
+        source.queued_bytes += request.length
         self._holders.setdefault(request.index, []).append(request)
         self._pending_bytes += request.length
         return request
@@ -421,12 +433,15 @@ class Picker:
     def _take_back(self, request: Request) -> _Source:
         source = self._sources[ServentId(request.source.id)]
         source.requests.remove(request)
-        holders = self._holders[request.index]
-        holders.remove(request)
-        if not holders:
-            del self._holders[request.index]
-        self._pending_bytes -= request.length
+        source.queued_bytes -= request.length
+        self._forget(self._holders, request)
         return source
+
+    def _forget(self, requests: dict[int, list[Request]], request: Request) -> None:
+        self._pending_bytes -= request.length
+        requests[request.index].remove(request)
+        if not requests[request.index]:
+            del requests[request.index]
 
     def _length_of(self, index: int) -> int:
         if index == MANIFEST:

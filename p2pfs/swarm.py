@@ -159,6 +159,7 @@ class Swarm:
             self._manifest_known.set()
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
+        self._clock: trio.abc.Clock | None = None
         self._progress_at = 0.0  # a block arrived, or the first reader came
         self._alarm_at = math.inf
         self._alarm_changed = trio.Event()
@@ -171,9 +172,11 @@ class Swarm:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the transfers until cancelled; then every reader gets ShutdownError."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._clock = trio.lowlevel.current_clock()
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery, self._token = nursery, trio.lowlevel.current_trio_token()
+                self._nursery = nursery
                 nursery.start_soon(self._cached.keep_flushed)
                 nursery.start_soon(self._watch)
                 task_status.started()
@@ -232,8 +235,8 @@ class Swarm:
             await self._wait_for({index for index in blocks if not self._cached.has(index)})
 
     def statistics(self) -> SwarmStatistics:
-        """Return how things stand."""
-        idle_s = trio.current_time() - self._progress_at
+        """Return how things stand. From any thread."""
+        idle_s = self._clock.current_time() - self._progress_at if self._clock else 0.0
         return SwarmStatistics(
             size=self._cached.size,
             done_bytes=self._cached.done_bytes,
