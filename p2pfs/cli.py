@@ -58,6 +58,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = ExitStatus.FAILED
+    except OSError as error:
+        complain(str(error))
+        status = ExitStatus.FAILED
     sys.exit(status or 0)
 
 

@@ -21,6 +21,7 @@ from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared, share_path
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.journal import Journal
+from p2pfs.library.share import published_path
 from p2pfs.protocol import names
 
 Record = Mapping[str, object]
@@ -205,7 +206,7 @@ async def _publish(servent: Servent, args: Args, report: Report) -> object:
     results = []
     for source in _texts(args, "files"):
         name = os.path.basename(source)
-        if names.is_private(name) or names.is_probe(name):
+        if published_path(name) is None:
             raise UsageError(f"{name}: files of this name are never published")
         await _copy_in(source, servent.config.shared_directory / name, report)
         servent.library.touched(name)
@@ -242,9 +243,9 @@ async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
     """Remove files from the share as `rm` does; nothing is removed if one cannot be."""
     root = servent.config.shared_directory
     paths = [share_path(text) for text in _texts(args, "paths")]
-    files = [find_shared(root, path) for path in paths]
+    files = [await run_in_thread(find_shared, root, path) for path in paths]
     for path, file in zip(paths, files, strict=True):
-        os.unlink(file)
+        await run_in_thread(os.unlink, file)
         servent.library.touched(path)
     return [{"path": path} for path in paths]
 
