@@ -1,0 +1,145 @@
+"""Read-ahead: what the readers of a content will want next."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from p2pfs.protocol.manifest import GIB, MIB
+from p2pfs.readahead import (
+    MAX_AHEAD_BYTES,
+    MAX_STREAMS,
+    MIN_AHEAD_BYTES,
+    SEQUENTIAL_READ_BYTES,
+    STREAM_IDLE_S,
+    ReadAhead,
+)
+from tests.helpers.sizes import BLOCK
+
+SIZE = 1000 * BLOCK
+SMALL = MIN_AHEAD_BYTES // BLOCK
+LARGE = MAX_AHEAD_BYTES // BLOCK
+
+
+def read_blocks(ahead: ReadAhead, blocks: range, now: float = 0.0) -> None:
+    for index in blocks:
+        ahead.advance(index * BLOCK, SEQUENTIAL_READ_BYTES, now)
+        ahead.advance(index * BLOCK + SEQUENTIAL_READ_BYTES, SEQUENTIAL_READ_BYTES, now)
+
+
+def test_a_read_at_the_start_begins_a_small_window() -> None:
+    ahead = ReadAhead(SIZE)
+
+    ahead.advance(0, 4096, 0.0)
+
+    assert list(ahead.wanted(0.0)) == list(range(1, 1 + SMALL))
+
+
+def test_a_small_read_elsewhere_wants_nothing_more() -> None:
+    ahead = ReadAhead(SIZE)
+
+    ahead.advance(500 * BLOCK + 7, 4096, 0.0)
+
+    assert list(ahead.wanted(0.0)) == []
+
+
+def test_a_window_doubles_with_each_block_up_to_its_limit() -> None:
+    ahead = ReadAhead(SIZE)
+    sizes = []
+    for index in range(100, 110):
+        read_blocks(ahead, range(index, index + 1))
+        sizes.append(len(list(ahead.wanted(0.0))))
+
+    assert sizes[:5] == [SMALL, 2 * SMALL, 4 * SMALL, 8 * SMALL, 16 * SMALL]
+    assert sizes[-1] == LARGE
+    assert all(before <= after for before, after in pairwise(sizes))
+
+
+def test_a_seek_begins_small_again() -> None:
+    ahead = ReadAhead(SIZE)
+    read_blocks(ahead, range(20))
+
+    ahead.advance(700 * BLOCK, SEQUENTIAL_READ_BYTES, 0.0)
+
+    assert [index for index in ahead.wanted(0.0) if index >= 700] == list(range(701, 701 + SMALL))
+
+
+def test_the_place_that_was_left_is_wanted_no_more_after_a_while() -> None:
+    ahead = ReadAhead(SIZE)
+    read_blocks(ahead, range(20))
+
+    ahead.advance(700 * BLOCK, SEQUENTIAL_READ_BYTES, STREAM_IDLE_S + 1)
+
+    assert list(ahead.wanted(STREAM_IDLE_S + 1)) == list(range(701, 701 + SMALL))
+
+
+def test_two_readers_take_turns() -> None:
+    ahead = ReadAhead(SIZE)
+    read_blocks(ahead, range(10))
+    read_blocks(ahead, range(500, 510))
+
+    assert list(ahead.wanted(0.0))[:4] == [510, 10, 511, 11]
+
+
+def test_a_window_ends_with_the_content() -> None:
+    ahead = ReadAhead(10 * BLOCK)
+    read_blocks(ahead, range(8))
+    assert list(ahead.wanted(0.0)) == [8, 9]
+
+    read_blocks(ahead, range(8, 10))
+    assert list(ahead.wanted(0.0)) == []
+
+
+def test_reads_from_the_cache_are_told_by_tripwires_within_the_window() -> None:
+    ahead = ReadAhead(SIZE)
+    read_blocks(ahead, range(20))
+    window = list(ahead.wanted(0.0))
+
+    gaps = [b - a for a, b in pairwise(sorted(ahead.tripwires))]
+    assert ahead.tripwires <= set(window)
+    assert min(ahead.tripwires) == window[0]
+    assert max(gaps) <= LARGE // 16
+
+
+def test_a_read_anywhere_in_the_window_goes_on_with_the_stream() -> None:
+    ahead = ReadAhead(SIZE)
+    read_blocks(ahead, range(20))
+
+    ahead.advance(50 * BLOCK, 4096, 0.0)
+
+    assert next(ahead.wanted(0.0)) == 51
+    assert len(list(ahead.wanted(0.0))) == LARGE
+
+
+def test_random_reads_do_not_push_out_a_reader_in_sequence() -> None:
+    ahead = ReadAhead(SIZE)
+    for index in range(30):
+        read_blocks(ahead, range(index, index + 1))
+        ahead.advance((900 - 20 * index) * BLOCK, 4096, 0.0)
+
+    assert len(list(ahead.wanted(0.0))) >= LARGE
+
+
+def test_places_are_remembered_up_to_a_limit() -> None:
+    ahead = ReadAhead(SIZE)
+    for place in range(3 * MAX_STREAMS):
+        ahead.advance(place * 20 * BLOCK, SEQUENTIAL_READ_BYTES, 0.0)
+
+    assert len(list(ahead.wanted(0.0))) == MAX_STREAMS * SMALL
+
+
+def test_a_large_block_counts_as_a_window() -> None:
+    ahead = ReadAhead(1024 * GIB)
+
+    ahead.advance(0, 64 * MIB, 0.0)
+
+    assert list(ahead.wanted(0.0)) == [1]
+
+
+def test_cleared_it_wants_nothing() -> None:
+    ahead = ReadAhead(SIZE)
+    read_blocks(ahead, range(20))
+
+    ahead.clear()
+
+    assert list(ahead.wanted(0.0)) == []
+    assert ahead.tripwires == frozenset()
