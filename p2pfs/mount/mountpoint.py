@@ -122,7 +122,8 @@ def _unescaped(field_text: str) -> str:
 
 def _is_stale(path: str) -> bool:
     try:
-        os.stat(path)
+        # The kernel would answer `stat` from its cache for a while after the crash.
+        os.statvfs(path)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

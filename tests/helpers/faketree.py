@@ -90,6 +90,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
+        self._by_id: dict[FileId, bytes] = {}
         self.cached: set[str] = set()
         """Paths whose bytes need no network."""
         self.stuck: set[str] = set()
@@ -110,6 +111,7 @@ class FakeNetwork:
         (self.cached.add if cached else self.cached.discard)(path)
         node = self.node(path)
         assert isinstance(node, RemoteFile)
+        self._by_id[node.file_id] = data
         return node
 
     def node(self, path: str) -> Node | None:
@@ -149,12 +151,13 @@ class FakeNetwork:
         self.listed.append(path)
         await trio.lowlevel.checkpoint()
         if path in self.stuck:
-            await trio.sleep_forever()
+            with self.waiting():
+                await trio.sleep_forever()
         return self._children(path)
 
     def open(self, file: RemoteFile) -> FakeReader:
         self.open_readers += 1
-        return FakeReader(self, file, self.contents[file.path])
+        return FakeReader(self, file, self._by_id[file.file_id])
 
     def last_error(self, path: str) -> str | None:
         failure = self.failures.get(path)
