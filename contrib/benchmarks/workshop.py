@@ -44,9 +44,15 @@ class Workshop:
 
     def __enter__(self) -> Self:
         """Create the directory."""
-        self.path = Path(tempfile.mkdtemp(prefix="p2pfs-bench-", dir=self._parent)).resolve()
-        self._stack.callback(shutil.rmtree, self.path, ignore_errors=True)
+        self.path = self._temporary(self._parent)
+        # Not below a directory of the user's choice: a socket's path has at most 107 bytes.
+        self._runtime = self._temporary(None)
         return self
+
+    def _temporary(self, parent: Path | None) -> Path:
+        path = Path(tempfile.mkdtemp(prefix="p2pfs-bench-", dir=parent)).resolve()
+        self._stack.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
 
     def __exit__(self, *_: object) -> None:
         """End and remove everything; a second Ctrl-C does not stop that."""
@@ -66,9 +72,7 @@ class Workshop:
 
     def environment(self) -> dict[str, str]:
         """Return an environment in which p2pfs leaves its control sockets in the workshop."""
-        runtime = self.path / "run"
-        runtime.mkdir(mode=0o700, exist_ok=True)
-        return os.environ | {"XDG_RUNTIME_DIR": os.fspath(runtime)}
+        return os.environ | {"XDG_RUNTIME_DIR": os.fspath(self._runtime)}
 
     def start(self, command: Sequence[str | Path]) -> Process:
         """Start a program; the workshop ends it unless its owner does so earlier."""
@@ -178,7 +182,8 @@ def unmount(path: Path) -> None:
 
 def _is_mounted(path: Path) -> bool:
     # By the table: a stat would fail on a dead mount and hang on a stuck one.
-    return any(line.split()[1] == os.fspath(path) for line in open("/proc/self/mounts"))
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return any(line.split()[1] == os.fspath(path) for line in lines)
 
 
 def _family(pid: int) -> list[int]:
