@@ -183,6 +183,7 @@ class Browser:
     def peer_changed(self, peer: ServentId) -> None:
         """Note that a neighbour's share is not what it was."""
         self._changed[peer] = self._clock()
+        self._catalogue.forget_absences()
 
     def peer_left(self, peer: ServentId) -> None:
         """Forget what a servent offered that has left the network."""

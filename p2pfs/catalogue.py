@@ -228,15 +228,17 @@ class Catalogue:
         with self._lock:
             return tuple(self._peers.values())
 
-    def expire(self, path: str = "") -> None:
-        """Hold every listing at or below `path` for old: the next look asks again."""
+    def forget_absences(self) -> None:
+        """Hold no name for absent any more: somebody may have published it just now."""
         with self._lock:
-            place = self._place(path)
-            for below in _walk(place) if place is not None else ():
-                below.listed_at = None
-            prefix = path + "/" if path else ""
-            for name in [name for name in self._absent if name.startswith(prefix)]:
-                del self._absent[name]
+            self._absent.clear()
+
+    def expire(self) -> None:
+        """Hold every listing for old and no name for absent: the next look asks again."""
+        with self._lock:
+            for place in _walk(self._root):
+                place.listed_at = None
+            self._absent.clear()
 
     # The trie.
 
