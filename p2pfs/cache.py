@@ -50,6 +50,9 @@ _MISSING: Final = 0
 _CLAIMED: Final = 1  # the bitmap of an earlier run says that it is there
 _VERIFIED: Final = 2
 
+_IS_CLAIMED: Final = bytes([_CLAIMED])
+_IS_VERIFIED: Final = bytes([_VERIFIED])
+
 _GONE_SUFFIX: Final = ".gone"
 
 _T = TypeVar("_T")
@@ -316,12 +319,12 @@ class CachedFile:
         self._flush_due = trio.Event()
 
     def has(self, index: int) -> bool:
-        """Return whether a block is there and verified."""
-        return self._states[index] == _VERIFIED
+        """Return whether a block is there and verified; any index may be asked for."""
+        return self._states[index : index + 1] == _IS_VERIFIED
 
     def claims(self, index: int) -> bool:
         """Return whether a block seems to be there from an earlier run: see `prepare`."""
-        return self._states[index] == _CLAIMED
+        return self._states[index : index + 1] == _IS_CLAIMED
 
     @property
     def done_bytes(self) -> int:
@@ -383,7 +386,10 @@ class CachedFile:
             raise write.error
 
     async def prepare(self, index: int) -> bool:
-        """Verify a block that an earlier run left; return whether it is there now."""
+        """Verify a block that an earlier run left; return whether it is there now.
+
+        Any index may be asked for: peers do.
+        """
         if self.claims(index):
             await self._run_in_thread(self._verify_stored, index)
         return self.has(index)

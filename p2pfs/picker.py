@@ -153,6 +153,10 @@ class _Source:
     def is_dropped(self) -> bool:
         return self.trouble in _DROPPED
 
+    def trouble_with(self, indexes: Iterable[int]) -> Trouble:
+        missing = Trouble.SILENT if self.lacks.isdisjoint(indexes) else Trouble.STALE
+        return self.trouble or missing
+
     def rate(self, now: float) -> float | None:
         if not self.requests and now - self.progress_at > RATE_MEMORY_S:
             return None
@@ -319,18 +323,15 @@ class Picker:
         available = [s for s in self._sources.values() if s.is_available(now)]
         return any(all(index in source.lacks for source in available) for index in demanded)
 
-    def is_hopeless(self, demanded: Sequence[int]) -> bool:
-        """Return whether every source is out for good, as far as these blocks go."""
+    def is_hopeless(self, index: int) -> bool:
+        """Return whether there are sources and none of them will ever give this block."""
         return bool(self._sources) and all(
-            source.is_dropped or not source.lacks.isdisjoint(demanded)
-            for source in self._sources.values()
+            source.is_dropped or index in source.lacks for source in self._sources.values()
         )
 
-    def verdict(self) -> Trouble:
-        """Return why nothing comes, seen over all sources."""
-        troubles = {s.trouble or Trouble.SILENT for s in self._sources.values()}
-        if troubles == {Trouble.SILENT} and all(s.lacks for s in self._sources.values()):
-            return Trouble.STALE
+    def verdict(self, demanded: Sequence[int]) -> Trouble:
+        """Return why these blocks do not come, seen over all sources."""
+        troubles = {source.trouble_with(demanded) for source in self._sources.values()}
         return next((t for t in Trouble if t in troubles), Trouble.UNREACHABLE)
 
     @property

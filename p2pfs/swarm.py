@@ -295,12 +295,12 @@ class Swarm:
             if index is None or index in waiter.missing:
                 del self._waiters[waiter]
                 waiter.fail(type(error)(*error.args))  # tracebacks are not to be shared
+        self._has_failed = True
         self._last_error = str(error)
 
     def _give_up(self, error: TransferError) -> None:
         """Fail every reader and end every transfer: the next read begins afresh."""
         self._release_readers(error)
-        self._has_failed = True
         self._ahead.clear()
         self._cancel(tuple(self._transfers))
 
@@ -335,23 +335,24 @@ class Swarm:
 
     def _judge(self, now: float) -> None:
         """Fail the readers that have waited long enough."""
+        if not self._waiters:
+            return
+        demanded = self._demanded()
+        error, text = _ERRORS[self._picker.verdict(demanded)]
+        if now >= self._progress_at + self._stall_s:
+            self._give_up(error(text))
         for waiter in tuple(self._waiters):
             if now >= waiter.give_up_at:
                 del self._waiters[waiter]
-                waiter.fail(self._verdict())
-        if not self._waiters:
-            return
-        is_stalled = now >= self._progress_at + self._stall_s
-        if is_stalled or (self._has_searched and self._picker.is_hopeless(self._demanded())):
-            self._give_up(self._verdict())
+                waiter.fail(error(text))
+        if self._searches and not self._is_searching:
+            self._give_up_hope(demanded, error(text))
 
-    def _verdict(self) -> TransferError:
-        error, text = _ERRORS[self._picker.verdict()]
-        return error(text)
-
-    @property
-    def _has_searched(self) -> bool:
-        return self._searches > 0 and not self._is_searching
+    def _give_up_hope(self, demanded: Sequence[int], error: TransferError) -> None:
+        """Fail the readers of what no source has any more, after a search found no other."""
+        for index in demanded:
+            if self._picker.is_hopeless(index):
+                self._release_readers(error, None if index == MANIFEST else index)
 
     # Deadlines
 

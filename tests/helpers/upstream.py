@@ -11,10 +11,10 @@ from pathlib import Path
 import trio
 
 from p2pfs.cache import BlockCache
-from p2pfs.errors import LinkClosedError, P2pfsError
+from p2pfs.errors import LinkClosedError, P2pfsError, RejectedError
 from p2pfs.picker import MANIFEST
 from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import PeerInfo
+from p2pfs.protocol.messages import PeerInfo, RejectCode
 from p2pfs.swarm import Swarm
 from tests.helpers.contents import Content
 from tests.helpers.threads import run_directly
@@ -36,6 +36,7 @@ class FakeSource:
         latency_s: float = 0.01,
         rate_bytes_s: float = math.inf,
         lies_about: Collection[int] = (),
+        lacks: Collection[int] = (),
         error: P2pfsError | None = None,
     ) -> None:
         self.content = content
@@ -43,6 +44,8 @@ class FakeSource:
         self.rate_bytes_s = rate_bytes_s
         self.lies_about = lies_about
         """Indexes of blocks that come wrong."""
+        self.lacks = lacks
+        """Indexes of blocks that it does not have."""
         self.error = error
         """Raised instead of answers."""
         self.cut = trio.Event()
@@ -62,6 +65,11 @@ class FakeSource:
         self.error = error
         self.cut.set()
         self.cut = trio.Event()
+
+    def refusal(self, index: int) -> P2pfsError | None:
+        if index in self.lacks:
+            return RejectedError("no such block", RejectCode.NOT_FOUND)
+        return self.error
 
     async def answer(self, index: int) -> bytes:
         cut = self.cut
@@ -140,9 +148,9 @@ class FakeUpstream:
         fake = self.sources[source.id]
         self.pending += 1
         try:
-            if fake.error is not None:
+            if (error := fake.refusal(index)) is not None:
                 await trio.sleep(fake.latency_s)
-                raise fake.error
+                raise error
             return await fake.answer(index)
         finally:
             self.pending -= 1

@@ -513,3 +513,14 @@ async def test_readers_on_other_threads_see_whole_blocks_or_none(tmp_path: Path)
 
 def test_nothing_is_cached_of_an_unknown_id(tmp_path: Path) -> None:
     assert open_cache(tmp_path).percent(FileId(bytes(32))) == 0
+
+
+async def test_a_block_that_cannot_exist_is_simply_not_there(tmp_path: Path) -> None:
+    content = Content.of(2 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        await put_all(file, content)
+
+        for index in (2, 3, 16_383, -1):
+            assert not file.has(index)
+            assert not await file.prepare(index)

@@ -506,6 +506,34 @@ async def test_nobody_has_it_any_more_is_stale(tmp_path: Path, autojump_clock: M
         assert await fails_with(swarm, StaleError) < 2
 
 
+async def test_sources_that_have_parts_make_a_whole_together(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(20 * BLOCK)
+    sources = [FakeSource(content, lacks=range(start, 20, 2)) for start in (0, 1)]
+
+    async with open_swarm(tmp_path, content, FakeUpstream(sources)) as swarm:
+        assert await read_all(swarm, content.size) == content.data
+
+
+async def test_a_block_that_nobody_has_fails_its_readers_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(200 * BLOCK)
+    upstream = FakeUpstream([FakeSource(content, lacks=[50], rate_bytes_s=4e6)])
+    got = []
+
+    async def reader(swarm: Swarm) -> None:
+        got.append(await swarm.read(100 * BLOCK, 40 * BLOCK))
+
+    async with open_swarm(tmp_path, content, upstream) as swarm, trio.open_nursery() as nursery:
+        nursery.start_soon(reader, swarm)
+        with pytest.raises(StaleError):
+            await swarm.read(50 * BLOCK, 4096)
+
+    assert got == [content.part(100 * BLOCK, 40 * BLOCK)]
+
+
 async def test_refusals_until_the_stall_time_are_busy(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
