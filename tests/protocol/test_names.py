@@ -1,0 +1,106 @@
+"""Names from strangers: what breaks a rule is refused, and nothing is repaired."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from p2pfs.protocol.names import (
+    MAX_DEPTH,
+    MAX_LABEL_BYTES,
+    MAX_PATH_BYTES,
+    check_label,
+    check_path,
+    is_private,
+    is_probe,
+    words_of,
+)
+from tests.helpers import strategies
+
+CASES = json.loads((Path(__file__).parent.parent / "vectors" / "names.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["comment"])
+def test_a_path_is_refused_for_the_rule_that_it_breaks(case):
+    assert check_path(case["path"]) == case["refused"]
+
+
+def test_every_reason_to_refuse_has_a_case():
+    assert {case["refused"] for case in CASES} == {
+        None,
+        "too deep",
+        "path too long",
+        "empty label",
+        "not a single label",
+        "control, bidi or invisible character",
+        "label too long",
+        "not in normal form C",
+        "reserved name",
+    }
+
+
+def test_the_bounds_themselves_are_within():
+    assert check_label("ä" * (MAX_LABEL_BYTES // 2)) is None
+    assert check_label("a" * MAX_LABEL_BYTES) is None
+    assert check_path("/".join("d" * MAX_DEPTH)) is None
+    assert check_path("/".join(("a" * 255, "b" * 255, "c" * 255, "d" * 256))) == "label too long"
+    longest = "/".join(("a" * 255, "b" * 255, "c" * 255, "d" * 253, "ee"))
+    assert len(longest) == MAX_PATH_BYTES
+    assert check_path(longest) is None
+    assert check_path(longest + "e") == "path too long"
+
+
+@given(st.text())
+@example("a/../b")
+def test_a_path_that_is_accepted_can_do_no_harm(path):
+    if check_path(path) is not None:
+        return
+    assert len(path.encode()) <= MAX_PATH_BYTES
+    assert unicodedata.normalize("NFC", path) == path
+    assert path.isprintable() or any(unicodedata.category(c) == "Zs" for c in path)
+    for label in path.split("/"):
+        assert label not in ("", ".", "..")
+        assert not label.startswith(".")
+        assert "\0" not in label
+
+
+@given(strategies.paths)
+def test_ordinary_names_in_any_script_are_accepted(path):
+    assert check_path(path) is None
+
+
+@pytest.mark.parametrize("name", [".git", ".Trash-1000", ".hidden", "."])
+def test_names_with_a_leading_dot_are_private(name):
+    assert is_private(name)
+
+
+@pytest.mark.parametrize("name", ["autorun.inf", "Desktop.ini", "FOLDER.JPG", "Thumbs.db"])
+def test_what_desktops_probe_is_known_in_any_case(name):
+    assert is_probe(name)
+    assert not is_probe(name + "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Blue_Whale (1999).mkv", ["blue", "whale", "1999", "mkv"]),
+        ("Ｃａｆé CAFÉ", ["café"]),
+        ("e\u0301tude", ["étude"]),
+        ("Straße STRASSE", ["strasse"]),
+        ("a 7 b", ["7"]),
+        ("", []),
+        ("...", []),
+    ],
+)
+def test_words_meet_whatever_their_case_and_form(text, words):
+    assert words_of(text) == words
+
+
+@given(st.text())
+def test_the_words_of_words_are_the_words(text):
+    assert words_of(" ".join(words_of(text))) == words_of(text)
