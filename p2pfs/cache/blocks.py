@@ -1,14 +1,4 @@
-"""Verified blocks on disk: one sparse file per content, within a limit.
-
-A cache file is named by file id and size, never by anything else a peer said. It holds the
-content at its own offsets and, behind it from the next page on, the map: the manifest and
-one bit per block. The map is evidence, not proof. Whatever the disk or a crash did to it,
-the manifest is checked against the file id, and a block claimed by an earlier run is
-verified before its first use. So a lost or torn bitmap costs a download, never a wrong byte.
-
-Eviction is by whole file, least recently used first. A file with an open handle stays, and
-pinning is nothing else than keeping a handle open.
-"""
+"""The cached blocks of one content: what is there, verified, and how it gets to disk."""
 
 from __future__ import annotations
 
@@ -16,8 +6,7 @@ import contextlib
 import errno
 import logging
 import os
-import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeVar, TypeVarTuple
@@ -53,8 +42,6 @@ _VERIFIED: Final = 2
 _IS_CLAIMED: Final = bytes([_CLAIMED])
 _IS_VERIFIED: Final = bytes([_VERIFIED])
 
-_GONE_SUFFIX: Final = ".gone"
-
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -69,7 +56,7 @@ class RunInThread(Protocol):
         ...
 
 
-class _Key(NamedTuple):
+class Key(NamedTuple):
     """What a cache file is filed by.
 
     The size is part of it because a peer can announce a wrong one: such a file gets no
@@ -84,7 +71,7 @@ class _Key(NamedTuple):
         return f"{self.file_id.hex()}.{self.size}"
 
     @classmethod
-    def parse(cls, name: str) -> _Key | None:
+    def parse(cls, name: str) -> Key | None:
         """Return the key of a cache file's name, or None if it is not one."""
         head, _, tail = name.partition(".")
         try:
@@ -92,6 +79,46 @@ class _Key(NamedTuple):
         except ValueError:
             return None
         return key if len(key.file_id) == FILE_ID_BYTES and key.name == name else None
+
+
+class Keeper(Protocol):
+    """What a cached file asks of the cache that it is in. All may be called from any thread."""
+
+    def path_of(self, key: Key) -> str:
+        """Return where a content is."""
+        ...
+
+    def retain(self, file: CachedFile) -> None:
+        """Add a handle to a file that is open."""
+        ...
+
+    def release(self, file: CachedFile) -> None:
+        """Give a handle back; the last one makes the file evictable."""
+        ...
+
+    def created(self, key: Key) -> None:
+        """Note that a content has a file now."""
+        ...
+
+    def reserve(self, count: int) -> None:
+        """Account for `count` bytes before they are written, evicting what must go.
+
+        Raises:
+            CacheFullError: open files hold the rest.
+        """
+        ...
+
+    def give_back(self, count: int) -> None:
+        """Undo a reservation."""
+        ...
+
+    def make_room(self) -> None:
+        """Evict one file because the disk is full.
+
+        Raises:
+            CacheFullError: there is none to evict.
+        """
+        ...
 
 
 class _Descriptor:
@@ -119,176 +146,6 @@ class _Write:
     error: BadBlockError | CacheFullError | None = None
 
 
-class BlockCache:
-    """All cached contents of one servent.
-
-    Everything here may be called from any thread.
-    """
-
-    def __init__(self, directory: str, limit_bytes: int, run_in_thread: RunInThread) -> None:
-        """Open the cache in `directory`, made if missing, and evict down to the limit.
-
-        Looks at every file in it once: about 10 us each.
-        """
-        self.limit_bytes = limit_bytes
-        self._directory = directory
-        self._run_in_thread = run_in_thread
-        self._lock = threading.Lock()
-        self._evicting = threading.Lock()
-        self._used_bytes = 0
-        self._open: dict[_Key, CachedFile] = {}
-        self._closed: OrderedDict[_Key, int] = OrderedDict()  # bytes on disk; oldest first
-        self._sizes: dict[FileId, int] = {}  # of every content that has a file
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        self._scan()
-        while self._used_bytes > limit_bytes and self._evict_one():
-            pass
-
-    @property
-    def used_bytes(self) -> int:
-        """Bytes on disk that count against the limit."""
-        return self._used_bytes
-
-    def open_file(self, file_id: FileId, size: int) -> CachedFile:
-        """Return a handle on a content, whether or not anything of it is cached.
-
-        Costs no system call if nothing is. Handles on the same content are one object; each
-        must be closed once.
-
-        Raises:
-            CacheFullError: the file is there and cannot be opened (no descriptors left).
-        """
-        key = _Key(file_id, size)
-        with self._lock:
-            file = self._open.get(key)
-            if file is None:
-                file = CachedFile(self, key, self._run_in_thread)
-                if key in self._closed:
-                    self._reopen(file)
-                self._open[key] = file
-            file.handles += 1
-            return file
-
-    def find(self, file_id: FileId) -> CachedFile | None:
-        """Return a handle on a content of which something is cached, to be closed as any."""
-        size = self._sizes.get(file_id)
-        return None if size is None else self.open_file(file_id, size)
-
-    def percent(self, file_id: FileId) -> int:
-        """Return how much of a content is cached, rounded down."""
-        file = self.find(file_id)
-        if file is None:
-            return 0
-        try:
-            return 100 * file.done_bytes // max(1, file.size)
-        finally:
-            file.close()
-
-    # What CachedFile asks. None of it is for others.
-
-    def path_of(self, key: _Key) -> str:
-        """Return where a content is."""
-        return os.path.join(self._directory, key.name)
-
-    def retain(self, file: CachedFile) -> None:
-        """Add a handle to a file that is open."""
-        with self._lock:
-            file.handles += 1
-
-    def release(self, file: CachedFile) -> None:
-        """Give a handle back; the last one makes the file evictable."""
-        with self._lock:
-            file.handles -= 1
-            if file.handles == 0:
-                del self._open[file.key]
-                if file.settle():
-                    self._closed[file.key] = file.allocated_bytes
-
-    def created(self, key: _Key) -> None:
-        """Note that a content has a file now."""
-        self._sizes[key.file_id] = key.size
-
-    def reserve(self, count: int) -> None:
-        """Account for `count` bytes before they are written, evicting what must go.
-
-        Raises:
-            CacheFullError: open files hold the rest.
-        """
-        if self._take(count):
-            return
-        with self._evicting:
-            while not self._take(count):
-                if not self._evict_one():
-                    raise CacheFullError("open files hold the whole cache")
-
-    def make_room(self) -> None:
-        """Evict one file because the disk is full.
-
-        Raises:
-            CacheFullError: there is none to evict.
-        """
-        with self._evicting:
-            if not self._evict_one():
-                raise CacheFullError("the disk of the cache is full")
-
-    def give_back(self, count: int) -> None:
-        """Undo a reservation."""
-        with self._lock:
-            self._used_bytes -= count
-
-    def _take(self, count: int) -> bool:
-        with self._lock:
-            if self._used_bytes + count > self.limit_bytes:
-                return False
-            self._used_bytes += count
-            return True
-
-    def _evict_one(self) -> bool:
-        with self._lock:
-            if not self._closed:
-                return False
-            key, allocated_bytes = self._closed.popitem(last=False)
-            self._sizes.pop(key.file_id, None)
-            path = self.path_of(key)
-            # Out of the way under the lock, so that the content can be opened anew; removed
-            # outside, because freeing a gigabyte takes the file system many milliseconds.
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(path, path + _GONE_SUFFIX)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + _GONE_SUFFIX)
-        self.give_back(allocated_bytes)
-        return True
-
-    def _reopen(self, file: CachedFile) -> None:
-        allocated_bytes = self._closed[file.key]
-        try:
-            is_sound = file.load(allocated_bytes)
-        except OSError as error:
-            raise CacheFullError(f"cannot open a cache file: {error.strerror}") from error
-        del self._closed[file.key]
-        if not is_sound:
-            log.warning("cache: %s is damaged and starts anew", file.key.name)
-            del self._sizes[file.file_id]
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path_of(file.key))
-            self._used_bytes -= allocated_bytes
-
-    def _scan(self) -> None:
-        found: list[tuple[float, _Key, int]] = []
-        with os.scandir(self._directory) as entries:
-            for entry in entries:
-                key = _Key.parse(entry.name)
-                if key is not None:
-                    status = entry.stat(follow_symlinks=False)
-                    found.append((status.st_mtime, key, status.st_blocks * 512))
-                elif entry.name.endswith(_GONE_SUFFIX):
-                    os.unlink(entry.path)
-        for _, key, allocated_bytes in sorted(found):
-            self._closed[key] = allocated_bytes
-            self._sizes[key.file_id] = key.size
-            self._used_bytes += allocated_bytes
-
-
 class CachedFile:
     """The cached blocks of one content, shared by all who have it open.
 
@@ -297,7 +154,7 @@ class CachedFile:
     verified only after the bytes are in the file.
     """
 
-    def __init__(self, cache: BlockCache, key: _Key, run_in_thread: RunInThread) -> None:
+    def __init__(self, cache: Keeper, key: Key, run_in_thread: RunInThread) -> None:
         """Start with nothing; made by `BlockCache.open_file` alone."""
         self.key = key
         self.file_id = key.file_id

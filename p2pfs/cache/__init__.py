@@ -1,0 +1,18 @@
+"""Verified blocks on disk: one sparse file per content, within a limit.
+
+A cache file is named by file id and size, never by anything else a peer said. It holds the
+content at its own offsets and, behind it from the next page on, the map: the manifest and
+one bit per block. The map is evidence, not proof. Whatever the disk or a crash did to it,
+the manifest is checked against the file id, and a block claimed by an earlier run is
+verified before its first use. So a lost or torn bitmap costs a download, never a wrong byte.
+
+Eviction is by whole file, least recently used first. A file with an open handle stays, and
+pinning is nothing else than keeping a handle open.
+"""
+
+from __future__ import annotations
+
+from p2pfs.cache.blocks import FLUSH_BYTES, FLUSH_S, PAGE_BYTES, CachedFile, RunInThread
+from p2pfs.cache.store import BlockCache
+
+__all__ = ["FLUSH_BYTES", "FLUSH_S", "PAGE_BYTES", "BlockCache", "CachedFile", "RunInThread"]

@@ -1,0 +1,188 @@
+"""All cached contents of one servent, within a limit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from p2pfs.cache.blocks import CachedFile, Key, RunInThread
+from p2pfs.errors import CacheFullError
+from p2pfs.protocol.manifest import FileId
+
+_GONE_SUFFIX: Final = ".gone"
+
+log = logging.getLogger(__name__)
+
+
+class BlockCache:
+    """All cached contents of one servent.
+
+    Everything here may be called from any thread.
+    """
+
+    def __init__(self, directory: str, limit_bytes: int, run_in_thread: RunInThread) -> None:
+        """Open the cache in `directory`, made if missing, and evict down to the limit.
+
+        Looks at every file in it once: about 10 us each.
+        """
+        self.limit_bytes = limit_bytes
+        self._directory = directory
+        self._run_in_thread = run_in_thread
+        self._lock = threading.Lock()
+        self._evicting = threading.Lock()
+        self._used_bytes = 0
+        self._open: dict[Key, CachedFile] = {}
+        self._closed: OrderedDict[Key, int] = OrderedDict()  # bytes on disk; oldest first
+        self._sizes: dict[FileId, int] = {}  # of every content that has a file
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._scan()
+        while self._used_bytes > limit_bytes and self._evict_one():
+            pass
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes on disk that count against the limit."""
+        return self._used_bytes
+
+    def open_file(self, file_id: FileId, size: int) -> CachedFile:
+        """Return a handle on a content, whether or not anything of it is cached.
+
+        Costs no system call if nothing is. Handles on the same content are one object; each
+        must be closed once.
+
+        Raises:
+            CacheFullError: the file is there and cannot be opened (no descriptors left).
+        """
+        key = Key(file_id, size)
+        with self._lock:
+            file = self._open.get(key)
+            if file is None:
+                file = CachedFile(self, key, self._run_in_thread)
+                if key in self._closed:
+                    self._reopen(file)
+                self._open[key] = file
+            file.handles += 1
+            return file
+
+    def find(self, file_id: FileId) -> CachedFile | None:
+        """Return a handle on a content of which something is cached, to be closed as any."""
+        size = self._sizes.get(file_id)
+        return None if size is None else self.open_file(file_id, size)
+
+    def percent(self, file_id: FileId) -> int:
+        """Return how much of a content is cached, rounded down."""
+        file = self.find(file_id)
+        if file is None:
+            return 0
+        try:
+            return 100 * file.done_bytes // max(1, file.size)
+        finally:
+            file.close()
+
+    # What cached files ask: see `Keeper`.
+
+    def path_of(self, key: Key) -> str:
+        """Return where a content is."""
+        return os.path.join(self._directory, key.name)
+
+    def retain(self, file: CachedFile) -> None:
+        """Add a handle to a file that is open."""
+        with self._lock:
+            file.handles += 1
+
+    def release(self, file: CachedFile) -> None:
+        """Give a handle back; the last one makes the file evictable."""
+        with self._lock:
+            file.handles -= 1
+            if file.handles == 0:
+                del self._open[file.key]
+                if file.settle():
+                    self._closed[file.key] = file.allocated_bytes
+
+    def created(self, key: Key) -> None:
+        """Note that a content has a file now."""
+        self._sizes[key.file_id] = key.size
+
+    def reserve(self, count: int) -> None:
+        """Account for `count` bytes before they are written, evicting what must go.
+
+        Raises:
+            CacheFullError: open files hold the rest.
+        """
+        if self._take(count):
+            return
+        with self._evicting:
+            while not self._take(count):
+                if not self._evict_one():
+                    raise CacheFullError("open files hold the whole cache")
+
+    def make_room(self) -> None:
+        """Evict one file because the disk is full.
+
+        Raises:
+            CacheFullError: there is none to evict.
+        """
+        with self._evicting:
+            if not self._evict_one():
+                raise CacheFullError("the disk of the cache is full")
+
+    def give_back(self, count: int) -> None:
+        """Undo a reservation."""
+        with self._lock:
+            self._used_bytes -= count
+
+    def _take(self, count: int) -> bool:
+        with self._lock:
+            if self._used_bytes + count > self.limit_bytes:
+                return False
+            self._used_bytes += count
+            return True
+
+    def _evict_one(self) -> bool:
+        with self._lock:
+            if not self._closed:
+                return False
+            key, allocated_bytes = self._closed.popitem(last=False)
+            self._sizes.pop(key.file_id, None)
+            path = self.path_of(key)
+            # Out of the way under the lock, so that the content can be opened anew; removed
+            # outside, because freeing a gigabyte takes the file system many milliseconds.
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, path + _GONE_SUFFIX)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + _GONE_SUFFIX)
+        self.give_back(allocated_bytes)
+        return True
+
+    def _reopen(self, file: CachedFile) -> None:
+        allocated_bytes = self._closed[file.key]
+        try:
+            is_sound = file.load(allocated_bytes)
+        except OSError as error:
+            raise CacheFullError(f"cannot open a cache file: {error.strerror}") from error
+        del self._closed[file.key]
+        if not is_sound:
+            log.warning("cache: %s is damaged and starts anew", file.key.name)
+            del self._sizes[file.file_id]
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path_of(file.key))
+            self._used_bytes -= allocated_bytes
+
+    def _scan(self) -> None:
+        found: list[tuple[float, Key, int]] = []
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                key = Key.parse(entry.name)
+                if key is not None:
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime, key, status.st_blocks * 512))
+                elif entry.name.endswith(_GONE_SUFFIX):
+                    os.unlink(entry.path)
+        for _, key, allocated_bytes in sorted(found):
+            self._closed[key] = allocated_bytes
+            self._sizes[key.file_id] = key.size
+            self._used_bytes += allocated_bytes
