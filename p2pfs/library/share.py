@@ -8,6 +8,7 @@ are read. Nothing is ever written here: that is the tree's work.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import stat
@@ -29,6 +30,9 @@ from p2pfs.protocol.names import check_path, is_private
 
 STEP_BYTES: Final = 16 * MIB
 """Hashed in one go, about 8 ms: how long a shutdown or a small file waits for a large one."""
+
+_STAT_BLOCK_BYTES: Final = 512
+"""What `st_blocks` counts in, whatever the file system's blocks are."""
 
 _ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY
 _STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -71,6 +75,7 @@ class Status:
     is_directory: bool
 
 
+@functools.lru_cache(maxsize=4096)  # a look asks a dozen times, a label costs microseconds
 def published_path(path: str) -> str | None:
     """Return the path under which others see a local path, or None if it stays private.
 
@@ -184,9 +189,13 @@ class Hashing:
         blocks = max(1, STEP_BYTES // block_bytes_for(size))
         stop = min(self._next_block + blocks, last_block)
         with self._share._open(self._path, self._key) as descriptor:  # noqa: SLF001 - same module
+            is_sparse = os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size
             buffer = memoryview(bytearray(min(size, block_bytes_for(size))))
             for index in range(self._next_block, stop):
                 offset, length = block_span(size, index)
+                if is_sparse and _is_hole(descriptor, offset, length):
+                    self._digests += _digest_of_zeros(length)
+                    continue
                 _read_into(descriptor, buffer[:length], offset)
                 self._digests += digest(buffer[:length])
         self._next_block = stop
@@ -207,6 +216,22 @@ def _labels(path: str) -> list[str]:
 def _status(result: os.stat_result) -> Status:
     key = StatKey(result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
     return Status(key, stat.S_ISREG(result.st_mode), stat.S_ISDIR(result.st_mode))
+
+
+def _is_hole(descriptor: int, offset: int, length: int) -> bool:
+    """Return whether these bytes are zeros that the disk does not hold.
+
+    Reading a hole fills the page cache: 3.1 s for 1 GiB that hashes in 0.3.
+    """
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA) >= offset + length
+    except OSError as error:
+        return error.errno == errno.ENXIO  # no data up to the end of the file
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_of_zeros(length: int) -> bytes:
+    return digest(bytes(length))
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:

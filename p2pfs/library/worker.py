@@ -146,8 +146,9 @@ class Worker:
 
     def _look_into(self, look: Look, status: Status) -> None:
         names = self._share.names(look.path)
-        for name in names:
-            self._tell_unacceptable(join(look.path, name))
+        for path in (join(look.path, name) for name in names):
+            if published_path(path) is None:
+                self._tell_unacceptable(path)
         self._register.saw_directory(look, status.key.mtime_ns, names)
 
     def _is_wanted(self, look: Look, status: Status) -> bool:
