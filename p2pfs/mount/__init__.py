@@ -7,6 +7,11 @@
 libfuse 2 runs its loop in the foreground of a thread of ours and calls back on threads of
 its own. Nothing in trio's thread may touch a path below the mountpoint: the kernel would
 wait for our answer and we for the kernel's.
+
+One thing libfuse 2 cannot be told is FUSE_PARALLEL_DIROPS: the kernel lets one lookup or
+listing at a time into a directory, and who waits for his turn cannot be interrupted. So a
+search for an unknown name holds up other names in its directory that the kernel does not
+hold in its cache; that searches and first listings are short bounds it.
 """
 
 from __future__ import annotations

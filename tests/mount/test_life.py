@@ -55,8 +55,11 @@ class Reader:
 
 
 def two_waiting_readers(mounted: MountedTree) -> list[Reader]:
-    readers = [Reader(mounted, "network/stuck/1"), Reader(mounted, "network/lost")]
-    assert mounted.ask("waiting", 2)
+    # The lookup last: while it lasts the kernel lets no other into its directory.
+    readers = []
+    for count, path in enumerate(["network/stuck/1", "network/lost"], start=1):
+        readers.append(Reader(mounted, path))
+        assert mounted.ask("waiting", count)
     return readers
 
 

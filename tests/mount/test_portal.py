@@ -1,0 +1,205 @@
+"""How kernel threads wait for trio: without a kernel, with a thread in its place."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from p2pfs.errors import UsageError
+from p2pfs.filesystem import Later
+from p2pfs.mount import check_fuse
+from p2pfs.mount.adapter import Adapter
+from p2pfs.mount.portal import Portal
+from tests.helpers.mountedtree import EXCEPTIONS, Faults, expected_errno, make_exception
+from tests.suites.filesystem_suite import errno_of
+
+
+async def in_thread(call: Callable[[], object]) -> object:
+    return await trio.to_thread.run_sync(call)
+
+
+def never() -> bool:
+    return False
+
+
+async def forever() -> None:
+    await trio.sleep_forever()
+
+
+async def test_an_answer_at_hand_is_returned_without_trio() -> None:
+    async with trio.open_nursery() as nursery:
+        portal = Portal(nursery, never)
+
+        assert portal.settle(b"at hand") == b"at hand"
+
+
+async def test_an_answer_that_comes_later_is_waited_for() -> None:
+    async def fetch() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"fetched"
+
+    async with trio.open_nursery() as nursery:
+        portal = Portal(nursery, never)
+
+        assert await in_thread(lambda: portal.settle(Later(fetch))) == b"fetched"
+
+
+async def test_an_interrupted_reader_gets_eintr_and_its_request_is_cancelled() -> None:
+    cancelled = trio.Event()
+
+    async def fetch() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async with trio.open_nursery() as nursery:
+        portal = Portal(nursery, lambda: True)
+
+        assert await in_thread(lambda: errno_of(portal.settle, Later(fetch))) == errno.EINTR
+        await cancelled.wait()
+
+
+async def test_a_request_that_will_not_end_holds_no_interrupted_reader() -> None:
+    release = trio.Event()
+
+    async def stubborn() -> None:
+        with trio.CancelScope(shield=True):
+            await release.wait()
+
+    async with trio.open_nursery() as nursery:
+        portal = Portal(nursery, lambda: True)
+
+        assert await in_thread(lambda: errno_of(portal.settle, Later(stubborn))) == errno.EINTR
+        release.set()
+
+
+async def test_closing_lets_every_reader_go_and_refuses_new_ones() -> None:
+    codes: list[int | None] = []
+
+    async with trio.open_nursery() as readers, trio.open_nursery() as requests:
+        portal = Portal(requests, never)
+        waiting = trio.Event()
+
+        async def fetch() -> None:
+            waiting.set()
+            await trio.sleep_forever()
+
+        async def read(fetch: Callable[[], Awaitable[None]]) -> None:
+            code = await in_thread(lambda: errno_of(portal.settle, Later(fetch)))
+            codes.append(code)
+
+        readers.start_soon(read, fetch)
+        await waiting.wait()
+        portal.close()
+        readers.start_soon(read, forever)
+
+    assert codes == [errno.ESHUTDOWN, errno.ESHUTDOWN]
+
+
+def test_a_reader_outlives_trio() -> None:
+    """Nothing tells it: it looks by itself."""
+    codes: list[int | None] = []
+    waiting = threading.Event()
+    thread: threading.Thread | None = None
+
+    async def stop_without_a_word() -> None:
+        nonlocal thread
+        async with trio.open_nursery() as nursery:
+            portal = Portal(nursery, never)
+            # A request that trio has accepted and forgets.
+            portal._start = lambda request: waiting.set()
+            thread = threading.Thread(
+                target=lambda: codes.append(errno_of(portal.settle, Later(forever)))
+            )
+            thread.start()
+            await trio.to_thread.run_sync(waiting.wait)
+
+    trio.run(stop_without_a_word)
+    assert thread is not None
+    thread.join(10)
+
+    assert codes == [errno.ESHUTDOWN]
+
+
+# The guard around every call.
+
+
+class NoPortal:
+    """For calls that are answered at once."""
+
+    def settle(self, answer: object) -> object:
+        return answer
+
+
+@pytest.mark.parametrize("kind", EXCEPTIONS)
+def test_nothing_but_an_errno_gets_past_the_guard(kind: str, expect_log) -> None:
+    expect_log("a bug in a call from the kernel")
+
+    def fail() -> None:
+        raise make_exception(kind)
+
+    adapter = Adapter(Faults().wrap(object()), NoPortal(), fail)
+
+    assert errno_of(adapter, "init", "/") == expected_errno(kind)
+
+
+def test_a_handle_that_was_never_given_is_refused() -> None:
+    class Info:
+        fh = 7
+
+    adapter = Adapter(Faults().wrap(object()), NoPortal(), lambda: None)
+
+    for arguments in (("read", "/f", 1, 0, Info), ("write", "/f", b"", 0, Info)):
+        assert errno_of(adapter, *arguments) == errno.EBADF
+
+
+@pytest.mark.fuse
+def test_fusepy_is_given_every_operation_under_its_own_name() -> None:
+    import fuse  # noqa: PLC0415 - it looks for libfuse when imported
+
+    known = {field[0] for field in fuse.fuse_operations._fields_} | {"use_ns"}
+
+    assert {name for name in vars(Adapter) if not name.startswith("_")} <= known
+
+
+# What a machine may lack.
+
+
+def test_a_missing_fusermount_is_said_with_what_to_install(monkeypatch) -> None:
+    monkeypatch.setattr("os.path.exists", lambda path: True)
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+    with pytest.raises(UsageError, match="fusermount is missing: install"):
+        check_fuse()
+
+
+def test_a_missing_device_is_said_with_what_to_do(monkeypatch) -> None:
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+
+    with pytest.raises(UsageError, match="modprobe fuse"):
+        check_fuse()
+
+
+def test_a_forbidden_device_is_said(monkeypatch) -> None:
+    monkeypatch.setattr("os.path.exists", lambda path: True)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+
+    with pytest.raises(UsageError, match="no permission"):
+        check_fuse()
+
+
+def test_a_missing_libfuse_is_said_with_what_to_install(monkeypatch) -> None:
+    monkeypatch.delitem(__import__("sys").modules, "fuse", raising=False)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    monkeypatch.setattr("os.path.exists", lambda path: True)
+    monkeypatch.setattr("os.access", lambda path, mode: True)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
+
+    with pytest.raises(UsageError, match="install libfuse2"):
+        check_fuse()
