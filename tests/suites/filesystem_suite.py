@@ -314,7 +314,7 @@ class FileSystemSuite:
         assert handle.read(100, 0) == b"still here!"
         assert handle.size() == 11
         handle.close()
-        assert files.listdir("") == []
+        assert "f" not in files.listdir("")
 
     # Renaming.
 
