@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 
 from p2pfs.errors import NotFoundError, StaleError
-from p2pfs.library import FileState, Library
+from p2pfs.library import FileState, Library, share
+from p2pfs.library.index import Index
 from p2pfs.library.share import STEP_BYTES
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from tests.helpers.contents import Content
@@ -400,13 +403,39 @@ async def test_writing_one_hard_link_withdraws_the_other(running):
     assert running.offered() == {"a": id_of(b"new"), "b": id_of(b"new")}
 
 
-async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running):
-    """Same size and, on most kernels, the same times: only the writer's count tells."""
-    for number in range(20):
-        data = b"%02d" % number
-        running.write("f", data)
-        await running.library.wait_idle()
-        assert running.offered() == {"f": id_of(data)}
+async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running, monkeypatch):
+    """Same size and same times: only the writer's count tells."""
+    real, now = share._status, time.time_ns() + 10**10
+
+    def stopped_clock(result):
+        status = real(result)
+        return replace(status, key=status.key._replace(mtime_ns=now, ctime_ns=now))
+
+    monkeypatch.setattr(share, "_status", stopped_clock)
+    running.write("f", b"old")
+    await running.library.wait_idle()
+    running.write("f", b"new")
+    await running.library.wait_idle()
+
+    assert running.offered() == {"f": id_of(b"new")}
+
+
+@pytest.mark.parametrize("fact", ["write_began", "touched"])
+async def test_what_happens_in_the_last_moment_of_hashing_voids_it(running, monkeypatch, fact):
+    """The bytes are read, the times compared, and the offer is about to be made."""
+    real, moments = Index.put, iter((True,))
+
+    def put(*args):
+        real(*args)
+        if next(moments, False):
+            running.put("f", b"new")
+            getattr(running.library, fact)("f")
+
+    monkeypatch.setattr(Index, "put", put)
+    running.write("f", b"old")
+    await running.library.wait_idle()
+
+    assert running.offered() == ({} if fact == "write_began" else {"f": id_of(b"new")})
 
 
 # What is gone.

@@ -19,10 +19,8 @@ from tests.helpers.threads import run_directly
 # The kernel follows links before it calls the tree.
 _OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 
-DIRECTORIES = ("", "d/", "d/e/", ".private/")
-NAMES = ("a", "b", "cafe\u0301", ".hidden", "x.part")
-
-PATHS = st.builds(str.__add__, st.sampled_from(DIRECTORIES), st.sampled_from(NAMES))
+# Few of each, so that operations meet.
+PATHS = st.sampled_from(("a", "b", "d/a", "d/e/cafe\u0301", ".hidden", "x.part", ".private/a"))
 DATA = st.sampled_from((b"", b"1", b"2", b"longer"))
 PLACES = st.sampled_from(("d", "d/e", "f", ".private"))
 
@@ -150,7 +148,7 @@ OPERATIONS = st.one_of(
     op("rename", PATHS, PATHS),
     op("rename", PLACES, PLACES),
     op("link", PATHS, PATHS),
-    op("symlink", PATHS | PLACES, PATHS | PLACES),
+    op("symlink", PATHS | PLACES, PATHS),
     op("unlink", PATHS | PLACES),
     op("mkdir", PLACES),
     op("rmdir", PLACES),
@@ -159,7 +157,7 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(OPERATIONS, max_size=30))
 async def test_what_is_offered_matches_its_bytes_at_all_times_and_is_everything_in_the_end(
     operations,
