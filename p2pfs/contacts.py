@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from p2pfs.protocol.messages import Address, PeerInfo, ServentId
+from p2pfs.protocol.messages import MAX_ADDRESSES, Address, PeerInfo, ServentId
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,13 @@ class Contact:
     next_try_at: float = 0.0
     is_join: bool = False
     """Named by the user: never given up, never forgotten."""
+    is_introduced: bool = False
+    """The end of a random walk of ours, hence a good neighbour wherever it is."""
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it was chosen by the user or by chance, not by another servent's list."""
+        return self.is_join or self.is_introduced
 
     def failed(self, now: float) -> None:
         """Note a dial that came to nothing, in seconds of the caller's clock."""
@@ -73,14 +80,16 @@ class ContactBook:
         contact.failures, contact.next_try_at = 0, 0.0
         return contact
 
-    def heard_of(self, peer: PeerInfo) -> None:
+    def heard_of(self, peer: PeerInfo, *, is_introduced: bool = False) -> None:
         """Note a peer that somebody told us of; what we know ourselves is kept."""
         contact = self._by_id.get(peer.id)
         if contact is None:
-            self._by_id[peer.id] = Contact(peer.addresses, peer.id, peer.name)
+            contact = self._by_id[peer.id] = Contact(peer.addresses, peer.id, peer.name)
             self._bound()
         elif contact.failures:
-            contact.addresses = tuple(dict.fromkeys(peer.addresses + contact.addresses))[:4]
+            addresses = dict.fromkeys(peer.addresses + contact.addresses)
+            contact.addresses = tuple(addresses)[:MAX_ADDRESSES]
+        contact.is_introduced |= is_introduced
 
     def shook_hands(self, peer: PeerInfo, wall_now: float) -> None:
         """Note a handshake with a peer, dialled by either side."""
@@ -89,16 +98,15 @@ class ContactBook:
         contact.succeeded(peer, wall_now)
         self._bound()
 
-    def due(self, now: float, linked: Iterable[ServentId]) -> list[Contact]:
-        """Return the contacts worth a dial now: named ones first, then the best known."""
+    def unlinked(self, linked: Iterable[ServentId]) -> list[Contact]:
+        """Return the contacts that are not among `linked`, in the order in which to try them."""
+        taken = frozenset(linked)
+        named = frozenset(c.id for c in self._joins.values())
+        known = (c for c in self._by_id.values() if c.id not in named and c.addresses)
+        free = (c for c in (*self._joins.values(), *known) if c.id is None or c.id not in taken)
         return sorted(
-            (c for c in self._unlinked(linked) if c.next_try_at <= now),
-            key=lambda c: (not c.is_join, c.failures, -c.shaken_at),
+            free, key=lambda c: (not c.is_join, not c.is_introduced, c.failures, -c.shaken_at)
         )
-
-    def next_due_at(self, linked: Iterable[ServentId]) -> float | None:
-        """Return when the next contact falls due, or None if there is none to wait for."""
-        return min((c.next_try_at for c in self._unlinked(linked)), default=None)
 
     def fresh(self, wall_now: float) -> list[PeerInfo]:
         """Return the peers that may be passed on: handshaken by us lately."""
@@ -107,12 +115,6 @@ class ContactBook:
             for c in self._by_id.values()
             if c.id is not None and c.addresses and wall_now - c.shaken_at <= FRESH_S
         ]
-
-    def _unlinked(self, linked: Iterable[ServentId]) -> list[Contact]:
-        taken = frozenset(linked)
-        named = frozenset(c.id for c in self._joins.values())
-        known = (c for c in self._by_id.values() if c.id not in named and c.addresses)
-        return [c for c in (*self._joins.values(), *known) if c.id is None or c.id not in taken]
 
     def _bound(self) -> None:
         while len(self._by_id) > MAX_CONTACTS:

@@ -50,6 +50,9 @@ A small network has nobody more to offer: it must not be asked for ever."""
 WALKS_AT_ONCE: Final = 4
 """Walks in one round: as many candidates, since each ends somewhere else."""
 
+PATIENT_WALKS: Final = 2
+"""Rounds of walks after which a servent with too few neighbours takes any peer it knows."""
+
 SIMULTANEOUS_S: Final = 10.0
 """Two links to one peer that began within this time crossed each other; a later second link
 means that the peer has forgotten the first."""
@@ -88,6 +91,7 @@ class Overlay:
         journal: Journal,
         *,
         degree: int,
+        min_neighbours: int,
         max_neighbours: int,
         wall_clock: Callable[[], float],
     ) -> None:
@@ -96,6 +100,7 @@ class Overlay:
         self._contacts = contacts
         self._journal = journal
         self._degree = degree
+        self._min = min_neighbours
         self._max = max_neighbours
         self._wall_clock = wall_clock
         self._links: dict[ServentId, Link] = {}
@@ -179,8 +184,12 @@ class Overlay:
         return self._bans.get(peer, 0.0) > trio.current_time()
 
     def has_room(self) -> bool:
-        """Return whether we would like another neighbour; a walk that ends here asks."""
-        return not self.is_away and len(self._links) < self._degree
+        """Return whether we would take another neighbour; a walk that ends here asks.
+
+        Also beyond the degree that we look for: whom only those with few neighbours take in
+        ends up among themselves.
+        """
+        return not self.is_away and len(self._links) < self._max
 
     def _judge_second(self, known: Link, peer: ServentId) -> Bye | None:
         if self._crossed(known) and self._is_kept(known.direction, peer):
@@ -199,11 +208,12 @@ class Overlay:
 
     def adopt(self, link: Link) -> None:
         """Take a greeted link as a neighbour and own it from now on."""
+        refusal = self._judge_adopted(link)
+        if refusal is not None:
+            self._nursery.start_soon(link.refuse, refusal)
+            return
         former = self._links.get(link.peer.id)
         if former is not None:
-            if self._crossed(former) and self._is_kept(former.direction, link.peer.id):
-                self._nursery.start_soon(link.refuse, Bye(ByeCode.DUPLICATE, "linked already"))
-                return
             former.close(Bye(ByeCode.DUPLICATE, "replaced by a newer link"))
             self._lost(former)
         self._links[link.peer.id] = link
@@ -213,6 +223,16 @@ class Overlay:
         self._look_around()
         link.post(GetPeers())
         self._nursery.start_soon(self._keep, link)
+
+    def _judge_adopted(self, link: Link) -> Bye | None:
+        """Look again at who was welcome when the handshake began."""
+        former = self._links.get(link.peer.id)
+        if former is None:
+            is_full = len(self._links) >= self._max
+            return Bye(ByeCode.FULL, "no room for more neighbours") if is_full else None
+        if self._crossed(former) and self._is_kept(former.direction, link.peer.id):
+            return Bye(ByeCode.DUPLICATE, "linked already")
+        return None
 
     async def _keep(self, link: Link) -> None:
         try:
@@ -232,15 +252,19 @@ class Overlay:
             link.post(Peers(self._some(MAX_PEERS)))
         elif isinstance(message, Peers):
             for peer in message.peers:
-                self.heard_of(peer, link)
+                self._heard_of(peer, link.remote)
         else:
             self._owner.neighbour_said(link, message)
 
-    def heard_of(self, peer: PeerInfo, told_by: Link) -> None:
-        """Note a peer whom a neighbour told us of, with the addresses that may be dialled."""
-        addresses = dialable(peer.addresses, told_by.remote)
+    def introduced(self, peer: PeerInfo, told_by: Link) -> None:
+        """Note a peer whom a walk of ours found: it becomes a neighbour if one is wanted."""
+        self._heard_of(peer, told_by.remote, is_introduced=True)
+
+    def _heard_of(self, peer: PeerInfo, told_by: Address, *, is_introduced: bool = False) -> None:
+        addresses = dialable(peer.addresses, told_by)
         if addresses and peer.id != self._local.identity.id:
-            self._contacts.heard_of(PeerInfo(peer.id, peer.name, addresses))
+            known = PeerInfo(peer.id, peer.name, addresses)
+            self._contacts.heard_of(known, is_introduced=is_introduced)
             self._news.unpark_all()
 
     def _some(self, count: int) -> tuple[PeerInfo, ...]:
@@ -270,14 +294,28 @@ class Overlay:
         return count < self._degree or (outgoing < self._degree // 2 and count < self._max)
 
     def _dial_some(self, now: float) -> None:
-        for contact in self._contacts.due(now, self._links):
+        for contact in self._candidates():
             if len(self._dialling) >= MAX_DIALS:
                 return
-            if id(contact) not in self._dialling and not (
-                contact.id and self.is_banned(contact.id)
-            ):
+            if contact.next_try_at <= now:
                 self._dialling.add(id(contact))
                 self._nursery.start_soon(self._dial_quietly, contact)
+
+    def _candidates(self) -> list[Contact]:
+        """Return whom to dial, best first.
+
+        Those of whom others told us are dialled only while walks cannot give us enough: a
+        graph built from lists is clustered.
+        """
+        count = len(self._links)
+        takes_any = not count or (count < self._min and self._walks >= PATIENT_WALKS)
+        return [
+            contact
+            for contact in self._contacts.unlinked(self._links)
+            if (contact.is_chosen or takes_any)
+            and id(contact) not in self._dialling
+            and not (contact.id and self.is_banned(contact.id))
+        ]
 
     async def _dial_quietly(self, contact: Contact) -> None:
         try:
@@ -299,7 +337,8 @@ class Overlay:
                     self._network, address, self._local, LinkKind.NEIGHBOUR, contact.id
                 )
             except RefusedError as refusal:
-                self._heard_alternatives(refusal, address)
+                for peer in refusal.alternatives:
+                    self._heard_of(peer, address)
                 error = refusal
                 break
             except LinkError as failure:
@@ -312,12 +351,6 @@ class Overlay:
         self._news.unpark_all()
         raise error
 
-    def _heard_alternatives(self, refusal: RefusedError, address: Address) -> None:
-        for peer in refusal.alternatives:
-            addresses = dialable(peer.addresses, address)
-            if addresses and peer.id != self._local.identity.id:
-                self._contacts.heard_of(PeerInfo(peer.id, peer.name, addresses))
-
     def _walk_if_due(self, now: float) -> None:
         if not self._links or now < self._next_walk_at:
             return
@@ -329,10 +362,9 @@ class Overlay:
     def _next_look_at(self, now: float) -> float:
         if self.is_away or not self._wants_more():
             return now + IDLE_WAIT_S
-        due_at = self._contacts.next_due_at(self._links)
         waits = [now + IDLE_WAIT_S]
-        if due_at is not None and len(self._dialling) < MAX_DIALS and due_at > now:
-            waits.append(due_at)
         if self._links:
             waits.append(self._next_walk_at)
+        if len(self._dialling) < MAX_DIALS:
+            waits += (contact.next_try_at for contact in self._candidates())
         return max(now, min(waits))

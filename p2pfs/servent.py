@@ -127,6 +127,7 @@ class Servent:
             self.contacts,
             self.journal,
             degree=config.degree,
+            min_neighbours=config.min_neighbours,
             max_neighbours=config.max_neighbours,
             wall_clock=wall_clock,
         )

@@ -33,6 +33,15 @@ MAX_ERRORS: Final = 1_000
 """Paths whose last failure is remembered for `user.p2pfs.error`."""
 
 
+_Content = tuple[FileId, int]
+"""A file id and a size. A peer can announce a wrong size: such a content gets a swarm of its
+own, which never has a manifest, and does not touch the right one."""
+
+
+def _content_of(file: RemoteFile) -> _Content:
+    return file.file_id, file.size
+
+
 @dataclass(slots=True)
 class _Running:
     """A swarm with the readers that keep it alive."""
@@ -68,7 +77,7 @@ class Swarms:
         self._ttl = ttl
         self._stall_timeout_s = stall_timeout_s
         self._on_bad_block = on_bad_block
-        self._running: dict[FileId, _Running] = {}
+        self._running: dict[_Content, _Running] = {}
         self._errors: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -93,7 +102,7 @@ class Swarms:
         """Return each running swarm with the path it was first read at. Any thread."""
         return [
             (running.path, file_id, running.swarm.statistics())
-            for file_id, running in list(self._running.items())
+            for (file_id, _), running in list(self._running.items())
         ]
 
     def last_error(self, path: str) -> str | None:
@@ -108,22 +117,22 @@ class Swarms:
         Raises:
             ShutdownError: the servent is going down.
         """
-        running = self._running.get(file.file_id)
+        running = self._running.get(_content_of(file))
         if running is None:
             running = self._start(file)
         running.readers += 1
         try:
             await running.is_up.wait()
         except trio.Cancelled:
-            self._left(file.file_id)
+            self._left(_content_of(file))
             raise
         running.swarm.add_sources(file.sources)
         return running.swarm
 
-    def leave(self, file_id: FileId) -> None:
+    def leave(self, file: RemoteFile) -> None:
         """Note that a reader that had joined is gone. Any thread."""
         if self._token is not None:
-            self._token.run_sync_soon(self._left, file_id)
+            self._token.run_sync_soon(self._left, _content_of(file))
 
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""
@@ -144,11 +153,11 @@ class Swarms:
         sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
         swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s)
         running = _Running(file.path, swarm, cached)
-        self._running[file.file_id] = running
-        self._nursery.start_soon(self._run_one, file.file_id, running)
+        self._running[_content_of(file)] = running
+        self._nursery.start_soon(self._run_one, _content_of(file), running)
         return running
 
-    async def _run_one(self, file_id: FileId, running: _Running) -> None:
+    async def _run_one(self, content: _Content, running: _Running) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 with running.scope:
@@ -158,17 +167,17 @@ class Swarms:
                 nursery.cancel_scope.cancel()
         finally:
             running.is_up.set()
-            if self._running.get(file_id) is running:
-                del self._running[file_id]
+            if self._running.get(content) is running:
+                del self._running[content]
             running.cached.close()
 
-    def _left(self, file_id: FileId) -> None:
-        running = self._running.get(file_id)
+    def _left(self, content: _Content) -> None:
+        running = self._running.get(content)
         if running is None:
             return
         running.readers -= 1
         if not running.readers:
-            del self._running[file_id]
+            del self._running[content]
             running.scope.cancel()
 
     # What a swarm asks (swarm.Upstream).
@@ -230,4 +239,4 @@ class Reader:
         """Let go of the content. Any thread; once."""
         self._cached.close()
         if self._swarm is not None:
-            self._swarms.leave(self._file.file_id)
+            self._swarms.leave(self._file)

@@ -50,11 +50,11 @@ from p2pfs.search import Searches
 class Neighbourhood(Protocol):
     """What the switchboard tells and asks of the overlay."""
 
-    def heard_of(self, peer: PeerInfo, told_by: Link) -> None:
+    def introduced(self, peer: PeerInfo, told_by: Link) -> None:
         """Note a peer that a walk of ours found."""
 
     def has_room(self) -> bool:
-        """Return whether another neighbour is wanted."""
+        """Return whether another neighbour would be taken."""
 
     def ban(self, peer: ServentId, text: str) -> None:
         """Drop a neighbour that floods."""
@@ -155,7 +155,7 @@ class Switchboard:
                     self._post(to, Introduce(guid, self._own_info()))
             case Introduced(peer=peer):
                 assert told_by is not None
-                self._neighbourhood.heard_of(peer, told_by)
+                self._neighbourhood.introduced(peer, told_by)
             case Drop(reason=reason):
                 self.counters[f"dropped: {reason}"] += 1
             case Ban(link=to, reason=reason):

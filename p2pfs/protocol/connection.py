@@ -36,20 +36,27 @@ from p2pfs.protocol.handshake import (
     Role,
 )
 from p2pfs.protocol.messages import (
-    MESSAGE_TYPES,
     Bye,
     Cancel,
+    Changed,
+    Done,
     GetBlock,
     GetManifest,
+    GetPeers,
     Hello,
+    Introduce,
     LinkKind,
     List,
     Listing,
     Message,
+    Peers,
     Ping,
     Pong,
+    Query,
+    QueryHit,
     Reject,
     ServentId,
+    Walk,
 )
 
 MAGIC: Final = b"p2pf\r\n\r\n"
@@ -108,13 +115,15 @@ class Step(enum.Enum):
 
 
 STEPS: Final[Mapping[type[Message | Data | Unknown], Step]] = {
-    **dict.fromkeys(MESSAGE_TYPES.values(), Step.CONTROL),
-    **dict.fromkeys((GetManifest, GetBlock, List, Listing, Reject, Cancel, Data), Step.TRANSFER),
+    **dict.fromkeys((GetPeers, Peers, Walk, Introduce), Step.CONTROL),
+    **dict.fromkeys((Query, QueryHit, Done, Changed), Step.CONTROL),
+    **dict.fromkeys((GetManifest, GetBlock, Data, Cancel), Step.TRANSFER),
+    **dict.fromkeys((List, Listing, Reject), Step.TRANSFER),
     **dict.fromkeys((Ping, Pong), Step.KEEP_ALIVE),
     Bye: Step.BYE,
     Unknown: Step.UNKNOWN,
 }
-"""The step that each type is. HELLO stands for two: its kind decides."""
+"""The step that each type is, but for HELLO, which stands for two: its kind decides."""
 
 _EITHER: Final = tuple(Role)
 

@@ -1,0 +1,87 @@
+"""Two hundred real servents: a query crosses each link as often as the closed form says."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import p2pfs.config
+from p2pfs.protocol.messages import MAX_TTL, QueryKind
+from tests.helpers.world import World, open_world
+
+SERVENTS = 200
+DEGREE = 6
+"""Half of what servents look for, since half of this test's time goes into handshakes."""
+
+Graph = dict[str, set[str]]
+
+
+async def grow(world: World) -> None:
+    """Let each servent join through one that came before, and find the rest by walks."""
+    for number in range(SERVENTS):
+        await world.start(joins=[random.randrange(number)] if number else [], ttl=MAX_TTL)
+
+
+def graph_of(world: World) -> Graph:
+    return {
+        servent.identity.id: {link.peer.id for link in servent.overlay.neighbours}
+        for servent in world.servents
+    }
+
+
+async def settled(world: World) -> Graph:
+    """Wait until no link has come or gone for a while, and return the graph."""
+    graph: Graph = {}
+    while graph != (graph := graph_of(world)):
+        await trio.sleep(20)
+    return graph
+
+
+def distances(graph: Graph, origin: str) -> dict[str, int]:
+    """Return how many links away each servent is, breadth first."""
+    found = {origin: 0}
+    ring = [origin]
+    while ring:
+        ring = [near for far in ring for near in graph[far] if near not in found]
+        ring = list(dict.fromkeys(ring))
+        found |= dict.fromkeys(ring, max(found.values()) + 1)
+    return found
+
+
+def copies(world: World) -> int:
+    return sum(servent.switchboard.counters["queries_seen"] for servent in world.servents)
+
+
+@pytest.mark.slow
+async def test_one_query_crosses_twice_the_links_less_the_servents_plus_one(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    """On a connected graph that the TTL covers: 2E - V + 1, and everybody is asked once."""
+    monkeypatch.setattr(p2pfs.config, "DEGREE", DEGREE)
+    async with open_world(seed=1) as world:
+        await grow(world)
+        graph = await settled(world)
+        assert all(len(near) >= DEGREE for near in graph.values())
+        assert len(distances(graph, world[0].identity.id)) == SERVENTS
+        # The last servents reached must still pass the query on, in vain.
+        origin = next(
+            servent
+            for servent in world.servents
+            if max(distances(graph, servent.identity.id).values()) < MAX_TTL
+        )
+        holder = next(servent for servent in world.servents if servent is not origin)
+        await world.share(world.servents.index(holder), "rare.txt", b"rare")
+        before = copies(world)
+
+        outcome = await origin.switchboard.searches.run(
+            QueryKind.PATH, "rare.txt", rings=(MAX_TTL,), timeout_s=10
+        )
+
+        links = sum(len(near) for near in graph.values()) // 2
+        assert copies(world) - before == 2 * links - SERVENTS + 1
+        assert outcome.servents == SERVENTS - 1
+        assert outcome.is_complete
+        assert [hit.provider.id for hit in outcome.hits] == [holder.identity.id]
