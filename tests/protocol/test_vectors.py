@@ -1,0 +1,173 @@
+"""The vectors in tests/vectors/ hold, and the worked examples of PROTOCOL.md are among them."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from noise.backends.default.diffie_hellmans import ED25519
+from noise.backends.default.keypairs import KeyPair25519
+
+import p2pfs.protocol
+from p2pfs.errors import RemoteProtocolError
+from p2pfs.protocol import messages as m
+from p2pfs.protocol.codec import Data, Received, Unknown, decode, encode, encode_data
+from p2pfs.protocol.connection import NEED_DATA, PREFACE_BYTES, Connection
+from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+DOCUMENT = (Path(p2pfs.protocol.__file__).parent / "PROTOCOL.md").read_text()
+KEYS = json.loads((VECTORS / "keys.json").read_text())
+LINKS = json.loads((VECTORS / "links.json").read_text())["links"]
+FILES = [json.loads(path.read_text()) for path in sorted((VECTORS / "messages").glob("*.json"))]
+CASES = [
+    pytest.param(case, file["number"], id=f"{file['type']}: {case['comment']}")
+    for file in FILES
+    for case in file["cases"]
+]
+
+
+def plain(value: object) -> object:
+    """A message as its vector writes it: bytes in hex, codes as numbers."""
+    match value:
+        case msgspec.Struct():
+            return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        case tuple():
+            return [plain(element) for element in value]
+        case bytes() | memoryview():
+            return value.hex()
+        case enum.Enum():
+            return value.value
+    return value
+
+
+@pytest.mark.parametrize(("case", "number"), CASES)
+def test_a_frame_is_what_its_vector_says(case, number):
+    frame = bytes.fromhex(case["hex"])
+    if case["expect"] == "refused":
+        with pytest.raises(RemoteProtocolError):
+            decode(frame)
+        return
+    decoded = decode(frame)
+    match decoded:
+        case Unknown():
+            assert case["expect"] == "ignored"
+            assert decoded.type_number == number
+        case Data(request_id, payload, is_last):
+            assert (request_id, is_last) == (case["request_id"], case["is_last"])
+            assert payload.hex() == case["payload"]
+            assert encode_data(request_id, payload, is_last=is_last) == frame
+        case Received(message, request_id):
+            assert type(message) is m.MESSAGE_TYPES[number]
+            assert request_id == case["request_id"]
+            assert plain(message) == case["fields"]
+            assert (encode(message, request_id) == frame) is (case["expect"] == "same")
+
+
+def test_every_type_has_vectors_of_what_it_is():
+    covered = {file["number"] for file in FILES if file["cases"][0]["expect"] == "same"}
+    assert covered == {*m.MESSAGE_TYPES, m.DATA, m.DATA_END}
+
+
+def test_the_hits_among_the_vectors_are_genuine():
+    hits = next(file for file in FILES if file["type"] == "QUERY_HIT")["cases"]
+    genuine = [decode(bytes.fromhex(h["hex"])).message for h in hits if h["expect"] == "same"]
+    assert genuine
+    for hit in genuine:
+        check_hit(hit)
+
+
+@pytest.mark.parametrize("vector", KEYS["identities"], ids=lambda v: v["id"])
+def test_an_identity_follows_from_its_seed(vector):
+    identity = Identity.from_bytes(bytes.fromhex(vector["seed"]))
+    assert identity.public_key.hex() == vector["public_key"]
+    assert identity.id == vector["id"]
+    assert identity.static_key().hex() == vector["static_private_key"]
+
+
+@pytest.mark.parametrize("vector", KEYS["network_keys"], ids=lambda v: v["passphrase"])
+def test_a_network_key_follows_from_its_passphrase(vector):
+    key = NetworkKey.from_passphrase(vector["passphrase"].encode())
+    assert key.psk.hex() == vector["psk"]
+    assert key.network_id.hex() == vector["network_id"]
+
+
+@pytest.fixture
+def fixed_keys(monkeypatch):
+    """Make each Noise handshake draw its ephemeral key from a list that a test gives."""
+
+    def fix(private_keys):
+        keys = iter(private_keys)
+        monkeypatch.setattr(
+            ED25519,
+            "generate_keypair",
+            lambda _self: KeyPair25519.from_private_bytes(bytes.fromhex(next(keys))),
+        )
+
+    return fix
+
+
+@pytest.mark.parametrize("link", LINKS, ids=lambda link: link["comment"])
+def test_every_byte_of_a_link_is_that_of_the_transcript(link, fixed_keys):
+    fixed_keys(link["ephemeral_private_keys"][role.value] for role in Role)
+    key = NetworkKey(link["psk"] and bytes.fromhex(link["psk"]))
+    assert key.network_id.hex() == link["network_id"]
+    ends = {
+        role: Connection(role, Identity.from_bytes(bytes.fromhex(vector["seed"])), key)
+        for role, vector in zip(Role, KEYS["identities"], strict=True)
+    }
+    waiting = {role: connection.start() for role, connection in ends.items()}
+    for step in link["steps"]:
+        sender = Role(step["from"])
+        expected = bytes.fromhex(step["hex"])
+        said = waiting.pop(sender, b"")
+        if step["what"] == "preface" and said[PREFACE_BYTES:]:
+            said, waiting[sender] = said[:PREFACE_BYTES], said[PREFACE_BYTES:]
+        said = said or ends[sender].data_to_send() or ends[sender].send(SENT[step["what"], sender])
+        assert said == expected, step["what"]
+        ends[sender.other].receive_data(said)
+        while ends[sender.other].next_event() is not NEED_DATA:
+            if step["what"] == "BYE":
+                return
+
+
+SENT = {
+    ("HELLO", Role.INITIATOR): m.Hello(
+        m.LinkKind.NEIGHBOUR, "anna", 4774, m.Address("192.0.2.9", 4774),
+        (m.Address("192.0.2.7", 4774),), "p2pfs 0.1.0",
+    ),
+    ("HELLO", Role.RESPONDER): m.Hello(
+        m.LinkKind.NEIGHBOUR, "ben", 4774, m.Address("198.51.100.4", 50123), (), "p2pfs 0.1.0"
+    ),
+    ("PING", Role.INITIATOR): m.Ping(),
+    ("BYE", Role.INITIATOR): m.Bye(m.ByeCode.LEAVING, ""),
+}  # fmt: skip
+
+
+def examples() -> list[str]:
+    """The worked examples of PROTOCOL.md, without spaces and remarks."""
+    blocks = re.findall(r"^```hex\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    return [re.sub(r"#.*|\s", "", block) for block in blocks]
+
+
+def test_every_example_in_the_document_is_a_vector():
+    known = {case["hex"] for file in FILES for case in file["cases"]}
+    known |= {step["hex"] for link in LINKS for step in link["steps"]}
+    manifests = json.loads((VECTORS / "manifests.json").read_text())["contents"]
+    known |= {manifest["manifest"] for manifest in manifests}
+    assert set(examples()) <= known
+
+
+def test_every_type_has_an_example_in_the_document():
+    shown = {int(example[:2], 16) for example in examples()}
+    assert shown >= {*m.MESSAGE_TYPES, m.DATA, m.DATA_END}
+
+
+def test_no_two_vectors_are_the_same():
+    everything = [case["hex"] for file in FILES for case in file["cases"]]
+    assert [h for h, group in itertools.groupby(sorted(everything)) if len([*group]) > 1] == []
