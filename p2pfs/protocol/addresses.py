@@ -33,11 +33,9 @@ def scope_of(host: str) -> Scope | None:
         return None
     if address.is_loopback:
         return Scope.MACHINE
-    if address.is_multicast or address.is_unspecified:
+    if address.is_multicast or address.is_unspecified or address.is_reserved:
         return None
-    if address.is_private or address.is_link_local:
-        return Scope.SITE
-    return None if address.is_reserved else Scope.WORLD
+    return Scope.SITE if address.is_private or address.is_link_local else Scope.WORLD
 
 
 def may_dial(address: Address, told_by: Address) -> bool:

@@ -1,0 +1,58 @@
+"""Addresses from strangers: which may be dialled."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pfs.protocol.addresses import MIN_PORT, Scope, dialable, may_dial, scope_of
+from p2pfs.protocol.messages import Address
+
+PUBLIC = Address("93.184.216.34", 4774)
+SITE = Address("192.168.1.7", 4774)
+MACHINE = Address("127.0.0.1", 4774)
+
+
+@pytest.mark.parametrize(
+    ("host", "scope"),
+    [
+        ("127.0.0.1", Scope.MACHINE),
+        ("::1", Scope.MACHINE),
+        ("10.1.2.3", Scope.SITE),
+        ("172.16.0.1", Scope.SITE),
+        ("192.168.0.1", Scope.SITE),
+        ("169.254.1.1", Scope.SITE),
+        ("fe80::1%eth0", Scope.SITE),
+        ("fd00::1", Scope.SITE),
+        ("93.184.216.34", Scope.WORLD),
+        ("2606:2800:220:1::1", Scope.WORLD),
+        ("0.0.0.0", None),
+        ("::", None),
+        ("224.0.0.1", None),
+        ("ff02::1", None),
+        ("240.0.0.1", None),
+        ("router.example", None),
+        ("", None),
+    ],
+)
+def test_how_far_a_host_reaches(host: str, scope: Scope | None):
+    assert scope_of(host) is scope
+
+
+@pytest.mark.parametrize("told_by", [PUBLIC, SITE, MACHINE])
+def test_an_address_that_reaches_less_far_than_its_teller_is_not_dialled(told_by: Address):
+    order = [MACHINE, SITE, PUBLIC]
+
+    assert [a for a in order if may_dial(a, told_by)] == order[order.index(told_by) :]
+
+
+def test_other_peoples_services_are_not_dialled():
+    assert not may_dial(Address("93.184.216.34", MIN_PORT - 1), PUBLIC)
+    assert may_dial(Address("93.184.216.34", MIN_PORT), PUBLIC)
+
+
+def test_names_from_strangers_are_not_resolved():
+    assert not may_dial(Address("router.example", 4774), PUBLIC)
+
+
+def test_order_is_kept_and_repeats_are_not():
+    assert dialable([PUBLIC, SITE, PUBLIC], SITE) == (PUBLIC, SITE)
