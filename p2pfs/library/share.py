@@ -31,6 +31,9 @@ from p2pfs.protocol.names import check_path, is_private
 STEP_BYTES: Final = 16 * MIB
 """Hashed in one go, about 8 ms: how long a shutdown or a small file waits for a large one."""
 
+_MAX_INT64: Final = 2**63 - 1
+"""What the index and the protocol hold."""
+
 _STAT_BLOCK_BYTES: Final = 512
 """What `st_blocks` counts in, whatever the file system's blocks are."""
 
@@ -129,14 +132,15 @@ class Share:
             ChangedError: it is another file, or another state of it.
             OSError: as the disk says.
         """
-        with self._open(path, key) as descriptor:
+        with self.opened(path, key) as descriptor:
             data = os.pread(descriptor, length, offset)
         if len(data) != length:
             raise ChangedError
         return data
 
     @contextmanager
-    def _open(self, path: str, key: StatKey) -> Iterator[int]:
+    def opened(self, path: str, key: StatKey) -> Iterator[int]:
+        """Open a file whose state is still `key`, for the time of the block; raises as `read`."""
         *above, name = _labels(path)
         with self._walk(above) as parent:
             descriptor = os.open(name, _FILE_FLAGS, dir_fd=parent)
@@ -188,7 +192,7 @@ class Hashing:
         last_block = block_count_for(size)
         blocks = max(1, STEP_BYTES // block_bytes_for(size))
         stop = min(self._next_block + blocks, last_block)
-        with self._share._open(self._path, self._key) as descriptor:  # noqa: SLF001 - same module
+        with self._share.opened(self._path, self._key) as descriptor:
             is_sparse = os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size
             buffer = memoryview(bytearray(min(size, block_bytes_for(size))))
             for index in range(self._next_block, stop):
@@ -214,8 +218,18 @@ def _labels(path: str) -> list[str]:
 
 
 def _status(result: os.stat_result) -> Status:
-    key = StatKey(result.st_size, result.st_mtime_ns, result.st_ctime_ns, result.st_ino)
+    key = StatKey(
+        result.st_size,
+        _clamped(result.st_mtime_ns),
+        _clamped(result.st_ctime_ns),
+        result.st_ino & _MAX_INT64,
+    )
     return Status(key, stat.S_ISREG(result.st_mode), stat.S_ISDIR(result.st_mode))
+
+
+def _clamped(time_ns: int) -> int:
+    """A file may be dated far beyond 2262, where nanoseconds leave 64 bits."""
+    return max(-_MAX_INT64, min(time_ns, _MAX_INT64))
 
 
 def _is_hole(descriptor: int, offset: int, length: int) -> bool:

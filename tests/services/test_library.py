@@ -155,6 +155,17 @@ async def test_directories_are_offered_also_when_they_are_empty(running):
     assert running.library.list_directory("absent") is None
 
 
+@pytest.mark.parametrize("time_ns", [-(10**9), 0, 2**63 + 10**9])
+async def test_a_file_of_another_age_is_offered(running, time_ns):
+    running.write("f", b"f")
+    os.utime(running.at("f"), ns=(time_ns, time_ns))
+    running.library.touched("f")
+    await running.library.wait_idle()
+
+    assert running.offered() == {"f": id_of(b"f")}
+    assert running.library.find_path("f").mtime_ns == min(max(0, time_ns), 2**63 - 1)
+
+
 async def test_a_listing_is_sorted_by_name_in_code_point_order(running):
     for name in ("b", "a.z", "a", "a0", "Ä", "B"):
         running.write(name)
@@ -421,21 +432,31 @@ async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running, monkey
 
 
 @pytest.mark.parametrize("fact", ["write_began", "touched"])
-async def test_what_happens_in_the_last_moment_of_hashing_voids_it(running, monkeypatch, fact):
+async def test_what_happens_in_the_last_moment_of_hashing_voids_it(tmp_path, monkeypatch, fact):
     """The bytes are read, the times compared, and the offer is about to be made."""
+    seen = []
+
+    async def watched(sync_fn, /, *args):
+        result = await run_directly(sync_fn, *args)
+        seen.append(world.offered())
+        return result
+
+    world = World(tmp_path, watched)
     real, moments = Index.put, iter((True,))
 
     def put(*args):
         real(*args)
         if next(moments, False):
-            running.put("f", b"new")
-            getattr(running.library, fact)("f")
+            world.put("f", b"new")
+            getattr(world.library, fact)("f")
 
     monkeypatch.setattr(Index, "put", put)
-    running.write("f", b"old")
-    await running.library.wait_idle()
+    async with world.running():
+        world.write("f", b"old")
+        await world.library.wait_idle()
 
-    assert running.offered() == ({} if fact == "write_began" else {"f": id_of(b"new")})
+        assert {"f": id_of(b"old")} not in seen
+        assert world.offered() == ({} if fact == "write_began" else {"f": id_of(b"new")})
 
 
 # What is gone.
