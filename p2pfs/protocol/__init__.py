@@ -5,7 +5,7 @@ flood is `routing.Router`. Everything a peer sends comes out as a checked value 
 RemoteProtocolError (HandshakeError before the peer is known), and as nothing else.
 """
 
-from p2pfs.protocol.codec import MAX_DATA_BYTES, Data, Received
+from p2pfs.protocol.codec import MAX_DATA_BYTES, Data, Received, Unknown
 from p2pfs.protocol.connection import NEED_DATA, Connection, Ended, Event, Greeted, NeedData, State
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, servent_id, sign_hit
 from p2pfs.protocol.manifest import FileId, Manifest
@@ -31,6 +31,7 @@ __all__ = [
     "Role",
     "ServentId",
     "State",
+    "Unknown",
     "check_hit",
     "servent_id",
     "sign_hit",

@@ -162,7 +162,10 @@ class Greeted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing more will come: after a BYE, or because the stream ended between two frames."""
+    """Nothing more will come, after a BYE or because the stream has ended.
+
+    The rest of a frame may be missing: whose power fails has broken no protocol.
+    """
 
 
 class NeedData(enum.Enum):
@@ -173,7 +176,9 @@ class NeedData(enum.Enum):
 
 NEED_DATA: Final = NeedData.NEED_DATA
 
-Event = Greeted | Received | Data | Ended
+Event = Greeted | Received | Data | Unknown | Ended
+"""What `next_event` tells. There is nothing to do for `Unknown`, but it costs as much as any
+other frame: the caller counts it before it gives others their turn."""
 
 
 class Connection:
@@ -292,8 +297,6 @@ class Connection:
     def _end(self) -> Ended:
         if self.state in (State.PREFACE, State.NOISE):
             raise HandshakeError("the connection was closed during the handshake")
-        if self._incoming:
-            raise RemoteProtocolError("the stream ended in the middle of a frame")
         return Ended()
 
     def _read_preface(self) -> NeedData | None:
@@ -326,7 +329,7 @@ class Connection:
         assert self._handshake.peer_id is not None
         return Greeted(self._handshake.peer_id)
 
-    def _read_frame(self) -> Received | Data | NeedData | None:
+    def _read_frame(self) -> Received | Data | Unknown | NeedData:
         length = self._frame_length()
         if length is None or len(self._incoming) < _LENGTH.size + length:
             return NEED_DATA
@@ -337,7 +340,7 @@ class Connection:
         del self._incoming[:end]
         event = decode(plaintext)
         self._take_step(_step_of(event.message if isinstance(event, Received) else event))
-        return None if isinstance(event, Unknown) else event
+        return event
 
     def _frame_length(self) -> int | None:
         if len(self._incoming) < _LENGTH.size:

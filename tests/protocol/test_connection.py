@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -135,7 +136,7 @@ def test_data_and_unknown_types_follow_the_table_too(state, role):
     unknown = HEADER.pack(0xEE, 0) + b"from the future"
     for plaintext, step, events in (
         (data, Step.TRANSFER, [Data(3, memoryview(b"bytes"), is_last=True)]),
-        (unknown, Step.UNKNOWN, []),
+        (unknown, Step.UNKNOWN, [Unknown(0xEE)]),
     ):
         pair = ConnectionPair().reach(state)
         stolen = smuggle(pair, role, plaintext)
@@ -210,21 +211,20 @@ def test_what_arrives_together_with_a_bye_and_behind_it_is_dropped():
 
 
 @pytest.mark.parametrize("state", TALKING)
-def test_a_stream_that_ends_between_two_frames_has_ended(state):
+def test_a_stream_may_end_in_any_state(state):
     pair = ConnectionPair().reach(state)
     pair.ends[Role.INITIATOR].receive_data(b"")
     assert pair.ends[Role.INITIATOR].next_event() == Ended()
     assert pair.ends[Role.INITIATOR].next_event() == Ended()
 
 
-def test_a_stream_that_ends_in_the_middle_of_a_frame_is_a_breach():
+def test_a_stream_that_ends_in_the_middle_of_a_frame_has_ended_and_the_frame_is_lost():
     pair = ConnectionPair().reach(State.NEIGHBOUR)
     frame = pair.ends[Role.INITIATOR].send(m.Ping())
     responder = pair.ends[Role.RESPONDER]
     assert feed(responder, [frame[:-1]]) == []
     responder.receive_data(b"")
-    with pytest.raises(RemoteProtocolError, match="middle of a frame"):
-        responder.next_event()
+    assert responder.next_event() == Ended()
 
 
 def test_an_error_is_final_for_hearing_and_a_bye_can_still_tell_it():
@@ -351,15 +351,10 @@ def test_a_stream_with_any_bit_changed_gives_nothing_from_there_on(data):
     responder = pair.ends[Role.RESPONDER]
     responder.receive_data(stream)
     received = []
-    try:
+    # A length that grew makes it wait for bytes; anything else is an error at once.
+    with contextlib.suppress(RemoteProtocolError):
         while isinstance(event := responder.next_event(), Received):
             received.append(event)
-    except RemoteProtocolError:
-        pass
-    else:  # a longer length: it waits for bytes, and the end of the stream tells
-        responder.receive_data(b"")
-        with pytest.raises(RemoteProtocolError):
-            responder.next_event()
     assert received == [Received(m.Ping(), number) for number in range(position // len(frames[0]))]
 
 
