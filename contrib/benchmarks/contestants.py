@@ -30,7 +30,8 @@ PUBLISH_S: Final = 300.0
 P2PFS: Final = (sys.executable, "-P", "-m", "p2pfs")
 
 SSHFS_OPTIONS: Final = "Ciphers=aes128-gcm@openssh.com,Compression=no,kernel_cache,max_conns=4"
-"""The best found: see "Notes" in the section on benchmarks of README.md."""
+"""The best found. Sequential MB/s, medians of three: 142 untuned; 279, 275, 323 and 247 with this
+cipher and 1, 2, 4 and 8 connections; 204 with aes256-gcm and 4."""
 
 HOST: Final = "127.0.0.1"
 
