@@ -1,0 +1,51 @@
+"""The command, but for how its servents treat those who download from them.
+
+    python -m tests.helpers.rogueservent mount DIR --state STATE ...
+
+Its mood is what the file `mood` in the state directory says at each block: `honest` at first,
+`lying` (the bytes are wrong), `silent` (nothing comes, the link stays open), `slow`. Which
+blocks it was asked for it writes to `served` beside it. All else is what users run.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import trio
+
+from p2pfs import cli, servent
+from p2pfs.offer import Offer
+from p2pfs.protocol.manifest import FileId
+
+STATE = Path(sys.argv[sys.argv.index("--state") + 1])
+
+SLOW_S = 0.1
+"""For each block: 2.5 MiB/s with blocks of 256 KiB."""
+
+
+class MoodyOffer(Offer):
+    """What is offered, and what is made of it when it is asked for."""
+
+    async def read_block(self, file_id: FileId, index: int) -> bytes:
+        with (STATE / "served").open("a") as served:
+            served.write(f"{index}\n")
+        block = await super().read_block(file_id, index)
+        match mood():
+            case "lying":
+                return bytes(byte ^ 1 for byte in block[:1]) + block[1:]
+            case "silent":
+                await trio.sleep_forever()
+            case "slow":
+                await trio.sleep(SLOW_S)
+        return block
+
+
+def mood() -> str:
+    file = STATE / "mood"
+    return file.read_text() if file.exists() else "honest"
+
+
+if __name__ == "__main__":
+    servent.Offer = MoodyOffer
+    cli.main()
