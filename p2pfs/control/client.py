@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from p2pfs.control import SILENCE_S, ExitStatus, VerbError
 
 END_S: Final = 30.0
 """A servent that was told to end has said BYE, synced and unmounted by then."""
+
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 @dataclass(frozen=True)
@@ -102,16 +105,20 @@ def end_servent(running: Running) -> None:
     with contextlib.suppress(ProcessLookupError):
         process = os.pidfd_open(running.pid)
         try:
-            with contextlib.suppress(VerbError):  # gone already, or stuck
-                ask(running, "shutdown")
-            if not _ended(process):
-                signal.pidfd_send_signal(process, signal.SIGTERM)
-                if not _ended(process):
-                    raise VerbError(
-                        f"the servent (process {running.pid}) does not end", ExitStatus.FAILED
-                    )
+            if _listener_of(running) == running.pid:  # else its number may be another's by now
+                _end(running, process)
         finally:
             os.close(process)
+
+
+def _end(running: Running, process: int) -> None:
+    with contextlib.suppress(VerbError):  # gone already, or stuck
+        ask(running, "shutdown")
+    if not _ended(process):
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not _ended(process):
+            text = f"the servent (process {running.pid}) does not end"
+            raise VerbError(text, ExitStatus.FAILED)
 
 
 def places_of(directory: str) -> set[str]:
@@ -148,11 +155,20 @@ def _connected(running: Running) -> Iterator[socket.socket]:
 
 
 def _answers(running: Running) -> bool:
+    return _listener_of(running) is not None
+
+
+def _listener_of(running: Running) -> int | None:
+    """Return the process that listens on the servent's socket, or None if none does."""
     try:
-        with _connected(running):
-            return True
+        with _connected(running) as connection:
+            credentials = connection.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+            )
     except OSError:
-        return False
+        return None
+    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    return pid
 
 
 def _read_record(path: Path) -> Running | None:

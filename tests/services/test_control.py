@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -443,15 +444,38 @@ async def test_shutdown_is_answered_before_the_end(servent):
 
 def test_ending_a_servent_that_is_gone_is_no_error(tmp_path):
     with subprocess.Popen(["true"]) as process:
-        process.wait()
+        # Not reaped yet: its number must not be somebody else's by now.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
-    assert end_servent(Running(process.pid, None, "", str(tmp_path / "gone"))) is None
+        assert end_servent(Running(process.pid, None, "", str(tmp_path / "gone"))) is None
+
+
+def test_a_process_that_only_has_the_number_of_a_servent_is_left_alone(tmp_path):
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        end_servent(Running(process.pid, None, "", str(tmp_path / "gone")))
+
+        assert process.poll() is None
+        process.kill()
+
+
+DEAF = """
+import socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print(flush=True)
+time.sleep(1000)
+"""
 
 
 def test_a_servent_that_does_not_answer_is_sent_a_signal(tmp_path, monkeypatch):
     monkeypatch.setattr("p2pfs.control.client.END_S", 0)
-    with subprocess.Popen(["sleep", "1000"]) as process:
+    monkeypatch.setattr("p2pfs.control.client.SILENCE_S", 0.1)
+    path = str(tmp_path / "deaf")
+    command = [sys.executable, "-c", DEAF, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
         with pytest.raises(VerbError, match="does not end"):
-            end_servent(Running(process.pid, None, "", str(tmp_path / "gone")))
+            end_servent(Running(process.pid, None, "", path))
 
         assert process.wait() == -signal.SIGTERM
