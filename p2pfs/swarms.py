@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 SOURCES_TIMEOUT_S: Final = 2.0
 """How long a search for more sources may take before the swarm goes on without."""
 
+FAILED_S: Final = 0.5
+"""How long a failed read stands for those that follow on the same open file. The kernel asks
+again for the pages of a failed read-ahead, and for those behind: `cat` asked three times, and
+so got its error only after three times the stall time."""
+
 MAX_ERRORS: Final = 1_000
 """Paths whose last failure is remembered for `user.p2pfs.error`."""
 
@@ -214,6 +219,9 @@ class Reader:
         self._file = file
         self._cached = cached
         self._swarm: Swarm | None = None
+        self._failed_at = float("-inf")
+        self._failed_offset = 0
+        self._failure: TransferError | None = None
 
     def read_nowait(self, offset: int, length: int) -> bytes | None:
         """Return the bytes if they are all in the cache, else None. Any thread."""
@@ -222,18 +230,28 @@ class Reader:
     async def read(self, offset: int, length: int) -> bytes:
         """Return exactly these bytes, fetching and verifying what is missing.
 
+        A read at or behind one that has just failed fails as well, at once.
+
         Raises:
             TransferError: the subclass says why not (DESIGN 2.2).
         """
+        self._fail_again(offset)
         if self._swarm is None:
             self._swarm = await self._swarms.join(self._file)
         try:
             data = await self._swarm.read(offset, length)
         except TransferError as error:
             self._swarms.failed(self._file.path, error)
+            self._failed_at, self._failed_offset = trio.current_time(), offset
+            self._failure = error
             raise
         self._swarms.worked(self._file.path)
         return data
+
+    def _fail_again(self, offset: int) -> None:
+        is_fresh = trio.current_time() - self._failed_at < FAILED_S
+        if self._failure is not None and is_fresh and offset >= self._failed_offset:
+            raise type(self._failure)(*self._failure.args)
 
     def close(self) -> None:
         """Let go of the content. Any thread; once."""

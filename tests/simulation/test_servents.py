@@ -8,8 +8,9 @@ from trio.testing import MockClock
 
 from p2pfs.catalogue import Knowledge, RemoteFile
 from p2pfs.config import Endpoint
-from p2pfs.errors import HandshakeError, UnreachableError
+from p2pfs.errors import HandshakeError, StalledError, UnreachableError
 from p2pfs.overlay import BAN_S
+from p2pfs.swarms import FAILED_S
 from tests.helpers.world import PORT, chain, host, open_world, read_whole
 
 CONTENT = bytes(range(256)) * 5_000
@@ -288,6 +289,33 @@ async def test_the_second_source_finishes_what_the_first_began(autojump_clock: M
         world.kill(0)
 
         assert await reader.read(2_000_000, 500_000) == (CONTENT * 4)[2_000_000:2_500_000]
+        reader.close()
+
+
+async def test_a_failed_read_stands_for_those_that_the_kernel_makes_of_it(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        await world.start()
+        await world.start(joins=[0], stall_timeout_s=10.0)
+        await world.share(0, "x", CONTENT)
+        await world.linked(1, 1)
+        node = await world[1].find("x")
+        assert isinstance(node, RemoteFile)
+        reader = world[1].open(node)
+        world.stall(0)
+        began = trio.current_time()
+
+        for offset in (0, 128 * 1024, 0):
+            with pytest.raises(StalledError):
+                await reader.read(offset, 4096)
+
+        assert trio.current_time() - began == pytest.approx(10, abs=1)
+        assert [event.path for event in world[1].journal.events() if event.path] == ["x"]
+        await trio.sleep(FAILED_S)
+        with pytest.raises(StalledError):
+            await reader.read(0, 4096)
+        assert trio.current_time() - began == pytest.approx(20, abs=2)
         reader.close()
 
 
