@@ -52,7 +52,8 @@ def errno_name(call: Callable[..., object], *arguments: object) -> str:
 
 def is_mounted(path: Path) -> bool:
     """Return whether something is mounted there, without touching it."""
-    return f" {path} " in Path("/proc/mounts").read_text()
+    escaped = str(path).replace(" ", r"\040")
+    return f" {escaped} " in Path("/proc/mounts").read_text()
 
 
 class Servent:

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,9 +114,9 @@ def complaint(process: subprocess.Popen[str]) -> str:
 
 
 def told(reader: Servent, path: str) -> str:
-    """Return why a read failed, which the events and the attribute must agree on."""
+    """Return why the only failed read of a file failed, which the events say once."""
     text = reader.attribute(path, "error")
-    assert reader.errors(path)[-1] == text
+    assert reader.errors(path) == [text]
     return text
 
 
@@ -210,6 +211,7 @@ def test_ebusy_when_the_holder_refuses_until_the_stall_time_is_over(
             assert told(reader, "paused") == "every holder refuses for now"
         finally:
             assert source.p2pfs("resume").returncode == 0
+        until(lambda: errno_name(os.pread, file.fileno(), BLOCK, FAR) != "EBUSY")
         assert os.pread(file.fileno(), BLOCK, FAR) == content("paused")[FAR : FAR + BLOCK]
 
 
@@ -311,7 +313,23 @@ class TestTheSourceIsKilled:
         assert told(reader, "half")
         copied = (tmp_path / "copy").read_bytes()
         assert copied == content("half")[: len(copied)]
-        assert got(reader, "half")[0] == ExitStatus.UNREACHABLE
+
+    def test_the_command_says_that_it_cannot_be_reached_and_leaves_nothing(
+        self, servents: Servents, reader: Servent, tmp_path: Path
+    ) -> None:
+        mortal = servents.start_rogue("mortal again", joins=[reader])
+        mortal.share("in part", content("in part"))
+        mortal.be("slow")
+        reader.sees("in part")
+        p2pfs = [sys.executable, "-m", "p2pfs", "get", "-m", reader.state, "in part"]
+        with started(*p2pfs, "-o", tmp_path) as getting:
+            until(lambda: os.listdir(tmp_path))
+            mortal.kill()
+            assert complaint(getting)
+
+        assert getting.returncode == ExitStatus.UNREACHABLE
+        assert reader.errors("in part")
+        assert os.listdir(tmp_path) == []
 
     def test_a_second_source_finishes_it_with_the_right_bytes(
         self, servents: Servents, source: Rogue, reader: Servent, tmp_path: Path
