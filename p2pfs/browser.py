@@ -62,6 +62,9 @@ TRUST_S: Final = 30.0
 MAX_DIRECT: Final = 16
 """Holders asked one by one; with more, a flood is cheaper."""
 
+MAX_LOOKED_AT: Final = 1_000
+"""Directories in which a search for a name is remembered."""
+
 MAX_PAGES: Final = 200
 """Pages of one listing from one servent: 100,000 names, more than any `ls` is for."""
 
@@ -97,6 +100,7 @@ class Browser:
         self._budget = TokenBucket(QUERIES_PER_MINUTE / 60, QUERY_BURST)
         self._flights: dict[tuple[str, str], trio.Event] = {}
         self._changed: dict[ServentId, float] = {}
+        self._looked_at: dict[str, float] = {}
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -167,12 +171,24 @@ class Browser:
         """
         parent = path.rpartition("/")[0]
         with trio.move_on_after(FIND_TIMEOUT_S):
-            if self._to_ask(parent):
+            if self._to_ask(parent) or self._is_second_look(parent):
                 await self._shared("list", parent, self._list)
             else:
                 await self._shared("find", path, self._find)
         node = self._catalogue.lookup(path, self._clock())
         return None if isinstance(node, Knowledge) else node
+
+    def _is_second_look(self, parent: str) -> bool:
+        """Return whether another name in this directory was looked for lately.
+
+        Whoever looks for two will look for more: one listing costs less than many searches.
+        """
+        now = self._clock()
+        before = self._looked_at.pop(parent, None)
+        self._looked_at[parent] = now
+        while len(self._looked_at) > MAX_LOOKED_AT:
+            del self._looked_at[next(iter(self._looked_at))]
+        return before is not None and now - before < TRUST_S
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now; after `LIST_TIMEOUT_S` what has come by then."""
@@ -235,8 +251,9 @@ class Browser:
         directly = self._to_ask(path)
         if directly:
             await self._list_directly(path, directly)
-        else:
-            await self._list_by_flood(path)
+        elif not await self._list_by_flood(path):
+            await self._list_directly(path, self._catalogue.directory_sources(path)[:MAX_DIRECT])
+            return  # not everybody was asked
         self._catalogue.mark_listed(path, began_at)
 
     def _to_ask(self, path: str) -> Sequence[PeerInfo]:
@@ -256,16 +273,18 @@ class Browser:
             return ()
         return holders if self._clock() - parent_listed_at < TRUST_S else ()
 
-    async def _list_by_flood(self, path: str) -> None:
+    async def _list_by_flood(self, path: str) -> bool:
+        """Ask everybody for a directory; False if our budget does not allow it now."""
         outcome = await self._flood(QueryKind.DIRECTORY, path, (self._ttl,), LIST_TIMEOUT_S)
         if outcome is None:
-            return
+            return False
         for hit in outcome.hits:
             self._learn_hit(path, hit)
         if outcome.is_complete:
             self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
         longer = [hit.provider for hit in outcome.hits if hit.total > len(hit.entries)]
         await self._list_directly(path, longer[:MAX_DIRECT])
+        return True
 
     def _learn_hit(self, path: str, hit: QueryHit) -> None:
         if hit.total > len(hit.entries):
