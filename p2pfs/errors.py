@@ -1,15 +1,13 @@
-"""Every exception of p2pfs, sorted by whose fault it is.
+"""The exceptions of p2pfs, sorted by whose fault it is.
+
+A few that carry more than a text stand where that is known: `link.RefusedError` and
+`control.VerbError`.
 
 Errors change shape once per border: the tree (`p2pfs.filesystem`) turns them into
 `OSError`, the command line (`p2pfs.cli`) into an exit status. Nothing else translates.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from p2pfs.protocol.messages import PeerInfo
 
 
 class P2pfsError(Exception):
@@ -42,18 +40,6 @@ class UnreachableError(LinkError):
 
 class HandshakeError(LinkError):
     """Something answered, but it is not a servent we can talk to; the text says what it is."""
-
-
-class RefusedError(LinkError):
-    """A servent answered and said no with a BYE; `code` holds its reason.
-
-    `alternatives` are the peers that it named instead.
-    """
-
-    def __init__(self, text: str, code: int = 0, alternatives: tuple[PeerInfo, ...] = ()) -> None:
-        super().__init__(text)
-        self.code = code
-        self.alternatives = alternatives
 
 
 class LinkClosedError(LinkError):

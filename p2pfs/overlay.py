@@ -19,9 +19,9 @@ from typing import Final, Protocol
 import trio
 
 from p2pfs.contacts import Contact, ContactBook
-from p2pfs.errors import LinkError, RefusedError, UnreachableError
+from p2pfs.errors import LinkError, UnreachableError
 from p2pfs.journal import Journal
-from p2pfs.link import Link, LocalServent, dial_link
+from p2pfs.link import Link, LocalServent, RefusedError, dial_link
 from p2pfs.network import Network
 from p2pfs.protocol.addresses import dialable
 from p2pfs.protocol.messages import (
@@ -337,7 +337,7 @@ class Overlay:
                     self._network, address, self._local, LinkKind.NEIGHBOUR, contact.id
                 )
             except RefusedError as refusal:
-                for peer in refusal.alternatives:
+                for peer in refusal.bye.alternatives:
                     self._heard_of(peer, address)
                 error = refusal
                 break

@@ -4,7 +4,7 @@
 `requests` what we have asked and not been told.
 """
 
-from p2pfs.link.greeting import Judge, LocalServent, answer_link, dial_link
+from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
 from p2pfs.link.live import DEAD_AFTER_S, PING_AFTER_S, Link, LinkStatistics, OnMessage
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "LinkStatistics",
     "LocalServent",
     "OnMessage",
+    "RefusedError",
     "answer_link",
     "dial_link",
 ]

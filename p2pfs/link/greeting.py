@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import trio
 
-from p2pfs.errors import HandshakeError, RefusedError, RemoteProtocolError, UnreachableError
+from p2pfs.errors import HandshakeError, LinkError, RemoteProtocolError, UnreachableError
 from p2pfs.link.live import BYE_TEXTS, RECEIVE_BYTES, Link
 from p2pfs.network import Channel, Network
 from p2pfs.protocol.codec import Received
@@ -42,6 +42,14 @@ Judge = Callable[[ServentId, Hello, Address], Bye | None]
 """Decides whether a greeted peer at an address may stay; a Bye is the refusal."""
 
 
+class RefusedError(LinkError):
+    """A servent answered and said no; its BYE holds the reason and other peers to try."""
+
+    def __init__(self, text: str, bye: Bye) -> None:
+        super().__init__(text)
+        self.bye = bye
+
+
 async def dial_link(
     network: Network,
     address: Address,
@@ -72,7 +80,7 @@ async def dial_link(
         answer = await _next_message(channel, connection)
         if isinstance(answer, Bye):
             text = f"{address} refused: {BYE_TEXTS[answer.code]}"
-            raise RefusedError(text, answer.code, answer.alternatives)
+            raise RefusedError(text, answer)
         return Link(channel, connection, "out", peer_id, _checked_hello(answer))
 
 
@@ -93,7 +101,7 @@ async def answer_link(channel: Channel, local: LocalServent, judge: Judge) -> Li
         refusal = judge(peer_id, hello, channel.remote)
         if refusal is not None:
             await channel.stream.send_all(connection.send(refusal))
-            raise RefusedError(f"we refused {channel.remote}: {refusal.text}", refusal.code)
+            raise RefusedError(f"we refused {channel.remote}: {refusal.text}", refusal)
         answer = connection.send(local.hello(hello.kind, channel.remote))
         await channel.stream.send_all(answer)
         return Link(channel, connection, "in", peer_id, hello)

@@ -25,7 +25,6 @@ from p2pfs.errors import (
     HandshakeError,
     NoSourceError,
     NotFoundError,
-    RefusedError,
     StaleError,
     StalledError,
     UnreachableError,
@@ -381,7 +380,6 @@ def test_exit_statuses_tell_the_kinds_of_failure_apart():
     kinds = [UsageError, NotFoundError, UnreachableError, HandshakeError, CorruptError, StaleError]
 
     assert [exit_status_of(kind("")) for kind in kinds] == [2, 3, 4, 4, 5, 1]
-    assert exit_status_of(RefusedError("full")) == 4
 
 
 async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(

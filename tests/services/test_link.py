@@ -13,13 +13,12 @@ from p2pfs.errors import (
     HandshakeError,
     LinkClosedError,
     LocalProtocolError,
-    RefusedError,
     RejectedError,
     RemoteProtocolError,
     StalledError,
     UnreachableError,
 )
-from p2pfs.link import Link, answer_link, dial_link
+from p2pfs.link import Link, RefusedError, answer_link, dial_link
 from p2pfs.link.greeting import HANDSHAKE_S, PREFACE_S
 from p2pfs.link.live import DEAD_AFTER_S, FLUSH_S, PING_AFTER_S
 from p2pfs.link.outbox import DATA_BYTES, OUTBOX_BYTES
@@ -260,8 +259,8 @@ class TestGreeting:
             with pytest.raises(RefusedError, match=f"{address} refused: full") as caught:
                 await dial_link(net.host("a"), address, Local(), NEIGHBOUR)
 
-        assert caught.value.code == ByeCode.FULL
-        assert caught.value.alternatives == (other,)
+        assert caught.value.bye.code == ByeCode.FULL
+        assert caught.value.bye.alternatives == (other,)
 
     async def test_oneself_is_recognised(self, net: MemoryNetwork) -> None:
         local = Local()
