@@ -152,9 +152,11 @@ class Servent:
         place = self.network / path
         return place.parent.is_dir() and place.name in os.listdir(place.parent)
 
-    def sees(self, path: str) -> Path:
-        """Return a path below `network/` when `ls` shows it."""
+    def sees(self, path: str, *, sources: int = 1) -> Path:
+        """Return a path below `network/` when `ls` shows it, with so many sources."""
         until(lambda: self.shows(path))
+        if sources > 1:
+            until(lambda: self.shows(path) and int(self.attribute(path, "sources")) >= sources)
         return self.network / path
 
     # Ending.

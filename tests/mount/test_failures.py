@@ -264,10 +264,10 @@ class TestLyingSources:
     ) -> None:
         for servent in (liar, source):
             servent.share("doubtful", content("doubtful"))
-        until(lambda: victim.attribute("doubtful", "sources") == "2")
+        path = victim.sees("doubtful", sources=2)
         liar.forget_served()
 
-        assert victim.sees("doubtful").read_bytes() == content("doubtful")
+        assert path.read_bytes() == content("doubtful")
 
         assert liar.served()
         assert victim.errors("doubtful") == []
@@ -338,7 +338,7 @@ class TestTheSourceIsKilled:
         for servent in (mortal, source):
             servent.share("twice", content("twice"))
             servent.be("slow")
-        until(lambda: reader.attribute("twice", "sources") == "2")
+        reader.sees("twice", sources=2)
         with self.copying(reader, "twice", tmp_path / "copy") as copying:
             assert mortal.served()
             mortal.kill()
