@@ -22,7 +22,7 @@ import trio
 from p2pfs.config import Config, lock_state
 from p2pfs.control.server import serve_control
 from p2pfs.errors import P2pfsError
-from p2pfs.filesystem import FileSystem
+from p2pfs.filesystem import FileSystem, remove_hidden
 from p2pfs.journal import printable
 from p2pfs.mount import check_fuse, check_mountpoint, serve_mount
 from p2pfs.servent import Servent, open_servent
@@ -96,6 +96,7 @@ async def _mount(
     task_status: trio.TaskStatus[None],
 ) -> None:
     shared = os.fspath(servent.config.shared_directory)
+    await trio.to_thread.run_sync(remove_hidden, shared)
     tree = FileSystem(shared, servent.library, servent, servent.render)
     with contextlib.closing(tree):
         name = servent.config.name

@@ -22,7 +22,7 @@ from p2pfs.filesystem.answers import Answer, Later, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.info import InfoTree
 from p2pfs.filesystem.network import NetworkTree, NetworkView, Reader
-from p2pfs.filesystem.shared import Share, SharedTree, is_writing
+from p2pfs.filesystem.shared import Share, SharedTree, is_writing, remove_hidden
 from p2pfs.filesystem.subtree import Moment, OpenFile, Subtree, Time
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Reader",
     "Share",
     "Time",
+    "remove_hidden",
 ]
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import os_error
@@ -38,6 +39,10 @@ place of a file since, it must neither lead out of the share nor block us."""
 _CLOCK_REALTIME_COARSE: Final = 5
 """The clock that stamps files (linux/time.h); the finer one runs ahead of it, and a file
 touched with it would be newer than one written right after."""
+
+_HIDDEN: Final = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
+"""What libfuse renames a file to that is removed while somebody has it open. It removes the
+file when the last one has closed it, unless the servent is killed before."""
 
 _OWN_PREFIX: Final = "user.p2pfs."
 _ID: Final = _OWN_PREFIX + "id"
@@ -381,6 +386,20 @@ class SharedTree:
         if taken:
             held = stat.S_IMODE(self._lstat(path).st_mode)
             os.chmod(path, held | taken, dir_fd=self._root)
+
+
+def remove_hidden(directory: str) -> None:
+    """Remove what was removed while open, and is still there because the servent was killed.
+
+    For the time before the mount. Blocks, for about a microsecond for each name in the
+    backing directory.
+    """
+    for _, _, names, descriptor in os.fwalk(directory):
+        for name in names:
+            if _HIDDEN.fullmatch(name):
+                logger.info("removing what was removed while open: name=%r", name)
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=descriptor)
 
 
 def is_writing(flags: int) -> bool:

@@ -12,6 +12,10 @@ One thing libfuse 2 cannot be told is FUSE_PARALLEL_DIROPS: the kernel lets one 
 listing at a time into a directory, and who waits for his turn cannot be interrupted. So a
 search for an unknown name holds up other names in its directory that the kernel does not
 hold in its cache; that searches and first listings are short bounds it.
+
+Another is whether a file is moved aside because it is removed or because another takes its
+name while somebody has it open: libfuse does the latter in two calls. A servent that is
+killed between them leaves the new file under its old name and none under the new one.
 """
 
 from __future__ import annotations

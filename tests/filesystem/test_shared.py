@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.filesystem import FileSystem, Moment
+from p2pfs.filesystem import FileSystem, Moment, remove_hidden
 from tests.helpers.faketree import FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
 from tests.suites.filesystem_suite import FileSystemSuite, errno_of, get, put
@@ -295,3 +295,16 @@ def test_a_closed_tree_touches_no_directory(tree, tmp_path) -> None:
     second.close()
 
     assert errno_of(second.getattr, "/shared/f") == errno.EBADF
+
+
+def test_what_libfuse_kept_for_readers_of_a_killed_servent_is_removed(tmp_path: Path) -> None:
+    hidden = ".fuse_hidden0000001300000002"
+    kept = {"f", ".fuse_hidden", f"{hidden}.txt", f"d/{hidden}0", f"d/{hidden[1:]}"}
+    for path in (*kept, hidden, f"d/{hidden}"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+
+    remove_hidden(str(tmp_path))
+
+    files = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert {str(path.relative_to(tmp_path)) for path in files} == kept
