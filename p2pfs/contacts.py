@@ -27,6 +27,10 @@ RETRY_AFTER_S: Final = (1.0, 5.0, 15.0, 600.0)
 JITTER: Final = 0.25
 """Waits vary by this share, so that a network that lost one servent does not dial in step."""
 
+STABLE_S: Final = 60.0
+"""A link that lasted for less says nothing for the peer: one that always hangs up at once is
+dialled as seldom as one that is not there."""
+
 FRESH_S: Final = 30 * 60.0
 """A contact is passed on to others for this long after a handshake with it."""
 
@@ -45,6 +49,8 @@ class Contact:
     shaken_at: float = 0.0
     failures: int = 0
     next_try_at: float = 0.0
+    breaks: int = 0
+    """Links in a row that soon ended."""
     is_join: bool = False
     """Named by the user: never given up, never forgotten."""
     is_introduced: bool = False
@@ -57,8 +63,16 @@ class Contact:
 
     def failed(self, now: float) -> None:
         """Note a dial that came to nothing, in seconds of the caller's clock."""
-        wait = RETRY_AFTER_S[min(self.failures, len(RETRY_AFTER_S) - 1)]
         self.failures += 1
+        self._wait(self.failures, now)
+
+    def lost(self, now: float, lasted_s: float) -> None:
+        """Note that a link to it ended."""
+        self.breaks = 1 if lasted_s >= STABLE_S else self.breaks + 1
+        self._wait(self.breaks, now)
+
+    def _wait(self, times: int, now: float) -> None:
+        wait = RETRY_AFTER_S[min(times, len(RETRY_AFTER_S)) - 1]
         self.next_try_at = now + wait * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
 
     def succeeded(self, peer: PeerInfo, wall_now: float) -> None:
@@ -97,6 +111,12 @@ class ContactBook:
         contact.addresses = peer.addresses or contact.addresses
         contact.succeeded(peer, wall_now)
         self._bound()
+
+    def lost(self, peer: ServentId, now: float, lasted_s: float) -> None:
+        """Note that a link to a peer ended, in seconds of the caller's clock."""
+        for contact in (*self._by_id.values(), *self._joins.values()):
+            if contact.id == peer:
+                contact.lost(now, lasted_s)
 
     def unlinked(self, linked: Iterable[ServentId]) -> list[Contact]:
         """Return the contacts that are not among `linked`, in the order in which to try them."""

@@ -14,16 +14,20 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import trio
 
+from p2pfs.bans import FLOOD_BAN_S, Bans
 from p2pfs.contacts import Contact, ContactBook
 from p2pfs.errors import LinkError, UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.link import Link, LocalServent, RefusedError, dial_link
 from p2pfs.network import Network
 from p2pfs.protocol.addresses import dialable
+from p2pfs.protocol.budgets import TokenBucket
+from p2pfs.protocol.decisions import LinkId
 from p2pfs.protocol.messages import (
     MAX_ALTERNATIVES,
     MAX_PEERS,
@@ -57,8 +61,10 @@ SIMULTANEOUS_S: Final = 10.0
 """Two links to one peer that began within this time crossed each other; a later second link
 means that the peer has forgotten the first."""
 
-BAN_S: Final = 600.0
-"""How long a peer that floods is not talked to."""
+GET_PEERS_PER_S: Final = 1 / 60
+GET_PEERS_BURST: Final = 3
+"""How often a neighbour may ask for peers: a joiner asks once, and our answer is a thousand
+times as long as its question."""
 
 IDLE_WAIT_S: Final = 600.0
 """The longest sleep of the loop that keeps the degree."""
@@ -80,6 +86,15 @@ class Owner(Protocol):
         """Send one random walk on its way."""
 
 
+@dataclass(slots=True)
+class _Manners:
+    """What a neighbour may still ask and tell us."""
+
+    asks: TokenBucket = field(default_factory=lambda: TokenBucket(GET_PEERS_PER_S, GET_PEERS_BURST))
+    owes_peers: bool = True
+    """Whether our GET_PEERS is unanswered: peers that nobody asked for are not taken in."""
+
+
 class Overlay:
     """The neighbours of this servent."""
 
@@ -89,6 +104,7 @@ class Overlay:
         local: LocalServent,
         contacts: ContactBook,
         journal: Journal,
+        bans: Bans,
         *,
         degree: int,
         min_neighbours: int,
@@ -99,13 +115,14 @@ class Overlay:
         self._local = local
         self._contacts = contacts
         self._journal = journal
+        self._bans = bans
         self._degree = degree
         self._min = min_neighbours
         self._max = max_neighbours
         self._wall_clock = wall_clock
         self._links: dict[ServentId, Link] = {}
         self._dialling: set[int] = set()
-        self._bans: dict[ServentId, float] = {}
+        self._manners: dict[LinkId, _Manners] = {}
         self._walks = 0
         self._next_walk_at = 0.0
         self._news = trio.lowlevel.ParkingLot()
@@ -155,12 +172,16 @@ class Overlay:
             await self._news.park()
 
     def ban(self, peer: ServentId, text: str) -> None:
-        """Drop a neighbour that floods, and do not talk to it for a while."""
-        self._bans[peer] = trio.current_time() + BAN_S
+        """Drop a neighbour that floods, and do not deal with it for a while."""
+        self._bans.ban(peer, trio.current_time(), FLOOD_BAN_S)
+        self.expel(peer, Bye(ByeCode.FLOOD, text))
+
+    def expel(self, peer: ServentId, bye: Bye) -> None:
+        """Drop a neighbour that was banned, if it is one."""
         link = self._links.get(peer)
         if link is not None:
-            self._journal.warning(f"{link.peer.name} is banned for a while: {text}")
-            link.close(Bye(ByeCode.FLOOD, text))
+            self._journal.warning(f"{link.peer.name} is banned for a while: {bye.text}")
+            link.close(bye)
 
     # Who may be a neighbour.
 
@@ -168,7 +189,7 @@ class Overlay:
         """Return the BYE that a peer who dialled us gets, or None if it is welcome."""
         if peer == self._local.identity.id:
             return Bye(ByeCode.DUPLICATE, "that is this servent itself")
-        if self.is_banned(peer):
+        if self._is_banned(peer):
             return Bye(ByeCode.BANNED, "banned for a while")
         if self.is_away:
             return Bye(ByeCode.LEAVING, "has left the network")
@@ -179,10 +200,6 @@ class Overlay:
             return Bye(ByeCode.FULL, "no room for more neighbours", self._some(MAX_ALTERNATIVES))
         return None
 
-    def is_banned(self, peer: ServentId) -> bool:
-        """Return whether a peer is banned now."""
-        return self._bans.get(peer, 0.0) > trio.current_time()
-
     def has_room(self) -> bool:
         """Return whether we would take another neighbour; a walk that ends here asks.
 
@@ -190,6 +207,9 @@ class Overlay:
         ends up among themselves.
         """
         return not self.is_away and len(self._links) < self._max
+
+    def _is_banned(self, peer: ServentId) -> bool:
+        return self._bans.is_banned(peer, trio.current_time())
 
     def _judge_second(self, known: Link, peer: ServentId) -> Bye | None:
         if self._crossed(known) and self._is_kept(known.direction, peer):
@@ -206,32 +226,28 @@ class Overlay:
         """
         return (direction == "out") == (self._local.identity.id < peer)
 
-    def adopt(self, link: Link) -> None:
-        """Take a greeted link as a neighbour and own it from now on."""
-        refusal = self._judge_adopted(link)
+    def adopt(self, link: Link) -> Bye | None:
+        """Take a greeted link as a neighbour and own it from now on.
+
+        Much may have happened since its handshake began, so it is judged again; returns what
+        it was told if it is refused.
+        """
+        refusal = self.judge(link.peer.id)
         if refusal is not None:
             self._nursery.start_soon(link.refuse, refusal)
-            return
+            return refusal
         former = self._links.get(link.peer.id)
         if former is not None:
             former.close(Bye(ByeCode.DUPLICATE, "replaced by a newer link"))
             self._lost(former)
         self._links[link.peer.id] = link
+        self._manners[link.id] = _Manners()
         self._contacts.shook_hands(link.peer, self._wall_clock())
         self._journal.info(f"neighbour {link.peer.name} joined from {link.remote}")
         self._owner.neighbour_opened(link)
         self._look_around()
         link.post(GetPeers())
         self._nursery.start_soon(self._keep, link)
-
-    def _judge_adopted(self, link: Link) -> Bye | None:
-        """Look again at who was welcome when the handshake began."""
-        former = self._links.get(link.peer.id)
-        if former is None:
-            is_full = len(self._links) >= self._max
-            return Bye(ByeCode.FULL, "no room for more neighbours") if is_full else None
-        if self._crossed(former) and self._is_kept(former.direction, link.peer.id):
-            return Bye(ByeCode.DUPLICATE, "linked already")
         return None
 
     async def _keep(self, link: Link) -> None:
@@ -239,22 +255,32 @@ class Overlay:
             await link.run(self._said)
         finally:
             if self._links.get(link.peer.id) is link:
+                now = trio.current_time()
+                self._contacts.lost(link.peer.id, now, now - link.opened_at)
                 self._lost(link)
 
     def _lost(self, link: Link) -> None:
-        del self._links[link.peer.id]
+        del self._links[link.peer.id], self._manners[link.id]
         self._journal.info(f"neighbour {link.peer.name} is gone: {link.ended}")
         self._owner.neighbour_lost(link)
         self._look_around()
 
     def _said(self, link: Link, message: Message, _request_id: int) -> None:
         if isinstance(message, GetPeers):
-            link.post(Peers(self._some(MAX_PEERS)))
+            if self._manners[link.id].asks.take(trio.current_time()):
+                link.post(Peers(self._some(MAX_PEERS)))
         elif isinstance(message, Peers):
-            for peer in message.peers:
-                self._heard_of(peer, link.remote)
+            self._told(link, message)
         else:
             self._owner.neighbour_said(link, message)
+
+    def _told(self, link: Link, message: Peers) -> None:
+        """Note the peers that a neighbour names, once, as we asked."""
+        manners = self._manners[link.id]
+        if manners.owes_peers:
+            manners.owes_peers = False
+            for peer in message.peers:
+                self._heard_of(peer, link.remote)
 
     def introduced(self, peer: PeerInfo, told_by: Link) -> None:
         """Note a peer whom a walk of ours found: it becomes a neighbour if one is wanted."""
@@ -314,7 +340,7 @@ class Overlay:
             for contact in self._contacts.unlinked(self._links)
             if (contact.is_chosen or takes_any)
             and id(contact) not in self._dialling
-            and not (contact.id and self.is_banned(contact.id))
+            and not (contact.id and self._is_banned(contact.id))
         ]
 
     async def _dial_quietly(self, contact: Contact) -> None:
@@ -338,18 +364,24 @@ class Overlay:
                 )
             except RefusedError as refusal:
                 for peer in refusal.bye.alternatives:
-                    self._heard_of(peer, address)
+                    self._heard_of(peer, refusal.remote)
                 error = refusal
                 break
             except LinkError as failure:
                 error = failure
             else:
                 contact.succeeded(link.peer, self._wall_clock())
-                self.adopt(link)
+                self._check_adopted(link)
                 return link.peer
         contact.failed(trio.current_time())
         self._news.unpark_all()
         raise error
+
+    def _check_adopted(self, link: Link) -> None:
+        """Adopt a link that we dialled; RefusedError if it turns out that we have no room."""
+        bye = self.adopt(link)
+        if bye is not None and bye.code is not ByeCode.DUPLICATE:
+            raise RefusedError(f"not linked to {link.remote}: {bye.text}", bye, link.remote)
 
     def _walk_if_due(self, now: float) -> None:
         if not self._links or now < self._next_walk_at:

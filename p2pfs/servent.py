@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from p2pfs import __version__
+from p2pfs.bans import Bans
 from p2pfs.browser import Browser
 from p2pfs.cache import BlockCache, RunInThread
 from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteFile
@@ -64,9 +65,6 @@ SAVE_CONTACTS_S: Final = 60.0
 
 SEARCH_TIMEOUT_S: Final = 5.0
 """How long `p2pfs search` may take."""
-
-MAX_BAD_BLOCKS: Final = 3
-"""Wrong blocks after which a peer is not dealt with for a while (DESIGN 3.7)."""
 
 Record = dict[str, object]
 """A JSON object with the keys of DESIGN 2.3."""
@@ -120,12 +118,14 @@ class Servent:
         self.contacts = ContactBook.load(os.fspath(config.peers_path))
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
         self.uploads = Uploads(self.offer)
-        self._links = TransferLinks(network, self)
+        self._bans = Bans()
+        self._links = TransferLinks(network, self, self._is_banned)
         self.overlay = Overlay(
             network,
             self,
             self.contacts,
             self.journal,
+            self._bans,
             degree=config.degree,
             min_neighbours=config.min_neighbours,
             max_neighbours=config.max_neighbours,
@@ -148,12 +148,11 @@ class Servent:
             self.journal,
             ttl=config.ttl,
             stall_timeout_s=config.stall_timeout_s,
-            on_bad_block=self._struck,
+            on_bad_block=self._lied,
         )
         self._network = network
         self._started_at = self._clock()
         self._observed: Counter[str] = Counter()
-        self._strikes: Counter[ServentId] = Counter()
         self._listener: Listener | None = None
 
     @contextlib.asynccontextmanager
@@ -251,15 +250,19 @@ class Servent:
     def _judge(self, peer: ServentId, hello: Hello, _remote: Address) -> Bye | None:
         if hello.kind is LinkKind.NEIGHBOUR:
             return self.overlay.judge(peer)
-        if self.overlay.is_banned(peer):
+        if self._is_banned(peer):
             return Bye(ByeCode.BANNED, "banned for a while")
         return self.uploads.judge(peer)
 
-    def _struck(self, peer: ServentId) -> None:
-        self._strikes[peer] += 1
-        if self._strikes[peer] % MAX_BAD_BLOCKS == 0:
-            self._links.drop(peer, "too many wrong blocks")
-            self.overlay.ban(peer, "too many wrong blocks")
+    def _is_banned(self, peer: ServentId) -> bool:
+        return self._bans.is_banned(peer, trio.current_time())
+
+    def _lied(self, peer: ServentId) -> None:
+        """Note a wrong block of a peer; a few are too many."""
+        if self._bans.lied(peer, trio.current_time()):
+            bye = Bye(ByeCode.BANNED, "too many wrong blocks")
+            self._links.drop(peer, bye)
+            self.overlay.expel(peer, bye)
 
     # What the overlay tells (overlay.Owner).
 
@@ -399,7 +402,7 @@ class Servent:
             "messages_in": sum(link.messages_in for link in links),
             "messages_out": sum(link.messages_out for link in links),
             "queries_seen": self.switchboard.counters["queries_seen"],
-            "bad_blocks": self._strikes.total(),
+            "bad_blocks": self._bans.lies,
         }
 
     def peers(self) -> Sequence[Record]:

@@ -1,18 +1,22 @@
 """Transfer links to other servents: one each, dialled when needed, closed when idle.
 
 Swarms and listings say whom they want something from; this module finds or opens the link.
-Many requests share a link by their request ids. A peer that could not be reached is not
-dialled again for a moment, so that a hundred waiting blocks are not a hundred dials.
+Many requests share a link by their request ids. A peer that could not be reached, or that
+hung up at once, is not dialled again for a moment, so that a hundred waiting blocks are not a
+hundred dials. A banned peer is neither dialled nor asked.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from p2pfs.errors import LinkError, RemoteProtocolError, UnreachableError
-from p2pfs.link import Link, LocalServent, dial_link
+from p2pfs.errors import LinkError, P2pfsError, RejectedError, RemoteProtocolError, UnreachableError
+from p2pfs.link import Link, LocalServent, RefusedError, dial_link
 from p2pfs.network import Network
 from p2pfs.protocol.manifest import MAX_MANIFEST_BYTES, FileId
 from p2pfs.protocol.messages import (
@@ -25,6 +29,7 @@ from p2pfs.protocol.messages import (
     Listing,
     Message,
     PeerInfo,
+    RejectCode,
     ServentId,
 )
 
@@ -37,17 +42,30 @@ REDIAL_AFTER_S: Final = 1.0
 LISTING_TIMEOUT_S: Final = 5.0
 """One page of a listing comes from memory: a peer that needs longer is not there."""
 
+MAX_LINKS: Final = 200
+"""Links dialled at once. Hits can name any number of servents, descriptors are few."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A link and when it was last wanted."""
+
+    link: Link
+    used_at: float
+
 
 class TransferLinks:
     """The transfer links that we dialled."""
 
-    def __init__(self, network: Network, local: LocalServent) -> None:
+    def __init__(
+        self, network: Network, local: LocalServent, is_banned: Callable[[ServentId], bool]
+    ) -> None:
         self._network = network
         self._local = local
-        self._links: dict[ServentId, Link] = {}
-        self._used_at: dict[ServentId, float] = {}
+        self._is_banned = is_banned
+        self._links: dict[ServentId, _Open] = {}
         self._dials: dict[ServentId, trio.Event] = {}
-        self._failures: dict[ServentId, tuple[float, LinkError]] = {}
+        self._failures: OrderedDict[ServentId, tuple[float, LinkError]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,39 +112,76 @@ class TransferLinks:
 
     async def _link_to(self, peer: PeerInfo) -> Link:
         """Return the open link to a peer, or open one; those who ask at once share the dial."""
-        while True:
-            link = self._links.get(peer.id)
-            if link is not None and link.ended is None:
-                self._used_at[peer.id] = trio.current_time()
-                return link
-            failed_at, error = self._failures.get(peer.id, (float("-inf"), None))
-            if error is not None and trio.current_time() - failed_at < REDIAL_AFTER_S:
-                raise UnreachableError(str(error)) from error
-            if peer.id not in self._dials:
-                assert self._nursery is not None
-                self._dials[peer.id] = trio.Event()
-                self._nursery.start_soon(self._open, peer)
-            await self._dials[peer.id].wait()
+        if self._is_banned(peer.id):
+            raise UnreachableError(f"{peer.name!r} is banned for a while")
+        known = self._links.get(peer.id)
+        if known is None or known.link.ended is not None:
+            await self._wait_dialled(peer)
+            known = self._links.get(peer.id)
+        if known is None or known.link.ended is not None:
+            raise self._failure(peer.id) or UnreachableError(f"{peer.name!r} hung up at once")
+        known.used_at = trio.current_time()
+        return known.link
+
+    async def _wait_dialled(self, peer: PeerInfo) -> None:
+        """Dial a peer unless that has just failed, or wait for the dial under way."""
+        if peer.id not in self._dials:
+            failure = self._failure(peer.id)
+            if failure is not None:
+                raise failure
+            self._make_room()
+            assert self._nursery is not None
+            self._dials[peer.id] = trio.Event()
+            self._nursery.start_soon(self._open, peer)
+        await self._dials[peer.id].wait()
+
+    def _make_room(self) -> None:
+        """Close the link that was unused longest if there are too many."""
+        if len(self._links) + len(self._dials) < MAX_LINKS:
+            return
+        idle = [known for known in self._links.values() if not known.link.is_busy]
+        if not idle:
+            raise UnreachableError("too many transfer links are in use")
+        min(idle, key=lambda known: known.used_at).link.close(_NOT_NEEDED)
 
     async def _open(self, peer: PeerInfo) -> None:
         try:
             link = await self._dial(peer)
         except LinkError as error:
-            self._failures[peer.id] = (trio.current_time(), error)
-            self._dials.pop(peer.id).set()
+            self._failed(peer.id, error)
             return
-        except BaseException:
-            self._dials.pop(peer.id).set()
-            raise
-        self._failures.pop(peer.id, None)
-        self._links[peer.id] = link
-        self._used_at[peer.id] = trio.current_time()
-        self._dials.pop(peer.id).set()
+        finally:
+            dialled = self._dials.pop(peer.id)
+            dialled.set()
+        self._links[peer.id] = known = _Open(link, trio.current_time())
         try:
             await link.run(_ignore)
         finally:
-            if self._links.get(peer.id) is link:
+            if self._links.get(peer.id) is known:
                 del self._links[peer.id]
+            if trio.current_time() - link.opened_at < REDIAL_AFTER_S:
+                self._failed(peer.id, UnreachableError(f"{peer.name!r} hung up at once"))
+
+    def _failed(self, peer: ServentId, error: LinkError) -> None:
+        self._failures.pop(peer, None)
+        self._failures[peer] = (trio.current_time(), error.with_traceback(None))
+        self._forget_failures()
+
+    def _forget_failures(self) -> None:
+        """Forget what stands for nothing any more, so that no more is held than a moment's."""
+        since = trio.current_time() - REDIAL_AFTER_S
+        while self._failures and next(iter(self._failures.values()))[0] <= since:
+            self._failures.popitem(last=False)
+
+    def _failure(self, peer: ServentId) -> P2pfsError | None:
+        """Return what a request to a peer fails with because a dial has just failed."""
+        self._forget_failures()
+        if peer not in self._failures:
+            return None
+        error = self._failures[peer][1]
+        if isinstance(error, RefusedError) and error.bye.code is ByeCode.FULL:
+            return RejectedError(str(error), RejectCode.BUSY)
+        return UnreachableError(str(error))
 
     async def _dial(self, peer: PeerInfo) -> Link:
         error: LinkError = UnreachableError(f"no address of {peer.name!r} can be dialled")
@@ -140,15 +195,18 @@ class TransferLinks:
         raise error
 
     def _close_idle(self, since: float) -> None:
-        for peer, link in list(self._links.items()):
-            if self._used_at[peer] < since and not link.is_busy:
-                link.close(Bye(ByeCode.IDLE, "not needed any more"))
+        for known in list(self._links.values()):
+            if known.used_at < since and not known.link.is_busy:
+                known.link.close(_NOT_NEEDED)
 
-    def drop(self, peer: ServentId, text: str) -> None:
-        """Close the link to a peer that misbehaves."""
-        link = self._links.get(peer)
-        if link is not None:
-            link.close(Bye(ByeCode.PROTOCOL, text))
+    def drop(self, peer: ServentId, bye: Bye) -> None:
+        """Close the link to a peer that was banned, if there is one."""
+        known = self._links.get(peer)
+        if known is not None:
+            known.link.close(bye)
+
+
+_NOT_NEEDED: Final = Bye(ByeCode.IDLE, "not needed any more")
 
 
 def _ignore(_link: Link, _message: Message, _request_id: int) -> None:

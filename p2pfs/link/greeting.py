@@ -45,9 +45,11 @@ Judge = Callable[[ServentId, Hello, Address], Bye | None]
 class RefusedError(LinkError):
     """A servent answered and said no; its BYE holds the reason and other peers to try."""
 
-    def __init__(self, text: str, bye: Bye) -> None:
+    def __init__(self, text: str, bye: Bye, remote: Address) -> None:
         super().__init__(text)
         self.bye = bye
+        self.remote = remote
+        """Where the other side is: addresses it names are judged by that."""
 
 
 async def dial_link(
@@ -80,7 +82,7 @@ async def dial_link(
         answer = await _next_message(channel, connection)
         if isinstance(answer, Bye):
             text = f"{address} refused: {BYE_TEXTS[answer.code]}"
-            raise RefusedError(text, answer)
+            raise RefusedError(text, answer, channel.remote)
         return Link(channel, connection, "out", peer_id, _checked_hello(answer))
 
 
@@ -101,7 +103,8 @@ async def answer_link(channel: Channel, local: LocalServent, judge: Judge) -> Li
         refusal = judge(peer_id, hello, channel.remote)
         if refusal is not None:
             await channel.stream.send_all(connection.send(refusal))
-            raise RefusedError(f"we refused {channel.remote}: {refusal.text}", refusal)
+            text = f"we refused {channel.remote}: {refusal.text}"
+            raise RefusedError(text, refusal, channel.remote)
         answer = connection.send(local.hello(hello.kind, channel.remote))
         await channel.stream.send_all(answer)
         return Link(channel, connection, "in", peer_id, hello)

@@ -24,6 +24,7 @@ from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
 from p2pfs.link.outbox import Outbox
 from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests
 from p2pfs.network import Channel
+from p2pfs.protocol.addresses import MIN_PORT, dialable
 from p2pfs.protocol.codec import MAX_DATA_BYTES, Data, Received
 from p2pfs.protocol.connection import NEED_DATA, Connection
 from p2pfs.protocol.decisions import LinkId
@@ -399,7 +400,13 @@ def _ignore(_link: Link, _message: Message, _request_id: int) -> None:
 
 
 def _addresses(remote: Address, direction: str, hello: Hello) -> tuple[Address, ...]:
-    """Return where the peer may be dialled, what we saw ourselves first."""
-    seen = remote if direction == "out" else Address(remote.host, hello.listen_port)
-    addresses = dict.fromkeys(address for address in (seen, *hello.addresses) if address.port)
-    return tuple(addresses)[:MAX_ADDRESSES]
+    """Return where the peer may be dialled, what we saw ourselves first.
+
+    What it says of itself is worth no more than what others say: it could name anybody.
+    """
+    said = dialable(hello.addresses, remote)
+    if direction == "out":
+        said = (remote, *said)
+    elif hello.listen_port >= MIN_PORT:
+        said = (Address(remote.host, hello.listen_port), *said)
+    return tuple(dict.fromkeys(said))[:MAX_ADDRESSES]

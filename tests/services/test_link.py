@@ -64,7 +64,7 @@ class Local:
         self.network_key = network_key or NetworkKey.open()
 
     def hello(self, kind: LinkKind, observed: Address) -> Hello:
-        return Hello(kind, self.name, 4000, observed, (Address("told", 7),), "p2pfs test")
+        return Hello(kind, self.name, 4000, observed, (Address("10.9.9.9", 7007),), "p2pfs test")
 
 
 class End:
@@ -237,8 +237,8 @@ class TestGreeting:
         assert (ours.peer.name, theirs.peer.name) == ("b", "a")
         assert ours.kind is theirs.kind is NEIGHBOUR
         assert ours.hello.observed.host == "a"
-        assert ours.peer.addresses == (ours.remote, Address("told", 7))
-        assert theirs.peer.addresses == (Address("a", 4000), Address("told", 7))
+        assert ours.peer.addresses == (ours.remote, Address("10.9.9.9", 7007))
+        assert theirs.peer.addresses == (Address("a", 4000), Address("10.9.9.9", 7007))
         await part(ours, theirs)
 
     async def test_every_link_has_an_id_of_its_own(self, net: MemoryNetwork) -> None:

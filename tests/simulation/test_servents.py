@@ -6,10 +6,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pfs.bans import FLOOD_BAN_S
 from p2pfs.catalogue import Knowledge, RemoteFile
 from p2pfs.config import Endpoint
 from p2pfs.errors import HandshakeError, StalledError, UnreachableError
-from p2pfs.overlay import BAN_S
 from p2pfs.swarms import FAILED_S
 from tests.helpers.world import PORT, chain, host, open_world, read_whole
 
@@ -328,5 +328,5 @@ async def test_floods_over_budget_end_in_a_ban(autojump_clock: MockClock):
         world[0].overlay.ban(world[1].identity.id, "floods")
 
         await world.until(lambda: not world[0].peers(), within_s=2)
-        await trio.sleep(BAN_S / 2)
+        await trio.sleep(FLOOD_BAN_S / 2)
         assert world[0].peers() == []
