@@ -24,12 +24,12 @@ from p2pfs.cache import BlockCache, RunInThread
 from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteFile
 from p2pfs.config import Config, Endpoint
 from p2pfs.contacts import ContactBook
-from p2pfs.errors import LinkError, UsageError
+from p2pfs.errors import UsageError
 from p2pfs.journal import Journal, printable
 from p2pfs.keys import load_identity, load_network_key
 from p2pfs.library import Library
-from p2pfs.link import Link, answer_link
-from p2pfs.network import Channel, Listener, Network, TcpNetwork
+from p2pfs.link import Link, accept_links
+from p2pfs.network import Listener, Network, TcpNetwork
 from p2pfs.offer import Offer
 from p2pfs.overlay import Overlay
 from p2pfs.protocol.addresses import scope_of
@@ -189,7 +189,7 @@ class Servent:
                 ):
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self)
-                nursery.start_soon(self._accept_links, self._listener)
+                nursery.start_soon(accept_links, self._listener, self, self._judge, self._take)
                 nursery.start_soon(self._announce_changes)
                 nursery.start_soon(self._save_contacts)
                 task_status.started()
@@ -227,21 +227,7 @@ class Servent:
                 return await self._network.listen(self.config.listen_host, port)
         return await self._network.listen(self.config.listen_host, last)
 
-    async def _accept_links(self, listener: Listener) -> None:
-        async with trio.open_nursery() as nursery:
-            try:
-                while True:
-                    nursery.start_soon(self._greet, await listener.accept())
-            finally:
-                with trio.CancelScope(shield=True):  # closing a listener does not wait
-                    await listener.aclose()
-
-    async def _greet(self, channel: Channel) -> None:
-        try:
-            link = await answer_link(channel, self, self._judge)
-        except LinkError as error:
-            log.info("link refused remote=%s reason=%s", channel.remote, error)
-            return
+    async def _take(self, link: Link) -> None:
         if link.kind is LinkKind.NEIGHBOUR:
             self.overlay.adopt(link)
         else:
