@@ -159,6 +159,16 @@ class Servent:
             until(lambda: self.shows(path) and int(self.attribute(path, "sources")) >= sources)
         return self.network / path
 
+    def wait_cache_closed(self) -> None:
+        """Return when nobody reads any more and what was cached is noted on the disk."""
+        opened = Path(f"/proc/{self.process.pid}/fd")
+        until(lambda: not any(map(self._is_cached, opened.iterdir())))
+
+    def _is_cached(self, descriptor: Path) -> bool:
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            return descriptor.readlink().is_relative_to(self.state / "cache")
+        return False
+
     # Ending.
 
     def send(self, number: signal.Signals) -> None:
