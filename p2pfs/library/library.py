@@ -22,6 +22,10 @@ from p2pfs.protocol.manifest import FileId, Manifest, block_span
 from p2pfs.protocol.messages import Entry
 from p2pfs.protocol.names import words_of
 
+GATHER_S: Final = 0.03
+"""How long the first change waits for company. Files that are copied in one after the other
+are then looked at, hashed and filed together: one hop and one transaction for all."""
+
 RETRY_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
 
@@ -104,6 +108,7 @@ class Library:
             elif not self._worker.has_work():
                 with trio.move_on_at(tidy_at):
                     await self._woken.wait()
+                    await trio.sleep(GATHER_S)
             elif await self._run_in_thread(self._worker.hop):
                 self._set_woken()
             else:
