@@ -188,7 +188,7 @@ class NetworkTree:
         node = self._kernel.pinned(path) or self._view.known(path)
         if not isinstance(node, Knowledge):
             return use(node)
-        if node is Knowledge.ABSENT or names.check_path(path) is not None:
+        if node is Knowledge.ABSENT or not _may_be_searched(path):
             raise os_error(errno.ENOENT, path)
 
         async def search() -> T:
@@ -312,6 +312,11 @@ class _KernelCaches:
             else:
                 del self._paths[oldest]
         return state
+
+
+def _may_be_searched(path: str) -> bool:
+    """Return whether somebody may have published such a name, and it is not a mere probe."""
+    return names.check_path(path) is None and not names.is_probe(path.rpartition("/")[2])
 
 
 def _exactly(data: bytes, length: int) -> bytes:

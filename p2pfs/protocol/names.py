@@ -25,14 +25,18 @@ _FORBIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Z
 # Cf, yet an ordinary part of words in Persian and the Indic scripts and of emoji; both
 # are still refused, because two names that look alike are worse than a missing one.
 
-_PROBED_BY_DESKTOPS: Final = frozenset(
-    name.casefold()
-    for name in (
-        "autorun.inf", "desktop.ini", "thumbs.db", "folder.jpg", "folder.gif", "folder.png",
-        "cover.jpg", "albumart.jpg", "albumartsmall.jpg", "lost+found", "$recycle.bin",
-        "system volume information", "head", "4913",
-    )
+_RESERVED: Final = frozenset(
+    {
+        "autorun.inf", "desktop.ini", "thumbs.db", "folder.jpg", "lost+found", "$recycle.bin",
+        "system volume information", "4913",
+    }
 )  # fmt: skip
+# What makes desktops do something by being there, and what they leave everywhere.
+
+_PROBED: Final = _RESERVED | {
+    "folder.gif", "folder.png", "cover.jpg", "cover.png", "albumart.jpg", "albumartsmall.jpg", "head"
+}  # fmt: skip
+# What file managers and shells look up in every folder, seen with six of them.
 
 
 def check_label(label: str) -> str | None:
@@ -47,7 +51,7 @@ def check_label(label: str) -> str | None:
         return "label too long"
     if not unicodedata.is_normalized("NFC", label):
         return "not in normal form C"
-    if is_private(label) or is_probe(label):
+    if is_private(label) or is_reserved(label):
         return "reserved name"
     return None
 
@@ -74,13 +78,17 @@ def is_private(label: str) -> bool:
     return label.startswith(".")
 
 
-def is_probe(label: str) -> bool:
-    """Return whether desktop programs look this name up by themselves in every folder.
+def is_reserved(label: str) -> bool:
+    """Return whether this name is never accepted from peers, nor published."""
+    return label.casefold() in _RESERVED
 
-    Such names never cause a search and are not accepted from peers
-    (the list is what file managers were seen to ask for).
+
+def is_probe(label: str) -> bool:
+    """Return whether programs look this name up by themselves in every folder.
+
+    It is shown where somebody published it, but never causes a search.
     """
-    return label.casefold() in _PROBED_BY_DESKTOPS
+    return label.casefold() in _PROBED
 
 
 def words_of(text: str) -> list[str]:

@@ -18,6 +18,7 @@ from p2pfs.protocol.names import (
     check_path,
     is_private,
     is_probe,
+    is_reserved,
     words_of,
 )
 from tests.helpers import strategies
@@ -80,9 +81,16 @@ def test_names_with_a_leading_dot_are_private(name):
 
 
 @pytest.mark.parametrize("name", ["autorun.inf", "Desktop.ini", "FOLDER.JPG", "Thumbs.db"])
-def test_what_desktops_probe_is_known_in_any_case(name):
+def test_what_desktops_act_upon_is_refused_in_any_case(name):
+    assert is_reserved(name)
     assert is_probe(name)
-    assert not is_probe(name + "x")
+    assert not is_reserved(name + "x")
+
+
+@pytest.mark.parametrize("name", ["cover.jpg", "Folder.gif", "HEAD"])
+def test_what_programs_merely_look_for_may_be_published(name):
+    assert is_probe(name)
+    assert check_path(f"music/{name}") is None
 
 
 @pytest.mark.parametrize(
