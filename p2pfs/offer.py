@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from p2pfs.cache import BlockCache, CachedFile
-from p2pfs.errors import NotFoundError
+from p2pfs.errors import CacheFullError, NotFoundError
 from p2pfs.library import Library
 from p2pfs.protocol.manifest import FILE_ID_BYTES, FileId, Manifest, block_span
 from p2pfs.protocol.messages import Entry, Query, QueryKind
@@ -34,6 +34,13 @@ class Offer:
     def is_paused(self) -> bool:
         """Whether sharing is paused."""
         return self._library.is_paused
+
+    def size_of(self, file_id: FileId) -> int | None:
+        """Return the size of a content that is here, whole or in part, from memory."""
+        shared = self._library.find_id(file_id)
+        if shared is not None:
+            return shared.size
+        return self._cache.size_of(file_id) if self._reshare else None
 
     def list_directory(self, path: str) -> Sequence[Entry] | None:
         """Return a directory sorted by name, or None if there is none."""
@@ -74,7 +81,10 @@ class Offer:
     @contextlib.contextmanager
     def _cached(self, file_id: FileId) -> Iterator[CachedFile | None]:
         """Open what the cache has of a content, if it may be offered."""
-        cached = self._cache.find(file_id) if self._reshare else None
+        cached = None
+        if self._reshare:
+            with contextlib.suppress(CacheFullError):  # no descriptors left: as if not here
+                cached = self._cache.find(file_id)
         try:
             yield cached
         finally:
@@ -107,7 +117,7 @@ class Offer:
         with self._cached(file_id) as cached:
             if cached is None or cached.manifest is None:
                 return _NOTHING
-            return _one(Entry(text, cached.size, 0, file_id))
+            return _one(Entry(file_id.hex(), cached.size, 0, file_id))
 
 
 def _one(entry: Entry | None) -> Answer:

@@ -1,8 +1,8 @@
 """Serve blocks, manifests and listings to those who dialled a transfer link to us.
 
-Each link has one queue and one worker, so a peer has at most one upload at a time however
-much it asks for, and the slots are passed round among peers in the order of their asking.
-Small things (manifests, listings, short blocks) do not wait for a slot.
+Each peer has one upload at a time however many links it has and however much it asks for, and
+the slots are passed round among peers in the order of their asking. Small things (manifests,
+listings, blocks of small contents) wait for no slot and for no large block of the same link.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from p2pfs.errors import LinkClosedError, NotFoundError, RejectedError, StaleError
+from p2pfs.errors import LinkClosedError, NotFoundError, P2pfsError, RejectedError, StaleError
 from p2pfs.link import Link
 from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_span
 from p2pfs.protocol.messages import (
     MAX_LISTING,
+    MAX_REASON_LENGTH,
     Bye,
     ByeCode,
     Cancel,
@@ -45,7 +46,7 @@ SMALL_BYTES: Final = 512 * KIB
 """Contents up to this size pass the queue: nobody waits behind a film for a note."""
 
 MAX_QUEUE: Final = 128
-"""Requests that one peer may have waiting; at 3 s of a fast line's blocks there are fewer."""
+"""Requests that one peer may have waiting; 3 s of a fast line's blocks are fewer."""
 
 MAX_LINKS: Final = 200
 """Transfer links accepted in all."""
@@ -57,10 +58,11 @@ MAX_PAGE_BYTES: Final = 60 * KIB
 """Entries of one page of a listing, encoded: what a frame holds, less its headers."""
 
 MIN_RATE_BYTES_PER_S: Final = 16 * KIB
-"""A peer that takes a block more slowly than this, after a grace of `GRACE_S`, loses its link:
-it would hold a slot that others wait for."""
+"""A peer that takes a block more slowly than this loses its link: it would hold a slot that
+others wait for."""
 
 GRACE_S: Final = 20.0
+"""What it gets on top for each block: a bad moment of a line is no bad line."""
 
 RETRY_AFTER_MS: Final = 2_000
 """When a refused peer may ask again."""
@@ -73,6 +75,9 @@ class Share(Protocol):
     def is_paused(self) -> bool:
         """Whether sharing is paused."""
 
+    def size_of(self, file_id: FileId) -> int | None:
+        """Return the size of a content, from memory; None if it is not here."""
+
     def list_directory(self, path: str) -> Sequence[Entry] | None:
         """Return a directory sorted by name, or None if there is none."""
 
@@ -83,17 +88,47 @@ class Share(Protocol):
         """Return one verified block. Raises NotFoundError, StaleError."""
 
 
-@dataclass(slots=True)
-class _Client:
-    """One transfer link and what it still waits for."""
+@dataclass(eq=False, slots=True)
+class _Queue:
+    """Requests of one link that wait for the same worker, in the order of their asking."""
 
-    link: Link
-    queue: dict[int, Message] = field(default_factory=dict)
+    waiting: dict[int, Message] = field(default_factory=dict)
     news: trio.Event = field(default_factory=trio.Event)
     current: int = 0
     """The request being answered."""
     scope: trio.CancelScope | None = None
     """Cancels that answer."""
+
+    def put(self, message: Message, number: int) -> None:
+        self.waiting[number] = message
+        self.news.set()
+
+    def cancel(self, number: int) -> None:
+        self.waiting.pop(number, None)
+        if self.current == number and self.scope is not None:
+            self.scope.cancel()
+
+
+@dataclass(eq=False, slots=True)
+class _Client:
+    """One transfer link and what it still waits for."""
+
+    link: Link
+    quick: _Queue = field(default_factory=_Queue)
+    bulk: _Queue = field(default_factory=_Queue)
+
+
+@dataclass(slots=True)
+class _Peer:
+    """All links of one peer."""
+
+    clients: list[_Client] = field(default_factory=list)
+    turn: trio.Lock = field(default_factory=trio.Lock)
+    """Held by the one large block that is being sent to it."""
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(c.quick.waiting) + len(c.bulk.waiting) for c in self.clients)
 
 
 class Uploads:
@@ -102,87 +137,98 @@ class Uploads:
     def __init__(self, share: Share) -> None:
         self._share = share
         self._slots = trio.CapacityLimiter(UPLOAD_SLOTS)
-        self._links: dict[ServentId, int] = {}
+        self._peers: dict[ServentId, _Peer] = {}
 
     def judge(self, peer: ServentId) -> Bye | None:
         """Return the BYE for a peer that dialled a transfer link, or None if it is welcome."""
-        if self._links.get(peer, 0) >= MAX_LINKS_PER_PEER:
+        if peer in self._peers and len(self._peers[peer].clients) >= MAX_LINKS_PER_PEER:
             return Bye(ByeCode.DUPLICATE, "too many transfer links")
-        if sum(self._links.values()) >= MAX_LINKS:
+        if sum(len(known.clients) for known in self._peers.values()) >= MAX_LINKS:
             return Bye(ByeCode.FULL, "too many transfer links")
         return None
 
     async def serve(self, link: Link) -> None:
-        """Answer what comes on a transfer link until it ends."""
+        """Answer what comes on a transfer link until it ends.
+
+        It is judged again: others may have come since its handshake began.
+        """
+        refusal = self.judge(link.peer.id)
+        if refusal is not None:
+            await link.refuse(refusal)
+            return
+        peer = self._peers.setdefault(link.peer.id, _Peer())
         client = _Client(link)
-        self._links[link.peer.id] = self._links.get(link.peer.id, 0) + 1
+        peer.clients.append(client)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._answer_all, client)
-                await link.run(lambda _link, message, number: self._asked(client, message, number))
+                for queue in (client.quick, client.bulk):
+                    nursery.start_soon(self._answer_all, queue, link, peer)
+                await link.run(lambda _, message, number: self._asked(client, message, number))
                 nursery.cancel_scope.cancel()
         finally:
-            self._links[link.peer.id] -= 1
-            if not self._links[link.peer.id]:
-                del self._links[link.peer.id]
+            peer.clients.remove(client)
+            if not peer.clients:
+                del self._peers[link.peer.id]
 
     def _asked(self, client: _Client, message: Message, number: int) -> None:
         """Take in a request, from the link's reader: never waits."""
         if isinstance(message, Cancel):
-            client.queue.pop(number, None)
-            if client.current == number and client.scope is not None:
-                client.scope.cancel()
-        elif isinstance(message, List):
-            client.link.post(self._page(message), number)
-        elif len(client.queue) >= MAX_QUEUE:
+            client.quick.cancel(number)
+            client.bulk.cancel(number)
+        elif self._peers[client.link.peer.id].waiting >= MAX_QUEUE:
             client.link.post(Reject(RejectCode.BUSY, "queue is full", RETRY_AFTER_MS), number)
+        elif isinstance(message, GetBlock) and self._is_large(FileId(message.file_id)):
+            client.bulk.put(message, number)
         else:
-            client.queue[number] = message
-            client.news.set()
+            client.quick.put(message, number)
 
-    async def _answer_all(self, client: _Client) -> None:
+    def _is_large(self, file_id: FileId) -> bool:
+        return (self._share.size_of(file_id) or 0) > SMALL_BYTES
+
+    async def _answer_all(self, queue: _Queue, link: Link, peer: _Peer) -> None:
         while True:
-            while client.queue:
-                number = next(iter(client.queue))
-                message = client.queue.pop(number)
-                client.current = number
-                with trio.CancelScope() as client.scope:
-                    await self._answer(client.link, message, number)
-                client.scope, client.current = None, 0
-            client.news = trio.Event()
-            await client.news.wait()
+            while queue.waiting:
+                number = next(iter(queue.waiting))
+                message = queue.waiting.pop(number)
+                queue.current = number
+                with trio.CancelScope() as queue.scope:
+                    await self._answer(link, peer, message, number)
+                queue.scope, queue.current = None, 0
+            queue.news = trio.Event()
+            await queue.news.wait()
 
-    async def _answer(self, link: Link, message: Message, number: int) -> None:
+    async def _answer(self, link: Link, peer: _Peer, message: Message, number: int) -> None:
         """Send the answer or the reason why there is none; every request ends in one."""
         try:
-            if self._share.is_paused:
+            if isinstance(message, List):
+                await link.send(self._page(message), number)
+            elif self._share.is_paused:
                 raise RejectedError("sharing is paused", RejectCode.PAUSED)
-            if isinstance(message, GetManifest):
+            elif isinstance(message, GetManifest):
                 manifest = await self._share.manifest(FileId(message.file_id))
                 await link.send_data(number, manifest.to_bytes())
             elif isinstance(message, GetBlock):
-                await self._send_block(link, FileId(message.file_id), message.index, number)
-        except NotFoundError as error:
-            link.post(Reject(RejectCode.NOT_FOUND, str(error)[:200]), number)
-        except StaleError as error:
-            link.post(Reject(RejectCode.STALE, str(error)[:200]), number)
-        except RejectedError as error:
-            link.post(Reject(RejectCode(error.code), str(error), RETRY_AFTER_MS), number)
+                await self._send_block(link, peer, message, number)
+            else:
+                raise RejectedError("that is no request", RejectCode.NOT_FOUND)
         except LinkClosedError:
             pass  # the reader task sees the end as well, and stops us
-        except OSError as error:
-            log.warning("upload failed peer=%s reason=%s", link.peer.id, error)
-            link.post(Reject(RejectCode.FAILED, "the disk could not be read"), number)
+        except (P2pfsError, OSError) as error:
+            link.post(_refusal(error, link), number)
 
-    async def _send_block(self, link: Link, file_id: FileId, index: int, number: int) -> None:
+    async def _send_block(self, link: Link, peer: _Peer, wanted: GetBlock, number: int) -> None:
+        file_id = FileId(wanted.file_id)
         manifest = await self._share.manifest(file_id)
-        if index >= manifest.block_count:
+        if wanted.index >= manifest.block_count:
             raise NotFoundError("no such block")
-        length = block_span(manifest.size, index)[1]
-        async with self._slots if manifest.size > SMALL_BYTES else contextlib.nullcontext():
-            with trio.move_on_after(GRACE_S + length / MIN_RATE_BYTES_PER_S) as scope:
-                await link.send_data(number, await self._share.read_block(file_id, index))
-        if scope.cancelled_caught:
+        length = block_span(manifest.size, wanted.index)[1]
+        async with contextlib.AsyncExitStack() as place:
+            if manifest.size > SMALL_BYTES:
+                await place.enter_async_context(peer.turn)
+                await place.enter_async_context(self._slots)
+            with trio.move_on_after(GRACE_S + length / MIN_RATE_BYTES_PER_S) as patience:
+                await link.send_data(number, await self._share.read_block(file_id, wanted.index))
+        if patience.cancelled_caught:
             link.close(Bye(ByeCode.IDLE, "too slow"))
 
     def _page(self, wanted: List) -> Message:
@@ -199,6 +245,18 @@ class Uploads:
                 break
             page.append(entry)
         return Listing(tuple(page), has_more=first + len(page) < len(entries))
+
+
+def _refusal(error: P2pfsError | OSError, link: Link) -> Reject:
+    """Return what a peer is told of why it does not get what it asked for."""
+    if isinstance(error, NotFoundError):
+        return Reject(RejectCode.NOT_FOUND, str(error)[:MAX_REASON_LENGTH])
+    if isinstance(error, StaleError):
+        return Reject(RejectCode.STALE, str(error)[:MAX_REASON_LENGTH])
+    if isinstance(error, RejectedError):
+        return Reject(RejectCode(error.code), str(error)[:MAX_REASON_LENGTH], RETRY_AFTER_MS)
+    log.warning("upload failed peer=%s reason=%s", link.peer.id, error)
+    return Reject(RejectCode.FAILED, "the disk could not be read")
 
 
 def _name(entry: Entry) -> str:

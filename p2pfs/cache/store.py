@@ -73,6 +73,10 @@ class BlockCache:
         size = self._sizes.get(file_id)
         return None if size is None else self.open_file(file_id, size)
 
+    def size_of(self, file_id: FileId) -> int | None:
+        """Return the size of a content of which something is cached, from memory."""
+        return self._sizes.get(file_id)
+
     def percent(self, file_id: FileId) -> int:
         """Return how much of a content is cached, rounded down."""
         file = self.find(file_id)

@@ -220,6 +220,16 @@ class Link:
         await self._ask(message, asked)
         return asked.data
 
+    async def send(self, message: Message, request_id: int) -> None:
+        """Queue a large message when there is room, which a reader makes and a flooder does not.
+
+        Raises:
+            LinkClosedError: the link ended before.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._wait_room_for_data()
+        self.post(message, request_id)
+
     async def send_data(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
         """Answer a request with data, waiting for room in the outbox.
 
