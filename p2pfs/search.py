@@ -9,6 +9,7 @@ and every name in them hold; what fails is dropped and counted, entry by entry.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,7 @@ from p2pfs.protocol.addresses import dialable
 from p2pfs.protocol.decisions import Finished
 from p2pfs.protocol.handshake import check_hit
 from p2pfs.protocol.messages import (
+    MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
     Address,
     Entry,
@@ -29,13 +31,16 @@ from p2pfs.protocol.messages import (
     Query,
     QueryHit,
     QueryKind,
+    ServentId,
 )
 from p2pfs.protocol.names import check_path, words_of
 
 log = logging.getLogger(__name__)
 
 MAX_HITS: Final = 500
-"""Hits kept of one search, one a servent: more than anybody reads."""
+"""Hits kept of one search, one a servent: more than anybody reads. When there are more, those
+that came over one link make room for others': one neighbour that makes up servents must not
+crowd out what all others found."""
 
 Flood = Callable[[Query], bool]
 """Send a query to every neighbour; False if there is none."""
@@ -47,9 +52,9 @@ class Outcome:
 
     hits: tuple[QueryHit, ...]
     servents: int
-    """How many servents were asked."""
+    """How many servents were asked, as they say."""
     is_complete: bool
-    """Whether everybody within the last ring answered in time."""
+    """Whether everybody within the last ring answered in time; not if there was nobody to ask."""
 
 
 @dataclass(slots=True)
@@ -58,9 +63,25 @@ class _Running:
 
     kind: QueryKind
     text: str
-    hits: dict[str, QueryHit] = field(default_factory=dict)
+    hits: dict[ServentId, tuple[Address, QueryHit]] = field(default_factory=dict)
+    """By provider: the link that it came over, named by its far end, and the hit."""
     ring: Finished | None = None
     news: trio.Event = field(default_factory=trio.Event)
+
+    def found(self) -> tuple[QueryHit, ...]:
+        return tuple(hit for _, hit in self.hits.values())
+
+    def put(self, hit: QueryHit, told_by: Address) -> bool:
+        """Keep a hit; return whether there is room for it."""
+        if len(self.hits) >= MAX_HITS and hit.provider.id not in self.hits:
+            count = Counter(address for address, _ in self.hits.values())
+            (busiest, most), *_rest = count.most_common(1)
+            if count[told_by] + 1 >= most:
+                return False
+            last = next(i for i in reversed(self.hits) if self.hits[i][0] == busiest)
+            del self.hits[last]
+        self.hits[hit.provider.id] = (told_by, hit)
+        return True
 
     def tell(self) -> None:
         self.news.set()
@@ -88,9 +109,12 @@ class Searches:
     ) -> Outcome:
         """Search until it is enough, the horizon is done, or the time is over.
 
-        Never raises for what the network does: a search that found nothing has no hits.
+        Never raises for what the network does: a search that found nothing has no hits. A
+        text too long for a query is not asked for: MAX_QUERY_TEXT_BYTES in UTF-8.
         Cancelling it leaves nothing behind here; answers still on their way are dropped.
         """
+        if len(text.encode()) > MAX_QUERY_TEXT_BYTES:
+            return Outcome((), 0, is_complete=False)
         guid = self._new_guid()
         running = self._running[guid] = _Running(kind, text)
         servents = 0
@@ -103,7 +127,6 @@ class Searches:
                     left_ms = max(0, int((deadline - trio.current_time()) * 1000))
                     query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms)
                     if not self._flood(query):
-                        is_complete = True
                         break
                     finished = await self._ring_end(running, ttl, is_enough)
                     if finished is None:
@@ -114,14 +137,14 @@ class Searches:
                         break  # the ring reached nobody new: this is the whole network
         finally:
             del self._running[guid]
-        return Outcome(tuple(running.hits.values()), servents, is_complete)
+        return Outcome(running.found(), servents, is_complete)
 
     async def _ring_end(
         self, running: _Running, ttl: int, is_enough: Callable[[Sequence[QueryHit]], bool]
     ) -> Finished | None:
         """Wait for the end of a ring; None if the hits were enough before or at it."""
         while True:
-            if is_enough(tuple(running.hits.values())):
+            if is_enough(running.found()):
                 return None
             if running.ring is not None and running.ring.ttl == ttl:
                 return running.ring
@@ -130,21 +153,21 @@ class Searches:
     def got_hit(self, hit: QueryHit, told_by: Address) -> None:
         """Take in a hit that came back to us over a link; keep the addresses worth a dial."""
         running = self._running.get(hit.guid)
-        if running is None or len(running.hits) >= MAX_HITS:
+        if running is None:
             return
         try:
             check_hit(hit)
         except RemoteProtocolError as error:
             self.bad_hits += 1
-            log.warning("hit dropped reason=%s", error)
+            log.info("hit dropped told_by=%s reason=%s", told_by, error)
             return
         good = tuple(e for e in hit.entries if is_answer(running.kind, running.text, e))
         self.bad_hits += len(hit.entries) - len(good)
         if good or running.kind is QueryKind.DIRECTORY:
             addresses = dialable(hit.provider.addresses, told_by)
             provider = PeerInfo(hit.provider.id, hit.provider.name, addresses)
-            running.hits[provider.id] = replace(hit, provider=provider, entries=good)
-            running.tell()
+            if running.put(replace(hit, provider=provider, entries=good), told_by):
+                running.tell()
 
     def got_finished(self, finished: Finished) -> None:
         """Take in the end of a ring."""
@@ -164,6 +187,8 @@ def is_answer(kind: QueryKind, text: str, entry: Entry) -> bool:
         return entry.path.rpartition("/")[0] == text
     if kind is QueryKind.ID:
         return entry.file_id.hex() == text
+    if entry.is_directory:
+        return False
     *whole, last = words_of(text) or [""]
     words = words_of(entry.path)
     return all(word in words for word in whole) and any(word.startswith(last) for word in words)

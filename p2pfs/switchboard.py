@@ -7,11 +7,12 @@ and ended by DONE, in whatever order the router says.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -40,11 +41,16 @@ from p2pfs.protocol.messages import (
     PeerInfo,
     Query,
     QueryHit,
+    QueryKind,
     ServentId,
     Walk,
 )
 from p2pfs.protocol.routing import Router
 from p2pfs.search import Searches
+
+ANSWERS_AT_ONCE: Final = 8
+"""Queries that the index is asked at once; the rest wait, no longer than their askers. They
+share the threads with those who read and write blocks, and must leave most of them."""
 
 
 class Neighbourhood(Protocol):
@@ -80,6 +86,7 @@ class Switchboard:
         self._router = Router()
         self._links: dict[LinkId, Link] = {}
         self._news = trio.lowlevel.ParkingLot()
+        self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -171,9 +178,12 @@ class Switchboard:
         """Answer a query from our own share; the router hears of it whatever happens."""
         hits: Sequence[QueryHit] = ()
         try:
-            entries, total = await self._offer.answer(query)
-            if entries:
-                hits = [self._sign(query, tuple(entries), total)]
+            with trio.move_on_after(query.deadline_ms / 1000):
+                is_slow = query.kind is QueryKind.WORDS  # the others are answered from memory
+                async with self._answering if is_slow else contextlib.nullcontext():
+                    entries, total = await self._offer.answer(query)
+                if entries:
+                    hits = [self._sign(query, tuple(entries), total)]
         finally:
             now = trio.current_time()
             self._carry_out(self._router.answered(query.guid, query.ttl, hits, now))

@@ -23,6 +23,7 @@ from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.journal import Journal
 from p2pfs.library.share import published_path
 from p2pfs.protocol import names
+from p2pfs.protocol.messages import MAX_QUERY_TEXT_BYTES
 
 Record = Mapping[str, object]
 """A JSON object."""
@@ -149,6 +150,8 @@ async def _search(servent: Servent, args: Args, _report: Report) -> object:
     words = _text(args, "words")
     if not names.words_of(words):
         raise UsageError("search for at least one word of two letters or a digit")
+    if len(words.encode()) > MAX_QUERY_TEXT_BYTES:
+        raise UsageError(f"search for at most {MAX_QUERY_TEXT_BYTES} bytes of text")
     return await servent.search(words)
 
 
