@@ -34,7 +34,8 @@ _RESERVED: Final = frozenset(
 # What makes desktops do something by being there, and what they leave everywhere.
 
 _PROBED: Final = _RESERVED | {
-    "folder.gif", "folder.png", "cover.jpg", "cover.png", "albumart.jpg", "albumartsmall.jpg", "head"
+    "folder.gif", "folder.png", "cover.jpg", "cover.png", "albumart.jpg", "albumartsmall.jpg",
+    "head",
 }  # fmt: skip
 # What file managers and shells look up in every folder, seen with six of them.
 
