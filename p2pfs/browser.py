@@ -27,7 +27,7 @@ from typing import Final
 import trio
 
 from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
-from p2pfs.errors import P2pfsError, RejectedError, RemoteProtocolError
+from p2pfs.errors import P2pfsError, RejectedError, RemoteProtocolError, ShutdownError
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.messages import (
     MAX_QUERY_TEXT_BYTES,
@@ -103,6 +103,7 @@ class Browser:
         self._looked_at: dict[str, float] = {}
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
+        self._has_ended = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the questions under way, until cancelled."""
@@ -110,7 +111,10 @@ class Browser:
             self._token = trio.lowlevel.current_trio_token()
             self._nursery = nursery
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._has_ended = True
 
     # From memory, on any thread.
 
@@ -167,7 +171,8 @@ class Browser:
     async def find(self, path: str) -> Node | None:
         """Return what is at `path`, asking for it if it is not known.
 
-        Returns None after `FIND_TIMEOUT_S` at most. Never raises for what the network does.
+        Returns None after `FIND_TIMEOUT_S` at most. Never raises for what the network does,
+        but ShutdownError when we end.
         """
         parent = path.rpartition("/")[0]
         with trio.move_on_after(FIND_TIMEOUT_S):
@@ -191,7 +196,11 @@ class Browser:
         return before is not None and now - before < TRUST_S
 
     async def list(self, path: str) -> Sequence[Node]:
-        """Return a directory, asked for now; after `LIST_TIMEOUT_S` what has come by then."""
+        """Return a directory, asked for now; after `LIST_TIMEOUT_S` what has come by then.
+
+        Raises:
+            ShutdownError: we end.
+        """
         with trio.move_on_after(LIST_TIMEOUT_S):
             await self._shared("list", path, self._list)
         return self._catalogue.children(path)
@@ -213,7 +222,10 @@ class Browser:
             self._catalogue.expire()
 
     async def _shared(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
-        await self._start(verb, path, ask).wait()
+        if not self._has_ended:
+            await self._start(verb, path, ask).wait()
+        if self._has_ended:  # what is known now is no answer
+            raise ShutdownError("the servent is shutting down")
 
     def _start_listing(self, path: str) -> None:
         self._start("list", path, self._list)
@@ -230,6 +242,9 @@ class Browser:
     async def _fly(self, key: tuple[str, str], ask: Callable[[str], Awaitable[None]]) -> None:
         try:
             await ask(key[1])
+        except BaseException:
+            self._has_ended = True
+            raise
         finally:
             self._flights.pop(key).set()
 
