@@ -230,9 +230,10 @@ class Servents:
         joins: Sequence[Servent] = (),
         mounted: bool = True,
         wait: bool = True,
+        program: str = "p2pfs",
     ) -> Servent:
         """Start a servent, and return when it is ready and has joined."""
-        return self._start(Servent, "p2pfs", name, options, joins, mounted=mounted, wait=wait)
+        return self._start(Servent, program, name, options, joins, mounted=mounted, wait=wait)
 
     def start_rogue(self, name: str, *options: str, joins: Sequence[Servent] = ()) -> Rogue:
         """Start one that may turn rogue; until told it is honest."""
