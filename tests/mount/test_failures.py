@@ -145,6 +145,8 @@ def test_etimedout_when_nothing_arrives_for_the_stall_time(source: Rogue, reader
 
     assert STALL_S <= time.monotonic() - began < STALL_S + SLACK_S
     assert told(reader, "silent") == "nothing arrived for the stall time"
+    last = reader.p2pfs("events").stdout.splitlines()[-1]
+    assert last.endswith("\terror\tnothing arrived for the stall time\tsilent")
     assert got(reader, "silent")[0] == ExitStatus.UNREACHABLE
 
     source.be("honest")
@@ -377,6 +379,7 @@ class TestTheDiskIsFull:
         assert errno_name((tiny.shared / "more").write_bytes, b"x" * BLOCK) == "ENOSPC"
 
         filler.unlink()
+        until(lambda: errno_name(read, tiny.network / "beyond") != "ENOSPC")
         assert (tiny.network / "beyond").read_bytes() == content("beyond")
         tiny.share("more", b"x" * BLOCK)
         assert source.sees("more").read_bytes() == b"x" * BLOCK
