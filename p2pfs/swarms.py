@@ -7,6 +7,7 @@ reader, so an open file that is fully cached costs no task at all.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -89,11 +90,14 @@ class Swarms:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the swarms until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._token = trio.lowlevel.current_trio_token()
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._token = trio.lowlevel.current_trio_token()
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
 
     def open(self, file: RemoteFile) -> Reader:
         """Return a reader pinned to this content. Any thread; no network.
@@ -137,7 +141,8 @@ class Swarms:
     def leave(self, file: RemoteFile) -> None:
         """Note that a reader that had joined is gone. Any thread."""
         if self._token is not None:
-            self._token.run_sync_soon(self._left, _content_of(file))
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._left, _content_of(file))
 
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""
@@ -152,7 +157,7 @@ class Swarms:
         self._errors.pop(path, None)
 
     def _start(self, file: RemoteFile) -> _Running:
-        if self._nursery is None or self._nursery.cancel_scope.cancel_called:
+        if self._nursery is None:
             raise ShutdownError("the servent is shutting down")
         cached = self._cache.open_file(file.file_id, file.size)
         sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
@@ -219,6 +224,7 @@ class Reader:
         self._file = file
         self._cached = cached
         self._swarm: Swarm | None = None
+        self._is_closed = False
         self._failed_at = float("-inf")
         self._failed_offset = 0
         self._failure: TransferError | None = None
@@ -236,10 +242,9 @@ class Reader:
             TransferError: the subclass says why not (DESIGN 2.2).
         """
         self._fail_again(offset)
-        if self._swarm is None:
-            self._swarm = await self._swarms.join(self._file)
+        swarm = self._swarm or await self._join()
         try:
-            data = await self._swarm.read(offset, length)
+            data = await swarm.read(offset, length)
         except TransferError as error:
             self._swarms.failed(self._file.path, error)
             self._failed_at, self._failed_offset = trio.current_time(), offset
@@ -248,13 +253,23 @@ class Reader:
         self._swarms.worked(self._file.path)
         return data
 
+    async def _join(self) -> Swarm:
+        """Join the swarm once, however many reads of this file wait for that."""
+        swarm = await self._swarms.join(self._file)
+        if self._swarm is not None or self._is_closed:
+            self._swarms.leave(self._file)
+        else:
+            self._swarm = swarm
+        return swarm
+
     def _fail_again(self, offset: int) -> None:
         is_fresh = trio.current_time() - self._failed_at < FAILED_S
         if self._failure is not None and is_fresh and offset >= self._failed_offset:
             raise type(self._failure)(*self._failure.args)
 
     def close(self) -> None:
-        """Let go of the content. Any thread; once."""
+        """Let go of the content. Any thread; once, maybe while a read that was given up ends."""
+        self._is_closed = True
         self._cached.close()
         if self._swarm is not None:
             self._swarms.leave(self._file)

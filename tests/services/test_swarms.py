@@ -1,0 +1,147 @@
+"""Readers of `network/` and their swarms, among real servents in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.bans import LIES_BAN_S, MAX_LIES
+from p2pfs.catalogue import RemoteFile
+from p2pfs.errors import CorruptError, NoSourceError, TransferError
+from p2pfs.journal import Journal
+from p2pfs.protocol.manifest import FileId
+from p2pfs.servent import Servent
+from p2pfs.swarms import FAILED_S, MAX_ERRORS, Swarms
+from tests.helpers.contents import Content
+from tests.helpers.world import World, open_world
+
+FILM = Content.of(600_000)
+
+
+@asynccontextmanager
+async def two(*paths: str) -> AsyncIterator[World]:
+    """Give a world where 0 shares the film at these paths, and 1 is its neighbour."""
+    async with open_world() as world:
+        await world.start()
+        await world.start(joins=[0])
+        for number, path in enumerate(paths):
+            await world.share(0, path, Content.of(FILM.size, seed=number).data)
+        await world.linked(1, 1)
+        yield world
+
+
+async def seen(world: World, path: str) -> RemoteFile:
+    node = await world[1].find(path)
+    assert isinstance(node, RemoteFile)
+    return node
+
+
+def lie(servent: Servent) -> None:
+    """Let a servent send wrong blocks from now on."""
+    honest = servent.offer.read_block
+
+    async def read_block(file_id: FileId, index: int) -> bytes:
+        return bytes(len(await honest(file_id, index)))
+
+    servent.offer.read_block = read_block
+
+
+async def test_a_swarm_ends_with_its_last_reader_however_many_reads_began_it(
+    autojump_clock: MockClock,
+):
+    async with two("film") as world:
+        reader = world[1].open(await seen(world, "film"))
+        async with trio.open_nursery() as nursery:
+            for offset in range(0, 600_000, 100_000):
+                nursery.start_soon(reader.read, offset, 100_000)
+        assert len(world[1].transfers()) == 1
+
+        reader.close()
+        await trio.sleep(0.1)
+
+        assert world[1].transfers() == []
+
+
+async def test_a_read_that_was_given_up_leaves_no_swarm_behind(autojump_clock: MockClock):
+    async with two("film") as world:
+        node = await seen(world, "film")
+        world.stall(0)
+        reader = world[1].open(node)
+        with trio.move_on_after(1):
+            await reader.read(0, 100)
+
+        reader.close()
+        await trio.sleep(0.1)
+
+        assert world[1].transfers() == []
+
+
+async def test_why_a_read_failed_is_remembered_until_one_works(autojump_clock: MockClock):
+    async with two("film") as world:
+        node = await seen(world, "film")
+        lie(world[0])
+        reader = world[1].open(node)
+        with pytest.raises(CorruptError):
+            await reader.read(0, 100)
+        assert "wrong bytes" in world[1].last_error("film")
+
+        reader.close()  # a swarm does not trust again who has lied to it
+        del world[0].offer.read_block
+        await trio.sleep(FAILED_S)
+        reader = world[1].open(node)
+        await reader.read(0, 100)
+
+        assert world[1].last_error("film") is None
+        reader.close()
+
+
+def test_no_more_failures_are_remembered_than_a_thousand(tmp_path):
+    swarms = Swarms(
+        None, None, None, None, Journal(), ttl=1, stall_timeout_s=1, on_bad_block=lambda _peer: None
+    )
+    for number in range(MAX_ERRORS + 1):
+        swarms.failed(f"film {number}", TransferError("no"))
+
+    assert swarms.last_error("film 0") is None
+    assert swarms.last_error("film 1") == swarms.last_error(f"film {MAX_ERRORS}") == "no"
+
+
+async def test_the_third_wrong_block_bans_its_sender_for_an_hour(autojump_clock: MockClock):
+    names = [f"film {number}" for number in range(MAX_LIES + 1)]
+    async with two(*names) as world:
+        nodes = [await seen(world, name) for name in names]
+        lie(world[0])
+
+        for count, node in enumerate(nodes[:MAX_LIES], 1):
+            reader = world[1].open(node)
+            with pytest.raises(CorruptError):
+                await reader.read(0, 100)
+            reader.close()
+            assert world[1].status()["bad_blocks"] == count
+
+        await world.until(lambda: not world[1].peers(), within_s=2)
+        await trio.sleep(LIES_BAN_S / 2)
+        assert world[1].peers() == []
+        assert world[0].peers() == []
+
+        reader = world[1].open(nodes[-1])
+        with pytest.raises(NoSourceError):
+            await reader.read(0, 100)
+        reader.close()
+        assert world[1].status()["bad_blocks"] == MAX_LIES  # it was not even asked
+
+
+async def test_after_the_hour_a_banned_servent_is_dealt_with_again(autojump_clock: MockClock):
+    async with two("film") as world:
+        for _ in range(MAX_LIES):
+            world[1]._lied(world[0].identity.id)
+        await world.until(lambda: not world[1].peers(), within_s=2)
+
+        await trio.sleep(LIES_BAN_S + 800)  # those ten minutes of the last re-dial, and jitter
+
+        assert len(world[1].peers()) == 1
+        assert await world.read(1, "film") == Content.of(FILM.size, seed=0).data
