@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from p2pfs.config import Config
 from p2pfs.errors import UsageError
@@ -13,22 +14,31 @@ def load_identity(config: Config) -> Identity:
     """Return the identity kept in the state directory, made at the first start, mode 0600.
 
     Raises:
-        UsageError: the file is there and cannot be read or is damaged.
+        UsageError: it cannot be written, or is there and cannot be read or is damaged.
     """
     path = config.identity_path
     try:
+        os.chmod(path, 0o600)  # also of one that came back from a backup
         return Identity.from_bytes(path.read_bytes())
     except FileNotFoundError:
-        identity = Identity.generate()
+        return _new_identity(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the identity {path}: {error}") from error
+
+
+def _new_identity(path: Path) -> Identity:
+    """Make an identity and keep it, whole or not at all."""
+    identity = Identity.generate()
     temporary = f"{path}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(identity.to_bytes())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(identity.to_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"cannot keep the identity {path}: {error.strerror}") from error
     return identity
 
 
