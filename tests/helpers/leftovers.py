@@ -13,7 +13,7 @@ def left_below(directory: Path) -> list[str]:
 
 def mounts_below(directory: Path) -> list[str]:
     lines = Path("/proc/self/mounts").read_text().splitlines()
-    return [line for line in lines if f" {directory}/" in line]
+    return [line for line in lines if f" {directory}/" in line and " fuse" in line]
 
 
 def processes_below(directory: Path) -> list[str]:

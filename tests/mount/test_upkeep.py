@@ -1,0 +1,134 @@
+"""What a servent opens it closes again, and what a full disk held up it makes up for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.leftovers import left_below
+from tests.helpers.mounted import Rogue, Servent, Servents, errno_name, open_servents, until
+
+pytestmark = pytest.mark.fuse
+
+BLOCK = 256 * 1024
+
+FILES = 200
+FAILURES = 20
+
+
+@pytest.fixture
+def servents(tmp_path: Path) -> Iterator[Servents]:
+    with open_servents(tmp_path) as servents:
+        yield servents
+    assert left_below(tmp_path) == []
+
+
+# Descriptors and threads.
+
+
+def held_by(servent: Servent) -> tuple[int, int]:
+    """Return how many descriptors and threads a servent has."""
+    process = Path(f"/proc/{servent.process.pid}")
+    return len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
+
+
+def open_and_read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read()
+
+
+def cat_at_once(paths: list[Path]) -> None:
+    programs = [subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL) for path in paths]
+    for program in programs:
+        assert program.wait() == 0
+
+
+def test_descriptors_and_threads_are_given_back(servents: Servents) -> None:
+    source = servents.start_rogue("source")
+    content = random.Random(7).randbytes(BLOCK)
+    for number in range(FILES):
+        (source.shared / f"{number}").write_bytes(content[number:])
+    for number in range(FAILURES):
+        (source.shared / f"failing {number}").write_bytes(content[FILES + number :])
+    reader = servents.start("reader", "--stall-timeout", "1", joins=[source])
+    for name in (f"{FILES - 1}", f"failing {FAILURES - 1}"):
+        source.wait_published(name)
+        reader.sees(name)
+    # As many at once as will fail below: threads are kept for a while for the next time.
+    cat_at_once([reader.network / f"{number}" for number in range(FAILURES)])
+    reader.wait_cache_closed()
+    before = held_by(reader)
+
+    for number in range(FILES):
+        assert open_and_read(reader.network / f"{number}") == content[number:]
+    fail_to_read(reader, source)
+
+    until(lambda: all(now <= then for now, then in zip(held_by(reader), before, strict=True)))
+    assert reader.status()["transfers"] == 0
+
+
+def fail_to_read(reader: Servent, source: Rogue) -> None:
+    source.be("silent")
+    paths = [reader.network / f"failing {number}" for number in range(FAILURES)]
+    programs = [subprocess.Popen(["cat", path], stderr=subprocess.DEVNULL) for path in paths]
+    for program in programs:
+        assert program.wait() == 1
+
+
+# The disk.
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk for the state directory of the servent `tiny`."""
+    disk = tmp_path / "tiny.state"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", disk]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def fill(file: Path, leave_bytes: int) -> None:
+    """Let a file take all the room of its disk but a little."""
+    room = os.statvfs(file.parent)
+    with file.open("wb") as filler:
+        filler.write(bytes(room.f_bavail * room.f_bsize - leave_bytes))
+
+
+def test_what_the_index_had_no_room_for_is_published_when_there_is(
+    disk: Path, servents: Servents
+) -> None:
+    neighbour = servents.start("neighbour", mounted=False)
+    tiny = servents.start("tiny", joins=[neighbour])
+    for number in range(20):
+        tiny.share(f"early {number}", b"early")
+    fill(disk / "filler", leave_bytes=8192)
+    files = {f"late {number}": b"%d" % number for number in range(60)}
+    written = {}
+    for name, content in files.items():
+        with contextlib.suppress(OSError):
+            (tiny.shared / name).write_bytes(content)
+            written[name] = content
+    assert written
+    assert len(written) < len(files)
+    assert errno_name((tiny.shared / "more").write_bytes, b"x") == "ENOSPC"
+    assert (tiny.shared / "early 0").read_bytes() == b"early"
+    until(lambda: "index failed" in tiny.output())
+
+    (disk / "filler").unlink()
+
+    for name, content in written.items():
+        tiny.wait_published(name)
+        assert (tiny.shared / name).read_bytes() == content
+    assert len(neighbour.rows("search", words="late")) >= len(written)
+    tiny.send(signal.SIGTERM)
+    assert tiny.wait() == 0
