@@ -186,13 +186,16 @@ class Servent:
         self.process.stdout.close()
         return status
 
+    def terminate(self) -> None:
+        """Tell it to end, even if it was stopped."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+
     def remove(self) -> None:
         """End the process and the mount, whatever state they are in."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(PATIENCE_S)
+        self.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE_S)
         self.kill()
         if is_mounted(self.mountpoint):
             detach(str(self.mountpoint))
@@ -268,8 +271,10 @@ class Servents:
         return servent
 
     def remove(self) -> None:
-        """End what was started, last first."""
-        for servent in reversed(self._started):
+        """End what was started, all at once: each writes its index to the disk."""
+        for servent in self._started:
+            servent.terminate()
+        for servent in self._started:
             servent.remove()
 
 

@@ -487,7 +487,7 @@ def test_twenty_files_are_read_at_once(anna: Rogue, cleo: Servent) -> None:
     for path, data in contents.items():
         (anna.shared / path).parent.mkdir(exist_ok=True)
         (anna.shared / path).write_bytes(data)
-    until(lambda: len(os.listdir(cleo.network / "twenty")) == 20)
+    until(lambda: all(map(cleo.shows, contents)))
 
     with ThreadPoolExecutor(20) as pool:
         read = list(pool.map(lambda path: (cleo.network / path).read_bytes(), contents))
