@@ -420,7 +420,7 @@ def test_a_name_that_is_not_utf8_is_refused_with_a_message(anna: Rogue, tmp_path
     assert verb.returncode in (ExitStatus.FAILED, ExitStatus.USAGE)
     assert verb.stderr.count("\n") == 1
     assert "refused a name that is not UTF-8" in anna.output()
-    assert target not in os.listdir(os.fsencode(anna.shared))
+    assert name not in os.listdir(os.fsencode(anna.shared))
 
 
 @pytest.mark.parametrize("name", [".hidden", "~$letter.docx", "film.mkv.part", ".git/config"])
