@@ -15,11 +15,13 @@ import logging.handlers
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from p2pfs.config import Config, lock_state
+from p2pfs.control.files import remove_temporaries
 from p2pfs.control.server import serve_control
 from p2pfs.errors import P2pfsError
 from p2pfs.filesystem import FileSystem, remove_hidden
@@ -64,6 +66,7 @@ async def _live(config: Config, announce: Announce) -> None:
     # Before the mount: libfuse takes over the signals that are at their defaults.
     with trio.open_signal_receiver(*SIGNALS) as signals:
         mountpoint = await _prepared_mountpoint(config)
+        await trio.to_thread.run_sync(_tidy_share, config.shared_directory)
         async with open_servent(config) as servent, trio.open_nursery() as nursery:
             end = nursery.cancel_scope.cancel
             nursery.start_soon(_end_on_signal, signals, end)
@@ -82,6 +85,12 @@ async def _prepared_mountpoint(config: Config) -> str | None:
     return await trio.to_thread.run_sync(check_mountpoint, os.fspath(config.mountpoint))
 
 
+def _tidy_share(directory: Path) -> None:
+    """Remove what a servent that was killed would have removed."""
+    remove_hidden(os.fspath(directory))
+    remove_temporaries(directory)
+
+
 async def _end_on_signal(signals: AsyncIterator[int], end: Callable[[], None]) -> None:
     async for number in signals:
         log.info("signal received number=%d", number)
@@ -96,7 +105,6 @@ async def _mount(
     task_status: trio.TaskStatus[None],
 ) -> None:
     shared = os.fspath(servent.config.shared_directory)
-    await trio.to_thread.run_sync(remove_hidden, shared)
     tree = FileSystem(shared, servent.library, servent, servent.render)
     with contextlib.closing(tree):
         name = servent.config.name

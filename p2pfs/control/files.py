@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -21,6 +22,10 @@ CHUNK_BYTES: Final = 1024**2
 
 PART_SUFFIX: Final = ".part"
 """Of a file that is not complete yet. Files of this name are never published."""
+
+_TEMPORARY_BYTES: Final = 8
+_TEMPORARY: Final = re.compile(rf"\.p2pfs-[0-9a-f]{{{2 * _TEMPORARY_BYTES}}}")
+"""The name of a copy that is not whole yet. No dotfile is ever published."""
 
 
 class Incoming:
@@ -80,7 +85,7 @@ class Copying:
             raise UsageError(f"{target.name} is the name of a directory in shared/")
         self.done_bytes = 0
         self._target = target
-        self._temporary = target.with_name(f".p2pfs-{secrets.token_hex(8)}")
+        self._temporary = target.with_name(f".p2pfs-{secrets.token_hex(_TEMPORARY_BYTES)}")
         # Not to wait for the other end of a FIFO.
         self._source = os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         status = os.fstat(self._source.fileno())
@@ -109,6 +114,14 @@ class Copying:
         self._source.close()
         self._copy.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(share: Path) -> None:
+    """Remove what was on its way into the share when a servent was killed."""
+    for path in share.glob(".p2pfs-*"):
+        if _TEMPORARY.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def share_path(text: str) -> str:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,28 @@ def fail_to_read(reader: Servent, source: Rogue) -> None:
     programs = [subprocess.Popen(["cat", path], stderr=subprocess.DEVNULL) for path in paths]
     for program in programs:
         assert program.wait() == 1
+
+
+# A crash.
+
+
+def test_a_publish_that_was_killed_leaves_nothing(servents: Servents, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(4 * 2**30)
+    killed = servents.start("servent", mounted=False)
+    share = killed.state / "shared"
+    (share / ".p2pfs-mine").touch()
+    command = [sys.executable, "-m", "p2pfs", "publish", "-m", killed.state, large]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as publishing:
+        until(lambda: len(os.listdir(share)) > 1)
+        killed.kill()
+        assert publishing.wait() != 0
+    assert len(os.listdir(share)) > 1
+
+    servents.start("servent", mounted=False)
+
+    assert os.listdir(share) == [".p2pfs-mine"]
 
 
 # The disk.
