@@ -19,14 +19,16 @@ same answer, and a waiter that is cancelled disturbs nobody.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
-from collections import deque
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 
-from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.catalogue import Catalogue, Knowledge, Node
 from p2pfs.errors import P2pfsError, RejectedError, RemoteProtocolError, ShutdownError
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.messages import (
@@ -63,16 +65,28 @@ MAX_DIRECT: Final = 16
 """Holders asked one by one; with more, a flood is cheaper."""
 
 MAX_LOOKED_AT: Final = 1_000
-"""Directories in which a search for a name is remembered."""
+"""Directories of which it is remembered when they were looked at; the oldest is forgotten."""
 
 MAX_PAGES: Final = 200
 """Pages of one listing from one servent: 100,000 names, more than any `ls` is for."""
+
+PAGES_TIMEOUT_S: Final = 30.0
+"""How long one servent's listing may go on behind those who no longer wait for it: the forty
+pages of 20,000 names take eight seconds from the other side of the world."""
+
+MUTED_S: Final = 60.0
+"""How long the news of a neighbour are not waited for that said that it changed and was slow to
+say what: else it could delay every `ls`. What is new there shows when listings are refreshed."""
 
 QUERIES_PER_MINUTE: Final = 25
 """Floods we start, a little below what neighbours allow (`budgets`)."""
 
 QUERY_BURST: Final = 20
 """Floods that may follow one another at once."""
+
+REFRESHES_PER_MINUTE: Final = 20
+REFRESH_BURST: Final = 15
+"""Those among them that nobody waits for; the rest is kept for those who do."""
 
 FetchListing = Callable[[PeerInfo, str, str], Awaitable[Listing]]
 """Ask a peer for one page of a directory, after a name."""
@@ -98,9 +112,17 @@ class Browser:
         self._ttl = ttl
         self._clock = clock
         self._budget = TokenBucket(QUERIES_PER_MINUTE / 60, QUERY_BURST)
+        self._refreshes = TokenBucket(REFRESHES_PER_MINUTE / 60, REFRESH_BURST)
         self._flights: dict[tuple[str, str], trio.Event] = {}
+        self._news_at = float("-inf")
         self._changed: dict[ServentId, float] = {}
-        self._looked_at: dict[str, float] = {}
+        """When each neighbour last said that its share changed."""
+        self._muted: dict[ServentId, float] = {}
+        """Until when it is not listened to for that."""
+        self._looked_at = _Times()
+        self._caught_up_at = _Times()
+        """When the neighbours with news were last asked for a directory, and nobody else."""
+        self._refreshed_at = _Times()
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._has_ended = False
@@ -123,48 +145,55 @@ class Browser:
         node = self._catalogue.lookup(path, self._clock())
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
             return Knowledge.ABSENT
-        if (
-            isinstance(node, RemoteFile | RemoteDirectory)
-            and path
-            and self._is_outdated(path, node)
-        ):
+        if isinstance(node, Knowledge) or not path:
+            return node
+        if self._is_outdated(path, node):
             return Knowledge.UNKNOWN
+        self._refresh_behind(_parent(path), TRUST_S)
         return node
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         """Return a directory as last listed, and ask again behind if that was a while ago."""
-        listed_at = self._catalogue.listed_at(path)
-        if not self._neighbours():
-            return self._catalogue.children(path)
-        if listed_at is None or self._news_since(listed_at):
-            return Knowledge.UNKNOWN
-        if self._clock() - listed_at > REFRESH_AFTER_S:
-            self._from_any_thread(self._start_listing, path)
+        if self._neighbours():
+            if self._catalogue.listed_at(path) is None or self._news(path):
+                return Knowledge.UNKNOWN
+            self._refresh_behind(path, REFRESH_AFTER_S)
         return self._catalogue.children(path)
 
     def _worth_asking(self, path: str) -> bool:
         if not self._neighbours():
             return False
-        parent = path.rpartition("/")[0]
-        listed_at = self._catalogue.listed_at(parent)
-        if listed_at is None or self._news_since(listed_at):
-            return True
-        return self._clock() - listed_at > REFRESH_AFTER_S
+        parent = _parent(path)
+        return self._age(parent) > REFRESH_AFTER_S or bool(self._news(parent))
 
     def _is_outdated(self, path: str, node: Node) -> bool:
         """Return whether a neighbour that has the node said that its share changed since."""
-        parent = path.rpartition("/")[0]
-        listed_at = self._catalogue.listed_at(parent) or 0.0
-        changed = self._changed
-        return any(changed.get(source.id, 0.0) > listed_at for source in node.sources)
+        since = self._heard_at(_parent(path))
+        return any(self._changed.get(source.id, since) > since for source in node.sources)
 
-    def _news_since(self, listed_at: float) -> Sequence[PeerInfo]:
-        """Return the neighbours whose shares changed since a time."""
-        return [p for p in self._neighbours() if self._changed.get(p.id, 0.0) > listed_at]
+    def _age(self, path: str) -> float:
+        """Return how long ago everybody was asked for a directory; infinite if never."""
+        listed_at = self._catalogue.listed_at(path)
+        return math.inf if listed_at is None else self._clock() - listed_at
 
-    def _from_any_thread(self, start: Callable[[str], object], path: str) -> None:
-        if self._token is not None:
-            self._token.run_sync_soon(start, path, idempotent=True)
+    def _heard_at(self, path: str) -> float:
+        """Return how old the neighbours' news are that a directory may lack."""
+        listed_at = self._catalogue.listed_at(path)
+        return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
+
+    def _news(self, path: str) -> Sequence[PeerInfo]:
+        """Return the neighbours that changed since they were last asked for a directory."""
+        since = self._heard_at(path)
+        return [peer for peer in self._neighbours() if self._changed.get(peer.id, since) > since]
+
+    def _refresh_behind(self, path: str, after_s: float) -> None:
+        """Ask again for a directory that is older than that; nobody waits for it. Any thread."""
+        now = self._clock()
+        if not self._neighbours() or self._age(path) <= after_s:
+            return
+        if now - self._refreshed_at.get(path) > REFRESH_AFTER_S and self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._start_refresh, path, idempotent=True)
 
     # From the network, on the trio thread.
 
@@ -174,9 +203,11 @@ class Browser:
         Returns None after `FIND_TIMEOUT_S` at most. Never raises for what the network does,
         but ShutdownError when we end.
         """
-        parent = path.rpartition("/")[0]
+        parent = _parent(path)
         with trio.move_on_after(FIND_TIMEOUT_S):
-            if self._to_ask(parent) or self._is_second_look(parent):
+            if self._has_mere_news(parent):
+                await self._shared("news", parent, self._list_news)
+            elif self._holders(parent) or self._is_second_look(parent):
                 await self._shared("list", parent, self._list)
             else:
                 await self._shared("find", path, self._find)
@@ -189,11 +220,13 @@ class Browser:
         Whoever looks for two will look for more: one listing costs less than many searches.
         """
         now = self._clock()
-        before = self._looked_at.pop(parent, None)
-        self._looked_at[parent] = now
-        while len(self._looked_at) > MAX_LOOKED_AT:
-            del self._looked_at[next(iter(self._looked_at))]
-        return before is not None and now - before < TRUST_S
+        before = self._looked_at.get(parent)
+        self._looked_at.put(parent, now)
+        return now - before < TRUST_S
+
+    def _has_mere_news(self, path: str) -> bool:
+        """Return whether a directory needs no more than the news of some neighbours."""
+        return self._age(path) < TRUST_S and bool(self._news(path))
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now; after `LIST_TIMEOUT_S` what has come by then.
@@ -202,24 +235,39 @@ class Browser:
             ShutdownError: we end.
         """
         with trio.move_on_after(LIST_TIMEOUT_S):
-            await self._shared("list", path, self._list)
+            if self._has_mere_news(path):
+                self._refresh_behind(path, REFRESH_AFTER_S)
+                await self._shared("news", path, self._list_news)
+            else:
+                await self._shared("list", path, self._list)
         return self._catalogue.children(path)
+
+    def peer_joined(self) -> None:
+        """Note a new neighbour: every listing is old, since it may have more."""
+        self._news_at = self._clock()
+        self._catalogue.expire(self._clock())
 
     def peer_changed(self, peer: ServentId) -> None:
         """Note that a neighbour's share is not what it was."""
-        self._changed[peer] = self._clock()
+        if self._clock() < self._muted.get(peer, -math.inf):
+            return
+        self._news_at = self._changed[peer] = self._clock()
         self._catalogue.forget_absences()
 
     def peer_left(self, peer: ServentId) -> None:
         """Forget what a servent offered that has left the network."""
-        self._changed.pop(peer, None)
+        self._forget_news(peer)
         self._catalogue.forget(peer)
 
     def peer_lost(self, peer: ServentId) -> None:
         """Note that a neighbour is gone without a word; the next look shows who is still there."""
-        self._changed.pop(peer, None)
+        self._forget_news(peer)
         if self._neighbours():
-            self._catalogue.expire()
+            self._catalogue.expire(self._clock())
+
+    def _forget_news(self, peer: ServentId) -> None:
+        self._changed.pop(peer, None)
+        self._muted.pop(peer, None)
 
     async def _shared(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
         if not self._has_ended:
@@ -227,8 +275,10 @@ class Browser:
         if self._has_ended:  # what is known now is no answer
             raise ShutdownError("the servent is shutting down")
 
-    def _start_listing(self, path: str) -> None:
-        self._start("list", path, self._list)
+    def _start_refresh(self, path: str) -> None:
+        self._refreshed_at.put(path, self._clock())
+        if not self._has_ended:
+            self._start("refresh", path, self._refresh)
 
     def _start(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> trio.Event:
         """Start a question in our own nursery, or join the one under way."""
@@ -249,6 +299,7 @@ class Browser:
             self._flights.pop(key).set()
 
     async def _find(self, path: str) -> None:
+        began_at = self._clock()
         outcome = await self._flood(
             QueryKind.PATH, path, range(1, self._ttl + 1), FIND_TIMEOUT_S, is_enough=bool
         )
@@ -258,35 +309,50 @@ class Browser:
             self._catalogue.learn(hit.provider, hit.entries)
         if outcome.is_complete and not outcome.hits:
             self._catalogue.keep_only(path, ())
-        if not outcome.hits and (outcome.servents or outcome.is_complete):
+        has_news = self._news_at > began_at  # it may have been published behind our question
+        if not outcome.hits and outcome.servents and not has_news:
             self._catalogue.remember_absent(path, self._clock() + ABSENT_S)
 
-    async def _list(self, path: str) -> None:
+    async def _refresh(self, path: str) -> None:
+        """List a directory again, after those above it that are old.
+
+        Once these are fresh the holders of what is below are known, so that to refresh two
+        hundred directories costs the flood of one.
+        """
+        labels = path.split("/") if path else []
+        above = ["/".join(labels[:depth]) for depth in range(len(labels))]
+        for directory in (*(d for d in above if self._age(d) > TRUST_S), path):
+            if not self._holders(directory) and not self._refreshes.take(self._clock()):
+                return
+            await self._start("list", directory, self._list).wait()
+
+    async def _list_news(self, path: str) -> None:
+        """Ask the neighbours with news for a directory; what others have is held for true."""
         began_at = self._clock()
-        directly = self._to_ask(path)
-        if directly:
-            await self._list_directly(path, directly)
+        news = self._news(path)
+        for slow in await self._list_directly(path, news):
+            self._changed.pop(slow.id, None)
+            self._muted[slow.id] = self._clock() + MUTED_S
+        self._caught_up_at.put(path, began_at)
+
+    async def _list(self, path: str) -> None:
+        """Ask all for a directory: those who have it if they are known, else everybody."""
+        began_at = self._clock()
+        holders = self._holders(path)
+        if holders:
+            await self._list_directly(path, holders)
         elif not await self._list_by_flood(path):
             await self._list_directly(path, self._catalogue.directory_sources(path)[:MAX_DIRECT])
             return  # not everybody was asked
         self._catalogue.mark_listed(path, began_at)
 
-    def _to_ask(self, path: str) -> Sequence[PeerInfo]:
-        """Return whom to ask for a directory one by one; nobody if only a flood will do."""
-        listed_at = self._catalogue.listed_at(path)
-        if listed_at is not None and self._clock() - listed_at < TRUST_S:
-            news = self._news_since(listed_at)
-            if news:
-                return news
-        return self._holders(path)
-
     def _holders(self, path: str) -> Sequence[PeerInfo]:
         """Return all holders of a directory, if they are few and surely all; else nothing."""
-        parent_listed_at = self._catalogue.listed_at(path.rpartition("/")[0])
         holders = self._catalogue.directory_sources(path)
-        if not path or parent_listed_at is None or len(holders) > MAX_DIRECT:
+        if not path or not holders or self._age(_parent(path)) >= TRUST_S:
             return ()
-        return holders if self._clock() - parent_listed_at < TRUST_S else ()
+        maybe = {peer.id: peer for peer in (*self._news(_parent(path)), *holders)}
+        return tuple(maybe.values()) if len(maybe) <= MAX_DIRECT else ()
 
     async def _list_by_flood(self, path: str) -> bool:
         """Ask everybody for a directory; False if our budget does not allow it now."""
@@ -323,34 +389,68 @@ class Browser:
             kind, text, rings=rings, timeout_s=timeout_s, is_enough=is_enough
         )
 
-    async def _list_directly(self, path: str, holders: Sequence[PeerInfo]) -> None:
+    async def _list_directly(self, path: str, holders: Sequence[PeerInfo]) -> Sequence[PeerInfo]:
+        """Ask these servents for a directory, and return who is not done after a while.
+
+        Their listings go on behind, and what comes is taken in.
+        """
+        flights = {
+            peer: self._start(peer.id, path, functools.partial(self._list_at, peer))
+            for peer in holders
+        }
         with trio.move_on_after(LIST_TIMEOUT_S):
-            async with trio.open_nursery() as nursery:
-                for holder in holders:
-                    nursery.start_soon(self._list_at, holder, path)
+            for flight in flights.values():
+                await flight.wait()
+        return [peer for peer, flight in flights.items() if not flight.is_set()]
 
     async def _list_at(self, holder: PeerInfo, path: str) -> None:
         """Take in one servent's whole listing; if it cannot be had, keep what is known."""
-        try:
-            entries = await self._pages(holder, path)
-        except RejectedError as error:
-            if error.code == RejectCode.NOT_FOUND:
-                self._catalogue.forget_path(holder.id, path)
-        except P2pfsError as error:
-            log.info("listing failed peer=%s reason=%s", holder.id, error)
-        else:
-            self._catalogue.learn_listing(holder, path, entries)
+        with trio.move_on_after(PAGES_TIMEOUT_S):
+            try:
+                await self._take_pages(holder, path)
+            except RejectedError as error:
+                if error.code == RejectCode.NOT_FOUND:
+                    self._catalogue.forget_path(holder.id, path)
+            except P2pfsError as error:
+                log.info("listing failed peer=%s reason=%s", holder.id, error)
 
-    async def _pages(self, holder: PeerInfo, path: str) -> Sequence[Entry]:
-        entries: deque[Entry] = deque()
+    async def _take_pages(self, holder: PeerInfo, path: str) -> None:
+        names: set[str] = set()
         after = ""
         for _page in range(MAX_PAGES):
             page = await self._fetch_listing(holder, path, after)
-            entries += (e for e in page.entries if is_answer(QueryKind.DIRECTORY, path, e))
+            good = [e for e in page.entries if is_answer(QueryKind.DIRECTORY, path, e)]
+            names.update(_name(entry) for entry in good)
+            self._catalogue.learn(holder, good)
             if not page.has_more or not page.entries:
-                break
-            last = page.entries[-1].path.rpartition("/")[2]
+                self._catalogue.keep_names(holder, path, names)
+                return
+            last = _name(page.entries[-1])
             if last <= after:
                 raise RemoteProtocolError("a listing that does not go forward")
             after = last
-        return tuple(entries)
+
+
+class _Times:
+    """When something last happened to each of the directories that it happened to lately."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, float] = {}
+
+    def get(self, path: str) -> float:
+        """Return the time, or minus infinity. Any thread."""
+        return self._at.get(path, -math.inf)
+
+    def put(self, path: str, at: float) -> None:
+        self._at.pop(path, None)
+        self._at[path] = at
+        while len(self._at) > MAX_LOOKED_AT:
+            del self._at[next(iter(self._at))]
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _name(entry: Entry) -> str:
+    return entry.path.rpartition("/")[2]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,6 +24,9 @@ MAX_ENTRIES: Final = 1_000_000
 
 MAX_ENTRIES_PER_SOURCE: Final = 200_000
 """Entries held of one servent, so that no single share can fill the catalogue."""
+
+MAX_SOURCES: Final = 10_000
+"""Servents held that have told of their shares, each with its addresses; some megabytes."""
 
 MAX_ABSENT: Final = 10_000
 """Names remembered as absent. The oldest is forgotten first."""
@@ -81,6 +84,9 @@ class _Place:
     def is_empty(self) -> bool:
         return not (self.children or self.versions or self.directory)
 
+    def sources(self) -> set[ServentId]:
+        return {*self.directory, *(peer for held in self.versions.values() for peer in held)}
+
     def path(self) -> str:
         labels = []
         place: _Place | None = self
@@ -101,6 +107,7 @@ class Catalogue:
         self._total = 0
         self._holders: dict[FileId, dict[ServentId, int]] = {}
         self._absent: dict[str, float] = {}
+        self._expired_at = float("-inf")
         self.dropped = 0
         """Entries that the bounds above turned away."""
 
@@ -109,28 +116,31 @@ class Catalogue:
     def learn(self, source: PeerInfo, entries: Iterable[Entry]) -> None:
         """Take in that `source` has these entries, and the directories above them."""
         with self._lock:
-            self._peers[source.id] = source
-            for entry in entries:
-                self._learn_one(source.id, entry)
+            if self._has_place(source):
+                for entry in entries:
+                    self._learn_one(source.id, entry)
 
     def learn_listing(self, source: PeerInfo, directory: str, entries: Sequence[Entry]) -> None:
         """Take in all that `source` has in `directory`: what is not in `entries` it has no more."""
         with self._lock:
-            self._peers[source.id] = source
+            self.learn(source, entries)
+            self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in entries})
+
+    def keep_names(self, source: PeerInfo, directory: str, names: Container[str]) -> None:
+        """Take in that `source` has `directory`, and nothing in it but what has these names.
+
+        Long listings are learned page by page before, so that nobody waits for all of them:
+        20,000 entries at once took 0.3 s.
+        """
+        with self._lock:
+            if not self._has_place(source):
+                return
             self._learn_one(source.id, Entry(directory, 0, 0, b""))
             place = self._place(directory)
-            if place is None:
-                return
-            kept = {entry.path.rpartition("/")[2]: entry for entry in entries}
-            for name, child in list(place.children.items()):
-                entry = kept.get(name)
-                if entry is None or entry.is_directory:
-                    self._forget_files(child, source.id)
-                if entry is None or not entry.is_directory:
-                    self._forget_directory(child, source.id)
-                self._prune(child)
-            for entry in entries:
-                self._learn_one(source.id, entry)
+            for name, child in list(place.children.items()) if place else ():
+                if name not in names:
+                    self._forget_tree(child, source.id)
+                    self._prune(child)
 
     def mark_listed(self, directory: str, now: float) -> None:
         """Note that everybody within the horizon has been asked for this directory."""
@@ -146,16 +156,20 @@ class Catalogue:
             if place is None:
                 return
             kept = frozenset(sources)
-            for gone in frozenset(self._peers) - kept:
-                self._forget_tree(place, gone)
-                if place is self._root:
-                    del self._peers[gone]
-            self._prune(place)
+            for below in list(_walk(place)):
+                for gone in below.sources() - kept:
+                    self._forget_files(below, gone)
+                    if below.directory.pop(gone, None) is not None:
+                        self._count(gone, -1)
+                self._prune(below)
+            if place is self._root:
+                self._peers = {peer: info for peer, info in self._peers.items() if peer in kept}
 
     def forget(self, source: ServentId) -> None:
         """Forget all that one servent offers."""
         with self._lock:
-            self._forget_tree(self._root, source)
+            if source in self._counts:
+                self._forget_tree(self._root, source)
             self._peers.pop(source, None)
 
     def forget_path(self, source: ServentId, path: str) -> None:
@@ -208,7 +222,9 @@ class Catalogue:
         """Return when the whole horizon was last asked for this directory."""
         with self._lock:
             place = self._place(path)
-            return None if place is None else place.listed_at
+            if place is None or place.listed_at is None or place.listed_at < self._expired_at:
+                return None
+            return place.listed_at
 
     def directory_sources(self, path: str) -> tuple[PeerInfo, ...]:
         """Return who is known to have this directory; for the root everybody known."""
@@ -233,11 +249,10 @@ class Catalogue:
         with self._lock:
             self._absent.clear()
 
-    def expire(self) -> None:
-        """Hold every listing for old and no name for absent: the next look asks again."""
+    def expire(self, now: float) -> None:
+        """Hold every listing begun before for old and no name for absent: the next look asks."""
         with self._lock:
-            for place in _walk(self._root):
-                place.listed_at = None
+            self._expired_at = now
             self._absent.clear()
 
     # The trie.
@@ -289,6 +304,16 @@ class Catalogue:
             parent.directory[source] = Entry(parent.path(), 0, 0, b"")
             self._count(source, 1)
             parent = parent.parent
+
+    def _has_place(self, source: PeerInfo) -> bool:
+        """Note a servent, in place of those that have nothing if there are too many."""
+        if source.id not in self._peers and len(self._peers) >= MAX_SOURCES:
+            self._peers = {peer: self._peers[peer] for peer in self._counts if peer in self._peers}
+            if len(self._peers) >= MAX_SOURCES:
+                self.dropped += 1
+                return False
+        self._peers[source.id] = source
+        return True
 
     def _has_room(self, source: ServentId) -> bool:
         return self._counts.get(source, 0) < MAX_ENTRIES_PER_SOURCE and self._total < MAX_ENTRIES

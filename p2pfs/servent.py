@@ -253,10 +253,10 @@ class Servent:
     # What the overlay tells (overlay.Owner).
 
     def neighbour_opened(self, link: Link) -> None:
-        """Take a new neighbour into the flood; every listing is old, since it may have more."""
+        """Take a new neighbour into the flood."""
         self._observed[link.hello.observed.host] += 1
         self.switchboard.opened(link)
-        self.catalogue.expire()
+        self.browser.peer_joined()
 
     def neighbour_lost(self, link: Link) -> None:
         """Forget a neighbour, and what it offered if it said that it leaves."""

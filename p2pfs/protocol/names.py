@@ -46,11 +46,13 @@ def check_label(label: str) -> str | None:
         return "empty label"
     if label in (".", "..") or "/" in label:
         return "not a single label"
-    if any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in label):
+    # Most labels are plain ASCII; a page of 500 names took 17 ms without this shortcut.
+    is_plain = label.isascii() and label.isprintable()
+    if not is_plain and any(unicodedata.category(c) in _FORBIDDEN_CATEGORIES for c in label):
         return "control, bidi or invisible character"
     if len(label.encode()) > MAX_LABEL_BYTES:
         return "label too long"
-    if not unicodedata.is_normalized("NFC", label):
+    if not is_plain and not unicodedata.is_normalized("NFC", label):
         return "not in normal form C"
     if is_private(label) or is_reserved(label):
         return "reserved name"

@@ -188,7 +188,7 @@ def test_expiring_forgets_when_but_not_what():
     catalogue.mark_listed("d", 5)
     catalogue.remember_absent("d/y", until=100)
 
-    catalogue.expire()
+    catalogue.expire(100.0)
 
     assert catalogue.listed_at("") is None
     assert catalogue.listed_at("d") is None
