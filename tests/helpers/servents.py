@@ -38,6 +38,8 @@ class HalfServent:
         self.identity = Identity.generate()
         self.network_key = NetworkKey.open()
         self.address = Address(host, PORT)
+        self.said: tuple[Address, ...] = ()
+        """The addresses that it says are its own."""
         self.links: list[Link] = []
         """All that were accepted, in order."""
         self.refusal: Bye | None = None
@@ -56,7 +58,7 @@ class HalfServent:
         return [link for link in self.links if link.ended is None]
 
     def hello(self, kind: LinkKind, observed: Address) -> Hello:
-        return Hello(kind, self.name, PORT, observed, (), "half")
+        return Hello(kind, self.name, PORT, observed, self.said, "half")
 
     def _judge(self, _peer: ServentId, _hello: Hello, _remote: Address) -> Bye | None:
         return self.refusal
