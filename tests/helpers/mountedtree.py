@@ -265,7 +265,7 @@ async def obey(nursery: trio.Nursery, fakes: FakeNetwork, share: FakeShare, faul
 async def until(condition: Callable[[], bool]) -> None:
     """Answer true when a condition holds, false if it takes too long."""
     with trio.move_on_after(UNTIL_TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - kernel threads change it, and tell nobody
+        while not condition():
             await trio.sleep(0.002)
     say(condition())
 
