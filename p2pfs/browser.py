@@ -207,19 +207,21 @@ class Browser:
         with trio.move_on_after(FIND_TIMEOUT_S):
             if self._has_mere_news(parent):
                 await self._shared("news", parent, self._list_news)
-            elif self._holders(parent) or self._is_second_look(parent):
+            elif self._holders(parent) or self._is_second_look(path):
                 await self._shared("list", parent, self._list)
             else:
                 await self._shared("find", path, self._find)
         node = self._catalogue.lookup(path, self._clock())
         return None if isinstance(node, Knowledge) else node
 
-    def _is_second_look(self, parent: str) -> bool:
-        """Return whether another name in this directory was looked for lately.
+    def _is_second_look(self, path: str) -> bool:
+        """Return whether another name in the same directory was looked for lately.
 
         Whoever looks for two will look for more: one listing costs less than many searches.
         """
-        now = self._clock()
+        if ("find", path) in self._flights:
+            return False
+        now, parent = self._clock(), _parent(path)
         before = self._looked_at.get(parent)
         self._looked_at.put(parent, now)
         return now - before < TRUST_S

@@ -66,6 +66,10 @@ SAVE_CONTACTS_S: Final = 60.0
 SEARCH_TIMEOUT_S: Final = 5.0
 """How long `p2pfs search` may take."""
 
+SEEN_SHARE: Final = 0.25
+"""Where we say that we are: where we are seen by at least so many neighbours for each that sees
+us at the most usual place. Two networks show us at two; one liar does not make a third."""
+
 Record = dict[str, object]
 """A JSON object with the keys of DESIGN 2.3."""
 
@@ -154,6 +158,7 @@ class Servent:
         self._started_at = self._clock()
         self._observed: Counter[str] = Counter()
         self._listener: Listener | None = None
+        self._door = trio.CancelScope()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -169,7 +174,9 @@ class Servent:
             try:
                 yield
             finally:
+                self._door.cancel()
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
+                    await trio.lowlevel.checkpoint()  # who stands in the door is gone after it
                     await self.overlay.leave()
                 parts.cancel()
                 self._write_contacts()
@@ -189,7 +196,7 @@ class Servent:
                 ):
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self)
-                nursery.start_soon(accept_links, self._listener, self, self._judge, self._take)
+                nursery.start_soon(self._accept_links, self._listener)
                 nursery.start_soon(self._announce_changes)
                 nursery.start_soon(self._save_contacts)
                 task_status.started()
@@ -215,7 +222,9 @@ class Servent:
         port = self.listen_address.port
         if scope_of(self.listen_address.host) is not None:
             return (self.listen_address,)
-        return tuple(Address(host, port) for host, _ in self._observed.most_common(MAX_ADDRESSES))
+        seen = self._observed.most_common(MAX_ADDRESSES)
+        least = seen[0][1] * SEEN_SHARE if seen else 0
+        return tuple(Address(host, port) for host, count in seen if count >= least)
 
     # Links.
 
@@ -226,6 +235,10 @@ class Servent:
             with contextlib.suppress(UsageError):
                 return await self._network.listen(self.config.listen_host, port)
         return await self._network.listen(self.config.listen_host, last)
+
+    async def _accept_links(self, listener: Listener) -> None:
+        with self._door:
+            await accept_links(listener, self, self._judge, self._take)
 
     async def _take(self, link: Link) -> None:
         if link.kind is LinkKind.NEIGHBOUR:

@@ -91,14 +91,17 @@ class Switchboard:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the answers under way and end what has passed its deadline, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            while True:
-                self._carry_out(self._router.expire(trio.current_time()))
-                deadline = self._router.next_deadline()
-                with trio.move_on_at(float("inf") if deadline is None else deadline):
-                    await self._news.park()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    self._carry_out(self._router.expire(trio.current_time()))
+                    deadline = self._router.next_deadline()
+                    with trio.move_on_at(float("inf") if deadline is None else deadline):
+                        await self._news.park()
+        finally:
+            self._nursery = None
 
     def opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
@@ -150,8 +153,8 @@ class Switchboard:
             case Send(link=to, message=message):
                 self._post(to, message)
             case Answer(query=query):
-                assert self._nursery is not None
-                self._nursery.start_soon(self._answer, query)
+                if self._nursery is not None:  # else we end, and nobody waits for long
+                    self._nursery.start_soon(self._answer, query)
             case Deliver(hit=hit):
                 assert told_by is not None
                 self.searches.got_hit(hit, told_by.remote)

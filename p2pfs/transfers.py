@@ -70,12 +70,15 @@ class TransferLinks:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the links until cancelled, and close those that are not used."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            while True:
-                await trio.sleep(IDLE_S)
-                self._close_idle(trio.current_time() - IDLE_S)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    await trio.sleep(IDLE_S)
+                    self._close_idle(trio.current_time() - IDLE_S)
+        finally:
+            self._nursery = None
 
     async def list_page(self, peer: PeerInfo, path: str, after: str) -> Listing:
         """Return one page of a peer's directory.
@@ -130,7 +133,8 @@ class TransferLinks:
             if failure is not None:
                 raise failure
             self._make_room()
-            assert self._nursery is not None
+            if self._nursery is None:
+                raise UnreachableError("the servent is shutting down")
             self._dials[peer.id] = trio.Event()
             self._nursery.start_soon(self._open, peer)
         await self._dials[peer.id].wait()

@@ -72,16 +72,24 @@ async def test_everybody_finds_as_many_neighbours_as_it_looks_for(autojump_clock
         assert max(degrees(world)) <= MAX_NEIGHBOURS
 
 
-async def test_half_of_the_links_are_dialled_by_oneself(autojump_clock: MockClock):
-    async with open_crowd(16) as world:
-        await world.until(
-            lambda: all(
-                sum(link.direction == "out" for link in servent.overlay.neighbours) >= DEGREE // 2
-                or len(servent.overlay.neighbours) == 15
-                for servent in world.servents
-            ),
-            within_s=1800,
-        )
+async def test_strangers_who_dial_us_do_not_keep_us_from_our_own_choice(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        for _ in range(DEGREE):
+            await dial(world)
+        for number in range(DEGREE):
+            choice = HalfServent(world.net, f"10.9.0.{number}")
+            await nursery.start(choice.listen, answering(silent))
+            world[0].overlay.join_later(choice.address)
+        await trio.sleep(20)
+
+        links = world[0].overlay.neighbours
+        dialled = sum(link.direction == "out" for link in links)
+        assert DEGREE // 2 <= dialled < DEGREE // 2 + MAX_DIALS
+        assert len(links) == DEGREE + dialled
+        nursery.cancel_scope.cancel()
 
 
 async def test_who_is_full_refuses_and_stays_full(autojump_clock: MockClock):
