@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import atexit
 import codecs
+import contextlib
 import ctypes
 import logging
 import re
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from types import ModuleType
 from typing import Final
@@ -89,11 +91,22 @@ async def serve_mount(
         UsageError: it cannot be mounted; the text says why, or that libfuse wrote why.
     """
     fuse = load_fuse()
+    with _broken_pipes_survived():
+        await _serve(tree, mountpoint, fuse, _options(name, allow_other=allow_other), task_status)
+
+
+async def _serve(
+    tree: FileSystem,
+    mountpoint: str,
+    fuse: ModuleType,
+    options: Mapping[str, object],
+    task_status: trio.TaskStatus[None],
+) -> None:
     async with trio.open_nursery() as requests:
         portal = Portal(requests, _interrupt_check(fuse))
         thread = _FuseThread(mountpoint)
         adapter = Adapter(tree, portal, thread.has_mounted)
-        thread.start(fuse, adapter, _options(name, allow_other=allow_other))
+        thread.start(fuse, adapter, options)
         try:
             with trio.move_on_after(MOUNT_TIMEOUT_S):
                 await thread.mounted.wait()
@@ -106,6 +119,20 @@ async def serve_mount(
                 await thread.take_down()
     if not thread.was_mounted:
         raise UsageError(f"cannot mount on {mountpoint}: {thread.failure or 'no answer'}")
+
+
+@contextlib.contextmanager
+def _broken_pipes_survived() -> Iterator[None]:
+    """Keep libfuse from setting SIGPIPE to its default as it ends.
+
+    It does so where the signal was ignored, as Python has it, and the next write to a peer
+    that has hung up would kill the process without a word. A handler it leaves alone.
+    """
+    former = signal.signal(signal.SIGPIPE, lambda _number, _frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, former)
 
 
 class _FuseThread:

@@ -179,7 +179,15 @@ async def test_libfuses_refusal_is_said_in_one_line(tmp_path: Path) -> None:
     tree.close()
 
 
+def is_ignored(number: signal.Signals) -> bool:
+    """Ask the kernel: Python remembers only what it did itself."""
+    status = Path("/proc/self/status").read_text()
+    ignored = next(line for line in status.splitlines() if line.startswith("SigIgn"))
+    return bool(int(ignored.split()[1], 16) >> (number - 1) & 1)
+
+
 async def test_a_mount_within_this_process_comes_and_goes(tmp_path: Path) -> None:
+    """And a write to a peer that has hung up is still an error, not the end of the process."""
     (tmp_path / "backing").mkdir()
     tree = FileSystem(str(tmp_path / "backing"), FakeShare(), FakeNetwork(), lambda name: b"text")
     mountpoint = check_mountpoint(str(tmp_path / "mnt"))
@@ -195,6 +203,7 @@ async def test_a_mount_within_this_process_comes_and_goes(tmp_path: Path) -> Non
                 assert await status.read_bytes() == b"text"
                 nursery.cancel_scope.cancel()
             assert await trio.to_thread.run_sync(os.listdir, mountpoint) == []
+        assert is_ignored(signal.SIGPIPE)
     tree.close()
 
 
