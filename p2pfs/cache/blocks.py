@@ -121,6 +121,15 @@ class Keeper(Protocol):
         ...
 
 
+class Remembered(NamedTuple):
+    """What was verified of a content when its last handle went, and the file as we left it."""
+
+    states: bytes
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
 class _Descriptor:
     """An open file, closed when nobody refers to it.
 
@@ -269,8 +278,11 @@ class CachedFile:
 
     # The rest runs in threads, or under the cache's lock.
 
-    def load(self, allocated_bytes: int) -> bool:
-        """Open the file that an earlier handle left; return whether its map is sound."""
+    def load(self, allocated_bytes: int, remembered: Remembered | None) -> bool:
+        """Open the file that an earlier handle left; return whether its map is sound.
+
+        If nobody has touched the file since then, what was verified is so still.
+        """
         try:
             descriptor = _Descriptor(self._cache.path_of(self.key), 0)
         except FileNotFoundError:
@@ -283,23 +295,30 @@ class CachedFile:
             return False
         self.manifest, self._descriptor = manifest, descriptor
         self.allocated_bytes = allocated_bytes
-        self._claim(os.pread(descriptor.number, self._bitmap_bytes, self._map_offset + length))
+        if remembered is not None and remembered == _remember(descriptor, remembered.states):
+            self._states[:] = remembered.states
+        else:
+            self._claim(os.pread(descriptor.number, self._bitmap_bytes, self._map_offset + length))
         return True
 
-    def settle(self) -> bool:
-        """Leave the file as the last handle goes; return whether there is one.
+    @property
+    def has_file(self) -> bool:
+        """Whether anything of it is on disk."""
+        return self._descriptor is not None
+
+    def settle(self) -> Remembered | None:
+        """Leave the file as the last handle goes; return what `load` may rely on later.
 
         The bitmap is written without a sync: what it claims is verified at first use.
         """
-        descriptor = self._descriptor
-        if descriptor is None:
-            return False
+        descriptor, self._descriptor = self._descriptor, None
+        assert descriptor is not None
         with contextlib.suppress(OSError):
             if self._unflushed_bytes:
                 self._write_bitmap(descriptor, self._bitmap())
             os.utime(descriptor.number)  # eviction after a restart goes by this time
-        self._descriptor = None
-        return True
+            return _remember(descriptor, bytes(self._states))
+        return None
 
     # Through an integer in base two, because the largest map has 16,384 bits and a loop over
     # them in Python takes 1.5 ms.
@@ -426,6 +445,11 @@ class CachedFile:
             self._write_bitmap(descriptor, bitmap)
         except OSError as error:
             log.warning("cache: %s cannot be synced: %s", self.key.name, error)
+
+
+def _remember(descriptor: _Descriptor, states: bytes) -> Remembered:
+    status = os.fstat(descriptor.number)
+    return Remembered(states, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def _whole_pages(count: int) -> int:
