@@ -122,6 +122,10 @@ class Index:
             )
             return {path: FileId(file_id) for path, file_id in rows}
 
+    def manifest_at_hand(self, file_id: FileId) -> Manifest | None:
+        """Return the manifest of a content if it was asked for lately; never waits."""
+        return self._manifests.get(file_id)
+
     def manifest(self, file_id: FileId) -> Manifest | None:
         """Return the manifest of a content that was filed."""
         with self._opened() as connection:

@@ -206,6 +206,11 @@ class Library:
         Raises:
             NotFoundError: it is not.
         """
+        # One for each block that is served: a hop to a thread would cost as much as the block.
+        known = self._index.manifest_at_hand(file_id)
+        if known is not None and self._register.holders(file_id):
+            await trio.lowlevel.checkpoint()
+            return known
         return await self._run_in_thread(self._manifest, file_id)
 
     def _manifest(self, file_id: FileId) -> Manifest:
