@@ -79,6 +79,10 @@ CLOSED_PAUSE_S: Final = 0.05
 MAX_PAUSE_S: Final = 60.0
 """The longest pause that a source may ask for itself."""
 
+REFILL_BLOCKS: Final = 4
+"""A source with a long pipeline is asked for as many at once: to look for the next block costs
+more than to ask for it."""
+
 ENDGAME_BLOCKS: Final = 16
 """The last blocks of a content: asked of a second source when that one is quicker."""
 
@@ -312,6 +316,11 @@ class Picker:
         requests = [request for request in asked if request is not None]
         requests += self._fill(sources, now, ahead)
         return requests
+
+    def wants_more(self, peer: PeerInfo) -> bool:
+        """Return whether to ask a source for more, now that a request to it has ended."""
+        left = len(self._sources[ServentId(peer.id)].requests)
+        return left < 2 * REFILL_BLOCKS or left % REFILL_BLOCKS == 0
 
     def next_deadline(self, now: float) -> float:
         """Return when time alone will change an answer; infinity if never."""

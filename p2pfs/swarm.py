@@ -223,14 +223,13 @@ class Swarm:
         if length <= 0:
             return b""
         blocks = block_range(self._cached.size, offset, length)
-        self._ahead.advance(offset, length, trio.current_time())
+        self._noticed(offset, length)
         while True:
             for index in blocks:
                 if self._cached.claims(index):
                     await self._cached.prepare(index)
             data = self._cached.read_nowait(offset, length)
             if data is not None:
-                self._pump()
                 return data
             await self._wait_for({index for index in blocks if not self._cached.has(index)})
 
@@ -312,7 +311,7 @@ class Swarm:
         now = trio.current_time()
         self._judge(now)
         for request in self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now)):
-            self._transfers[request] = scope = trio.CancelScope()
+            self._transfers[request] = scope = trio.CancelScope(deadline=now + self._stall_s)
             self._nursery.start_soon(self._transfer, request, scope)
         if self._is_search_due(now):
             self._is_searching = True
@@ -403,10 +402,14 @@ class Swarm:
         with scope:
             data = await self._fetch(request)
             if data is not None and request in self._transfers:
+                scope.deadline = math.inf
                 self._picker.received(request, trio.current_time())
                 await self._keep(request, data)
+        if scope.cancelled_caught and request in self._transfers:
+            self._picker.failed(request, Trouble.SILENT, trio.current_time())
         self._end(request)
-        self._pump()
+        if self._picker.wants_more(request.source):
+            self._pump()
 
     def _end(self, request: Request) -> None:
         if self._transfers.pop(request, None) is not None:
@@ -421,22 +424,16 @@ class Swarm:
     async def _fetch(self, request: Request) -> bytes | bytearray | None:
         source, file_id = request.source, self._cached.file_id
         try:
-            with trio.fail_after(self._stall_s):
-                if request.index == MANIFEST:
-                    return await self._upstream.fetch_manifest(source, file_id)
-                return await self._upstream.fetch_block(
-                    source, file_id, request.index, request.length
-                )
-        except (P2pfsError, trio.TooSlowError) as error:
+            if request.index == MANIFEST:
+                return await self._upstream.fetch_manifest(source, file_id)
+            return await self._upstream.fetch_block(source, file_id, request.index, request.length)
+        except P2pfsError as error:
             if request in self._transfers:
                 self._failed(request, error)
         return None
 
-    def _failed(self, request: Request, error: P2pfsError | trio.TooSlowError) -> None:
+    def _failed(self, request: Request, error: P2pfsError) -> None:
         now = trio.current_time()
-        if isinstance(error, trio.TooSlowError):
-            self._picker.failed(request, Trouble.SILENT, now)
-            return
         self._last_error = str(error)
         if isinstance(error, RejectedError):
             self._rejected(request, error, now)
@@ -455,8 +452,9 @@ class Swarm:
             if request.index == MANIFEST:
                 self._keep_manifest(Manifest.from_bytes(bytes(data), self._cached.file_id))
             else:
-                with trio.fail_after(self._stall_s):
-                    await self._manifest_known.wait()
+                if not self._manifest_known.is_set():
+                    with trio.fail_after(self._stall_s):
+                        await self._manifest_known.wait()
                 await self._cached.put(request.index, data)
         except trio.TooSlowError:
             pass  # nothing says what it should be, and no reader waits so long

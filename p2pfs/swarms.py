@@ -206,7 +206,7 @@ class Swarms:
 
     async def fetch_block(
         self, source: PeerInfo, file_id: FileId, index: int, length: int
-    ) -> bytearray:
+    ) -> bytes:
         """Return a block as sent; see `TransferLinks.fetch_block`."""
         return await self._transfers.fetch_block(source, file_id, index, length)
 

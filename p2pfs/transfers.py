@@ -95,11 +95,11 @@ class TransferLinks:
 
     async def fetch_manifest(self, peer: PeerInfo, file_id: FileId) -> bytes:
         """Return the bytes of a manifest, unverified. Errors as for `fetch_block`."""
-        return bytes(await self._fetch(peer, GetManifest(file_id), MAX_MANIFEST_BYTES))
+        return await self._fetch(peer, GetManifest(file_id), MAX_MANIFEST_BYTES)
 
     async def fetch_block(
         self, peer: PeerInfo, file_id: FileId, index: int, length: int
-    ) -> bytearray:
+    ) -> bytes:
         """Return what a peer sent for a block, unverified and of at most `length` bytes.
 
         Raises:
@@ -109,7 +109,7 @@ class TransferLinks:
         """
         return await self._fetch(peer, GetBlock(file_id, index), length)
 
-    async def _fetch(self, peer: PeerInfo, message: Message, size_limit: int) -> bytearray:
+    async def _fetch(self, peer: PeerInfo, message: Message, size_limit: int) -> bytes:
         link = await self._link_to(peer)
         return await link.fetch(message, size_limit=size_limit)
 

@@ -205,7 +205,7 @@ class Link:
             raise StalledError(f"no answer from {self.remote} within {timeout_s:g} s")
         return asked.answer
 
-    async def fetch(self, message: Message, *, size_limit: int) -> bytearray:
+    async def fetch(self, message: Message, *, size_limit: int) -> bytes:
         """Ask for data and return all of it; the deadline is the caller's.
 
         A peer that sends more than `size_limit` bytes breaks the protocol and loses the link.
@@ -218,7 +218,7 @@ class Link:
         self._check_open()
         asked = self._requests.open(message, size_limit)
         await self._ask(message, asked)
-        return asked.data
+        return b"".join(asked.parts)
 
     async def send(self, message: Message, request_id: int) -> None:
         """Queue a large message when there is room, which a reader makes and a flooder does not.

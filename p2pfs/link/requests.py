@@ -44,7 +44,9 @@ class Asked:
     answer_type: type[Message | Data]
     size_limit: int
     answer: Message | None = None
-    data: bytearray = field(default_factory=bytearray)
+    parts: list[memoryview] = field(default_factory=list)
+    size: int = 0
+    """Of these parts. They are joined once: a buffer that grows with each costs twice that."""
     error: LinkClosedError | RejectedError | None = None
     is_over: trio.Event = field(default_factory=trio.Event)
 
@@ -109,9 +111,10 @@ class Requests:
             return
         if asked.answer_type is not Data:
             raise RemoteProtocolError("DATA answers another request")
-        if len(asked.data) + len(data.payload) > asked.size_limit:
+        asked.size += len(data.payload)
+        if asked.size > asked.size_limit:
             raise RemoteProtocolError("more DATA than was asked for")
-        asked.data += data.payload
+        asked.parts.append(data.payload)
         if data.is_last:
             self._finish(asked)
 

@@ -90,6 +90,9 @@ _STRANGERS: Final = {
 class State(enum.Enum):
     """What a link is waiting for, or open for."""
 
+    __hash__ = object.__hash__  # each frame is looked up by it; an Enum's own is a call
+
+
     PREFACE = "preface"
     NOISE = "noise"
     GREETED = "greeted"
@@ -102,6 +105,8 @@ class State(enum.Enum):
 
 class Step(enum.Enum):
     """What moves a link, or passes over it."""
+
+    __hash__ = object.__hash__
 
     PREFACE = "preface"
     PROOF = "last Noise message"

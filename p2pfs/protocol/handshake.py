@@ -64,6 +64,8 @@ _SCRYPT_MEMORY_BYTES: Final = 80 * MIB
 class Role(enum.Enum):
     """Which end of a link: who dialled is the initiator."""
 
+    __hash__ = object.__hash__  # see `connection.State`
+
     INITIATOR = "initiator"
     RESPONDER = "responder"
 
