@@ -60,23 +60,21 @@ class Offer:
                     raise
                 return cached.manifest
 
-    async def read_block(self, file_id: FileId, index: int) -> bytes:
-        """Return one block, verified.
+    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        """Return these blocks, verified, up to the first that is not here.
 
         Raises:
-            NotFoundError: this content, or this block of it, is not here.
+            NotFoundError: this content, or the first of these blocks, is not here.
             StaleError: it was here a moment ago.
         """
         try:
-            return await self._library.read_block(file_id, index)
+            return await self._library.read_blocks(file_id, indexes)
         except NotFoundError:
             with self._cached(file_id) as cached:
-                if cached is None or not await cached.prepare(index):
-                    raise
-                block = cached.read_nowait(*block_span(cached.size, index))
-                if block is None:
-                    raise
-                return block
+                blocks = [] if cached is None else await _read_cached(cached, indexes)
+            if not blocks:
+                raise
+            return blocks
 
     @contextlib.contextmanager
     def _cached(self, file_id: FileId) -> Iterator[CachedFile | None]:
@@ -118,6 +116,18 @@ class Offer:
             if cached is None or cached.manifest is None:
                 return _NOTHING
             return _one(Entry(file_id.hex(), cached.size, 0, file_id))
+
+
+async def _read_cached(cached: CachedFile, indexes: Sequence[int]) -> list[bytes]:
+    blocks: list[bytes] = []
+    for index in indexes:
+        if not await cached.prepare(index):
+            break
+        block = cached.read_nowait(*block_span(cached.size, index))
+        if block is None:
+            break
+        blocks.append(block)
+    return blocks
 
 
 def _one(entry: Entry | None) -> Answer:

@@ -97,9 +97,7 @@ class TransferLinks:
         """Return the bytes of a manifest, unverified. Errors as for `fetch_block`."""
         return await self._fetch(peer, GetManifest(file_id), MAX_MANIFEST_BYTES)
 
-    async def fetch_block(
-        self, peer: PeerInfo, file_id: FileId, index: int, length: int
-    ) -> bytes:
+    async def fetch_block(self, peer: PeerInfo, file_id: FileId, index: int, length: int) -> bytes:
         """Return what a peer sent for a block, unverified and of at most `length` bytes.
 
         Raises:

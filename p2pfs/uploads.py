@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,9 @@ SMALL_BYTES: Final = 512 * KIB
 MAX_QUEUE: Final = 128
 """Requests that one peer may have waiting; 3 s of a fast line's blocks are fewer."""
 
+READ_BYTES: Final = 1024 * KIB
+"""Blocks read at once for one link: a hop to a thread costs as much as a block."""
+
 MAX_LINKS: Final = 200
 """Transfer links accepted in all."""
 
@@ -84,8 +88,11 @@ class Share(Protocol):
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return a manifest. Raises NotFoundError."""
 
-    async def read_block(self, file_id: FileId, index: int) -> bytes:
-        """Return one verified block. Raises NotFoundError, StaleError."""
+    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        """Return these blocks, verified, up to the first that is not here, at least one.
+
+        Raises NotFoundError, StaleError.
+        """
 
 
 @dataclass(eq=False, slots=True)
@@ -98,6 +105,8 @@ class _Queue:
     """The request being answered."""
     scope: trio.CancelScope | None = None
     """Cancels that answer."""
+    read: dict[int, bytes] = field(default_factory=dict)
+    """Blocks read ahead of their turn, for the next of those that wait."""
 
     def put(self, message: Message, number: int) -> None:
         self.waiting[number] = message
@@ -105,8 +114,18 @@ class _Queue:
 
     def cancel(self, number: int) -> None:
         self.waiting.pop(number, None)
+        self.read.pop(number, None)
         if self.current == number and self.scope is not None:
             self.scope.cancel()
+
+    def next_blocks(self, file_id: FileId, count: int) -> dict[int, int]:
+        """Return which blocks of a content are the next to be sent, by request."""
+        blocks: dict[int, int] = {}
+        for number, message in itertools.islice(self.waiting.items(), count):
+            if not isinstance(message, GetBlock) or message.file_id != file_id:
+                break
+            blocks[number] = message.index
+        return blocks
 
 
 @dataclass(eq=False, slots=True)
@@ -192,12 +211,14 @@ class Uploads:
                 message = queue.waiting.pop(number)
                 queue.current = number
                 with trio.CancelScope() as queue.scope:
-                    await self._answer(link, peer, message, number)
+                    await self._answer(link, peer, queue, message, number)
                 queue.scope, queue.current = None, 0
             queue.news = trio.Event()
             await queue.news.wait()
 
-    async def _answer(self, link: Link, peer: _Peer, message: Message, number: int) -> None:
+    async def _answer(
+        self, link: Link, peer: _Peer, queue: _Queue, message: Message, number: int
+    ) -> None:
         """Send the answer or the reason why there is none; every request ends in one."""
         try:
             if isinstance(message, List):
@@ -208,7 +229,7 @@ class Uploads:
                 manifest = await self._share.manifest(FileId(message.file_id))
                 await link.send_data(number, manifest.to_bytes())
             elif isinstance(message, GetBlock):
-                await self._send_block(link, peer, message, number)
+                await self._send_block(link, peer, queue, message, number)
             else:
                 raise RejectedError("that is no request", RejectCode.NOT_FOUND)
         except LinkClosedError:
@@ -216,7 +237,9 @@ class Uploads:
         except (P2pfsError, OSError) as error:
             link.post(_refusal(error, link), number)
 
-    async def _send_block(self, link: Link, peer: _Peer, wanted: GetBlock, number: int) -> None:
+    async def _send_block(
+        self, link: Link, peer: _Peer, queue: _Queue, wanted: GetBlock, number: int
+    ) -> None:
         file_id = FileId(wanted.file_id)
         manifest = await self._share.manifest(file_id)
         if wanted.index >= manifest.block_count:
@@ -227,9 +250,19 @@ class Uploads:
                 await place.enter_async_context(peer.turn)
                 await place.enter_async_context(self._slots)
             with trio.move_on_after(GRACE_S + length / MIN_RATE_BYTES_PER_S) as patience:
-                await link.send_data(number, await self._share.read_block(file_id, wanted.index))
+                await link.send_data(number, await self._read(queue, wanted, number, length))
         if patience.cancelled_caught:
             link.close(Bye(ByeCode.IDLE, "too slow"))
+
+    async def _read(self, queue: _Queue, wanted: GetBlock, number: int, length: int) -> bytes:
+        """Return a block, and read with it some of those that are to be sent next."""
+        if number not in queue.read:
+            file_id = FileId(wanted.file_id)
+            following = queue.next_blocks(file_id, max(0, READ_BYTES // length - 1))
+            wanted_now = {number: wanted.index, **following}
+            blocks = await self._share.read_blocks(file_id, tuple(wanted_now.values()))
+            queue.read = dict(zip(wanted_now, blocks, strict=False))
+        return queue.read.pop(number)
 
     def _page(self, wanted: List) -> Message:
         """Return the next page of a directory: as many entries as one frame holds."""

@@ -238,7 +238,26 @@ class Library:
             NotFoundError: the content is not offered, or has no such block.
             StaleError: it was offered, but no file holds it any more.
         """
-        return await self._run_in_thread(self._read_block, file_id, index)
+        (block,) = await self.read_blocks(file_id, (index,))
+        return block
+
+    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        """Return these blocks up to the first that is not to be had, as `read_block` would.
+
+        It fails as that does if the first is not. One hop to a thread for all of them: it
+        costs as much as a block.
+        """
+        return await self._run_in_thread(self._read_blocks, file_id, indexes)
+
+    def _read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        blocks: list[bytes] = []
+        try:
+            for index in indexes:
+                blocks.append(self._read_block(file_id, index))  # noqa: PERF401 - kept if the next fails
+        except (NotFoundError, StaleError):
+            if not blocks:
+                raise
+        return blocks
 
     def _read_block(self, file_id: FileId, index: int) -> bytes:
         manifest = self._manifest(file_id)

@@ -92,7 +92,6 @@ class State(enum.Enum):
 
     __hash__ = object.__hash__  # each frame is looked up by it; an Enum's own is a call
 
-
     PREFACE = "preface"
     NOISE = "noise"
     GREETED = "greeted"

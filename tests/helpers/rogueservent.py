@@ -10,6 +10,7 @@ blocks it was asked for it writes to `served` beside it. All else is what users 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -27,18 +28,18 @@ SLOW_S = 0.1
 class MoodyOffer(Offer):
     """What is offered, and what is made of it when it is asked for."""
 
-    async def read_block(self, file_id: FileId, index: int) -> bytes:
+    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
         with (STATE / "served").open("a") as served:
-            served.write(f"{index}\n")
-        block = await super().read_block(file_id, index)
+            served.write(f"{indexes[0]}\n")
+        (block,) = await super().read_blocks(file_id, indexes[:1])
         match mood():
             case "lying":
-                return bytes(byte ^ 1 for byte in block[:1]) + block[1:]
+                return [bytes(byte ^ 1 for byte in block[:1]) + block[1:]]
             case "silent":
                 await trio.sleep_forever()
             case "slow":
                 await trio.sleep(SLOW_S)
-        return block
+        return [block]
 
 
 def mood() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -42,12 +42,12 @@ async def seen(world: World, path: str) -> RemoteFile:
 
 def lie(servent: Servent) -> None:
     """Let a servent send wrong blocks from now on."""
-    honest = servent.offer.read_block
+    honest = servent.offer.read_blocks
 
-    async def read_block(file_id: FileId, index: int) -> bytes:
-        return bytes(len(await honest(file_id, index)))
+    async def read_blocks(file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        return [bytes(len(block)) for block in await honest(file_id, indexes)]
 
-    servent.offer.read_block = read_block
+    servent.offer.read_blocks = read_blocks
 
 
 async def test_a_swarm_ends_with_its_last_reader_however_many_reads_began_it(
@@ -90,7 +90,7 @@ async def test_why_a_read_failed_is_remembered_until_one_works(autojump_clock: M
         assert "wrong bytes" in world[1].last_error("film")
 
         reader.close()  # a swarm does not trust again who has lied to it
-        del world[0].offer.read_block
+        del world[0].offer.read_blocks
         await trio.sleep(FAILED_S)
         reader = world[1].open(node)
         await reader.read(0, 100)

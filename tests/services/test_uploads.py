@@ -81,9 +81,9 @@ class Shelf:
             raise NotFoundError("this content is not shared here")
         return self.contents[file_id].manifest
 
-    async def read_block(self, file_id: FileId, index: int) -> bytes:
+    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
         self.reading.append(file_id)
-        self.read.append(index)
+        self.read += indexes
         self.most = max(self.most, len(self.reading))
         try:
             if self.contents[file_id].size > SMALL_BYTES:
@@ -91,7 +91,7 @@ class Shelf:
             await trio.lowlevel.checkpoint()
             if self.error is not None:
                 raise self.error
-            return self.contents[file_id].block(index)
+            return [self.contents[file_id].block(index) for index in indexes]
         finally:
             self.reading.remove(file_id)
 
