@@ -26,7 +26,9 @@ VICTIMS = ("crashing", "falling")
 LATEST_S = 0.25
 """The writer is cut off after a random part of this, in the midst of some hundred operations."""
 
-DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+"""The last is the kernel's for a call that was just being copied to or from the killed process
+(`fuse_dev_do_read` and `fuse_dev_do_write` in fs/fuse/dev.c)."""
 
 FOLDERS = ("", "one/", "two/")
 NAMES = 5
@@ -83,8 +85,8 @@ class Writer:
         self._write = None
         self._held = -1
 
-    def work(self) -> None:
-        """Go on until the file system dies."""
+    def work(self, killed: threading.Event) -> None:
+        """Go on until the file system dies, which it may only do when it is killed."""
         operations = (
             self._copy_in, self._copy_in, self._replace, self._replace, self._rename,
             self._truncate, self._overwrite, self._append, self._remove, self._hold,
@@ -93,7 +95,7 @@ class Writer:
             while True:
                 self._rng.choice(operations)()
         except OSError as error:
-            if error.errno not in DEAD:
+            if error.errno not in DEAD or not killed.is_set():
                 raise
         finally:
             self._let_go()
@@ -226,6 +228,11 @@ def ids_of(files: Files) -> dict[object, object]:
     }
 
 
+def kill(victim: Servent, killed: threading.Event) -> None:
+    killed.set()
+    victim.process.kill()
+
+
 def crash(servents: Servents, observer: Servent, name: str) -> None:
     """Kill one servent again and again; look at it after each start."""
     rng = random.Random(name)
@@ -235,9 +242,10 @@ def crash(servents: Servents, observer: Servent, name: str) -> None:
     writer = Writer(victim.shared, name, rng)
 
     for _ in range(MOMENTS // len(VICTIMS)):
-        killing = threading.Timer(rng.uniform(0, LATEST_S), victim.process.kill)
+        killed = threading.Event()
+        killing = threading.Timer(rng.uniform(0, LATEST_S), kill, (victim, killed))
         killing.start()
-        writer.work()
+        writer.work(killed)
         killing.join()
         victim.wait()
 
