@@ -80,8 +80,8 @@ MAX_PAUSE_S: Final = 60.0
 """The longest pause that a source may ask for itself."""
 
 REFILL_BLOCKS: Final = 4
-"""A source with a long pipeline is asked for as many at once: to look for the next block costs
-more than to ask for it."""
+"""A source with a long pipeline is asked for as many at once: to look for a block, and to ask
+for it alone, costs as much as to receive it."""
 
 ENDGAME_BLOCKS: Final = 16
 """The last blocks of a content: asked of a second source when that one is quicker."""
@@ -191,6 +191,11 @@ class _Source:
             if blocks < first:
                 return True
         return self.queued_bytes + length <= (self.rate(now) or 0.0) * PIPELINE_S
+
+    def is_low(self, length: int, now: float) -> bool:
+        """Return whether a pipeline of blocks of `length` is short, or has room for some."""
+        refill = 1 if len(self.requests) < 2 * REFILL_BLOCKS else REFILL_BLOCKS
+        return self.has_room(refill * length, now)
 
     def pause(self, trouble: Trouble, now: float, pause_s: float | None = None) -> None:
         """Ask nothing of it for a while, of its own choice or by how often it has failed.
@@ -317,11 +322,6 @@ class Picker:
         requests += self._fill(sources, now, ahead)
         return requests
 
-    def wants_more(self, peer: PeerInfo) -> bool:
-        """Return whether to ask a source for more, now that a request to it has ended."""
-        left = len(self._sources[ServentId(peer.id)].requests)
-        return left < 2 * REFILL_BLOCKS or left % REFILL_BLOCKS == 0
-
     def next_deadline(self, now: float) -> float:
         """Return when time alone will change an answer; infinity if never."""
         times = [time for s in self._sources.values() for time in (s.stuck_at(), s.retry_at)]
@@ -359,8 +359,8 @@ class Picker:
     ) -> Iterator[Request]:
         """Ask for read-ahead as long as there is room; called for each block that comes."""
         is_stuck = any(now >= source.stuck_at() for source in self._sources.values())
-        sources = [source for source in sources if source.has_room(self._block_bytes, now)]
-        for index in ahead if sources else ():
+        sources = [source for source in sources if source.is_low(self._block_bytes, now)]
+        for index in ahead if sources and self._is_low() else ():
             if self._pending_bytes >= MAX_AHEAD_IN_FLIGHT_BYTES:
                 return
             if index in self._received:
@@ -386,6 +386,11 @@ class Picker:
         if source is None or not self._is_worth_while(source, index, length, now, is_demanded):
             return None
         return self._give(source, Request(source.peer, index, length), now)
+
+    def _is_low(self) -> bool:
+        """Return whether enough may be asked for to be worth a look."""
+        refill_bytes = min(REFILL_BLOCKS * self._block_bytes, MAX_AHEAD_IN_FLIGHT_BYTES)
+        return self._pending_bytes + refill_bytes <= MAX_AHEAD_IN_FLIGHT_BYTES
 
     def _has_room(self, length: int, *, is_demanded: bool) -> bool:
         limit = MAX_IN_FLIGHT_BYTES if is_demanded else MAX_AHEAD_IN_FLIGHT_BYTES

@@ -5,26 +5,31 @@ not know queries, links or names: its owner gives it an `Upstream`. What to ask 
 the picker's to decide; the swarm asks, waits, and tells it what came of it.
 
 All state belongs to the trio thread and is changed between awaits. Whatever happens, be it a
-read, a block or a deadline, ends in `_pump`, which looks at everything anew. So no event has
-to know what else it may set going, and nothing can be forgotten but a deadline: `_watch`
+read, some blocks or a deadline, ends in `_pump`, which looks at everything anew. So no event
+has to know what else it may set going, and nothing can be forgotten but a deadline: `_watch`
 keeps those.
+
+A block is one request of the picker's, and some requests to one source are one transfer: they
+cross the wire, and get a task, together. What arrives is verified and kept by one task,
+`_keep`, a few blocks at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
 
-from p2pfs.cache import CachedFile
+from p2pfs.cache import CachedFile, NotKeptError
 from p2pfs.errors import (
     BadBlockError,
     BusyError,
-    CacheFullError,
     CorruptError,
     LinkClosedError,
     LinkError,
@@ -39,7 +44,7 @@ from p2pfs.errors import (
 )
 from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, RateMeter, Request, Trouble
 from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_bytes_for, block_range
-from p2pfs.protocol.messages import PeerInfo, RejectCode
+from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
 from p2pfs.readahead import ReadAhead
 
 SEARCH_TIMEOUT_S: Final = 10.0
@@ -48,6 +53,9 @@ SEARCH_TIMEOUT_S: Final = 10.0
 SLOWEST_BYTES_PER_S: Final = 128 * KIB
 """A link as slow as this still counts as one on which something arrives. Only whole blocks
 are seen to arrive, so for a block that takes longer the stall time is longer."""
+
+KEPT_AT_ONCE: Final = 8
+"""Blocks verified and written in one go: readers of the first wait for the last, 1 ms."""
 
 MAX_STALLS: Final = 10
 """Stall times after which a reader gives up though others are still being served."""
@@ -88,14 +96,22 @@ class Upstream(Protocol):
         """Search for peers that have this content; empty if none answered."""
         ...
 
-    async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes | bytearray:
+    async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
         """Return what `source` sent as the manifest; not verified."""
         ...
 
-    async def fetch_block(
-        self, source: PeerInfo, file_id: FileId, index: int, length: int
-    ) -> bytes | bytearray:
-        """Return what `source` sent as the block, which should be `length` bytes; not verified."""
+    async def fetch_blocks(
+        self,
+        source: PeerInfo,
+        file_id: FileId,
+        wanted: Mapping[int, int],
+        deliver: Callable[[bytes], object],
+    ) -> None:
+        """Deliver what `source` sends as each of these blocks, in order; not verified.
+
+        `wanted` gives the length that each should have, by index. What is raised is about the
+        first block that was not delivered.
+        """
         ...
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
@@ -134,6 +150,16 @@ class _Waiter:
         self.done.set()
 
 
+@dataclass(eq=False, slots=True)
+class _Transfer:
+    """What one source is asked for at once: some blocks, or the manifest."""
+
+    source: PeerInfo
+    pending: deque[Request]
+    """What it has not answered, in the order in which it will; cancelled ones stay."""
+    scope: trio.CancelScope
+
+
 class Swarm:
     """The sources of one content, its readers, and the transfers between them."""
 
@@ -153,7 +179,9 @@ class Swarm:
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
         self._waiters: dict[_Waiter, None] = {}  # in the order in which they came
-        self._transfers: dict[Request, trio.CancelScope] = {}
+        self._transfers: dict[Request, _Transfer] = {}  # until a block is kept, or cancelled
+        self._arrivals: deque[tuple[Request, bytes]] = deque()
+        self._has_arrived = trio.Event()
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
             self._manifest_known.set()
@@ -178,6 +206,7 @@ class Swarm:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._cached.keep_flushed)
+                nursery.start_soon(self._keep)
                 nursery.start_soon(self._watch)
                 task_status.started()
                 self._pump()
@@ -310,9 +339,10 @@ class Swarm:
             return
         now = trio.current_time()
         self._judge(now)
-        for request in self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now)):
-            self._transfers[request] = scope = trio.CancelScope(deadline=now + self._stall_s)
-            self._nursery.start_soon(self._transfer, request, scope)
+        requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
+        for transfer in _transfers_for(requests):
+            self._transfers.update(dict.fromkeys(transfer.pending, transfer))
+            self._nursery.start_soon(self._run_transfer, transfer)
         if self._is_search_due(now):
             self._is_searching = True
             self._nursery.start_soon(self._search)
@@ -397,74 +427,129 @@ class Swarm:
 
     # Transfers
 
-    async def _transfer(self, request: Request, scope: trio.CancelScope) -> None:
-        """Fetch one block from one source and keep it, unless `_cancel` comes between."""
-        with scope:
-            data = await self._fetch(request)
-            if data is not None and request in self._transfers:
-                scope.deadline = math.inf
-                self._picker.received(request, trio.current_time())
-                await self._keep(request, data)
-        if scope.cancelled_caught and request in self._transfers:
-            self._picker.failed(request, Trouble.SILENT, trio.current_time())
-        self._end(request)
-        if self._picker.wants_more(request.source):
-            self._pump()
+    async def _run_transfer(self, transfer: _Transfer) -> None:
+        """Take what one source answers, unless `_cancel` or its silence comes between."""
+        with transfer.scope:
+            transfer.scope.deadline = trio.current_time() + self._stall_s
+            try:
+                await self._fetch(transfer)
+            except P2pfsError as error:
+                self._failed(transfer, error)
+        if transfer.scope.cancelled_caught:
+            self._blame(self._left_of(transfer), Trouble.SILENT)
+        self._end(self._left_of(transfer))
+        self._pump()
 
-    def _end(self, request: Request) -> None:
-        if self._transfers.pop(request, None) is not None:
-            self._picker.ended(request, trio.current_time())
+    async def _fetch(self, transfer: _Transfer) -> None:
+        source, file_id = transfer.source, self._cached.file_id
+        if transfer.pending[0].index == MANIFEST:
+            data = await self._upstream.fetch_manifest(source, file_id)
+            self._manifest_arrived(transfer, data)
+        else:
+            wanted = {request.index: request.length for request in transfer.pending}
+            deliver = functools.partial(self._arrived, transfer)
+            await self._upstream.fetch_blocks(source, file_id, wanted, deliver)
+
+    def _left_of(self, transfer: _Transfer) -> list[Request]:
+        """Return what a source has not answered and is still wanted of it."""
+        return [request for request in transfer.pending if request in self._transfers]
+
+    def _received(self, transfer: _Transfer) -> Request | None:
+        """Note that the next answer of a transfer is here; return for what, if it is wanted."""
+        request = transfer.pending.popleft()
+        now = trio.current_time()
+        transfer.scope.deadline = now + self._stall_s
+        if request not in self._transfers:
+            return None
+        self._picker.received(request, now)
+        return request
+
+    def _arrived(self, transfer: _Transfer, data: bytes) -> None:
+        request = self._received(transfer)
+        if request is not None:
+            self._arrivals.append((request, data))
+            self._has_arrived.set()
+
+    def _manifest_arrived(self, transfer: _Transfer, data: bytes) -> None:
+        request = self._received(transfer)
+        if request is None:
+            return
+        try:
+            self._keep_manifest(Manifest.from_bytes(data, self._cached.file_id))
+        except RemoteProtocolError as error:
+            self._lied(request, error)
+        else:
+            self._got(request)
+        self._end([request])
+
+    def _end(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            if self._transfers.pop(request, None) is not None:
+                self._picker.ended(request, trio.current_time())
 
     def _cancel(self, requests: Iterable[Request]) -> None:
-        """End transfers now, whose tasks only find out later."""
+        """End requests now, whose tasks only find out later."""
         for request in requests:
-            self._transfers[request].cancel()
-            self._end(request)
+            transfer = self._transfers[request]
+            self._end([request])
+            if not self._left_of(transfer):
+                transfer.scope.cancel()
 
-    async def _fetch(self, request: Request) -> bytes | bytearray | None:
-        source, file_id = request.source, self._cached.file_id
-        try:
-            if request.index == MANIFEST:
-                return await self._upstream.fetch_manifest(source, file_id)
-            return await self._upstream.fetch_block(source, file_id, request.index, request.length)
-        except P2pfsError as error:
-            if request in self._transfers:
-                self._failed(request, error)
-        return None
-
-    def _failed(self, request: Request, error: P2pfsError) -> None:
-        now = trio.current_time()
+    def _failed(self, transfer: _Transfer, error: P2pfsError) -> None:
+        left = self._left_of(transfer)
+        if not left:
+            return
         self._last_error = str(error)
-        if isinstance(error, RejectedError):
-            self._rejected(request, error, now)
-        else:
-            self._picker.failed(request, _trouble_of(error), now)
-
-    def _rejected(self, request: Request, error: RejectedError, now: float) -> None:
-        if error.code == RejectCode.NOT_FOUND and request.index != MANIFEST:
-            self._picker.lacked(request)
+        if not isinstance(error, RejectedError):
+            self._blame(left, _trouble_of(error))
+        elif error.code == RejectCode.NOT_FOUND and left[0].index != MANIFEST:
+            # It was about the first; whether it has the others was not looked at.
+            if left[0] is transfer.pending[0]:
+                self._picker.lacked(left[0])
         else:
             trouble = _TROUBLE_OF_REJECT.get(error.code, Trouble.BUSY)
-            self._picker.failed(request, trouble, now, error.retry_after_s or None)
+            self._blame(left, trouble, error.retry_after_s or None)
 
-    async def _keep(self, request: Request, data: bytes | bytearray) -> None:
-        try:
-            if request.index == MANIFEST:
-                self._keep_manifest(Manifest.from_bytes(bytes(data), self._cached.file_id))
-            else:
-                if not self._manifest_known.is_set():
-                    with trio.fail_after(self._stall_s):
-                        await self._manifest_known.wait()
-                await self._cached.put(request.index, data)
-        except trio.TooSlowError:
-            pass  # nothing says what it should be, and no reader waits so long
-        except (BadBlockError, RemoteProtocolError) as error:
-            self._lied(request, error)
-        except CacheFullError as error:
-            self._ahead.clear()
-            self._release_readers(error, request.index)
+    def _blame(
+        self, requests: Iterable[Request], trouble: Trouble, pause_s: float | None = None
+    ) -> None:
+        for request in requests:
+            self._picker.failed(request, trouble, trio.current_time(), pause_s)
+
+    # Keeping
+
+    async def _keep(self) -> None:
+        """Verify and keep what arrives, until cancelled."""
+        while True:
+            await self._has_arrived.wait()
+            self._has_arrived = trio.Event()
+            with trio.move_on_after(self._stall_s):
+                await self._manifest_known.wait()
+            if not self._manifest_known.is_set():
+                # Nothing says what they should be, and no reader waits so long.
+                self._end(request for request, _ in self._arrivals)
+                self._arrivals.clear()
+            while self._arrivals:
+                await self._keep_some()
+            self._pump()
+
+    async def _keep_some(self) -> None:
+        count = min(len(self._arrivals), KEPT_AT_ONCE)
+        some = [self._arrivals.popleft() for _ in range(count)]
+        blocks = [(request.index, data) for request, data in some]
+        outcomes = await self._cached.put(blocks)
+        for (request, _), outcome in zip(some, outcomes, strict=True):
+            self._kept(request, outcome)
+        self._end(request for request, _ in some)
+
+    def _kept(self, request: Request, outcome: NotKeptError | None) -> None:
+        if outcome is None:
+            self._got(request)
+        elif isinstance(outcome, BadBlockError):
+            self._lied(request, outcome)
         else:
-            self._arrived(request)
+            self._ahead.clear()
+            self._release_readers(outcome, request.index)
 
     def _keep_manifest(self, manifest: Manifest) -> None:
         if manifest.size != self._cached.size:
@@ -474,7 +559,8 @@ class Swarm:
         self._cached.put_manifest(manifest)
         self._manifest_known.set()
 
-    def _arrived(self, request: Request) -> None:
+    def _got(self, request: Request) -> None:
+        """Note that what was asked for is here, and right."""
         now = trio.current_time()
         self._meter.add(request.length, now - self._progress_at)
         self._progress_at = now
@@ -488,6 +574,22 @@ class Swarm:
         self._last_error = str(error)
         self._upstream.bad_block(request.source, self._cached.file_id)
         self._cancel(self._picker.lied(request.source))
+
+
+def _transfers_for(requests: Iterable[Request]) -> list[_Transfer]:
+    """Return what to ask of each source at once; the manifest goes alone."""
+    transfers: list[_Transfer] = []
+    open_transfers: dict[str, _Transfer] = {}
+    for request in requests:
+        transfer = open_transfers.get(request.source.id)
+        is_manifest = request.index == MANIFEST
+        if transfer is None or is_manifest or len(transfer.pending) == MAX_BLOCKS_ASKED:
+            transfer = _Transfer(request.source, deque(), trio.CancelScope())
+            transfers.append(transfer)
+            if not is_manifest:
+                open_transfers[request.source.id] = transfer
+        transfer.pending.append(request)
+    return transfers
 
 
 def _trouble_of(error: P2pfsError) -> Trouble:

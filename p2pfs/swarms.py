@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,7 +23,7 @@ from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
 from p2pfs.search import Searches
 from p2pfs.swarm import Swarm, SwarmStatistics
-from p2pfs.transfers import TransferLinks
+from p2pfs.transfers import Deliver, TransferLinks
 
 log = logging.getLogger(__name__)
 
@@ -204,11 +204,11 @@ class Swarms:
         """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""
         return await self._transfers.fetch_manifest(source, file_id)
 
-    async def fetch_block(
-        self, source: PeerInfo, file_id: FileId, index: int, length: int
-    ) -> bytes:
-        """Return a block as sent; see `TransferLinks.fetch_block`."""
-        return await self._transfers.fetch_block(source, file_id, index, length)
+    async def fetch_blocks(
+        self, source: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver
+    ) -> None:
+        """Deliver blocks as sent; see `TransferLinks.fetch_blocks`."""
+        await self._transfers.fetch_blocks(source, file_id, wanted, deliver)
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
         """Note that a source sent a wrong block."""

@@ -8,8 +8,8 @@ hundred dials. A banned peer is neither dialled nor asked.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ from p2pfs.protocol.manifest import MAX_MANIFEST_BYTES, FileId
 from p2pfs.protocol.messages import (
     Bye,
     ByeCode,
-    GetBlock,
+    GetBlocks,
     GetManifest,
     LinkKind,
     List,
@@ -44,6 +44,40 @@ LISTING_TIMEOUT_S: Final = 5.0
 
 MAX_LINKS: Final = 200
 """Links dialled at once. Hits can name any number of servents, descriptors are few."""
+
+
+Deliver = Callable[[bytes], object]
+"""Takes in the next block, whole; never waits."""
+
+
+class _Cutter:
+    """Cuts an answer of several blocks where one ends and the next begins."""
+
+    def __init__(self, lengths: Iterable[int], deliver: Deliver) -> None:
+        self._lengths = deque(lengths)
+        self._deliver = deliver
+        self._parts: list[memoryview] = []
+        self._missing = self._lengths.popleft()
+
+    def take(self, part: memoryview) -> None:
+        """Take in what has come next; of all parts no more than the lengths together."""
+        while len(part) >= self._missing > 0:
+            self._parts.append(part[: self._missing])
+            part = part[self._missing :]
+            self._next()
+        if part:
+            self._parts.append(part)
+            self._missing -= len(part)
+
+    def finish(self) -> None:
+        """Deliver what is there of a block that has not come whole."""
+        if self._missing:
+            self._next()
+
+    def _next(self) -> None:
+        block, self._parts = b"".join(self._parts), []
+        self._missing = self._lengths.popleft() if self._lengths else 0
+        self._deliver(block)
 
 
 @dataclass(slots=True)
@@ -94,22 +128,29 @@ class TransferLinks:
         return answer
 
     async def fetch_manifest(self, peer: PeerInfo, file_id: FileId) -> bytes:
-        """Return the bytes of a manifest, unverified. Errors as for `fetch_block`."""
-        return await self._fetch(peer, GetManifest(file_id), MAX_MANIFEST_BYTES)
+        """Return the bytes of a manifest, unverified. Errors as for `fetch_blocks`."""
+        link = await self._link_to(peer)
+        return await link.fetch(GetManifest(file_id), size_limit=MAX_MANIFEST_BYTES)
 
-    async def fetch_block(self, peer: PeerInfo, file_id: FileId, index: int, length: int) -> bytes:
-        """Return what a peer sent for a block, unverified and of at most `length` bytes.
+    async def fetch_blocks(
+        self, peer: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver
+    ) -> None:
+        """Ask a peer for blocks, and deliver each as soon as it is whole.
+
+        `wanted` gives the length of each block by index, at most MAX_BLOCKS_ASKED of them; they
+        come in that order, unverified. If the peer says that this was all before it was, what
+        it sent of the block that is missing is delivered as that block.
 
         Raises:
             UnreachableError, HandshakeError, RefusedError: there is no link to be had.
             LinkClosedError: the link ended before the answer was whole.
-            RejectedError: the peer said no.
+            RejectedError: the peer said no to the first block that was not delivered.
         """
-        return await self._fetch(peer, GetBlock(file_id, index), length)
-
-    async def _fetch(self, peer: PeerInfo, message: Message, size_limit: int) -> bytes:
         link = await self._link_to(peer)
-        return await link.fetch(message, size_limit=size_limit)
+        cutter = _Cutter(wanted.values(), deliver)
+        message = GetBlocks(file_id, tuple(wanted))
+        await link.stream(message, size_limit=sum(wanted.values()), take=cutter.take)
+        cutter.finish()
 
     async def _link_to(self, peer: PeerInfo) -> Link:
         """Return the open link to a peer, or open one; those who ask at once share the dial."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import trio
 
 from p2pfs.errors import LinkClosedError, NotFoundError, P2pfsError, RejectedError, StaleError
 from p2pfs.link import Link
-from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_span
+from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_bytes_for, block_count_for
 from p2pfs.protocol.messages import (
     MAX_LISTING,
     MAX_REASON_LENGTH,
@@ -28,7 +27,7 @@ from p2pfs.protocol.messages import (
     ByeCode,
     Cancel,
     Entry,
-    GetBlock,
+    GetBlocks,
     GetManifest,
     List,
     Listing,
@@ -49,8 +48,9 @@ SMALL_BYTES: Final = 512 * KIB
 MAX_QUEUE: Final = 128
 """Requests that one peer may have waiting; 3 s of a fast line's blocks are fewer."""
 
-READ_BYTES: Final = 1024 * KIB
-"""Blocks read at once for one link: a hop to a thread costs as much as a block."""
+TURN_BYTES: Final = 1024 * KIB
+"""Blocks read at once and sent in one turn: a hop to a thread costs as much as a block, and
+others wait no longer for theirs."""
 
 MAX_LINKS: Final = 200
 """Transfer links accepted in all."""
@@ -62,11 +62,11 @@ MAX_PAGE_BYTES: Final = 60 * KIB
 """Entries of one page of a listing, encoded: what a frame holds, less its headers."""
 
 MIN_RATE_BYTES_PER_S: Final = 16 * KIB
-"""A peer that takes a block more slowly than this loses its link: it would hold a slot that
+"""A peer that takes blocks more slowly than this loses its link: it would hold a slot that
 others wait for."""
 
 GRACE_S: Final = 20.0
-"""What it gets on top for each block: a bad moment of a line is no bad line."""
+"""What it gets on top in each turn: a bad moment of a line is no bad line."""
 
 RETRY_AFTER_MS: Final = 2_000
 """When a refused peer may ask again."""
@@ -105,8 +105,6 @@ class _Queue:
     """The request being answered."""
     scope: trio.CancelScope | None = None
     """Cancels that answer."""
-    read: dict[int, bytes] = field(default_factory=dict)
-    """Blocks read ahead of their turn, for the next of those that wait."""
 
     def put(self, message: Message, number: int) -> None:
         self.waiting[number] = message
@@ -114,18 +112,8 @@ class _Queue:
 
     def cancel(self, number: int) -> None:
         self.waiting.pop(number, None)
-        self.read.pop(number, None)
         if self.current == number and self.scope is not None:
             self.scope.cancel()
-
-    def next_blocks(self, file_id: FileId, count: int) -> dict[int, int]:
-        """Return which blocks of a content are the next to be sent, by request."""
-        blocks: dict[int, int] = {}
-        for number, message in itertools.islice(self.waiting.items(), count):
-            if not isinstance(message, GetBlock) or message.file_id != file_id:
-                break
-            blocks[number] = message.index
-        return blocks
 
 
 @dataclass(eq=False, slots=True)
@@ -143,7 +131,7 @@ class _Peer:
 
     clients: list[_Client] = field(default_factory=list)
     turn: trio.Lock = field(default_factory=trio.Lock)
-    """Held by the one large block that is being sent to it."""
+    """Held by those large blocks that are being sent to it."""
 
     @property
     def waiting(self) -> int:
@@ -196,7 +184,7 @@ class Uploads:
             client.bulk.cancel(number)
         elif self._peers[client.link.peer.id].waiting >= MAX_QUEUE:
             client.link.post(Reject(RejectCode.BUSY, "queue is full", RETRY_AFTER_MS), number)
-        elif isinstance(message, GetBlock) and self._is_large(FileId(message.file_id)):
+        elif isinstance(message, GetBlocks) and self._is_large(FileId(message.file_id)):
             client.bulk.put(message, number)
         else:
             client.quick.put(message, number)
@@ -211,14 +199,12 @@ class Uploads:
                 message = queue.waiting.pop(number)
                 queue.current = number
                 with trio.CancelScope() as queue.scope:
-                    await self._answer(link, peer, queue, message, number)
+                    await self._answer(link, peer, message, number)
                 queue.scope, queue.current = None, 0
             queue.news = trio.Event()
             await queue.news.wait()
 
-    async def _answer(
-        self, link: Link, peer: _Peer, queue: _Queue, message: Message, number: int
-    ) -> None:
+    async def _answer(self, link: Link, peer: _Peer, message: Message, number: int) -> None:
         """Send the answer or the reason why there is none; every request ends in one."""
         try:
             if isinstance(message, List):
@@ -228,8 +214,8 @@ class Uploads:
             elif isinstance(message, GetManifest):
                 manifest = await self._share.manifest(FileId(message.file_id))
                 await link.send_data(number, manifest.to_bytes())
-            elif isinstance(message, GetBlock):
-                await self._send_block(link, peer, queue, message, number)
+            elif isinstance(message, GetBlocks):
+                await self._send_blocks(link, peer, message, number)
             else:
                 raise RejectedError("that is no request", RejectCode.NOT_FOUND)
         except LinkClosedError:
@@ -237,32 +223,22 @@ class Uploads:
         except (P2pfsError, OSError) as error:
             link.post(_refusal(error, link), number)
 
-    async def _send_block(
-        self, link: Link, peer: _Peer, queue: _Queue, wanted: GetBlock, number: int
-    ) -> None:
+    async def _send_blocks(self, link: Link, peer: _Peer, wanted: GetBlocks, number: int) -> None:
+        """Send blocks, some in each turn, up to the first that is not here."""
         file_id = FileId(wanted.file_id)
-        manifest = await self._share.manifest(file_id)
-        if wanted.index >= manifest.block_count:
+        size = (await self._share.manifest(file_id)).size
+        if max(wanted.indexes) >= block_count_for(size):
             raise NotFoundError("no such block")
-        length = block_span(manifest.size, wanted.index)[1]
-        async with contextlib.AsyncExitStack() as place:
-            if manifest.size > SMALL_BYTES:
-                await place.enter_async_context(peer.turn)
-                await place.enter_async_context(self._slots)
-            with trio.move_on_after(GRACE_S + length / MIN_RATE_BYTES_PER_S) as patience:
-                await link.send_data(number, await self._read(queue, wanted, number, length))
-        if patience.cancelled_caught:
-            link.close(Bye(ByeCode.IDLE, "too slow"))
-
-    async def _read(self, queue: _Queue, wanted: GetBlock, number: int, length: int) -> bytes:
-        """Return a block, and read with it some of those that are to be sent next."""
-        if number not in queue.read:
-            file_id = FileId(wanted.file_id)
-            following = queue.next_blocks(file_id, max(0, READ_BYTES // length - 1))
-            wanted_now = {number: wanted.index, **following}
-            blocks = await self._share.read_blocks(file_id, tuple(wanted_now.values()))
-            queue.read = dict(zip(wanted_now, blocks, strict=False))
-        return queue.read.pop(number)
+        a_turn = max(1, TURN_BYTES // block_bytes_for(size))
+        left = wanted.indexes
+        while left:
+            async with contextlib.AsyncExitStack() as place:
+                if size > SMALL_BYTES:
+                    await place.enter_async_context(peer.turn)
+                    await place.enter_async_context(self._slots)
+                blocks = await self._share.read_blocks(file_id, left[:a_turn])
+                left = left[len(blocks) :]
+                await _send(link, number, b"".join(blocks), is_last=not left)
 
     def _page(self, wanted: List) -> Message:
         """Return the next page of a directory: as many entries as one frame holds."""
@@ -278,6 +254,14 @@ class Uploads:
                 break
             page.append(entry)
         return Listing(tuple(page), has_more=first + len(page) < len(entries))
+
+
+async def _send(link: Link, number: int, data: bytes, *, is_last: bool) -> None:
+    """Send a part of an answer; who takes it too slowly loses the link."""
+    with trio.move_on_after(GRACE_S + len(data) / MIN_RATE_BYTES_PER_S) as patience:
+        await link.send_data(number, data, is_last=is_last)
+    if patience.cancelled_caught:
+        link.close(Bye(ByeCode.IDLE, "too slow"))
 
 
 def _refusal(error: P2pfsError | OSError, link: Link) -> Reject:

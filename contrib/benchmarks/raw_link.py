@@ -19,7 +19,7 @@ from p2pfs.link import Link, answer_link, dial_link
 from p2pfs.network import TcpNetwork
 from p2pfs.protocol.handshake import Identity, NetworkKey
 from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MIN_BLOCK_BYTES, FileId
-from p2pfs.protocol.messages import Address, GetBlock, Hello, LinkKind
+from p2pfs.protocol.messages import Address, GetBlocks, Hello, LinkKind
 
 ASKED_AHEAD: Final = 8
 """Blocks that are on their way at once."""
@@ -72,7 +72,7 @@ async def fetch(port: int, size: int) -> None:
 async def fetch_blocks(link: Link, indexes: Iterator[int]) -> None:
     file_id = FileId(bytes(FILE_ID_BYTES))
     for index in indexes:
-        request = GetBlock(file_id, index % MAX_BLOCKS)
+        request = GetBlocks(file_id, (index % MAX_BLOCKS,))
         await link.fetch(request, size_limit=MIN_BLOCK_BYTES)
 
 

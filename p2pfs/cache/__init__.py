@@ -12,7 +12,22 @@ pinning is nothing else than keeping a handle open.
 
 from __future__ import annotations
 
-from p2pfs.cache.blocks import FLUSH_BYTES, FLUSH_S, PAGE_BYTES, CachedFile, RunInThread
+from p2pfs.cache.blocks import (
+    FLUSH_BYTES,
+    FLUSH_S,
+    PAGE_BYTES,
+    CachedFile,
+    NotKeptError,
+    RunInThread,
+)
 from p2pfs.cache.store import BlockCache
 
-__all__ = ["FLUSH_BYTES", "FLUSH_S", "PAGE_BYTES", "BlockCache", "CachedFile", "RunInThread"]
+__all__ = [
+    "FLUSH_BYTES",
+    "FLUSH_S",
+    "PAGE_BYTES",
+    "BlockCache",
+    "CachedFile",
+    "NotKeptError",
+    "RunInThread",
+]

@@ -22,7 +22,7 @@ import trio
 
 from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
 from p2pfs.link.outbox import Outbox
-from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests
+from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests, Take
 from p2pfs.network import Channel
 from p2pfs.protocol.addresses import MIN_PORT, dialable
 from p2pfs.protocol.codec import MAX_DATA_BYTES, Data, Received
@@ -206,19 +206,24 @@ class Link:
         return asked.answer
 
     async def fetch(self, message: Message, *, size_limit: int) -> bytes:
-        """Ask for data and return all of it; the deadline is the caller's.
+        """Ask for data and return all of it; otherwise as `stream`."""
+        parts: list[memoryview] = []
+        await self.stream(message, size_limit=size_limit, take=parts.append)
+        return b"".join(parts)  # once: a buffer that grows with each costs twice that
 
-        A peer that sends more than `size_limit` bytes breaks the protocol and loses the link.
-        Cancelling it tells the peer so, and ignores what still comes.
+    async def stream(self, message: Message, *, size_limit: int, take: Take) -> None:
+        """Ask for data, hand on each part as it comes, and return when that was all.
+
+        The deadline is the caller's. A peer that sends more than `size_limit` bytes breaks the
+        protocol and loses the link. Cancelling it tells the peer so, and ignores what still
+        comes.
 
         Raises:
             RejectedError: the peer said no, maybe in the middle.
             LinkClosedError: the link ended before.
         """
         self._check_open()
-        asked = self._requests.open(message, size_limit)
-        await self._ask(message, asked)
-        return b"".join(asked.parts)
+        await self._ask(message, self._requests.open(message, size_limit, take))
 
     async def send(self, message: Message, request_id: int) -> None:
         """Queue a large message when there is room, which a reader makes and a flooder does not.
@@ -230,12 +235,14 @@ class Link:
         await self._wait_room_for_data()
         self.post(message, request_id)
 
-    async def send_data(self, request_id: int, data: bytes | bytearray | memoryview) -> None:
-        """Answer a request with data, waiting for room in the outbox.
+    async def send_data(
+        self, request_id: int, data: bytes | bytearray | memoryview, *, is_last: bool = True
+    ) -> None:
+        """Answer a request with data, or with the next part of it, waiting for room.
 
-        Answers go whole and in the order of the calls, so that what was asked first is there
-        first. All upload data passes here. If this is cancelled, a REJECT ends the answer:
-        the peer never takes half of it for the whole.
+        What is given in one call goes without a gap, and in the order of the calls. All upload
+        data passes here. If this is cancelled, a REJECT ends the answer: the peer never takes
+        half of it for the whole.
 
         Raises:
             LinkClosedError: the link ended before all was queued.
@@ -243,12 +250,13 @@ class Link:
         rest = memoryview(data)
         try:
             async with self._bulk:
-                is_last = False
-                while not is_last:
+                is_over = False
+                while not is_over:
                     await self._wait_room_for_data()
                     part, rest = rest[:MAX_DATA_BYTES], rest[MAX_DATA_BYTES:]
-                    is_last = not rest
-                    frame = self._connection.send_data(request_id, part, is_last=is_last)
+                    is_over = not rest
+                    is_end = is_over and is_last
+                    frame = self._connection.send_data(request_id, part, is_last=is_end)
                     self._outbox.put(frame)
         except trio.Cancelled:
             self.post(Reject(RejectCode.FAILED, "interrupted"), request_id)

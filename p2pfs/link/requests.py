@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,7 +11,7 @@ import trio
 from p2pfs.errors import LinkClosedError, RejectedError, RemoteProtocolError
 from p2pfs.protocol.codec import MAX_REQUEST_ID, Data
 from p2pfs.protocol.messages import (
-    GetBlock,
+    GetBlocks,
     GetManifest,
     GetPeers,
     List,
@@ -28,9 +28,12 @@ ANSWERS: Final[Mapping[type[Message], type[Message | Data]]] = {
     GetPeers: Peers,
     List: Listing,
     GetManifest: Data,
-    GetBlock: Data,
+    GetBlocks: Data,
 }
 """What answers a request. REJECT answers any."""
+
+Take = Callable[[memoryview], object]
+"""Is handed each part of an answer as it comes, by the reader of the link: it never waits."""
 
 ANSWER_TYPES: Final = (Pong, Peers, Listing, Reject)
 """Messages that answer a request if their frame has a request id."""
@@ -43,10 +46,10 @@ class Asked:
     request_id: int
     answer_type: type[Message | Data]
     size_limit: int
+    take: Take
     answer: Message | None = None
-    parts: list[memoryview] = field(default_factory=list)
     size: int = 0
-    """Of these parts. They are joined once: a buffer that grows with each costs twice that."""
+    """Bytes of DATA so far."""
     error: LinkClosedError | RejectedError | None = None
     is_over: trio.Event = field(default_factory=trio.Event)
 
@@ -74,9 +77,9 @@ class Requests:
         self._last_id = self._last_id % MAX_REQUEST_ID + 1
         return self._last_id
 
-    def open(self, message: Message, size_limit: int = 0) -> Asked:
-        """Note a request that is about to be sent."""
-        asked = Asked(self.new_id(), ANSWERS[type(message)], size_limit)
+    def open(self, message: Message, size_limit: int = 0, take: Take = len) -> Asked:
+        """Note a request that is about to be sent; `take` is handed the DATA that answers it."""
+        asked = Asked(self.new_id(), ANSWERS[type(message)], size_limit, take)
         self._open[asked.request_id] = asked
         return asked
 
@@ -114,7 +117,7 @@ class Requests:
         asked.size += len(data.payload)
         if asked.size > asked.size_limit:
             raise RemoteProtocolError("more DATA than was asked for")
-        asked.parts.append(data.payload)
+        asked.take(data.payload)
         if data.is_last:
             self._finish(asked)
 

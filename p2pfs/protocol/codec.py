@@ -24,7 +24,7 @@ from p2pfs.protocol.messages import (
     Cancel,
     Changed,
     Done,
-    GetBlock,
+    GetBlocks,
     GetManifest,
     GetPeers,
     Hello,
@@ -54,7 +54,7 @@ MAX_BODY_BYTES: Final = MAX_FRAME_BYTES - TAG_BYTES - HEADER.size
 """What is left of a frame for the body."""
 
 MAX_DATA_BYTES: Final = MAX_BODY_BYTES
-"""File bytes in one DATA frame; a block of 256 KiB takes five."""
+"""File bytes in one DATA frame; a block of 256 KiB alone takes five."""
 
 MAX_REQUEST_ID: Final = 2**32 - 1
 
@@ -75,7 +75,7 @@ BODY_LIMITS: Final[Mapping[type[Message], int]] = {
     Done: _SMALL,
     Changed: _SMALL,
     GetManifest: _SMALL,
-    GetBlock: _SMALL,
+    GetBlocks: _SMALL,
     List: 4 * KIB,  # two paths at their longest
     Listing: MAX_BODY_BYTES,
     Reject: KIB,

@@ -13,7 +13,6 @@ States, steps and rows are those of PROTOCOL.md, "Link states"; a test compares 
 from __future__ import annotations
 
 import enum
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -35,12 +34,13 @@ from p2pfs.protocol.handshake import (
     NetworkKey,
     Role,
 )
+from p2pfs.protocol.inbox import LENGTH, Inbox
 from p2pfs.protocol.messages import (
     Bye,
     Cancel,
     Changed,
     Done,
-    GetBlock,
+    GetBlocks,
     GetManifest,
     GetPeers,
     Hello,
@@ -66,10 +66,6 @@ VERSION: Final = 1
 """Both ends must have the same. It changes only when the handshake or the frames do."""
 
 PREFACE_BYTES: Final = len(MAGIC) + 1 + NETWORK_ID_BYTES
-
-_LENGTH: Final = struct.Struct(">H")
-# In front of each Noise message and frame. Two bytes cannot say more than MAX_FRAME_BYTES,
-# so what is held for a frame that is not yet whole is bounded by its very form.
 
 _STRANGERS: Final = {
     b"HTTP/": "a web server (HTTP)",
@@ -121,7 +117,7 @@ class Step(enum.Enum):
 STEPS: Final[Mapping[type[Message | Data | Unknown], Step]] = {
     **dict.fromkeys((GetPeers, Peers, Walk, Introduce), Step.CONTROL),
     **dict.fromkeys((Query, QueryHit, Done, Changed), Step.CONTROL),
-    **dict.fromkeys((GetManifest, GetBlock, Data, Cancel), Step.TRANSFER),
+    **dict.fromkeys((GetManifest, GetBlocks, Data, Cancel), Step.TRANSFER),
     **dict.fromkeys((List, Listing, Reject), Step.TRANSFER),
     **dict.fromkeys((Ping, Pong), Step.KEEP_ALIVE),
     Bye: Step.BYE,
@@ -206,7 +202,7 @@ class Connection:
         self._preface = MAGIC + bytes((VERSION,)) + network_key.network_id
         # The prefaces are part of what the handshake proves: nobody has changed them.
         self._handshake = Handshake(role, identity, network_key, prologue=self._preface)
-        self._incoming = bytearray()
+        self._inbox = Inbox()
         self._is_at_end = False
         self._outgoing = b""
         self._error: HandshakeError | RemoteProtocolError | None = None
@@ -222,7 +218,7 @@ class Connection:
         if not data:
             self._is_at_end = True
         elif self._error is None and self.state is not State.CLOSED:
-            self._incoming += data
+            self._inbox.put(data)
 
     def next_event(self) -> Event | NeedData:
         """Return what has happened next, or NEED_DATA.
@@ -304,24 +300,23 @@ class Connection:
         return Ended()
 
     def _read_preface(self) -> NeedData | None:
-        start = bytes(self._incoming[:PREFACE_BYTES])
+        start = self._inbox.peek(PREFACE_BYTES)
         _check_magic(start, self._is_at_end)
         if len(start) < PREFACE_BYTES:
             return NEED_DATA
         _check_network(start, self._preface)
-        del self._incoming[:PREFACE_BYTES]
+        self._inbox.take(PREFACE_BYTES)
         self._take_step(Step.PREFACE)
         return None
 
     def _read_noise(self) -> Greeted | NeedData | None:
-        length = self._frame_length()
+        length = self._inbox.length_ahead()
         if length is not None and length > MAX_HANDSHAKE_BYTES:
             raise HandshakeError("that is a servent whose handshake is too long")
-        if length is None or len(self._incoming) < _LENGTH.size + length:
+        message = self._inbox.take_frame()
+        if message is None:
             return NEED_DATA
-        message = bytes(self._incoming[_LENGTH.size : _LENGTH.size + length])
-        del self._incoming[: _LENGTH.size + length]
-        self._handshake.read(message)
+        self._handshake.read(bytes(message))
         if not self._handshake.is_finished:
             self._outgoing += _with_length(self._handshake.write())
         return self._greet() if self._handshake.is_finished else None
@@ -334,27 +329,17 @@ class Connection:
         return Greeted(self._handshake.peer_id)
 
     def _read_frame(self) -> Received | Data | Unknown | NeedData:
-        length = self._frame_length()
-        if length is None or len(self._incoming) < _LENGTH.size + length:
+        frame = self._inbox.take_frame()
+        if frame is None:
             return NEED_DATA
-        end = _LENGTH.size + length
-        # The views are let go before the buffer changes its size; a copy is saved.
-        with memoryview(self._incoming) as view, view[_LENGTH.size : end] as frame:
-            plaintext = self._handshake.decrypt(frame)
-        del self._incoming[:end]
+        plaintext = self._handshake.decrypt(frame)
         event = decode(plaintext)
         self._take_step(_step_of(event.message if isinstance(event, Received) else event))
         return event
 
-    def _frame_length(self) -> int | None:
-        if len(self._incoming) < _LENGTH.size:
-            return None
-        (length,) = _LENGTH.unpack_from(self._incoming)
-        return int(length)
-
 
 def _with_length(frame: bytes) -> bytes:
-    return _LENGTH.pack(len(frame)) + frame
+    return LENGTH.pack(len(frame)) + frame
 
 
 def _step_of(said: Message | Data | Unknown) -> Step:

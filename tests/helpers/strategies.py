@@ -87,7 +87,11 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans()),
     m.Changed: st.just(m.Changed()),
     m.GetManifest: st.builds(m.GetManifest, file_ids),
-    m.GetBlock: st.builds(m.GetBlock, file_ids, integers(0, MAX_BLOCKS - 1)),
+    m.GetBlocks: st.builds(
+        m.GetBlocks,
+        file_ids,
+        st.lists(integers(0, MAX_BLOCKS - 1), min_size=1, max_size=m.MAX_BLOCKS_ASKED).map(tuple),
+    ),
     m.List: st.builds(m.List, path_texts, path_texts),
     m.Listing: st.builds(m.Listing, tuples(entries, m.MAX_LISTING), st.booleans()),
     m.Reject: st.builds(m.Reject, st.sampled_from(m.RejectCode), texts(200), counts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -71,14 +71,13 @@ class FakeSource:
             return RejectedError("no such block", RejectCode.NOT_FOUND)
         return self.error
 
-    async def answer(self, index: int) -> bytes:
+    async def answer(self, indexes: Iterable[int], deliver: Callable[[bytes], object]) -> None:
         cut = self.cut
-        answer = b""
+        refusal: list[P2pfsError] = []
         async with trio.open_nursery() as nursery:
 
             async def send() -> None:
-                nonlocal answer
-                answer = await self._send(index)
+                refusal.extend(await self._send(indexes, deliver))
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(send)
@@ -86,15 +85,23 @@ class FakeSource:
             nursery.cancel_scope.cancel()
         if cut.is_set():
             raise LinkClosedError("the link ended")
-        return answer
+        for error in refusal:
+            raise error
 
-    async def _send(self, index: int) -> bytes:
+    async def _send(
+        self, indexes: Iterable[int], deliver: Callable[[bytes], object]
+    ) -> list[P2pfsError]:
+        """Deliver blocks up to the first that is refused, and return why it is."""
         await trio.sleep(self.latency_s)
-        data = self._bytes_of(index)
-        async with self._wire:
-            await trio.sleep(len(data) / self.rate_bytes_s)
-            await self._goes.wait()
-        return data
+        for index in indexes:
+            if (error := self.refusal(index)) is not None:
+                return [error]
+            data = self._bytes_of(index)
+            async with self._wire:
+                await trio.sleep(len(data) / self.rate_bytes_s)
+                await self._goes.wait()
+            deliver(data)
+        return []
 
     def _bytes_of(self, index: int) -> bytes:
         data = self.content.manifest.to_bytes()
@@ -132,28 +139,40 @@ class FakeUpstream:
         return self.found
 
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
-        return await self._fetch(source, MANIFEST)
+        got: list[bytes] = []
+        await self._fetch(source, [MANIFEST], got.append)
+        return got[0]
 
-    async def fetch_block(
-        self, source: PeerInfo, file_id: FileId, index: int, length: int
-    ) -> bytearray:
-        return bytearray(await self._fetch(source, index))
+    async def fetch_blocks(
+        self,
+        source: PeerInfo,
+        file_id: FileId,
+        wanted: Mapping[int, int],
+        deliver: Callable[[bytes], object],
+    ) -> None:
+        await self._fetch(source, list(wanted), deliver)
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
         self.blamed.append(source.id)
 
-    async def _fetch(self, source: PeerInfo, index: int) -> bytes:
-        self.requests.append((source.id, index))
+    async def _fetch(
+        self, source: PeerInfo, indexes: Sequence[int], deliver: Callable[[bytes], object]
+    ) -> None:
+        self.requests += [(source.id, index) for index in indexes]
         self.requested_at.append(trio.current_time())
-        fake = self.sources[source.id]
-        self.pending += 1
-        try:
-            if (error := fake.refusal(index)) is not None:
-                await trio.sleep(fake.latency_s)
-                raise error
-            return await fake.answer(index)
-        finally:
+        left = len(indexes)
+        self.pending += left
+
+        def count(data: bytes) -> None:
+            nonlocal left
+            left -= 1
             self.pending -= 1
+            deliver(data)
+
+        try:
+            await self.sources[source.id].answer(indexes, count)
+        finally:
+            self.pending -= left
 
 
 @asynccontextmanager

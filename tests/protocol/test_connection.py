@@ -51,7 +51,7 @@ SAMPLES = {
     Step.HELLO_NEIGHBOUR: hello(m.LinkKind.NEIGHBOUR),
     Step.HELLO_TRANSFER: hello(m.LinkKind.TRANSFER),
     Step.CONTROL: m.GetPeers(),
-    Step.TRANSFER: m.GetBlock(bytes(32), 0),
+    Step.TRANSFER: m.GetBlocks(bytes(32), (0,)),
     Step.KEEP_ALIVE: m.Ping(),
     Step.BYE: m.Bye(m.ByeCode.LEAVING, "bye"),
 }
@@ -328,7 +328,7 @@ def test_byte_by_byte_equals_all_at_once_from_preface_to_bye():
         events = pair.greet()
         for role in Role:
             events += pair.say(role, hello(m.LinkKind.TRANSFER))
-        events += pair.say(Role.INITIATOR, m.GetBlock(bytes(32), 3), 9)
+        events += pair.say(Role.INITIATOR, m.GetBlocks(bytes(32), (3,)), 9)
         data = pair.ends[Role.RESPONDER].send_data(9, b"x" * 1000, is_last=True)
         events += pair.deliver(Role.INITIATOR, data)
         events += pair.say(Role.RESPONDER, SAMPLES[Step.BYE])

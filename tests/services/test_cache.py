@@ -41,7 +41,14 @@ def opened(cache: BlockCache, content: Content):
 
 async def put_all(file: CachedFile, content: Content) -> None:
     for index in range(content.manifest.block_count):
-        await file.put(index, content.block(index))
+        await put(file, index, content.block(index))
+
+
+async def put(file: CachedFile, index: int, data: bytes) -> None:
+    """Put one block, and raise what is wrong with it."""
+    (outcome,) = await file.put([(index, data)])
+    if outcome is not None:
+        raise outcome
 
 
 async def put_whole(cache: BlockCache, content: Content) -> None:
@@ -99,8 +106,8 @@ async def test_a_read_that_touches_a_missing_block_gets_nothing(tmp_path: Path) 
     content = Content.of(3 * BLOCK)
 
     with opened(open_cache(tmp_path), content) as file:
-        await file.put(0, content.block(0))
-        await file.put(2, content.block(2))
+        await put(file, 0, content.block(0))
+        await put(file, 2, content.block(2))
 
         assert file.read_nowait(0, BLOCK) == content.block(0)
         assert file.read_nowait(BLOCK - 1, 2) is None
@@ -116,7 +123,7 @@ async def test_a_wrong_block_is_refused_and_not_kept(tmp_path: Path) -> None:
     with opened(cache, content) as file:
         for wrong in (content.block(1), content.block(0)[:-1], b""):
             with pytest.raises(BadBlockError):
-                await file.put(0, wrong)
+                await put(file, 0, wrong)
 
         assert not file.has(0)
     assert cache.used_bytes == 0
@@ -151,7 +158,7 @@ async def test_two_handles_share_what_is_there_and_outlive_each_other(tmp_path: 
     first = cache.open_file(content.file_id, content.size)
     second = cache.open_file(content.file_id, content.size)
     first.put_manifest(content.manifest)
-    await first.put(0, content.block(0))
+    await put(first, 0, content.block(0))
     first.close()
 
     assert second.read_nowait(0, BLOCK) == content.data
@@ -164,30 +171,22 @@ async def test_blocks_put_at_once_all_arrive(tmp_path: Path) -> None:
     with opened(open_cache(tmp_path), content) as file:
         async with trio.open_nursery() as nursery:
             for index in range(content.manifest.block_count):
-                nursery.start_soon(file.put, index, content.block(index))
+                nursery.start_soon(put, file, index, content.block(index))
 
         assert file.read_nowait(0, content.size) == content.data
 
 
 async def test_a_bad_block_among_many_fails_alone(tmp_path: Path) -> None:
     content = Content.of(3 * BLOCK)
-    outcomes: dict[int, bool] = {}
-
-    async def put(file: CachedFile, index: int, data: bytes) -> None:
-        try:
-            await file.put(index, data)
-        except BadBlockError:
-            outcomes[index] = False
-        else:
-            outcomes[index] = True
+    right, wrong = content.block(0), content.block(2)
 
     with opened(open_cache(tmp_path), content) as file:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(put, file, 0, content.block(0))
-            nursery.start_soon(put, file, 1, content.block(2))
-            nursery.start_soon(put, file, 2, content.block(2))
+        outcomes = await file.put([(0, right), (1, wrong), (0, wrong), (2, wrong)])
 
-    assert outcomes == {0: True, 1: False, 2: True}
+        assert [type(outcome) for outcome in outcomes] == [
+            type(None), BadBlockError, BadBlockError, type(None),
+        ]  # fmt: skip
+        assert [file.has(index) for index in range(3)] == [True, False, True]
 
 
 async def test_a_cancelled_put_disturbs_no_other(tmp_path: Path) -> None:
@@ -195,11 +194,11 @@ async def test_a_cancelled_put_disturbs_no_other(tmp_path: Path) -> None:
 
     with opened(open_cache(tmp_path), content) as file:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(file.put, 0, content.block(0))
+            nursery.start_soon(put, file, 0, content.block(0))
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await file.put(1, content.block(1))
-            nursery.start_soon(file.put, 2, content.block(2))
+                await put(file, 1, content.block(1))
+            nursery.start_soon(put, file, 2, content.block(2))
 
         assert file.has(0)
         assert file.has(2)
@@ -222,7 +221,7 @@ async def test_a_flipped_bit_is_found_at_first_use(
     with opened(open_cache(tmp_path), content) as file:
         assert [await file.prepare(index) for index in range(3)] == [True, False, True]
         assert file.read_nowait(0, 3 * BLOCK) is None
-        await file.put(1, content.block(1))
+        await put(file, 1, content.block(1))
         assert file.read_nowait(0, 3 * BLOCK) == content.data
 
 
@@ -295,9 +294,9 @@ async def test_the_bitmap_follows_within_the_flush_time(
     with opened(open_cache(tmp_path / "live"), content) as file:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(file.keep_flushed)
-            await file.put(0, content.block(0))
+            await put(file, 0, content.block(0))
             await trio.sleep(FLUSH_S + 1)
-            await file.put(2, content.block(2))
+            await put(file, 2, content.block(2))
             left = only_file(tmp_path / "live").read_bytes()
             nursery.cancel_scope.cancel()
 
@@ -383,7 +382,7 @@ async def test_a_file_beyond_the_limit_leaves_nothing_behind(tmp_path: Path) -> 
     cache = open_cache(tmp_path, limit_bytes=100)
 
     with opened(cache, content) as file, pytest.raises(CacheFullError):
-        await file.put(0, content.block(0))
+        await put(file, 0, content.block(0))
 
     assert cache.used_bytes == 0
     assert list(tmp_path.iterdir()) == []
@@ -405,7 +404,7 @@ async def test_the_limit_holds_at_all_times(
         with opened(cache, content) as file:
             for index in range(content.manifest.block_count):
                 with suppress(CacheFullError):
-                    await file.put(index, content.block(index))
+                    await put(file, index, content.block(index))
                 assert cache.used_bytes <= limit_bytes
                 assert disk_bytes(path) <= limit_bytes
 
@@ -427,11 +426,11 @@ async def test_a_full_disk_evicts_then_says_so_then_recovers(
     monkeypatch.setattr(os, "pwrite", limited_pwrite)
     with opened(cache, new) as file:
         with pytest.raises(CacheFullError):
-            await file.put(0, new.block(0))
+            await put(file, 0, new.block(0))
         assert cache.percent(old.file_id) == 0
 
         room = BLOCK
-        await file.put(0, new.block(0))
+        await put(file, 0, new.block(0))
         assert file.read_nowait(0, BLOCK) == new.data
 
 
@@ -453,7 +452,7 @@ async def test_a_file_in_use_is_found_by_id_alone(tmp_path: Path) -> None:
     assert cache.percent(content.file_id) == 0
 
     with opened(cache, content) as file:
-        await file.put(1, content.block(1))
+        await put(file, 1, content.block(1))
         found = cache.find(content.file_id)
 
         assert found is file
@@ -501,7 +500,7 @@ async def test_readers_on_other_threads_see_whole_blocks_or_none(tmp_path: Path)
         for reader in readers:
             reader.start()
         for index in range(8):
-            await file.put(index, content.block(index))
+            await put(file, index, content.block(index))
             await put_whole(cache, other)
         stop.set()
         for reader in readers:

@@ -31,7 +31,7 @@ from p2pfs.protocol.messages import (
     ByeCode,
     Cancel,
     Changed,
-    GetBlock,
+    GetBlocks,
     GetManifest,
     GetPeers,
     Hello,
@@ -50,7 +50,7 @@ from tests.helpers import rogues
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
 
-BLOCK = GetBlock(bytes(32), 0)
+BLOCK = GetBlocks(bytes(32), (0,))
 NEIGHBOUR, TRANSFER = LinkKind.NEIGHBOUR, LinkKind.TRANSFER
 LEAVING = Bye(ByeCode.LEAVING, "bye")
 
@@ -166,7 +166,7 @@ def replying(message: Message) -> Callable[[Link, Message, int], None]:
 
 
 class Server:
-    """Answers GET_BLOCK with data, LIST with a rejection, and stops at CANCEL."""
+    """Answers GET_BLOCKS with data, LIST with a rejection, and stops at CANCEL."""
 
     def __init__(self, nursery: trio.Nursery, data: bytes) -> None:
         self._nursery = nursery
@@ -174,7 +174,7 @@ class Server:
         self._uploads: dict[int, trio.CancelScope] = {}
 
     def answer(self, link: Link, message: Message, request_id: int) -> None:
-        if isinstance(message, GetBlock):
+        if isinstance(message, GetBlocks):
             self._nursery.start_soon(self._upload, link, request_id)
         elif isinstance(message, List):
             link.post(Reject(RejectCode.NOT_FOUND, "no such directory"), request_id)
@@ -190,7 +190,7 @@ class Server:
 
 @asynccontextmanager
 async def serving_data(net: MemoryNetwork, data: bytes) -> AsyncIterator[Link]:
-    """Give a's link to b, which answers GET_BLOCK with `data`."""
+    """Give a's link to b, which answers GET_BLOCKS with `data`."""
     async with trio.open_nursery() as nursery:
         server = Server(nursery, data)
         async with linked(net, answer=server.answer) as (ours, _):
@@ -412,7 +412,7 @@ class TestMessages:
 
         assert after.messages_in == before.messages_in + 1
         assert after.messages_out == before.messages_out
-        assert after.bytes_in == before.bytes_in + 5 + 2 + 16 + 2 + len(bytes(32)) + 2
+        assert after.bytes_in == before.bytes_in + 5 + 2 + 16 + 2 + len(bytes(32)) + 3
         assert ours.link.statistics().bytes_out == after.bytes_in
 
 

@@ -21,6 +21,7 @@ from p2pfs.protocol.messages import (
     Listing,
     Message,
     PeerInfo,
+    Reject,
     RejectCode,
 )
 from p2pfs.transfers import IDLE_S, LISTING_TIMEOUT_S, MAX_LINKS, REDIAL_AFTER_S, TransferLinks
@@ -179,11 +180,73 @@ async def test_a_banned_peer_is_neither_dialled_nor_asked(autojump_clock: MockCl
         pool.bans.ban(peer.id, trio.current_time(), LIES_BAN_S)
 
         with pytest.raises(UnreachableError, match="banned"):
-            await pool.links.fetch_block(peer.info, FILE, 0, 1)
+            await pool.links.fetch_blocks(peer.info, FILE, {0: 1}, list)
         assert peer.links == []
 
         await trio.sleep(LIES_BAN_S)
         assert await pool.list(peer) == PAGE
+
+
+def sending(*parts: bytes, end: Message | None = None) -> Callable[[Link, Message, int], None]:
+    """Answer with these parts of data, a frame each, and maybe with a message as the end."""
+
+    def answer(link: Link, _message: Message, number: int) -> None:
+        for position, part in enumerate(parts):
+            is_last = end is None and position == len(parts) - 1
+            link._outbox.put(link._connection.send_data(number, part, is_last=is_last))
+        if end is not None:
+            link.post(end, number)
+
+    return answer
+
+
+WANTED = {7: 3, 2: 5, 9: 1}
+
+
+@pytest.mark.parametrize(
+    ("parts", "blocks"),
+    [
+        ([b"abcdefghi"], [b"abc", b"defgh", b"i"]),
+        ([b"a", b"b", b"cdefgh", b"i"], [b"abc", b"defgh", b"i"]),
+        ([b"abcd", b"efghi"], [b"abc", b"defgh", b"i"]),
+        ([b"abcde"], [b"abc", b"de"]),  # the end came too early
+        ([b"abc"], [b"abc", b""]),
+        ([b""], [b""]),
+    ],
+)
+async def test_blocks_are_cut_where_they_end_whatever_the_frames(
+    parts: list[bytes], blocks: list[bytes], autojump_clock: MockClock
+):
+    async with open_pool() as pool:
+        peer = await pool.peer(sending(*parts))
+        got: list[bytes] = []
+
+        await pool.links.fetch_blocks(peer.info, FILE, WANTED, got.append)
+
+        assert got == blocks
+
+
+async def test_a_refusal_in_the_middle_leaves_the_blocks_that_came(autojump_clock: MockClock):
+    async with open_pool() as pool:
+        refusal = Reject(RejectCode.NOT_FOUND, "no such block")
+        peer = await pool.peer(sending(b"abcd", end=refusal))
+        got: list[bytes] = []
+
+        with pytest.raises(RejectedError):
+            await pool.links.fetch_blocks(peer.info, FILE, WANTED, got.append)
+
+        assert got == [b"abc"]
+
+
+async def test_more_than_was_asked_for_ends_the_link(autojump_clock: MockClock):
+    async with open_pool() as pool:
+        peer = await pool.peer(sending(b"abcdefghi+"))
+
+        with pytest.raises(LinkClosedError):
+            await pool.links.fetch_blocks(peer.info, FILE, WANTED, list)
+
+        await trio.sleep(1)
+        assert peer.open_links == []
 
 
 async def test_a_peer_that_is_dropped_loses_its_link(autojump_clock: MockClock):

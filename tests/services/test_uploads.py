@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
@@ -25,7 +25,7 @@ from p2pfs.protocol.messages import (
     MAX_LISTING,
     ByeCode,
     Entry,
-    GetBlock,
+    GetBlocks,
     GetManifest,
     LinkKind,
     List,
@@ -40,6 +40,7 @@ from p2pfs.uploads import (
     MAX_QUEUE,
     MIN_RATE_BYTES_PER_S,
     SMALL_BYTES,
+    TURN_BYTES,
     UPLOAD_SLOTS,
     Uploads,
 )
@@ -49,6 +50,7 @@ from tests.helpers.servents import HalfServent, silent
 
 BLOCK = 256 * 1024
 LARGE = Content.of(3 * BLOCK, seed=1)
+HUGE = Content.of(9 * BLOCK, seed=3)
 SMALL = Content.of(SMALL_BYTES, seed=2)
 
 
@@ -60,6 +62,8 @@ class Shelf:
         self.is_paused = False
         self.entries: list[Entry] = []
         self.error: Exception | None = None
+        self.lacks: set[int] = set()
+        """Blocks that are not there, of any content."""
         self.goes = trio.Event()
         self.goes.set()
         self.reading: list[FileId] = []
@@ -67,6 +71,8 @@ class Shelf:
         self.most = 0
         self.read: list[int] = []
         """The indexes of all blocks that were read."""
+        self.turns: list[int] = []
+        """How many blocks were read at once."""
 
     def size_of(self, file_id: FileId) -> int | None:
         content = self.contents.get(file_id)
@@ -84,6 +90,7 @@ class Shelf:
     async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
         self.reading.append(file_id)
         self.read += indexes
+        self.turns.append(len(indexes))
         self.most = max(self.most, len(self.reading))
         try:
             if self.contents[file_id].size > SMALL_BYTES:
@@ -91,7 +98,14 @@ class Shelf:
             await trio.lowlevel.checkpoint()
             if self.error is not None:
                 raise self.error
-            return [self.contents[file_id].block(index) for index in indexes]
+            blocks: list[bytes] = []
+            for index in indexes:
+                if index in self.lacks:
+                    break
+                blocks.append(self.contents[file_id].block(index))
+            if not blocks:
+                raise NotFoundError("that block is not here")
+            return blocks
         finally:
             self.reading.remove(file_id)
 
@@ -123,14 +137,18 @@ class Shop:
         """Let large blocks wait from now on."""
         self.shelf.goes = trio.Event()
 
+    def ask_at_once(self, link: Link, numbers: Iterable[int], content: Content) -> None:
+        """Ask for blocks in one request, and look at nothing that comes."""
+        self._nursery.start_soon(self._fetch, link, GetBlocks(content.file_id, tuple(numbers)))
+
     def ask(self, link: Link, *numbers: int, content: Content = LARGE) -> None:
         """Ask for blocks, and look at nothing that comes."""
         for number in numbers:
-            self._nursery.start_soon(self._fetch, link, GetBlock(content.file_id, number))
+            self._nursery.start_soon(self._fetch, link, GetBlocks(content.file_id, (number,)))
 
-    async def _fetch(self, link: Link, message: GetBlock) -> None:
+    async def _fetch(self, link: Link, message: GetBlocks) -> None:
         with suppress(RejectedError, LinkClosedError):
-            await link.fetch(message, size_limit=BLOCK)
+            await link.fetch(message, size_limit=len(message.indexes) * BLOCK)
 
 
 @asynccontextmanager
@@ -143,7 +161,7 @@ async def open_shop() -> AsyncIterator[Shop]:
 
 
 async def block(link: Link, index: int = 0, content: Content = LARGE) -> bytes:
-    return bytes(await link.fetch(GetBlock(content.file_id, index), size_limit=BLOCK))
+    return bytes(await link.fetch(GetBlocks(content.file_id, (index,)), size_limit=BLOCK))
 
 
 async def manifest(link: Link, content: Content = LARGE) -> bytes:
@@ -168,6 +186,59 @@ async def test_blocks_and_manifests_come_as_they_are(autojump_clock: MockClock):
             LARGE.block(index) for index in range(3)
         ]
         assert await block(link, content=SMALL) == SMALL.block(0)
+
+
+async def test_several_blocks_come_in_the_order_asked_for(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.contents[HUGE.file_id] = HUGE
+        link = await shop.enter()
+        order = [8, 0, 7, 3, 2, 6]
+
+        data = await link.fetch(GetBlocks(HUGE.file_id, tuple(order)), size_limit=6 * BLOCK)
+
+        assert data == b"".join(HUGE.block(index) for index in order)
+
+
+async def test_blocks_come_up_to_the_first_that_is_not_here(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.contents[HUGE.file_id] = HUGE
+        shop.shelf.lacks = {5}
+        link = await shop.enter()
+        got: list[bytes] = []
+
+        with pytest.raises(RejectedError) as caught:
+            await link.stream(
+                GetBlocks(HUGE.file_id, (1, 2, 5, 3)),
+                size_limit=4 * BLOCK,
+                take=lambda part: got.append(bytes(part)),
+            )
+
+        assert caught.value.code == RejectCode.NOT_FOUND
+        assert b"".join(got) == HUGE.block(1) + HUGE.block(2)
+
+
+async def test_no_block_comes_if_one_is_beyond_the_last(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+
+        with pytest.raises(RejectedError):
+            await link.fetch(GetBlocks(LARGE.file_id, (0, 3)), size_limit=2 * BLOCK)
+
+        assert shop.shelf.read == []
+
+
+async def test_two_who_want_much_take_turns(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.contents[HUGE.file_id] = HUGE
+        shop.uploads = Uploads(shop.shelf)
+        links = [await shop.enter() for _ in range(2)]
+        for link in links:
+            shop.ask_at_once(link, range(9), content=HUGE)
+        await trio.sleep(5)
+
+        a_turn = TURN_BYTES // BLOCK
+        assert shop.shelf.turns[:4] == [a_turn] * 4
+        assert shop.shelf.read[:a_turn] == shop.shelf.read[a_turn : 2 * a_turn]
 
 
 async def test_no_more_large_blocks_than_slots_are_sent_at_once(autojump_clock: MockClock):

@@ -1,0 +1,61 @@
+"""What has arrived on one link and was not looked at yet: bytes in, whole frames out.
+
+What came last is kept as it came, and frames are views of it. Only the beginning of a frame
+that is not whole yet is copied, once. (Appending all to one buffer and deleting from its
+front cost a tenth of the processor time of a fast transfer.)
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+LENGTH: Final = struct.Struct(">H")
+"""In front of each Noise message and frame. Two bytes cannot say more than MAX_FRAME_BYTES,
+so what is held for a frame that is not yet whole is bounded by its very form."""
+
+
+class Inbox:
+    """Received bytes in order."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()  # comes before what is fresh
+        self._fresh = memoryview(b"")
+
+    def put(self, data: bytes | bytearray | memoryview) -> None:
+        """Append what has arrived; it must not change any more."""
+        self._held += self._fresh
+        self._fresh = memoryview(data)
+
+    def peek(self, count: int) -> bytes:
+        """Return the next `count` bytes, or as many as there are, and leave them."""
+        held = self._held[:count]
+        return bytes(held) + bytes(self._fresh[: count - len(held)])
+
+    def take(self, count: int) -> memoryview | None:
+        """Return the next `count` bytes, or None if there are not so many."""
+        if not self._held:
+            if len(self._fresh) < count:
+                return None
+            taken, self._fresh = self._fresh[:count], self._fresh[count:]
+            return taken
+        missing = max(0, count - len(self._held))
+        if len(self._fresh) < missing:
+            return None
+        self._held += self._fresh[:missing]
+        self._fresh = self._fresh[missing:]
+        whole, self._held = memoryview(self._held)[:count], self._held[count:]
+        return whole
+
+    def length_ahead(self) -> int | None:
+        """Return how long the next frame says it is, or None if that has not arrived."""
+        prefix = self.peek(LENGTH.size)
+        return LENGTH.unpack(prefix)[0] if len(prefix) == LENGTH.size else None
+
+    def take_frame(self) -> memoryview | None:
+        """Return the next frame without its length, or None if it has not arrived whole."""
+        length = self.length_ahead()
+        if length is None:
+            return None
+        framed = self.take(LENGTH.size + length)
+        return None if framed is None else framed[LENGTH.size :]
