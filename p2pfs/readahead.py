@@ -26,8 +26,9 @@ MAX_STREAMS: Final = 16
 STREAM_IDLE_S: Final = 5.0
 """A place where nobody reads for so long gets no more read-ahead: the reader sought away."""
 
-TRIPWIRES: Final = 16
-"""Parts of a window; its reader is noticed at each, though it reads from the cache."""
+TRIPWIRES: Final = 4
+"""Parts of a window; its reader is noticed behind each, though it reads from the cache. Each
+time costs 0.1 ms, most of it for the hop into trio."""
 
 
 @dataclass(eq=False, slots=True)
@@ -114,4 +115,5 @@ class ReadAhead:
     def _tripwires(self) -> Iterator[int]:
         for stream in self._streams.values():
             window = self._window(stream)
-            yield from window[:: max(1, len(window) // TRIPWIRES)]
+            step = max(1, len(window) // TRIPWIRES)
+            yield from window[step - 1 :: step]

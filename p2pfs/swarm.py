@@ -57,6 +57,9 @@ are seen to arrive, so for a block that takes longer the stall time is longer.""
 KEPT_AT_ONCE: Final = 8
 """Blocks verified and written in one go: readers of the first wait for the last, 1 ms."""
 
+GATHER_S: Final = 0.01
+"""How long what arrived may wait for company, if no reader waits for it."""
+
 MAX_STALLS: Final = 10
 """Stall times after which a reader gives up though others are still being served."""
 
@@ -181,7 +184,7 @@ class Swarm:
         self._waiters: dict[_Waiter, None] = {}  # in the order in which they came
         self._transfers: dict[Request, _Transfer] = {}  # until a block is kept, or cancelled
         self._arrivals: deque[tuple[Request, bytes]] = deque()
-        self._has_arrived = trio.Event()
+        self._has_arrived, self._is_enough = trio.Event(), trio.Event()
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
             self._manifest_known.set()
@@ -252,13 +255,14 @@ class Swarm:
         if length <= 0:
             return b""
         blocks = block_range(self._cached.size, offset, length)
-        self._noticed(offset, length)
+        self._ahead.advance(offset, length, trio.current_time())
         while True:
             for index in blocks:
                 if self._cached.claims(index):
                     await self._cached.prepare(index)
             data = self._cached.read_nowait(offset, length)
             if data is not None:
+                self._pump()
                 return data
             await self._wait_for({index for index in blocks if not self._cached.has(index)})
 
@@ -291,6 +295,7 @@ class Swarm:
             self._begin_waiting(now)
         waiter = _Waiter(missing, trio.Event(), now + MAX_STALLS * self._stall_s)
         self._waiters[waiter] = None
+        self._is_enough.set()
         self._pump()
         try:
             await waiter.done.wait()
@@ -469,6 +474,8 @@ class Swarm:
         if request is not None:
             self._arrivals.append((request, data))
             self._has_arrived.set()
+            if self._waiters or len(self._arrivals) >= KEPT_AT_ONCE:
+                self._is_enough.set()
 
     def _manifest_arrived(self, transfer: _Transfer, data: bytes) -> None:
         request = self._received(transfer)
@@ -522,7 +529,9 @@ class Swarm:
         """Verify and keep what arrives, until cancelled."""
         while True:
             await self._has_arrived.wait()
-            self._has_arrived = trio.Event()
+            with trio.move_on_after(GATHER_S):
+                await self._is_enough.wait()
+            self._has_arrived, self._is_enough = trio.Event(), trio.Event()
             with trio.move_on_after(self._stall_s):
                 await self._manifest_known.wait()
             if not self._manifest_known.is_set():

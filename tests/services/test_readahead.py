@@ -89,15 +89,20 @@ def test_a_window_ends_with_the_content() -> None:
     assert list(ahead.wanted(0.0)) == []
 
 
-def test_reads_from_the_cache_are_told_by_tripwires_within_the_window() -> None:
+def test_a_reader_is_noticed_in_each_quarter_of_its_window() -> None:
     ahead = ReadAhead(SIZE)
     read_blocks(ahead, range(20))
     window = list(ahead.wanted(0.0))
 
-    gaps = [b - a for a, b in pairwise(sorted(ahead.tripwires))]
-    assert ahead.tripwires <= set(window)
-    assert min(ahead.tripwires) == window[0]
-    assert max(gaps) <= LARGE // 16
+    places = [window.index(tripwire) for tripwire in sorted(ahead.tripwires)]
+    assert places == [LARGE // 4 - 1, LARGE // 2 - 1, 3 * LARGE // 4 - 1, LARGE - 1]
+
+
+def test_a_reader_is_noticed_at_each_block_of_a_small_window() -> None:
+    ahead = ReadAhead(SIZE)
+    ahead.advance(0, 4096, 0.0)
+
+    assert sorted(ahead.tripwires) == list(ahead.wanted(0.0))
 
 
 def test_a_read_anywhere_in_the_window_goes_on_with_the_stream() -> None:
