@@ -22,7 +22,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -46,6 +46,8 @@ from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, RateMeter, Request, Troub
 from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_bytes_for, block_range
 from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
 from p2pfs.readahead import ReadAhead
+
+T = TypeVar("T")
 
 SEARCH_TIMEOUT_S: Final = 10.0
 """How long a search for sources may take; a flood is over by then."""
@@ -222,18 +224,26 @@ class Swarm:
         self._picker.add_sources(sources)
         self._pump()
 
-    def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """Return what `read` would if it is in the cache, else None. From any thread.
+    def locate_nowait(self, offset: int, length: int) -> int | None:
+        """Return what `locate` would if all is in the cache, else None. From any thread.
 
         Read-ahead follows the reads that are answered here.
         """
-        data = self._cached.read_nowait(offset, length)
-        if data and self._token is not None:
+        descriptor = self._cached.locate_nowait(offset, length)
+        if descriptor is not None and self._token is not None:
             blocks = block_range(self._cached.size, offset, length)
             if not self._ahead.tripwires.isdisjoint(blocks):
                 with contextlib.suppress(trio.RunFinishedError):
-                    self._token.run_sync_soon(self._noticed, offset, len(data))
-        return data
+                    self._token.run_sync_soon(self._noticed, offset, length)
+        return descriptor
+
+    async def locate(self, offset: int, length: int) -> int:
+        """Return a descriptor that holds these bytes, fetching what is missing.
+
+        They lie in it at the same offset until the content's last handle is closed, which the
+        caller has one of. Otherwise as `read`.
+        """
+        return await self._available(offset, length, self._cached.locate_nowait)
 
     async def read(self, offset: int, length: int) -> bytes:
         """Return the bytes at `offset`, fetching what is missing.
@@ -254,16 +264,20 @@ class Swarm:
         length = min(length, self._cached.size - offset)
         if length <= 0:
             return b""
+        return await self._available(offset, length, self._cached.read_nowait)
+
+    async def _available(self, offset: int, length: int, look: Callable[[int, int], T | None]) -> T:
+        """Return what `look` finds in the cache, once all of it is there."""
         blocks = block_range(self._cached.size, offset, length)
         self._ahead.advance(offset, length, trio.current_time())
         while True:
             for index in blocks:
                 if self._cached.claims(index):
                     await self._cached.prepare(index)
-            data = self._cached.read_nowait(offset, length)
-            if data is not None:
+            found = look(offset, length)
+            if found is not None:
                 self._pump()
-                return data
+                return found
             await self._wait_for({index for index in blocks if not self._cached.has(index)})
 
     def statistics(self) -> SwarmStatistics:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -24,6 +24,8 @@ from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
 from p2pfs.search import Searches
 from p2pfs.swarm import Swarm, SwarmStatistics
 from p2pfs.transfers import Deliver, TransferLinks
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -229,29 +231,39 @@ class Reader:
         self._failed_offset = 0
         self._failure: TransferError | None = None
 
-    def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """Return the bytes if they are all in the cache, else None. Any thread."""
-        return (self._swarm or self._cached).read_nowait(offset, length)
+    def locate_nowait(self, offset: int, length: int) -> int | None:
+        """Return a descriptor that holds these bytes if all are in the cache, else None.
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """Return exactly these bytes, fetching and verifying what is missing.
+        They lie in it at the same offset until this reader is closed. Any thread.
+        """
+        return (self._swarm or self._cached).locate_nowait(offset, length)
+
+    async def locate(self, offset: int, length: int) -> int:
+        """Return a descriptor that holds exactly these bytes, fetching what is missing.
 
         A read at or behind one that has just failed fails as well, at once.
 
         Raises:
             TransferError: the subclass says why not (DESIGN 2.2).
         """
+        return await self._settled(offset, lambda swarm: swarm.locate(offset, length))
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return exactly these bytes; otherwise as `locate`."""
+        return await self._settled(offset, lambda swarm: swarm.read(offset, length))
+
+    async def _settled(self, offset: int, ask: Callable[[Swarm], Awaitable[T]]) -> T:
         self._fail_again(offset)
         swarm = self._swarm or await self._join()
         try:
-            data = await swarm.read(offset, length)
+            answer = await ask(swarm)
         except TransferError as error:
             self._swarms.failed(self._file.path, error)
             self._failed_at, self._failed_offset = trio.current_time(), offset
             self._failure = error
             raise
         self._swarms.worked(self._file.path)
-        return data
+        return answer
 
     async def _join(self) -> Swarm:
         """Join the swarm once, however many reads of this file wait for that."""

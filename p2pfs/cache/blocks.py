@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
@@ -32,6 +33,10 @@ FLUSH_BYTES: Final = 8 * MIB
 
 FLUSH_S: Final = 5.0
 """Time after which fewer bytes than that are synced too."""
+
+LOOK_S: Final = 0.1
+"""How often it is looked whether somebody has cut a file. Each look is a system call, for which
+a reader gives up the interpreter and waits to have it back."""
 
 _MISSING: Final = 0
 _CLAIMED: Final = 1  # the bitmap of an earlier run says that it is there
@@ -170,6 +175,7 @@ class CachedFile:
         self._bitmap_bytes = -(-len(self._states) // 8)
         self._descriptor: _Descriptor | None = None
         self._map_offset = _whole_pages(key.size)
+        self._look_at = 0.0
         self._writing = trio.Lock()
         self._unflushed_bytes = 0
         self._flush_wanted = trio.Event()
@@ -200,10 +206,33 @@ class CachedFile:
         if length <= 0:
             return b""
         descriptor = self._descriptor
-        first, end = offset // self._block_bytes, (offset + length - 1) // self._block_bytes + 1
-        if descriptor is None or self._states.count(_VERIFIED, first, end) != end - first:
+        if descriptor is None or not self._has_all(offset, length):
             return None
         return self._read_file(descriptor, offset, length)
+
+    def locate_nowait(self, offset: int, length: int) -> int | None:
+        """Return a descriptor that holds these bytes, at the same offset, or None as above.
+
+        It is good for as long as a handle is held. There must be such bytes, at least one.
+        """
+        descriptor = self._descriptor
+        if descriptor is None or not self._has_all(offset, length):
+            return None
+        return descriptor.number if self._is_whole(descriptor) else None
+
+    def _has_all(self, offset: int, length: int) -> bool:
+        first, end = offset // self._block_bytes, (offset + length - 1) // self._block_bytes + 1
+        return self._states.count(_VERIFIED, first, end) == end - first
+
+    def _is_whole(self, descriptor: _Descriptor) -> bool:
+        """Look now and then whether somebody has cut the file: then nothing in it is there."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            if os.fstat(descriptor.number).st_size < self._map_offset:
+                self._states[:] = bytes(len(self._states))
+                return False
+            self._look_at = now + LOOK_S
+        return True
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Learn what the blocks must be. It goes to disk with the first of them.

@@ -199,7 +199,7 @@ async def _download(reader: Reader, size: int, incoming: Incoming, report: Repor
     progress = Progress(size, report)
     for offset in range(0, size, CHUNK_BYTES):
         length = min(CHUNK_BYTES, size - offset)
-        data = reader.read_nowait(offset, length) or await reader.read(offset, length)
+        data = await reader.read(offset, length)
         await run_in_thread(incoming.write, data)
         await progress.reached(offset + length)
 

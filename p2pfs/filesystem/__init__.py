@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from p2pfs.filesystem.answers import Answer, Later, os_error
+from p2pfs.filesystem.answers import Answer, Later, Stretch, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.info import InfoTree
 from p2pfs.filesystem.network import NetworkTree, NetworkView, Reader
@@ -36,6 +36,7 @@ __all__ = [
     "OpenFile",
     "Reader",
     "Share",
+    "Stretch",
     "Time",
     "remove_hidden",
 ]

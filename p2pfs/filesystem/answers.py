@@ -39,6 +39,20 @@ class Later(Generic[T]):
 
 Answer: TypeAlias = T | Later[T]
 
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bytes that lie in an open file, whole and unchanging until the reader's file is released."""
+
+    descriptor: int
+    offset: int
+    length: int
+
+    def __len__(self) -> int:
+        """Return how many bytes there are."""
+        return self.length
+
+
 ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
     {
         NotFoundError: errno.ENOENT,

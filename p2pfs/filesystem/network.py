@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 
 from p2pfs.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.errors import TransferError
-from p2pfs.filesystem.answers import Answer, Later, as_os_error, os_error
+from p2pfs.filesystem.answers import Answer, Later, Stretch, as_os_error, os_error
 from p2pfs.filesystem.attributes import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -41,12 +41,15 @@ T = TypeVar("T")
 class Reader(Protocol):
     """One content, opened. It keeps its file id until it is closed."""
 
-    def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """Return the bytes if all of them are here and verified, else None. Any thread."""
+    def locate_nowait(self, offset: int, length: int) -> int | None:
+        """Return a descriptor if all these bytes are here and verified, else None. Any thread.
+
+        They lie in it at the same offset, and stay there until `close`.
+        """
         ...
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """Return the bytes, fetching what is missing; raises `TransferError`."""
+    async def locate(self, offset: int, length: int) -> int:
+        """Return a descriptor likewise, fetching what is missing; raises `TransferError`."""
         ...
 
     def close(self) -> None:
@@ -99,22 +102,22 @@ class NetworkFile(ReadOnlyFile):
         """Return the attributes of the content that was opened."""
         return self._tree.attributes(self._file)
 
-    def read(self, size: int, offset: int) -> Answer[bytes]:
-        """Return exactly `size` bytes, fewer only at the end of the file."""
+    def read(self, size: int, offset: int) -> Answer[bytes | Stretch]:
+        """Return where exactly `size` bytes lie, fewer only at the end of the file."""
         length = min(size, self._file.size - offset)
         if length <= 0:
             return b""
         try:
-            data = self._reader.read_nowait(offset, length)
+            descriptor = self._reader.locate_nowait(offset, length)
         except TransferError as error:
             raise as_os_error(error, self.path) from error
-        if data is None:
+        if descriptor is None:
             return Later(lambda: self._fetch(offset, length))
-        return _exactly(data, length)
+        return Stretch(descriptor, offset, length)
 
-    async def _fetch(self, offset: int, length: int) -> bytes:
+    async def _fetch(self, offset: int, length: int) -> bytes | Stretch:
         try:
-            return _exactly(await self._reader.read(offset, length), length)
+            return Stretch(await self._reader.locate(offset, length), offset, length)
         except TransferError as error:
             raise as_os_error(error, self.path) from error
 
@@ -317,13 +320,6 @@ class _KernelCaches:
 def _may_be_searched(path: str) -> bool:
     """Return whether somebody may have published such a name, and it is not a mere probe."""
     return names.check_path(path) is None and not names.is_probe(path.rpartition("/")[2])
-
-
-def _exactly(data: bytes, length: int) -> bytes:
-    """Return `data`, or fail loudly: a short read would be silent truncation."""
-    if len(data) != length:
-        raise AssertionError(f"a reader gave {len(data)} bytes for {length}")
-    return data
 
 
 def _inode(node: Node) -> int:

@@ -11,7 +11,7 @@ import enum
 import errno
 from typing import Protocol, TypeAlias
 
-from p2pfs.filesystem.answers import Answer, os_error
+from p2pfs.filesystem.answers import Answer, Stretch, os_error
 from p2pfs.filesystem.attributes import Attributes, Listed
 
 
@@ -43,8 +43,8 @@ class OpenFile(Protocol):
         """Return the attributes of what was opened, whatever has its path now."""
         ...
 
-    def read(self, size: int, offset: int) -> Answer[bytes]:
-        """Return exactly `size` bytes, fewer only at the end of the file."""
+    def read(self, size: int, offset: int) -> Answer[bytes | Stretch]:
+        """Return exactly `size` bytes, or where they lie; fewer only at the end of the file."""
         ...
 
     def write(self, data: bytes, offset: int) -> int:

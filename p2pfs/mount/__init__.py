@@ -1,6 +1,7 @@
 """The kernel's side of the tree: the only part that knows FUSE.
 
     adapter      libfuse's call-backs -> the tree; every exception -> an errno
+    binding      what fusepy lacks of libfuse 2.9: reads without a copy
     portal       kernel threads -> trio, and how a waiting reader is let go
     mountpoint   what must be there to mount; cleaning up after a crash
 
@@ -38,6 +39,7 @@ import trio
 from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
 from p2pfs.mount.adapter import Adapter
+from p2pfs.mount.binding import complete
 from p2pfs.mount.mountpoint import (
     FUSERMOUNT_TIMEOUT_S,
     check_fuse,
@@ -186,7 +188,7 @@ class _FuseThread:
 
     def _run(self, fuse: ModuleType, adapter: Adapter, options: Mapping[str, object]) -> None:
         try:
-            fuse.FUSE(adapter, self.mountpoint, **options)
+            complete(fuse)(adapter, self.mountpoint, **options)
         except RuntimeError:
             self.failure = "libfuse wrote the reason to the standard error output"
         finally:
@@ -215,6 +217,7 @@ def _options(name: str, *, allow_other: bool) -> dict[str, object]:
         "entry_timeout": CACHE_S,
         "negative_timeout": CACHE_S,
         "noatime": True,
+        "splice_write": True,  # what lies in a file goes to the reader by way of a pipe
     }
     if allow_other:
         options["allow_other"] = True

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from p2pfs.filesystem import Attributes, FileSystem, Moment, OpenFile, Time
+from p2pfs.filesystem import Attributes, FileSystem, Later, Moment, OpenFile, Stretch, Time
 from p2pfs.filesystem.answers import os_error
 from p2pfs.mount.portal import Portal
 
@@ -46,7 +46,7 @@ class Adapter:
 
     def __init__(self, tree: FileSystem, portal: Portal, on_init: Callable[[], object]) -> None:
         self._tree = tree
-        self._settle = portal.settle
+        self._settle, self._wait = portal.settle, portal.wait
         self._on_init = on_init
         self._files: dict[int, OpenFile] = {}
         self._handles = itertools.count(1)
@@ -95,11 +95,14 @@ class Adapter:
     def create(self, path: str, mode: int, info: FileInfo) -> None:
         self._opened(self._tree.create(path, info.flags, mode), info)
 
-    def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes:
-        data = self._settle(self._file(info).read(size, offset))
+    def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes | Stretch:
+        answer = self._file(info).read(size, offset)
+        data = self._wait(answer) if isinstance(answer, Later) else answer
         if len(data) > size:
             raise AssertionError(f"read gave {len(data)} bytes for {size}")
         return data
+
+    read_buf = read  # under this name libfuse takes a Stretch: see p2pfs.mount.binding
 
     def write(self, _path: str, data: bytes, offset: int, info: FileInfo) -> int:
         return self._file(info).write(data, offset)

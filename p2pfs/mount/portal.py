@@ -36,14 +36,16 @@ class Portal:
         self._is_closed = False
 
     def settle(self, answer: Answer[T]) -> T:
-        """Return an answer, waiting for it if it comes later. For kernel threads.
+        """Return an answer, waiting for it if it comes later. For kernel threads."""
+        return self.wait(answer) if isinstance(answer, Later) else answer
+
+    def wait(self, later: Later[T]) -> T:
+        """Wait for an answer. For kernel threads.
 
         Whatever happens to trio, the wait ends: with EINTR when the reader is interrupted,
         with ESHUTDOWN when the portal closes or trio is no more.
         """
-        if not isinstance(answer, Later):
-            return answer
-        request: _Request[T] = _Request(answer.fetch)
+        request: _Request[T] = _Request(later.fetch)
         self._in_trio(self._start, request)
         while not request.ended.wait(POLL_INTERVAL_S):
             if self._is_interrupted():

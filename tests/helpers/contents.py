@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,3 +37,10 @@ class Content:
 
     def block(self, index: int) -> bytes:
         return self.part(*block_span(self.size, index))
+
+
+def in_a_file(data: bytes) -> int:
+    """Return the descriptor of a file in memory that holds `data`; the caller closes it."""
+    descriptor = os.memfd_create("content", os.MFD_CLOEXEC)
+    os.write(descriptor, data)
+    return descriptor

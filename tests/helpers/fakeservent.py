@@ -13,6 +13,7 @@ from p2pfs.config import Config, Endpoint
 from p2pfs.errors import UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.protocol.manifest import FileId
+from tests.helpers.contents import in_a_file
 
 
 @dataclass
@@ -53,20 +54,26 @@ class FakeReader:
 
     def __init__(self, content: bytes, error: Exception | None) -> None:
         self._content = content
+        self._file = in_a_file(content)
         self._error = error
         self.is_closed = False
 
-    def read_nowait(self, offset: int, length: int) -> bytes | None:
-        return self._content[offset : offset + length] if offset else None
+    def locate_nowait(self, offset: int, length: int) -> int | None:
+        return self._file if offset else None
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def locate(self, offset: int, length: int) -> int:
         await trio.lowlevel.checkpoint()
         if self._error is not None:
             raise self._error
+        return self._file
+
+    async def read(self, offset: int, length: int) -> bytes:
+        await self.locate(offset, length)
         return self._content[offset : offset + length]
 
     def close(self) -> None:
         self.is_closed = True
+        os.close(self._file)
 
 
 class FakeServent:

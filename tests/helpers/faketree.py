@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from p2pfs.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.errors import TransferError
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
+from tests.helpers.contents import in_a_file
 
 MTIME_NS = 1_600_000_000_123_456_789
 
@@ -60,16 +62,14 @@ class FakeReader:
     def __init__(self, network: FakeNetwork, file: RemoteFile, data: bytes) -> None:
         self._network = network
         self._path = file.path
-        self._data = data
+        self._file = in_a_file(data)
         self.is_closed = False
 
-    def read_nowait(self, offset: int, length: int) -> bytes | None:
+    def locate_nowait(self, offset: int, length: int) -> int | None:
         assert not self.is_closed
-        if self._path in self._network.cached:
-            return self._data[offset : offset + length]
-        return None
+        return self._file if self._path in self._network.cached else None
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def locate(self, offset: int, length: int) -> int:
         failure = self._network.failures.get(self._path)
         if failure is not None:
             raise failure
@@ -77,11 +77,12 @@ class FakeReader:
             with self._network.waiting():
                 await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
-        return self._data[offset : offset + length]
+        return self._file
 
     def close(self) -> None:
         assert not self.is_closed
         self.is_closed = True
+        os.close(self._file)
         self._network.open_readers -= 1
 
 

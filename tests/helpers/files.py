@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import suppress
 
-from p2pfs.filesystem import FileSystem, Later, Moment, OpenFile
+from p2pfs.filesystem import FileSystem, Later, Moment, OpenFile, Stretch
 from p2pfs.filesystem.attributes import Attributes
 
 
@@ -118,7 +118,7 @@ class TreeHandle:
         self._file = file
 
     def read(self, size: int, offset: int) -> bytes:
-        return now(self._file.read(size, offset))
+        return bytes_of(now(self._file.read(size, offset)))
 
     def write(self, data: bytes, offset: int) -> int:
         return self._file.write(data, offset)
@@ -206,6 +206,15 @@ class TreeFiles:
 
     def statvfs(self) -> os.statvfs_result:
         return self._tree.statfs()
+
+
+def bytes_of(found: bytes | Stretch) -> bytes:
+    """Return what a read gave, also if it only said where that lies."""
+    if not isinstance(found, Stretch):
+        return found
+    data = os.pread(found.descriptor, found.length, found.offset)
+    assert len(data) == found.length
+    return data
 
 
 def now(answer):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -145,8 +146,10 @@ async def read_whole(servent: Servent, file: RemoteFile) -> bytes:
         data = bytearray()
         for offset in range(0, file.size, 128 * 1024):
             length = min(128 * 1024, file.size - offset)
-            piece = reader.read_nowait(offset, length)
-            data += await reader.read(offset, length) if piece is None else piece
+            descriptor = reader.locate_nowait(offset, length)
+            if descriptor is None:
+                descriptor = await reader.locate(offset, length)
+            data += os.pread(descriptor, length, offset)
         return bytes(data)
     finally:
         reader.close()

@@ -116,6 +116,32 @@ async def test_a_read_that_touches_a_missing_block_gets_nothing(tmp_path: Path) 
         assert file.done_bytes == 2 * BLOCK
 
 
+async def test_what_is_there_is_located_in_a_file(tmp_path: Path) -> None:
+    content = Content.of(3 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        assert file.locate_nowait(0, 1) is None
+        await put(file, 1, content.block(1))
+
+        descriptor = file.locate_nowait(BLOCK + 7, 100)
+        assert descriptor is not None
+        assert os.pread(descriptor, 100, BLOCK + 7) == content.part(BLOCK + 7, 100)
+        assert file.locate_nowait(BLOCK - 1, 2) is None
+        assert file.locate_nowait(2 * BLOCK - 1, 2) is None
+
+
+async def test_nothing_is_located_in_a_file_that_somebody_has_cut(tmp_path: Path) -> None:
+    content = Content.of(3 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        await put(file, 0, content.block(0))
+        (path,) = tmp_path.iterdir()
+        os.truncate(path, 1000)
+
+        assert file.locate_nowait(0, 2000) is None
+        assert not file.has(0)
+
+
 async def test_a_wrong_block_is_refused_and_not_kept(tmp_path: Path) -> None:
     content = Content.of(2 * BLOCK)
     cache = open_cache(tmp_path)
