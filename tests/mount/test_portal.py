@@ -13,6 +13,7 @@ from p2pfs.errors import UsageError
 from p2pfs.filesystem import Later
 from p2pfs.mount import check_fuse
 from p2pfs.mount.adapter import Adapter
+from p2pfs.mount.binding import complete
 from p2pfs.mount.portal import Portal
 from tests.helpers.mountedtree import EXCEPTIONS, Faults, expected_errno, make_exception
 from tests.suites.filesystem_suite import errno_of
@@ -132,6 +133,9 @@ def test_a_reader_outlives_trio() -> None:
 class NoPortal:
     """For calls that are answered at once."""
 
+    def wait(self, later: object) -> object:
+        raise AssertionError(f"nothing here comes later: {later}")
+
     def settle(self, answer: object) -> object:
         return answer
 
@@ -162,7 +166,8 @@ def test_a_handle_that_was_never_given_is_refused() -> None:
 def test_fusepy_is_given_every_operation_under_its_own_name() -> None:
     import fuse  # noqa: PLC0415 - it looks for libfuse when imported
 
-    known = {field[0] for field in fuse.fuse_operations._fields_} | {"use_ns"}
+    complete(fuse)
+    known = {field[0] for field in fuse.fuse_operations._fields_} | {"use_ns", "read"}
 
     assert {name for name in vars(Adapter) if not name.startswith("_")} <= known
 
