@@ -59,6 +59,9 @@ FLUSH_S: Final = 1.0
 RECEIVE_BYTES: Final = 512 * 1024
 """What one receive takes at most: eight full frames."""
 
+SEALED_BYTES: Final = 4 * MAX_DATA_BYTES
+"""Data sealed at once: four full frames, 0.1 ms, which is what one send takes."""
+
 EVENTS_PER_TURN: Final = 32
 """Events handled before other tasks get their turn: 2 ms of full frames."""
 
@@ -253,7 +256,7 @@ class Link:
                 is_over = False
                 while not is_over:
                     await self._wait_room_for_data()
-                    part, rest = rest[:MAX_DATA_BYTES], rest[MAX_DATA_BYTES:]
+                    part, rest = rest[:SEALED_BYTES], rest[SEALED_BYTES:]
                     is_over = not rest
                     is_end = is_over and is_last
                     frame = self._connection.send_data(request_id, part, is_last=is_end)

@@ -14,7 +14,7 @@ it a transfer cost a fifth more processor time at both ends."""
 OUTBOX_BYTES: Final = 2 * DATA_BYTES
 """What may wait for a peer that does not read; half of it is the messages' own."""
 
-SEND_BYTES: Final = 256 * 1024
+SEND_BYTES: Final = 257 * 1024
 """The most that is joined into one send, for which DEAD_AFTER_S must be enough."""
 
 
@@ -65,4 +65,4 @@ class Outbox:
             size += len(taken[-1])
         self._size -= size
         self.wake()
-        return b"".join(taken)
+        return taken[0] if len(taken) == 1 else b"".join(taken)

@@ -19,6 +19,7 @@ from typing import Final
 
 from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from p2pfs.protocol.codec import (
+    MAX_DATA_BYTES,
     Data,
     Received,
     Unknown,
@@ -254,14 +255,21 @@ class Connection:
     def send_data(
         self, request_id: int, data: bytes | bytearray | memoryview, *, is_last: bool
     ) -> bytes:
-        """Return the bytes that carry at most MAX_DATA_BYTES of an answer, as one frame.
+        """Return the bytes that carry data of an answer, in as many frames as it takes.
 
         Raises:
-            LocalProtocolError: no data may be sent in this state, or it is too much.
+            LocalProtocolError: no data may be sent in this state.
         """
-        plaintext = encode_data(request_id, data, is_last=is_last)
         self._make_step(Step.TRANSFER)
-        return _with_length(self._handshake.encrypt(plaintext))
+        pieces: list[bytes] = []
+        rest = memoryview(data)
+        while True:
+            part, rest = rest[:MAX_DATA_BYTES], rest[MAX_DATA_BYTES:]
+            plaintext = encode_data(request_id, part, is_last=is_last and not rest)
+            frame = self._handshake.encrypt(plaintext)
+            pieces += (LENGTH.pack(len(frame)), frame)
+            if not rest:
+                return b"".join(pieces)
 
     def _make_step(self, step: Step) -> None:
         following = TRANSITIONS.get((self.state, self._role, step))

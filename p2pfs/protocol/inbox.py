@@ -54,6 +54,12 @@ class Inbox:
 
     def take_frame(self) -> memoryview | None:
         """Return the next frame without its length, or None if it has not arrived whole."""
+        if not self._held and len(self._fresh) >= LENGTH.size:  # as almost always
+            end = LENGTH.size + LENGTH.unpack_from(self._fresh)[0]
+            if len(self._fresh) < end:
+                return None
+            frame, self._fresh = self._fresh[LENGTH.size : end], self._fresh[end:]
+            return frame
         length = self.length_ahead()
         if length is None:
             return None

@@ -387,20 +387,20 @@ def test_a_frame_does_not_come_back_to_its_sender():
 def test_a_block_crosses_in_full_frames():
     pair = ConnectionPair().reach(State.TRANSFER)
     block = bytes(range(256)) * 1024
-    parts = [block[i : i + MAX_DATA_BYTES] for i in range(0, len(block), MAX_DATA_BYTES)]
-    stream = b"".join(
-        pair.ends[Role.RESPONDER].send_data(5, memoryview(part), is_last=part is parts[-1])
-        for part in parts
-    )
+    stream = pair.ends[Role.RESPONDER].send_data(5, memoryview(block), is_last=True)
     events = feed(pair.ends[Role.INITIATOR], [stream])
     assert b"".join(event.payload for event in events) == block
+    assert [len(event.payload) for event in events[:-1]] == [MAX_DATA_BYTES] * 4
     assert [event.is_last for event in events] == [False] * 4 + [True]
 
 
-def test_more_than_a_frame_of_data_is_not_sent():
+def test_a_part_of_an_answer_is_not_its_end():
     pair = ConnectionPair().reach(State.TRANSFER)
-    with pytest.raises(LocalProtocolError):
-        pair.ends[Role.RESPONDER].send_data(5, bytes(MAX_DATA_BYTES + 1), is_last=True)
+    responder = pair.ends[Role.RESPONDER]
+    stream = responder.send_data(5, bytes(MAX_DATA_BYTES + 1), is_last=False)
+    stream += responder.send_data(5, b"", is_last=True)
+    events = feed(pair.ends[Role.INITIATOR], [stream])
+    assert [event.is_last for event in events] == [False, False, True]
 
 
 def test_what_is_held_for_an_unfinished_frame_is_less_than_a_frame():
