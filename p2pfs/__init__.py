@@ -14,7 +14,7 @@ The map, top to bottom. A module imports only from lines below its own.
       | catalogue | journal     | what network/ is known to hold | what happened, for people
     network | picker          dial and listen: the only sockets | which block from whom next
       | readahead               | what readers will want
-    protocol/                 the wire, sans-IO: see protocol/PROTOCOL.md
+    protocol/ | rates         the wire, sans-IO: see protocol/PROTOCOL.md | how many bytes may pass
     config                    every knob, once
     errors                    every exception, by whose fault it is
 

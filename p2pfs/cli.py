@@ -89,6 +89,8 @@ def servent_options(command: Command) -> Command:
         click.option("--no-reshare", is_flag=True, help="Do not offer what was downloaded."),
         click.option("--max-neighbours", metavar="N", help="Have at most so many neighbours."),
         click.option("--ttl", metavar="N", help="Let searches cross so many links."),
+        click.option("--upload-limit", metavar="RATE", help="Send at most so much a second: 20MB."),
+        click.option("--download-limit", metavar="RATE", help="Fetch at most so much a second."),
     ]
     for option in reversed(options):
         command = option(command)

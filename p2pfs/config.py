@@ -64,6 +64,11 @@ MIN_CACHE_BYTES: Final = 64 * 1024**2
 
 MAX_CACHE_BYTES: Final = 2**60
 
+MIN_LIMIT_BYTES_PER_S: Final = 16 * 1024
+"""Less than this for a block would be taken for a stop by those who wait for it."""
+
+MAX_LIMIT_BYTES_PER_S: Final = 2**40
+
 MAX_NAME_LENGTH: Final = 64
 """Characters (`messages.MAX_NAME_LENGTH`)."""
 
@@ -116,6 +121,9 @@ class Config:
     """Whether verified cached blocks are offered to those who ask by file id."""
     max_neighbours: int = MAX_NEIGHBOURS
     ttl: int = DEFAULT_TTL
+    upload_limit_bytes_s: int | None = None
+    download_limit_bytes_s: int | None = None
+    """File data per second, over all peers together. None: as much as the line gives."""
 
     @property
     def degree(self) -> int:
@@ -202,6 +210,8 @@ def load_config(
         reshare=not settings.take("no-reshare", _flag, default=False),
         max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),
+        upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),
+        download_limit_bytes_s=settings.take("download-limit", parse_rate, None),
     )
     settings.refuse_the_rest()
     return config
@@ -291,6 +301,18 @@ def parse_size(value: object) -> int:
     if "." not in number:
         return int(number) * unit
     return int(float(number) * unit)
+
+
+def parse_rate(value: object) -> int | None:
+    """Return bytes per second from a size, with or without "/s"; None, for no limit, from 0.
+
+    Raises:
+        ValueError: it is none, or too small for anything to arrive.
+    """
+    rate = parse_size(re.sub(r"/s$", "", _text(value)))
+    if rate and not MIN_LIMIT_BYTES_PER_S <= rate <= MAX_LIMIT_BYTES_PER_S:
+        raise ValueError(f"{value!r} is not a rate of 16K a second or more, nor 0 for no limit")
+    return rate or None
 
 
 def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:

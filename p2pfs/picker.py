@@ -25,6 +25,7 @@ from p2pfs.protocol.manifest import (
     manifest_bytes_for,
 )
 from p2pfs.protocol.messages import PeerInfo, ServentId
+from p2pfs.rates import RateLimit
 
 MANIFEST: Final = -1
 """The index under which the manifest is asked for, as if it were a block."""
@@ -225,9 +226,13 @@ class _Source:
 class Picker:
     """The sources of one content, and what is on its way from each."""
 
-    def __init__(self, size: int) -> None:
-        """Start without sources, for a content of `size` bytes."""
+    def __init__(self, size: int, limit: RateLimit | None = None) -> None:
+        """Start without sources, for a content of `size` bytes.
+
+        Nothing is asked for while `limit`, which others may share, is not open.
+        """
         self._size = size
+        self._limit = limit
         self._block_bytes = block_bytes_for(size)
         self._last_blocks = block_count_for(size) - ENDGAME_BLOCKS
         self._sources: dict[ServentId, _Source] = {}
@@ -271,12 +276,14 @@ class Picker:
     ) -> None:
         """Note that a source did not give a block, and why."""
         source = self._take_back(request)
+        self._refund(request)
         if source.trouble is not Trouble.CORRUPT:
             source.pause(trouble, now, pause_s)
 
     def lacked(self, request: Request) -> None:
         """Note that a source does not have this one block."""
         self._take_back(request).lacks.add(request.index)
+        self._refund(request)
 
     def lied(self, peer: PeerInfo) -> Sequence[Request]:
         """Note that a block was wrong; return what is still asked of that source."""
@@ -325,7 +332,13 @@ class Picker:
     def next_deadline(self, now: float) -> float:
         """Return when time alone will change an answer; infinity if never."""
         times = [time for s in self._sources.values() for time in (s.stuck_at(), s.retry_at)]
+        if self._limit is not None:
+            times.append(now + self._limit.wait_s(now))
         return min((time for time in times if time > now), default=math.inf)
+
+    def is_held_back(self, now: float) -> bool:
+        """Return whether the limit lets nothing be asked for."""
+        return self._limit is not None and self._limit.wait_s(now) > 0
 
     def is_starved(self, now: float, demanded: Iterable[int]) -> bool:
         """Return whether no source can be expected to give one of these blocks soon."""
@@ -361,7 +374,7 @@ class Picker:
         is_stuck = any(now >= source.stuck_at() for source in self._sources.values())
         sources = [source for source in sources if source.is_low(self._block_bytes, now)]
         for index in ahead if sources and self._is_low() else ():
-            if self._pending_bytes >= MAX_AHEAD_IN_FLIGHT_BYTES:
+            if self._pending_bytes >= MAX_AHEAD_IN_FLIGHT_BYTES or self.is_held_back(now):
                 return
             if index in self._received:
                 continue
@@ -377,7 +390,7 @@ class Picker:
         self, index: int, sources: Sequence[_Source], now: float, *, is_demanded: bool
     ) -> Request | None:
         length = self._length_of(index)
-        if index in self._received:
+        if index in self._received or self.is_held_back(now):
             return None
         holders = self._holders.get(index, ())
         if not holders and not self._has_room(length, is_demanded=is_demanded):
@@ -443,7 +456,13 @@ class Picker:
         source.queued_bytes += request.length
         self._holders.setdefault(request.index, []).append(request)
         self._pending_bytes += request.length
+        if self._limit is not None:
+            self._limit.charge(request.length, now)
         return request
+
+    def _refund(self, request: Request) -> None:
+        if self._limit is not None:
+            self._limit.refund(request.length)
 
     def _take_back(self, request: Request) -> _Source:
         source = self._sources[ServentId(request.source.id)]

@@ -47,6 +47,7 @@ from p2pfs.protocol.messages import (
     QueryKind,
     ServentId,
 )
+from p2pfs.rates import RateLimit
 from p2pfs.swarms import Reader, Swarms
 from p2pfs.switchboard import Switchboard
 from p2pfs.transfers import TransferLinks
@@ -121,7 +122,7 @@ class Servent:
         self.catalogue = Catalogue()
         self.contacts = ContactBook.load(os.fspath(config.peers_path))
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
-        self.uploads = Uploads(self.offer)
+        self.uploads = Uploads(self.offer, _limit(config.upload_limit_bytes_s))
         self._bans = Bans()
         self._links = TransferLinks(network, self, self._is_banned)
         self.overlay = Overlay(
@@ -152,6 +153,7 @@ class Servent:
             self.journal,
             ttl=config.ttl,
             stall_timeout_s=config.stall_timeout_s,
+            limit=_limit(config.download_limit_bytes_s),
             on_bad_block=self._lied,
         )
         self._network = network
@@ -455,6 +457,10 @@ def _as_text(records: Sequence[Mapping[str, object]]) -> bytes:
         for record in records
     )
     return "\n".join(blocks).encode()
+
+
+def _limit(bytes_s: int | None) -> RateLimit | None:
+    return None if bytes_s is None else RateLimit(bytes_s)
 
 
 def _peer(peer: PeerInfo) -> Record:

@@ -45,6 +45,7 @@ from p2pfs.errors import (
 from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, RateMeter, Request, Trouble
 from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_bytes_for, block_range
 from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
+from p2pfs.rates import RateLimit
 from p2pfs.readahead import ReadAhead
 
 T = TypeVar("T")
@@ -174,13 +175,17 @@ class Swarm:
         sources: Sequence[PeerInfo],
         upstream: Upstream,
         stall_timeout_s: float,
+        limit: RateLimit | None = None,
     ) -> None:
-        """Serve reads of `cached`, which the owner opened and closes after `run` has ended."""
+        """Serve reads of `cached`, which the owner opened and closes after `run` has ended.
+
+        What is asked for keeps to `limit`, which is shared with other swarms.
+        """
         self._cached = cached
         self._upstream = upstream
         largest_s = block_bytes_for(cached.size) / SLOWEST_BYTES_PER_S
         self._stall_s = max(stall_timeout_s, largest_s)
-        self._picker = Picker(cached.size)
+        self._picker = Picker(cached.size, limit)
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
         self._waiters: dict[_Waiter, None] = {}  # in the order in which they came
@@ -194,6 +199,7 @@ class Swarm:
         self._token: trio.lowlevel.TrioToken | None = None
         self._clock: trio.abc.Clock | None = None
         self._progress_at = 0.0  # a block arrived, or the first reader came
+        self._held_back_at = 0.0  # nothing was asked for, because of our own limit
         self._alarm_at = math.inf
         self._alarm_changed = trio.Event()
         self._searches = 0  # since the last progress
@@ -357,6 +363,8 @@ class Swarm:
         if self._nursery is None:
             return
         now = trio.current_time()
+        if not self._transfers and self._picker.is_held_back(now):
+            self._held_back_at = now
         self._judge(now)
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
         for transfer in _transfers_for(requests):
@@ -387,7 +395,7 @@ class Swarm:
             return
         demanded = self._demanded()
         error, text = _ERRORS[self._picker.verdict(demanded)]
-        if now >= self._progress_at + self._stall_s:
+        if now >= self._stalled_at():
             self._give_up(error(text))
         for waiter in tuple(self._waiters):
             if now >= waiter.give_up_at:
@@ -404,11 +412,14 @@ class Swarm:
 
     # Deadlines
 
+    def _stalled_at(self) -> float:
+        return max(self._progress_at, self._held_back_at) + self._stall_s
+
     def _set_alarm(self, now: float) -> None:
         alarm_at = self._picker.next_deadline(now)
         if self._waiters:
             give_up_at = min(waiter.give_up_at for waiter in self._waiters)
-            alarm_at = min(alarm_at, give_up_at, self._progress_at + self._stall_s)
+            alarm_at = min(alarm_at, give_up_at, self._stalled_at())
             if self._search_at > now:
                 alarm_at = min(alarm_at, self._search_at)
         if alarm_at < self._alarm_at:  # a later one is found when the earlier one rings

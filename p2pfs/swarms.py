@@ -21,6 +21,7 @@ from p2pfs.errors import ShutdownError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
+from p2pfs.rates import RateLimit
 from p2pfs.search import Searches
 from p2pfs.swarm import Swarm, SwarmStatistics
 from p2pfs.transfers import Deliver, TransferLinks
@@ -76,6 +77,7 @@ class Swarms:
         ttl: int,
         stall_timeout_s: float,
         on_bad_block: Callable[[ServentId], None],
+        limit: RateLimit | None = None,
     ) -> None:
         self._cache = cache
         self._catalogue = catalogue
@@ -84,6 +86,7 @@ class Swarms:
         self._journal = journal
         self._ttl = ttl
         self._stall_timeout_s = stall_timeout_s
+        self._limit = limit
         self._on_bad_block = on_bad_block
         self._running: dict[_Content, _Running] = {}
         self._errors: dict[str, str] = {}
@@ -163,7 +166,7 @@ class Swarms:
             raise ShutdownError("the servent is shutting down")
         cached = self._cache.open_file(file.file_id, file.size)
         sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
-        swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s)
+        swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s, self._limit)
         running = _Running(file.path, swarm, cached)
         self._running[_content_of(file)] = running
         self._nursery.start_soon(self._run_one, _content_of(file), running)

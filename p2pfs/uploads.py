@@ -3,6 +3,7 @@
 Each peer has one upload at a time however many links it has and however much it asks for, and
 the slots are passed round among peers in the order of their asking. Small things (manifests,
 listings, blocks of small contents) wait for no slot and for no large block of the same link.
+All file data keeps to one limit, if there is one: pieces of it take turns among all links.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from p2pfs.protocol.messages import (
     RejectCode,
     ServentId,
 )
+from p2pfs.rates import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +143,12 @@ class _Peer:
 class Uploads:
     """Everything that others fetch from us."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, limit: RateLimit | None = None) -> None:
+        """Serve a share, at any rate or within a limit."""
         self._share = share
+        self._limit = limit
+        self._next = trio.Lock()
+        """Held by who passes the limit next."""
         self._slots = trio.CapacityLimiter(UPLOAD_SLOTS)
         self._peers: dict[ServentId, _Peer] = {}
 
@@ -213,7 +219,7 @@ class Uploads:
                 raise RejectedError("sharing is paused", RejectCode.PAUSED)
             elif isinstance(message, GetManifest):
                 manifest = await self._share.manifest(FileId(message.file_id))
-                await link.send_data(number, manifest.to_bytes())
+                await self._send(link, number, manifest.to_bytes())
             elif isinstance(message, GetBlocks):
                 await self._send_blocks(link, peer, message, number)
             else:
@@ -238,7 +244,24 @@ class Uploads:
                     await place.enter_async_context(self._slots)
                 blocks = await self._share.read_blocks(file_id, left[:a_turn])
                 left = left[len(blocks) :]
-                await _send(link, number, b"".join(blocks), is_last=not left)
+                await self._send(link, number, b"".join(blocks), is_last=not left)
+
+    async def _send(self, link: Link, number: int, data: bytes, *, is_last: bool = True) -> None:
+        """Send a part of an answer, in pieces if there is a limit."""
+        if self._limit is None:
+            await _send_piece(link, number, data, is_last=is_last)
+            return
+        rest = memoryview(data)
+        while rest:
+            piece, rest = rest[: self._limit.piece_bytes], rest[self._limit.piece_bytes :]
+            await self._pass(len(piece), self._limit)
+            await _send_piece(link, number, piece, is_last=is_last and not rest)
+
+    async def _pass(self, count: int, limit: RateLimit) -> None:
+        """Wait until so many bytes may be sent; who comes first is first."""
+        async with self._next:
+            await trio.sleep(limit.wait_s(trio.current_time()))
+            limit.charge(count, trio.current_time())
 
     def _page(self, wanted: List) -> Message:
         """Return the next page of a directory: as many entries as one frame holds."""
@@ -256,7 +279,7 @@ class Uploads:
         return Listing(tuple(page), has_more=first + len(page) < len(entries))
 
 
-async def _send(link: Link, number: int, data: bytes, *, is_last: bool) -> None:
+async def _send_piece(link: Link, number: int, data: bytes | memoryview, *, is_last: bool) -> None:
     """Send a part of an answer; who takes it too slowly loses the link."""
     with trio.move_on_after(GRACE_S + len(data) / MIN_RATE_BYTES_PER_S) as patience:
         await link.send_data(number, data, is_last=is_last)

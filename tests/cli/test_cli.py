@@ -94,7 +94,7 @@ def test_without_a_servent_the_status_is_6(p2pfs):
         ["status", "--nonsense"],
         ["serve", "--ttl", "9"],
         ["serve", "--join", "::1"],
-        ["serve", "--upload-limit", "1M"],
+        ["serve", "--upload-limit", "1"],
     ],
 )
 def test_what_cannot_be_asked_is_status_2(p2pfs, arguments):

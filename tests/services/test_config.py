@@ -64,6 +64,8 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         no-reshare = true
         max-neighbours = 2
         ttl = 2
+        upload-limit = "20MB"
+        download-limit = "500KiB/s"
         """
     )
 
@@ -80,8 +82,16 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         reshare=False,
         max_neighbours=2,
         ttl=2,
+        upload_limit_bytes_s=20_000_000,
+        download_limit_bytes_s=500 * 1024,
     )
     assert (config.degree, config.min_neighbours) == (2, 2)
+
+
+def test_a_limit_of_zero_is_none(load):
+    config = load('upload-limit = "20MB"', upload_limit="0", download_limit="0B")
+
+    assert config.upload_limit_bytes_s is config.download_limit_bytes_s is None
 
 
 def test_the_command_line_wins(load):
@@ -99,6 +109,8 @@ def test_the_command_line_wins(load):
         ("stall-timeout = 0", "config.toml: stall-timeout: 0 is not"),
         ("stall-timeout = nan", "config.toml: stall-timeout: nan is not"),
         ('cache-size = "1K"', "config.toml: cache-size: '1K' is not a size of 64M or more"),
+        ("upload-limit = 100", "config.toml: upload-limit: 100 is not a rate of 16K a second"),
+        ('download-limit = "fast"', "config.toml: download-limit: 'fast' is not a size"),
         ('cache-size = "much"', "config.toml: cache-size: 'much' is not a size"),
         ('listen = "here"', "config.toml: listen: 'here' is not [HOST:]PORT"),
         ("listen = 70000", "config.toml: listen: 70000 is not a port"),

@@ -1,0 +1,63 @@
+"""How many bytes may pass in a second: a token bucket, shared by all who pass bytes.
+
+It is told the time, in seconds of any monotonic clock, and waits for nothing itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+WINDOW_S: Final = 5.0
+"""No stretch of this length, nor a longer one, sees more than the limit allows."""
+
+AIM: Final = 0.99
+"""Part of the limit that is aimed at. The rest, over a window, is what may pass at once."""
+
+PIECE_S: Final = 0.01
+"""Time's worth of bytes that pass together, where they can be cut: fine enough to be smooth,
+and a hundred wake-ups a second are nothing."""
+
+MIN_PIECE_BYTES: Final = 1024
+"""Of a very low limit; smaller pieces would be mostly headers."""
+
+
+SHORTEST_WAIT_S: Final = 0.001
+"""Less is no wait: no timer is finer, and a clock that has run for weeks could not tell."""
+
+
+class RateLimit:
+    """Let a rate of bytes pass.
+
+    Whoever finds the limit open passes a piece, whole, and charges it; the debt is what the
+    next one waits for. What passes late is made up for. What cannot be cut into pieces of
+    `piece_bytes`, such as the block that a request asks for, may exceed a window by itself.
+    """
+
+    def __init__(self, limit_bytes_s: float) -> None:
+        """Start open, with nothing owed."""
+        self.piece_bytes = max(MIN_PIECE_BYTES, int(limit_bytes_s * PIECE_S))
+        """What to charge at once if there is a choice."""
+        self._rate = AIM * limit_bytes_s
+        spare = limit_bytes_s * (1 - AIM) * WINDOW_S
+        self._burst = max(0.0, spare - self.piece_bytes - limit_bytes_s * SHORTEST_WAIT_S)
+        self._balance = self._burst
+        self._at = 0.0
+
+    def wait_s(self, now: float) -> float:
+        """Return how long nothing may pass, 0 if something may now."""
+        self._earn(now)
+        wait_s = -self._balance / self._rate
+        return wait_s if wait_s >= SHORTEST_WAIT_S else 0.0
+
+    def charge(self, count: int, now: float) -> None:
+        """Note that `count` bytes pass."""
+        self._earn(now)
+        self._balance -= count
+
+    def refund(self, count: int) -> None:
+        """Note that bytes that were charged did not pass."""
+        self._balance += count
+
+    def _earn(self, now: float) -> None:
+        self._balance = min(self._burst, self._balance + (now - self._at) * self._rate)
+        self._at = now
