@@ -363,6 +363,10 @@ class Overlay:
                     self._network, address, self._local, LinkKind.NEIGHBOUR, contact.id
                 )
             except RefusedError as refusal:
+                linked = self._links.get(refusal.peer_id)
+                if linked is not None and refusal.bye.code is ByeCode.DUPLICATE:
+                    contact.succeeded(linked.peer, self._wall_clock())
+                    return linked.peer
                 for peer in refusal.bye.alternatives:
                     self._heard_of(peer, refusal.remote)
                 error = refusal
@@ -381,7 +385,8 @@ class Overlay:
         """Adopt a link that we dialled; RefusedError if it turns out that we have no room."""
         bye = self.adopt(link)
         if bye is not None and bye.code is not ByeCode.DUPLICATE:
-            raise RefusedError(f"not linked to {link.remote}: {bye.text}", bye, link.remote)
+            text = f"not linked to {link.remote}: {bye.text}"
+            raise RefusedError(text, bye, link.peer.id, link.remote)
 
     def _walk_if_due(self, now: float) -> None:
         if not self._links or now < self._next_walk_at:

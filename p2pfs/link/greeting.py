@@ -45,9 +45,10 @@ Judge = Callable[[ServentId, Hello, Address], Bye | None]
 class RefusedError(LinkError):
     """A servent answered and said no; its BYE holds the reason and other peers to try."""
 
-    def __init__(self, text: str, bye: Bye, remote: Address) -> None:
+    def __init__(self, text: str, bye: Bye, peer_id: ServentId, remote: Address) -> None:
         super().__init__(text)
         self.bye = bye
+        self.peer_id = peer_id
         self.remote = remote
         """Where the other side is: addresses it names are judged by that."""
 
@@ -82,7 +83,7 @@ async def dial_link(
         answer = await _next_message(channel, connection)
         if isinstance(answer, Bye):
             text = f"{address} refused: {BYE_TEXTS[answer.code]}"
-            raise RefusedError(text, answer, channel.remote)
+            raise RefusedError(text, answer, peer_id, channel.remote)
         return Link(channel, connection, "out", peer_id, _checked_hello(answer))
 
 
@@ -104,7 +105,7 @@ async def answer_link(channel: Channel, local: LocalServent, judge: Judge) -> Li
         if refusal is not None:
             await channel.stream.send_all(connection.send(refusal))
             text = f"we refused {channel.remote}: {refusal.text}"
-            raise RefusedError(text, refusal, channel.remote)
+            raise RefusedError(text, refusal, peer_id, channel.remote)
         answer = connection.send(local.hello(hello.kind, channel.remote))
         await channel.stream.send_all(answer)
         return Link(channel, connection, "in", peer_id, hello)

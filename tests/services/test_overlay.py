@@ -240,6 +240,20 @@ async def test_of_two_links_that_cross_one_is_left(autojump_clock: MockClock):
         assert (one, other)[dialler].direction == "out"
 
 
+@pytest.mark.parametrize("who", [0, 1])
+async def test_joining_through_a_neighbour_is_done_already(autojump_clock: MockClock, who: int):
+    async with open_crowd(2) as world:
+        await world.linked(1, 1)
+        there = 1 - who
+
+        for _ in range(3):
+            joined = await world[who].join(Endpoint(host(there), PORT))
+            assert joined["id"] == world[there].identity.id
+
+        assert degrees(world) == [1, 1]
+        assert not [e for e in world[who].journal.events() if e.severity == "warning"]
+
+
 async def test_a_peer_that_comes_again_has_forgotten_its_first_link(autojump_clock: MockClock):
     async with open_world() as world:
         await world.start()
