@@ -11,8 +11,8 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Collection
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Final, cast
 
@@ -23,6 +23,10 @@ FSTYPE: Final = "fuse.p2pfs"
 
 FUSERMOUNT_TIMEOUT_S: Final = 10.0
 """fusermount is done in milliseconds; on a machine that is busy beyond reason it may not be."""
+
+ANSWER_S: Final = 2.0
+"""A live mount answers in milliseconds, a dead one at once. One that is silent for this long
+is alive and stuck."""
 
 _MOUNTINFO: Final = "/proc/self/mountinfo"
 
@@ -43,9 +47,8 @@ def check_mountpoint(path: str) -> str:
     It is created if missing. What a crashed p2pfs left mounted there is unmounted. Blocks
     on the disk, so not for trio's thread. Raises `UsageError` with one clear line.
     """
-    path = os.path.realpath(path)
-    mounted = _mount_at(path)
-    if mounted is not None and mounted.fstype == FSTYPE:
+    path = _without_links(path)
+    if _kind_mounted_at(path) == FSTYPE:
         if not _is_stale(path):
             raise UsageError(f"{path} is already mounted by a running p2pfs")
         detach(path)
@@ -96,22 +99,21 @@ def load_fuse() -> ModuleType:
     return cast("ModuleType", fuse)
 
 
-@dataclass(frozen=True, slots=True)
-class _Mounted:
-    fstype: str
-    device_minor: str
-    """Also the name of the connection below `_CONNECTIONS`."""
+def _without_links(path: str) -> str:
+    """Return `path` absolute and without symbolic links; what is mounted there is not asked."""
+    parent, name = os.path.split(os.path.abspath(path))
+    place = os.path.join(os.path.realpath(parent), name)
+    return place if _kind_mounted_at(place) else os.path.realpath(place)
 
 
-def _mount_at(path: str) -> _Mounted | None:
-    """Return what is mounted on `path`, last first, without touching it."""
+def _kind_mounted_at(path: str) -> str | None:
+    """Return what kind of file system is mounted on `path` last, without touching it."""
     found = None
     with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             place, _, kind = line.partition(" - ")
-            fields = place.split()
-            if _unescaped(fields[4]) == path:
-                found = _Mounted(kind.split()[0], fields[2].partition(":")[2])
+            if _unescaped(place.split()[4]) == path:
+                found = kind.split()[0]
     return found
 
 
@@ -121,9 +123,19 @@ def _unescaped(field_text: str) -> str:
 
 
 def _is_stale(path: str) -> bool:
+    """Return whether a mount is dead. One that is stuck is not, and nobody gets stuck on it."""
+    errors: list[int | None] = []
+    # A thread in a call to a stuck mount cannot be told to give up, only be left behind.
+    look = threading.Thread(target=lambda: errors.append(_error_of(path)), daemon=True)
+    look.start()
+    look.join(ANSWER_S)
+    return bool({errno.ENOTCONN, errno.ECONNABORTED}.intersection(errors))
+
+
+def _error_of(path: str) -> int | None:
     try:
         # The kernel would answer `stat` from its cache for a while after the crash.
         os.statvfs(path)
     except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+        return error.errno
+    return None

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from p2pfs.control.client import running_servents
-from p2pfs.mount import detach, stale_mounts
+from p2pfs.mount import detach
+from tests.helpers.leftovers import mounts_below
 
 TIMEOUT_S = 60
 
@@ -54,6 +55,5 @@ class Processes:
         """Kill what still runs, unmount what is still mounted."""
         for one in running_servents():
             self.kill(one.pid)
-        for place in stale_mounts(served=()):
-            if Path(place).is_relative_to(self.directory):
-                detach(place)
+        for mount in mounts_below(self.directory):
+            detach(mount.split()[1])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import trio
 
 from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
-from p2pfs.mount import check_fuse, check_mountpoint, serve_mount
+from p2pfs.mount import CACHE_S, check_fuse, check_mountpoint, serve_mount
 from p2pfs.mount.mountpoint import detach
 from tests.helpers.faketree import FakeNetwork, FakeShare
 from tests.helpers.mountedtree import LISTED, STOP_TIMEOUT_S, MountedTree, mounted_tree
@@ -161,6 +162,22 @@ def test_this_machine_can_mount() -> None:
 def test_a_second_mount_on_the_same_place_is_refused(mounted: MountedTree) -> None:
     with pytest.raises(UsageError, match="already mounted by a running p2pfs"):
         check_mountpoint(str(mounted.mountpoint))
+    assert mounted.is_mounted()
+
+
+def test_a_mount_that_is_stuck_is_refused_and_holds_up_nobody(mounted: MountedTree) -> None:
+    look = f"from p2pfs.mount import *; check_mountpoint({str(mounted.mountpoint)!r})"
+    mounted.process.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(CACHE_S)  # for as long the kernel answers in its place
+        looker = subprocess.run(
+            [sys.executable, "-c", look],
+            capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    finally:
+        mounted.process.send_signal(signal.SIGCONT)
+
+    assert "already mounted by a running p2pfs" in looker.stderr
     assert mounted.is_mounted()
 
 
