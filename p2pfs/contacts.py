@@ -49,6 +49,8 @@ class Contact:
     shaken_at: float = 0.0
     failures: int = 0
     next_try_at: float = 0.0
+    trouble: str = ""
+    """Why the last dial came to nothing, for people."""
     breaks: int = 0
     """Links in a row that soon ended."""
     is_join: bool = False
@@ -61,9 +63,10 @@ class Contact:
         """Whether it was chosen by the user or by chance, not by another servent's list."""
         return self.is_join or self.is_introduced
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, why: str) -> None:
         """Note a dial that came to nothing, in seconds of the caller's clock."""
         self.failures += 1
+        self.trouble = why
         self._wait(self.failures, now)
 
     def lost(self, now: float, lasted_s: float) -> None:
@@ -93,6 +96,10 @@ class ContactBook:
         contact = self._joins.setdefault(address, Contact((address,), is_join=True))
         contact.failures, contact.next_try_at = 0, 0.0
         return contact
+
+    def unanswered(self) -> list[Contact]:
+        """Return the contacts for addresses that the user named and that never answered."""
+        return [contact for contact in self._joins.values() if contact.id is None]
 
     def heard_of(self, peer: PeerInfo, *, is_introduced: bool = False) -> None:
         """Note a peer that somebody told us of; what we know ourselves is kept."""

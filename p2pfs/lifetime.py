@@ -124,9 +124,9 @@ def _greeting(servent: Servent) -> list[str]:
     place = f"mounted on {config.mountpoint}, " if config.mountpoint else "serving, "
     count = "1 peer" if peers == 1 else f"{peers} peers"
     lines = [f"{place}listening on {servent.listen_address}, {count}"]
-    if config.joins and not peers:
-        joins = " nor ".join(str(endpoint) for endpoint in config.joins)
-        lines.append(f"warning: no answer yet from {joins}; it is tried again and again")
+    if not peers:
+        failing = servent.overlay.failing_joins()
+        lines += [f"warning: {line}; it is tried again and again" for line in failing]
     return [printable(line) for line in lines]
 
 

@@ -160,6 +160,15 @@ class Overlay:
         self._contacts.add_join(address)
         self._look_around()
 
+    def failing_joins(self) -> list[str]:
+        """Return a line for each address to join through that has not answered, with why."""
+        return [
+            f"cannot join yet: {contact.trouble}"
+            if contact.trouble
+            else f"no answer yet from {contact.addresses[0]}"
+            for contact in self._contacts.unanswered()
+        ]
+
     async def leave(self) -> None:
         """Tell every neighbour that we leave, and wait until they have been told.
 
@@ -348,7 +357,7 @@ class Overlay:
             await self._dial(contact)
         except LinkError as error:
             if contact.is_join and contact.failures == 1:
-                self._journal.warning(f"cannot join through {contact.addresses[0]}: {error}")
+                self._journal.warning(f"cannot join yet: {error}")
             log.info("dial failed address=%s reason=%s", contact.addresses[0], error)
         finally:
             self._dialling.discard(id(contact))
@@ -377,7 +386,7 @@ class Overlay:
                 contact.succeeded(link.peer, self._wall_clock())
                 self._check_adopted(link)
                 return link.peer
-        contact.failed(trio.current_time())
+        contact.failed(trio.current_time(), str(error))
         self._news.unpark_all()
         raise error
 

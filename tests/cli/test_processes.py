@@ -129,14 +129,18 @@ def test_join_get_and_leave_between_two_servents(processes):
     assert p2pfs("peers", "-m", "a", "--json").stdout == "[]\n"
 
 
-def test_a_join_that_is_not_answered_is_a_warning(processes):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+def test_joins_that_come_to_nothing_are_warnings_that_say_why(processes):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = f"127.0.0.1:{listener.getsockname()[1]}"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            closed = f"127.0.0.1:{taken.getsockname()[1]}"
 
-    started = processes.start("serve", "--join", address)
+        started = processes.start("serve", "--join", closed, "--join", silent)
 
     assert started.returncode == 0
-    assert f"no answer yet from {address}" in started.stderr
+    refused, unanswered = started.stderr.splitlines()
+    assert f"cannot join yet: connection refused by {closed}" in refused
+    assert f"no answer yet from {silent}" in unanswered
 
 
 @pytest.mark.fuse

@@ -180,7 +180,7 @@ def test_mount_goes_on_trying_until_the_address_comes_up(servents: Servents) -> 
         reserved.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{reserved.getsockname()[1]}"
         early = servents.start("early", "--join", address, wait=False)
-        until(lambda: f"cannot join through {address}" in early.output())
+        until(lambda: f"cannot join yet: connection refused by {address}" in early.output())
 
     late = servents.start("late", "--listen", address, mounted=False)
 

@@ -24,20 +24,31 @@ def test_waits_grow_and_stay_at_the_last():
     contact = Contact(A.addresses)
 
     for expected in (*RETRY_AFTER_S, RETRY_AFTER_S[-1]):
-        contact.failed(100)
+        contact.failed(100, "refused")
         wait = contact.next_try_at - 100
         assert expected * (1 - JITTER) <= wait <= expected * (1 + JITTER)
 
 
 def test_a_handshake_ends_the_waits():
     contact = Contact(A.addresses)
-    contact.failed(100)
+    contact.failed(100, "refused")
 
     contact.succeeded(A, 200)
 
     assert contact.next_try_at == 0
     assert contact.failures == 0
     assert contact.id == A.id
+
+
+def test_joins_are_unanswered_until_they_answer():
+    book = ContactBook()
+    contact = book.add_join(A.addresses[0])
+    contact.failed(100, "refused")
+    assert [(one, one.trouble) for one in book.unanswered()] == [(contact, "refused")]
+
+    contact.succeeded(A, 200)
+
+    assert book.unanswered() == []
 
 
 def test_who_was_named_or_introduced_is_tried_before_those_merely_heard_of():
@@ -85,7 +96,7 @@ def test_hearsay_does_not_replace_an_address_that_works():
 def test_hearsay_adds_an_address_to_one_that_fails():
     book = ContactBook()
     book.heard_of(A)
-    book.unlinked([])[0].failed(0)
+    book.unlinked([])[0].failed(0, "refused")
 
     book.heard_of(peer("a", port=6666))
 
