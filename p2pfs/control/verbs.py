@@ -21,7 +21,7 @@ from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared, share_path
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.journal import Journal
-from p2pfs.library.share import published_path
+from p2pfs.library.share import published_path, unacceptable
 from p2pfs.protocol import names
 from p2pfs.protocol.messages import MAX_QUERY_TEXT_BYTES
 
@@ -210,7 +210,8 @@ async def _publish(servent: Servent, args: Args, report: Report) -> object:
     for source in _texts(args, "files"):
         name = os.path.basename(source)
         if published_path(name) is None:
-            raise UsageError(f"{name}: files of this name are never published")
+            why = unacceptable(name) or "files of this name stay private"
+            raise UsageError(f"{name} is not published: {why}")
         await _copy_in(source, servent.config.shared_directory / name, report)
         servent.library.touched(name)
         results.append({"path": name, "state": await _settled(servent.library, name)})

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from p2pfs.library.agenda import Agenda, Look
 from p2pfs.library.offers import Offers, SharedFile, directory_entry, join, split
-from p2pfs.library.share import StatKey, Status, published_path
+from p2pfs.library.share import StatKey, Status, other_forms, published_path
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Entry
 
@@ -111,7 +111,10 @@ class Register:
             self._agenda.doubt(file.key.ino)
 
     def _withdraw(self, path: str) -> None:
-        self._withdrawn.update(file.path for file in self._offers.withdraw(path))
+        for file in self._offers.withdraw(path):
+            self._withdrawn.add(file.path)
+            for twin in other_forms(file.local_path):  # not offered as long as this one was
+                self._agenda.add(twin)
 
     def _withdraw_local(self, path: str) -> None:
         """Take back what a local path stands for, not what has its name in another form."""
@@ -298,7 +301,9 @@ class Register:
             if published is None or path in self._refused:
                 return "private", None
             file = self._offers.file(published)
-            if file is not None and file.local_path == path:
+            if file is not None and file.local_path != path:
+                return "private", None  # others cannot tell its name from that file's
+            if file is not None:
                 return "paused" if self._is_paused else "published", file.file_id
             return "published" if self._offers.has_directory(published) else "hashing", None
 

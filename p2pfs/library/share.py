@@ -92,6 +92,13 @@ def published_path(path: str) -> str | None:
     return published if check_path(published) is None else None
 
 
+def other_forms(path: str) -> list[str]:
+    """Return the paths in the same directory that others cannot tell from this one."""
+    directory, slash, name = path.rpartition("/")
+    forms = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} - {name}
+    return [f"{directory}{slash}{form}" for form in sorted(forms)]
+
+
 def unacceptable(path: str) -> str | None:
     """Return why others would refuse this path, or None if they would not.
 
@@ -99,6 +106,10 @@ def unacceptable(path: str) -> str | None:
     """
     if is_private(path.rpartition("/")[2]):
         return None
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # as the file system hands out bytes that are not UTF-8
+        return "not UTF-8"
     return check_path(unicodedata.normalize("NFC", path))
 
 

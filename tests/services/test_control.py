@@ -307,7 +307,18 @@ async def test_publish_waits_for_the_hashing(servent, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [".hidden", "desktop.ini", "missing", "fifo", "directory", "taken"]
+    "name",
+    [
+        ".hidden",
+        "desktop.ini",
+        "x.part",
+        "\x1b[2J",
+        "\udcff",
+        "missing",
+        "fifo",
+        "directory",
+        "taken",
+    ],
 )
 async def test_what_cannot_be_published_leaves_the_share_alone(servent, tmp_path, name):
     for private in (".hidden", "desktop.ini", "x.part", "\x1b[2J", "\udcff"):
@@ -322,6 +333,13 @@ async def test_what_cannot_be_published_leaves_the_share_alone(servent, tmp_path
 
     assert os.listdir(servent.config.shared_directory) == ["taken"]
     assert servent.library.touches == []
+
+
+async def test_publish_says_that_a_name_is_not_utf8(servent, tmp_path):
+    (tmp_path / "\udcff").write_text("x")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="not UTF-8"):
+            await ask_it("publish", files=[str(tmp_path / "\udcff")])
 
 
 async def test_unpublish_removes_from_the_share(servent):

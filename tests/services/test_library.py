@@ -250,6 +250,21 @@ async def test_of_two_names_that_others_cannot_tell_apart_form_c_is_offered(worl
 
     async with world.running():
         assert world.offered() == {"caf\u00e9": id_of(b"c")}
+        assert world.library.file_state("cafe\u0301").state == "private"
+
+
+@pytest.mark.parametrize("gone", ["caf\u00e9", "cafe\u0301"])
+async def test_of_two_such_names_the_other_is_offered_when_one_goes(running, gone):
+    (left,) = {"caf\u00e9", "cafe\u0301"} - {gone}
+    running.write(left, b"left")
+    running.write(gone, b"gone")
+    await running.library.wait_idle()
+
+    running.remove(gone)
+    await running.library.wait_idle()
+
+    assert running.offered() == {"caf\u00e9": id_of(b"left")}
+    assert running.library.file_state(left).state == "published"
 
 
 async def test_links_are_never_followed(world):
