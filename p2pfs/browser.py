@@ -261,6 +261,12 @@ class Browser:
         self._forget_news(peer)
         self._catalogue.forget(peer)
 
+    def all_left(self) -> None:
+        """Forget what everybody offered: we have left the network."""
+        self._changed.clear()
+        self._muted.clear()
+        self._catalogue.keep_only("", ())
+
     def peer_lost(self, peer: ServentId) -> None:
         """Note that a neighbour is gone without a word; the next look shows who is still there."""
         self._forget_news(peer)

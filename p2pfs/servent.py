@@ -253,6 +253,8 @@ class Servent:
             return self.overlay.judge(peer)
         if self._is_banned(peer):
             return Bye(ByeCode.BANNED, "banned for a while")
+        if self.overlay.is_away:
+            return Bye(ByeCode.LEAVING, "has left the network")
         return self.uploads.judge(peer)
 
     def _is_banned(self, peer: ServentId) -> bool:
@@ -353,9 +355,14 @@ class Servent:
         return {"id": peer.id, "name": peer.name, "address": str(endpoint)}
 
     async def leave(self) -> None:
-        """Say goodbye to all neighbours, and look for no new ones until the next join."""
+        """Say goodbye to all neighbours, and be alone until the next join.
+
+        Nobody is dialled or let in, and nothing is known of what others offer; transfers
+        under way go on.
+        """
         with trio.move_on_after(LEAVE_S):
             await self.overlay.leave()
+        self.browser.all_left()
 
     def pause(self) -> None:
         """Offer nothing until resumed."""

@@ -10,7 +10,10 @@ from p2pfs.bans import FLOOD_BAN_S
 from p2pfs.catalogue import Knowledge, RemoteFile
 from p2pfs.config import Endpoint
 from p2pfs.errors import HandshakeError, StalledError, UnreachableError
+from p2pfs.link import RefusedError, dial_link
+from p2pfs.protocol.messages import Address, ByeCode, LinkKind
 from p2pfs.swarms import FAILED_S
+from tests.helpers.servents import HalfServent
 from tests.helpers.world import PORT, chain, host, open_world, read_whole
 
 CONTENT = bytes(range(256)) * 5_000
@@ -217,6 +220,23 @@ async def test_leave_and_join_again(autojump_clock: MockClock):
 
         await world[1].join(Endpoint(host(0), PORT))
         await world.linked(1, 1)
+
+
+async def test_who_has_left_is_alone(autojump_clock: MockClock):
+    async with open_world() as world:
+        await world.start()
+        await world.start(joins=[0])
+        await world.share(0, "x", CONTENT)
+        await world.linked(1, 1)
+        assert await world.names(1) == ["x"]
+        stranger = HalfServent(world.net, "10.8.0.1")
+
+        await world[1].leave()
+
+        assert await world.names(1) == []
+        with pytest.raises(RefusedError) as caught:
+            await dial_link(stranger.host, Address(host(1), PORT), stranger, LinkKind.TRANSFER)
+        assert caught.value.bye.code is ByeCode.LEAVING
 
 
 async def test_a_restarted_servent_is_a_neighbour_again_at_once(autojump_clock: MockClock):
