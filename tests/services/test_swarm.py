@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -51,8 +52,11 @@ async def read_all(swarm: Swarm, size: int, *, step: int = READ_BYTES) -> bytes:
     """Read as a mount does: from the cache if it is there, else through the swarm."""
     parts = []
     for offset in range(0, size, step):
-        data = swarm.read_nowait(offset, step)
-        parts.append(await swarm.read(offset, step) if data is None else data)
+        length = min(step, size - offset)
+        descriptor = swarm.locate_nowait(offset, length)
+        if descriptor is None:
+            descriptor = await swarm.locate(offset, length)
+        parts.append(os.pread(descriptor, length, offset))
         await trio.lowlevel.checkpoint()
     return b"".join(parts)
 
