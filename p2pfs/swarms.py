@@ -17,9 +17,9 @@ import trio
 
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.catalogue import Catalogue, RemoteFile
-from p2pfs.errors import ShutdownError, TransferError
+from p2pfs.errors import P2pfsError, ShutdownError, TransferError
 from p2pfs.journal import Journal
-from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.manifest import FileId, block_count_for
 from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
 from p2pfs.rates import RateLimit
 from p2pfs.search import Searches
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 SOURCES_TIMEOUT_S: Final = 2.0
 """How long a search for more sources may take before the swarm goes on without."""
+
+SMALL_PATIENCE_S: Final = 1.0
+"""How long one source may take for a small content before a swarm takes over."""
 
 FAILED_S: Final = 0.5
 """How long a failed read stands for those that follow on the same open file. The kernel asks
@@ -89,6 +92,7 @@ class Swarms:
         self._limit = limit
         self._on_bad_block = on_bad_block
         self._running: dict[_Content, _Running] = {}
+        self._small: dict[_Content, trio.Event] = {}  # being fetched without a swarm
         self._errors: dict[str, str] = {}
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -142,6 +146,28 @@ class Swarms:
             raise
         running.swarm.add_sources(file.sources)
         return running.swarm
+
+    async def fetch_small(self, file: RemoteFile, cached: CachedFile) -> None:
+        """Fetch a content of one block in one exchange, if a source gives it at once.
+
+        It needs no swarm (which takes half a millisecond to come and go) and no manifest. What
+        goes wrong here is left for a swarm to find out, to judge and to mend. Readers of one
+        content share it.
+        """
+        content = _content_of(file)
+        if content in self._running or self._limit is not None or not file.sources:
+            return
+        if content in self._small:
+            await self._small[content].wait()
+        elif not await cached.prepare(0):
+            self._small[content] = done = trio.Event()
+            try:
+                with trio.move_on_after(SMALL_PATIENCE_S), contextlib.suppress(P2pfsError):
+                    source = max(file.sources, key=self._transfers.is_linked)
+                    await cached.put([(0, await self._transfers.fetch_small(source, file.file_id))])
+            finally:
+                del self._small[content]
+                done.set()
 
     def leave(self, file: RemoteFile) -> None:
         """Note that a reader that had joined is gone. Any thread."""
@@ -228,6 +254,7 @@ class Reader:
         self._swarms = swarms
         self._file = file
         self._cached = cached
+        self._is_small = block_count_for(file.size) == 1
         self._swarm: Swarm | None = None
         self._is_closed = False
         self._failed_at = float("-inf")
@@ -249,6 +276,12 @@ class Reader:
         Raises:
             TransferError: the subclass says why not (DESIGN 2.2).
         """
+        if self._is_small and self._swarm is None:
+            await self._swarms.fetch_small(self._file, self._cached)
+            descriptor = self._cached.locate_nowait(offset, length)
+            if descriptor is not None:
+                self._swarms.worked(self._file.path)
+                return descriptor
         return await self._settled(offset, lambda swarm: swarm.locate(offset, length))
 
     async def read(self, offset: int, length: int) -> bytes:

@@ -18,7 +18,7 @@ import trio
 from p2pfs.errors import LinkError, P2pfsError, RejectedError, RemoteProtocolError, UnreachableError
 from p2pfs.link import Link, LocalServent, RefusedError, dial_link
 from p2pfs.network import Network
-from p2pfs.protocol.manifest import MAX_MANIFEST_BYTES, FileId
+from p2pfs.protocol.manifest import MAX_MANIFEST_BYTES, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import (
     Bye,
     ByeCode,
@@ -131,6 +131,20 @@ class TransferLinks:
         """Return the bytes of a manifest, unverified. Errors as for `fetch_blocks`."""
         link = await self._link_to(peer)
         return await link.fetch(GetManifest(file_id), size_limit=MAX_MANIFEST_BYTES)
+
+    def is_linked(self, peer: PeerInfo) -> bool:
+        """Return whether there is an open link to a peer."""
+        known = self._links.get(peer.id)
+        return known is not None and known.link.ended is None
+
+    async def fetch_small(self, peer: PeerInfo, file_id: FileId) -> bytes:
+        """Return what a peer sent for the only block of a content, unverified.
+
+        The size that was announced need not be right, so it bounds nothing here. Errors as for
+        `fetch_blocks`.
+        """
+        link = await self._link_to(peer)
+        return await link.fetch(GetBlocks(file_id, (0,)), size_limit=MIN_BLOCK_BYTES)
 
     async def fetch_blocks(
         self, peer: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver

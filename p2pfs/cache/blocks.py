@@ -22,6 +22,7 @@ from p2pfs.protocol.manifest import (
     block_count_for,
     block_range,
     block_span,
+    digest,
     manifest_bytes_for,
 )
 
@@ -247,8 +248,9 @@ class CachedFile:
     async def put(self, blocks: Sequence[tuple[int, bytes]]) -> Sequence[NotKeptError | None]:
         """Verify blocks, given with their indexes, and keep the right ones.
 
-        `put_manifest` came before. Returns when readers can have them: None for each block that
-        is there now, and for each other why not. One hop to a thread for all: that costs 230
+        `put_manifest` came before, unless there is one block alone, from which the manifest
+        follows. Returns when readers can have them: None for each block that is there now, and
+        for each other why not. One hop to a thread for all: that costs 230
         us, hashing and writing a block 140. When cancelled, each block is kept or not, but
         whole.
         """
@@ -383,30 +385,38 @@ class CachedFile:
         return outcomes
 
     def _write(self, index: int, data: bytes) -> None:
-        assert self.manifest is not None
-        self.manifest.verify(index, data)
+        manifest = self.manifest or self._implied_by(data)
+        manifest.verify(index, data)
         if self._states[index] == _VERIFIED:
             return
-        descriptor = self._descriptor or self._create(self.manifest)
-        offset = index * self._block_bytes
-        self._store(descriptor, data, offset, _whole_pages(len(data)))
-        self._states[index] = _VERIFIED
-        if len(self._states) == 1:
-            # A small file is complete. Its bit goes with it, unsynced: a thousand of them
-            # must not cost a thousand syncs, and a false claim costs one block.
-            self._write_bitmap(descriptor, b"\x01")
+        if len(self._states) == 1 and self._descriptor is None:
+            # A small file is complete. It goes to disk in one piece, its bit with it, unsynced:
+            # a thousand of them must not cost a thousand syncs, and a false claim costs a block.
+            whole = data.ljust(self._map_offset, b"\0") + manifest.to_bytes() + b"\x01"
+            self._create(whole, 0)
         else:
+            descriptor = self._descriptor or self._create(
+                manifest.to_bytes() + self._bitmap(), self._map_offset
+            )
+            offset = index * self._block_bytes
+            self._store(descriptor, data, offset, _whole_pages(len(data)))
             self._unflushed_bytes += len(data)
+        self._states[index] = _VERIFIED
 
-    def _create(self, manifest: Manifest) -> _Descriptor:
+    def _implied_by(self, data: bytes) -> Manifest:
+        """Return the manifest that follows from the only block, if this is it."""
+        manifest = Manifest(len(data), digest(data))
+        self.put_manifest(manifest)
+        return manifest
+
+    def _create(self, stored: bytes, offset: int) -> _Descriptor:
         path = self._cache.path_of(self.key)
-        stored = manifest.to_bytes() + self._bitmap()
         try:
             descriptor = _Descriptor(path, os.O_CREAT | os.O_TRUNC)
         except OSError as error:
             raise CacheFullError(f"cannot make a cache file: {error.strerror}") from error
         try:
-            self._store(descriptor, stored, self._map_offset, _whole_pages(len(stored)))
+            self._store(descriptor, stored, offset, _whole_pages(len(stored)))
         except CacheFullError:
             os.unlink(path)
             raise

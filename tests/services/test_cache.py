@@ -455,7 +455,7 @@ async def test_a_full_disk_evicts_then_says_so_then_recovers(
             await put(file, 0, new.block(0))
         assert cache.percent(old.file_id) == 0
 
-        room = BLOCK
+        room = 2 * BLOCK
         await put(file, 0, new.block(0))
         assert file.read_nowait(0, BLOCK) == new.data
 
