@@ -20,6 +20,10 @@ MAX_AHEAD_BYTES: Final = 16 * MIB
 SEQUENTIAL_READ_BYTES: Final = 128 * KIB
 """A read of this size is taken for the start of a sequence: random ones are smaller."""
 
+SCATTERED_READS: Final = 64
+"""So many reads all over the place, and each gets read-ahead, as the start of a sequence: who
+reads at random often reads most of it. Only from quick sources, or others wait behind it."""
+
 MAX_STREAMS: Final = 16
 """Places at which a content is being read in sequence, the latest ones."""
 
@@ -54,6 +58,10 @@ class ReadAhead:
         self._block_count = block_count_for(size)
         self._streams: OrderedDict[int, _Stream] = OrderedDict()  # by number; latest last
         self._numbers = 0
+        self._strays = 0
+        self._strayed_at = float("-inf")
+        self.is_quick = False
+        """Whether sources are so quick that the surroundings of random reads are worth while."""
         self.tripwires: frozenset[int] = frozenset()
         """Blocks whose reading from the cache is to be told to `advance`."""
 
@@ -63,7 +71,8 @@ class ReadAhead:
         end = (offset + length - 1) // self._block_bytes + 1
         number = self._find(first)
         if number is None:
-            is_sequence = offset == 0 or length >= SEQUENTIAL_READ_BYTES
+            self._stray(now)
+            is_sequence = offset == 0 or length >= SEQUENTIAL_READ_BYTES or self._is_scattered()
             self._begin(_Stream(end, MIN_AHEAD_BYTES if is_sequence else 0, now))
         else:
             self._streams.move_to_end(number)
@@ -86,6 +95,14 @@ class ReadAhead:
             for window in windows:
                 if step < len(window):
                     yield window[step]
+
+    def _stray(self, now: float) -> None:
+        if now - self._strayed_at > STREAM_IDLE_S:
+            self._strays = 0
+        self._strays, self._strayed_at = self._strays + 1, now
+
+    def _is_scattered(self) -> bool:
+        return self.is_quick and self._strays > SCATTERED_READS
 
     def _find(self, first: int) -> int | None:
         for number, stream in reversed(self._streams.items()):

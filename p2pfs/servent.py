@@ -339,6 +339,10 @@ class Servent:
         """Return a reader pinned to this content. Any thread; no network."""
         return self.swarms.open(file)
 
+    def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
+        """Have small contents ready that somebody will probably open next."""
+        self.swarms.fetch_ahead(files)
+
     def last_error(self, path: str) -> str | None:
         """Return why the last read of a path failed, or None if it did not. Any thread."""
         return self.swarms.last_error(path)

@@ -43,7 +43,7 @@ from p2pfs.errors import (
     TransferError,
 )
 from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, RateMeter, Request, Trouble
-from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_bytes_for, block_range
+from p2pfs.protocol.manifest import KIB, MIB, FileId, Manifest, block_bytes_for, block_range
 from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
 from p2pfs.rates import RateLimit
 from p2pfs.readahead import ReadAhead
@@ -62,6 +62,9 @@ KEPT_AT_ONCE: Final = 8
 
 GATHER_S: Final = 0.01
 """How long what arrived may wait for company, if no reader waits for it."""
+
+QUICK_BYTES_PER_S: Final = 32 * MIB
+"""Sources as quick as this give a window of read-ahead in a few round trips of a local line."""
 
 MAX_STALLS: Final = 10
 """Stall times after which a reader gives up though others are still being served."""
@@ -597,6 +600,7 @@ class Swarm:
         """Note that what was asked for is here, and right."""
         now = trio.current_time()
         self._meter.add(request.length, now - self._progress_at)
+        self._ahead.is_quick = (self._meter.rate() or 0.0) > QUICK_BYTES_PER_S
         self._progress_at = now
         self._searches = 0
         self._block_is_there(request.index)

@@ -17,7 +17,7 @@ import trio
 
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.catalogue import Catalogue, RemoteFile
-from p2pfs.errors import P2pfsError, ShutdownError, TransferError
+from p2pfs.errors import CacheFullError, P2pfsError, ShutdownError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.protocol.manifest import FileId, block_count_for
 from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 SOURCES_TIMEOUT_S: Final = 2.0
 """How long a search for more sources may take before the swarm goes on without."""
+
+MAX_SMALL: Final = 64
+"""Small contents being fetched above which no further ones are fetched ahead."""
 
 SMALL_PATIENCE_S: Final = 1.0
 """How long one source may take for a small content before a swarm takes over."""
@@ -171,9 +174,28 @@ class Swarms:
 
     def leave(self, file: RemoteFile) -> None:
         """Note that a reader that had joined is gone. Any thread."""
+        self._in_trio(self._left, _content_of(file))
+
+    def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
+        """Have small contents ready that somebody will probably open next. Any thread."""
+        unread = [file for file in files if self._cache.size_of(file.file_id) is None]
+        if unread:
+            self._in_trio(self._start_fetching, unread)
+
+    def _start_fetching(self, files: Sequence[RemoteFile]) -> None:
+        for file in files:
+            if self._nursery is not None and len(self._small) < MAX_SMALL:
+                self._nursery.start_soon(self._fetch_unread, file)
+
+    async def _fetch_unread(self, file: RemoteFile) -> None:
+        with contextlib.suppress(CacheFullError), self._cache.opened(file.file_id, file.size) as it:
+            if not it.has(0):
+                await self.fetch_small(file, it)
+
+    def _in_trio(self, call: Callable[[T], object], argument: T) -> None:
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._left, _content_of(file))
+                self._token.run_sync_soon(call, argument)
 
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""

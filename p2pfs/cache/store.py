@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
 from p2pfs.cache.blocks import CachedFile, Key, Remembered, RunInThread
@@ -72,6 +73,15 @@ class BlockCache:
                 self._open[key] = file
             file.handles += 1
             return file
+
+    @contextlib.contextmanager
+    def opened(self, file_id: FileId, size: int) -> Iterator[CachedFile]:
+        """Hold a handle, as `open_file` gives it, for the length of a block."""
+        file = self.open_file(file_id, size)
+        try:
+            yield file
+        finally:
+            file.close()
 
     def find(self, file_id: FileId) -> CachedFile | None:
         """Return a handle on a content of which something is cached, to be closed as any."""

@@ -26,6 +26,7 @@ from p2pfs.filesystem.attributes import (
     virtual,
     virtual_inode,
 )
+from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
 from p2pfs.protocol import names
 from p2pfs.protocol.manifest import FileId
@@ -78,6 +79,10 @@ class NetworkView(Protocol):
 
     def open(self, file: RemoteFile) -> Reader:
         """Open a content; needs no network."""
+        ...
+
+    def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
+        """Have small contents ready that somebody will probably open next."""
         ...
 
     def last_error(self, path: str) -> str | None:
@@ -135,6 +140,7 @@ class NetworkTree:
         self._now_ns = now_ns
         self._root = RemoteDirectory("", now_ns(), ())
         self._kernel = _KernelCaches()
+        self._siblings = Siblings(view.known_children, _inode)
 
     def getattr(self, path: str) -> Answer[Attributes]:
         """Return what `stat` shows, from memory or after one search; ENOENT."""
@@ -231,6 +237,8 @@ class NetworkTree:
                 raise as_os_error(error, node.path) from error
             raise
         opened.keep_cache, opened.direct_io = keep_cache, direct_io
+        if ahead := self._siblings.opened(file):
+            self._view.fetch_ahead(ahead)
         return opened
 
     def _xattrs(self, node: Node) -> dict[str, bytes]:

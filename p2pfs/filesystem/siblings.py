@@ -1,0 +1,118 @@
+"""Which small files will be opened next, when those of a directory are opened one by one.
+
+`cp -r`, `tar`, `rsync` and `grep -r` read a directory file by file, in the order of names or
+in that of inode numbers (coreutils sort by them), and wait for each. Told which file was
+opened, this says which ones to fetch before they are. It fetches nothing itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from p2pfs.catalogue import Knowledge, Node, RemoteFile
+from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES
+
+SMALL_BYTES: Final = MIN_BLOCK_BYTES
+"""A content of one block: it comes in one exchange, and what comes too many costs little."""
+
+OPENED_IN_ORDER: Final = 3
+"""Files opened one behind the other before the next are fetched: a pair may be chance."""
+
+LARGEST_STEP: Final = 4
+"""An order may be left out a few files: those that are not wanted."""
+
+AHEAD_FILES: Final = 16
+AHEAD_BYTES: Final = 2 * MIB
+"""How far ahead of the reader: a round trip's worth of files on most lines, and no loss if it
+stops."""
+
+MAX_DIRECTORY: Final = 5_000
+"""Names in a directory that is looked at: to sort more takes tens of milliseconds."""
+
+MAX_DIRECTORIES: Final = 16
+"""Directories that are remembered, those opened in last."""
+
+
+class _Order:
+    """The small files of a directory in one order, and how far somebody has come in it."""
+
+    def __init__(self, files: Sequence[RemoteFile]) -> None:
+        self._files = files
+        self._positions = {file.path: position for position, file in enumerate(files)}
+        self._last = -1
+        self._streak = 0
+        self._end = 0  # behind the last file that was named
+
+    def opened(self, path: str) -> list[RemoteFile]:
+        position = self._positions.get(path)
+        if position is None:  # it came later, and is nothing to go by
+            return []
+        if not 0 < position - self._last <= LARGEST_STEP:
+            self._streak, self._end = 0, 0
+        self._last, self._streak = position, self._streak + 1
+        is_due = self._end - position <= AHEAD_FILES // 2
+        return self._next(position + 1) if self._streak >= OPENED_IN_ORDER and is_due else []
+
+    def _next(self, first: int) -> list[RemoteFile]:
+        begin, self._end = max(first, self._end), first
+        room = AHEAD_BYTES
+        for file in self._files[first : first + AHEAD_FILES]:
+            room -= file.size
+            if room < 0:
+                break
+            self._end += 1
+        return list(self._files[begin : self._end])
+
+
+@dataclass(slots=True)
+class _Directory:
+    opened: int = 0
+    orders: tuple[_Order, ...] = field(default=())
+
+
+class Siblings:
+    """Directories in which files are being opened. Any thread."""
+
+    def __init__(
+        self,
+        children: Callable[[str], Sequence[Node] | Knowledge],
+        inode: Callable[[Node], int],
+    ) -> None:
+        self._children = children
+        self._inode = inode
+        self._lock = threading.Lock()
+        self._directories: OrderedDict[str, _Directory] = OrderedDict()
+
+    def opened(self, file: RemoteFile) -> list[RemoteFile]:
+        """Note that a file was opened; return the small ones to have ready, in order."""
+        if not 0 < file.size <= SMALL_BYTES:
+            return []
+        path = file.path.rpartition("/")[0]
+        with self._lock:
+            directory = self._directory(path)
+            directory.opened += 1
+            if directory.opened == OPENED_IN_ORDER:
+                directory.orders = self._orders(path)
+            for order in directory.orders:
+                ahead = order.opened(file.path)
+                if ahead:
+                    return ahead
+            return []
+
+    def _directory(self, path: str) -> _Directory:
+        directory = self._directories.setdefault(path, _Directory())
+        self._directories.move_to_end(path)
+        if len(self._directories) > MAX_DIRECTORIES:
+            self._directories.popitem(last=False)
+        return directory
+
+    def _orders(self, path: str) -> tuple[_Order, ...]:
+        nodes = self._children(path)
+        if isinstance(nodes, Knowledge) or len(nodes) > MAX_DIRECTORY:
+            return ()
+        small = [n for n in nodes if isinstance(n, RemoteFile) and 0 < n.size <= SMALL_BYTES]
+        return _Order(small), _Order(sorted(small, key=self._inode))
