@@ -25,6 +25,7 @@ from p2pfs.control.client import (
     ask,
     choose_servent,
     end_servent,
+    forget_dead,
     places_of,
     running_servents,
 )
@@ -193,6 +194,7 @@ def remove_dead_mount(mountpoint: str) -> bool:
     found = places_of(mountpoint).intersection(stale)
     for place in found:
         detach(place)
+        forget_dead(place)
     return bool(found)
 
 

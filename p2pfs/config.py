@@ -166,11 +166,6 @@ class Config:
         return self.state_directory / "p2pfs.log"
 
     @property
-    def lock_path(self) -> Path:
-        """Locked as long as a servent runs here."""
-        return self.state_directory / "lock"
-
-    @property
     def control_path(self) -> Path:
         """The Unix socket of the running servent.
 
@@ -228,11 +223,30 @@ def lock_state(config: Config) -> Iterator[None]:
     Raises:
         UsageError: another servent runs there, or the directory cannot be used.
     """
-    descriptor = _open_lock(config)
+    try:
+        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.shared_directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _unusable(config.state_directory, error) from error
+    with lock_directory(config.state_directory):
+        yield
+
+
+@contextlib.contextmanager
+def lock_directory(state: Path) -> Iterator[None]:
+    """Hold a state directory against all servents.
+
+    Raises:
+        UsageError: a servent runs there, or the directory cannot be used.
+    """
+    try:
+        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _unusable(state, error) from error
     try:
         if not _try_lock(descriptor):
             raise UsageError(
-                f"another servent is running with the state directory {config.state_directory}; "
+                f"another servent is running with the state directory {state}; "
                 "give this one its own with --state DIR"
             )
         yield
@@ -451,14 +465,8 @@ def _checked_mountpoint(text: str, state: Path) -> Path:
     return mountpoint
 
 
-def _open_lock(config: Config) -> int:
-    try:
-        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config.shared_directory.mkdir(exist_ok=True)
-        return os.open(config.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        place = config.state_directory
-        raise UsageError(f"cannot use the state directory {place}: {error.strerror}") from error
+def _unusable(state: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot use the state directory {state}: {error.strerror}")
 
 
 def _try_lock(descriptor: int) -> bool:

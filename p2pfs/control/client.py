@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pfs.config import runtime_directory
+from p2pfs.config import lock_directory, runtime_directory
 from p2pfs.control import SILENCE_S, ExitStatus, VerbError
+from p2pfs.errors import UsageError
 
 END_S: Final = 30.0
 """A servent that was told to end has said BYE, synced and unmounted by then."""
@@ -70,6 +71,19 @@ def choose_servent(directory: str | None) -> Running:
             f"several servents are running; choose with -m: {choices}", ExitStatus.USAGE
         )
     return running[0]
+
+
+def forget_dead(directory: str) -> None:
+    """Remove the socket and the record of a killed servent of this directory."""
+    places = places_of(directory)
+    for path in runtime_directory().glob("*.json"):
+        record = _read_record(path)
+        if record is None or not {record.mountpoint, record.state_directory} & places:
+            continue
+        # While we hold the lock no other can start there, and who runs there has it.
+        with contextlib.suppress(UsageError), lock_directory(Path(record.state_directory)):
+            Path(record.control_path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def ask(

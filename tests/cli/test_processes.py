@@ -157,7 +157,7 @@ def test_mount_returns_when_the_mount_answers_and_unmount_when_it_is_gone(proces
 
 
 @pytest.mark.fuse
-def test_after_kill_9_unmount_removes_the_dead_mount_and_mount_mounts_again(processes):
+def test_after_kill_9_unmount_removes_the_dead_mount_and_mount_mounts_again(processes, leftovers):
     processes.start("mount", "p2p")
     (processes.directory / "p2p" / "shared" / "x").write_text("kept")
     processes.kill(processes.status()["pid"])
@@ -168,6 +168,7 @@ def test_after_kill_9_unmount_removes_the_dead_mount_and_mount_mounts_again(proc
 
     processes.kill(processes.status()["pid"])
     assert processes.p2pfs("unmount", "p2p").returncode == 0
+    assert leftovers() == []
     assert processes.p2pfs("unmount", "p2p").returncode == 6
 
 

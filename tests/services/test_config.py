@@ -243,7 +243,7 @@ def test_a_second_servent_in_one_state_directory_is_refused(load):
         pytest.fail("the lock was given twice")
 
     with lock_state(load()):
-        assert stat.S_IMODE(load().lock_path.stat().st_mode) == 0o600
+        assert stat.S_IMODE((load().state_directory / "lock").stat().st_mode) == 0o600
 
 
 def test_the_lock_goes_with_its_process(load, tmp_path):
@@ -262,7 +262,7 @@ def test_the_lock_goes_with_its_process(load, tmp_path):
         process.wait()
 
         with lock_state(load()):
-            assert load().lock_path.exists()
+            assert (load().state_directory / "lock").exists()
 
 
 def test_a_state_directory_that_cannot_be_is_a_usage_error(tmp_path):
