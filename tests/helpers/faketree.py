@@ -104,6 +104,7 @@ class FakeNetwork:
         self.sources: tuple[PeerInfo, ...] = (PeerInfo("a" * 32, "anna", ()),)
         self.searched: list[str] = []
         self.listed: list[str] = []
+        self.fetched_ahead: list[str] = []
         self.open_readers = 0
         self.readers_waiting = 0
 
@@ -159,6 +160,9 @@ class FakeNetwork:
     def open(self, file: RemoteFile) -> FakeReader:
         self.open_readers += 1
         return FakeReader(self, file, self._by_id[file.file_id])
+
+    def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
+        self.fetched_ahead += [file.path for file in files]
 
     def last_error(self, path: str) -> str | None:
         failure = self.failures.get(path)

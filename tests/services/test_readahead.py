@@ -9,6 +9,7 @@ from p2pfs.readahead import (
     MAX_AHEAD_BYTES,
     MAX_STREAMS,
     MIN_AHEAD_BYTES,
+    SCATTERED_READS,
     SEQUENTIAL_READ_BYTES,
     STREAM_IDLE_S,
     ReadAhead,
@@ -122,6 +123,43 @@ def test_random_reads_do_not_push_out_a_reader_in_sequence() -> None:
         ahead.advance((900 - 20 * index) * BLOCK, 4096, 0.0)
 
     assert len(list(ahead.wanted(0.0))) >= LARGE
+
+
+def scatter(ahead: ReadAhead, count: int, now: float = 0.0) -> list[int]:
+    """Read a little at places that have nothing to do with each other; return them."""
+    places = [(37 * number) % 990 for number in range(0, 5 * count, 5)]
+    for place in places:
+        ahead.advance(place * BLOCK + 5, 4096, now)
+    return places
+
+
+def test_random_reads_want_their_surroundings_when_there_are_many_and_sources_are_quick() -> None:
+    ahead = ReadAhead(SIZE)
+    ahead.is_quick = True
+
+    scatter(ahead, SCATTERED_READS)
+    assert list(ahead.wanted(0.0)) == []
+
+    *_, last = scatter(ahead, SCATTERED_READS + 1)
+    assert set(range(last + 1, last + 1 + SMALL)) <= set(ahead.wanted(0.0))
+
+
+def test_random_reads_from_slow_sources_want_nothing_more() -> None:
+    ahead = ReadAhead(SIZE)
+
+    scatter(ahead, 2 * SCATTERED_READS)
+
+    assert list(ahead.wanted(0.0)) == []
+
+
+def test_random_reads_long_ago_do_not_count() -> None:
+    ahead = ReadAhead(SIZE)
+    ahead.is_quick = True
+    scatter(ahead, SCATTERED_READS)
+
+    ahead.advance(995 * BLOCK + 5, 4096, STREAM_IDLE_S + 1)
+
+    assert list(ahead.wanted(STREAM_IDLE_S + 1)) == []
 
 
 def test_places_are_remembered_up_to_a_limit() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -15,7 +17,7 @@ from p2pfs.errors import CorruptError, NoSourceError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.protocol.manifest import FileId
 from p2pfs.servent import Servent
-from p2pfs.swarms import FAILED_S, MAX_ERRORS, Swarms
+from p2pfs.swarms import FAILED_S, MAX_ERRORS, Reader, Swarms
 from tests.helpers.contents import Content
 from tests.helpers.world import World, open_world
 
@@ -64,6 +66,117 @@ async def test_a_swarm_ends_with_its_last_reader_however_many_reads_began_it(
         await trio.sleep(0.1)
 
         assert world[1].transfers() == []
+
+
+NOTE = Content.of(10_000, seed=99)
+
+
+async def note_at(world: World, *numbers: int) -> RemoteFile:
+    for number in numbers:
+        await world.share(number, "note", NOTE.data)
+    return await seen(world, "note")
+
+
+async def located(reader: Reader, offset: int, length: int) -> bytes:
+    return os.pread(await reader.locate(offset, length), length, offset)
+
+
+def count_uploads(servent: Servent) -> list[FileId]:
+    """Note from now on what is asked of a servent."""
+    asked: list[FileId] = []
+    read_blocks = servent.offer.read_blocks
+
+    async def counting(file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        asked.append(file_id)
+        return await read_blocks(file_id, indexes)
+
+    servent.offer.read_blocks = counting
+    return asked
+
+
+async def test_a_small_content_needs_one_exchange_and_no_swarm(autojump_clock: MockClock):
+    async with two("film") as world:
+        node = await note_at(world, 0)
+        asked = count_uploads(world[0])
+        readers = [world[1].open(node) for _ in range(3)]
+        got: list[bytes] = []
+
+        async def read(reader: Reader) -> None:
+            got.append(await located(reader, 100, 1000))
+
+        async with trio.open_nursery() as nursery:
+            for reader in readers:
+                nursery.start_soon(read, reader)
+
+        assert got == [NOTE.data[100:1100]] * 3
+        assert asked == [NOTE.file_id]
+        assert world[1].transfers() == []
+        for reader in readers:
+            reader.close()
+
+
+async def test_a_small_content_comes_from_another_source_if_the_first_lies(
+    autojump_clock: MockClock,
+):
+    async with two("film") as world:
+        await world.start(joins=[0])
+        await world.linked(1, 2)
+        node = await note_at(world, 0, 2)
+        assert len(node.sources) == 2
+        lie(world[0])
+
+        reader = world[1].open(node)
+        assert await located(reader, 0, NOTE.size) == NOTE.data
+
+        reader.close()
+
+
+async def test_a_small_content_comes_from_another_source_if_the_first_is_silent(
+    autojump_clock: MockClock,
+):
+    async with two("film") as world:
+        await world.start(joins=[0])
+        await world.linked(1, 2)
+        node = await note_at(world, 0, 2)
+        await world.read(1, "film")  # so that there is a link to 0, which is asked first
+        world.stall(0)
+
+        reader = world[1].open(node)
+        with trio.fail_after(5):
+            assert await located(reader, 0, NOTE.size) == NOTE.data
+
+        reader.close()
+
+
+async def test_a_small_content_that_is_other_than_announced_is_never_shown(
+    autojump_clock: MockClock,
+):
+    async with two("film") as world:
+        node = await note_at(world, 0)
+        for size in (NOTE.size - 1, NOTE.size + 1):
+            reader = world[1].open(dataclasses.replace(node, size=size))
+            with pytest.raises(TransferError):
+                await reader.locate(0, 100)
+            reader.close()
+
+        assert world[1].status()["bad_blocks"] == 0  # the size was wrong, not the source
+
+
+async def test_small_contents_are_fetched_ahead_once(autojump_clock: MockClock):
+    async with two("film") as world:
+        node = await note_at(world, 0)
+        asked = count_uploads(world[0])
+
+        world[1].fetch_ahead([node])
+        await trio.sleep(1)
+        assert asked == [NOTE.file_id]
+        reader = world[1].open(node)
+        assert reader.locate_nowait(0, NOTE.size) is not None
+        world[1].fetch_ahead([node])
+        await trio.sleep(1)
+
+        assert asked == [NOTE.file_id]
+        reader.close()
 
 
 async def test_a_read_that_was_given_up_leaves_no_swarm_behind(autojump_clock: MockClock):
