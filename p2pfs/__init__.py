@@ -10,6 +10,7 @@ The map, top to bottom. A module imports only from lines below its own.
     servent                   the owner: opens everything below, accepts links, answers queries
     overlay|uploads|swarms    joining and staying joined | serving blocks | one swarm per file
     search | swarm            one query's life | read(offset, size) -> verified bytes
+      | pins                    | what the user keeps
     link | library | cache    a live link | what shared/ offers | verified blocks on disk
       | catalogue | journal     | what network/ is known to hold | what happened, for people
     network | picker          dial and listen: the only sockets | which block from whom next

@@ -35,6 +35,10 @@ ID_SUFFIX_LENGTH: Final = 8
 """Characters of the file id that tell versions of one name apart (DESIGN 2.1)."""
 
 
+_HERE: Final = ServentId("")
+"""The holder of what the user keeps, among the others: no servent has this id."""
+
+
 class Knowledge(enum.Enum):
     """What the catalogue says of a name that it does not hold."""
 
@@ -155,7 +159,7 @@ class Catalogue:
             place = self._place(directory)
             if place is None:
                 return
-            kept = frozenset(sources)
+            kept = frozenset((*sources, _HERE))
             for below in list(_walk(place)):
                 for gone in below.sources() - kept:
                     self._forget_files(below, gone)
@@ -187,6 +191,31 @@ class Catalogue:
             self._absent[path] = until
             while len(self._absent) > MAX_ABSENT:
                 del self._absent[next(iter(self._absent))]
+
+    def keep(self, entry: Entry) -> None:
+        """Show a file, whoever else offers it, until `let_go`.
+
+        Where others offer something else under its name, it is the version with fewest sources.
+        """
+        with self._lock:
+            self._learn_one(_HERE, entry)
+
+    def let_go(self, path: str) -> None:
+        """Show the file that was kept at `path` only while others offer it."""
+        with self._lock:
+            place = self._place(path)
+            if place is None:
+                return
+            parent = place.parent
+            self._forget_files(place, _HERE)
+            self._prune(place)
+            while parent is not None and not any(
+                _HERE in child.sources() for child in parent.children.values()
+            ):
+                if parent.directory.pop(_HERE, None) is not None:
+                    self._count(_HERE, -1)
+                self._prune(parent)
+                parent = parent.parent
 
     # What we are asked.
 
@@ -414,12 +443,17 @@ def _plain_names(name: str) -> Iterator[str]:
 
 
 def _ranked(place: _Place) -> list[FileId]:
-    """Return the versions of a place: most sources first, ties by the smaller id.
+    """Return the versions of a place: most sources (others) first, ties by the smaller id.
 
     Both depend on what is known alone, so names do not change from one `ls` to the next
     unless the network did.
     """
-    return sorted(place.versions, key=lambda file_id: (-len(place.versions[file_id]), file_id))
+
+    def rank(file_id: FileId) -> tuple[int, FileId]:
+        holders = place.versions[file_id]
+        return (_HERE in holders) - len(holders), file_id
+
+    return sorted(place.versions, key=rank)
 
 
 def _walk(place: _Place) -> Iterator[_Place]:

@@ -275,6 +275,43 @@ def search(words: Sequence[str], mount: str | None, *, as_json: bool) -> int:
 
 
 @verb
+@listing
+@click.argument("action", type=click.Choice(["clear"]), required=False)
+def cache(action: str | None, mount: str | None, *, as_json: bool) -> None:
+    """Show what is cached and pinned; `cache clear` removes what is neither open nor pinned."""
+    running = choose_servent(mount)
+    if action == "clear":
+        freed = cast("Record", ask(running, "clear-cache"))
+        print(json.dumps(freed) if as_json else f"{shown('size', freed['freed_bytes'])} freed")
+        return
+    record = cast("Record", ask(running, "cache"))
+    if as_json:
+        print(json.dumps(record))
+        return
+    bounds = (shown(key, record[key]) for key in ("used_bytes", "limit_bytes"))
+    print("{} of {} used".format(*bounds))
+    files = cast("Sequence[Record]", record["files"])
+    show(files, ("path", "size", "done_bytes", "percent", "pinned", "id"), as_json=False)
+
+
+@verb
+@click.argument("path")
+def pin(path: str, mount: str | None) -> None:
+    """Keep the file at PATH in network/ whole and offline: it is fetched behind."""
+    running = choose_servent(mount)
+    done = cast("Record", ask(running, "pin", {"path": tree_path(running, "network", path)}))
+    print(printable(f"{done['path']}: pinned; `p2pfs cache` shows how much of it is here"))
+
+
+@verb
+@click.argument("path")
+def unpin(path: str, mount: str | None) -> None:
+    """Let the file at PATH go when the cache needs room."""
+    running = choose_servent(mount)
+    ask(running, "unpin", {"path": tree_path(running, "network", path)})
+
+
+@verb
 @click.argument("path")
 @click.option("-o", "--output", metavar="DEST", default=".", help="A file or a directory.")
 def get(path: str, mount: str | None, output: str) -> None:
@@ -390,13 +427,15 @@ def heading(column: str) -> str:
 
 def is_number(column: str) -> bool:
     """Return whether a column is read from the right."""
-    return column in ("size", "sources") or column.endswith(SUFFIXES)
+    return column in ("size", "sources", "percent") or column.endswith(SUFFIXES)
 
 
 def shown(key: str, value: object) -> str:
     """Return a value as people read it; its key tells the unit."""
     if value is None or value == "":
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if key == "peers" and isinstance(value, list):
         return ", ".join(shown("name", peer["name"]) for peer in value)
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -412,6 +451,8 @@ def shown_number(key: str, value: float) -> str:
         return shown_bytes(value)
     if key.endswith("_bytes_s"):
         return f"{shown_bytes(value)}/s"
+    if key == "percent":
+        return f"{value} %"
     if key.endswith("_ms"):
         return f"{value:.1f} ms"
     if key.endswith("_s"):

@@ -156,6 +156,11 @@ class Config:
         return self.state_directory / "peers.json"
 
     @property
+    def pins_path(self) -> Path:
+        """What the user has pinned."""
+        return self.state_directory / "pins.json"
+
+    @property
     def cache_directory(self) -> Path:
         """Verified blocks. It can be deleted while no servent runs."""
         return self.state_directory / "cache"

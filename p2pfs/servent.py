@@ -32,6 +32,7 @@ from p2pfs.link import Link, accept_links
 from p2pfs.network import Listener, Network, TcpNetwork
 from p2pfs.offer import Offer
 from p2pfs.overlay import Overlay
+from p2pfs.pins import Pins, load_pins
 from p2pfs.protocol.addresses import scope_of
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import (
@@ -116,8 +117,12 @@ class Servent:
         self.library = Library(
             os.fspath(config.shared_directory), os.fspath(config.index_path), run_in_thread
         )
+        pinned = load_pins(os.fspath(config.pins_path))
         self.cache = BlockCache(
-            os.fspath(config.cache_directory), config.cache_limit_bytes, run_in_thread
+            os.fspath(config.cache_directory),
+            config.cache_limit_bytes,
+            run_in_thread,
+            kept=[(FileId(entry.file_id), entry.size) for entry in pinned],
         )
         self.catalogue = Catalogue()
         self.contacts = ContactBook.load(os.fspath(config.peers_path))
@@ -156,6 +161,17 @@ class Servent:
             limit=_limit(config.download_limit_bytes_s),
             on_bad_block=self._lied,
         )
+        self.pins = Pins(
+            os.fspath(config.pins_path),
+            pinned,
+            self.cache,
+            self.catalogue,
+            self.journal,
+            open_reader=self.swarms.open,
+            has_neighbours=lambda: bool(self.overlay.neighbours),
+            run_in_thread=run_in_thread,
+        )
+        self._run_in_thread = run_in_thread
         self._network = network
         self._started_at = self._clock()
         self._observed: Counter[str] = Counter()
@@ -195,6 +211,7 @@ class Servent:
                     self.switchboard,
                     self.browser,
                     self.swarms,
+                    self.pins,
                 ):
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self)
@@ -274,6 +291,7 @@ class Servent:
         self._observed[link.hello.observed.host] += 1
         self.switchboard.opened(link)
         self.browser.peer_joined()
+        self.pins.neighbour_came()
 
     def neighbour_lost(self, link: Link) -> None:
         """Forget a neighbour, and what it offered if it said that it leaves."""
@@ -444,6 +462,19 @@ class Servent:
             }
             for path, file_id, swarm in self.swarms.statistics()
         ]
+
+    async def cached(self) -> Record:
+        """Describe the cache: its bounds, and what is in it or pinned."""
+        files = await self.pins.cached_files(self.swarms.path_of)
+        return {
+            "limit_bytes": self.cache.limit_bytes,
+            "used_bytes": self.cache.used_bytes,
+            "files": [dataclasses.asdict(file) for file in files],
+        }
+
+    async def clear_cache(self) -> int:
+        """Remove from the cache what is neither open nor pinned; return the bytes that gave."""
+        return await self._run_in_thread(self.cache.clear)
 
     def render(self, name: str) -> bytes:
         """Return one of the texts below `.p2pfs/`. Any thread.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -43,6 +44,9 @@ FAILED_S: Final = 0.5
 """How long a failed read stands for those that follow on the same open file. The kernel asks
 again for the pages of a failed read-ahead, and for those behind: `cat` asked three times, and
 so got its error only after three times the stall time."""
+
+MAX_PATHS: Final = 10_000
+"""Contents of which it is remembered where they were last read."""
 
 MAX_ERRORS: Final = 1_000
 """Paths whose last failure is remembered for `user.p2pfs.error`."""
@@ -97,6 +101,7 @@ class Swarms:
         self._running: dict[_Content, _Running] = {}
         self._small: dict[_Content, trio.Event] = {}  # being fetched without a swarm
         self._errors: dict[str, str] = {}
+        self._paths: OrderedDict[FileId, str] = OrderedDict()
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -129,6 +134,10 @@ class Swarms:
     def last_error(self, path: str) -> str | None:
         """Return why the last read of a path failed, or None if it did not. Any thread."""
         return self._errors.get(path)
+
+    def path_of(self, file_id: FileId) -> str | None:
+        """Return the path at which a content was last read, if that is remembered. Any thread."""
+        return self._paths.get(file_id)
 
     # For readers.
 
@@ -216,6 +225,10 @@ class Swarms:
         sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
         swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s, self._limit)
         running = _Running(file.path, swarm, cached)
+        self._paths[file.file_id] = file.path
+        self._paths.move_to_end(file.file_id)
+        if len(self._paths) > MAX_PATHS:
+            self._paths.popitem(last=False)
         self._running[_content_of(file)] = running
         self._nursery.start_soon(self._run_one, _content_of(file), running)
         return running

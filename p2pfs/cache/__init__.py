@@ -6,8 +6,8 @@ one bit per block. The map is evidence, not proof. Whatever the disk or a crash 
 the manifest is checked against the file id, and a block claimed by an earlier run is
 verified before its first use. So a lost or torn bitmap costs a download, never a wrong byte.
 
-Eviction is by whole file, least recently used first. A file with an open handle stays, and
-pinning is nothing else than keeping a handle open.
+Eviction is by whole file, least recently used first. A file with an open handle stays, and so
+does a pinned one (`BlockCache.keep`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from p2pfs.cache.blocks import (
     NotKeptError,
     RunInThread,
 )
-from p2pfs.cache.store import BlockCache
+from p2pfs.cache.store import BlockCache, Holding
 
 __all__ = [
     "FLUSH_BYTES",
@@ -28,6 +28,7 @@ __all__ = [
     "PAGE_BYTES",
     "BlockCache",
     "CachedFile",
+    "Holding",
     "NotKeptError",
     "RunInThread",
 ]

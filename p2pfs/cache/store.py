@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from p2pfs.cache.blocks import CachedFile, Key, Remembered, RunInThread
@@ -23,16 +24,32 @@ _GONE_SUFFIX: Final = ".gone"
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How much of one content is cached."""
+
+    file_id: FileId
+    size: int
+    done_bytes: int
+
+
 class BlockCache:
     """All cached contents of one servent.
 
     Everything here may be called from any thread.
     """
 
-    def __init__(self, directory: str, limit_bytes: int, run_in_thread: RunInThread) -> None:
+    def __init__(
+        self,
+        directory: str,
+        limit_bytes: int,
+        run_in_thread: RunInThread,
+        kept: Iterable[tuple[FileId, int]] = (),
+    ) -> None:
         """Open the cache in `directory`, made if missing, and evict down to the limit.
 
-        Looks at every file in it once: about 10 us each.
+        Looks at every file in it once: about 10 us each. `kept` are the contents, by file id
+        and size, that are not to be evicted: see `keep`.
         """
         self.limit_bytes = limit_bytes
         self._directory = directory
@@ -42,6 +59,8 @@ class BlockCache:
         self._used_bytes = 0
         self._open: dict[Key, CachedFile] = {}
         self._closed: OrderedDict[Key, int] = OrderedDict()  # bytes on disk; oldest first
+        self._pinned = {Key(*one) for one in kept}
+        self._kept: dict[Key, int] = {}  # those that are closed and pinned; bytes on disk
         self._remembered: OrderedDict[Key, Remembered] = OrderedDict()  # of these; oldest first
         self._sizes: dict[FileId, int] = {}  # of every content that has a file
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -68,7 +87,7 @@ class BlockCache:
             file = self._open.get(key)
             if file is None:
                 file = CachedFile(self, key, self._run_in_thread)
-                if key in self._closed:
+                if key in self._closed or key in self._kept:
                     self._reopen(file)
                 self._open[key] = file
             file.handles += 1
@@ -102,6 +121,42 @@ class BlockCache:
         finally:
             file.close()
 
+    def holdings(self) -> list[Holding]:
+        """Return what is cached, least recently used first. Reads each file's map: some 100 us."""
+        with self._lock:
+            keys = [*self._closed, *self._kept, *self._open]
+        found = []
+        for key in dict.fromkeys(keys):
+            with contextlib.suppress(CacheFullError):  # no descriptors left
+                file = self.open_file(*key)
+                found.append(Holding(key.file_id, key.size, file.done_bytes))
+                file.close()
+        return [holding for holding in found if holding.done_bytes]
+
+    def keep(self, file_id: FileId, size: int) -> None:
+        """Do not evict a content, whether or not anything of it is here yet."""
+        key = Key(file_id, size)
+        with self._lock:
+            self._pinned.add(key)
+            if key in self._closed:
+                self._kept[key] = self._closed.pop(key)
+
+    def let_go(self, file_id: FileId, size: int) -> None:
+        """Undo `keep`: the content counts as used just now."""
+        key = Key(file_id, size)
+        with self._lock:
+            self._pinned.discard(key)
+            if key in self._kept:
+                self._closed[key] = self._kept.pop(key)
+
+    def clear(self) -> int:
+        """Evict all that is neither open nor kept; return how many bytes that gave."""
+        before = self._used_bytes
+        with self._evicting:
+            while self._evict_one():
+                pass
+        return max(0, before - self._used_bytes)
+
     # What cached files ask: see `Keeper`.
 
     def path_of(self, key: Key) -> str:
@@ -121,7 +176,7 @@ class BlockCache:
                 del self._open[file.key]
                 if file.has_file:
                     self._remember(file.key, file.settle())
-                    self._closed[file.key] = file.allocated_bytes
+                    self._shelf_of(file.key)[file.key] = file.allocated_bytes
 
     def created(self, key: Key) -> None:
         """Note that a content has a file now."""
@@ -138,7 +193,7 @@ class BlockCache:
         with self._evicting:
             while not self._take(count):
                 if not self._evict_one():
-                    raise CacheFullError("open files hold the whole cache")
+                    raise CacheFullError("open and pinned files hold the whole cache")
 
     def make_room(self) -> None:
         """Evict one file because the disk is full.
@@ -161,6 +216,9 @@ class BlockCache:
                 return False
             self._used_bytes += count
             return True
+
+    def _shelf_of(self, key: Key) -> dict[Key, int]:
+        return self._kept if key in self._pinned else self._closed
 
     def _evict_one(self) -> bool:
         with self._lock:
@@ -186,12 +244,13 @@ class BlockCache:
                 self._remembered.popitem(last=False)
 
     def _reopen(self, file: CachedFile) -> None:
-        allocated_bytes = self._closed[file.key]
+        shelf = self._shelf_of(file.key)
+        allocated_bytes = shelf[file.key]
         try:
             is_sound = file.load(allocated_bytes, self._remembered.pop(file.key, None))
         except OSError as error:
             raise CacheFullError(f"cannot open a cache file: {error.strerror}") from error
-        del self._closed[file.key]
+        del shelf[file.key]
         if not is_sound:
             log.warning("cache: %s is damaged and starts anew", file.key.name)
             del self._sizes[file.file_id]
@@ -210,6 +269,6 @@ class BlockCache:
                 elif entry.name.endswith(_GONE_SUFFIX):
                     os.unlink(entry.path)
         for _, key, allocated_bytes in sorted(found):
-            self._closed[key] = allocated_bytes
+            self._shelf_of(key)[key] = allocated_bytes
             self._sizes[key.file_id] = key.size
             self._used_bytes += allocated_bytes

@@ -78,6 +78,16 @@ class Reader(Protocol):
         """Let go of the file."""
 
 
+class Pins(Protocol):
+    """What the verbs need of the pinned files."""
+
+    async def add(self, file: RemoteFile) -> None:
+        """Pin a file."""
+
+    async def remove(self, path: str) -> None:
+        """Unpin a file, or raise NotFoundError."""
+
+
 class Servent(Protocol):
     """What the verbs need of the servent."""
 
@@ -88,6 +98,10 @@ class Servent(Protocol):
     @property
     def library(self) -> Share:
         """Its share."""
+
+    @property
+    def pins(self) -> Pins:
+        """What the user keeps."""
 
     @property
     def journal(self) -> Journal:
@@ -101,6 +115,12 @@ class Servent(Protocol):
 
     def transfers(self) -> Sequence[Record]:
         """Describe the downloads."""
+
+    async def cached(self) -> Record:
+        """Describe the cache and what is in it."""
+
+    async def clear_cache(self) -> int:
+        """Remove what is neither open nor pinned; return the bytes that gave."""
 
     async def search(self, words: str) -> Sequence[Record]:
         """Search the network for files whose paths hold all the words."""
@@ -146,6 +166,35 @@ async def _events(servent: Servent, _args: Args, _report: Report) -> object:
     ]
 
 
+async def _cache(servent: Servent, _args: Args, _report: Report) -> object:
+    return await servent.cached()
+
+
+async def _clear_cache(servent: Servent, _args: Args, _report: Report) -> object:
+    return {"freed_bytes": await servent.clear_cache()}
+
+
+async def _pin(servent: Servent, args: Args, _report: Report) -> object:
+    file = await _find_file(servent, _text(args, "path"))
+    await servent.pins.add(file)
+    return {"path": file.path, "id": file.file_id.hex(), "size": file.size}
+
+
+async def _unpin(servent: Servent, args: Args, _report: Report) -> object:
+    path = _text(args, "path")
+    await servent.pins.remove(path)
+    return {"path": path}
+
+
+async def _find_file(servent: Servent, path: str) -> RemoteFile:
+    file = await servent.find(path)
+    if file is None:
+        raise NotFoundError(f"{path}: nobody within the horizon has it")
+    if isinstance(file, RemoteDirectory):
+        raise UsageError(f"{path} is a directory: name the files in it")
+    return file
+
+
 async def _search(servent: Servent, args: Args, _report: Report) -> object:
     words = _text(args, "words")
     if not names.words_of(words):
@@ -180,11 +229,7 @@ async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
 
 async def _get(servent: Servent, args: Args, report: Report) -> object:
     path, destination = _text(args, "path"), _text(args, "destination")
-    file = await servent.find(path)
-    if file is None:
-        raise NotFoundError(f"{path}: nobody within the horizon has it")
-    if isinstance(file, RemoteDirectory):
-        raise UsageError(f"{path} is a directory: copy it from the mount")
+    file = await _find_file(servent, path)
     with contextlib.closing(servent.open(file)) as reader:
         incoming = await run_in_thread(Incoming, destination, path)
         try:
@@ -260,6 +305,10 @@ VERBS: Final[Mapping[str, Verb]] = {
     "transfers": _transfers,
     "events": _events,
     "search": _search,
+    "cache": _cache,
+    "clear-cache": _clear_cache,
+    "pin": _pin,
+    "unpin": _unpin,
     "get": _get,
     "publish": _publish,
     "unpublish": _unpublish,

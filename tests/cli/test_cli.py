@@ -240,10 +240,39 @@ def test_starting_a_verb_loads_nothing_heavy():
         ("size", 2**60, "1048576.0 TiB"),
         ("rtt_ms", 1.25, "1.2 ms"),
         ("uptime_s", 0.4, "0:00:00"),
-        ("sharing", True, "True"),
+        ("sharing", True, "yes"),
+        ("pinned", False, "no"),
+        ("percent", 37, "37 %"),
         ("sources", 3, "3"),
         ("address", None, "-"),
     ],
 )
 def test_values_are_shown_with_the_unit_of_their_key(key, value, text):
     assert cli.shown(key, value) == text
+
+
+def test_the_cache_is_shown_with_what_is_pinned_in_it(p2pfs, servent):
+    servent.rows = [
+        {"path": "a\x1b", "id": "0f" * 32, "size": 4096, "done_bytes": 1024, "percent": 25,
+         "pinned": True}
+    ]  # fmt: skip
+    mount = str(servent.config.mountpoint)
+
+    assert p2pfs("cache", "-m", mount)[1].splitlines() == [
+        "1.5 KiB of 2.0 KiB used",
+        "a\\x1b\t4.0 KiB\t1.0 KiB\t25 %\tyes\t" + "0f" * 32,
+    ]
+    assert json.loads(p2pfs("cache", "-m", mount, "--json")[1])["files"] == servent.rows
+    assert p2pfs("cache", "clear", "-m", mount) == (0, "1.5 KiB freed\n", "")
+    assert p2pfs("cache", "burn", "-m", mount)[0] == 2
+
+
+def test_paths_below_the_mount_are_pinned_as_they_are_named_there(p2pfs, servent):
+    servent.offer("films/x", b"abc")
+    mount = str(servent.config.mountpoint)
+
+    status, output, _ = p2pfs("pin", "-m", mount, f"{mount}/network/films/x")
+    assert (status, servent.pins.paths) == (0, ["films/x"])
+    assert "films/x" in output
+    assert p2pfs("unpin", "-m", mount, "films/x")[0] == 0
+    assert p2pfs("unpin", "-m", mount, "films/x")[0] == 3

@@ -10,7 +10,7 @@ import trio
 
 from p2pfs.catalogue import Node, RemoteFile
 from p2pfs.config import Config, Endpoint
-from p2pfs.errors import UnreachableError
+from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.protocol.manifest import FileId
 from tests.helpers.contents import in_a_file
@@ -49,6 +49,23 @@ class FakeLibrary:
         self._changed = trio.Event()
 
 
+class FakePins:
+    """Remembers paths."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    async def add(self, file: RemoteFile) -> None:
+        await trio.lowlevel.checkpoint()
+        self.paths.append(file.path)
+
+    async def remove(self, path: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if path not in self.paths:
+            raise NotFoundError(f"{path} is not pinned")
+        self.paths.remove(path)
+
+
 class FakeReader:
     """Gives the bytes of a content, some from memory, some later."""
 
@@ -82,6 +99,7 @@ class FakeServent:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.library = FakeLibrary()
+        self.pins = FakePins()
         self.journal = Journal(now=lambda: 1e9)
         self.nodes: dict[str, Node] = {}
         self.contents: dict[bytes, bytes] = {}
@@ -113,6 +131,15 @@ class FakeServent:
 
     def transfers(self) -> Sequence[dict[str, object]]:
         return self.rows
+
+    async def cached(self) -> dict[str, object]:
+        await trio.lowlevel.checkpoint()
+        return {"limit_bytes": 2048, "used_bytes": 1536, "files": self.rows}
+
+    async def clear_cache(self) -> int:
+        await trio.lowlevel.checkpoint()
+        self.calls.append("clear cache")
+        return 1536
 
     async def search(self, words: str) -> Sequence[dict[str, object]]:
         self.calls.append(f"search {words}")

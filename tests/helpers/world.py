@@ -84,6 +84,11 @@ class World:
                 task_status.started(servent)
                 await trio.sleep_forever()
 
+    def endpoint(self, number: int) -> Endpoint:
+        """Return where a servent listens."""
+        address = self[number].listen_address
+        return Endpoint(address.host, address.port)
+
     def stop(self, number: int) -> None:
         """Let a servent leave as a user would: it says BYE."""
         self._scopes[number].cancel()

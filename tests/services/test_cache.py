@@ -549,3 +549,61 @@ async def test_a_block_that_cannot_exist_is_simply_not_there(tmp_path: Path) -> 
         for index in (2, 3, 16_383, -1):
             assert not file.has(index)
             assert not await file.prepare(index)
+
+
+async def test_what_is_kept_is_not_evicted_until_it_is_let_go(tmp_path: Path) -> None:
+    old, new = Content.of(3 * BLOCK, seed=1), Content.of(3 * BLOCK, seed=2)
+    cache = open_cache(tmp_path, 5 * BLOCK)
+    cache.keep(old.file_id, old.size)
+    await put_whole(cache, old)
+
+    with pytest.raises(CacheFullError, match="pinned"):
+        await put_whole(cache, new)
+    cache.let_go(old.file_id, old.size)
+    await put_whole(cache, new)
+
+    assert [one.file_id for one in cache.holdings()] == [new.file_id]
+
+
+async def test_what_is_kept_survives_a_restart_with_a_lower_limit(tmp_path: Path) -> None:
+    kept, other = Content.of(3 * BLOCK, seed=1), Content.of(3 * BLOCK, seed=2)
+    before = open_cache(tmp_path)
+    for content in (kept, other):
+        await put_whole(before, content)
+
+    cache = BlockCache(str(tmp_path), BLOCK, run_directly, kept=[(kept.file_id, kept.size)])
+
+    assert [(one.file_id, one.done_bytes) for one in cache.holdings()] == [
+        (kept.file_id, kept.size)
+    ]
+
+
+async def test_clearing_leaves_what_is_open_or_kept(tmp_path: Path) -> None:
+    contents = [Content.of(2 * BLOCK, seed=seed) for seed in range(4)]
+    cache = open_cache(tmp_path)
+    for content in contents:
+        await put_whole(cache, content)
+    cache.keep(contents[1].file_id, contents[1].size)
+    before = cache.used_bytes
+
+    with opened(cache, contents[2]):
+        freed = cache.clear()
+        left = {one.file_id for one in cache.holdings()}
+
+    assert left == {contents[1].file_id, contents[2].file_id}
+    assert freed == before - cache.used_bytes > 0
+    assert disk_bytes(tmp_path) <= cache.used_bytes
+
+
+async def test_looking_at_what_is_held_does_not_change_what_goes_first(tmp_path: Path) -> None:
+    contents = [Content.of(2 * BLOCK, seed=seed) for seed in range(3)]
+    cache = open_cache(tmp_path, 8 * BLOCK)
+    for content in contents:
+        await put_whole(cache, content)
+
+    for _ in range(2):
+        found = [one.file_id for one in cache.holdings()]
+        assert found == [content.file_id for content in contents]
+    await put_whole(cache, Content.of(2 * BLOCK, seed=9))
+
+    assert contents[0].file_id not in {one.file_id for one in cache.holdings()}

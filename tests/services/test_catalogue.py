@@ -261,3 +261,39 @@ def test_whatever_is_told_everything_shown_can_be_looked_up_and_all_can_be_forgo
     for who in (A, B, C):
         catalogue.forget(who.id)
     assert shown(catalogue) == []
+
+
+def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("films/x.mkv")])
+    catalogue.keep(file("films/x.mkv"))
+
+    catalogue.forget(A.id)
+    catalogue.keep_only("", ())
+
+    assert catalogue.lookup("films/x.mkv", 0) == RemoteFile("films/x.mkv", 100, 5, file_id(1), ())
+    assert shown(catalogue, "films") == ["films/x.mkv"]
+    assert catalogue.directory_sources("films") == catalogue.sources_of(file_id(1)) == ()
+
+
+def test_what_is_kept_gives_way_to_what_others_offer_under_its_name():
+    catalogue = Catalogue()
+    catalogue.keep(file("x.mkv", 1))
+    catalogue.learn(A, [file("x.mkv", 2)])
+
+    assert shown(catalogue) == ["x.mkv", version_name("x.mkv", file_id(1))]
+    node = catalogue.lookup("x.mkv", 0)
+    assert isinstance(node, RemoteFile)
+    assert node.file_id == file_id(2)
+
+
+def test_what_is_let_go_is_shown_while_others_offer_it():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("x.mkv")])
+    catalogue.keep(file("x.mkv"))
+    catalogue.keep(file("own/y.mkv", 2))
+
+    catalogue.let_go("x.mkv")
+    catalogue.let_go("own/y.mkv")
+
+    assert shown(catalogue) == ["x.mkv"]

@@ -74,6 +74,38 @@ async def test_verbs_without_arguments_give_what_the_servent_says(servent):
     assert servent.calls == ["leave", "pause", "resume"]
 
 
+async def test_what_is_pinned_is_found_first_and_can_be_unpinned(servent):
+    servent.offer("films/x", b"abc")
+    async with serving(servent) as ask_it:
+        done = await ask_it("pin", path="films/x")
+        assert done == {"path": "films/x", "id": "00" * 32, "size": 3}
+        assert servent.pins.paths == ["films/x"]
+
+        await ask_it("unpin", path="films/x")
+        assert servent.pins.paths == []
+        for verb in ("pin", "unpin"):
+            with pytest.raises(VerbError) as caught:
+                await ask_it(verb, path="nowhere")
+            assert caught.value.status == ExitStatus.NOT_FOUND
+
+
+async def test_a_directory_cannot_be_pinned(servent):
+    servent.nodes["films"] = RemoteDirectory("films", 0, ())
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="directory") as caught:
+            await ask_it("pin", path="films")
+
+    assert caught.value.status == ExitStatus.USAGE
+
+
+async def test_the_cache_can_be_looked_at_and_cleared(servent):
+    async with serving(servent) as ask_it:
+        assert await ask_it("cache") == {"limit_bytes": 2048, "used_bytes": 1536, "files": []}
+        assert await ask_it("clear-cache") == {"freed_bytes": 1536}
+
+    assert servent.calls == ["clear cache"]
+
+
 async def test_events_come_with_time_severity_text_and_path(servent):
     servent.journal.error("no source", "films/x")
     async with serving(servent) as ask_it:

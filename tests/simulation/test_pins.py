@@ -1,0 +1,204 @@
+"""Pinned files among real servents: fetched behind, kept, and there with the network gone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.catalogue import RemoteFile
+from p2pfs.errors import CacheFullError, NotFoundError
+from p2pfs.pins import CachedPath
+from p2pfs.protocol.manifest import MIB
+from tests.helpers.world import World, open_world, read_whole
+
+FILM = random.Random(1).randbytes(3 * MIB + 5)
+
+
+async def pin(world: World, number: int, path: str) -> RemoteFile:
+    node = await world[number].find(path)
+    assert isinstance(node, RemoteFile)
+    await world[number].pins.add(node)
+    return node
+
+
+async def cached(world: World, number: int) -> list[CachedPath]:
+    return list(await world[number].pins.cached_files(world[number].swarms.path_of))
+
+
+async def until_whole(world: World, number: int, within_s: float = 60) -> CachedPath:
+    """Return the one cached file when all of it is here."""
+    with trio.fail_after(within_s):
+        while True:
+            (file,) = await cached(world, number)
+            if file.percent == 100:
+                return file
+            await trio.sleep(0.1)
+
+
+async def two(world: World, **changes: object) -> None:
+    """Start a source of a film, and a neighbour of it."""
+    await world.start()
+    await world.share(0, "films/a.mkv", FILM)
+    await world.start(joins=[0], **changes)
+    await world.linked(1, 1)
+
+
+async def restart_alone(world: World, number: int, **changes: object) -> int:
+    """End a servent and start it anew on its state, knowing nobody; return its new number."""
+    config = world[number].config
+    world.stop(number)
+    await trio.sleep(5)
+    (config.state_directory / "peers.json").unlink(missing_ok=True)
+    await world.start(state_directory=config.state_directory, **changes)
+    return len(world.servents) - 1
+
+
+async def test_a_pinned_file_is_fetched_and_read_with_the_network_gone(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world)
+        node = await pin(world, 1, "films/a.mkv")
+        file = await until_whole(world, 1)
+        assert (file.path, file.pinned, file.done_bytes) == ("films/a.mkv", True, len(FILM))
+        world.kill(0)
+
+        again = await restart_alone(world, 1)
+
+        assert await world.names(again) == ["films"]
+        assert world[again].known_children("films") == [world[again].known("films/a.mkv")]
+        known = world[again].known("films/a.mkv")
+        assert isinstance(known, RemoteFile)
+        assert (known.size, known.mtime_ns, known.file_id, known.sources) == (
+            node.size, node.mtime_ns, node.file_id, ()
+        )  # fmt: skip
+        assert await read_whole(world[again], known) == FILM
+
+
+async def test_a_pinned_file_survives_what_is_read_after_it(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world, cache_limit_bytes=5 * MIB)
+        await pin(world, 1, "films/a.mkv")
+        await until_whole(world, 1)
+
+        for n in range(3):
+            content = random.Random(n + 2).randbytes(MIB)
+            await world.share(0, f"{n}", content)
+            assert await world.read(1, f"{n}") == content
+
+        files = await cached(world, 1)
+        assert world[1].cache.used_bytes <= 5 * MIB
+        assert [f.path for f in files if f.pinned and f.percent == 100] == ["films/a.mkv"]
+        assert [f.path for f in files if not f.pinned] == ["2"]
+
+
+async def test_what_is_unpinned_may_go(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world)
+        await pin(world, 1, "films/a.mkv")
+        await until_whole(world, 1)
+        assert await world[1].clear_cache() == 0
+
+        await world[1].pins.remove("films/a.mkv")
+
+        assert await world[1].clear_cache() > len(FILM)
+        assert await cached(world, 1) == []
+        with pytest.raises(NotFoundError, match="not pinned"):
+            await world[1].pins.remove("films/a.mkv")
+
+
+async def test_unpinning_ends_the_download(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world, download_limit_bytes_s=100_000)
+        await pin(world, 1, "films/a.mkv")
+        await trio.sleep(2)
+
+        await world[1].pins.remove("films/a.mkv")
+
+        await trio.sleep(1)
+        assert world[1].transfers() == []
+
+
+async def test_a_pin_goes_on_when_its_source_comes_back(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world, download_limit_bytes_s=500_000)
+        await pin(world, 1, "films/a.mkv")
+        await trio.sleep(3)
+        world.kill(0)
+        await trio.sleep(300)
+        (file,) = await cached(world, 1)
+        assert 0 < file.percent < 100
+
+        await world.start()  # another one, with the same content elsewhere
+        await world.share(2, "copy.mkv", FILM)
+        await world[1].join(world.endpoint(2))
+
+        await until_whole(world, 1, within_s=90)
+
+
+async def test_a_pin_goes_on_after_a_restart(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world, download_limit_bytes_s=500_000)
+        await pin(world, 1, "films/a.mkv")
+        await trio.sleep(3)
+
+        again = await restart_alone(world, 1)
+        (file,) = await cached(world, again)
+        assert 0 < file.percent < 100
+        await world[again].join(world.endpoint(0))
+
+        assert (await until_whole(world, again)).path == "films/a.mkv"
+        known = world[again].known("films/a.mkv")
+        assert isinstance(known, RemoteFile)
+        assert await read_whole(world[again], known) == FILM
+
+
+async def test_pins_must_fit_into_the_cache_together(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world, cache_limit_bytes=5 * MIB)
+        await world.share(0, "b.mkv", random.Random(3).randbytes(2 * MIB))
+        await pin(world, 1, "films/a.mkv")
+
+        with pytest.raises(CacheFullError, match=r"b\.mkv"):
+            await pin(world, 1, "b.mkv")
+
+        assert [entry.path for entry in world[1].pins.entries()] == ["films/a.mkv"]
+
+
+async def test_a_new_content_at_a_pinned_path_does_not_replace_the_pinned_one(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        await two(world)
+        node = await pin(world, 1, "films/a.mkv")
+        await until_whole(world, 1)
+        await world.share(0, "films/a.mkv", b"another")
+        await trio.sleep(1)
+
+        names = await world.names(1, "films")
+
+        assert len(names) == 2
+        (old,) = [name for name in names if "~" in name]
+        kept = await world[1].find(old)
+        assert isinstance(kept, RemoteFile)
+        assert kept.file_id == node.file_id
+        assert await read_whole(world[1], kept) == FILM
+        await world[1].pins.remove(old)
+        assert world[1].pins.entries() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '[{"path": "../x", "size": 1, "mtime_ns": 0, "id": "00"}]', "[3]"]
+)
+async def test_a_damaged_book_of_pins_is_an_empty_one(
+    autojump_clock: MockClock, text: str, expect_log
+):
+    expect_log("pins not read")
+    async with open_world() as world:
+        config = world.config(0)
+        config.pins_path.write_text(text)
+        await world.start()
+
+        assert world[0].pins.entries() == []
+        assert await world.names(0) == []
