@@ -33,7 +33,7 @@ FETCHES: Final = 2
 """Pinned files fetched at once: one that is stuck does not hold up the rest."""
 
 PIECE_BYTES: Final = MIB
-"""Read at once, to fetch it; no more than a reader's first read-ahead."""
+"""Asked for at once; no more than a reader's first read-ahead."""
 
 RETRY_AFTER_S: Final = (5.0, 15.0, 60.0, 300.0)
 """Pauses after a fetch that failed once, twice, ... A neighbour that comes cuts them short,
@@ -43,8 +43,8 @@ but for the first."""
 class Reader(Protocol):
     """An open remote file."""
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """Return exactly the bytes asked for, or raise a TransferError."""
+    async def locate(self, offset: int, length: int) -> int:
+        """Return when the cache holds these bytes, or raise a TransferError."""
         ...
 
     def close(self) -> None:
@@ -236,7 +236,7 @@ class Pins:
             for offset in range(0, entry.size, PIECE_BYTES):
                 length = min(PIECE_BYTES, entry.size - offset)
                 if not _is_here(cached, offset, length):
-                    await reader.read(offset, length)
+                    await reader.locate(offset, length)
 
     async def _pause(self, seconds: float) -> None:
         news = self._news

@@ -20,7 +20,7 @@ from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.catalogue import Catalogue, RemoteFile
 from p2pfs.errors import CacheFullError, P2pfsError, ShutdownError, TransferError
 from p2pfs.journal import Journal
-from p2pfs.protocol.manifest import FileId, block_count_for
+from p2pfs.protocol.manifest import FileId, Manifest, block_count_for
 from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
 from p2pfs.rates import RateLimit
 from p2pfs.search import Searches
@@ -295,6 +295,11 @@ class Reader:
         self._failed_at = float("-inf")
         self._failed_offset = 0
         self._failure: TransferError | None = None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the blocks must be; known once anything was read."""
+        return self._cached.manifest
 
     def locate_nowait(self, offset: int, length: int) -> int | None:
         """Return a descriptor that holds these bytes if all are in the cache, else None.

@@ -12,10 +12,12 @@ import os
 import re
 import secrets
 import stat
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from p2pfs.errors import NotFoundError, UsageError
+from p2pfs.errors import BadBlockError, NotFoundError, UsageError
+from p2pfs.protocol.manifest import Manifest, block_bytes_for, block_range, block_span
 
 CHUNK_BYTES: Final = 1024**2
 """Bytes between two looks at progress and cancellation."""
@@ -31,7 +33,9 @@ _TEMPORARY: Final = re.compile(rf"\.p2pfs-[0-9a-f]{{{2 * _TEMPORARY_BYTES}}}")
 class Incoming:
     """A download on its way to `destination`, or into it if that is a directory.
 
-    It grows under the name `destination.part`, so that a whole file is a complete one.
+    It grows under the name `destination.part`, so that a whole file is a complete one. What an
+    earlier download left there, or under the destination's own name, is used as far as it is
+    right. What is not complete stays for the next one.
     """
 
     def __init__(self, destination: str, path: str) -> None:
@@ -40,8 +44,8 @@ class Incoming:
             destination = os.path.join(destination, path.rpartition("/")[2])
         self.destination = destination
         self._part = destination + PART_SUFFIX
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(self._part, flags, 0o666), "wb", buffering=0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = FileIO(os.open(self._part, flags, 0o666), "r+")
         self._is_finished = False
         try:
             # Unlike O_EXCL, a lock does not mind what a killed servent left behind.
@@ -49,26 +53,74 @@ class Incoming:
         except BlockingIOError as error:
             self._file.close()
             raise UsageError(f"another get is writing {destination}") from error
-        self._file.truncate(0)
+        earlier = _open_regular(destination)
+        self._leftovers = [self._file] if earlier is None else [self._file, earlier]
 
-    def write(self, data: bytes) -> None:
-        """Append to the file."""
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether there is anything of an earlier download that may be right."""
+        return any(_size(file) for file in self._leftovers)
+
+    @property
+    def kept_at(self) -> str | None:
+        """Where there is something for the next download, if this one does not go on."""
+        return self._part if _size(self._file) else None
+
+    def missing(self, manifest: Manifest, offset: int, length: int) -> list[tuple[int, int]]:
+        """Take over what is there of a stretch of whole blocks; return where the others are."""
+        spans = (block_span(manifest.size, i) for i in block_range(manifest.size, offset, length))
+        return [span for span in spans if not self._take_over(manifest, *span)]
+
+    def _take_over(self, manifest: Manifest, offset: int, length: int) -> bool:
+        index = offset // block_bytes_for(manifest.size)
+        for file in self._leftovers:
+            data = os.pread(file.fileno(), length, offset)
+            with contextlib.suppress(BadBlockError):
+                manifest.verify(index, data)
+                if file is not self._file:
+                    self.write(offset, data)
+                return True
+        return False
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write a piece of the file."""
         rest = memoryview(data)
         while rest:
-            rest = rest[self._file.write(rest) :]
+            count = os.pwrite(self._file.fileno(), rest, offset)
+            rest, offset = rest[count:], offset + count
 
-    def finish(self) -> None:
+    def finish(self, size: int) -> None:
         """Give the complete file its name, in place of what had it."""
+        self._file.truncate(size)
         os.replace(self._part, self.destination)
         self._is_finished = True
 
-    def discard(self) -> None:
-        """Let go of the file, and remove it unless it is finished."""
+    def close(self) -> None:
+        """Let go of the file, and remove it if there is nothing in it for the next download."""
         if not self._is_finished:
             with contextlib.suppress(OSError):
-                os.unlink(self._part)
-        with contextlib.suppress(OSError):  # a close that fails after a write that did
-            self._file.close()
+                if not _size(self._file):
+                    os.unlink(self._part)
+        for file in self._leftovers:
+            with contextlib.suppress(OSError):  # a close that fails after a write that did
+                file.close()
+
+
+def _open_regular(path: str) -> FileIO | None:
+    """Open a file to read it, if there is one that is no link, device or FIFO."""
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = FileIO(os.open(path, flags), "r")
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        return None
+    return file
+
+
+def _size(file: FileIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 class Copying:

@@ -19,10 +19,11 @@ from trio.to_thread import run_sync as run_in_thread
 from p2pfs.catalogue import Node, RemoteDirectory, RemoteFile
 from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared, share_path
-from p2pfs.errors import NotFoundError, UsageError
+from p2pfs.errors import NotFoundError, TransferError, UsageError
 from p2pfs.journal import Journal
 from p2pfs.library.share import published_path, unacceptable
 from p2pfs.protocol import names
+from p2pfs.protocol.manifest import Manifest, block_bytes_for
 from p2pfs.protocol.messages import MAX_QUERY_TEXT_BYTES
 
 Record = Mapping[str, object]
@@ -68,8 +69,9 @@ class Share(Protocol):
 class Reader(Protocol):
     """An open remote file."""
 
-    def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """Return the bytes if they are all in the cache."""
+    @property
+    def manifest(self) -> Manifest | None:
+        """What its blocks must be; known once anything was read."""
 
     async def read(self, offset: int, length: int) -> bytes:
         """Return exactly the bytes asked for, or raise a TransferError."""
@@ -234,19 +236,36 @@ async def _get(servent: Servent, args: Args, report: Report) -> object:
         incoming = await run_in_thread(Incoming, destination, path)
         try:
             await _download(reader, file.size, incoming, report)
-            await run_in_thread(incoming.finish)
+            await run_in_thread(incoming.finish, file.size)
+        except TransferError as error:
+            if incoming.kept_at is None:
+                raise
+            text = f"{error}; what came is kept in {incoming.kept_at} for the next get"
+            raise type(error)(text) from error
         finally:
-            await _surely(incoming.discard)
+            await _surely(incoming.close)
     return {"path": path, "destination": incoming.destination, "size": file.size}
 
 
 async def _download(reader: Reader, size: int, incoming: Incoming, report: Report) -> None:
+    """Fetch a file, but for what is there already and is right."""
     progress = Progress(size, report)
-    for offset in range(0, size, CHUNK_BYTES):
-        length = min(CHUNK_BYTES, size - offset)
-        data = await reader.read(offset, length)
-        await run_in_thread(incoming.write, data)
-        await progress.reached(offset + length)
+    stretch_bytes = max(CHUNK_BYTES, block_bytes_for(size))
+    manifest = await _manifest_of(reader, size) if incoming.has_leftovers else None
+    for offset in range(0, size, stretch_bytes):
+        wanted = [(offset, min(stretch_bytes, size - offset))]
+        if manifest is not None:
+            wanted = await run_in_thread(incoming.missing, manifest, *wanted[0])
+        for start, length in wanted:
+            data = await reader.read(start, length)
+            await run_in_thread(incoming.write, start, data)
+        await progress.reached(min(offset + stretch_bytes, size))
+
+
+async def _manifest_of(reader: Reader, size: int) -> Manifest | None:
+    if size and reader.manifest is None:
+        await reader.read(0, 1)  # the first block comes with it
+    return reader.manifest
 
 
 async def _publish(servent: Servent, args: Args, report: Report) -> object:

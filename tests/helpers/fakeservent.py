@@ -12,7 +12,7 @@ from p2pfs.catalogue import Node, RemoteFile
 from p2pfs.config import Config, Endpoint
 from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
-from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.manifest import FileId, Manifest
 from tests.helpers.contents import in_a_file
 
 
@@ -69,23 +69,31 @@ class FakePins:
 class FakeReader:
     """Gives the bytes of a content, some from memory, some later."""
 
-    def __init__(self, content: bytes, error: Exception | None) -> None:
+    def __init__(self, content: bytes, error: Exception | None, error_from: int) -> None:
         self._content = content
         self._file = in_a_file(content)
         self._error = error
+        self._error_from = error_from
         self.is_closed = False
+        self.manifest: Manifest | None = None
+        self.reads: list[tuple[int, int]] = []
+        """What was read, at which offset and how much."""
 
     def locate_nowait(self, offset: int, length: int) -> int | None:
         return self._file if offset else None
 
     async def locate(self, offset: int, length: int) -> int:
         await trio.lowlevel.checkpoint()
-        if self._error is not None:
+        if self._error is not None and offset >= self._error_from:
             raise self._error
         return self._file
 
     async def read(self, offset: int, length: int) -> bytes:
         await self.locate(offset, length)
+        self.reads.append((offset, length))
+        self.manifest = Manifest.of(
+            len(self._content), lambda start, count: self._content[start : start + count]
+        )
         return self._content[offset : offset + length]
 
     def close(self) -> None:
@@ -105,6 +113,7 @@ class FakeServent:
         self.contents: dict[bytes, bytes] = {}
         self.rows: list[dict[str, object]] = []
         self.read_error: Exception | None = None
+        self.read_error_from = 0
         self.search_takes_s = 0.0
         self.calls: list[str] = []
         self.readers: list[FakeReader] = []
@@ -155,7 +164,8 @@ class FakeServent:
         return self.nodes.get(path)
 
     def open(self, file: RemoteFile) -> FakeReader:
-        self.readers.append(FakeReader(self.contents[file.file_id], self.read_error))
+        content = self.contents[file.file_id]
+        self.readers.append(FakeReader(content, self.read_error, self.read_error_from))
         return self.readers[-1]
 
     async def join(self, endpoint: Endpoint) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -287,6 +288,74 @@ async def test_get_of_a_directory_is_a_usage_error(servent, tmp_path):
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match="is a directory"):
             await ask_it("get", path="films", destination=str(tmp_path / "x"))
+
+
+BLOCK = 256 * 1024
+FILM = os.urandom(5 * 2**20 + 17)
+
+
+def damaged(content: bytes, *blocks: int) -> bytes:
+    """Return a content with one wrong bit in each of these blocks."""
+    wrong = bytearray(content)
+    for block in blocks:
+        wrong[block * BLOCK] ^= 1
+    return bytes(wrong)
+
+
+@pytest.mark.parametrize("name", ["y", "y.part"])
+@pytest.mark.parametrize(
+    ("leftover", "fetched"),
+    [
+        (FILM[: 3 * BLOCK + 100], range(3, 21)),
+        (FILM, []),
+        (FILM + b"more", []),
+        (damaged(FILM, 2, 7), [2, 7]),
+        (b"\0" * len(FILM), range(21)),
+        (b"\0" * 9 * BLOCK + FILM[9 * BLOCK :], range(9)),
+    ],
+)
+async def test_get_fetches_what_is_wrong_or_missing_in_a_partial_file(
+    servent, tmp_path, name, leftover, fetched
+):
+    servent.offer("x", FILM)
+    (tmp_path / name).write_bytes(leftover)
+    async with serving(servent) as ask_it:
+        await ask_it("get", path="x", destination=str(tmp_path / "y"))
+
+    assert (tmp_path / "y").read_bytes() == FILM
+    assert not (tmp_path / "y.part").exists()
+    (reader,) = servent.readers
+    whole = {offset // BLOCK for offset, length in reader.reads if length > 1}
+    assert whole == set(fetched)
+
+
+async def test_a_get_that_is_interrupted_keeps_what_came_for_the_next(servent, tmp_path):
+    servent.offer("x", FILM)
+    servent.read_error_from = 2 * 2**20
+    servent.read_error = NoSourceError("no holder can be reached")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match=r"kept in .*/y\.part") as caught:
+            await ask_it("get", path="x", destination=str(tmp_path / "y"))
+        assert caught.value.status == ExitStatus.UNREACHABLE
+        assert not (tmp_path / "y").exists()
+        servent.read_error = None
+
+        await ask_it("get", path="x", destination=str(tmp_path / "y"))
+
+    assert (tmp_path / "y").read_bytes() == FILM
+    again = [offset for offset, length in servent.readers[1].reads if length > 1]
+    assert min(again) == 2 * 2**20
+
+
+async def test_two_gets_of_one_destination_do_not_mix(servent, tmp_path):
+    servent.offer("x", FILM)
+    with open(tmp_path / "y.part", "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        async with serving(servent) as ask_it:
+            with pytest.raises(VerbError, match="another get") as caught:
+                await ask_it("get", path="x", destination=str(tmp_path / "y"))
+
+    assert caught.value.status == ExitStatus.USAGE
 
 
 async def test_get_does_not_follow_a_planted_link(servent, tmp_path):
