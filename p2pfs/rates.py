@@ -1,10 +1,11 @@
-"""How many bytes may pass in a second: a token bucket, shared by all who pass bytes.
+"""How many bytes may pass in a second, and how many do.
 
-It is told the time, in seconds of any monotonic clock, and waits for nothing itself.
+All is told the time, in seconds of any monotonic clock, and waits for nothing itself.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 WINDOW_S: Final = 5.0
@@ -25,8 +26,18 @@ SHORTEST_WAIT_S: Final = 0.001
 """Less is no wait: no timer is finer, and a clock that has run for weeks could not tell."""
 
 
+FLOW_S: Final = 2.0
+"""Bytes that have passed so long ago count 1/e."""
+
+FLOW_FORGOTTEN_S: Final = 5.0
+"""Nothing has passed for so long: the flow has ended, and the next begins anew."""
+
+MIN_FLOW_S: Final = 0.25
+"""A flow that has just begun counts as this old: nobody can tell a rate from one block."""
+
+
 class RateLimit:
-    """Let a rate of bytes pass.
+    """Let a rate of bytes pass, by a token bucket that all share who pass bytes.
 
     Whoever finds the limit open passes a piece, whole, and charges it; the debt is what the
     next one waits for. What passes late is made up for. What cannot be cut into pieces of
@@ -61,3 +72,31 @@ class RateLimit:
     def _earn(self, now: float) -> None:
         self._balance = min(self._burst, self._balance + (now - self._at) * self._rate)
         self._at = now
+
+
+class Flow:
+    """How many bytes a second pass, as seen over the last few seconds.
+
+    One task adds; anybody may look, from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._weight = 0.0  # of the bytes so far, old ones counting less
+        self._began_at = self._at = -math.inf
+
+    def add(self, count: int, now: float) -> None:
+        """Note that `count` bytes have passed."""
+        if now - self._at > FLOW_FORGOTTEN_S:
+            self._began_at, self._weight = now, 0.0
+        else:
+            self._weight *= math.exp((self._at - now) / FLOW_S)
+        self._weight += count
+        self._at = now
+
+    def rate(self, now: float) -> float:
+        """Return the bytes a second; 0 when nothing has passed for a while."""
+        if now - self._at > FLOW_FORGOTTEN_S:
+            return 0.0
+        watched_s = max(now - self._began_at, MIN_FLOW_S)
+        seen_s = FLOW_S * (1 - math.exp(-watched_s / FLOW_S))
+        return self._weight * math.exp((self._at - now) / FLOW_S) / seen_s

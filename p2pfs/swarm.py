@@ -42,10 +42,10 @@ from p2pfs.errors import (
     StalledError,
     TransferError,
 )
-from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, RateMeter, Request, Trouble
+from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, Request, Trouble
 from p2pfs.protocol.manifest import KIB, MIB, FileId, Manifest, block_bytes_for, block_range
 from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
-from p2pfs.rates import RateLimit
+from p2pfs.rates import Flow, RateLimit
 from p2pfs.readahead import ReadAhead
 
 T = TypeVar("T")
@@ -65,6 +65,9 @@ GATHER_S: Final = 0.01
 
 QUICK_BYTES_PER_S: Final = 32 * MIB
 """Sources as quick as this give a window of read-ahead in a few round trips of a local line."""
+
+HELD_BACK_S: Final = 1.0
+"""A swarm that our own limit has held back within this time is still at work."""
 
 MAX_STALLS: Final = 10
 """Stall times after which a reader gives up though others are still being served."""
@@ -136,7 +139,7 @@ class SwarmStatistics:
     done_bytes: int
     """Bytes of the content in the cache."""
     rate_bytes_s: float
-    """What arrived lately; 0 when nothing is on its way."""
+    """What arrived lately; 0 when nothing did for a while."""
     sources: int
     """Peers that may still be asked."""
     state: str
@@ -202,13 +205,13 @@ class Swarm:
         self._token: trio.lowlevel.TrioToken | None = None
         self._clock: trio.abc.Clock | None = None
         self._progress_at = 0.0  # a block arrived, or the first reader came
-        self._held_back_at = 0.0  # nothing was asked for, because of our own limit
+        self._held_back_at = -math.inf  # nothing was asked for, because of our own limit
         self._alarm_at = math.inf
         self._alarm_changed = trio.Event()
         self._searches = 0  # since the last progress
         self._search_at = 0.0
         self._is_searching = False
-        self._meter = RateMeter()
+        self._flow = Flow()
         self._has_failed = False
         self._last_error: str | None = None
 
@@ -291,20 +294,20 @@ class Swarm:
 
     def statistics(self) -> SwarmStatistics:
         """Return how things stand. From any thread."""
-        idle_s = self._clock.current_time() - self._progress_at if self._clock else 0.0
+        now = self._clock.current_time() if self._clock else 0.0
         return SwarmStatistics(
             size=self._cached.size,
             done_bytes=self._cached.done_bytes,
-            rate_bytes_s=(self._meter.rate(idle_s) or 0.0) if self._transfers else 0.0,
+            rate_bytes_s=self._flow.rate(now),
             sources=self._picker.source_count,
-            state=self._state(),
+            state=self._state(now),
             last_error=self._last_error,
         )
 
-    def _state(self) -> str:
+    def _state(self, now: float) -> str:
         if self._is_searching:
             return "searching"
-        if self._waiters or self._transfers:
+        if self._waiters or self._transfers or now - self._held_back_at < HELD_BACK_S:
             return "reading"
         return "failed" if self._has_failed else "idle"
 
@@ -599,8 +602,8 @@ class Swarm:
     def _got(self, request: Request) -> None:
         """Note that what was asked for is here, and right."""
         now = trio.current_time()
-        self._meter.add(request.length, now - self._progress_at)
-        self._ahead.is_quick = (self._meter.rate() or 0.0) > QUICK_BYTES_PER_S
+        self._flow.add(request.length, now)
+        self._ahead.is_quick = self._flow.rate(now) > QUICK_BYTES_PER_S
         self._progress_at = now
         self._searches = 0
         self._block_is_there(request.index)

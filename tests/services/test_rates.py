@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfs.rates import AIM, SHORTEST_WAIT_S, WINDOW_S, RateLimit
+from p2pfs.rates import (
+    AIM,
+    FLOW_FORGOTTEN_S,
+    FLOW_S,
+    SHORTEST_WAIT_S,
+    WINDOW_S,
+    Flow,
+    RateLimit,
+)
 
 LIMIT = 20_000_000
 
@@ -82,3 +90,34 @@ def test_no_wait_is_too_short_for_a_timer():
         limit.charge(1, now)
 
     assert limit.wait_s(now) >= SHORTEST_WAIT_S
+
+
+@given(
+    rate=st.floats(1e4, 1e9),
+    steps_s=st.lists(st.floats(0.03, 0.3), min_size=200, max_size=300),
+)
+def test_a_steady_flow_is_told_right(rate: float, steps_s: list[float]):
+    flow, now = Flow(), 50.0
+    for step_s in steps_s:
+        now += step_s
+        flow.add(int(rate * step_s), now)
+
+    # The longest step is the resolution.
+    assert flow.rate(now) == pytest.approx(rate, rel=0.3 / FLOW_S)
+
+
+def test_a_flow_that_stops_fades_and_is_forgotten():
+    flow = Flow()
+    for tenth in range(100):
+        flow.add(100_000, tenth / 10)
+
+    assert flow.rate(9.9) == pytest.approx(1e6, rel=0.1)
+    assert flow.rate(9.9 + FLOW_S) == pytest.approx(1e6 / 2.718, rel=0.1)
+    assert flow.rate(10.0 + FLOW_FORGOTTEN_S) == 0.0
+    flow.add(100_000, 30.0)
+    flow.add(100_000, 30.5)
+    assert flow.rate(30.5) < 1e6
+
+
+def test_nothing_flows_before_the_first_byte():
+    assert Flow().rate(123.0) == 0.0

@@ -141,6 +141,37 @@ async def test_readers_of_many_files_wait_for_a_low_download_limit_and_do_not_fa
     assert [one.content for one in downloads] == list(contents.values())
 
 
+@pytest.mark.parametrize("limits", [("upload", MB), ("download", 2 * MB)])
+async def test_transfers_tell_what_a_limited_download_does(
+    autojump_clock: MockClock, limits: tuple[str, int]
+):
+    content = random.Random(5).randbytes(16 * MB)
+    option, limit = limits
+    async with open_world() as world:
+        for number in range(2):
+            await world.start(
+                joins=[0] if number else [],
+                upload_limit_bytes_s=limit if option == "upload" else None,
+            )
+            await world.share(number, "film", content)
+        await world.start(
+            joins=[0, 1], download_limit_bytes_s=limit if option == "download" else None
+        )
+        done = Download(world[2], await find(world, 2, "film", 2))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(done.run)
+            await trio.sleep(3)
+            for _ in range(20):
+                await trio.sleep(0.2)
+                (row,) = world[2].transfers()
+                assert row["rate_bytes_s"] == pytest.approx(2 * MB, rel=0.15)
+                assert (row["path"], row["size"], row["sources"]) == ("film", len(content), 2)
+                assert row["state"] == "reading"
+                assert len(done.content) <= row["done_bytes"] <= len(done.content) + 20 * MB
+
+    assert world[2].transfers() == []
+
+
 async def test_small_messages_do_not_wait_for_a_limit(autojump_clock: MockClock):
     content = random.Random(4).randbytes(2 * MB)
     async with open_world() as world:
