@@ -53,7 +53,8 @@ UNPROVEN_PATIENCE_S: Final = 2.0
 """How long a source may be silent before its rate is known; it may have to be dialled."""
 
 UNPROVEN_BYTES_PER_S: Final = 1 * MIB
-"""What is hoped of it: a large block may take this long before it counts as stuck."""
+"""What is hoped of it: a large block may take this long before it counts as stuck, and who waits
+for a block is not given a proven source that is slower."""
 
 MIN_PATIENCE_S: Final = 0.5
 """How long a source of known rate may be silent: below it, jitter would look like a stop.
@@ -64,6 +65,11 @@ MAX_PATIENCE_S: Final = 20.0
 
 PATIENCE_FACTOR: Final = 4.0
 """How much slower than measured a source may get before it counts as stuck."""
+
+DOUBT: Final = 0.5
+UNPROVEN_DOUBT: Final = 0.25
+"""Share of a source's patience after which what a reader waits for is asked of another too: one
+block is a low price for most of a standstill."""
 
 RATE_WINDOW_S: Final = 3.0
 """Time over which a rate is averaged."""
@@ -122,20 +128,18 @@ class RateMeter:
         """Start without an opinion."""
         self._bytes = 0.0
         self._seconds = 0.0
+        self.rate: float | None = None
+        """Bytes per second, or None if nothing was counted."""
 
     def add(self, count: int, elapsed_s: float) -> None:
         """Count bytes that took so long."""
         decay = math.exp(-elapsed_s / RATE_WINDOW_S)
         self._bytes = self._bytes * decay + count
         self._seconds = self._seconds * decay + elapsed_s
+        self.rate = self._bytes / max(self._seconds, 0.001)
 
-    def rate(self, idle_s: float = 0.0) -> float | None:
-        """Return bytes per second, or None if nothing was counted.
-
-        `idle_s` is the time since the last count, if that is to weigh as well.
-        """
-        if not self._bytes:
-            return None
+    def rate_after(self, idle_s: float) -> float:
+        """Return bytes per second if nothing was counted for the last `idle_s`; 0 at first."""
         decay = math.exp(-idle_s / RATE_WINDOW_S)
         return self._bytes * decay / max(self._seconds * decay + idle_s, 0.001)
 
@@ -149,6 +153,7 @@ class _Source:
     requests: list[Request] = field(default_factory=list)  # oldest first
     queued_bytes: int = 0  # of these requests
     progress_at: float = 0.0  # something came, or the first request went out
+    silent_s: float = 0.0  # how long it had been in doubt when others gave all that it held
     retry_at: float = 0.0
     failures: int = 0  # in a row
     trouble: Trouble | None = None  # since the last block that it gave
@@ -165,11 +170,11 @@ class _Source:
     def rate(self, now: float) -> float | None:
         if not self.requests and now - self.progress_at > RATE_MEMORY_S:
             return None
-        return self.meter.rate()
+        return self.meter.rate
 
     def patience_s(self) -> float:
         """Return how long it may be silent while something is asked of it."""
-        length, rate = self.requests[0].length, self.meter.rate()
+        length, rate = self.requests[0].length, self.meter.rate
         if rate is not None:
             wait_s = max(MIN_PATIENCE_S, PATIENCE_FACTOR * length / rate)
         elif self.failures:
@@ -181,6 +186,11 @@ class _Source:
     def stuck_at(self) -> float:
         """Return when it counts as stuck if nothing comes; never without requests."""
         return self.progress_at + self.patience_s() if self.requests else math.inf
+
+    def doubtful_at(self) -> float:
+        """Return when others are asked too for what readers wait for, if nothing comes."""
+        share = UNPROVEN_DOUBT if self.meter.rate is None else DOUBT
+        return self.progress_at + share * self.patience_s() if self.requests else math.inf
 
     def is_available(self, now: float) -> bool:
         return not self.is_dropped and self.retry_at <= now < self.stuck_at()
@@ -209,6 +219,7 @@ class _Source:
         if pause_s is not None:
             self.retry_at = now + min(pause_s, MAX_PAUSE_S)
         self.trouble = trouble
+        self.silent_s = 0.0
 
     def _back_off_s(self, trouble: Trouble) -> float:
         if trouble is Trouble.CLOSED and self.failures == 1:
@@ -266,8 +277,10 @@ class Picker:
         source = self._take_back(request)
         self._received.setdefault(request.index, []).append(request)
         self._pending_bytes += request.length
-        source.meter.add(request.length, now - source.progress_at)
-        source.progress_at, source.failures, source.retry_at = now, 0, 0.0
+        if request.index != MANIFEST:  # so little in so much time would look like a slow line
+            source.meter.add(request.length, now - source.progress_at)
+        source.progress_at, source.silent_s = now, 0.0
+        source.failures, source.retry_at = 0, 0.0
         if source.trouble is not Trouble.CORRUPT:
             source.trouble = None
 
@@ -297,8 +310,9 @@ class Picker:
             self._forget(self._received, request)
         elif request in self._holders.get(request.index, ()):
             source = self._sources[ServentId(request.source.id)]
-            was_stuck = now >= source.stuck_at()
+            was_stuck, was_in_doubt = now >= source.stuck_at(), now >= source.doubtful_at()
             self._take_back(request)
+            source.silent_s = now - source.progress_at if was_in_doubt else 0.0
             if was_stuck and not source.requests and not source.is_dropped:
                 # Others were quicker with all that it held. Without this pause it would be
                 # trusted with a full pipeline again, and each time a reader would wait.
@@ -331,7 +345,11 @@ class Picker:
 
     def next_deadline(self, now: float) -> float:
         """Return when time alone will change an answer; infinity if never."""
-        times = [time for s in self._sources.values() for time in (s.stuck_at(), s.retry_at)]
+        times = [
+            time
+            for s in self._sources.values()
+            for time in (s.doubtful_at(), s.stuck_at(), s.retry_at)
+        ]
         if self._limit is not None:
             times.append(now + self._limit.wait_s(now))
         return min((time for time in times if time > now), default=math.inf)
@@ -378,7 +396,8 @@ class Picker:
                 return
             if index in self._received:
                 continue
-            if index in self._holders and index < self._last_blocks and not is_stuck:
+            is_lost = is_stuck and self._are_stuck(index, now)
+            if index in self._holders and index < self._last_blocks and not is_lost:
                 continue
             request = self._ask(index, sources, now, is_demanded=False)
             if request is not None:
@@ -428,7 +447,7 @@ class Picker:
         )
         # An unproven source is tried with read-ahead, which can wait. The order in which the
         # sources are known settles the rest, so that a small file needs one link alone.
-        unproven_s = math.inf if is_demanded else 0.0
+        unproven_s = length / UNPROVEN_BYTES_PER_S if is_demanded else 0.0
         return min(
             able, key=lambda s: unproven_s if s.rate(now) is None else _eta(s, length), default=None
         )
@@ -437,21 +456,30 @@ class Picker:
         self, source: _Source, index: int, length: int, now: float, is_demanded: bool
     ) -> bool:
         """Return whether to ask `source` too, if others have been asked already."""
-        holders = [self._sources[ServentId(r.source.id)] for r in self._holders.get(index, ())]
-        if all(now >= holder.stuck_at() for holder in holders):
+        if self._are_stuck(index, now):
+            return True
+        holders = self._holders_of(index)
+        if is_demanded and all(now >= holder.doubtful_at() for holder in holders):
             return True
         if len(holders) > 1 or not (is_demanded or index >= self._last_blocks):
             return False
-        if source.requests or source.rate(now) is None or holders[0].meter.rate() is None:
+        if source.requests or source.rate(now) is None or holders[0].meter.rate is None:
             return False
         left_s = _eta_of(holders[0], index) - (now - holders[0].progress_at)
         return left_s > 2 * _eta(source, length) + ENDGAME_GAIN_S
+
+    def _holders_of(self, index: int) -> list[_Source]:
+        return [self._sources[ServentId(r.source.id)] for r in self._holders.get(index, ())]
+
+    def _are_stuck(self, index: int, now: float) -> bool:
+        """Return whether all that were asked for a block are; so if none was."""
+        return all(now >= holder.stuck_at() for holder in self._holders_of(index))
 
     def _give(self, source: _Source, request: Request, now: float) -> Request:
         if not source.requests:
             if source.rate(now) is None:
                 source.meter = RateMeter()
-            source.progress_at = now
+            source.progress_at = now - source.silent_s
         source.requests.append(request)
         source.queued_bytes += request.length
         self._holders.setdefault(request.index, []).append(request)
@@ -485,7 +513,7 @@ class Picker:
 
 def _eta(source: _Source, length: int) -> float:
     """Return how long a further block of `length` would take, behind what is queued."""
-    return (source.queued_bytes + length) / (source.meter.rate() or math.inf)
+    return (source.queued_bytes + length) / (source.meter.rate or math.inf)
 
 
 def _eta_of(source: _Source, index: int) -> float:
@@ -495,4 +523,4 @@ def _eta_of(source: _Source, index: int) -> float:
         queued += request.length
         if request.index == index:
             break
-    return queued / (source.meter.rate() or math.inf)
+    return queued / (source.meter.rate or math.inf)

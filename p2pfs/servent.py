@@ -292,6 +292,7 @@ class Servent:
         self.switchboard.opened(link)
         self.browser.peer_joined()
         self.pins.neighbour_came()
+        self.swarms.look_soon()
 
     def neighbour_lost(self, link: Link) -> None:
         """Forget a neighbour, and what it offered if it said that it leaves."""
@@ -307,6 +308,7 @@ class Servent:
         """Pass on what a neighbour sent."""
         if isinstance(message, Changed):
             self.browser.peer_changed(link.peer.id)
+            self.swarms.look_soon()
         else:
             self.switchboard.said(link, message)
 

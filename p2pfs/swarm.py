@@ -42,7 +42,7 @@ from p2pfs.errors import (
     StalledError,
     TransferError,
 )
-from p2pfs.picker import BACK_OFF_S, MANIFEST, Picker, Request, Trouble
+from p2pfs.picker import BACK_OFF_S, MANIFEST, MAX_SOURCES, Picker, Request, Trouble
 from p2pfs.protocol.manifest import KIB, MIB, FileId, Manifest, block_bytes_for, block_range
 from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
 from p2pfs.rates import Flow, RateLimit
@@ -235,6 +235,11 @@ class Swarm:
         """Use these sources too, from now on."""
         self._picker.add_sources(sources)
         self._pump()
+
+    @property
+    def wants_sources(self) -> bool:
+        """Whether something is on its way and further sources would make it quicker."""
+        return bool(self._transfers) and self._picker.source_count < MAX_SOURCES
 
     def locate_nowait(self, offset: int, length: int) -> int | None:
         """Return what `locate` would if all is in the cache, else None. From any thread.

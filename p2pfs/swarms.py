@@ -20,8 +20,10 @@ from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.catalogue import Catalogue, RemoteFile
 from p2pfs.errors import CacheFullError, P2pfsError, ShutdownError, TransferError
 from p2pfs.journal import Journal
+from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.manifest import FileId, Manifest, block_count_for
 from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
+from p2pfs.protocol.routing import SEARCH_BURST, SEARCHES_PER_S
 from p2pfs.rates import RateLimit
 from p2pfs.search import Searches
 from p2pfs.swarm import Swarm, SwarmStatistics
@@ -39,6 +41,17 @@ MAX_SMALL: Final = 64
 
 SMALL_PATIENCE_S: Final = 1.0
 """How long one source may take for a small content before a swarm takes over."""
+
+LOOK_S: Final = 0.5
+"""How often the catalogue is asked for sources that others' searches and listings found."""
+
+LOOK_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""When the network is asked for further sources of what is being fetched: after the first, then
+the second, ... of these, and again each last one. What takes a second to fetch costs no search."""
+
+LOOKS_PER_S: Final = SEARCHES_PER_S / 3
+LOOK_BURST: Final = SEARCH_BURST // 3
+"""Such searches in all: what neighbours accept from us is there for people first."""
 
 FAILED_S: Final = 0.5
 """How long a failed read stands for those that follow on the same open file. The kernel asks
@@ -71,6 +84,12 @@ class _Running:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     is_up: trio.Event = field(default_factory=trio.Event)
     readers: int = 0
+    told: set[ServentId] = field(default_factory=set)
+    """Sources that the catalogue knew and the swarm was told of."""
+    looks: int = 0
+    """Searches for further sources so far."""
+    look_at: float = 0.0
+    """When the next of them is due."""
 
 
 class Swarms:
@@ -102,6 +121,7 @@ class Swarms:
         self._small: dict[_Content, trio.Event] = {}  # being fetched without a swarm
         self._errors: dict[str, str] = {}
         self._paths: OrderedDict[FileId, str] = OrderedDict()
+        self._look_budget = TokenBucket(LOOKS_PER_S, LOOK_BURST)
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -112,7 +132,7 @@ class Swarms:
                 self._token = trio.lowlevel.current_trio_token()
                 self._nursery = nursery
                 task_status.started()
-                await trio.sleep_forever()
+                await self._look_around()
         finally:
             self._nursery = None
 
@@ -138,6 +158,38 @@ class Swarms:
     def path_of(self, file_id: FileId) -> str | None:
         """Return the path at which a content was last read, if that is remembered. Any thread."""
         return self._paths.get(file_id)
+
+    # Further sources of what is being fetched.
+
+    def look_soon(self) -> None:
+        """Note that a servent has come, or shares something new: it may be a source."""
+        for running in self._running.values():
+            running.look_at = 0.0
+
+    async def _look_around(self) -> None:
+        """Tell the swarms of further sources, until cancelled; one search at a time."""
+        while True:
+            await trio.sleep(LOOK_S)
+            wanting = [one for one in self._running.values() if one.swarm.wants_sources]
+            for running in wanting:
+                self._tell_known(running)
+            now = trio.current_time()
+            due = [running for running in wanting if running.look_at <= now]
+            if due and self._look_budget.take(now):
+                await self._look(min(due, key=lambda running: running.look_at))
+
+    def _tell_known(self, running: _Running) -> None:
+        known = self._catalogue.sources_of(running.cached.file_id)
+        fresh = [source for source in known if source.id not in running.told]
+        if fresh:
+            running.told.update(source.id for source in fresh)
+            running.swarm.add_sources(fresh)
+
+    async def _look(self, running: _Running) -> None:
+        running.looks += 1
+        pause_s = LOOK_PAUSES_S[min(running.looks, len(LOOK_PAUSES_S) - 1)]
+        running.look_at = trio.current_time() + pause_s
+        running.swarm.add_sources(await self._search(running.cached.file_id))
 
     # For readers.
 
@@ -229,6 +281,8 @@ class Swarms:
         self._paths.move_to_end(file.file_id)
         if len(self._paths) > MAX_PATHS:
             self._paths.popitem(last=False)
+        running.told.update(source.id for source in sources)
+        running.look_at = trio.current_time() + LOOK_PAUSES_S[0]
         self._running[_content_of(file)] = running
         self._nursery.start_soon(self._run_one, _content_of(file), running)
         return running
@@ -260,11 +314,14 @@ class Swarms:
 
     async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
         """Return who has a content, asked for now, beside those known already."""
+        found = await self._search(file_id)
+        return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id))))
+
+    async def _search(self, file_id: FileId) -> Sequence[PeerInfo]:
         outcome = await self._searches.run(
             QueryKind.ID, file_id.hex(), rings=range(1, self._ttl + 1), timeout_s=SOURCES_TIMEOUT_S
         )
-        found = (hit.provider for hit in outcome.hits)
-        return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id))))
+        return tuple(hit.provider for hit in outcome.hits)
 
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
         """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""

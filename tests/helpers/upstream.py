@@ -10,13 +10,14 @@ from pathlib import Path
 
 import trio
 
-from p2pfs.cache import BlockCache
+from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.errors import LinkClosedError, P2pfsError, RejectedError
 from p2pfs.picker import MANIFEST
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo, RejectCode
 from p2pfs.swarm import Swarm
 from tests.helpers.contents import Content
+from tests.helpers.memorycache import MemoryCachedFile
 from tests.helpers.threads import run_directly
 
 STALL_S = 30.0
@@ -48,7 +49,7 @@ class FakeSource:
         """Indexes of blocks that it does not have."""
         self.error = error
         """Raised instead of answers."""
-        self.cut = trio.Event()
+        self._answers: set[trio.CancelScope] = set()
         self._wire = trio.Lock()
         self._goes = trio.Event()
         self._goes.set()
@@ -63,8 +64,8 @@ class FakeSource:
     def vanish(self, error: P2pfsError) -> None:
         """End every answer under way with a closed link, and all others with `error`."""
         self.error = error
-        self.cut.set()
-        self.cut = trio.Event()
+        for scope in self._answers:
+            scope.cancel()
 
     def refusal(self, index: int) -> P2pfsError | None:
         if index in self.lacks:
@@ -72,36 +73,26 @@ class FakeSource:
         return self.error
 
     async def answer(self, indexes: Iterable[int], deliver: Callable[[bytes], object]) -> None:
-        cut = self.cut
-        refusal: list[P2pfsError] = []
-        async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            self._answers.add(scope)
+            try:
+                await self._send(indexes, deliver)
+                return
+            finally:
+                self._answers.discard(scope)
+        raise LinkClosedError("the link ended")
 
-            async def send() -> None:
-                refusal.extend(await self._send(indexes, deliver))
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(send)
-            await cut.wait()
-            nursery.cancel_scope.cancel()
-        if cut.is_set():
-            raise LinkClosedError("the link ended")
-        for error in refusal:
-            raise error
-
-    async def _send(
-        self, indexes: Iterable[int], deliver: Callable[[bytes], object]
-    ) -> list[P2pfsError]:
-        """Deliver blocks up to the first that is refused, and return why it is."""
+    async def _send(self, indexes: Iterable[int], deliver: Callable[[bytes], object]) -> None:
+        """Deliver blocks up to the first that is refused, and raise why it is."""
         await trio.sleep(self.latency_s)
         for index in indexes:
             if (error := self.refusal(index)) is not None:
-                return [error]
+                raise error
             data = self._bytes_of(index)
             async with self._wire:
                 await trio.sleep(len(data) / self.rate_bytes_s)
                 await self._goes.wait()
             deliver(data)
-        return []
 
     def _bytes_of(self, index: int) -> bytes:
         data = self.content.manifest.to_bytes()
@@ -187,11 +178,20 @@ async def open_swarm(
     """A running swarm with all of the upstream's sources, over a cache without threads."""
     cache = BlockCache(str(path), limit_bytes, run_directly)
     cached = cache.open_file(content.file_id, content.size if size is None else size)
-    swarm = Swarm(cached, upstream.peers, upstream, STALL_S)
     try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(swarm.run)
+        async with running_swarm(cached, upstream) as swarm:
             yield swarm
-            nursery.cancel_scope.cancel()
     finally:
         cached.close()
+
+
+@asynccontextmanager
+async def running_swarm(
+    cached: CachedFile | MemoryCachedFile, upstream: FakeUpstream
+) -> AsyncIterator[Swarm]:
+    """A swarm over what is cached, with all of the upstream's sources, until the block is over."""
+    swarm = Swarm(cached, upstream.peers, upstream, STALL_S)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        yield swarm
+        nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfs.picker import (
+    DOUBT,
     FIRST_BLOCKS,
     MANIFEST,
     MAX_AHEAD_IN_FLIGHT_BYTES,
@@ -16,6 +17,7 @@ from p2pfs.picker import (
     MAX_SOURCES,
     MIN_PATIENCE_S,
     RATE_MEMORY_S,
+    UNPROVEN_DOUBT,
     UNPROVEN_PATIENCE_S,
     Picker,
     RateMeter,
@@ -161,10 +163,12 @@ def test_a_forgotten_rate_is_measured_anew() -> None:
 def test_a_silent_unproven_source_is_replaced_after_its_patience() -> None:
     picker = picker_with(2)
     (first,) = picker.next_requests(0.0, [0], [])
-    assert picker.next_deadline(0.0) == UNPROVEN_PATIENCE_S
+    in_doubt_at = UNPROVEN_DOUBT * UNPROVEN_PATIENCE_S
+    assert picker.next_deadline(0.0) == in_doubt_at
+    assert picker.next_deadline(in_doubt_at) == UNPROVEN_PATIENCE_S
 
-    assert picker.next_requests(UNPROVEN_PATIENCE_S - 0.01, [0], []) == []
-    (second,) = picker.next_requests(UNPROVEN_PATIENCE_S, [0], [])
+    assert picker.next_requests(UNPROVEN_PATIENCE_S - 0.01, [], [0]) == []
+    (second,) = picker.next_requests(UNPROVEN_PATIENCE_S, [], [0])
 
     assert second.source != first.source
     assert picker.rivals(second) == (first, second)
@@ -178,6 +182,37 @@ def test_a_proven_source_that_stops_is_replaced_sooner() -> None:
     (second,) = picker.next_requests(now + MIN_PATIENCE_S, [50], [])
 
     assert {first.source.id, second.source.id} == {peer(0).id, peer(1).id}
+
+
+def test_what_a_reader_waits_for_is_asked_of_another_after_half_the_patience() -> None:
+    picker = picker_with(2)
+    now = prove(picker, [20e6, 20e6], 0.0)
+    waited_for, ahead = picker.next_requests(now, [50], [51])
+    arrive(picker, ahead, now)
+
+    assert picker.next_requests(now + 0.9 * DOUBT * MIN_PATIENCE_S, [50], []) == []
+    assert picker.next_requests(now + DOUBT * MIN_PATIENCE_S, [], [50]) == []
+    (second,) = picker.next_requests(now + DOUBT * MIN_PATIENCE_S, [50], [])
+
+    assert second.source == ahead.source != waited_for.source
+    assert picker.next_requests(now + DOUBT * MIN_PATIENCE_S, [50], []) == []
+
+
+def test_a_source_that_others_relieved_while_in_doubt_has_been_silent_all_the_time() -> None:
+    picker = picker_with(2)
+    now = prove(picker, [20e6, 20e6], 0.0)
+    (silent,) = picker.next_requests(now, [50], [])
+    now += 0.6 * MIN_PATIENCE_S
+    (rescue,) = picker.next_requests(now, [50], [])
+    arrive(picker, rescue, now)
+    picker.ended(silent, now)
+
+    requests = {r.source.id: r for r in picker.next_requests(now, [], [51, 52])}
+    arrive(picker, requests.pop(rescue.source.id), now)
+    (again,) = requests.values()
+    now += 0.5 * MIN_PATIENCE_S
+
+    assert [r.index for r in picker.next_requests(now, [], [again.index])] == [again.index]
 
 
 def test_a_stuck_source_gets_nothing_new_and_a_block_redeems_it() -> None:
@@ -322,12 +357,12 @@ def test_the_verdict_over_all_sources(troubles: list[Trouble | None], verdict: T
 
 def test_a_rate_is_what_came_over_the_time_it_took() -> None:
     meter = RateMeter()
-    assert meter.rate() is None
+    assert meter.rate is None
 
     for _ in range(100):
         meter.add(1000, 0.1)
 
-    assert meter.rate() == pytest.approx(10_000)
+    assert meter.rate == pytest.approx(10_000)
 
 
 def test_a_rate_follows_a_change_within_seconds() -> None:
@@ -337,8 +372,8 @@ def test_a_rate_follows_a_change_within_seconds() -> None:
     for _ in range(60):
         meter.add(100, 0.1)
 
-    assert meter.rate() == pytest.approx(1000, rel=1.5)
-    assert meter.rate(idle_s=60) == pytest.approx(0, abs=1)
+    assert meter.rate == pytest.approx(1000, rel=1.5)
+    assert meter.rate_after(60) == pytest.approx(0, abs=1)
 
 
 # The law

@@ -13,15 +13,18 @@ from trio.testing import MockClock
 
 from p2pfs.bans import LIES_BAN_S, MAX_LIES
 from p2pfs.catalogue import RemoteFile
+from p2pfs.config import Endpoint
 from p2pfs.errors import CorruptError, NoSourceError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import Entry, QueryKind
 from p2pfs.servent import Servent
 from p2pfs.swarms import FAILED_S, MAX_ERRORS, Reader, Swarms
 from tests.helpers.contents import Content
-from tests.helpers.world import World, open_world
+from tests.helpers.world import PORT, World, host, open_world, read_whole
 
 FILM = Content.of(600_000)
+LARGE = Content.of(20_000_000)
 
 
 @asynccontextmanager
@@ -81,19 +84,6 @@ async def located(reader: Reader, offset: int, length: int) -> bytes:
     return os.pread(await reader.locate(offset, length), length, offset)
 
 
-def count_uploads(servent: Servent) -> list[FileId]:
-    """Note from now on what is asked of a servent."""
-    asked: list[FileId] = []
-    read_blocks = servent.offer.read_blocks
-
-    async def counting(file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
-        asked.append(file_id)
-        return await read_blocks(file_id, indexes)
-
-    servent.offer.read_blocks = counting
-    return asked
-
-
 async def test_a_small_content_needs_one_exchange_and_no_swarm(autojump_clock: MockClock):
     async with two("film") as world:
         node = await note_at(world, 0)
@@ -109,7 +99,7 @@ async def test_a_small_content_needs_one_exchange_and_no_swarm(autojump_clock: M
                 nursery.start_soon(read, reader)
 
         assert got == [NOTE.data[100:1100]] * 3
-        assert asked == [NOTE.file_id]
+        assert asked == [0]
         assert world[1].transfers() == []
         for reader in readers:
             reader.close()
@@ -169,13 +159,13 @@ async def test_small_contents_are_fetched_ahead_once(autojump_clock: MockClock):
 
         world[1].fetch_ahead([node])
         await trio.sleep(1)
-        assert asked == [NOTE.file_id]
+        assert asked == [0]
         reader = world[1].open(node)
         assert reader.locate_nowait(0, NOTE.size) is not None
         world[1].fetch_ahead([node])
         await trio.sleep(1)
 
-        assert asked == [NOTE.file_id]
+        assert asked == [0]
         reader.close()
 
 
@@ -258,3 +248,89 @@ async def test_after_the_hour_a_banned_servent_is_dealt_with_again(autojump_cloc
 
         assert len(world[1].peers()) == 1
         assert await world.read(1, "film") == Content.of(FILM.size, seed=0).data
+
+
+# Further sources
+
+
+@asynccontextmanager
+async def reading_slowly(world: World) -> AsyncIterator[None]:
+    """Let servent 1 read a large film, of which servent 0 can send 1 MB a second."""
+    await world.start()
+    await world.start(joins=[0])
+    await world.share(0, "large", LARGE.data)
+    await world.linked(1, 1)
+    world.net.set_upload_rate(host(0), 1e6)
+    node = await seen(world, "large")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_whole, world[1], node)
+        await trio.sleep(2)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def count_uploads(servent: Servent) -> list[int]:
+    """Return the indexes of the blocks that a servent gives to others from now on."""
+    given: list[int] = []
+    honest = servent.offer.read_blocks
+
+    async def read_blocks(file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        given.extend(indexes)
+        return await honest(file_id, indexes)
+
+    servent.offer.read_blocks = read_blocks
+    return given
+
+
+async def test_a_neighbour_that_publishes_a_file_is_a_source_within_two_seconds(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world, reading_slowly(world):
+        await world.start(joins=[0, 1])
+        await world.linked(2, 2, 2)
+        given = count_uploads(world[2])
+        await world.share(2, "copy of it", LARGE.data)
+
+        await world.until(lambda: bool(given), within_s=2)
+
+
+async def test_a_servent_that_joins_in_the_middle_is_a_source_within_two_seconds(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world, reading_slowly(world):
+        await world.start()
+        await world.share(2, "copy of it", LARGE.data)
+        given = count_uploads(world[2])
+        await world[2].join(Endpoint(host(1), PORT))
+
+        await world.until(lambda: bool(given), within_s=2)
+
+
+async def test_a_source_that_a_listing_shows_is_used_within_two_seconds(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world, reading_slowly(world):
+        await world.start(joins=[0])
+        await world.share(2, "copy of it", LARGE.data)
+        given = count_uploads(world[2])
+        world[1].catalogue.learn(world[2]._own_info(), [Entry("x", LARGE.size, 0, LARGE.file_id)])
+
+        await world.until(lambda: bool(given), within_s=2)
+
+
+async def test_searches_for_further_sources_are_bounded(autojump_clock: MockClock):
+    searches: list[float] = []
+    async with open_world() as world, reading_slowly(world):
+        run = world[1].switchboard.searches.run
+
+        async def counted(kind, text, **rest):
+            if kind is QueryKind.ID:
+                searches.append(trio.current_time())
+            return await run(kind, text, **rest)
+
+        world[1].switchboard.searches.run = counted
+        for _ in range(20):
+            world[1].swarms.look_soon()
+            await trio.sleep(0.5)
+
+    assert 10 <= len(searches) <= 13  # ten at once, and one for each six seconds
