@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -255,31 +254,6 @@ async def test_never_more_than_the_limit_is_in_flight(
 # Several sources
 
 
-async def test_four_capped_sources_add_up(tmp_path: Path, autojump_clock: MockClock) -> None:
-    content = Content.of(320 * BLOCK)
-    sources = [FakeSource(content, rate_bytes_s=20e6) for _ in range(4)]
-
-    async with open_swarm(tmp_path, content, FakeUpstream(sources)) as swarm:
-        started_at = trio.current_time()
-        assert await read_all(swarm, content.size) == content.data
-
-        assert content.size / (trio.current_time() - started_at) > 0.93 * 80e6
-
-
-async def test_one_fast_and_three_slow_sources_add_up(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    content = Content.of(320 * BLOCK)
-    rates = [40e6, 4e6, 4e6, 4e6]
-    sources = [FakeSource(content, rate_bytes_s=rate) for rate in rates]
-
-    async with open_swarm(tmp_path, content, FakeUpstream(sources)) as swarm:
-        started_at = trio.current_time()
-        assert await read_all(swarm, content.size) == content.data
-
-        assert content.size / (trio.current_time() - started_at) > 0.9 * sum(rates)
-
-
 async def test_a_source_that_joins_is_used_within_two_seconds(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -355,27 +329,6 @@ async def test_a_reader_hardly_notices_that_one_of_four_sources_stopped(
     assert max(waits) < 1.5
     ideal_s = 100 * BLOCK / 80e6 + 300 * BLOCK / 60e6
     assert sum(waits) < ideal_s + 0.5
-
-
-@pytest.mark.parametrize("seed", range(10))
-async def test_one_of_eight_sources_stops_at_a_random_moment(
-    tmp_path: Path, seed: int, autojump_clock: MockClock
-) -> None:
-    chance = random.Random(seed)
-    content = Content.of(120 * BLOCK)
-    sources = [FakeSource(content, rate_bytes_s=chance.uniform(1e6, 10e6)) for _ in range(8)]
-    stop_at = chance.uniform(0, content.size)
-    worst_s = 0.0
-
-    async with open_swarm(tmp_path, content, FakeUpstream(sources)) as swarm:
-        for offset in range(0, content.size, READ_BYTES):
-            if offset <= stop_at < offset + READ_BYTES:
-                sources[chance.randrange(8)].stop()
-            started_at = trio.current_time()
-            assert await swarm.read(offset, READ_BYTES) == content.part(offset, READ_BYTES)
-            worst_s = max(worst_s, trio.current_time() - started_at)
-
-    assert worst_s < 3
 
 
 async def test_killing_sources_leaves_a_whole_file(

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pfs.catalogue import RemoteFile
+from p2pfs.errors import NoSourceError, UnreachableError
+from p2pfs.picker import MANIFEST, MAX_IN_FLIGHT_BYTES
+from p2pfs.protocol.manifest import (
+    GIB,
+    MIB,
+    FileId,
+    Manifest,
+    block_bytes_for,
+    block_count_for,
+    digest,
+)
 from p2pfs.swarm import Swarm
 from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile
 from tests.helpers.sizes import BLOCK
-from tests.helpers.upstream import FakeSource, FakeUpstream, running_swarm
+from tests.helpers.upstream import STALL_S, FakeSource, FakeUpstream, running_swarm
+from tests.helpers.world import World, open_world
 
 READ_BYTES = 128 * 1024  # what the kernel asks for when a file is read in sequence
-FILM = Content.of(400 * BLOCK)
+FILM = Content.of(640 * BLOCK)
 CLIP = Content.of(80 * BLOCK)
 
 
@@ -24,10 +39,8 @@ async def read_through(swarm: Swarm, content: Content) -> float:
     """Read a content from its first byte to its last; return how long that took."""
     started_at = trio.current_time()
     for offset in range(0, content.size, READ_BYTES):
-        data = swarm.read_nowait(offset, READ_BYTES)
-        if data is None:
-            data = await swarm.read(offset, READ_BYTES)
-        assert data == content.part(offset, READ_BYTES)
+        if swarm.locate_nowait(offset, READ_BYTES) is None:
+            await swarm.locate(offset, READ_BYTES)
     return trio.current_time() - started_at
 
 
@@ -106,3 +119,86 @@ async def test_a_liar_among_four_sources_costs_less_than_five_percent(
     assert took_s < 1.05 * honest_s
     fetched = sum(upstream.request_counts().values()) - 1  # without the manifest
     assert fetched < 1.05 * len(blocks)
+
+
+async def test_when_all_sources_are_gone_it_fails_in_time_and_goes_on_when_one_is_back(
+    autojump_clock: MockClock,
+) -> None:
+    half, rest = CLIP.size // 2, CLIP.size - CLIP.size // 2
+    sources = [FakeSource(CLIP, rate_bytes_s=5e6) for _ in range(3)]
+    upstream = FakeUpstream(sources)
+    async with running_swarm(MemoryCachedFile(CLIP), upstream) as swarm:
+        assert await swarm.read(0, half) == CLIP.part(0, half)
+        for source in sources:
+            source.vanish(UnreachableError("refused"))
+        had = swarm.statistics().done_bytes
+        gone_at = trio.current_time()
+        with pytest.raises(NoSourceError):
+            await swarm.read(half, rest)
+        assert trio.current_time() - gone_at == pytest.approx(STALL_S)
+        assert [at - gone_at for at in upstream.searched_at][:4] == pytest.approx(
+            [0.1, 1.2, 3.3, 7.4], abs=0.5
+        )
+
+        sources[2].error = None
+        upstream.requests.clear()
+        back_at = trio.current_time()
+        assert await swarm.read(half, rest) == CLIP.part(half, rest)
+        assert trio.current_time() - back_at < (CLIP.size - had) / 5e6 + 1.0
+
+    fetched = [index for index, count in upstream.request_counts().items() if index != MANIFEST]
+    assert len(fetched) == (CLIP.size - had) // BLOCK
+
+
+# The first byte, among real servents
+
+ROUND_TRIP_S = 0.1
+
+
+@asynccontextmanager
+async def far_apart(size: int) -> AsyncIterator[tuple[World, RemoteFile]]:
+    """Let servent 0 offer a file of zeros of any size to servent 1, far away from it."""
+    async with open_world(latency_s=ROUND_TRIP_S / 2) as world:
+        world.net.buffer_bytes = MAX_IN_FLIGHT_BYTES  # what TCP lets be on its way here
+        await world.start()
+        await world.start(joins=[0])
+        await world.linked(1, 1)
+        block = bytes(block_bytes_for(size))
+        manifest = Manifest(size, digest(block) * block_count_for(size))
+
+        async def get_manifest(_file_id: FileId) -> Manifest:
+            return manifest
+
+        async def read_blocks(_file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+            return [block for _ in indexes]
+
+        offer = world[0].offer
+        offer.size_of, offer.manifest, offer.read_blocks = lambda _: size, get_manifest, read_blocks
+        source = world[0]._own_info()
+        yield world, RemoteFile("film", size, 0, manifest.file_id, (source,))
+
+
+@pytest.mark.parametrize("size", [4 * MIB, 20 * GIB])
+async def test_the_first_byte_on_an_open_link_takes_one_round_trip(
+    size: int, autojump_clock: MockClock
+) -> None:
+    """Manifest and block are asked for together, in the middle of the file as well."""
+    async with far_apart(size) as (world, film):
+        await world[1]._links.list_page(film.sources[0], "", "")  # as `ls` does
+
+        for offset in (size // 2, 0):
+            reader = world[1].open(film)
+            started_at = trio.current_time()
+            assert await reader.read(offset, 4096) == bytes(4096)
+            assert trio.current_time() - started_at < ROUND_TRIP_S + 0.02
+            reader.close()
+
+
+async def test_a_new_link_costs_three_round_trips_more(autojump_clock: MockClock) -> None:
+    """One for TCP, one to shake hands, one for HELLO."""
+    async with far_apart(20 * GIB) as (world, film):
+        reader = world[1].open(film)
+        started_at = trio.current_time()
+        assert await reader.read(film.size // 2, 4096) == bytes(4096)
+        assert trio.current_time() - started_at < 4 * ROUND_TRIP_S + 0.02
+        reader.close()
