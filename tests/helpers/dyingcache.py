@@ -133,7 +133,8 @@ def main(directory: str, moments: int) -> None:
     for _ in range(moments):
         killed_at = kill_once(directory, log, chance.uniform(0, LATEST_S))
         found, is_whole = restart(directory, log, killed_at)
-        print(json.dumps(asdict(found)), flush=True)
+        sys.stdout.write(json.dumps(asdict(found)) + "\n")
+        sys.stdout.flush()
         if is_whole:
             shutil.rmtree(directory)
             log.clear()
