@@ -76,7 +76,7 @@ async def download(directory: str, log: Log) -> None:
 
     async def put() -> None:
         for index in missing:
-            await file.put(index, CONTENT.block(index))
+            await file.put([(index, CONTENT.block(index))])
             log.note(index)
             await trio.sleep(PAUSE_S)
 

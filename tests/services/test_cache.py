@@ -453,7 +453,7 @@ async def test_the_limit_holds_under_eight_parallel_readers_of_three_times_its_s
         with opened(cache, content) as file:
             for index in range(content.manifest.block_count):
                 if not await file.prepare(index):
-                    await file.put(index, content.block(index))
+                    await file.put([(index, content.block(index))])
                 assert cache.used_bytes <= limit_bytes
                 with cache._lock:  # else a file goes after it was counted, and another grows
                     most = max(most, disk_bytes(tmp_path))
