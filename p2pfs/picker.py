@@ -11,10 +11,8 @@ holds is asked of another too. A source that lied is never asked again.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from p2pfs.protocol.manifest import (
@@ -26,9 +24,15 @@ from p2pfs.protocol.manifest import (
 )
 from p2pfs.protocol.messages import PeerInfo, ServentId
 from p2pfs.rates import RateLimit
-
-MANIFEST: Final = -1
-"""The index under which the manifest is asked for, as if it were a block."""
+from p2pfs.source import (
+    MANIFEST,
+    REFILL_BLOCKS,
+    UNPROVEN_BYTES_PER_S,
+    RateMeter,
+    Request,
+    Source,
+    Trouble,
+)
 
 MAX_SOURCES: Final = 8
 """Sources that are asked at one time; more only cost links."""
@@ -42,196 +46,11 @@ MAX_IN_FLIGHT_BYTES: Final = 16 * MIB
 MAX_AHEAD_IN_FLIGHT_BYTES: Final = 12 * MIB
 """Of these, what read-ahead may take: a reader that seeks always finds room."""
 
-FIRST_BLOCKS: Final = 2
-"""Blocks asked of a source that has shown nothing yet, and at least of any."""
-
-PIPELINE_S: Final = 1.0
-"""Time's worth of blocks asked of a source. Longer gains nothing below a second of round
-trip, and a seek waits behind it."""
-
-UNPROVEN_PATIENCE_S: Final = 2.0
-"""How long a source may be silent before its rate is known; it may have to be dialled."""
-
-UNPROVEN_BYTES_PER_S: Final = 1 * MIB
-"""What is hoped of it: a large block may take this long before it counts as stuck, and who waits
-for a block is not given a proven source that is slower."""
-
-MIN_PATIENCE_S: Final = 0.5
-"""How long a source of known rate may be silent: below it, jitter would look like a stop.
-A needless second request costs one block; a reader's standstill costs more."""
-
-MAX_PATIENCE_S: Final = 20.0
-"""Beyond this a source is stuck however slow it was before."""
-
-PATIENCE_FACTOR: Final = 4.0
-"""How much slower than measured a source may get before it counts as stuck."""
-
-DOUBT: Final = 0.5
-UNPROVEN_DOUBT: Final = 0.25
-"""Share of a source's patience after which what a reader waits for is asked of another too: one
-block is a low price for most of a standstill."""
-
-RATE_WINDOW_S: Final = 3.0
-"""Time over which a rate is averaged."""
-
-RATE_MEMORY_S: Final = 10.0
-"""After this long without work a source's rate is forgotten, so that it is tried anew."""
-
-BACK_OFF_S: Final = (1.0, 2.0, 4.0, 8.0)
-"""Pauses of a source that failed once, twice, ... in a row."""
-
-CLOSED_PAUSE_S: Final = 0.05
-"""Pause of a source whose link ended, the first time. Idle links end; the next is dialled."""
-
-MAX_PAUSE_S: Final = 60.0
-"""The longest pause that a source may ask for itself."""
-
-REFILL_BLOCKS: Final = 4
-"""A source with a long pipeline is asked for as many at once: to look for a block, and to ask
-for it alone, costs as much as to receive it."""
-
 ENDGAME_BLOCKS: Final = 16
 """The last blocks of a content: asked of a second source when that one is quicker."""
 
 ENDGAME_GAIN_S: Final = 0.1
 """What a second request must gain to be worth a block."""
-
-
-class Trouble(enum.Enum):
-    """Why a source gave nothing. The first that applies to any source is the verdict on all."""
-
-    SILENT = enum.auto()
-    BUSY = enum.auto()
-    CORRUPT = enum.auto()
-    STALE = enum.auto()
-    CLOSED = enum.auto()
-    UNREACHABLE = enum.auto()
-
-
-_DROPPED: Final = frozenset({Trouble.CORRUPT, Trouble.STALE})
-# A source in one of these is asked no more; the others are, after a pause.
-
-
-@dataclass(eq=False, slots=True)
-class Request:
-    """One block asked of one source."""
-
-    source: PeerInfo
-    index: int
-    length: int
-
-
-class RateMeter:
-    """Bytes per second, recent ones counting more."""
-
-    def __init__(self) -> None:
-        """Start without an opinion."""
-        self._bytes = 0.0
-        self._seconds = 0.0
-        self.rate: float | None = None
-        """Bytes per second, or None if nothing was counted."""
-
-    def add(self, count: int, elapsed_s: float) -> None:
-        """Count bytes that took so long."""
-        decay = math.exp(-elapsed_s / RATE_WINDOW_S)
-        self._bytes = self._bytes * decay + count
-        self._seconds = self._seconds * decay + elapsed_s
-        self.rate = self._bytes / max(self._seconds, 0.001)
-
-    def rate_after(self, idle_s: float) -> float:
-        """Return bytes per second if nothing was counted for the last `idle_s`; 0 at first."""
-        decay = math.exp(-idle_s / RATE_WINDOW_S)
-        return self._bytes * decay / max(self._seconds * decay + idle_s, 0.001)
-
-
-@dataclass(eq=False, slots=True)
-class _Source:
-    """What is known of one source."""
-
-    peer: PeerInfo
-    meter: RateMeter = field(default_factory=RateMeter)
-    requests: list[Request] = field(default_factory=list)  # oldest first
-    queued_bytes: int = 0  # of these requests
-    progress_at: float = 0.0  # something came, or the first request went out
-    silent_s: float = 0.0  # how long it had been in doubt when others gave all that it held
-    retry_at: float = 0.0
-    failures: int = 0  # in a row
-    trouble: Trouble | None = None  # since the last block that it gave
-    lacks: set[int] = field(default_factory=set)
-
-    @property
-    def is_dropped(self) -> bool:
-        return self.trouble in _DROPPED
-
-    def trouble_with(self, indexes: Iterable[int]) -> Trouble:
-        missing = Trouble.SILENT if self.lacks.isdisjoint(indexes) else Trouble.STALE
-        return self.trouble or missing
-
-    def rate(self, now: float) -> float | None:
-        if not self.requests and now - self.progress_at > RATE_MEMORY_S:
-            return None
-        return self.meter.rate
-
-    def patience_s(self) -> float:
-        """Return how long it may be silent while something is asked of it."""
-        length, rate = self.requests[0].length, self.meter.rate
-        if rate is not None:
-            wait_s = max(MIN_PATIENCE_S, PATIENCE_FACTOR * length / rate)
-        elif self.failures:
-            wait_s = MIN_PATIENCE_S  # it was stuck before, and this only tries it again
-        else:
-            wait_s = max(UNPROVEN_PATIENCE_S, length / UNPROVEN_BYTES_PER_S)
-        return min(wait_s, MAX_PATIENCE_S)
-
-    def stuck_at(self) -> float:
-        """Return when it counts as stuck if nothing comes; never without requests."""
-        return self.progress_at + self.patience_s() if self.requests else math.inf
-
-    def doubtful_at(self) -> float:
-        """Return when others are asked too for what readers wait for, if nothing comes."""
-        share = UNPROVEN_DOUBT if self.meter.rate is None else DOUBT
-        return self.progress_at + share * self.patience_s() if self.requests else math.inf
-
-    def is_available(self, now: float) -> bool:
-        return not self.is_dropped and self.retry_at <= now < self.stuck_at()
-
-    def has_room(self, length: int, now: float) -> bool:
-        first = 1 if self.failures else FIRST_BLOCKS
-        if len(self.requests) <= first:
-            blocks = sum(request.index != MANIFEST for request in self.requests)
-            if blocks < first:
-                return True
-        return self.queued_bytes + length <= (self.rate(now) or 0.0) * PIPELINE_S
-
-    def is_low(self, length: int, now: float) -> bool:
-        """Return whether a pipeline of blocks of `length` is short, or has room for some."""
-        refill = 1 if len(self.requests) < 2 * REFILL_BLOCKS else REFILL_BLOCKS
-        return self.has_room(refill * length, now)
-
-    def pause(self, trouble: Trouble, now: float, pause_s: float | None = None) -> None:
-        """Ask nothing of it for a while, of its own choice or by how often it has failed.
-
-        Requests that fail together, because their link ended, count as one failure.
-        """
-        if self.retry_at <= now:
-            self.failures += 1
-            self.retry_at = now + self._back_off_s(trouble)
-        if pause_s is not None:
-            self.retry_at = now + min(pause_s, MAX_PAUSE_S)
-        self.trouble = trouble
-        self.silent_s = 0.0
-
-    def _back_off_s(self, trouble: Trouble) -> float:
-        if trouble is Trouble.CLOSED and self.failures == 1:
-            return CLOSED_PAUSE_S
-        return BACK_OFF_S[min(self.failures, len(BACK_OFF_S)) - 1]
-
-    def forgive(self) -> None:
-        """Try it anew at once, unless it lied."""
-        self.lacks.clear()
-        self.retry_at = 0.0
-        if self.trouble is not Trouble.CORRUPT:
-            self.trouble = None
 
 
 class Picker:
@@ -246,7 +65,7 @@ class Picker:
         self._limit = limit
         self._block_bytes = block_bytes_for(size)
         self._last_blocks = block_count_for(size) - ENDGAME_BLOCKS
-        self._sources: dict[ServentId, _Source] = {}
+        self._sources: dict[ServentId, Source] = {}
         self._holders: dict[int, list[Request]] = {}
         self._received: dict[int, list[Request]] = {}
         self._pending_bytes = 0
@@ -265,7 +84,7 @@ class Picker:
                 if source.trouble is not Trouble.BUSY:
                     source.forgive()
             elif len(self._sources) < MAX_KNOWN_SOURCES:
-                self._sources[ServentId(peer.id)] = _Source(peer)
+                self._sources[ServentId(peer.id)] = Source(peer)
 
     def forgive(self) -> None:
         """Try every source anew, but for the liars."""
@@ -381,12 +200,12 @@ class Picker:
 
     # How it is decided
 
-    def _enlisted(self, now: float) -> list[_Source]:
+    def _enlisted(self, now: float) -> list[Source]:
         available = [s for s in self._sources.values() if s.is_available(now)]
         return available[:MAX_SOURCES]
 
     def _fill(
-        self, sources: Sequence[_Source], now: float, ahead: Iterable[int]
+        self, sources: Sequence[Source], now: float, ahead: Iterable[int]
     ) -> Iterator[Request]:
         """Ask for read-ahead as long as there is room; called for each block that comes."""
         is_stuck = any(now >= source.stuck_at() for source in self._sources.values())
@@ -406,7 +225,7 @@ class Picker:
                     return
 
     def _ask(
-        self, index: int, sources: Sequence[_Source], now: float, *, is_demanded: bool
+        self, index: int, sources: Sequence[Source], now: float, *, is_demanded: bool
     ) -> Request | None:
         length = self._length_of(index)
         if index in self._received or self.is_held_back(now):
@@ -432,11 +251,11 @@ class Picker:
         self,
         index: int,
         length: int,
-        sources: Iterable[_Source],
+        sources: Iterable[Source],
         now: float,
         *,
         is_demanded: bool,
-    ) -> _Source | None:
+    ) -> Source | None:
         asked = {request.source.id for request in self._holders.get(index, ())}
         able = (
             source
@@ -449,11 +268,11 @@ class Picker:
         # sources are known settles the rest, so that a small file needs one link alone.
         unproven_s = length / UNPROVEN_BYTES_PER_S if is_demanded else 0.0
         return min(
-            able, key=lambda s: unproven_s if s.rate(now) is None else _eta(s, length), default=None
+            able, key=lambda s: unproven_s if s.rate(now) is None else s.eta_s(length), default=None
         )
 
     def _is_worth_while(
-        self, source: _Source, index: int, length: int, now: float, is_demanded: bool
+        self, source: Source, index: int, length: int, now: float, is_demanded: bool
     ) -> bool:
         """Return whether to ask `source` too, if others have been asked already."""
         if self._are_stuck(index, now):
@@ -465,17 +284,17 @@ class Picker:
             return False
         if source.requests or source.rate(now) is None or holders[0].meter.rate is None:
             return False
-        left_s = _eta_of(holders[0], index) - (now - holders[0].progress_at)
-        return left_s > 2 * _eta(source, length) + ENDGAME_GAIN_S
+        left_s = holders[0].eta_of_s(index) - (now - holders[0].progress_at)
+        return left_s > 2 * source.eta_s(length) + ENDGAME_GAIN_S
 
-    def _holders_of(self, index: int) -> list[_Source]:
+    def _holders_of(self, index: int) -> list[Source]:
         return [self._sources[ServentId(r.source.id)] for r in self._holders.get(index, ())]
 
     def _are_stuck(self, index: int, now: float) -> bool:
         """Return whether all that were asked for a block are; so if none was."""
         return all(now >= holder.stuck_at() for holder in self._holders_of(index))
 
-    def _give(self, source: _Source, request: Request, now: float) -> Request:
+    def _give(self, source: Source, request: Request, now: float) -> Request:
         if not source.requests:
             if source.rate(now) is None:
                 source.meter = RateMeter()
@@ -492,7 +311,7 @@ class Picker:
         if self._limit is not None:
             self._limit.refund(request.length)
 
-    def _take_back(self, request: Request) -> _Source:
+    def _take_back(self, request: Request) -> Source:
         source = self._sources[ServentId(request.source.id)]
         source.requests.remove(request)
         source.queued_bytes -= request.length
@@ -509,18 +328,3 @@ class Picker:
         if index == MANIFEST:
             return manifest_bytes_for(self._size)
         return block_span(self._size, index)[1]
-
-
-def _eta(source: _Source, length: int) -> float:
-    """Return how long a further block of `length` would take, behind what is queued."""
-    return (source.queued_bytes + length) / (source.meter.rate or math.inf)
-
-
-def _eta_of(source: _Source, index: int) -> float:
-    """Return how long after its last progress a source should give a block that it was asked."""
-    queued = 0
-    for request in source.requests:
-        queued += request.length
-        if request.index == index:
-            break
-    return queued / (source.meter.rate or math.inf)

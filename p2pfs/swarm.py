@@ -42,11 +42,12 @@ from p2pfs.errors import (
     StalledError,
     TransferError,
 )
-from p2pfs.picker import BACK_OFF_S, MANIFEST, MAX_SOURCES, Picker, Request, Trouble
+from p2pfs.picker import MAX_SOURCES, Picker
 from p2pfs.protocol.manifest import KIB, MIB, FileId, Manifest, block_bytes_for, block_range
 from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
 from p2pfs.rates import Flow, RateLimit
 from p2pfs.readahead import ReadAhead
+from p2pfs.source import BACK_OFF_S, MANIFEST, Request, Trouble
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ import trio
 
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.errors import LinkClosedError, P2pfsError, RejectedError
-from p2pfs.picker import MANIFEST
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo, RejectCode
+from p2pfs.source import MANIFEST
 from p2pfs.swarm import Swarm
 from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile

@@ -7,25 +7,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfs.picker import (
-    DOUBT,
-    FIRST_BLOCKS,
-    MANIFEST,
     MAX_AHEAD_IN_FLIGHT_BYTES,
     MAX_IN_FLIGHT_BYTES,
     MAX_KNOWN_SOURCES,
-    MAX_PAUSE_S,
     MAX_SOURCES,
+    Picker,
+)
+from p2pfs.protocol.manifest import GIB, MIB
+from p2pfs.protocol.messages import PeerInfo
+from p2pfs.source import (
+    DOUBT,
+    FIRST_BLOCKS,
+    MANIFEST,
+    MAX_PAUSE_S,
     MIN_PATIENCE_S,
     RATE_MEMORY_S,
     UNPROVEN_DOUBT,
     UNPROVEN_PATIENCE_S,
-    Picker,
     RateMeter,
     Request,
     Trouble,
 )
-from p2pfs.protocol.manifest import GIB, MIB
-from p2pfs.protocol.messages import PeerInfo
 from tests.helpers.sizes import BLOCK
 from tests.helpers.upstream import peer
 

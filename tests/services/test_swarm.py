@@ -31,9 +31,10 @@ from p2pfs.errors import (
     TransferError,
     UnreachableError,
 )
-from p2pfs.picker import MANIFEST, MAX_IN_FLIGHT_BYTES
+from p2pfs.picker import MAX_IN_FLIGHT_BYTES
 from p2pfs.protocol.manifest import MIB
 from p2pfs.protocol.messages import RejectCode
+from p2pfs.source import MANIFEST
 from p2pfs.swarm import Swarm
 from tests.helpers.contents import Content
 from tests.helpers.sizes import BLOCK, INTERESTING_SIZES
