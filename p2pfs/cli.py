@@ -84,6 +84,7 @@ def servent_options(command: Command) -> Command:
         click.option("--state", metavar="DIR", help="Keep everything of this servent here."),
         click.option("--name", help="Show this name to others."),
         click.option("--foreground", is_flag=True, help="Stay; log to the terminal too."),
+        click.option("--allow-other", is_flag=True, help="Let other users use the mount."),
         click.option("--cache-size", metavar="SIZE", help="Let the cache grow so far, as 10G."),
         click.option("--network-key-file", metavar="FILE", help="Join a private network."),
         click.option("--stall-timeout", metavar="SECONDS", help="Fail reads that stand still."),

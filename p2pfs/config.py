@@ -114,6 +114,8 @@ class Config:
     listen_ports: tuple[int, ...] = _LISTEN_ANYWHERE[1]
     """To be tried in this order; 0 is any free port. One only if the user asked for it."""
     foreground: bool = False
+    allow_other: bool = False
+    """Whether other users of this machine may use the mount, root among them."""
     network_key_file: Path | None = None
     """None: the open network."""
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
@@ -204,6 +206,7 @@ def load_config(
         listen_host=listen_host,
         listen_ports=listen_ports,
         foreground=settings.take("foreground", _flag, default=False),
+        allow_other=settings.take("allow-other", _flag, default=False),
         cache_limit_bytes=settings.take("cache-size", _cache_size, None) or _default_cache(state),
         network_key_file=settings.take("network-key-file", _file(state), None),
         stall_timeout_s=settings.take("stall-timeout", _stall_timeout, DEFAULT_STALL_TIMEOUT_S),

@@ -10,6 +10,7 @@ end, the servent says BYE, the lock is dropped.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import logging.handlers
 import os
@@ -81,7 +82,7 @@ async def _live(config: Config, announce: Announce) -> None:
 async def _prepared_mountpoint(config: Config) -> str | None:
     if config.mountpoint is None:
         return None
-    await trio.to_thread.run_sync(check_fuse)
+    await trio.to_thread.run_sync(functools.partial(check_fuse, allow_other=config.allow_other))
     return await trio.to_thread.run_sync(check_mountpoint, os.fspath(config.mountpoint))
 
 
@@ -107,8 +108,13 @@ async def _mount(
     shared = os.fspath(servent.config.shared_directory)
     tree = FileSystem(shared, servent.library, servent, servent.render)
     with contextlib.closing(tree):
-        name = servent.config.name
-        await serve_mount(tree, mountpoint, name=name, task_status=task_status)
+        await serve_mount(
+            tree,
+            mountpoint,
+            name=servent.config.name,
+            allow_other=servent.config.allow_other,
+            task_status=task_status,
+        )
     end()  # unmounted from outside
 
 

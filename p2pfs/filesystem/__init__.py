@@ -23,7 +23,7 @@ from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virt
 from p2pfs.filesystem.info import InfoTree
 from p2pfs.filesystem.network import NetworkTree, NetworkView, Reader
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing, remove_hidden
-from p2pfs.filesystem.subtree import Moment, OpenFile, Subtree, Time
+from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Subtree, Time
 
 __all__ = [
     "Answer",
@@ -34,6 +34,7 @@ __all__ = [
     "Moment",
     "NetworkView",
     "OpenFile",
+    "Owner",
     "Reader",
     "Share",
     "Stretch",
@@ -110,10 +111,10 @@ class FileSystem:
             subtree, rest = self._writable_at(path)
         return subtree.open(rest, flags)
 
-    def create(self, path: str, flags: int, mode: int) -> OpenFile:
-        """Create a file and open it."""
+    def create(self, path: str, flags: int, mode: int, owner: Owner | None = None) -> OpenFile:
+        """Create a file and open it. Here and below, it belongs to us if not told to whom."""
         subtree, rest = self._writable_at(path)
-        return subtree.create(rest, flags, mode)
+        return subtree.create(rest, flags, mode, owner)
 
     def truncate(self, path: str, size: int) -> None:
         """Cut or extend a file that need not be open."""
@@ -122,15 +123,15 @@ class FileSystem:
 
     # Names.
 
-    def mknod(self, path: str, mode: int) -> None:
+    def mknod(self, path: str, mode: int, owner: Owner | None = None) -> None:
         """Create a file, FIFO or socket that is not opened; device nodes are refused: EPERM."""
         subtree, rest = self._writable_at(path)
-        subtree.mknod(rest, mode)
+        subtree.mknod(rest, mode, owner)
 
-    def mkdir(self, path: str, mode: int) -> None:
+    def mkdir(self, path: str, mode: int, owner: Owner | None = None) -> None:
         """Create a directory."""
         subtree, rest = self._writable_at(path)
-        subtree.mkdir(rest, mode)
+        subtree.mkdir(rest, mode, owner)
 
     def unlink(self, path: str) -> None:
         """Remove a name that is not a directory's."""
@@ -152,10 +153,10 @@ class FileSystem:
         subtree, rest = self._same_subtree(old, new)
         subtree.link(rest, self._below(new)[1])
 
-    def symlink(self, path: str, target: str) -> None:
+    def symlink(self, path: str, target: str, owner: Owner | None = None) -> None:
         """Create a symbolic link that points to `target`."""
         subtree, rest = self._writable_at(path)
-        subtree.symlink(rest, target)
+        subtree.symlink(rest, target, owner)
 
     def fsyncdir(self, path: str) -> None:
         """Return when the names in a directory are on the disk."""

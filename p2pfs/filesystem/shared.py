@@ -1,9 +1,7 @@
 """`shared/`: an ordinary POSIX file system over a backing directory.
 
-Every operation is one system call on a path relative to the directory's descriptor: a path
-joined to an absolute one would pass PATH_MAX earlier than on a plain disk, and the backing
-directory may be renamed while it is mounted. The tree tells the library what happened and
-decides nothing about publishing.
+Every operation is one system call. The tree tells the library what happened and decides
+nothing about publishing.
 """
 
 from __future__ import annotations
@@ -21,7 +19,8 @@ from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.attributes import Attributes, Listed, from_stat
-from p2pfs.filesystem.subtree import Moment, Time
+from p2pfs.filesystem.backing import Backing
+from p2pfs.filesystem.subtree import Moment, Owner, Time
 from p2pfs.protocol.manifest import FileId
 
 logger = logging.getLogger(__name__)
@@ -31,10 +30,6 @@ _OPEN_FLAGS: Final = (
 )
 """What is passed on of the flags. O_DIRECT is the kernel's own affair: on the backing file
 it would ask for buffers aligned as none of ours are."""
-
-_ALWAYS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""The kernel has resolved links by now, and opens FIFOs by itself. If one has taken the
-place of a file since, it must neither lead out of the share nor block us."""
 
 _CLOCK_REALTIME_COARSE: Final = 5
 """The clock that stamps files (linux/time.h); the finer one runs ahead of it, and a file
@@ -131,12 +126,8 @@ class SharedTree:
     """The backing directory, as the sub-tree `shared/`."""
 
     def __init__(self, directory: str, share: Share) -> None:
-        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._backing = Backing(directory)
         self._share = share
-        # The kernel has applied the caller's umask to every mode that reaches us. Ours would
-        # be applied again; `_widen` gives back what it took.
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
         self._lock = threading.Lock()
         """Held while a writer comes, moves or leaves, so that the library's count of the
         writers of a path stays right whatever is renamed meanwhile."""
@@ -144,29 +135,28 @@ class SharedTree:
 
     def close(self) -> None:
         """Let go of the backing directory. Calls that come late get EBADF."""
-        # Never a number that something else may be opened under by then.
-        descriptor, self._root = self._root, -1
-        os.close(descriptor)
+        self._backing.close()
 
     # Looking.
 
     def getattr(self, path: str) -> Attributes:
         """Return what `stat` shows; a symbolic link is not followed."""
-        return from_stat(self._lstat(path))
+        return from_stat(self._backing.lstat(path))
 
     def readdir(self, path: str) -> list[Listed]:
         """Return the names in a directory."""
         flags = os.O_RDONLY | os.O_DIRECTORY
-        with self._opened(path, flags) as descriptor, os.scandir(descriptor) as entries:
+        with self._backing.opened(path, flags) as descriptor, os.scandir(descriptor) as entries:
             return [Listed(entry.name, _type_of(entry), entry.inode()) for entry in entries]
 
     def readlink(self, path: str) -> str:
         """Return where a symbolic link points, unresolved."""
-        return os.readlink(path, dir_fd=self._root)
+        with self._backing.near(path) as (place, name):
+            return os.readlink(name, dir_fd=place)
 
     def statfs(self) -> os.statvfs_result:
         """Return the room on the disk that holds the backing directory."""
-        return os.fstatvfs(self._root)
+        return self._backing.statfs()
 
     # Files.
 
@@ -174,7 +164,7 @@ class SharedTree:
         """Open a file that exists, with the flags that the caller gave."""
         return self._open(path, flags & ~(os.O_CREAT | os.O_EXCL))
 
-    def create(self, path: str, flags: int, mode: int) -> SharedFile:
+    def create(self, path: str, flags: int, mode: int, owner: Owner | None = None) -> SharedFile:
         """Create a file and open it; without O_EXCL one that has come meanwhile will do."""
         _check_name(path)
         try:
@@ -183,7 +173,7 @@ class SharedTree:
             if flags & os.O_EXCL:
                 raise
             return self.open(path, flags)
-        self._widen(path, mode)
+        self._backing.hand_over(path, mode, owner)
         self._share.touched(path)
         return file
 
@@ -203,78 +193,87 @@ class SharedTree:
 
     # Names.
 
-    def mknod(self, path: str, mode: int) -> None:
+    def mknod(self, path: str, mode: int, owner: Owner | None = None) -> None:
         """Create a file, FIFO or socket. Device nodes are refused: EPERM."""
         _check_name(path)
         if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
             raise os_error(errno.EPERM, path)
-        os.mknod(path, mode, dir_fd=self._root)
-        self._widen(path, mode)
+        with self._backing.near(path) as (place, name):
+            os.mknod(name, mode, dir_fd=place)
+        self._backing.hand_over(path, mode, owner)
         self._share.touched(path)
 
-    def mkdir(self, path: str, mode: int) -> None:
+    def mkdir(self, path: str, mode: int, owner: Owner | None = None) -> None:
         """Create a directory."""
         _check_name(path)
-        os.mkdir(path, mode, dir_fd=self._root)
-        self._widen(path, mode)
+        with self._backing.near(path) as (place, name):
+            os.mkdir(name, mode, dir_fd=place)
+        self._backing.hand_over(path, mode, owner)
         self._share.touched(path)
 
     def unlink(self, path: str) -> None:
         """Remove a name that is not a directory's."""
-        os.unlink(path, dir_fd=self._root)
+        with self._backing.near(path) as (place, name):
+            os.unlink(name, dir_fd=place)
         self._share.touched(path)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
-        os.rmdir(path, dir_fd=self._root)
+        with self._backing.near(path) as (place, name):
+            os.rmdir(name, dir_fd=place)
         self._share.touched(path)
 
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`; writers of what is renamed move with it."""
         _check_name(new)
         with self._lock, self._writers_moving(old, new):
-            os.rename(old, new, src_dir_fd=self._root, dst_dir_fd=self._root)
+            self._backing.rename(old, new)
         self._share.touched(old)
         self._share.touched(new)
 
     def link(self, old: str, new: str) -> None:
         """Give the file `old` a second name."""
         _check_name(new)
-        os.link(old, new, src_dir_fd=self._root, dst_dir_fd=self._root, follow_symlinks=False)
+        self._backing.link(old, new)
         self._share.touched(old)
         self._share.touched(new)
 
-    def symlink(self, path: str, target: str) -> None:
+    def symlink(self, path: str, target: str, owner: Owner | None = None) -> None:
         """Create a symbolic link; it works here and is never published."""
         _check_name(path)
-        os.symlink(target, path, dir_fd=self._root)
+        with self._backing.near(path) as (place, name):
+            os.symlink(target, name, dir_fd=place)
+        self._backing.hand_over(path, 0, owner)
         self._share.touched(path)
 
     def fsyncdir(self, path: str) -> None:
         """Return when the names in a directory are on the disk."""
-        with self._opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        with self._backing.opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             os.fsync(descriptor)
 
     # Attributes. Each changes the file's ctime, which the library goes by: it looks again.
 
     def chmod(self, path: str, mode: int) -> None:
         """Change the permissions."""
-        os.chmod(path or ".", mode, dir_fd=self._root)
+        with self._backing.near(path) as (place, name):
+            os.chmod(name, mode, dir_fd=place)
         self._share.touched(path)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Change owner and group; -1 leaves one as it is."""
-        os.chown(path or ".", uid, gid, dir_fd=self._root, follow_symlinks=False)
+        with self._backing.near(path) as (place, name):
+            os.chown(name, uid, gid, dir_fd=place, follow_symlinks=False)
         self._share.touched(path)
 
     def utimens(self, path: str, atime: Time, mtime: Time) -> None:
         """Set the times of access and of modification."""
-        if atime is Moment.NOW and mtime is Moment.NOW:
-            os.utime(path or ".", dir_fd=self._root, follow_symlinks=False)
-        else:
-            status = self._lstat(path)
-            times = (_resolved(atime, status.st_atime_ns), _resolved(mtime, status.st_mtime_ns))
-            os.utime(path or ".", ns=times, dir_fd=self._root, follow_symlinks=False)
+        with self._backing.near(path) as (place, name):
+            if atime is Moment.NOW and mtime is Moment.NOW:
+                os.utime(name, dir_fd=place, follow_symlinks=False)
+            else:
+                held = os.stat(name, dir_fd=place, follow_symlinks=False)
+                times = _resolved(atime, held.st_atime_ns), _resolved(mtime, held.st_mtime_ns)
+                os.utime(name, ns=times, dir_fd=place, follow_symlinks=False)
         self._share.touched(path)
 
     def getxattr(self, path: str, name: str) -> bytes:
@@ -284,12 +283,12 @@ class SharedTree:
             if value is None:
                 raise os_error(errno.ENODATA, path)
             return value
-        with self._named(path) as name_of_file:
+        with self._backing.named(path) as name_of_file:
             return os.getxattr(name_of_file, name)
 
     def listxattr(self, path: str) -> list[str]:
         """Return the names of the user's extended attributes, and of ours."""
-        with self._named(path) as name_of_file:
+        with self._backing.named(path) as name_of_file:
             names = [name for name in os.listxattr(name_of_file) if _is_users(name)]
         return names + list(self._own_xattrs(path))
 
@@ -298,7 +297,7 @@ class SharedTree:
         if not _is_users(name):
             # `cp -a` and `mv` out of network/ carry ours along, and are silent at ENOTSUP.
             raise os_error(errno.ENOTSUP, path)
-        with self._named(path) as name_of_file:
+        with self._backing.named(path) as name_of_file:
             os.setxattr(name_of_file, name, value, flags)
         self._share.touched(path)
 
@@ -306,17 +305,14 @@ class SharedTree:
         """Remove an extended attribute of the user's."""
         if not _is_users(name):
             raise os_error(errno.ENOTSUP, path)
-        with self._named(path) as name_of_file:
+        with self._backing.named(path) as name_of_file:
             os.removexattr(name_of_file, name)
         self._share.touched(path)
 
     # Inside.
 
-    def _lstat(self, path: str) -> os.stat_result:
-        return os.stat(path or ".", dir_fd=self._root, follow_symlinks=False)
-
     def _own_xattrs(self, path: str) -> dict[str, bytes]:
-        if not stat.S_ISREG(self._lstat(path).st_mode):
+        if not stat.S_ISREG(self._backing.lstat(path).st_mode):
             return {}
         state = self._share.file_state(path)
         own = {_STATE: state.state.encode()}
@@ -324,34 +320,16 @@ class SharedTree:
             own[_ID] = state.file_id.hex().encode()
         return own
 
-    @contextmanager
-    def _opened(self, path: str, flags: int) -> Iterator[int]:
-        descriptor = os.open(path or ".", flags | _ALWAYS, dir_fd=self._root)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _named(self, path: str) -> Iterator[str]:
-        """Yield a short absolute name of a file, for the calls that take no descriptor.
-
-        A descriptor opened with O_PATH needs no permission on the file, which reading an
-        attribute of an unreadable file may not have.
-        """
-        with self._opened(path, os.O_PATH) as descriptor:
-            yield f"/proc/self/fd/{descriptor}"
-
     def _open(self, path: str, flags: int, mode: int = 0) -> SharedFile:
-        flags = flags & _OPEN_FLAGS | _ALWAYS
+        flags = flags & _OPEN_FLAGS
         if not is_writing(flags):
-            descriptor = os.open(path, flags, mode, dir_fd=self._root)
+            descriptor = self._backing.open(path, flags, mode)
             return SharedFile(self, descriptor, path, is_writer=False)
         with self._lock:
             # Before the call: with O_TRUNC it changes the file at once.
             self._share.write_began(path)
             try:
-                descriptor = os.open(path, flags, mode, dir_fd=self._root)
+                descriptor = self._backing.open(path, flags, mode)
             except BaseException:
                 self._share.write_ended(path)
                 raise
@@ -379,13 +357,6 @@ class SharedTree:
         for file, path in moving.items():
             self._share.write_ended(file.path)
             file.path = path
-
-    def _widen(self, path: str, mode: int) -> None:
-        """Give back the permissions that our own umask took from a new file."""
-        taken = mode & self._umask
-        if taken:
-            held = stat.S_IMODE(self._lstat(path).st_mode)
-            os.chmod(path, held | taken, dir_fd=self._root)
 
 
 def remove_hidden(directory: str) -> None:

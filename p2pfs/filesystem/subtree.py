@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from p2pfs.filesystem.answers import Answer, Stretch, os_error
 from p2pfs.filesystem.attributes import Attributes, Listed
@@ -24,6 +24,13 @@ class Moment(enum.Enum):
 
 Time: TypeAlias = int | Moment
 """Nanoseconds since 1970, or one of the above."""
+
+
+class Owner(NamedTuple):
+    """Whose a new file is to be."""
+
+    uid: int
+    gid: int
 
 
 class OpenFile(Protocol):

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from p2pfs.filesystem import Attributes, FileSystem, Later, Moment, OpenFile, Stretch, Time
+from p2pfs.filesystem import Attributes, FileSystem, Later, Moment, OpenFile, Owner, Stretch, Time
 from p2pfs.filesystem.answers import os_error
 from p2pfs.mount.portal import Portal
 
@@ -44,9 +44,16 @@ class Adapter:
     use_ns = True
     flag_utime_omit_ok = 1
 
-    def __init__(self, tree: FileSystem, portal: Portal, on_init: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        tree: FileSystem,
+        portal: Portal,
+        on_init: Callable[[], object],
+        caller: Callable[[], Owner | None],
+    ) -> None:
         self._tree = tree
         self._settle, self._wait = portal.settle, portal.wait
+        self._caller = caller
         self._on_init = on_init
         self._files: dict[int, OpenFile] = {}
         self._handles = itertools.count(1)
@@ -93,7 +100,7 @@ class Adapter:
         self._opened(self._settle(self._tree.open(path, info.flags)), info)
 
     def create(self, path: str, mode: int, info: FileInfo) -> None:
-        self._opened(self._tree.create(path, info.flags, mode), info)
+        self._opened(self._tree.create(path, info.flags, mode, self._caller()), info)
 
     def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes | Stretch:
         answer = self._file(info).read(size, offset)
@@ -125,10 +132,10 @@ class Adapter:
     # Names.
 
     def mknod(self, path: str, mode: int, _device: int) -> None:
-        self._tree.mknod(path, mode)
+        self._tree.mknod(path, mode, self._caller())
 
     def mkdir(self, path: str, mode: int) -> None:
-        self._tree.mkdir(path, mode)
+        self._tree.mkdir(path, mode, self._caller())
 
     def unlink(self, path: str) -> None:
         self._tree.unlink(path)
@@ -143,7 +150,7 @@ class Adapter:
         self._tree.link(old, new)
 
     def symlink(self, path: str, target: str) -> None:
-        self._tree.symlink(path, target)
+        self._tree.symlink(path, target, self._caller())
 
     def fsyncdir(self, path: str, _data_only: int, _handle: int) -> None:
         self._tree.fsyncdir(path)

@@ -28,10 +28,13 @@ ANSWER_S: Final = 2.0
 """A live mount answers in milliseconds, a dead one at once. One that is silent for this long
 is alive and stuck."""
 
+_FUSE_CONF: Final = "/etc/fuse.conf"
+"""What the administrator lets other users than root ask of fusermount."""
+
 _MOUNTINFO: Final = "/proc/self/mountinfo"
 
 
-def check_fuse() -> None:
+def check_fuse(*, allow_other: bool = False) -> None:
     """Raise `UsageError` if this machine cannot mount, with what to do about it."""
     if not os.path.exists("/dev/fuse"):
         raise UsageError("/dev/fuse is missing: load the kernel module with `modprobe fuse`")
@@ -39,6 +42,8 @@ def check_fuse() -> None:
         raise UsageError("no permission to use /dev/fuse: ask the administrator for it")
     fusermount()
     load_fuse()
+    if allow_other and not _may_allow_other():
+        raise UsageError(f"--allow-other needs a line `user_allow_other` in {_FUSE_CONF}")
 
 
 def check_mountpoint(path: str) -> str:
@@ -104,6 +109,16 @@ def _without_links(path: str) -> str:
     parent, name = os.path.split(os.path.abspath(path))
     place = os.path.join(os.path.realpath(parent), name)
     return place if _kind_mounted_at(place) else os.path.realpath(place)
+
+
+def _may_allow_other() -> bool:
+    if os.geteuid() == 0:
+        return True
+    try:
+        with open(_FUSE_CONF, encoding="utf-8", errors="replace") as lines:
+            return any(line.strip() == "user_allow_other" for line in lines)
+    except OSError:
+        return False
 
 
 def _kind_mounted_at(path: str) -> str | None:

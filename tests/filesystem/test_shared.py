@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.filesystem import FileSystem, Moment, remove_hidden
+from p2pfs.filesystem import FileSystem, Moment, Owner, remove_hidden
 from tests.helpers.faketree import FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
 from tests.suites.filesystem_suite import FileSystemSuite, errno_of, get, put
@@ -308,3 +308,43 @@ def test_what_libfuse_kept_for_readers_of_a_killed_servent_is_removed(tmp_path: 
 
     files = (path for path in tmp_path.rglob("*") if path.is_file())
     assert {str(path.relative_to(tmp_path)) for path in files} == kept
+
+
+# To whom what is made belongs.
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+NOBODY = Owner(65_534, 65_533)
+
+MAKERS = {
+    "create": lambda tree, path: tree.create(path, os.O_WRONLY, 0o4640, NOBODY).release(),
+    "mkdir": lambda tree, path: tree.mkdir(path, 0o1750, NOBODY),
+    "mknod": lambda tree, path: tree.mknod(path, stat.S_IFIFO | 0o640, NOBODY),
+    "symlink": lambda tree, path: tree.symlink(path, "target", NOBODY),
+}
+
+
+@needs_root
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_another_user_makes_is_his(tree, tmp_path, make) -> None:
+    MAKERS[make](tree, "/shared/new")
+
+    status = (tmp_path / "new").lstat()
+    assert (status.st_uid, status.st_gid) == NOBODY
+    mode = {"create": 0o4640, "mkdir": 0o1750, "mknod": 0o640, "symlink": 0o777}[make]
+    assert stat.S_IMODE(status.st_mode) == mode
+
+
+@needs_root
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_directory_may_give_its_group_to_what_is_made_in_it(tree, tmp_path, make) -> None:
+    (tmp_path / "d").mkdir()
+    os.chown(tmp_path / "d", 0, 1234)
+    (tmp_path / "d").chmod(0o2777)
+
+    MAKERS[make](tree, "/shared/d/new")
+
+    status = (tmp_path / "d" / "new").lstat()
+    assert (status.st_uid, status.st_gid) == (NOBODY.uid, 1234)
+    if make == "mkdir":
+        assert stat.S_IMODE(status.st_mode) == 0o3750

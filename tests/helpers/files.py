@@ -37,12 +37,19 @@ class RealHandle:
 class RealFiles:
     """A directory, by the system's calls: a plain one, or one in a mount."""
 
-    def __init__(self, directory: str) -> None:
-        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        self._directory = directory
+    def __init__(self, directory: str, above: int | None = None) -> None:
+        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY, dir_fd=above)
+        self._directory = f"/proc/self/fd/{self._root}"
+        self._below: list[RealFiles] = []
 
     def close(self) -> None:
+        for files in self._below:
+            files.close()
         os.close(self._root)
+
+    def below(self, path: str) -> RealFiles:
+        self._below.append(RealFiles(path, self._root))
+        return self._below[-1]
 
     def open(self, path: str, flags: int, mode: int = 0o644) -> RealHandle:
         umask = os.umask(0)
@@ -140,8 +147,15 @@ class TreeHandle:
 class TreeFiles:
     """`shared/` of a tree, called as the kernel would call it."""
 
-    def __init__(self, tree: FileSystem) -> None:
+    def __init__(self, tree: FileSystem, directory: str = "/shared") -> None:
         self._tree = tree
+        self._directory = directory
+
+    def below(self, path: str) -> TreeFiles:
+        return TreeFiles(self._tree, self._at(path))
+
+    def _at(self, path: str) -> str:
+        return f"{self._directory}/{path}" if path else self._directory
 
     def open(self, path: str, flags: int, mode: int = 0o644) -> TreeHandle:
         if flags & os.O_CREAT:
@@ -149,60 +163,60 @@ class TreeFiles:
                 self.stat(path)
                 if flags & os.O_EXCL:
                     raise OSError(errno.EEXIST, path)
-                return TreeHandle(now(self._tree.open(_at(path), flags & ~os.O_CREAT)))
-            return TreeHandle(self._tree.create(_at(path), flags, mode))
-        return TreeHandle(now(self._tree.open(_at(path), flags)))
+                return TreeHandle(now(self._tree.open(self._at(path), flags & ~os.O_CREAT)))
+            return TreeHandle(self._tree.create(self._at(path), flags, mode))
+        return TreeHandle(now(self._tree.open(self._at(path), flags)))
 
     def stat(self, path: str) -> os.stat_result:
-        return _as_result(now(self._tree.getattr(_at(path))))
+        return _as_result(now(self._tree.getattr(self._at(path))))
 
     def listdir(self, path: str) -> list[str]:
-        return [listed.name for listed in now(self._tree.readdir(_at(path)))]
+        return [listed.name for listed in now(self._tree.readdir(self._at(path)))]
 
     def mkdir(self, path: str, mode: int = 0o755) -> None:
-        self._tree.mkdir(_at(path), mode)
+        self._tree.mkdir(self._at(path), mode)
 
     def rmdir(self, path: str) -> None:
-        self._tree.rmdir(_at(path))
+        self._tree.rmdir(self._at(path))
 
     def unlink(self, path: str) -> None:
-        self._tree.unlink(_at(path))
+        self._tree.unlink(self._at(path))
 
     def rename(self, old: str, new: str) -> None:
-        self._tree.rename(_at(old), _at(new))
+        self._tree.rename(self._at(old), self._at(new))
 
     def link(self, old: str, new: str) -> None:
-        self._tree.link(_at(old), _at(new))
+        self._tree.link(self._at(old), self._at(new))
 
     def symlink(self, target: str, path: str) -> None:
-        self._tree.symlink(_at(path), target)
+        self._tree.symlink(self._at(path), target)
 
     def readlink(self, path: str) -> str:
-        return self._tree.readlink(_at(path))
+        return self._tree.readlink(self._at(path))
 
     def mknod(self, path: str, mode: int) -> None:
-        self._tree.mknod(_at(path), mode)
+        self._tree.mknod(self._at(path), mode)
 
     def chmod(self, path: str, mode: int) -> None:
-        self._tree.chmod(_at(path), mode)
+        self._tree.chmod(self._at(path), mode)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
-        self._tree.chown(_at(path), uid, gid)
+        self._tree.chown(self._at(path), uid, gid)
 
     def truncate(self, path: str, size: int) -> None:
-        self._tree.truncate(_at(path), size)
+        self._tree.truncate(self._at(path), size)
 
     def utime(self, path: str, times: tuple[int, int] | None) -> None:
-        self._tree.utimens(_at(path), *(times or (Moment.NOW, Moment.NOW)))
+        self._tree.utimens(self._at(path), *(times or (Moment.NOW, Moment.NOW)))
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int = 0) -> None:
-        self._tree.setxattr(_at(path), name, value, flags)
+        self._tree.setxattr(self._at(path), name, value, flags)
 
     def getxattr(self, path: str, name: str) -> bytes:
-        return now(self._tree.getxattr(_at(path), name))
+        return now(self._tree.getxattr(self._at(path), name))
 
     def removexattr(self, path: str, name: str) -> None:
-        self._tree.removexattr(_at(path), name)
+        self._tree.removexattr(self._at(path), name)
 
     def statvfs(self) -> os.statvfs_result:
         return self._tree.statfs()
@@ -223,10 +237,6 @@ def now(answer):
     return answer
 
 
-def _at(path: str) -> str:
-    return f"/shared/{path}" if path else "/shared"
-
-
 class _Result:
     """The fields of `os.stat_result` that tests look at."""
 
@@ -240,6 +250,7 @@ class _Result:
         self.st_blocks = attributes.sectors
         self.st_atime_ns = attributes.atime_ns
         self.st_mtime_ns = attributes.mtime_ns
+        self.st_ctime_ns = attributes.ctime_ns
 
 
 def _as_result(attributes: Attributes) -> _Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +33,16 @@ class TestMountedTree(FileSystemSuite):
         files = RealFiles(str(directory))
         yield files
         files.close()
+
+
+def test_a_directory_of_twenty_thousand_files_is_listed_whole(mounted: MountedTree) -> None:
+    backing = mounted.backing / "many"
+    backing.mkdir()
+    names = {f"file number {number}" for number in range(20_000)}
+    for name in names:
+        (backing / name).touch()
+
+    with os.scandir(mounted.shared / "many") as entries:
+        assert {entry.name for entry in entries if entry.is_file()} == names
+    (mounted.shared / "many" / "one more").touch()
+    assert len(os.listdir(mounted.shared / "many")) == 20_001

@@ -58,6 +58,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         join = ["one:1", "[::1]:2"]
         listen = "127.0.0.1:0"
         foreground = true
+        allow-other = true
         cache-size = "500M"
         network-key-file = "key"
         stall-timeout = 2.5
@@ -76,6 +77,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         listen_host="127.0.0.1",
         listen_ports=(0,),
         foreground=True,
+        allow_other=True,
         cache_limit_bytes=500 * 1024**2,
         network_key_file=tmp_path / "key",
         stall_timeout_s=2.5,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +20,10 @@ BEYOND_4_GIB = 5 * 1024**3
 
 LONGEST_NAME = "n" * 255
 """NAME_MAX of Linux."""
+
+
+CACHE_S = 0.05
+"""Beyond what a mount's caches may hide of what was done under another name of a file."""
 
 
 class Handle(Protocol):
@@ -53,6 +58,10 @@ class Files(Protocol):
     def setxattr(self, path: str, name: str, value: bytes, flags: int = 0) -> None: ...
     def getxattr(self, path: str, name: str) -> bytes: ...
     def removexattr(self, path: str, name: str) -> None: ...
+    def below(self, path: str) -> Files:
+        """Return the same for a sub-directory, reached without a longer path."""
+        ...
+
     def statvfs(self) -> os.statvfs_result: ...
 
 
@@ -391,6 +400,23 @@ class FileSystemSuite:
         assert files.stat("one").st_ino == files.stat("two").st_ino
         assert errno_of(files.link, "one", "two") == errno.EEXIST
 
+    def test_what_is_done_under_one_name_shows_under_the_other(self, files: Files) -> None:
+        put(files, "one", b"old")
+        files.link("one", "two")
+        assert files.stat("two").st_size == 3
+
+        handle = files.open("one", os.O_WRONLY | os.O_APPEND)
+        handle.write(b" and new", 3)
+        handle.close()
+        files.chmod("one", 0o604)
+        time.sleep(CACHE_S)
+
+        assert get(files, "two") == b"old and new"
+        assert stat.S_IMODE(files.stat("two").st_mode) == 0o604
+        files.unlink("one")
+        time.sleep(CACHE_S)
+        assert files.stat("two").st_nlink == 1
+
     @pytest.mark.parametrize("target", ["f", "../out", "/absolute", "x" * 4095, "nön-äscii"])
     def test_a_symbolic_link_points_where_it_was_told(self, files: Files, target: str) -> None:
         files.symlink(target, "link")
@@ -421,6 +447,48 @@ class FileSystemSuite:
         files.chmod("f", mode)
 
         assert stat.S_IMODE(files.stat("f").st_mode) == mode
+
+    @pytest.mark.parametrize("change", ["chmod", "chown", "link", "rename", "setxattr", "write"])
+    def test_every_change_moves_the_time_of_change(self, files: Files, change: str) -> None:
+        put(files, "f", b"x")
+        before = files.stat("f").st_ctime_ns
+        time.sleep(CACHE_S)
+
+        match change:
+            case "chmod":
+                files.chmod("f", 0o600)
+            case "chown":
+                files.chown("f", os.getuid(), os.getgid())
+            case "link":
+                files.link("f", "g")
+            case "rename":
+                files.rename("f", "g")
+                files.rename("g", "f")
+            case "setxattr":
+                files.setxattr("f", "user.x", b"1")
+            case "write":
+                put(files, "f", b"y")
+        time.sleep(CACHE_S)
+
+        assert files.stat("f").st_ctime_ns > before
+
+    def test_a_directory_changes_with_its_names(self, files: Files) -> None:
+        files.mkdir("d")
+        before = files.stat("d").st_mtime_ns
+        time.sleep(CACHE_S)
+
+        put(files, "d/f")
+
+        assert files.stat("d").st_mtime_ns > before
+        assert files.stat("d").st_nlink >= 1
+
+    def test_a_change_of_owner_takes_the_set_user_bit(self, files: Files) -> None:
+        put(files, "f", b"x")
+        files.chmod("f", 0o4711)
+
+        files.chown("f", os.getuid(), os.getgid())
+
+        assert stat.S_IMODE(files.stat("f").st_mode) == 0o711
 
     def test_an_owner_is_kept(self, files: Files) -> None:
         put(files, "f")
@@ -523,3 +591,23 @@ class FileSystemSuite:
         put(files, path + "/f", b"deep")
 
         assert get(files, path + "/f") == b"deep"
+
+    def test_a_tree_may_be_deeper_than_one_path_can_tell(self, files: Files) -> None:
+        for _ in range(20):
+            files.mkdir(LONGEST_NAME)
+            files = files.below(LONGEST_NAME)
+
+        put(files, "f", b"deep")
+        files.symlink("f", "link")
+        files.link("f", "other")
+        files.rename("other", "renamed")
+        files.chmod("f", 0o640)
+        files.utime("f", (1, 2))
+
+        assert get(files, "renamed") == b"deep"
+        assert files.readlink("link") == "f"
+        assert files.stat("f").st_mtime_ns == 2
+        files.unlink("renamed")
+        files.mkdir("d")
+        files.rmdir("d")
+        assert errno_of(files.stat, "renamed") == errno.ENOENT

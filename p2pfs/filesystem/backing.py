@@ -1,0 +1,125 @@
+"""The directory behind `shared/`: what system calls are given to reach a path below it.
+
+Paths are relative to the directory's descriptor: one joined to an absolute path would pass
+PATH_MAX earlier than on a plain disk, and the directory may be renamed while it is mounted.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from p2pfs.filesystem.subtree import Owner
+
+_PATH_BYTES: Final = 4095
+"""The longest path that a system call takes: PATH_MAX without the closing zero."""
+
+_NO_LINKS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""The kernel has resolved links by now, and opens FIFOs by itself. If one has taken the
+place of a file since, it must neither lead out of the share nor block us."""
+
+_STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Backing:
+    """One directory, open for as long as the mount lasts."""
+
+    def __init__(self, directory: str) -> None:
+        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # The kernel has applied the caller's umask to every mode that reaches us. Ours would
+        # be applied again; `hand_over` gives back what it took.
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+
+    def close(self) -> None:
+        """Let go of the directory. Calls that come late get EBADF."""
+        # Never a number that something else may be opened under by then.
+        descriptor, self._root = self._root, -1
+        os.close(descriptor)
+
+    @contextmanager
+    def near(self, path: str) -> Iterator[tuple[int, str]]:
+        """Yield (descriptor, rest), for a call with `dir_fd`: that reaches any depth.
+
+        Programs that step down with `cd` or `openat` get deeper than one path can tell.
+        """
+        if len(os.fsencode(path)) <= _PATH_BYTES:
+            yield self._root, path or "."
+            return
+        *above, name = path.split("/")
+        descriptor = os.dup(self._root)
+        try:
+            for label in above:
+                below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: str, new: str) -> None:
+        """Give `old` the name `new`."""
+        with self.near(old) as (source, name), self.near(new) as (target, new_name):
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+
+    def link(self, old: str, new: str) -> None:
+        """Give the file `old` a second name; of a symbolic link, the link itself."""
+        with self.near(old) as (source, name), self.near(new) as (target, new_name):
+            os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+
+    def lstat(self, path: str) -> os.stat_result:
+        """Return the status of what is at `path`, be it a link."""
+        with self.near(path) as (place, name):
+            return os.stat(name, dir_fd=place, follow_symlinks=False)
+
+    def statfs(self) -> os.statvfs_result:
+        """Return the room on the disk."""
+        return os.fstatvfs(self._root)
+
+    def open(self, path: str, flags: int, mode: int = 0) -> int:
+        """Open a path without following a link or waiting at a FIFO."""
+        with self.near(path) as (place, name):
+            return os.open(name, flags | _NO_LINKS, mode, dir_fd=place)
+
+    @contextmanager
+    def opened(self, path: str, flags: int) -> Iterator[int]:
+        """Open a path for the time of the block."""
+        descriptor = self.open(path, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def named(self, path: str) -> Iterator[str]:
+        """Yield a short absolute name of a file, for the calls that take no descriptor.
+
+        A descriptor opened with O_PATH needs no permission on the file, which reading an
+        attribute of an unreadable file may not have.
+        """
+        with self.opened(path, os.O_PATH) as descriptor:
+            yield f"/proc/self/fd/{descriptor}"
+
+    def hand_over(self, path: str, mode: int, owner: Owner | None) -> None:
+        """Give what was just made the mode that was asked for, and to whom it belongs."""
+        taken = mode & self._umask
+        if owner is None and not taken:
+            return
+        status = self.lstat(path)
+        held = stat.S_IMODE(status.st_mode)
+        is_moved = owner is not None and self._give(path, status, owner)
+        if not stat.S_ISLNK(status.st_mode) and (taken or is_moved):
+            with self.near(path) as (place, name):
+                os.chmod(name, held | taken, dir_fd=place)  # the change of owner may take bits
+
+    def _give(self, path: str, status: os.stat_result, owner: Owner) -> bool:
+        if (status.st_uid, status.st_gid) == owner:
+            return False
+        parent = self.lstat(path.rpartition("/")[0])
+        gid = -1 if parent.st_mode & stat.S_ISGID else owner.gid  # it has its directory's group
+        with self.near(path) as (place, name):
+            os.chown(name, owner.uid, gid, dir_fd=place, follow_symlinks=False)
+        return True
