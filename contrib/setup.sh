@@ -51,11 +51,13 @@ stamp_of() {
 # System packages: FUSE is for mounts alone, so p2pfs goes on without; Python is a must.
 
 install_system_packages() {
-    local packages=()
+    local packages=() program
     has_libfuse || packages+=("$(first_known libfuse2t64 libfuse2)")
     command -v fusermount >/dev/null || packages+=(fuse3)
-    if [[ $1 == dev ]]; then
-        command -v rsync >/dev/null || packages+=(rsync)
+    if [[ $1 == dev ]]; then  # programs that tests run inside a mount; each package has its name
+        for program in fio git rsync tar unzip vim; do
+            command -v "$program" >/dev/null || packages+=("$program")
+        done
     fi
     apt_install "${packages[@]}" || say "going on; without FUSE \`p2pfs serve\` works, \`mount\` does not"
     if ! find_python >/dev/null; then
