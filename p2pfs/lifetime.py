@@ -27,6 +27,7 @@ from p2pfs.control.server import serve_control
 from p2pfs.errors import P2pfsError
 from p2pfs.filesystem import FileSystem, remove_hidden
 from p2pfs.journal import printable
+from p2pfs.library import Watch
 from p2pfs.mount import check_fuse, check_mountpoint, serve_mount
 from p2pfs.servent import Servent, open_servent
 
@@ -68,7 +69,7 @@ async def _live(config: Config, announce: Announce) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
         mountpoint = await _prepared_mountpoint(config)
         await trio.to_thread.run_sync(_tidy_share, config.shared_directory)
-        async with open_servent(config) as servent, trio.open_nursery() as nursery:
+        async with open_servent(config, watch=Watch()) as servent, trio.open_nursery() as nursery:
             end = nursery.cancel_scope.cancel
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)

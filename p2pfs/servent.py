@@ -27,7 +27,7 @@ from p2pfs.contacts import ContactBook
 from p2pfs.errors import UsageError
 from p2pfs.journal import Journal, printable
 from p2pfs.keys import load_identity, load_network_key
-from p2pfs.library import Library
+from p2pfs.library import Library, Watch
 from p2pfs.link import Link, accept_links
 from p2pfs.network import Listener, Network, TcpNetwork
 from p2pfs.offer import Offer
@@ -85,16 +85,18 @@ async def open_servent(
     network: Network | None = None,
     wall_clock: Clock = time.time,
     run_in_thread: RunInThread = trio.to_thread.run_sync,
+    watch: Watch | None = None,
 ) -> AsyncIterator[Servent]:
     """Run a servent for the length of the block; at its end it has left the network.
 
     Inside the block it listens and accepts; joining goes on behind. Tests that run on
-    virtual time give the wall clock and a `run_in_thread` that just calls.
+    virtual time give the wall clock and a `run_in_thread` that just calls. With a `watch`
+    it notices what others than the mount change in the backing directory.
 
     Raises:
         UsageError: the address cannot be listened on, or the state directory is unusable.
     """
-    servent = Servent(config, network or TcpNetwork(), wall_clock, run_in_thread)
+    servent = Servent(config, network or TcpNetwork(), wall_clock, run_in_thread, watch)
     async with servent.running():
         yield servent
 
@@ -108,6 +110,7 @@ class Servent:
         network: Network,
         wall_clock: Clock,
         run_in_thread: RunInThread,
+        watch: Watch | None,
     ) -> None:
         self.config = config
         self._clock = trio.lowlevel.current_clock().current_time  # for any thread to read
@@ -115,7 +118,10 @@ class Servent:
         self.network_key = load_network_key(config)
         self.journal = Journal(wall_clock)
         self.library = Library(
-            os.fspath(config.shared_directory), os.fspath(config.index_path), run_in_thread
+            os.fspath(config.shared_directory),
+            os.fspath(config.index_path),
+            run_in_thread,
+            watch,
         )
         pinned = load_pins(os.fspath(config.pins_path))
         self.cache = BlockCache(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -20,6 +21,11 @@ _PATH_BYTES: Final = 4095
 _NO_LINKS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """The kernel has resolved links by now, and opens FIFOs by itself. If one has taken the
 place of a file since, it must neither lead out of the share nor block us."""
+
+_LEASE_TRIES: Final = 100
+_LEASE_WAIT_S: Final = 0.01
+"""Who opens for writing what another holds a lease on, waits; with O_NONBLOCK he is sent
+away instead. The library takes one for microseconds, to learn whether a file is written."""
 
 _STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -82,6 +88,11 @@ class Backing:
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """Open a path without following a link or waiting at a FIFO."""
         with self.near(path) as (place, name):
+            for _ in range(_LEASE_TRIES):
+                try:
+                    return os.open(name, flags | _NO_LINKS, mode, dir_fd=place)
+                except BlockingIOError:
+                    time.sleep(_LEASE_WAIT_S)
             return os.open(name, flags | _NO_LINKS, mode, dir_fd=place)
 
     @contextmanager

@@ -171,6 +171,10 @@ class Agenda:
             for path in self._waiting.pop(inode, ()):
                 self.touch(path)
 
+    def is_open(self, path: str) -> bool:
+        """Return whether somebody has opened this path to write."""
+        return path in self._open
+
     def is_written(self, path: str, inode: int) -> bool:
         """Return whether somebody writes the file, under this or another name."""
         return inode in self._written or path in self._open

@@ -16,7 +16,8 @@ from p2pfs.errors import BadBlockError, NotFoundError, StaleError
 from p2pfs.library.index import DamagedIndexError, Index
 from p2pfs.library.offers import SharedFile
 from p2pfs.library.register import Register, State
-from p2pfs.library.share import ChangedError, Share, Status
+from p2pfs.library.share import ChangedError, Share
+from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from p2pfs.protocol.manifest import FileId, Manifest, block_span
 from p2pfs.protocol.messages import Entry
@@ -72,11 +73,19 @@ class Library:
     `run` and after it, and never wait for more than a few file attributes.
     """
 
-    def __init__(self, directory: str, index_path: str, run_in_thread: RunInThread) -> None:
-        self._share = Share(directory)
+    def __init__(
+        self,
+        directory: str,
+        index_path: str,
+        run_in_thread: RunInThread,
+        watch: Watch | None = None,
+    ) -> None:
+        """Prepare; `watch` makes it notice what others change in the directory."""
+        self._watch = watch
+        self._share = Share(directory, None if watch is None else watch.add)
         self._index = Index(index_path)
         self._register = Register(self._wake)
-        self._worker = Worker(self._share, self._index, self._register)
+        self._worker = Worker(self._share, self._index, self._register, watch)
         self._run_in_thread = run_in_thread
         self._token: trio.lowlevel.TrioToken | None = None
         self._woken = trio.Event()
@@ -88,14 +97,28 @@ class Library:
         the step of hashing under way, some milliseconds. Failures of the disk are logged.
         """
         self._token = trio.lowlevel.current_trio_token()
+        if self._watch is not None:
+            self._watch.open()
         self._register.start_over()
         task_status.started()
         try:
-            await self._work()
+            async with trio.open_nursery() as nursery:
+                if self._watch is not None:
+                    nursery.start_soon(self._heed, self._watch)
+                await self._work()
         finally:
             self._token = None
             with trio.CancelScope(shield=True):
                 await self._run_in_thread(self._index.close)
+            if self._watch is not None:
+                self._watch.close()
+
+    async def _heed(self, watch: Watch) -> None:
+        """Wake the worker, which takes what has changed."""
+        while True:
+            await watch.changed()
+            self._set_woken()
+            await trio.sleep(GATHER_S)
 
     async def _work(self) -> None:
         tidy_at = math.inf
@@ -132,7 +155,7 @@ class Library:
 
         Call it before the file is opened, and `touched` after the opening created it.
         """
-        self._register.write_began(path, self._status(path))
+        self._register.write_began(path, self._share.status(path))
 
     def write_ended(self, path: str) -> None:
         """Note that one writer of this path has closed; after the last one it is hashed.
@@ -146,13 +169,7 @@ class Library:
 
         What has vanished from this path, or is another file, is offered no more on return.
         """
-        self._register.touched(path, self._status(path))
-
-    def _status(self, path: str) -> Status | None:
-        try:
-            return self._share.look(path)
-        except OSError:
-            return None
+        self._register.touched(path, self._share.status(path))
 
     # Questions, answered from memory. Nothing is offered while paused.
 

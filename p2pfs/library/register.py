@@ -67,6 +67,11 @@ class Register:
                 self._withdraw(file.path)
                 self._agenda.add(file.local_path)
 
+    def is_open(self, path: str) -> bool:
+        """Return whether a writer has told of himself; it is looked at when he ends."""
+        with self._lock:
+            return self._agenda.is_open(path)
+
     def write_ended(self, path: str) -> None:
         """Have a file looked at whose last writer has gone."""
         with self._changing():

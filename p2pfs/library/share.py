@@ -8,12 +8,14 @@ are read. Nothing is ever written here: that is the tree's work.
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import os
 import re
+import signal
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -116,8 +118,12 @@ def unacceptable(path: str) -> str | None:
 class Share:
     """The files below one directory."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(
+        self, directory: str, on_listing: Callable[[str, int], object] | None = None
+    ) -> None:
+        """Prepare; `on_listing` gets path and descriptor of each directory before its names."""
         self._directory = directory
+        self._on_listing = on_listing
 
     def look(self, path: str) -> Status:
         """Return what is at `path`; raises OSError, also when a link stands in the way."""
@@ -127,11 +133,20 @@ class Share:
         with self._walk(above) as parent:
             return _status(os.stat(name, dir_fd=parent, follow_symlinks=False))
 
+    def status(self, path: str) -> Status | None:
+        """Return what is at `path`, None if that cannot be told."""
+        try:
+            return self.look(path)
+        except OSError:
+            return None
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory; raises OSError."""
         with self._walk(_labels(path)) as directory:
             listing = os.open(".", _LIST_FLAGS, dir_fd=directory)
             try:
+                if self._on_listing is not None:
+                    self._on_listing(path, listing)
                 return os.listdir(listing)
             finally:
                 os.close(listing)
@@ -204,6 +219,8 @@ class Hashing:
         blocks = max(1, STEP_BYTES // block_bytes_for(size))
         stop = min(self._next_block + blocks, last_block)
         with self._share.opened(self._path, self._key) as descriptor:
+            if self._next_block == 0 and _has_writer(descriptor):
+                raise ChangedError
             is_sparse = os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size
             buffer = memoryview(bytearray(min(size, block_bytes_for(size))))
             for index in range(self._next_block, stop):
@@ -241,6 +258,24 @@ def _status(result: os.stat_result) -> Status:
 def _clamped(time_ns: int) -> int:
     """A file may be dated far beyond 2262, where nanoseconds leave 64 bits."""
     return max(-_MAX_INT64, min(time_ns, _MAX_INT64))
+
+
+def _has_writer(descriptor: int) -> bool:
+    """Return whether anybody on this machine has the file open for writing.
+
+    The tree tells who writes through the mount. For the others, ask for a lease for reading,
+    which the kernel grants if there is no writer, and give it back. Whoever opens the file in
+    that moment waits for this, and we are told by a signal: by one that nobody minds.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # somebody else's file, or a file system that has no leases
+        return False
+    return False
 
 
 def _is_hole(descriptor: int, offset: int, length: int) -> bool:

@@ -25,6 +25,7 @@ from p2pfs.library.share import (
     published_path,
     unacceptable,
 )
+from p2pfs.library.watch import Watch
 from p2pfs.protocol.manifest import MAX_FILE_BYTES, MIB, FileId
 
 BATCH_FILES: Final = 64
@@ -57,8 +58,11 @@ class _Batch:
 class Worker:
     """The thread side of the library. `hop` and `tidy` must not run at the same time."""
 
-    def __init__(self, share: Share, index: Index, register: Register) -> None:
+    def __init__(
+        self, share: Share, index: Index, register: Register, watch: Watch | None = None
+    ) -> None:
         self._share = share
+        self._watch = watch
         self._index = index
         self._register = register
         self._large: tuple[Look, Hashing, StatKey] | None = None
@@ -69,6 +73,8 @@ class Worker:
 
     def has_work(self) -> bool:
         """Return whether a hop would do something."""
+        if self._watch is not None and self._watch.has_news():
+            return True
         return self._large is not None or self._register.has_work()
 
     def hop(self) -> bool:
@@ -80,6 +86,7 @@ class Worker:
         batch = _Batch()
         try:
             self._open_index()
+            self._hear_of_changes()
             self._look_at_some(batch)
             self._hash_large(batch)
             self._publish(batch)
@@ -118,6 +125,15 @@ class Worker:
             self._index.open()
             self._register.suspect(self._index.paths())
         self._is_index_open = True
+
+    def _hear_of_changes(self) -> None:
+        """Take in what was changed, through the mount or not, before anything is looked at.
+
+        So what the tree did and told is not heard again after the file has been hashed.
+        """
+        for path in self._watch.take() if self._watch is not None else ():
+            if not self._register.is_open(path) and published_path(path) is not None:
+                self._register.touched(path, self._share.status(path))
 
     # What is quick.
 

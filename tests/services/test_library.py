@@ -128,7 +128,8 @@ async def test_a_file_larger_than_one_step_is_hashed_in_several(running):
 
 
 async def test_a_sparse_file_is_offered_at_its_full_size(running):
-    os.truncate(os.open(running.at("sparse"), os.O_CREAT | os.O_WRONLY), 64 * MIB)
+    with open(running.at("sparse"), "wb") as file:
+        file.truncate(64 * MIB)
 
     running.library.touched("sparse")
     await running.library.wait_idle()
