@@ -17,7 +17,7 @@ import trio
 
 from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
-from p2pfs.mount import CACHE_S, check_fuse, check_mountpoint, serve_mount
+from p2pfs.mount import NAMES_S, check_fuse, check_mountpoint, serve_mount
 from p2pfs.mount.mountpoint import detach
 from tests.helpers.faketree import FakeNetwork, FakeShare
 from tests.helpers.mountedtree import LISTED, STOP_TIMEOUT_S, MountedTree, mounted_tree
@@ -169,7 +169,7 @@ def test_a_mount_that_is_stuck_is_refused_and_holds_up_nobody(mounted: MountedTr
     look = f"from p2pfs.mount import *; check_mountpoint({str(mounted.mountpoint)!r})"
     mounted.process.send_signal(signal.SIGSTOP)
     try:
-        time.sleep(CACHE_S)  # for as long the kernel answers in its place
+        time.sleep(NAMES_S)  # for as long the kernel answers in its place
         looker = subprocess.run(
             [sys.executable, "-c", look],
             capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False,
