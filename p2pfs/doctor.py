@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from p2pfs.config import Config, runtime_directory
@@ -16,6 +17,9 @@ from p2pfs.errors import UsageError
 
 MIN_FREE_BYTES: Final = 1024**3
 """With less, downloads soon end with ENOSPC."""
+
+
+_WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_watches")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _checked("control sockets", lambda: str(runtime_directory()))
     yield _checked("state directory", lambda: _state(config))
     yield _checked("free disk", lambda: _free_disk(config))
+    yield _checked("file watches", lambda: _watches(config))
+    yield _checked("servents", _servents)
     yield _checked("dead mounts", _dead_mounts)
 
 
@@ -67,6 +73,29 @@ def _free_disk(config: Config) -> str:
     if free < MIN_FREE_BYTES:
         raise UsageError(f"{free // 1024**2} MiB: less than 1 GiB, downloads may fail")
     return f"{free // 1024**3} GiB"
+
+
+def _watches(config: Config) -> str:
+    """Compare the directories that are shared with what one user may watch."""
+    limit = int(_WATCHES.read_text())
+    directories = sum(1 for _ in os.walk(config.shared_directory))
+    if directories > limit:
+        raise UsageError(
+            f"{directories} directories are shared, {limit} may be watched, changes past the mount "
+            f"are noticed late: sysctl fs.inotify.max_user_watches={2 * directories}"
+        )
+    return f"{limit} directories may be watched"
+
+
+def _servents() -> str:
+    running = running_servents()
+    for one in running:
+        if not os.path.isdir(one.state_directory):
+            raise UsageError(
+                f"{one.state_directory} was removed under a running servent: "
+                f"p2pfs unmount {one.mountpoint or one.state_directory}, and mount again"
+            )
+    return f"{len(running)} running"
 
 
 def _dead_mounts() -> str:

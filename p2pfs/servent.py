@@ -122,6 +122,9 @@ class Servent:
             os.fspath(config.index_path),
             run_in_thread,
             watch,
+            on_lost=lambda: self.journal.error(
+                "the directory behind shared/ was removed: unmount, and mount again"
+            ),
         )
         pinned = load_pins(os.fspath(config.pins_path))
         self.cache = BlockCache(

@@ -79,13 +79,18 @@ class Library:
         index_path: str,
         run_in_thread: RunInThread,
         watch: Watch | None = None,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> None:
-        """Prepare; `watch` makes it notice what others change in the directory."""
+        """Prepare; `watch` makes it notice what others change in the directory.
+
+        `on_lost` is called, in a worker thread, when the directory itself has gone.
+        """
+        self._directory = directory
         self._watch = watch
         self._share = Share(directory, None if watch is None else watch.add)
         self._index = Index(index_path)
         self._register = Register(self._wake)
-        self._worker = Worker(self._share, self._index, self._register, watch)
+        self._worker = Worker(self._share, self._index, self._register, watch, on_lost)
         self._run_in_thread = run_in_thread
         self._token: trio.lowlevel.TrioToken | None = None
         self._woken = trio.Event()
@@ -98,7 +103,7 @@ class Library:
         """
         self._token = trio.lowlevel.current_trio_token()
         if self._watch is not None:
-            self._watch.open()
+            self._watch.open(self._directory)
         self._register.start_over()
         task_status.started()
         try:

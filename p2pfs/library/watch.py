@@ -8,6 +8,7 @@ watched, is made up for by a look at the whole share.
 from __future__ import annotations
 
 import logging
+import os
 import select
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ _CHANGES: Final = (
     | flags.ONLYDIR | flags.EXCL_UNLINK
 )  # fmt: skip
 
+_NAMES: Final = (
+    flags.MOVED_FROM | flags.MOVED_TO | flags.CREATE | flags.DELETE | flags.ONLYDIR
+)  # fmt: skip
+
 log = logging.getLogger(__name__)
 
 
@@ -37,15 +42,23 @@ class Watch:
         self._lock = threading.Lock()
         self._inotify: INotify | None = None
         self._paths: dict[int, str] = {}
+        self._above = 0
+        self._name = ""
         self._is_whole = False
         """Whether every directory is watched that was to be."""
         self._is_rescan_due = False
         self._has_told = False
 
-    def open(self) -> None:
-        """Begin. A failure is logged: then the share is looked at now and then."""
+    def open(self, directory: str) -> None:
+        """Begin. A failure is logged: then the share is looked at now and then.
+
+        That the directory itself is removed or comes back is told by the one above: itself
+        it is not gone as long as somebody, such as the tree, has it open.
+        """
+        above, self._name = os.path.split(os.path.abspath(directory))
         try:
             self._inotify = INotify(nonblocking=True)
+            self._above = self._inotify.add_watch(above, _NAMES)
         except OSError as error:
             self._miss(error)
 
@@ -101,7 +114,10 @@ class Watch:
     def _read(self) -> Iterator[str]:
         for event in self._inotify.read(timeout=0) if self._inotify is not None else ():
             directory = self._paths.get(event.wd)
-            if event.mask & flags.Q_OVERFLOW:
+            if event.wd == self._above:
+                if event.name == self._name:
+                    yield ""
+            elif event.mask & flags.Q_OVERFLOW:
                 log.info("more changed than could be told: looking at everything")
                 yield ""
             elif directory is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,9 +60,16 @@ class Worker:
     """The thread side of the library. `hop` and `tidy` must not run at the same time."""
 
     def __init__(
-        self, share: Share, index: Index, register: Register, watch: Watch | None = None
+        self,
+        share: Share,
+        index: Index,
+        register: Register,
+        watch: Watch | None,
+        on_lost: Callable[[], object],
     ) -> None:
         self._share = share
+        self._on_lost = on_lost
+        self._is_lost = False
         self._watch = watch
         self._index = index
         self._register = register
@@ -162,6 +170,7 @@ class Worker:
 
     def _look_into(self, look: Look, status: Status) -> None:
         names = self._share.names(look.path)
+        self._is_lost = self._is_lost and look.path != ""
         for path in (join(look.path, name) for name in names):
             if published_path(path) is None:
                 self._tell_unacceptable(path)
@@ -248,6 +257,9 @@ class Worker:
             self._register.put_off(look)
         elif error.errno in _GONE:
             self._register.refuse(look, stays_visible=False)
+            if look.path == "" and not self._is_lost:
+                self._is_lost = True
+                self._on_lost()
         else:
             log.warning("file is not published path=%r error=%r", look.path, str(error))
             self._register.refuse(look, stays_visible=True)

@@ -39,7 +39,10 @@ def check_fuse(*, allow_other: bool = False) -> None:
     if not os.path.exists("/dev/fuse"):
         raise UsageError("/dev/fuse is missing: load the kernel module with `modprobe fuse`")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise UsageError("no permission to use /dev/fuse: ask the administrator for it")
+        raise UsageError(
+            "no permission to use /dev/fuse: ask the administrator for `chmod 666 /dev/fuse`, "
+            "or for the group that owns it"
+        )
     fusermount()
     load_fuse()
     if allow_other and not _may_allow_other():
@@ -88,7 +91,9 @@ def stale_mounts(served: Collection[str | None]) -> list[str]:
 def fusermount() -> str:
     program = shutil.which("fusermount") or shutil.which("fusermount3")
     if program is None:
-        raise UsageError("fusermount is missing: install the package fuse3 (or fuse)")
+        raise UsageError(
+            "fusermount is missing: install the package fuse3 (Debian, Ubuntu, Fedora, Arch)"
+        )
     return program
 
 
@@ -98,8 +103,8 @@ def load_fuse() -> ModuleType:
         import fuse  # noqa: PLC0415 - only who mounts needs libfuse
     except OSError:
         raise UsageError(
-            "libfuse 2 is missing: install libfuse2 (Debian, Ubuntu), fuse-libs (Fedora) "
-            "or fuse2 (Arch)"
+            "libfuse 2 is missing: install libfuse2t64 (Debian from 13 on, Ubuntu from 24.04 on; "
+            "libfuse2 before), fuse-libs (Fedora) or fuse2 (Arch)"
         ) from None
     return cast("ModuleType", fuse)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.mounted import until
+from tests.suites.filesystem_suite import errno_of
 
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
@@ -49,9 +54,12 @@ def test_serve_returns_when_it_can_be_asked_and_unmount_when_it_is_gone(processe
     assert leftovers() == []
 
 
+@pytest.mark.parametrize(
+    "verb", [["serve"], pytest.param(["mount", "p2p"], marks=pytest.mark.fuse)]
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_end_a_servent_and_nothing_stays(processes, leftovers, number):
-    processes.start("serve")
+def test_signals_end_a_servent_and_nothing_stays(processes, leftovers, number, verb):
+    processes.start(*verb)
 
     processes.kill(processes.status()["pid"], number)
 
@@ -173,11 +181,14 @@ def test_after_kill_9_unmount_removes_the_dead_mount_and_mount_mounts_again(proc
 
 
 @pytest.mark.fuse
-def test_unmounting_from_outside_ends_the_servent(processes, leftovers):
+@pytest.mark.parametrize("command", ["fusermount -u", "fusermount -u -z", "umount", "umount -l"])
+def test_unmounting_from_outside_ends_the_servent(processes, leftovers, command):
+    if command.startswith("umount") and os.geteuid() != 0:
+        pytest.skip("only root may use umount")
     processes.start("mount", "p2p")
     process = os.pidfd_open(int(processes.status()["pid"]))
 
-    subprocess.run(["fusermount", "-u", str(processes.directory / "p2p")], check=True)
+    subprocess.run([*command.split(), str(processes.directory / "p2p")], check=True)
 
     assert select.select([process], [], [], 10)[0]
     os.close(process)
@@ -193,4 +204,101 @@ def test_a_mountpoint_that_is_not_empty_is_refused(processes, leftovers):
 
     assert (done.returncode, done.stdout) == (1, "")
     assert "is not empty" in done.stderr
+    assert leftovers() == []
+
+
+@pytest.mark.fuse
+def test_a_second_mount_on_the_same_place_says_so_and_the_first_goes_on(processes):
+    processes.start("mount", "p2p")
+
+    second = processes.start("mount", "p2p", state="other")
+
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr == (
+        f"p2pfs: {processes.directory}/p2p is already mounted by a running p2pfs\n"
+    )
+    (processes.directory / "p2p" / "shared" / "f").write_text("still there")
+    assert processes.p2pfs("unmount", "p2p").returncode == 0
+
+
+@pytest.mark.fuse
+def test_a_place_that_cannot_be_made_is_one_line_and_status_1(processes, leftovers):
+    done = processes.start("mount", "/proc/nowhere")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("p2pfs: cannot mount on /proc/nowhere: ")
+    assert done.stderr.count("\n") == 1
+    assert leftovers() == []
+
+
+@pytest.mark.fuse
+def test_unmount_waits_for_no_program_that_sits_in_the_mount(processes, leftovers):
+    processes.start("mount", "p2p")
+    place = processes.directory / "p2p" / "shared"
+    (place / "f").write_text("text")
+    with subprocess.Popen(["tail", "-f", "f"], cwd=place, stdout=subprocess.PIPE) as sitter:
+        assert sitter.stdout.read(4) == b"text"
+
+        assert processes.p2pfs("unmount", "p2p").returncode == 0
+
+        assert leftovers() == []
+        sitter.kill()
+
+
+@pytest.mark.fuse
+def test_a_state_directory_that_is_removed_is_told_of_and_the_servent_can_be_ended(
+    processes, leftovers
+):
+    processes.start("mount", "p2p")
+    shared = processes.directory / "p2p" / "shared"
+    (shared / "f").write_text("lost")
+    process = os.pidfd_open(int(processes.status()["pid"]))
+
+    shutil.rmtree(processes.directory / "state")
+
+    until(lambda: "was removed: unmount, and mount again" in processes.p2pfs("events").stdout)
+    assert errno_of((shared / "g").touch) == errno.ENOENT
+    assert os.listdir(shared) == []
+    doctor = processes.p2pfs("doctor", "--state", "other")
+    assert f"{processes.directory}/state was removed under a running servent" in doctor.stdout
+    assert doctor.returncode == 1
+    assert processes.p2pfs("unmount", "p2p").returncode == 0
+    assert select.select([process], [], [], 10)[0]
+    os.close(process)
+    assert leftovers() == []
+    assert not (processes.directory / "state").exists()
+    assert processes.start("mount", "p2p").returncode == 0
+
+
+# What a machine may lack, as far as it can be taken away here.
+
+
+@pytest.mark.fuse
+def test_without_fusermount_mount_says_what_to_install(processes, leftovers, monkeypatch):
+    monkeypatch.setenv("PATH", str(processes.directory))
+
+    done = processes.start("mount", "p2p")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "fusermount is missing: install the package fuse3" in done.stderr
+    assert "!!  FUSE: fusermount is missing" in processes.p2pfs("doctor").stdout
+    assert leftovers() == []
+
+
+@pytest.mark.fuse
+def test_without_the_device_mount_says_what_to_do(processes, leftovers):
+    bare = 'mount -t tmpfs none /dev && mknod /dev/null c 1 3 && exec "$@"'
+    apart = ["unshare", "--mount", "sh", "-ec", bare, "sh"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a /dev of its own cannot be given to a process here")
+
+    done = subprocess.run(
+        [*apart, sys.executable, "-m", "p2pfs", "mount", "p2p", "--state", "state"],
+        cwd=processes.directory, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "p2pfs: /dev/fuse is missing: load the kernel module with `modprobe fuse`\n"
+    )
     assert leftovers() == []

@@ -22,12 +22,12 @@ PATIENCE_S = 20.0
 class Share:
     """A library over a directory that only others write to."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, on_lost: Callable[[], object] = lambda: None) -> None:
         self.root = base / "shared"
         self.root.mkdir()
         self.watch = Watch()
         self.library = Library(
-            str(self.root), str(base / "index"), trio.to_thread.run_sync, self.watch
+            str(self.root), str(base / "index"), trio.to_thread.run_sync, self.watch, on_lost
         )
 
     @asynccontextmanager
@@ -218,17 +218,28 @@ async def test_what_cannot_be_watched_is_looked_at_now_and_then(
         await share.offers("f", b"found")
 
 
-async def test_a_share_that_is_moved_away_is_withdrawn_and_may_come_back(share, monkeypatch):
-    monkeypatch.setattr(watch, "RESCAN_S", 0.05)
-    (share.root / "f").write_bytes(b"x")
-    await share.offers("f", b"x")
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_share_that_is_removed_is_withdrawn_and_may_come_back(tmp_path, is_open):
+    lost = []
+    share = Share(tmp_path, on_lost=lambda: lost.append(True))
+    async with share.running():
+        (share.root / "f").write_bytes(b"x")
+        await share.offers("f", b"x")
+        held = os.open(share.root if is_open else tmp_path, os.O_RDONLY)
 
-    shutil.rmtree(share.root)
-    await share.offers_nothing("f")
-    share.root.mkdir()
-    (share.root / "g").write_bytes(b"again")
+        shutil.rmtree(share.root)
+        await share.offers_nothing("f")
+        await until(lambda: lost == [True])
+        share.root.mkdir()
+        (share.root / "g").write_bytes(b"again")
 
-    await share.offers("g", b"again")
+        await share.offers("g", b"again")
+        (share.root / "h").write_bytes(b"and again")
+        await share.offers("h", b"and again")
+        share.root.rename(tmp_path / "elsewhere")
+        await share.offers_nothing("g")
+        await until(lambda: lost == [True, True])
+        os.close(held)
 
 
 async def test_what_the_tree_tells_is_hashed_once(share, monkeypatch):
@@ -253,9 +264,9 @@ async def test_what_the_tree_tells_is_hashed_once(share, monkeypatch):
     assert sorted(hashed) == sorted(f"f{number}" for number in range(20))
 
 
-def test_a_watch_that_was_closed_has_nothing_to_tell():
+def test_a_watch_that_was_closed_has_nothing_to_tell(tmp_path):
     closed = Watch()
-    closed.open()
+    closed.open(str(tmp_path / "shared"))
     closed.close()
     closed.close()
 
