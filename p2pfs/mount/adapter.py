@@ -49,7 +49,7 @@ class Adapter:
         tree: FileSystem,
         portal: Portal,
         on_init: Callable[[], object],
-        caller: Callable[[], Owner | None],
+        caller: Callable[[], Owner | None] = lambda: None,
     ) -> None:
         self._tree = tree
         self._settle, self._wait = portal.settle, portal.wait

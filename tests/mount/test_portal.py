@@ -162,6 +162,34 @@ def test_a_handle_that_was_never_given_is_refused() -> None:
         assert errno_of(adapter, *arguments) == errno.EBADF
 
 
+def test_more_bytes_than_were_asked_for_reach_no_reader(expect_log) -> None:
+    """fusepy would copy them over the end of libfuse's buffer."""
+    expect_log("operation=read")
+
+    class Generous:
+        keep_cache = direct_io = False
+
+        def read(self, size: int, offset: int) -> bytes:
+            return bytes(size + 1)
+
+    class Info:
+        fh = flags = 0
+
+    class Tree:
+        def open(self, path: str, flags: int) -> Generous:
+            return Generous()
+
+    class Portal(NoPortal):
+        def settle(self, answer: object) -> object:
+            return answer
+
+    adapter = Adapter(Tree(), Portal(), lambda: None)
+    info = Info()
+    adapter("open", "/f", info)
+
+    assert errno_of(adapter, "read", "/f", 10, 0, info) == errno.EIO
+
+
 @pytest.mark.fuse
 def test_fusepy_is_given_every_operation_under_its_own_name() -> None:
     import fuse  # noqa: PLC0415 - it looks for libfuse when imported
