@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 from inotify_simple import Event, INotify, flags
 
+from p2pfs.errors import NotFoundError, StaleError
 from p2pfs.library import Library, Watch, watch
 from tests.helpers.contents import Content
 
 PATIENCE_S = 20.0
+
+RENAME_EXCHANGE = 2
+"""Of renameat2(2), which Python does not offer."""
 
 
 class Share:
@@ -185,6 +190,32 @@ async def test_a_directory_that_becomes_a_link_offers_nothing(share, tmp_path):
     await share.offers_nothing("d")
     await until(lambda: share.library.file_state("d").state == "private")
     assert share.library.find_path("d/f") is None
+
+
+async def test_a_directory_that_flickers_between_itself_and_a_link_never_leads_out(share, tmp_path):
+    """The names are exchanged in one step, again and again, while files are hashed and served."""
+    secret = Content(b"secret")
+    elsewhere = tmp_path / "elsewhere"
+    for place, data in ((share.root / "d", b"inside"), (elsewhere, secret.data)):
+        (place / "deep").mkdir(parents=True)
+        for number in range(10):
+            (place / "deep" / f"f{number}").write_bytes(data)
+    (share.root / "link").symlink_to(elsewhere)
+    libc = ctypes.CDLL(None)
+    d, link = bytes(share.root / "d"), bytes(share.root / "link")
+
+    for _ in range(200):
+        assert libc.renameat2(-1, d, -1, link, RENAME_EXCHANGE) == 0
+        share.library.touched("d")
+        await trio.sleep(0.002)
+        assert share.library.find_id(secret.file_id) is None
+        with suppress(NotFoundError, StaleError):
+            await share.library.read_block(Content(b"inside").file_id, 0)
+
+    (elsewhere / "deep" / "f0").write_bytes(b"secret of another size")
+    await share.offers("d/deep/f9", b"inside")
+    assert share.library.find_path("link") is None
+    assert share.library.find_id(secret.file_id) is None
 
 
 async def test_when_the_queue_has_run_over_everything_is_looked_at(share, monkeypatch):
