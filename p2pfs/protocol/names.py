@@ -94,12 +94,20 @@ def is_probe(label: str) -> bool:
     return label.casefold() in _PROBED
 
 
-def words_of(text: str) -> list[str]:
-    """Return the search words of a path or a query, in order, without repeats.
+def tokens_of(text: str) -> list[str]:
+    """Return everything in a text that could be a word, in order, with repeats.
 
     NFKC and casefold make `Ｃａｆé` and `CAFÉ` meet; everything that is not a letter or a
-    digit separates. Words of one character carry nothing but are kept when they are digits.
+    digit separates.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     spaced = "".join(c if c.isalnum() or unicodedata.combining(c) else " " for c in folded)
-    return list(dict.fromkeys(w for w in spaced.split() if len(w) > 1 or w.isdigit()))
+    return spaced.split()
+
+
+def words_of(text: str) -> list[str]:
+    """Return the search words of a path or a query, in order, without repeats.
+
+    Words of one character carry nothing but are kept when they are digits.
+    """
+    return list(dict.fromkeys(w for w in tokens_of(text) if len(w) > 1 or w.isdigit()))
