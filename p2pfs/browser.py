@@ -308,7 +308,7 @@ class Browser:
 
     async def _find(self, path: str) -> None:
         began_at = self._clock()
-        outcome = await self._flood(
+        outcome = await self.flood(
             QueryKind.PATH, path, range(1, self._ttl + 1), FIND_TIMEOUT_S, is_enough=bool
         )
         if outcome is None:
@@ -364,7 +364,7 @@ class Browser:
 
     async def _list_by_flood(self, path: str) -> bool:
         """Ask everybody for a directory; False if our budget does not allow it now."""
-        outcome = await self._flood(QueryKind.DIRECTORY, path, (self._ttl,), LIST_TIMEOUT_S)
+        outcome = await self.flood(QueryKind.DIRECTORY, path, (self._ttl,), LIST_TIMEOUT_S)
         if outcome is None:
             return False
         for hit in outcome.hits:
@@ -381,7 +381,7 @@ class Browser:
         else:
             self._catalogue.learn_listing(hit.provider, path, hit.entries)
 
-    async def _flood(
+    async def flood(
         self,
         kind: QueryKind,
         text: str,
@@ -390,7 +390,10 @@ class Browser:
         *,
         is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
     ) -> Outcome | None:
-        """Search within our own budget; None if it is used up or the text too long to ask."""
+        """Search within our own budget; None if it is used up or the text too long to ask.
+
+        For keyword searches too: neighbours have one budget for all of them.
+        """
         if len(text.encode()) > MAX_QUERY_TEXT_BYTES or not self._budget.take(self._clock()):
             return None
         return await self._searches.run(

@@ -424,13 +424,13 @@ class Catalogue:
         return None
 
 
-def version_name(path: str, file_id: FileId) -> str:
+def version_name(path: str, file_id: FileId, length: int = ID_SUFFIX_LENGTH) -> str:
     """Return `stem~ID8.ext` for a version that does not have the plain name."""
     parent, slash, name = path.rpartition("/")
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""
-    return f"{parent}{slash}{stem}~{file_id.hex()[:ID_SUFFIX_LENGTH]}{dot}{extension}"
+    return f"{parent}{slash}{stem}~{file_id.hex()[:length]}{dot}{extension}"
 
 
 def _plain_names(name: str) -> Iterator[str]:

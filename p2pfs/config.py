@@ -163,6 +163,11 @@ class Config:
         return self.state_directory / "pins.json"
 
     @property
+    def searches_path(self) -> Path:
+        """The searches that are kept, one a line."""
+        return self.state_directory / "searches"
+
+    @property
     def cache_directory(self) -> Path:
         """Verified blocks. It can be deleted while no servent runs."""
         return self.state_directory / "cache"

@@ -28,7 +28,7 @@ from p2pfs.errors import P2pfsError
 from p2pfs.filesystem import FileSystem, remove_hidden
 from p2pfs.journal import printable
 from p2pfs.library import Watch
-from p2pfs.mount import check_fuse, check_mountpoint, serve_mount
+from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.servent import Servent, open_servent
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ async def _mount(
     task_status: trio.TaskStatus[None],
 ) -> None:
     shared = os.fspath(servent.config.shared_directory)
-    tree = FileSystem(shared, servent.library, servent, servent.render)
+    tree = FileSystem(shared, servent.library, servent, KernelCaller())
     with contextlib.closing(tree):
         await serve_mount(
             tree,

@@ -48,7 +48,9 @@ from p2pfs.protocol.messages import (
     QueryKind,
     ServentId,
 )
+from p2pfs.query import parse_query
 from p2pfs.rates import RateLimit
+from p2pfs.results import Results
 from p2pfs.swarms import Reader, Swarms
 from p2pfs.switchboard import Switchboard
 from p2pfs.transfers import TransferLinks
@@ -159,6 +161,14 @@ class Servent:
             ttl=config.ttl,
             clock=self._clock,
         )
+        self.results = Results(
+            self.catalogue,
+            self.browser.flood,
+            ttl=config.ttl,
+            clock=self._clock,
+            wall_clock=wall_clock,
+            kept_path=os.fspath(config.searches_path),
+        )
         self.swarms = Swarms(
             self.cache,
             self.catalogue,
@@ -219,6 +229,7 @@ class Servent:
                     self._links,
                     self.switchboard,
                     self.browser,
+                    self.results,
                     self.swarms,
                     self.pins,
                 ):
@@ -346,7 +357,7 @@ class Servent:
         except OSError as error:
             log.warning("contacts not saved reason=%s", error)
 
-    # What the tree asks (filesystem.network.NetworkView).
+    # What the tree asks (filesystem.Servent).
 
     def known(self, path: str) -> Node | Knowledge:
         """Return what is known of a path below `network/`. Any thread; never waits."""
@@ -406,14 +417,22 @@ class Servent:
         self.library.resume()
 
     async def search(self, words: str) -> Sequence[Record]:
-        """Search for words within the horizon: a row for each content, sorted by path."""
+        """Search within the horizon: a row for each path and content, sorted by path.
+
+        Raises:
+            QueryError: the text asks for nothing that could be searched.
+        """
+        query = parse_query(words)
         outcome = await self.switchboard.searches.run(
-            QueryKind.WORDS, words, rings=range(1, self.config.ttl + 1), timeout_s=SEARCH_TIMEOUT_S
+            QueryKind.WORDS,
+            query.words,
+            rings=range(1, self.config.ttl + 1),
+            timeout_s=SEARCH_TIMEOUT_S,
         )
         rows: dict[tuple[str, bytes], tuple[int, list[PeerInfo]]] = {}
         for hit in outcome.hits:
             self.catalogue.learn(hit.provider, hit.entries)
-            for entry in hit.entries:
+            for entry in (e for e in hit.entries if query.accepts(e.path, e.size)):
                 row = rows.setdefault((entry.path, entry.file_id), (entry.size, []))
                 row[1].append(hit.provider)
         return [

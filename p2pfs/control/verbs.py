@@ -22,9 +22,8 @@ from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared, sha
 from p2pfs.errors import NotFoundError, TransferError, UsageError
 from p2pfs.journal import Journal
 from p2pfs.library.share import published_path, unacceptable
-from p2pfs.protocol import names
 from p2pfs.protocol.manifest import Manifest, block_bytes_for
-from p2pfs.protocol.messages import MAX_QUERY_TEXT_BYTES
+from p2pfs.query import QueryError, parse_query
 
 Record = Mapping[str, object]
 """A JSON object."""
@@ -125,7 +124,7 @@ class Servent(Protocol):
         """Remove what is neither open nor pinned; return the bytes that gave."""
 
     async def search(self, words: str) -> Sequence[Record]:
-        """Search the network for files whose paths hold all the words."""
+        """Search the network for files; see `p2pfs.query` for what may be asked."""
 
     async def find(self, path: str) -> Node | None:
         """Search for exactly this path."""
@@ -199,10 +198,10 @@ async def _find_file(servent: Servent, path: str) -> RemoteFile:
 
 async def _search(servent: Servent, args: Args, _report: Report) -> object:
     words = _text(args, "words")
-    if not names.words_of(words):
-        raise UsageError("search for at least one word of two letters or a digit")
-    if len(words.encode()) > MAX_QUERY_TEXT_BYTES:
-        raise UsageError(f"search for at most {MAX_QUERY_TEXT_BYTES} bytes of text")
+    try:
+        parse_query(words)
+    except QueryError as error:
+        raise UsageError(str(error)) from error
     return await servent.search(words)
 
 

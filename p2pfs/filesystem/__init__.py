@@ -4,6 +4,7 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
 
     shared/    p2pfs.filesystem.shared     read and write, over a backing directory
     network/   p2pfs.filesystem.network    read-only, what everybody else shares
+    search/    p2pfs.filesystem.search     read-only but for mkdir and rmdir, keyword searches
     .p2pfs/    p2pfs.filesystem.info       read-only, the state of this servent as text
 
 Every operation is an ordinary function, called on a kernel thread, many at once. It answers
@@ -16,18 +17,23 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from p2pfs.filesystem.answers import Answer, Later, Stretch, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
+from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
-from p2pfs.filesystem.network import NetworkTree, NetworkView, Reader
+from p2pfs.filesystem.network import Contents, NetworkTree, NetworkView, Reader
+from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing, remove_hidden
 from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Subtree, Time
 
 __all__ = [
     "Answer",
     "Attributes",
+    "Caller",
+    "Contents",
     "FileSystem",
     "Later",
     "Listed",
@@ -36,11 +42,25 @@ __all__ = [
     "OpenFile",
     "Owner",
     "Reader",
+    "SearchView",
     "Share",
     "Stretch",
     "Time",
     "remove_hidden",
 ]
+
+
+class Servent(NetworkView, Contents, Protocol):
+    """What the tree asks of the servent behind it."""
+
+    @property
+    def results(self) -> SearchView:
+        """What is below `search/`."""
+        ...
+
+    def render(self, name: str) -> bytes:
+        """Return one of the texts below `.p2pfs/`. Any thread."""
+        ...
 
 
 class FileSystem:
@@ -50,15 +70,17 @@ class FileSystem:
         self,
         shared_directory: str,
         share: Share,
-        view: NetworkView,
-        render: Callable[[str], bytes],
+        servent: Servent,
+        caller: Caller,
     ) -> None:
         self._shared = SharedTree(shared_directory, share)
+        self._search = SearchTree(servent.results, servent, caller)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
         below: Mapping[str, Subtree] = {
             "shared": self._shared,
-            "network": NetworkTree(view),
-            ".p2pfs": InfoTree(render),
+            "network": NetworkTree(servent, servent),
+            "search": self._search,
+            ".p2pfs": InfoTree(servent.render),
         }
         self._root = _Root(tuple(below))
         self._subtrees: Mapping[str, Subtree] = {"": self._root, **below}
@@ -129,9 +151,13 @@ class FileSystem:
         subtree.mknod(rest, mode, owner)
 
     def mkdir(self, path: str, mode: int, owner: Owner | None = None) -> None:
-        """Create a directory."""
-        subtree, rest = self._writable_at(path)
-        subtree.mkdir(rest, mode, owner)
+        """Create a directory, or keep a search."""
+        label, rest = _split(path)
+        if self._subtrees.get(label) is self._search:
+            self._search.mkdir(rest)
+        else:
+            subtree, rest = self._writable_at(path)
+            subtree.mkdir(rest, mode, owner)
 
     def unlink(self, path: str) -> None:
         """Remove a name that is not a directory's."""
@@ -139,9 +165,13 @@ class FileSystem:
         subtree.unlink(rest)
 
     def rmdir(self, path: str) -> None:
-        """Remove an empty directory."""
-        subtree, rest = self._below(path)
-        subtree.rmdir(rest)
+        """Remove an empty directory, or keep a search no longer."""
+        label, rest = _split(path)
+        if self._subtrees.get(label) is self._search:
+            self._search.rmdir(rest)
+        else:
+            subtree, rest = self._below(path)
+            subtree.rmdir(rest)
 
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`. Out of another sub-tree: EXDEV, so that `mv` copies."""

@@ -1,5 +1,7 @@
 """`network/`: what all servents within the horizon share, read-only.
 
+The same tree shows what is below `search/` and `peers/`: only the view is another.
+
 Names, sizes and times come from memory; a name that memory does not hold costs one bounded
 search, and only if anybody may publish such a name. An open file keeps the content that it
 was opened with.
@@ -12,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from p2pfs.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
@@ -33,6 +35,8 @@ from p2pfs.protocol.manifest import FileId
 
 MAX_PATHS_REMEMBERED: Final = 100_000
 """Paths for which we remember what the kernel was told; some tens of megabytes."""
+
+NETWORK: Final = "network"
 
 _OWN_PREFIX: Final = "user.p2pfs."
 
@@ -59,7 +63,7 @@ class Reader(Protocol):
 
 
 class NetworkView(Protocol):
-    """What the tree asks of the servent. What is not async is memory alone, from any thread."""
+    """The names in a tree of others' files. What is not async is memory alone, from any thread."""
 
     def known(self, path: str) -> Node | Knowledge:
         """Return what is at a path, or whether a search for it is worth while."""
@@ -76,6 +80,10 @@ class NetworkView(Protocol):
     async def list(self, path: str) -> Sequence[Node]:
         """List a directory for the first time."""
         ...
+
+
+class Contents(Protocol):
+    """What is in those files. What is not async is memory alone, from any thread."""
 
     def open(self, file: RemoteFile) -> Reader:
         """Open a content; needs no network."""
@@ -133,14 +141,23 @@ class NetworkFile(ReadOnlyFile):
 
 
 class NetworkTree:
-    """The union of all shares, as the sub-tree `network/`."""
+    """Others' files, as the sub-tree `network/` or what a label says."""
 
-    def __init__(self, view: NetworkView, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        view: NetworkView,
+        contents: Contents,
+        label: str = NETWORK,
+        *,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._view = view
+        self._contents = contents
+        self._label = label
         self._now_ns = now_ns
         self._root = RemoteDirectory("", now_ns(), ())
         self._kernel = _KernelCaches()
-        self._siblings = Siblings(view.known_children, _inode)
+        self._siblings = Siblings(view.known_children, self._inode)
 
     def getattr(self, path: str) -> Answer[Attributes]:
         """Return what `stat` shows, from memory or after one search; ENOENT."""
@@ -151,7 +168,7 @@ class NetworkTree:
         children = self._view.known_children(path)
         if isinstance(children, Knowledge):
             return Later(lambda: self._list(path))
-        return [_listed(node) for node in children]
+        return [self._listed(node) for node in children]
 
     def open(self, path: str, flags: int) -> Answer[OpenFile]:  # noqa: ARG002 - reading is all there is
         """Open what is at a path now, and show nothing else there until it is released."""
@@ -183,8 +200,8 @@ class NetworkTree:
         # Clamped: a time in the future makes `make` and `rsync` do their work forever.
         time_ns = max(0, min(node.mtime_ns, self._now_ns()))
         if isinstance(node, RemoteDirectory):
-            return virtual(DIRECTORY_MODE, _inode(node), time_ns=time_ns)
-        return virtual(FILE_MODE, _inode(node), size=node.size, time_ns=time_ns)
+            return virtual(DIRECTORY_MODE, self._inode(node), time_ns=time_ns)
+        return virtual(FILE_MODE, self._inode(node), size=node.size, time_ns=time_ns)
 
     def unpin(self, path: str) -> None:
         """Show again what the network has at a path. For `NetworkFile.release`."""
@@ -216,7 +233,7 @@ class NetworkTree:
 
     async def _list(self, path: str) -> list[Listed]:
         try:
-            return [_listed(node) for node in await self._view.list(path)]
+            return [self._listed(node) for node in await self._view.list(path)]
         except TransferError as error:
             raise as_os_error(error, path) from error
 
@@ -230,7 +247,8 @@ class NetworkTree:
             raise os_error(errno.EISDIR, node.path)
         file, keep_cache, direct_io = self._kernel.opened(node)
         try:
-            opened = NetworkFile(self, file, self._view.open(file))
+            reader = self._contents.open(replace(file, path=self._told_as(file.path)))
+            opened = NetworkFile(self, file, reader)
         except BaseException as error:
             self._kernel.released(node.path)
             if isinstance(error, TransferError):
@@ -238,7 +256,7 @@ class NetworkTree:
             raise
         opened.keep_cache, opened.direct_io = keep_cache, direct_io
         if ahead := self._siblings.opened(file):
-            self._view.fetch_ahead(ahead)
+            self._contents.fetch_ahead(ahead)
         return opened
 
     def _xattrs(self, node: Node) -> dict[str, bytes]:
@@ -249,12 +267,24 @@ class NetworkTree:
             "id": node.file_id.hex(),
             "sources": str(len(node.sources)),
             "peers": peers,
-            "cached": str(self._view.cached_percent(node.file_id)),
-            "error": self._view.last_error(node.path),
+            "cached": str(self._contents.cached_percent(node.file_id)),
+            "error": self._contents.last_error(self._told_as(node.path)),
         }
         return {
             _OWN_PREFIX + key: text.encode() for key, text in values.items() if text is not None
         }
+
+    def _told_as(self, path: str) -> str:
+        """Return how a path is told to people: below `network/` it goes without saying."""
+        return path if self._label == NETWORK else f"{self._label}/{path}"
+
+    def _inode(self, node: Node) -> int:
+        file_id = node.file_id if isinstance(node, RemoteFile) else b""
+        return virtual_inode(f"{self._label}/{node.path}", file_id)
+
+    def _listed(self, node: Node) -> Listed:
+        mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE
+        return Listed(node.path.rpartition("/")[2], mode, self._inode(node))
 
 
 @dataclass(slots=True)
@@ -330,14 +360,6 @@ def _may_be_searched(path: str) -> bool:
     return names.check_path(path) is None and not names.is_probe(path.rpartition("/")[2])
 
 
-def _inode(node: Node) -> int:
-    file_id = node.file_id if isinstance(node, RemoteFile) else b""
-    return virtual_inode("network/" + node.path, file_id)
-
-
-def _listed(node: Node) -> Listed:
-    mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE
-    return Listed(node.path.rpartition("/")[2], mode, _inode(node))
 
 
 def _printable(text: str) -> str:

@@ -3,6 +3,7 @@
     adapter      libfuse's call-backs -> the tree; every exception -> an errno
     binding      what fusepy lacks of libfuse 2.9: reads without a copy
     portal       kernel threads -> trio, and how a waiting reader is let go
+    caller       who made the call that is being answered
     mountpoint   what must be there to mount; cleaning up after a crash
 
 libfuse 2 runs its loop in the foreground of a thread of ours and calls back on threads of
@@ -41,6 +42,7 @@ from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem, Owner
 from p2pfs.mount.adapter import Adapter
 from p2pfs.mount.binding import complete
+from p2pfs.mount.caller import KernelCaller
 from p2pfs.mount.mountpoint import (
     FUSERMOUNT_TIMEOUT_S,
     check_fuse,
@@ -52,7 +54,14 @@ from p2pfs.mount.mountpoint import (
 )
 from p2pfs.mount.portal import Portal
 
-__all__ = ["check_fuse", "check_mountpoint", "detach", "serve_mount", "stale_mounts"]
+__all__ = [
+    "KernelCaller",
+    "check_fuse",
+    "check_mountpoint",
+    "detach",
+    "serve_mount",
+    "stale_mounts",
+]
 
 logger = logging.getLogger(__name__)
 

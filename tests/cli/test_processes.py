@@ -157,7 +157,12 @@ def test_mount_returns_when_the_mount_answers_and_unmount_when_it_is_gone(proces
 
     assert started.returncode == 0, started.stderr
     assert started.stdout.startswith(f"mounted on {processes.directory}/p2p, listening on ")
-    assert sorted(os.listdir(processes.directory / "p2p")) == [".p2pfs", "network", "shared"]
+    assert sorted(os.listdir(processes.directory / "p2p")) == [
+        ".p2pfs",
+        "network",
+        "search",
+        "shared",
+    ]
     assert processes.status("-m", "p2p")["mountpoint"] == str(processes.directory / "p2p")
 
     assert processes.p2pfs("unmount", "p2p").returncode == 0

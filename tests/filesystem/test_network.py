@@ -31,7 +31,7 @@ def network() -> FakeNetwork:
 
 @pytest.fixture
 def tree(network: FakeNetwork) -> NetworkTree:
-    return NetworkTree(network, now_ns=lambda: NOW_NS)
+    return NetworkTree(network, network, now_ns=lambda: NOW_NS)
 
 
 async def later(answer):
@@ -76,7 +76,7 @@ def test_a_directory_is_shown_from_memory(tree, path) -> None:
     [(NOW_NS + 1, NOW_NS), (2**63 - 1, NOW_NS), (0, 0), (MTIME_NS, MTIME_NS)],
 )
 def test_no_time_lies_in_the_future(network, told_ns, shown_ns) -> None:
-    tree = NetworkTree(network, now_ns=lambda: NOW_NS)
+    tree = NetworkTree(network, network, now_ns=lambda: NOW_NS)
     node = network.node("cached.txt")
 
     assert tree.attributes(type(node)("p", 1, told_ns, node.file_id, ())).mtime_ns == shown_ns
@@ -85,7 +85,7 @@ def test_no_time_lies_in_the_future(network, told_ns, shown_ns) -> None:
 def test_an_inode_number_stays_with_a_path_and_its_content(network, tree) -> None:
     before = now(tree.getattr("cached.txt")).inode
 
-    assert now(NetworkTree(network).getattr("cached.txt")).inode == before
+    assert now(NetworkTree(network, network).getattr("cached.txt")).inode == before
     assert before != now(tree.getattr("films/x.mkv")).inode
     assert before >= 1 << 63
     network.add("cached.txt", b"other")

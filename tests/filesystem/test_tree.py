@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.filesystem import FileSystem, Moment
-from tests.helpers.faketree import FakeNetwork, FakeShare
+from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
 from tests.helpers.files import now
 from tests.suites.filesystem_suite import errno_of
 
@@ -22,10 +22,7 @@ def tree(tmp_path: Path) -> Iterator[FileSystem]:
     network.add("d/f", b"network", cached=True)
     (tmp_path / "f").write_bytes(b"shared")
     (tmp_path / "d").mkdir()
-    renderings = iter(range(100))
-    tree = FileSystem(
-        str(tmp_path), FakeShare(), network, lambda name: f"{name} {next(renderings)}".encode()
-    )
+    tree = FileSystem(str(tmp_path), FakeShare(), network, FakeCaller())
     yield tree
     tree.close()
 
@@ -35,7 +32,7 @@ def names(tree: FileSystem, path: str) -> list[str]:
 
 
 def test_the_root_holds_the_subtrees(tree) -> None:
-    assert names(tree, "/") == ["shared", "network", ".p2pfs"]
+    assert names(tree, "/") == ["shared", "network", "search", ".p2pfs"]
     assert stat.S_ISDIR(now(tree.getattr("/")).mode)
 
 
@@ -127,11 +124,11 @@ def test_a_status_file_is_rendered_at_open_and_stays(tree) -> None:
     one = now(tree.open("/.p2pfs/status", os.O_RDONLY))
     two = now(tree.open("/.p2pfs/status", os.O_RDONLY))
 
-    assert now(one.read(100, 0)) == b"status 0"
-    assert now(two.read(100, 0)) == b"status 1"
+    assert now(one.read(100, 0)) == b"status 1\n"
+    assert now(two.read(100, 0)) == b"status 2\n"
     assert now(one.read(3, 2)) == b"atu"
     assert now(one.read(3, 100)) == b""
-    assert one.getattr().size == len("status 0")
+    assert one.getattr().size == len("status 1\n")
 
 
 def test_there_are_no_other_status_files(tree) -> None:

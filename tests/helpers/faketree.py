@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from p2pfs.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.errors import TransferError
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
+from p2pfs.query import QueryError, parse_query
 from tests.helpers.contents import in_a_file
 
 MTIME_NS = 1_600_000_000_123_456_789
@@ -86,10 +88,27 @@ class FakeReader:
         self._network.open_readers -= 1
 
 
+class FakeCaller:
+    """Whoever a test says."""
+
+    def __init__(self) -> None:
+        self.name = "cat"
+        self.is_making_directory = False
+        self.looks = 0
+
+    def program(self) -> str:
+        self.looks += 1
+        return self.name
+
+    def makes_directory(self) -> bool:
+        return self.is_making_directory
+
+
 class FakeNetwork:
     """Files by path, and for each of them how it behaves."""
 
     def __init__(self) -> None:
+        self.results = FakeResults()
         self.contents: dict[str, bytes] = {}
         self._by_id: dict[FileId, bytes] = {}
         self.cached: set[str] = set()
@@ -106,7 +125,9 @@ class FakeNetwork:
         self.listed: list[str] = []
         self.fetched_ahead: list[str] = []
         self.open_readers = 0
+        self.opened: list[str] = []
         self.readers_waiting = 0
+        self.renderings = 0
 
     def add(self, path: str, data: bytes, *, cached: bool = False) -> RemoteFile:
         self.contents[path] = data
@@ -128,6 +149,10 @@ class FakeNetwork:
 
     def waiting(self) -> _Waiting:
         return _Waiting(self)
+
+    def render(self, name: str) -> bytes:
+        self.renderings += 1
+        return f"{name} {self.renderings}\n".encode()
 
     # The NetworkView.
 
@@ -159,6 +184,7 @@ class FakeNetwork:
 
     def open(self, file: RemoteFile) -> FakeReader:
         self.open_readers += 1
+        self.opened.append(file.path)
         return FakeReader(self, file, self._by_id[file.file_id])
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
@@ -182,6 +208,53 @@ class FakeNetwork:
         )
         nodes = [self.node(below + name) for name in names]
         return [node for node in nodes if node is not None]
+
+
+class FakeResults:
+    """Searches that find what a test says: files by the text that finds them."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[RemoteFile]] = {}
+        self.asked: list[str] = []
+        self.is_full = False
+        self._kept: set[str] = set()
+
+    def kept(self) -> Sequence[str]:
+        return sorted(self._kept)
+
+    def keep(self, text: str) -> None:
+        parse_query(text)
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "full")
+        self._kept.add(text)
+
+    def drop(self, text: str) -> None:
+        self._kept.remove(text)
+
+    def known(self, path: str) -> Node | Knowledge:
+        text, _, name = path.partition("/")
+        try:
+            parse_query(text)
+        except QueryError:
+            return Knowledge.ABSENT
+        if not name:
+            return RemoteDirectory(text, MTIME_NS, ())
+        if text not in self.asked:
+            return Knowledge.UNKNOWN
+        return next((f for f in self.found[text] if f.path == path), Knowledge.ABSENT)
+
+    async def find(self, path: str) -> Node | None:
+        await self.list(path.partition("/")[0])
+        node = self.known(path)
+        return None if isinstance(node, Knowledge) else node
+
+    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+        return self.found.get(path, ()) if path in self.asked else Knowledge.UNKNOWN
+
+    async def list(self, path: str) -> Sequence[Node]:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(path)
+        return self.found.setdefault(path, [])
 
 
 class _Waiting:

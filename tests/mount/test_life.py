@@ -19,7 +19,7 @@ from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
 from p2pfs.mount import NAMES_S, check_fuse, check_mountpoint, serve_mount
 from p2pfs.mount.mountpoint import detach
-from tests.helpers.faketree import FakeNetwork, FakeShare
+from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
 from tests.helpers.mountedtree import LISTED, STOP_TIMEOUT_S, MountedTree, mounted_tree
 from tests.suites.filesystem_suite import errno_of
 
@@ -189,7 +189,7 @@ def test_the_name_of_the_mount_cannot_add_options(mounted: MountedTree) -> None:
 
 async def test_libfuses_refusal_is_said_in_one_line(tmp_path: Path) -> None:
     """Here the place has gone between the check and the mount."""
-    tree = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), lambda name: b"")
+    tree = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
 
     with trio.fail_after(STOP_TIMEOUT_S), pytest.raises(UsageError, match="cannot mount on"):
         await serve_mount(tree, str(tmp_path / "missing"), name="test")
@@ -206,7 +206,7 @@ def is_ignored(number: signal.Signals) -> bool:
 async def test_a_mount_within_this_process_comes_and_goes(tmp_path: Path) -> None:
     """And a write to a peer that has hung up is still an error, not the end of the process."""
     (tmp_path / "backing").mkdir()
-    tree = FileSystem(str(tmp_path / "backing"), FakeShare(), FakeNetwork(), lambda name: b"text")
+    tree = FileSystem(str(tmp_path / "backing"), FakeShare(), FakeNetwork(), FakeCaller())
     mountpoint = check_mountpoint(str(tmp_path / "mnt"))
 
     async def mount(task_status: trio.TaskStatus[None]) -> None:

@@ -1,0 +1,20 @@
+"""Who makes a call, as far as the tree must know it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Caller(Protocol):
+    """The program whose call is being answered; asked on the thread of that call.
+
+    What it tells is a guess, good enough for manners and not for permissions.
+    """
+
+    def program(self) -> str:
+        """Return its name as the system has it, cut at 15 bytes; empty if it is not known."""
+        ...
+
+    def makes_directory(self) -> bool:
+        """Return whether it is about to create a directory, as far as can be told."""
+        ...

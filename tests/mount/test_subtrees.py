@@ -1,0 +1,106 @@
+"""`search/` and `peers/` through real mounts, with the programs that people use."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers.mounted import Servent, Servents, errno_name, open_servents, until
+
+pytestmark = pytest.mark.fuse
+
+WHALE = random.Random("whale").randbytes(300_000)
+
+
+@pytest.fixture(scope="module")
+def servents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servents]:
+    with open_servents(tmp_path_factory.mktemp("subtrees")) as servents:
+        yield servents
+
+
+@pytest.fixture(scope="module")
+def anna(servents: Servents) -> Servent:
+    anna = servents.start("anna")
+    anna.share("nature/Blue Whale.mkv", WHALE)
+    anna.share("books/The Whale.pdf", b"call me")
+    return anna
+
+
+@pytest.fixture(scope="module")
+def ben(servents: Servents, anna: Servent) -> Servent:
+    ben = servents.start("ben", joins=[anna])
+    ben.share("Blue Whale.mkv", b"another one")
+    return ben
+
+
+@pytest.fixture(scope="module")
+def cleo(servents: Servents, anna: Servent, ben: Servent) -> Servent:
+    return servents.start("cleo", joins=[anna, ben])
+
+
+def run(*command: object) -> str:
+    """Run a program that must succeed, and return what it prints."""
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# search/
+
+
+def test_a_search_is_listed_and_its_results_are_read(cleo: Servent) -> None:
+    search = cleo.mountpoint / "search"
+
+    names = run("ls", search / "blue whale").splitlines()
+
+    assert len(names) == 2
+    plain, suffixed = sorted(names, key=len)
+    assert plain == "Blue Whale.mkv"
+    assert suffixed.startswith("Blue Whale~")
+    contents = {(search / "blue whale" / name).read_bytes() for name in names}
+    assert contents == {WHALE, b"another one"}
+    assert run("ls", search / "whale ext:pdf") == "The Whale.pdf\n"
+    assert run("cat", search / '"the whale" size:<1k' / "The Whale.pdf") == "call me"
+    assert run("ls", search) == ""
+
+
+def test_mkdir_keeps_a_search_and_rmdir_drops_it_also_over_a_restart(
+    servents: Servents, anna: Servent, cleo: Servent
+) -> None:
+    keeper = servents.start("keeper", joins=[anna])
+    search = keeper.mountpoint / "search"
+    assert "The Whale.pdf" in run("ls", search / "whale")
+
+    run("mkdir", search / "whale")
+    os.mkdir(search / "ext:pdf")
+    assert errno_name(os.mkdir, search / "whale") == "EEXIST"
+    assert errno_name(os.mkdir, search / "&") == "EINVAL"
+    assert sorted(os.listdir(search)) == ["ext:pdf", "whale"]
+    os.rmdir(search / "ext:pdf")
+    keeper.unmount()
+    keeper = servents.start("keeper", joins=[anna])
+
+    assert os.listdir(search) == ["whale"]
+    until(lambda: "The Whale.pdf" in os.listdir(search / "whale"))
+    assert errno_name(os.rmdir, search / "ext:pdf") == "ENOENT"
+    keeper.unmount()
+
+
+def test_names_that_desktops_probe_are_no_searches(cleo: Servent) -> None:
+    for name in (".Trash-1000", ".hidden", "autorun.inf", "HEAD", "a"):
+        assert errno_name(os.stat, cleo.mountpoint / "search" / name) == "ENOENT"
+
+
+def test_a_search_holds_nothing_but_its_results(cleo: Servent) -> None:
+    folder = cleo.mountpoint / "search" / "blue whale"
+    os.listdir(folder)
+
+    assert errno_name((folder / "new").write_bytes, b"") == "EROFS"
+    assert errno_name(os.unlink, folder / "Blue Whale.mkv") == "EROFS"
+    assert errno_name(os.stat, folder / "nothing") == "ENOENT"
