@@ -9,7 +9,7 @@ The map, top to bottom. A module imports only from lines below its own.
     filesystem/ | control     the tree as users see it | the Unix socket behind the verbs
     servent                   the owner: opens everything below, accepts links, answers queries
     overlay|uploads|swarms    joining and staying joined | serving blocks | one swarm per file
-      | browser | results       what network/ shows | what searches have found
+      | browser|results|shares  what network/, search/ and peers/ show
     search | swarm            one query's life | read(offset, size) -> verified bytes
       | pins                    | what the user keeps
     link | library | cache    a live link | what shared/ offers | verified blocks on disk

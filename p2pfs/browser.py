@@ -29,7 +29,13 @@ from typing import Final
 import trio
 
 from p2pfs.catalogue import Catalogue, Knowledge, Node
-from p2pfs.errors import P2pfsError, RejectedError, RemoteProtocolError, ShutdownError
+from p2pfs.errors import (
+    P2pfsError,
+    RejectedError,
+    RemoteProtocolError,
+    ShutdownError,
+    StalledError,
+)
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.messages import (
     MAX_QUERY_TEXT_BYTES,
@@ -164,14 +170,18 @@ class Browser:
         if not self._neighbours():
             return False
         parent = _parent(path)
-        return self._age(parent) > REFRESH_AFTER_S or bool(self._news(parent))
+        return self.age(parent) > REFRESH_AFTER_S or bool(self._news(parent))
 
     def _is_outdated(self, path: str, node: Node) -> bool:
         """Return whether a neighbour that has the node said that its share changed since."""
         since = self._heard_at(_parent(path))
-        return any(self._changed.get(source.id, since) > since for source in node.sources)
+        return any(self.changed_at(source.id) > since for source in node.sources)
 
-    def _age(self, path: str) -> float:
+    def changed_at(self, peer: ServentId) -> float:
+        """Return when a neighbour last said that its share changed; minus infinity if never."""
+        return self._changed.get(peer, -math.inf)
+
+    def age(self, path: str) -> float:
         """Return how long ago everybody was asked for a directory; infinite if never."""
         listed_at = self._catalogue.listed_at(path)
         return math.inf if listed_at is None else self._clock() - listed_at
@@ -184,12 +194,12 @@ class Browser:
     def _news(self, path: str) -> Sequence[PeerInfo]:
         """Return the neighbours that changed since they were last asked for a directory."""
         since = self._heard_at(path)
-        return [peer for peer in self._neighbours() if self._changed.get(peer.id, since) > since]
+        return [peer for peer in self._neighbours() if self.changed_at(peer.id) > since]
 
     def _refresh_behind(self, path: str, after_s: float) -> None:
         """Ask again for a directory that is older than that; nobody waits for it. Any thread."""
         now = self._clock()
-        if not self._neighbours() or self._age(path) <= after_s:
+        if not self._neighbours() or self.age(path) <= after_s:
             return
         if now - self._refreshed_at.get(path) > REFRESH_AFTER_S and self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
@@ -228,7 +238,7 @@ class Browser:
 
     def _has_mere_news(self, path: str) -> bool:
         """Return whether a directory needs no more than the news of some neighbours."""
-        return self._age(path) < TRUST_S and bool(self._news(path))
+        return self.age(path) < TRUST_S and bool(self._news(path))
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now; after `LIST_TIMEOUT_S` what has come by then.
@@ -329,7 +339,7 @@ class Browser:
         """
         labels = path.split("/") if path else []
         above = ["/".join(labels[:depth]) for depth in range(len(labels))]
-        for directory in (*(d for d in above if self._age(d) > TRUST_S), path):
+        for directory in (*(d for d in above if self.age(d) > TRUST_S), path):
             if not self._holders(directory) and not self._refreshes.take(self._clock()):
                 return
             await self._start("list", directory, self._list).wait()
@@ -357,7 +367,7 @@ class Browser:
     def _holders(self, path: str) -> Sequence[PeerInfo]:
         """Return all holders of a directory, if they are few and surely all; else nothing."""
         holders = self._catalogue.directory_sources(path)
-        if not path or not holders or self._age(_parent(path)) >= TRUST_S:
+        if not path or not holders or self.age(_parent(path)) >= TRUST_S:
             return ()
         maybe = {peer.id: peer for peer in (*self._news(_parent(path)), *holders)}
         return tuple(maybe.values()) if len(maybe) <= MAX_DIRECT else ()
@@ -416,14 +426,30 @@ class Browser:
 
     async def _list_at(self, holder: PeerInfo, path: str) -> None:
         """Take in one servent's whole listing; if it cannot be had, keep what is known."""
-        with trio.move_on_after(PAGES_TIMEOUT_S):
-            try:
+        try:
+            await self.list_share(holder, path)
+        except P2pfsError as error:
+            log.info("listing failed peer=%s reason=%s", holder.id, error)
+
+    async def list_share(self, holder: PeerInfo, path: str) -> None:
+        """Take in what one servent has in a directory, asked of itself, page by page.
+
+        What it says that it does not have, or has not any more, is forgotten.
+
+        Raises:
+            LinkError, RejectedError, RemoteProtocolError, StalledError: it cannot be had now.
+        """
+        began_at = self._clock()
+        try:
+            with trio.fail_after(PAGES_TIMEOUT_S):
                 await self._take_pages(holder, path)
-            except RejectedError as error:
-                if error.code == RejectCode.NOT_FOUND:
-                    self._catalogue.forget_path(holder.id, path)
-            except P2pfsError as error:
-                log.info("listing failed peer=%s reason=%s", holder.id, error)
+        except RejectedError as error:
+            if error.code != RejectCode.NOT_FOUND:
+                raise
+            self._catalogue.forget_path(holder.id, path)
+        except trio.TooSlowError:
+            raise StalledError(f"{holder.name!r} is too slow in listing") from None
+        self._catalogue.mark_listed_by(holder.id, path, began_at)
 
     async def _take_pages(self, holder: PeerInfo, path: str) -> None:
         names: set[str] = set()

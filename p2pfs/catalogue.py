@@ -28,6 +28,9 @@ MAX_ENTRIES_PER_SOURCE: Final = 200_000
 MAX_SOURCES: Final = 10_000
 """Servents held that have told of their shares, each with its addresses; some megabytes."""
 
+MAX_LISTED_BY: Final = 1_000
+"""Directories of one servent that are held for listed; the oldest is asked for again."""
+
 MAX_ABSENT: Final = 10_000
 """Names remembered as absent. The oldest is forgotten first."""
 
@@ -88,6 +91,10 @@ class _Place:
     def is_empty(self) -> bool:
         return not (self.children or self.versions or self.directory)
 
+    def entry_of(self, source: ServentId) -> Entry | None:
+        held = (holders.get(source) for holders in self.versions.values())
+        return self.directory.get(source) or next((e for e in held if e is not None), None)
+
     def sources(self) -> set[ServentId]:
         return {*self.directory, *(peer for held in self.versions.values() for peer in held)}
 
@@ -111,6 +118,8 @@ class Catalogue:
         self._total = 0
         self._holders: dict[FileId, dict[ServentId, int]] = {}
         self._absent: dict[str, float] = {}
+        self._listed_by: dict[ServentId, dict[str, float]] = {}
+        """When each servent was itself asked for all of a directory."""
         self._expired_at = float("-inf")
         self.dropped = 0
         """Entries that the bounds above turned away."""
@@ -153,6 +162,16 @@ class Catalogue:
             if place is not None:
                 place.listed_at = now
 
+    def mark_listed_by(self, source: ServentId, directory: str, now: float) -> None:
+        """Note that one servent has told all that it has in a directory."""
+        with self._lock:
+            if source in self._peers:
+                listed = self._listed_by.setdefault(source, {})
+                listed.pop(directory, None)
+                listed[directory] = now
+                if len(listed) > MAX_LISTED_BY:
+                    del listed[next(iter(listed))]
+
     def keep_only(self, directory: str, sources: Iterable[ServentId]) -> None:
         """Forget `directory` and all below it at every servent that is not among `sources`."""
         with self._lock:
@@ -168,6 +187,8 @@ class Catalogue:
                 self._prune(below)
             if place is self._root:
                 self._peers = {peer: info for peer, info in self._peers.items() if peer in kept}
+            for gone in self._listed_by.keys() - kept:
+                self._unlist(gone, directory)
 
     def forget(self, source: ServentId) -> None:
         """Forget all that one servent offers."""
@@ -175,10 +196,12 @@ class Catalogue:
             if source in self._counts:
                 self._forget_tree(self._root, source)
             self._peers.pop(source, None)
+            self._listed_by.pop(source, None)
 
     def forget_path(self, source: ServentId, path: str) -> None:
         """Forget what one servent offers at `path` and below."""
         with self._lock:
+            self._unlist(source, path)
             place = self._place(path)
             if place is not None:
                 self._forget_tree(place, source)
@@ -273,6 +296,29 @@ class Catalogue:
         with self._lock:
             return tuple(self._peers.values())
 
+    def peer(self, source: ServentId) -> PeerInfo | None:
+        """Return a servent if it has told of its share."""
+        return self._peers.get(source)
+
+    def entry_of(self, source: ServentId, path: str) -> Entry | None:
+        """Return what one servent is known to have at a path."""
+        with self._lock:
+            place = self._place(path)
+            return None if place is None else place.entry_of(source)
+
+    def entries_of(self, source: ServentId, directory: str) -> list[Entry]:
+        """Return what one servent is known to have in a directory, sorted by name."""
+        with self._lock:
+            place = self._place(directory)
+            children = sorted(place.children.items()) if place else ()
+            entries = (child.entry_of(source) for _, child in children)
+            return [entry for entry in entries if entry is not None]
+
+    def listed_by(self, source: ServentId, directory: str) -> float | None:
+        """Return when one servent was last asked for all of a directory, if it was lately."""
+        with self._lock:
+            return self._listed_by.get(source, {}).get(directory)
+
     def forget_absences(self) -> None:
         """Hold no name for absent any more: somebody may have published it just now."""
         with self._lock:
@@ -352,6 +398,14 @@ class Catalogue:
         self._counts[source] = self._counts.get(source, 0) + change
         if not self._counts[source]:
             del self._counts[source]
+
+    def _unlist(self, source: ServentId, path: str) -> None:
+        """Forget that a directory, and those below it, were listed."""
+        listed = self._listed_by.get(source, {})
+        for below in [d for d in listed if not path or d == path or d.startswith(path + "/")]:
+            del listed[below]
+        if not listed:
+            self._listed_by.pop(source, None)
 
     def _forget_files(self, place: _Place, source: ServentId) -> None:
         for file_id, holders in list(place.versions.items()):

@@ -51,6 +51,7 @@ from p2pfs.protocol.messages import (
 from p2pfs.query import parse_query
 from p2pfs.rates import RateLimit
 from p2pfs.results import Results
+from p2pfs.shares import Shares
 from p2pfs.swarms import Reader, Swarms
 from p2pfs.switchboard import Switchboard
 from p2pfs.transfers import TransferLinks
@@ -157,7 +158,7 @@ class Servent:
             self.catalogue,
             self.switchboard.searches,
             self._links.list_page,
-            neighbours=lambda: [link.peer for link in self.overlay.neighbours],
+            neighbours=self._neighbours,
             ttl=config.ttl,
             clock=self._clock,
         )
@@ -168,6 +169,9 @@ class Servent:
             clock=self._clock,
             wall_clock=wall_clock,
             kept_path=os.fspath(config.searches_path),
+        )
+        self.shares = Shares(
+            self.catalogue, self.browser, neighbours=self._neighbours, clock=self._clock
         )
         self.swarms = Swarms(
             self.cache,
@@ -230,6 +234,7 @@ class Servent:
                     self.switchboard,
                     self.browser,
                     self.results,
+                    self.shares,
                     self.swarms,
                     self.pins,
                 ):
@@ -264,6 +269,9 @@ class Servent:
         seen = self._observed.most_common(MAX_ADDRESSES)
         least = seen[0][1] * SEEN_SHARE if seen else 0
         return tuple(Address(host, port) for host, count in seen if count >= least)
+
+    def _neighbours(self) -> Sequence[PeerInfo]:
+        return [link.peer for link in self.overlay.neighbours]
 
     # Links.
 

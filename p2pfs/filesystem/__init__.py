@@ -5,6 +5,7 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
     shared/    p2pfs.filesystem.shared     read and write, over a backing directory
     network/   p2pfs.filesystem.network    read-only, what everybody else shares
     search/    p2pfs.filesystem.search     read-only but for mkdir and rmdir, keyword searches
+    peers/     p2pfs.filesystem.network    read-only, what each peer shares by itself
     .p2pfs/    p2pfs.filesystem.info       read-only, the state of this servent as text
 
 Every operation is an ordinary function, called on a kernel thread, many at once. It answers
@@ -58,6 +59,11 @@ class Servent(NetworkView, Contents, Protocol):
         """What is below `search/`."""
         ...
 
+    @property
+    def shares(self) -> NetworkView:
+        """What is below `peers/`."""
+        ...
+
     def render(self, name: str) -> bytes:
         """Return one of the texts below `.p2pfs/`. Any thread."""
         ...
@@ -80,6 +86,7 @@ class FileSystem:
             "shared": self._shared,
             "network": NetworkTree(servent, servent),
             "search": self._search,
+            "peers": NetworkTree(servent.shares, servent, "peers"),
             ".p2pfs": InfoTree(servent.render),
         }
         self._root = _Root(tuple(below))

@@ -200,6 +200,7 @@ class NetworkTree:
         # Clamped: a time in the future makes `make` and `rsync` do their work forever.
         time_ns = max(0, min(node.mtime_ns, self._now_ns()))
         if isinstance(node, RemoteDirectory):
+            time_ns = time_ns or self._root.mtime_ns  # nobody has told it
             return virtual(DIRECTORY_MODE, self._inode(node), time_ns=time_ns)
         return virtual(FILE_MODE, self._inode(node), size=node.size, time_ns=time_ns)
 

@@ -160,6 +160,7 @@ def test_mount_returns_when_the_mount_answers_and_unmount_when_it_is_gone(proces
     assert sorted(os.listdir(processes.directory / "p2p")) == [
         ".p2pfs",
         "network",
+        "peers",
         "search",
         "shared",
     ]

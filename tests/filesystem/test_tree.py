@@ -32,7 +32,7 @@ def names(tree: FileSystem, path: str) -> list[str]:
 
 
 def test_the_root_holds_the_subtrees(tree) -> None:
-    assert names(tree, "/") == ["shared", "network", "search", ".p2pfs"]
+    assert names(tree, "/") == ["shared", "network", "search", "peers", ".p2pfs"]
     assert stat.S_ISDIR(now(tree.getattr("/")).mode)
 
 

@@ -109,6 +109,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.results = FakeResults()
+        self.shares = self
         self.contents: dict[str, bytes] = {}
         self._by_id: dict[FileId, bytes] = {}
         self.cached: set[str] = set()

@@ -51,6 +51,41 @@ def run(*command: object) -> str:
     return done.stdout
 
 
+# peers/
+
+
+def test_each_peer_has_a_folder_with_its_share_alone(
+    anna: Servent, ben: Servent, cleo: Servent
+) -> None:
+    peers = cleo.mountpoint / "peers"
+
+    assert {"anna", "ben"} <= set(run("ls", peers).splitlines())
+    assert "cleo" not in os.listdir(peers)
+    assert run("ls", peers / "anna").splitlines() == ["books", "nature"]
+    assert run("ls", peers / "ben").splitlines() == ["Blue Whale.mkv"]
+    assert (peers / "anna" / "nature" / "Blue Whale.mkv").read_bytes() == WHALE
+    assert (peers / "ben" / "Blue Whale.mkv").read_bytes() == b"another one"
+    assert errno_name(os.stat, peers / "ben" / "nature") == "ENOENT"
+    assert errno_name(os.stat, peers / "nobody") == "ENOENT"
+    found = run("find", peers / "anna", "-type", "f").splitlines()
+    assert len(found) == 2
+
+
+def test_what_a_peer_publishes_is_in_its_folder_and_gone_with_it(
+    servents: Servents, anna: Servent, cleo: Servent
+) -> None:
+    visitor = servents.start("visitor", joins=[anna, cleo])
+    folder = cleo.mountpoint / "peers" / "visitor"
+    visitor.share("new/file", b"new")
+    until(lambda: (folder / "new" / "file").exists())
+    assert (folder / "new" / "file").read_bytes() == b"new"
+
+    visitor.kill()
+
+    until(lambda: not folder.exists(), within_s=10)
+    assert "visitor" not in os.listdir(folder.parent)
+
+
 # search/
 
 

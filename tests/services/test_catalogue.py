@@ -297,3 +297,71 @@ def test_what_is_let_go_is_shown_while_others_offer_it():
     catalogue.let_go("own/y.mkv")
 
     assert shown(catalogue) == ["x.mkv"]
+
+
+# One servent's share.
+
+
+def test_what_one_servent_has_is_told_apart():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("d/x", 1), file("y", 2)])
+    catalogue.learn(B, [file("d/x", 3), file("d/z", 3)])
+
+    assert catalogue.entries_of(A.id, "") == [Entry("d", 0, 0, b""), file("y", 2)]
+    assert catalogue.entries_of(A.id, "d") == [file("d/x", 1)]
+    assert catalogue.entry_of(B.id, "d/x") == file("d/x", 3)
+    assert catalogue.entry_of(B.id, "y") is None
+    assert catalogue.entry_of(A.id, "nowhere") is None
+    assert catalogue.entries_of(A.id, "nowhere") == []
+    assert catalogue.peer(A.id) == A
+    assert catalogue.peer(C.id) is None
+
+
+@pytest.mark.parametrize(
+    "forget",
+    [
+        lambda catalogue: catalogue.forget(A.id),
+        lambda catalogue: catalogue.forget_path(A.id, ""),
+        lambda catalogue: catalogue.keep_only("", [B.id]),
+    ],
+)
+def test_who_is_forgotten_was_never_listed(forget):
+    catalogue = Catalogue()
+    for one in (A, B):
+        catalogue.learn(one, [file("d/x")])
+        catalogue.mark_listed_by(one.id, "d", 5)
+    assert catalogue.listed_by(A.id, "d") == 5
+    assert catalogue.listed_by(A.id, "") is None
+
+    forget(catalogue)
+
+    assert catalogue.listed_by(A.id, "d") is None
+    assert catalogue.listed_by(B.id, "d") == 5
+
+
+def test_a_directory_that_is_gone_was_not_listed_nor_what_was_below():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("d/e/x"), file("de/x")])
+    for path in ("", "d", "d/e", "de"):
+        catalogue.mark_listed_by(A.id, path, 5)
+
+    catalogue.keep_only("d", [B.id])
+
+    assert [catalogue.listed_by(A.id, path) for path in ("", "d", "d/e", "de")] == [
+        5,
+        None,
+        None,
+        5,
+    ]
+
+
+def test_listings_remembered_of_one_servent_are_bounded(monkeypatch):
+    monkeypatch.setattr(catalogue_module, "MAX_LISTED_BY", 2)
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("x")])
+    for path in ("a", "b", "c"):
+        catalogue.mark_listed_by(A.id, path, 5)
+    catalogue.mark_listed_by(B.id, "a", 5)  # of whom nothing is known
+
+    assert [catalogue.listed_by(A.id, path) for path in "abc"] == [None, 5, 5]
+    assert catalogue.listed_by(B.id, "a") is None
