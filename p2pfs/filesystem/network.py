@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
-from p2pfs.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.catalogue import ID_SUFFIX_LENGTH, Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.errors import TransferError
 from p2pfs.filesystem.answers import Answer, Later, Stretch, as_os_error, os_error
 from p2pfs.filesystem.attributes import (
@@ -280,8 +280,11 @@ class NetworkTree:
         return path if self._label == NETWORK else f"{self._label}/{path}"
 
     def _inode(self, node: Node) -> int:
-        file_id = node.file_id if isinstance(node, RemoteFile) else b""
-        return virtual_inode(f"{self._label}/{node.path}", file_id)
+        if isinstance(node, RemoteDirectory):
+            return virtual_inode(f"{self._label}/{node.path}")
+        # Without the suffix of a version, which comes and goes with the number of sources.
+        published = node.path.replace(f"~{node.file_id.hex()[:ID_SUFFIX_LENGTH]}", "")
+        return virtual_inode(f"{self._label}/{published}", node.file_id)
 
     def _listed(self, node: Node) -> Listed:
         mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE

@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 
 from p2pfs import errors
-from p2pfs.catalogue import Knowledge
+from p2pfs.catalogue import Knowledge, RemoteFile, version_name
 from p2pfs.filesystem import Later
 from p2pfs.filesystem.answers import ERRNO_OF
 from p2pfs.filesystem.network import NetworkTree
+from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
 from tests.helpers.faketree import MTIME_NS, FakeNetwork
 from tests.helpers.files import bytes_of, now
@@ -90,6 +92,16 @@ def test_an_inode_number_stays_with_a_path_and_its_content(network, tree) -> Non
     assert before >= 1 << 63
     network.add("cached.txt", b"other")
     assert now(tree.getattr("cached.txt")).inode != before
+
+
+def test_an_inode_number_stays_when_a_version_loses_or_gets_the_plain_name(tree) -> None:
+    plain = RemoteFile("d/x.mkv", 1, 1, FileId(b"\x0a" * 32), ())
+    shown = version_name(plain.path, plain.file_id)
+    other = RemoteFile("d/x.mkv", 1, 1, FileId(b"\x0b" * 32), ())
+
+    inode = tree.attributes(plain).inode
+    assert tree.attributes(replace(plain, path=shown)).inode == inode
+    assert tree.attributes(other).inode != inode
 
 
 def test_a_listing_agrees_with_stat(tree) -> None:

@@ -77,7 +77,7 @@ def test_what_a_peer_publishes_is_in_its_folder_and_gone_with_it(
     visitor = servents.start("visitor", joins=[anna, cleo])
     folder = cleo.mountpoint / "peers" / "visitor"
     visitor.share("new/file", b"new")
-    until(lambda: (folder / "new" / "file").exists())
+    until((folder / "new" / "file").exists)
     assert (folder / "new" / "file").read_bytes() == b"new"
 
     visitor.kill()

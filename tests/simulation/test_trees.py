@@ -1,0 +1,220 @@
+"""The tree over real servents, on virtual time: what looking around costs, and what stays true
+while things change."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.catalogue import version_name
+from p2pfs.protocol.messages import Query
+from p2pfs.servent import Servent
+from tests.helpers.programs import Programs, programs_on
+from tests.helpers.world import World, open_world
+
+BLOCK = 256 * 1024
+
+
+def content(seed: object, size: int = 1000) -> bytes:
+    return random.Random(str(seed)).randbytes(size)
+
+
+class Watched:
+    """A servent that looks at others' files, and account of what that costs."""
+
+    def __init__(self, world: World, servent: Servent, programs: Programs) -> None:
+        self.world = world
+        self.servent = servent
+        self.programs = programs
+        self._guids: set[bytes] = set()
+        searches = servent.switchboard.searches
+        flood = searches._flood
+
+        def counted(query: Query) -> bool:
+            self._guids.add(query.guid)
+            return flood(query)
+
+        searches._flood = counted
+
+    def spent(self) -> int:
+        """Return how many queries were begun since the last call."""
+        count = len(self._guids)
+        self._guids.clear()
+        return count
+
+    def has_fetched(self) -> bool:
+        return self.servent.cache.used_bytes > 0 or self.servent.transfers() != []
+
+
+@asynccontextmanager
+async def watching(*shares: dict[str, bytes], **changes: object) -> AsyncIterator[Watched]:
+    """Run servents with these shares, and one more that looks."""
+    async with open_world() as world:
+        for number, share in enumerate(shares):
+            await world.start(joins=[0] if number else [])
+            for path, data in share.items():
+                await world.share(number, path, data)
+        looker = await world.start(joins=range(len(shares)), **changes)
+        await world.until(lambda: len(looker.peers()) == len(shares), within_s=30)
+        with programs_on(looker) as programs:
+            yield Watched(world, looker, programs)
+
+
+def a_tree(owner: str) -> dict[str, bytes]:
+    """Return 60 files in 24 directories, some of them as anybody's and some of the owner's own."""
+    same = {f"films/{n}/{kind}.bin": content(kind) for n in range(10) for kind in ("a", "b", "c")}
+    own = {f"{owner}/{n}/deep/{kind}": content(owner) for n in range(4) for kind in range(7)}
+    return same | own | {"README": content(owner), "photo.jpg": content("photo")}
+
+
+# What looking around costs.
+
+
+@pytest.mark.parametrize("subtree", ["network", "peers"])
+async def test_find_costs_few_queries_and_no_content(subtree, autojump_clock: MockClock):
+    async with watching(a_tree("anna"), a_tree("ben")) as watched:
+        found = await watched.programs.find_files(f"/{subtree}")
+
+        assert len(found) == (30 + 2 * 28 + 3 if subtree == "network" else 2 * 60)
+        assert watched.spent() <= 2
+        assert await watched.programs.find_files(f"/{subtree}") == found
+        assert watched.spent() <= 2
+        assert not watched.has_fetched()
+
+
+async def test_du_costs_few_queries_and_no_content(autojump_clock: MockClock):
+    async with watching(a_tree("anna"), a_tree("ben")) as watched:
+        assert await watched.programs.du("/network") == (30 + 2 * 28 + 3) * 1024
+
+        assert watched.spent() <= 2
+        assert not watched.has_fetched()
+
+
+async def test_the_tabulator_key_costs_few_queries_and_no_content(autojump_clock: MockClock):
+    async with watching(a_tree("anna")) as watched:
+        for typed in ("f", "films/", "films/1", "films/1/", "films/1/a", "nothing", "nothing/x"):
+            for subtree in ("network", "peers", "peers/anna", "search"):
+                with trio.fail_after(10):
+                    try:
+                        await watched.programs.complete(f"/{subtree}/{typed}")
+                    except FileNotFoundError:
+                        assert typed.startswith(("nothing", "f"))
+
+        assert watched.spent() <= 8
+        assert not watched.has_fetched()
+
+
+async def test_a_file_manager_costs_few_queries_and_no_content(autojump_clock: MockClock):
+    async with watching(a_tree("anna"), a_tree("ben")) as watched:
+        for folder in ("network", "network/films", "network/films/1", "peers", "search"):
+            await watched.programs.browse(f"/{folder}")
+            await trio.sleep(1)
+
+        assert watched.spent() <= 4
+        assert not watched.has_fetched()
+
+
+async def test_a_file_manager_left_open_stays_within_a_few_queries_a_minute(
+    autojump_clock: MockClock,
+):
+    async with watching(a_tree("anna")) as watched:
+        await watched.programs.browse("/network")
+        watched.spent()
+        for _ in range(600):
+            await watched.programs.ls("/network")
+            await watched.programs.ls("/peers")
+            await trio.sleep(1)
+
+        assert watched.spent() <= 10 * 21
+        assert not watched.has_fetched()
+
+
+async def test_the_first_listing_after_joining_waits_two_seconds_at_most(
+    autojump_clock: MockClock,
+):
+    async with watching(a_tree("anna"), a_tree("ben")) as watched:
+        watched.world.stall(1)  # who says nothing
+        began_at = trio.current_time()
+
+        assert "README" in await watched.programs.ls("/network")
+
+        assert trio.current_time() - began_at <= 2
+
+
+async def test_with_the_network_dead_everything_known_is_answered_from_memory(
+    autojump_clock: MockClock,
+):
+    async with watching(a_tree("anna"), a_tree("ben")) as watched:
+        programs = watched.programs
+        before = [await programs.find_files(f"/{top}") for top in ("network", "peers")]
+        results = await programs.ls("/search/photo")
+        for number in (0, 1):
+            watched.world.kill(number)
+        await watched.world.until(lambda: not watched.servent.peers(), within_s=100)
+        await trio.sleep(600)
+        programs.waited = 0
+        began_at = trio.current_time()
+
+        assert [await programs.find_files(f"/{top}") for top in ("network", "peers")] == before
+        assert await programs.ls("/search/photo") == results == ["photo.jpg"]
+        assert await programs.stat("/search/photo/photo.jpg")
+        assert not await programs.exists("/network/unknown")
+        assert not await programs.exists("/peers/unknown")
+        assert (programs.waited, trio.current_time()) == (0, began_at)
+
+
+# The union.
+
+
+async def test_a_file_and_a_directory_of_one_name_are_both_there(autojump_clock: MockClock):
+    async with watching({"x.y": b"a file"}, {"x.y/below": b"below"}) as watched:
+        names = await watched.programs.ls("/network")
+
+        node = watched.servent.catalogue.children("")[1]
+        assert names == ["x.y", version_name("x.y", node.file_id)]
+        assert await watched.programs.cat(f"/network/{names[1]}") == b"a file"
+        assert await watched.programs.cat("/network/x.y/below") == b"below"
+
+
+async def test_order_names_and_numbers_stay_from_one_listing_to_the_next(
+    autojump_clock: MockClock,
+):
+    ours = {f"{kind}.bin": content(kind) for kind in "abc"}
+    theirs = {f"{kind}.bin": content(kind + kind) for kind in "abc"}
+    async with watching(ours, theirs) as watched:
+        listings = []
+        for _ in range(5):
+            listings.append(await watched.programs.readdir("/network"))
+            await trio.sleep(4)
+
+        assert len(listings[0]) == 6
+        assert all(listing == listings[0] for listing in listings)
+
+
+# Those who go.
+
+
+async def test_a_peer_that_vanishes_without_a_word_is_gone_from_peers_within_the_dead_time(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        await world.start(max_neighbours=2)
+        await world.start(joins=[0], max_neighbours=1)
+        looker = await world.start(joins=[0], max_neighbours=1)
+        await world.linked(2, 1, 1)
+        for number in (0, 1):
+            await world.share(number, "x", content(number))
+        with programs_on(looker) as programs:
+            assert await programs.ls("/peers") == ["servent-0", "servent-1"]
+
+            world.stall(1)
+            await trio.sleep(95)
+
+            assert not await programs.exists("/peers/servent-1")
+            assert await programs.ls("/peers") == ["servent-0"]
+            assert await programs.ls("/peers/servent-0") == ["x"]
