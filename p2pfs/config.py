@@ -9,6 +9,7 @@ two servents off one state directory.
 from __future__ import annotations
 
 import contextlib
+import enum
 import fcntl
 import getpass
 import hashlib
@@ -84,6 +85,17 @@ _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": GIB, "t": 1024**4} | {
 # As in coreutils: 10G and 10GiB are powers of two, 10GB is ten thousand million.
 
 
+class Previews(enum.StrEnum):
+    """What thumbnailers and indexers get of files that are not in the cache."""
+
+    SMALL = "small"
+    """Small files, and the beginning of others."""
+    OFF = "off"
+    """Nothing."""
+    ALL = "all"
+    """Everything, as any other program."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A host (name or address) and a port, as the user wrote them."""
@@ -119,6 +131,7 @@ class Config:
     network_key_file: Path | None = None
     """None: the open network."""
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
+    previews: Previews = Previews.SMALL
     reshare: bool = True
     """Whether verified cached blocks are offered to those who ask by file id."""
     max_neighbours: int = MAX_NEIGHBOURS
@@ -215,6 +228,7 @@ def load_config(
         cache_limit_bytes=settings.take("cache-size", _cache_size, None) or _default_cache(state),
         network_key_file=settings.take("network-key-file", _file(state), None),
         stall_timeout_s=settings.take("stall-timeout", _stall_timeout, DEFAULT_STALL_TIMEOUT_S),
+        previews=settings.take("previews", _previews, Previews.SMALL),
         reshare=not settings.take("no-reshare", _flag, default=False),
         max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),
@@ -408,6 +422,13 @@ def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} is neither true nor false")
     return value
+
+
+def _previews(value: object) -> Previews:
+    try:
+        return Previews(_text(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is none of {', '.join(Previews)}") from None
 
 
 def _integer(low: int, high: int) -> Callable[[object], int]:

@@ -107,7 +107,8 @@ async def _mount(
     task_status: trio.TaskStatus[None],
 ) -> None:
     shared = os.fspath(servent.config.shared_directory)
-    tree = FileSystem(shared, servent.library, servent, KernelCaller())
+    previews = servent.config.previews
+    tree = FileSystem(shared, servent.library, servent, KernelCaller(), previews)
     with contextlib.closing(tree):
         await serve_mount(
             tree,

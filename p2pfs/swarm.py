@@ -255,13 +255,13 @@ class Swarm:
                     self._token.run_sync_soon(self._noticed, offset, length)
         return descriptor
 
-    async def locate(self, offset: int, length: int) -> int:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
         """Return a descriptor that holds these bytes, fetching what is missing.
 
-        They lie in it at the same offset until the content's last handle is closed, which the
+        Unless `ahead` is false, what will probably be read next is fetched too. They lie in it at the same offset until the content's last handle is closed, which the
         caller has one of. Otherwise as `read`.
         """
-        return await self._available(offset, length, self._cached.locate_nowait)
+        return await self._available(offset, length, self._cached.locate_nowait, ahead=ahead)
 
     async def read(self, offset: int, length: int) -> bytes:
         """Return the bytes at `offset`, fetching what is missing.
@@ -284,10 +284,18 @@ class Swarm:
             return b""
         return await self._available(offset, length, self._cached.read_nowait)
 
-    async def _available(self, offset: int, length: int, look: Callable[[int, int], T | None]) -> T:
+    async def _available(
+        self,
+        offset: int,
+        length: int,
+        look: Callable[[int, int], T | None],
+        *,
+        ahead: bool = True,
+    ) -> T:
         """Return what `look` finds in the cache, once all of it is there."""
         blocks = block_range(self._cached.size, offset, length)
-        self._ahead.advance(offset, length, trio.current_time())
+        if ahead:
+            self._ahead.advance(offset, length, trio.current_time())
         while True:
             for index in blocks:
                 if self._cached.claims(index):

@@ -365,8 +365,10 @@ class Reader:
         """
         return (self._swarm or self._cached).locate_nowait(offset, length)
 
-    async def locate(self, offset: int, length: int) -> int:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
         """Return a descriptor that holds exactly these bytes, fetching what is missing.
+
+        Unless `ahead` is false, what will probably be read next is fetched too.
 
         A read at or behind one that has just failed fails as well, at once.
 
@@ -379,7 +381,7 @@ class Reader:
             if descriptor is not None:
                 self._swarms.worked(self._file.path)
                 return descriptor
-        return await self._settled(offset, lambda swarm: swarm.locate(offset, length))
+        return await self._settled(offset, lambda swarm: swarm.locate(offset, length, ahead=ahead))
 
     async def read(self, offset: int, length: int) -> bytes:
         """Return exactly these bytes; otherwise as `locate`."""

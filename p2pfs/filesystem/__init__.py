@@ -21,11 +21,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from p2pfs.config import Previews
 from p2pfs.filesystem.answers import Answer, Later, Stretch, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
 from p2pfs.filesystem.network import Contents, NetworkTree, NetworkView, Reader
+from p2pfs.filesystem.previews import GuardedContents
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing, remove_hidden
 from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Subtree, Time
@@ -78,15 +80,17 @@ class FileSystem:
         share: Share,
         servent: Servent,
         caller: Caller,
+        previews: Previews = Previews.SMALL,
     ) -> None:
+        contents = GuardedContents(servent, caller, previews)
         self._shared = SharedTree(shared_directory, share)
-        self._search = SearchTree(servent.results, servent, caller)
+        self._search = SearchTree(servent.results, contents, caller)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
         below: Mapping[str, Subtree] = {
             "shared": self._shared,
-            "network": NetworkTree(servent, servent),
+            "network": NetworkTree(servent, contents),
             "search": self._search,
-            "peers": NetworkTree(servent.shares, servent, "peers"),
+            "peers": NetworkTree(servent.shares, contents, "peers"),
             ".p2pfs": InfoTree(servent.render),
         }
         self._root = _Root(tuple(below))

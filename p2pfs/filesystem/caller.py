@@ -15,6 +15,10 @@ class Caller(Protocol):
         """Return its name as the system has it, cut at 15 bytes; empty if it is not known."""
         ...
 
+    def command(self) -> str:
+        """Return its command line, words apart by spaces; empty if it is not known."""
+        ...
+
     def makes_directory(self) -> bool:
         """Return whether it is about to create a directory, as far as can be told."""
         ...

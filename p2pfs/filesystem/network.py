@@ -53,8 +53,11 @@ class Reader(Protocol):
         """
         ...
 
-    async def locate(self, offset: int, length: int) -> int:
-        """Return a descriptor likewise, fetching what is missing; raises `TransferError`."""
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
+        """Return a descriptor likewise, fetching what is missing; raises `TransferError`.
+
+        Unless `ahead` is false, what will probably be read next is fetched too.
+        """
         ...
 
     def close(self) -> None:

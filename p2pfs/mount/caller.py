@@ -27,6 +27,10 @@ class KernelCaller:
         """Return the name of its program, or what the thread calls itself; empty if not known."""
         return self._read("comm").rstrip("\n")
 
+    def command(self) -> str:
+        """Return the words with which its process was started."""
+        return self._read("cmdline").rstrip("\0").replace("\0", " ")
+
     def makes_directory(self) -> bool:
         """Return whether it is in mkdir(2), or a program of that name if we may not see that."""
         number = self._read("syscall").partition(" ")[0]

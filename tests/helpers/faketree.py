@@ -71,7 +71,8 @@ class FakeReader:
         assert not self.is_closed
         return self._file if self._path in self._network.cached else None
 
-    async def locate(self, offset: int, length: int) -> int:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
+        self._network.reads.append((self._path, offset, length, ahead))
         failure = self._network.failures.get(self._path)
         if failure is not None:
             raise failure
@@ -93,12 +94,16 @@ class FakeCaller:
 
     def __init__(self) -> None:
         self.name = "cat"
+        self.words = ""
         self.is_making_directory = False
         self.looks = 0
 
     def program(self) -> str:
         self.looks += 1
         return self.name
+
+    def command(self) -> str:
+        return self.words
 
     def makes_directory(self) -> bool:
         return self.is_making_directory
@@ -127,6 +132,7 @@ class FakeNetwork:
         self.fetched_ahead: list[str] = []
         self.open_readers = 0
         self.opened: list[str] = []
+        self.reads: list[tuple[str, int, int, bool]] = []
         self.readers_waiting = 0
         self.renderings = 0
 

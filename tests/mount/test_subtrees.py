@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -139,3 +140,26 @@ def test_a_search_holds_nothing_but_its_results(cleo: Servent) -> None:
     assert errno_name((folder / "new").write_bytes, b"") == "EROFS"
     assert errno_name(os.unlink, folder / "Blue Whale.mkv") == "EROFS"
     assert errno_name(os.stat, folder / "nothing") == "ENOENT"
+
+
+# Previews.
+
+
+def test_a_thumbnailer_fetches_one_block_of_a_film_and_a_reader_all(
+    servents: Servents, anna: Servent, cleo: Servent
+) -> None:
+    film = random.Random("film").randbytes(8 * 1024**2)
+    anna.share("film.mkv", film)
+    path = cleo.sees("film.mkv")
+    thumbnailer = servents.directory / "ffmpegthumbnailer"
+    shutil.copy(shutil.which("cat"), thumbnailer)
+
+    refused = subprocess.run([thumbnailer, path], capture_output=True, check=False)
+
+    assert refused.returncode != 0
+    assert b"Permission denied" in refused.stderr
+    assert refused.stdout == film[: 256 * 1024]
+    assert cleo.attribute("film.mkv", "cached") == "3"  # 1 of 32 blocks
+    assert path.read_bytes() == film
+    allowed = subprocess.run([thumbnailer, path], capture_output=True, check=False)
+    assert (allowed.returncode, allowed.stdout) == (0, film)

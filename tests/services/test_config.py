@@ -13,6 +13,7 @@ from p2pfs.config import (
     DEFAULT_PORT,
     Config,
     Endpoint,
+    Previews,
     default_name,
     load_config,
     lock_state,
@@ -42,6 +43,7 @@ def test_without_options_the_defaults_hold(load):
     assert config.mountpoint is None
     assert config.listen_ports == (DEFAULT_PORT, 0)
     assert (config.degree, config.min_neighbours, config.max_neighbours) == (12, 4, 32)
+    assert config.previews is Previews.SMALL
     assert (config.ttl, config.stall_timeout_s, config.reshare) == (4, 30.0, True)
     assert config.cache_limit_bytes <= 10 * 1024**3
 
@@ -63,6 +65,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         network-key-file = "key"
         stall-timeout = 2.5
         no-reshare = true
+        previews = "off"
         max-neighbours = 2
         ttl = 2
         upload-limit = "20MB"
@@ -82,6 +85,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         network_key_file=tmp_path / "key",
         stall_timeout_s=2.5,
         reshare=False,
+        previews=Previews.OFF,
         max_neighbours=2,
         ttl=2,
         upload_limit_bytes_s=20_000_000,
@@ -99,6 +103,7 @@ def test_a_limit_of_zero_is_none(load):
 def test_the_command_line_wins(load):
     config = load('ttl = 2\nname = "file"\njoin = "a:1"', ttl=3, join=("b:2",), name=None)
 
+    assert config.previews is Previews.SMALL
     assert (config.ttl, config.name, config.joins) == (3, "file", (Endpoint("b", 2),))
 
 
@@ -117,6 +122,7 @@ def test_the_command_line_wins(load):
         ('listen = "here"', "config.toml: listen: 'here' is not [HOST:]PORT"),
         ("listen = 70000", "config.toml: listen: 70000 is not a port"),
         ('join = ["a:0"]', "config.toml: join: 0 is not a port"),
+        ('previews = "some"', "config.toml: previews: 'some' is none of small, off, all"),
         ('no-reshare = "yes"', "config.toml: no-reshare: 'yes' is neither true nor false"),
         ('name = "a/b"', "config.toml: name: a name is printable"),
         ("colour = 1", "config.toml: 'colour' is not an option"),

@@ -1,0 +1,127 @@
+"""The guard against downloads that nobody asked for.
+
+A file manager that shows a folder of films starts programs which read them for a thumbnail,
+whole if they may, and indexers read all they find. What a network file system is called
+does not stop them (tried with six file managers), but most can be told by their names. Such
+a reader gets the first block of a large file that is not in the cache, which is enough for
+its type and often for a picture, and then EACCES.
+
+This is manners, not protection: another name, and a program reads what it likes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from p2pfs.catalogue import RemoteFile
+from p2pfs.config import Previews
+from p2pfs.filesystem.answers import os_error
+from p2pfs.filesystem.caller import Caller
+from p2pfs.filesystem.network import Contents, Reader
+from p2pfs.protocol.manifest import MIB, FileId, block_bytes_for
+
+log = logging.getLogger(__name__)
+
+SMALL_BYTES: Final = 1 * MIB
+"""What anybody may read whole, unless previews are off."""
+
+CACHED_PERCENT: Final = 100
+
+_PREVIEWERS: Final = re.compile(
+    r".*thum"  # gdk-pixbuf-thumbnailer, ffmpegthumbnailer, evince-thumbnailer and many others
+    r"|totem-video-thu"
+    r"|(pool-)?tumblerd"  # Xfce
+    r"|tracker-extract|tracker-miner|localsearch"  # GNOME's indexer, under both its names
+    r"|baloo_file|recollindex"  # KDE's, and another
+)
+"""Programs and threads, as the kernel cuts their names: at 15 bytes."""
+
+_WORKERS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
+    # KDE copies files with programs of this name too: the plug-in tells which it is.
+    ("kioslave", re.compile(r"thumbnail")),
+    ("kioworker", re.compile(r"thumbnail")),
+    # A thread of the file manager that does nothing else.
+    ("loader", re.compile(r"^\S*pcmanfm")),
+)
+"""Names that many things have, and what the command line must hold besides."""
+
+
+class GuardedContents:
+    """Contents, of which programs that make previews get no more than they may."""
+
+    def __init__(self, contents: Contents, caller: Caller, previews: Previews) -> None:
+        self._contents = contents
+        self._caller = caller
+        self._previews = previews
+
+    def open(self, file: RemoteFile) -> Reader:
+        """Open a content for whoever makes the present call."""
+        limit = self._limit(file)
+        reader = self._contents.open(file)
+        return reader if limit is None else _Glimpse(reader, file.path, limit)
+
+    def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
+        """Have small contents ready, unless it is for previews that are not to be."""
+        if self._previews is not Previews.OFF or not makes_previews(self._caller):
+            self._contents.fetch_ahead(files)
+
+    def last_error(self, path: str) -> str | None:
+        """Return why the last read of a path failed, if it did."""
+        return self._contents.last_error(path)
+
+    def cached_percent(self, file_id: FileId) -> int:
+        """Return how much of a content is in the cache."""
+        return self._contents.cached_percent(file_id)
+
+    def _limit(self, file: RemoteFile) -> int | None:
+        """Return how many bytes the caller may read; None: all. Most are not even looked at."""
+        if self._previews is Previews.ALL:
+            return None
+        if self._previews is Previews.SMALL and file.size <= SMALL_BYTES:
+            return None
+        if not makes_previews(self._caller):
+            return None
+        if self._contents.cached_percent(file.file_id) == CACHED_PERCENT:
+            return None
+        return 0 if self._previews is Previews.OFF else block_bytes_for(file.size)
+
+
+class _Glimpse:
+    """A reader that ends after some bytes, for the time that it is open."""
+
+    def __init__(self, reader: Reader, path: str, limit: int) -> None:
+        self._reader = reader
+        self._path = path
+        self._limit = limit
+
+    def locate_nowait(self, offset: int, length: int) -> int | None:
+        """Return where the bytes lie if all of them are here; EACCES if they are too far in."""
+        self._check(offset + length)
+        return self._reader.locate_nowait(offset, length)
+
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:  # noqa: ARG002
+        """Return where they lie, and fetch nothing that was not asked for; EACCES as above."""
+        self._check(offset + length)
+        return await self._reader.locate(offset, length, ahead=False)
+
+    def close(self) -> None:
+        """Let go of the content."""
+        self._reader.close()
+
+    def _check(self, end: int) -> None:
+        if end > self._limit:
+            log.info("preview refused path=%r", self._path)
+            raise os_error(errno.EACCES, self._path)
+
+
+def makes_previews(caller: Caller) -> bool:
+    """Return whether a program reads files by itself to show or index them."""
+    name = caller.program()
+    if _PREVIEWERS.match(name):
+        return True
+    marks = [mark for start, mark in _WORKERS if name.startswith(start)]
+    return any(mark.search(caller.command()) for mark in marks)

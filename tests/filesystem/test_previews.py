@@ -1,0 +1,148 @@
+"""The guard against downloads that nobody asked for: who is guarded against, and what they get."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+
+import pytest
+
+from p2pfs.config import Previews
+from p2pfs.filesystem.network import NetworkTree
+from p2pfs.filesystem.previews import SMALL_BYTES, GuardedContents, makes_previews
+from p2pfs.protocol.manifest import KIB
+from tests.helpers.faketree import FakeCaller, FakeNetwork
+from tests.helpers.files import now
+from tests.suites.filesystem_suite import errno_of
+
+FILM = random.Random("film").randbytes(2 * SMALL_BYTES)
+BLOCK = 256 * KIB
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    network = FakeNetwork()
+    network.add("film.mkv", FILM)
+    network.add("small.jpg", FILM[:SMALL_BYTES])
+    network.add("cached.mkv", FILM[1:], cached=True)
+    return network
+
+
+@pytest.fixture
+def caller() -> FakeCaller:
+    caller = FakeCaller()
+    caller.name = "ffmpegthumbnail"
+    return caller
+
+
+def opened(network, caller, path: str, previews: Previews = Previews.SMALL):
+    tree = NetworkTree(network, GuardedContents(network, caller, previews))
+    return now(tree.open(path, os.O_RDONLY))
+
+
+async def test_a_previewer_gets_the_first_block_and_then_a_refusal(network, caller) -> None:
+    file = opened(network, caller, "film.mkv")
+
+    assert await file.read(128 * KIB, 0).fetch() == FILM[: 128 * KIB]
+    assert await file.read(128 * KIB, 128 * KIB).fetch() == FILM[128 * KIB : BLOCK]
+    for offset, size in ((BLOCK, 1), (BLOCK - 1, 2), (len(FILM) - 10, 10)):
+        assert errno_of(file.read, size, offset) == errno.EACCES
+    assert now(file.read(10, len(FILM))) == b""
+    file.release()
+    assert network.open_readers == 0
+
+
+async def test_nothing_is_fetched_ahead_of_a_previewer(network, caller) -> None:
+    file = opened(network, caller, "film.mkv")
+    await file.read(KIB, 0).fetch()
+    file.release()
+    caller.name = "cat"
+    file = opened(network, caller, "film.mkv")
+    await file.read(KIB, 0).fetch()
+    file.release()
+
+    assert [ahead for *_, ahead in network.reads] == [False, True]
+
+
+@pytest.mark.parametrize("path", ["small.jpg", "cached.mkv"])
+async def test_small_and_cached_files_are_whole(network, caller, path) -> None:
+    file = opened(network, caller, path)
+    answer = file.read(10, SMALL_BYTES - 10)
+
+    assert (answer if isinstance(answer, bytes) else await answer.fetch()) != b""
+    file.release()
+
+
+async def test_with_previews_off_nothing_that_is_not_cached_is_read(network, caller) -> None:
+    for path in ("film.mkv", "small.jpg"):
+        file = opened(network, caller, path, Previews.OFF)
+        assert errno_of(file.read, 1, 0) == errno.EACCES
+        file.release()
+    file = opened(network, caller, "cached.mkv", Previews.OFF)
+    assert now(file.read(1, 0)) == FILM[1:2]
+    file.release()
+
+
+async def test_with_all_previews_everything_is_read_and_nobody_looked_at(network, caller) -> None:
+    file = opened(network, caller, "film.mkv", Previews.ALL)
+
+    assert await file.read(1, len(FILM) - 1).fetch() == FILM[-1:]
+    assert caller.looks == 0
+    file.release()
+
+
+async def test_other_readers_are_looked_at_only_for_what_is_large(network, caller) -> None:
+    caller.name = "mpv"
+    file = opened(network, caller, "film.mkv")
+    assert await file.read(1, len(FILM) - 1).fetch() == FILM[-1:]
+    file.release()
+    assert caller.looks == 1
+
+    opened(network, caller, "small.jpg").release()
+    assert caller.looks == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gdk-pixbuf-thum", "/usr/bin/gdk-pixbuf-thumbnailer -s 256 x"),
+        ("ffmpegthumbnail", ""),
+        ("totem-video-thu", ""),
+        ("evince-thumbnai", ""),
+        ("gnome-thumbnail", ""),
+        ("pool-tumblerd", "/usr/lib/tumbler-1/tumblerd"),
+        ("tumblerd", ""),
+        ("tracker-extract", ""),
+        ("localsearch-ext", ""),
+        ("baloo_file_extr", ""),
+        ("kioslave5", "/usr/lib/kf5/kioslave5 /usr/lib/plugins/kf5/kio/thumbnail.so thumbnail"),
+        ("kioworker", "/usr/lib/kf6/kioworker /usr/lib/plugins/kf6/kio/thumbnail.so thumbnail"),
+        ("loader", "pcmanfm /mnt"),
+    ],
+)
+def test_programs_that_read_by_themselves_are_known(name, words) -> None:
+    caller = FakeCaller()
+    caller.name, caller.words = name, words
+
+    assert makes_previews(caller)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", ""),
+        ("cat", "cat thumbnail.so"),
+        ("mpv", "mpv thumb.mkv"),
+        ("Thunar", "Thunar /mnt"),
+        ("pool-org.gnome.", "/usr/bin/nautilus"),  # which copies files with it
+        ("kioslave5", "/usr/lib/kf5/kioslave5 /usr/lib/plugins/kf5/kio/file.so file"),
+        ("loader", "game --loader pcmanfm"),
+        ("python3", ""),
+    ],
+)
+def test_programs_that_people_start_are_not_guarded_against(name, words) -> None:
+    caller = FakeCaller()
+    caller.name, caller.words = name, words
+
+    assert not makes_previews(caller)
