@@ -163,3 +163,50 @@ def test_a_thumbnailer_fetches_one_block_of_a_film_and_a_reader_all(
     assert path.read_bytes() == film
     allowed = subprocess.run([thumbnailer, path], capture_output=True, check=False)
     assert (allowed.returncode, allowed.stdout) == (0, film)
+
+
+# Nothing of this can be changed.
+
+MUTATIONS = {
+    "create": lambda path, _: os.open(path.parent / "new", os.O_WRONLY | os.O_CREAT),
+    "open to write": lambda path, _: os.open(path, os.O_WRONLY),
+    "open to truncate": lambda path, _: os.open(path, os.O_RDONLY | os.O_TRUNC),
+    "truncate": lambda path, _: os.truncate(path, 0),
+    "mknod": lambda path, _: os.mknod(path.parent / "new"),
+    "mkdir": lambda path, _: os.mkdir(path.parent / "new"),
+    "unlink": lambda path, _: os.unlink(path),
+    "rmdir": lambda path, _: os.rmdir(path.parent),
+    "rename": lambda path, _: os.rename(path, path.parent / "new"),
+    "rename into": lambda path, mine: os.rename(mine, path.parent / "new"),
+    "link into": lambda path, mine: os.link(mine, path.parent / "new"),
+    "symlink": lambda path, _: os.symlink("target", path.parent / "new"),
+    "chmod": lambda path, _: os.chmod(path, 0o777),
+    "chown": lambda path, _: os.chown(path, 1, 1),
+    "utime": lambda path, _: os.utime(path),
+    "setxattr": lambda path, _: os.setxattr(path, "user.x", b""),
+    "removexattr": lambda path, _: os.removexattr(path, "user.p2pfs.id"),
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "network/nature/Blue Whale.mkv",
+        "search/blue whale nature/Blue Whale.mkv",
+        "peers/anna/nature/Blue Whale.mkv",
+        ".p2pfs/status",
+    ],
+)
+def test_nothing_can_be_changed(anna: Servent, cleo: Servent, path: str) -> None:
+    cleo.sees("nature/Blue Whale.mkv")
+    mine = cleo.shared / "mine"
+    mine.write_bytes(b"mine")
+    target = cleo.mountpoint / path
+    before = target.stat()
+
+    refusals = {name: errno_name(change, target, mine) for name, change in MUTATIONS.items()}
+
+    allowed = {"rmdir": "ENOENT"} if path.startswith("search/") else {}  # it is not kept
+    assert refusals == dict.fromkeys(MUTATIONS, "EROFS") | allowed
+    assert (target.stat().st_ino, target.stat().st_size) == (before.st_ino, before.st_size)
+    assert mine.read_bytes() == b"mine"
