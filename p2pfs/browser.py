@@ -373,12 +373,25 @@ class Browser:
         return tuple(maybe.values()) if len(maybe) <= MAX_DIRECT else ()
 
     async def _list_by_flood(self, path: str) -> bool:
-        """Ask everybody for a directory; False if our budget does not allow it now."""
-        outcome = await self.flood(QueryKind.DIRECTORY, path, (self._ttl,), LIST_TIMEOUT_S)
+        """Ask everybody for a directory; False if our budget does not allow it now.
+
+        Hits are taken in as they come: whoever waits may leave before the last.
+        """
+        learned: set[ServentId] = set()
+
+        def learn(hits: Sequence[QueryHit]) -> bool:
+            for hit in hits:
+                if hit.provider.id not in learned:
+                    learned.add(hit.provider.id)
+                    self._learn_hit(path, hit)
+            return False
+
+        outcome = await self.flood(
+            QueryKind.DIRECTORY, path, (self._ttl,), LIST_TIMEOUT_S, is_enough=learn
+        )
         if outcome is None:
             return False
-        for hit in outcome.hits:
-            self._learn_hit(path, hit)
+        learn(outcome.hits)
         if outcome.is_complete:
             self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
         longer = [hit.provider for hit in outcome.hits if hit.total > len(hit.entries)]

@@ -3,6 +3,7 @@ while things change."""
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from trio.testing import MockClock
 from p2pfs.catalogue import version_name
 from p2pfs.protocol.messages import Query
 from p2pfs.servent import Servent
+from tests.helpers.contents import Content
 from tests.helpers.programs import Programs, programs_on
 from tests.helpers.world import World, open_world
 
@@ -218,3 +220,108 @@ async def test_a_peer_that_vanishes_without_a_word_is_gone_from_peers_within_the
             assert not await programs.exists("/peers/servent-1")
             assert await programs.ls("/peers") == ["servent-0"]
             assert await programs.ls("/peers/servent-0") == ["x"]
+
+
+# An open file is one version to its end, or an error.
+
+FILM = content("film", 4 * BLOCK)
+REMAKE = content("remake", 4 * BLOCK)
+
+PLACES = ("/network/film", "/search/film/film", "/peers/servent-0/film")
+
+
+async def read_on(programs: Programs, file, offset: int) -> bytes | int | None:
+    """Read to the end of a file; return an errno if that fails."""
+    try:
+        return await programs.pread(file, len(FILM) - offset, offset)
+    except OSError as error:
+        return error.errno
+
+
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_file_that_disappears_is_read_to_its_end_or_is_stale(
+    path, others, autojump_clock: MockClock
+):
+    async with watching({"film": FILM}, *[{"other name": FILM}] * others) as watched:
+        programs = watched.programs
+        file = await programs.open(path)
+        assert await programs.pread(file, 1000, 0) == FILM[:1000]
+
+        await watched.world.unshare(0, "film")
+        await trio.sleep(30)
+
+        assert file.getattr().size == len(FILM)
+        expected = FILM[3 * BLOCK :] if others else errno.ESTALE
+        assert await read_on(programs, file, 3 * BLOCK) == expected
+        file.release()
+
+
+@pytest.mark.parametrize("path", PLACES)
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_file_that_gets_a_new_version_is_the_old_one_while_it_is_open(
+    path, others, autojump_clock: MockClock
+):
+    async with watching({"film": FILM}, *[{"other name": FILM}] * others) as watched:
+        programs = watched.programs
+        file = await programs.open(path)
+        first = await programs.pread(file, 1000, 0)
+
+        await watched.world.share(0, "film", REMAKE)
+        await trio.sleep(30)
+        second = await programs.open(path)
+        got = [await read_on(programs, one, 2 * BLOCK) for one in (file, second)]
+
+        # Both, since a path that is open shows one version.
+        assert first == FILM[:1000]
+        assert got == [FILM[2 * BLOCK :] if others else errno.ESTALE] * 2
+        file.release()
+        second.release()
+        await programs.ls(path.rpartition("/")[0])
+        await trio.sleep(15)
+        await programs.ls(path.rpartition("/")[0])
+        await trio.sleep(5)
+        assert await programs.cat(path) == REMAKE
+
+
+@pytest.mark.parametrize("path", PLACES)
+async def test_a_file_whose_peer_goes_is_read_from_another_or_fails(
+    path, autojump_clock: MockClock
+):
+    async with watching({"film": FILM}, {"other name": FILM}) as watched:
+        programs = watched.programs
+        file = await programs.open(path)
+        assert await programs.pread(file, 1000, 0) == FILM[:1000]
+
+        watched.world.kill(0)
+        assert await read_on(programs, file, BLOCK) == FILM[BLOCK:]
+        file.release()
+
+
+async def test_a_file_whose_only_peer_goes_fails_and_says_why(autojump_clock: MockClock):
+    async with watching({"film": FILM}, {"x": b"x"}) as watched:
+        programs = watched.programs
+        file = await programs.open("/network/film")
+        watched.world.stop(0)
+        await watched.world.until(lambda: len(watched.servent.peers()) == 1, within_s=100)
+
+        assert await read_on(programs, file, 0) == errno.EHOSTUNREACH
+        file.release()
+        assert not await programs.exists("/network/film")
+
+
+async def test_an_open_file_stays_while_the_cache_makes_room(autojump_clock: MockClock):
+    shares = {"film": FILM} | {f"other{n}": content(n, 4 * BLOCK) for n in range(4)}
+    async with watching(shares, cache_limit_bytes=10 * BLOCK) as watched:
+        programs = watched.programs
+        file = await programs.open("/network/film")
+        assert await programs.pread(file, len(FILM), 0) == FILM
+        for number in range(4):
+            assert await programs.cat(f"/network/other{number}") == shares[f"other{number}"]
+        watched.world.kill(0)
+        programs.waited = 0
+
+        assert await programs.pread(file, len(FILM), 0) == FILM
+        assert watched.servent.cache.used_bytes <= 10 * BLOCK
+        assert watched.servent.cached_percent(Content(shares["other0"]).file_id) == 0
+        file.release()
