@@ -4,7 +4,9 @@ while things change."""
 from __future__ import annotations
 
 import errno
+import os
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,11 +15,22 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.catalogue import version_name
+from p2pfs.library.index import Index, Record
+from p2pfs.library.share import Share
+from p2pfs.protocol.manifest import (
+    GIB,
+    KIB,
+    MIB,
+    Manifest,
+    block_count_for,
+    block_span,
+    digest,
+)
 from p2pfs.protocol.messages import Query
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content
 from tests.helpers.programs import Programs, programs_on
-from tests.helpers.world import World, open_world
+from tests.helpers.world import World, host, open_world
 
 BLOCK = 256 * 1024
 
@@ -325,3 +338,55 @@ async def test_an_open_file_stays_while_the_cache_makes_room(autojump_clock: Moc
         assert watched.servent.cache.used_bytes <= 10 * BLOCK
         assert watched.servent.cached_percent(Content(shares["other0"]).file_id) == 0
         file.release()
+
+
+# Players.
+
+
+async def share_sparse(world: World, number: int, path: str, size: int) -> None:
+    """Publish a file of zeros that is too large to be hashed in a test."""
+    config = world.config(number)
+    file = config.shared_directory / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as hole:
+        hole.truncate(size)
+    blocks = Counter(block_span(size, i)[1] for i in range(block_count_for(size)))
+    manifest = Manifest(size, b"".join(digest(bytes(n)) * count for n, count in blocks.items()))
+    index = Index(os.fspath(config.index_path))
+    index.open()
+    index.put([Record(path, Share(os.fspath(file.parent)).look(path).key, manifest)])
+    index.close()
+
+
+async def test_a_player_starts_and_seeks_within_a_second_each_in_a_file_of_10_gib(
+    autojump_clock: MockClock,
+):
+    size = 10 * GIB
+    async with open_world(latency_s=0.05) as world:
+        await share_sparse(world, 0, "film.mp4", size)
+        await world.start()
+        world.net.set_upload_rate(host(0), 20e6)
+        world.net.buffer_bytes = 4 * MIB  # as TCP has on such a link
+        looker = await world.start(joins=[0])
+        await world.linked(1, 1)
+        await world[0].library.wait_idle()
+        with programs_on(looker) as programs:
+            assert await programs.ls("/network") == ["film.mp4"]
+            file = await programs.open("/network/film.mp4")
+            waits = []
+
+            async def read(offset: int, length: int) -> None:
+                began_at = trio.current_time()
+                assert await programs.pread(file, length, offset) == bytes(length)
+                waits.append(trio.current_time() - began_at)
+
+            for offset in (0, size - MIB, size // 2, size // 3, size - MIB, size // 2 + MIB):
+                await read(offset, 64 * KIB)
+                await trio.sleep(0.1)
+            for _ in range(20):  # and play from where it is, at 20 Mbit/s
+                await read(size // 4 + len(waits) * 250_000, 250_000)
+                await trio.sleep(0.1)
+            file.release()
+
+        assert max(waits) < 1.0, waits
+        assert looker.cache.used_bytes < size * 0.05
