@@ -4,7 +4,7 @@ The map, top to bottom. A module imports only from lines below its own.
 
     cli                       argv -> Config -> a verb; exit statuses; the only file that prints
     lifetime | doctor         a servent process from start to end | what keeps us from working
-    background                start ourselves anew in the background; report readiness or the error
+    background | desktop      start ourselves anew in the background | notifications
     mount                     fusepy adapter: kernel threads -> tree, exceptions -> errno
     filesystem/ | control     the tree as users see it | the Unix socket behind the verbs
     servent                   the owner: opens everything below, accepts links, answers queries

@@ -89,6 +89,7 @@ def servent_options(command: Command) -> Command:
         click.option("--network-key-file", metavar="FILE", help="Join a private network."),
         click.option("--stall-timeout", metavar="SECONDS", help="Fail reads that stand still."),
         click.option("--previews", metavar="small|off|all", help="Let thumbnailers read so much."),
+        click.option("--no-notify", is_flag=True, help="Show no failures on the desktop."),
         click.option("--no-reshare", is_flag=True, help="Do not offer what was downloaded."),
         click.option("--max-neighbours", metavar="N", help="Have at most so many neighbours."),
         click.option("--ttl", metavar="N", help="Let searches cross so many links."),

@@ -132,6 +132,8 @@ class Config:
     """None: the open network."""
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
     previews: Previews = Previews.SMALL
+    notify: bool = True
+    """Whether failed downloads are shown on the desktop, if there is one."""
     reshare: bool = True
     """Whether verified cached blocks are offered to those who ask by file id."""
     max_neighbours: int = MAX_NEIGHBOURS
@@ -229,6 +231,7 @@ def load_config(
         network_key_file=settings.take("network-key-file", _file(state), None),
         stall_timeout_s=settings.take("stall-timeout", _stall_timeout, DEFAULT_STALL_TIMEOUT_S),
         previews=settings.take("previews", _previews, Previews.SMALL),
+        notify=not settings.take("no-notify", _flag, default=False),
         reshare=not settings.take("no-reshare", _flag, default=False),
         max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),

@@ -5,12 +5,13 @@ Peers' text never reaches a terminal raw: `printable` is the one way there.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,6 +55,7 @@ class Journal:
         self._now = now
         self._lock = threading.Lock()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._listeners: tuple[Callable[[Event], None], ...] = ()
 
     def info(self, text: str, path: str = "") -> None:
         """Note what may interest the user."""
@@ -72,10 +74,21 @@ class Journal:
         with self._lock:
             return list(self._events)
 
+    @contextlib.contextmanager
+    def heard_by(self, listener: Callable[[Event], None]) -> Iterator[None]:
+        """Tell a listener of each event in the meantime, on the thread where it happens."""
+        self._listeners += (listener,)
+        try:
+            yield
+        finally:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
+
     def _add(self, severity: Severity, text: str, path: str) -> None:
         event = Event(self._now(), severity, _shown(text), _shown(path))
         with self._lock:
             self._events.append(event)
+        for listener in self._listeners:
+            listener(event)
         log.info("event severity=%s path=%r text=%s", severity, event.path, event.text)
 
 

@@ -24,6 +24,7 @@ import trio
 from p2pfs.config import Config, lock_state
 from p2pfs.control.files import remove_temporaries
 from p2pfs.control.server import serve_control
+from p2pfs.desktop import notify_failures
 from p2pfs.errors import P2pfsError
 from p2pfs.filesystem import FileSystem, remove_hidden
 from p2pfs.journal import printable
@@ -73,6 +74,8 @@ async def _live(config: Config, announce: Announce) -> None:
             end = nursery.cancel_scope.cancel
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)
+            if config.notify:
+                nursery.start_soon(notify_failures, servent.journal)
             if mountpoint is not None:
                 await nursery.start(_mount, servent, mountpoint, end)
             await _wait_for_a_neighbour(servent)

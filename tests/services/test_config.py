@@ -65,6 +65,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         network-key-file = "key"
         stall-timeout = 2.5
         no-reshare = true
+        no-notify = true
         previews = "off"
         max-neighbours = 2
         ttl = 2
@@ -85,6 +86,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         network_key_file=tmp_path / "key",
         stall_timeout_s=2.5,
         reshare=False,
+        notify=False,
         previews=Previews.OFF,
         max_neighbours=2,
         ttl=2,

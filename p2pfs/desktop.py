@@ -1,0 +1,120 @@
+"""Tell the user's desktop what went wrong: the only file that knows D-Bus.
+
+A reader that fails gets an errno, and programs seldom show more of it than "input/output
+error". Where there is a session bus, a notification says which file it was, and why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import logging
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+from jeepney import DBusAddress, DBusErrorResponse, HeaderFields, Message, new_method_call
+from jeepney.auth import AuthenticationError
+from jeepney.io.trio import open_dbus_connection
+from jeepney.wrappers import unwrap_msg
+
+from p2pfs.journal import Event, Journal, Severity
+
+log = logging.getLogger(__name__)
+
+GATHER_S: Final = 0.5
+"""How long the first failure waits for others: `cp -r` fails file by file."""
+
+NOTICE_EVERY_S: Final = 10.0
+"""How often a notification is shown at most; what fails in between is told with the next."""
+
+BUS_TIMEOUT_S: Final = 5.0
+"""A desktop that needs longer is not looked at by anybody."""
+
+MAX_NAMED: Final = 3
+"""Failures told one by one in one notification."""
+
+MAX_WAITING: Final = 1_000
+"""Failures that wait to be told; more are not counted."""
+
+_BUS: Final = "DBUS_SESSION_BUS_ADDRESS"
+
+_NOTIFICATIONS: Final = DBusAddress(
+    "/org/freedesktop/Notifications",
+    bus_name="org.freedesktop.Notifications",
+    interface="org.freedesktop.Notifications",
+)
+
+
+async def notify_failures(journal: Journal) -> None:
+    """Show failed downloads on the desktop, until cancelled; return if there is none.
+
+    Nothing that the desktop does or does not do is an error of ours.
+    """
+    if not os.environ.get(_BUS):
+        return
+    token = trio.lowlevel.current_trio_token()
+    put, failures = trio.open_memory_channel[Event](MAX_WAITING)
+
+    def wait_to_be_told(event: Event) -> None:
+        with contextlib.suppress(trio.WouldBlock):
+            put.send_nowait(event)
+
+    def heard(event: Event) -> None:
+        if event.severity is Severity.ERROR and event.path:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(wait_to_be_told, event)
+
+    with journal.heard_by(heard), put, failures:
+        shown = 0
+        while True:
+            waiting = [await failures.receive()]
+            await trio.sleep(GATHER_S)
+            with contextlib.suppress(trio.WouldBlock):
+                while True:
+                    waiting.append(failures.receive_nowait())
+            shown = await _show(*notice_of(waiting), replaces=shown)
+            await trio.sleep(NOTICE_EVERY_S)
+
+
+def notice_of(failures: Sequence[Event]) -> tuple[str, str]:
+    """Return the summary and the body, which may be taken for markup, of a notification."""
+    names = [failure.path.rpartition("/")[2] for failure in failures]
+    if len(failures) == 1:
+        return f"Download failed: {names[0]}", html.escape(failures[0].text, quote=False)
+    lines = [f"{name}: {one.text}" for name, one in zip(names, failures, strict=True)]
+    lines[MAX_NAMED:] = [f"and {len(lines) - MAX_NAMED} more"] if len(lines) > MAX_NAMED else []
+    return f"{len(failures)} downloads failed", html.escape("\n".join(lines), quote=False)
+
+
+async def _show(summary: str, body: str, *, replaces: int) -> int:
+    """Show a notification, in place of an earlier one; return its number, or 0."""
+    arguments: tuple[object, ...] = (
+        "p2pfs",
+        replaces,
+        "",
+        summary,
+        body,
+        [],
+        {"urgency": ("y", 1)},
+        -1,
+    )
+    call = new_method_call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", arguments)
+    try:
+        with trio.fail_after(BUS_TIMEOUT_S):
+            return int(unwrap_msg(await _reply_to(call))[0])
+    except (OSError, RuntimeError, trio.TooSlowError, trio.BrokenResourceError,
+            trio.EndOfChannel, AuthenticationError, DBusErrorResponse) as error:  # fmt: skip
+        log.info("no notification shown reason=%r", error)
+        return 0
+
+
+async def _reply_to(call: Message) -> Message:
+    async with await open_dbus_connection("SESSION") as connection:
+        serial = next(connection.outgoing_serial)
+        await connection.send(call, serial=serial)
+        while True:
+            message = await connection.receive()
+            if message.header.fields.get(HeaderFields.reply_serial) == serial:
+                return message
