@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +14,7 @@ from jeepney.io.trio import open_dbus_connection
 from p2pfs import desktop
 from p2pfs.desktop import MAX_NAMED, notice_of, notify_failures
 from p2pfs.journal import Event, Journal, Severity
-
-needs_bus = pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="no dbus-daemon")
+from tests.helpers.sessionbus import needs_bus, session_bus
 
 
 def failure(path: str, text: str = "no holder can be reached") -> Event:
@@ -46,22 +43,9 @@ def test_what_peers_wrote_is_no_markup():
 
 
 @pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run a session bus of the test's own."""
-    config = tmp_path / "bus.conf"
-    config.write_text(
-        '<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"'
-        ' "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">'
-        f"<busconfig><type>session</type><listen>unix:path={tmp_path}/bus</listen>"
-        '<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/>'
-        '<allow own="*"/></policy></busconfig>'
-    )
-    command = ["dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        address = process.stdout.readline().strip()
-        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
-        yield address
-        process.terminate()
+def bus(tmp_path: Path) -> Iterator[None]:
+    with session_bus(tmp_path):
+        yield
 
 
 class Desktop:
