@@ -367,8 +367,6 @@ def _may_be_searched(path: str) -> bool:
     return names.check_path(path) is None and not names.is_probe(path.rpartition("/")[2])
 
 
-
-
 def _printable(text: str) -> str:
     """Return a peer's text with what could command a terminal written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
