@@ -258,8 +258,9 @@ class Swarm:
     async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
         """Return a descriptor that holds these bytes, fetching what is missing.
 
-        Unless `ahead` is false, what will probably be read next is fetched too. They lie in it at the same offset until the content's last handle is closed, which the
-        caller has one of. Otherwise as `read`.
+        They lie in it at the same offset until the content's last handle is closed, which the
+        caller has one of. Unless `ahead` is false, what will probably be read next is fetched
+        too. Otherwise as `read`.
         """
         return await self._available(offset, length, self._cached.locate_nowait, ahead=ahead)
 
