@@ -160,11 +160,15 @@ class Browser:
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         """Return a directory as last listed, and ask again behind if that was a while ago."""
+        return self._catalogue.children(path) if self.may_show(path) else Knowledge.UNKNOWN
+
+    def may_show(self, path: str) -> bool:
+        """Return whether a directory may be shown as known; ask again behind if it is old."""
         if self._neighbours():
             if self._catalogue.listed_at(path) is None or self._news(path):
-                return Knowledge.UNKNOWN
+                return False
             self._refresh_behind(path, REFRESH_AFTER_S)
-        return self._catalogue.children(path)
+        return True
 
     def _worth_asking(self, path: str) -> bool:
         if not self._neighbours():

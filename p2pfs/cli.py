@@ -269,7 +269,11 @@ def events(mount: str | None, *, as_json: bool) -> None:
 @listing
 @click.argument("words", nargs=-1, required=True)
 def search(words: Sequence[str], mount: str | None, *, as_json: bool) -> int:
-    """Search the network for files whose paths hold all WORDS."""
+    """Search the network for files.
+
+    WORDS are words that the path must have, "exact phrases", ext:pdf, size:>10M, and after --
+    also -word for what must not be.
+    """
     rows = records(choose_servent(mount), "search", words=" ".join(words))
     show(rows, ("path", "size", "id", "peers"), as_json=as_json)
     if not rows:

@@ -61,8 +61,8 @@ MAX_NAME_BYTES: Final = names.MAX_LABEL_BYTES - SERVENT_ID_LENGTH - 1
 class Horizon(Protocol):
     """What is asked of those within reach; see `p2pfs.browser.Browser`."""
 
-    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
-        """Return a directory as last listed, and refresh it behind."""
+    def may_show(self, path: str) -> bool:
+        """Return whether a directory may be shown as known, and refresh it behind."""
 
     async def list(self, path: str) -> Sequence[Node]:
         """List a directory now."""
@@ -142,8 +142,8 @@ class Shares:
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         """Return a folder as last listed, and ask again behind if that was a while ago."""
         if not path:
-            is_unknown = self._horizon.known_children("") is Knowledge.UNKNOWN
-            return Knowledge.UNKNOWN if is_unknown or self._must_look_around() else self._top()
+            is_doubtful = not self._horizon.may_show("") or self._must_look_around()
+            return Knowledge.UNKNOWN if is_doubtful else self._top()
         folder, _, rest = path.partition("/")
         peer = self._owner(folder)
         if peer is None:
@@ -160,7 +160,7 @@ class Shares:
             return False
         age = self._horizon.age("")
         if age > TRUST_S:
-            self._horizon.known_children("")  # which refreshes it
+            self._horizon.may_show("")  # which refreshes it
         return age > SIGHTED_S
 
     def _owner(self, folder: str) -> PeerInfo | None:

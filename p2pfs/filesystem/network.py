@@ -251,8 +251,7 @@ class NetworkTree:
             raise os_error(errno.EISDIR, node.path)
         file, keep_cache, direct_io = self._kernel.opened(node)
         try:
-            reader = self._contents.open(replace(file, path=self._told_as(file.path)))
-            opened = NetworkFile(self, file, reader)
+            opened = NetworkFile(self, file, self._contents.open(self._told(file)))
         except BaseException as error:
             self._kernel.released(node.path)
             if isinstance(error, TransferError):
@@ -260,7 +259,7 @@ class NetworkTree:
             raise
         opened.keep_cache, opened.direct_io = keep_cache, direct_io
         if ahead := self._siblings.opened(file):
-            self._contents.fetch_ahead(ahead)
+            self._contents.fetch_ahead([self._told(sibling) for sibling in ahead])
         return opened
 
     def _xattrs(self, node: Node) -> dict[str, bytes]:
@@ -277,6 +276,9 @@ class NetworkTree:
         return {
             _OWN_PREFIX + key: text.encode() for key, text in values.items() if text is not None
         }
+
+    def _told(self, file: RemoteFile) -> RemoteFile:
+        return replace(file, path=self._told_as(file.path))
 
     def _told_as(self, path: str) -> str:
         """Return how a path is told to people: below `network/` it goes without saying."""

@@ -9,11 +9,12 @@ import random
 import pytest
 
 from p2pfs.config import Previews
+from p2pfs.filesystem import Later
 from p2pfs.filesystem.network import NetworkTree
 from p2pfs.filesystem.previews import SMALL_BYTES, GuardedContents, makes_previews
 from p2pfs.protocol.manifest import KIB
 from tests.helpers.faketree import FakeCaller, FakeNetwork
-from tests.helpers.files import now
+from tests.helpers.files import bytes_of, now
 from tests.suites.filesystem_suite import errno_of
 
 FILM = random.Random("film").randbytes(2 * SMALL_BYTES)
@@ -36,6 +37,11 @@ def caller() -> FakeCaller:
     return caller
 
 
+async def read(file, size: int, offset: int) -> bytes:
+    answer = file.read(size, offset)
+    return bytes_of(await answer.fetch() if isinstance(answer, Later) else answer)
+
+
 def opened(network, caller, path: str, previews: Previews = Previews.SMALL):
     tree = NetworkTree(network, GuardedContents(network, caller, previews))
     return now(tree.open(path, os.O_RDONLY))
@@ -44,22 +50,22 @@ def opened(network, caller, path: str, previews: Previews = Previews.SMALL):
 async def test_a_previewer_gets_the_first_block_and_then_a_refusal(network, caller) -> None:
     file = opened(network, caller, "film.mkv")
 
-    assert await file.read(128 * KIB, 0).fetch() == FILM[: 128 * KIB]
-    assert await file.read(128 * KIB, 128 * KIB).fetch() == FILM[128 * KIB : BLOCK]
+    assert await read(file, 128 * KIB, 0) == FILM[: 128 * KIB]
+    assert await read(file, 128 * KIB, 128 * KIB) == FILM[128 * KIB : BLOCK]
     for offset, size in ((BLOCK, 1), (BLOCK - 1, 2), (len(FILM) - 10, 10)):
         assert errno_of(file.read, size, offset) == errno.EACCES
-    assert now(file.read(10, len(FILM))) == b""
+    assert await read(file, 10, len(FILM)) == b""
     file.release()
     assert network.open_readers == 0
 
 
 async def test_nothing_is_fetched_ahead_of_a_previewer(network, caller) -> None:
     file = opened(network, caller, "film.mkv")
-    await file.read(KIB, 0).fetch()
+    await read(file, KIB, 0)
     file.release()
     caller.name = "cat"
     file = opened(network, caller, "film.mkv")
-    await file.read(KIB, 0).fetch()
+    await read(file, KIB, 0)
     file.release()
 
     assert [ahead for *_, ahead in network.reads] == [False, True]
@@ -68,9 +74,8 @@ async def test_nothing_is_fetched_ahead_of_a_previewer(network, caller) -> None:
 @pytest.mark.parametrize("path", ["small.jpg", "cached.mkv"])
 async def test_small_and_cached_files_are_whole(network, caller, path) -> None:
     file = opened(network, caller, path)
-    answer = file.read(10, SMALL_BYTES - 10)
 
-    assert (answer if isinstance(answer, bytes) else await answer.fetch()) != b""
+    assert len(await read(file, 10, SMALL_BYTES - 10)) == 10
     file.release()
 
 
@@ -80,14 +85,14 @@ async def test_with_previews_off_nothing_that_is_not_cached_is_read(network, cal
         assert errno_of(file.read, 1, 0) == errno.EACCES
         file.release()
     file = opened(network, caller, "cached.mkv", Previews.OFF)
-    assert now(file.read(1, 0)) == FILM[1:2]
+    assert await read(file, 1, 0) == FILM[1:2]
     file.release()
 
 
 async def test_with_all_previews_everything_is_read_and_nobody_looked_at(network, caller) -> None:
     file = opened(network, caller, "film.mkv", Previews.ALL)
 
-    assert await file.read(1, len(FILM) - 1).fetch() == FILM[-1:]
+    assert await read(file, 1, len(FILM) - 1) == FILM[-1:]
     assert caller.looks == 0
     file.release()
 
@@ -95,12 +100,24 @@ async def test_with_all_previews_everything_is_read_and_nobody_looked_at(network
 async def test_other_readers_are_looked_at_only_for_what_is_large(network, caller) -> None:
     caller.name = "mpv"
     file = opened(network, caller, "film.mkv")
-    assert await file.read(1, len(FILM) - 1).fetch() == FILM[-1:]
+    assert await read(file, 1, len(FILM) - 1) == FILM[-1:]
     file.release()
     assert caller.looks == 1
 
     opened(network, caller, "small.jpg").release()
     assert caller.looks == 1
+
+
+def test_small_files_are_fetched_ahead_unless_previews_are_off(network, caller) -> None:
+    files = [network.node("small.jpg")]
+
+    for previews in Previews:
+        GuardedContents(network, caller, previews).fetch_ahead(files)
+    assert network.fetched_ahead == ["small.jpg"] * 2
+
+    caller.name = "cp"
+    GuardedContents(network, caller, Previews.OFF).fetch_ahead(files)
+    assert network.fetched_ahead == ["small.jpg"] * 3
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def network() -> FakeNetwork:
 
 @pytest.fixture
 def tree(network: FakeNetwork) -> NetworkTree:
-    return NetworkTree(network)
+    return NetworkTree(network, network)
 
 
 def fill(network: FakeNetwork, count: int = COUNT, size: int = 10) -> list[str]:
@@ -114,7 +114,7 @@ def test_a_directory_with_too_many_names_is_left_alone(network) -> None:
     nodes = [network.node(path) for path in paths]
     network.known_children = lambda _path: nodes * (MAX_DIRECTORY // COUNT) + nodes
 
-    open_all(NetworkTree(network), paths)
+    open_all(NetworkTree(network, network), paths)
 
     assert network.fetched_ahead == []
 

@@ -16,6 +16,7 @@ from p2pfs.filesystem import Attributes, FileSystem, Later, Listed, OpenFile
 from p2pfs.filesystem.answers import Answer
 from p2pfs.servent import Servent
 from tests.helpers.faketree import FakeCaller
+from tests.helpers.files import bytes_of
 
 KERNEL_READ_BYTES = 128 * 1024
 
@@ -112,7 +113,7 @@ class Programs:
         data = bytearray()
         while len(data) < size:
             wanted = min(KERNEL_READ_BYTES, size - len(data))
-            piece = await self.settle(file.read(wanted, offset + len(data)))
+            piece = bytes_of(await self.settle(file.read(wanted, offset + len(data))))
             data += piece
             if len(piece) < wanted:
                 break

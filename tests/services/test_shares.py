@@ -63,10 +63,9 @@ class Peers:
 
     # The horizon.
 
-    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+    def may_show(self, path: str) -> bool:
         assert path == ""
-        is_unknown = self.neighbours and self.looked_at is None
-        return Knowledge.UNKNOWN if is_unknown else ()
+        return not self.neighbours or self.looked_at is not None
 
     async def list(self, path: str) -> Sequence[Node]:
         assert path == ""
@@ -309,7 +308,7 @@ async def test_who_waits_while_the_servent_ends_is_told_so(autojump_clock: MockC
 
 
 def test_a_browser_is_such_a_horizon():
-    for name in ("known_children", "list", "age", "changed_at", "list_share"):
+    for name in ("may_show", "list", "age", "changed_at", "list_share"):
         assert callable(getattr(Browser, name))
 
 
