@@ -217,7 +217,7 @@ async def test_a_mount_within_this_process_comes_and_goes(tmp_path: Path) -> Non
             async with trio.open_nursery() as nursery:
                 await nursery.start(mount)
                 status = trio.Path(mountpoint, ".p2pfs", "status")
-                assert await status.read_bytes() == b"status 1\n"
+                assert (await status.read_bytes()).startswith(b"status ")
                 nursery.cancel_scope.cancel()
             assert await trio.to_thread.run_sync(os.listdir, mountpoint) == []
         assert is_ignored(signal.SIGPIPE)

@@ -56,10 +56,11 @@ def test_descriptors_and_threads_are_given_back(servents: Servents) -> None:
     content = random.Random(7).randbytes(BLOCK)
     for number in range(FILES):
         (source.shared / f"{number}").write_bytes(content[number:])
+    (source.shared / "failing").mkdir()  # nobody fetches them ahead, as they would their siblings
     for number in range(FAILURES):
-        (source.shared / f"failing {number}").write_bytes(content[FILES + number :])
+        (source.shared / f"failing/{number}").write_bytes(content[FILES + number :])
     reader = servents.start("reader", "--stall-timeout", "1", joins=[source])
-    for name in (f"{FILES - 1}", f"failing {FAILURES - 1}"):
+    for name in (f"{FILES - 1}", f"failing/{FAILURES - 1}"):
         source.wait_published(name)
         reader.sees(name)
     # As many at once as will fail below: threads are kept for a while for the next time.
@@ -77,7 +78,7 @@ def test_descriptors_and_threads_are_given_back(servents: Servents) -> None:
 
 def fail_to_read(reader: Servent, source: Rogue) -> None:
     source.be("silent")
-    paths = [reader.network / f"failing {number}" for number in range(FAILURES)]
+    paths = [reader.network / f"failing/{number}" for number in range(FAILURES)]
     programs = [subprocess.Popen(["cat", path], stderr=subprocess.DEVNULL) for path in paths]
     for program in programs:
         assert program.wait() == 1
