@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import sqlite3
@@ -272,28 +273,21 @@ class Library:
         return await self._run_in_thread(self._read_blocks, file_id, indexes)
 
     def _read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
-        blocks: list[bytes] = []
-        try:
-            for index in indexes:
-                blocks.append(self._read_block(file_id, index))  # noqa: PERF401 - kept if the next fails
-        except (NotFoundError, StaleError):
-            if not blocks:
-                raise
-        return blocks
-
-    def _read_block(self, file_id: FileId, index: int) -> bytes:
         manifest = self._manifest(file_id)
-        if not 0 <= index < manifest.block_count:
-            raise NotFoundError(f"this content has no block {index}")
+        known = list(itertools.takewhile(lambda index: 0 <= index < manifest.block_count, indexes))
+        if not known:
+            raise NotFoundError(f"this content has no block {indexes[0]}")
+        spans = [block_span(manifest.size, index) for index in known]
         for file in self._register.holders(file_id):
             try:
-                block = self._share.read(file.local_path, file.key, *block_span(file.size, index))
-                manifest.verify(index, block)
+                blocks = self._share.read(file.local_path, file.key, spans)
+                for index, block in zip(known, blocks, strict=True):
+                    manifest.verify(index, block)
             except (OSError, ChangedError, BadBlockError) as error:
                 log.info("file is not as offered path=%r error=%r", file.local_path, str(error))
                 self._register.lost(file)
             else:
-                return block
+                return blocks
         raise StaleError("the file changed or was removed")
 
     # Pausing and waiting.

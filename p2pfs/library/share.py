@@ -15,7 +15,7 @@ import re
 import signal
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -151,18 +151,15 @@ class Share:
             finally:
                 os.close(listing)
 
-    def read(self, path: str, key: StatKey, offset: int, length: int) -> bytes:
-        """Return exactly `length` bytes of a file whose state is still `key`.
+    def read(self, path: str, key: StatKey, spans: Iterable[tuple[int, int]]) -> list[bytes]:
+        """Return what is at each (offset, length) of a file whose state is still `key`.
 
         Raises:
             ChangedError: it is another file, or another state of it.
             OSError: as the disk says.
         """
         with self.opened(path, key) as descriptor:
-            data = os.pread(descriptor, length, offset)
-        if len(data) != length:
-            raise ChangedError
-        return data
+            return [_read_exactly(descriptor, offset, length) for offset, length in spans]
 
     @contextmanager
     def opened(self, path: str, key: StatKey) -> Iterator[int]:
@@ -292,6 +289,13 @@ def _is_hole(descriptor: int, offset: int, length: int) -> bool:
 @functools.lru_cache(maxsize=8)
 def _digest_of_zeros(length: int) -> bytes:
     return digest(bytes(length))
+
+
+def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
+    data = os.pread(descriptor, length, offset)
+    if len(data) != length:
+        raise ChangedError
+    return data
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> None:
