@@ -109,3 +109,10 @@ def test_a_mapped_file_is_written_through(mounted: MountedTree) -> None:
 
     assert path.read_bytes()[49_999:50_005] == b"\0here\0"
     assert (mounted.backing / "mapped").read_bytes() == path.read_bytes()
+
+
+def test_the_room_shown_is_that_of_the_disk_behind(mounted: MountedTree) -> None:
+    mine, behind = os.statvfs(mounted.shared), os.statvfs(mounted.backing)
+
+    for field in ("f_frsize", "f_blocks", "f_files", "f_namemax"):
+        assert getattr(mine, field) == getattr(behind, field)
