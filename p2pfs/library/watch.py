@@ -58,6 +58,8 @@ class Watch:
         above, self._name = os.path.split(os.path.abspath(directory))
         try:
             self._inotify = INotify(nonblocking=True)
+            self._poll = select.poll()
+            self._poll.register(self._inotify, select.POLLIN)
             self._above = self._inotify.add_watch(above, _NAMES)
         except OSError as error:
             self._miss(error)
@@ -100,7 +102,7 @@ class Watch:
         """Return whether there is something to take."""
         if self._is_rescan_due or self._inotify is None:
             return self._is_rescan_due
-        return bool(select.select([self._inotify], [], [], 0)[0])
+        return bool(self._poll.poll(0))
 
     def take(self) -> list[str]:
         """Return the paths at or below which something changed, each once."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -348,3 +351,18 @@ def test_a_directory_may_give_its_group_to_what_is_made_in_it(tree, tmp_path, ma
     assert (status.st_uid, status.st_gid) == (NOBODY.uid, 1234)
     if make == "mkdir":
         assert stat.S_IMODE(status.st_mode) == 0o3750
+
+
+def test_a_writer_waits_for_who_asked_whether_there_is_one(files, tmp_path) -> None:
+    """The library asks by a lease, which it gives back at once; a busy machine may take a while."""
+    put(files, "f", b"old")
+    with (tmp_path / "f").open("rb") as asking:
+        fcntl.fcntl(asking, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(asking, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        answered = threading.Timer(0.05, fcntl.fcntl, (asking, fcntl.F_SETLEASE, fcntl.F_UNLCK))
+        answered.start()
+
+        put(files, "f", b"new")
+        answered.join()
+
+    assert (tmp_path / "f").read_bytes() == b"new"
