@@ -88,12 +88,19 @@ def _watches(config: Config) -> str:
 
 
 def _servents() -> str:
+    from p2pfs.mount import is_stuck  # noqa: PLC0415 - heavy, and needed here alone
+
     running = running_servents()
     for one in running:
         if not os.path.isdir(one.state_directory):
             raise UsageError(
                 f"{one.state_directory} was removed under a running servent: "
                 f"p2pfs unmount {one.mountpoint or one.state_directory}, and mount again"
+            )
+        if one.mountpoint and is_stuck(one.mountpoint):
+            raise UsageError(
+                f"{one.mountpoint} gives no answer: kill -9 {one.pid}, then p2pfs unmount "
+                f"{one.mountpoint}, and mount again"
             )
     return f"{len(running)} running"
 

@@ -53,6 +53,7 @@ from p2pfs.mount.mountpoint import (
     check_mountpoint,
     detach,
     fusermount,
+    is_stuck,
     load_fuse,
     stale_mounts,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "check_fuse",
     "check_mountpoint",
     "detach",
+    "is_stuck",
     "serve_mount",
     "stale_mounts",
 ]

@@ -88,6 +88,11 @@ def stale_mounts(served: Collection[str | None]) -> list[str]:
     return [place for place in places if place not in served and _is_stale(place)]
 
 
+def is_stuck(mountpoint: str) -> bool:
+    """Return whether a mount that is there gives no answer. Blocks for 2 s if so."""
+    return _answer_of(mountpoint) is None
+
+
 def fusermount() -> str:
     program = shutil.which("fusermount") or shutil.which("fusermount3")
     if program is None:
@@ -143,19 +148,24 @@ def _unescaped(field_text: str) -> str:
 
 
 def _is_stale(path: str) -> bool:
-    """Return whether a mount is dead. One that is stuck is not, and nobody gets stuck on it."""
-    errors: list[int | None] = []
+    """Return whether a mount is dead. One that is stuck is not."""
+    return _answer_of(path) in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def _answer_of(path: str) -> int | None:
+    """Return the errno that a mount answers with, 0 for none, None if it says nothing in time."""
+    answers: list[int] = []
     # A thread in a call to a stuck mount cannot be told to give up, only be left behind.
-    look = threading.Thread(target=lambda: errors.append(_error_of(path)), daemon=True)
+    look = threading.Thread(target=lambda: answers.append(_error_of(path)), daemon=True)
     look.start()
     look.join(ANSWER_S)
-    return bool({errno.ENOTCONN, errno.ECONNABORTED}.intersection(errors))
+    return answers[0] if answers else None
 
 
-def _error_of(path: str) -> int | None:
+def _error_of(path: str) -> int:
     try:
         # The kernel would answer `stat` from its cache for a while after the crash.
         os.statvfs(path)
     except OSError as error:
-        return error.errno
-    return None
+        return error.errno or errno.EIO
+    return 0

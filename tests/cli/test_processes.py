@@ -308,3 +308,20 @@ def test_without_the_device_mount_says_what_to_do(processes, leftovers):
         "p2pfs: /dev/fuse is missing: load the kernel module with `modprobe fuse`\n"
     )
     assert leftovers() == []
+
+
+@pytest.mark.fuse
+def test_a_servent_that_is_stuck_is_found_and_what_to_do_is_said(processes, leftovers):
+    processes.start("mount", "p2p")
+    pid = int(processes.status()["pid"])
+    os.kill(pid, signal.SIGSTOP)
+
+    doctor = processes.p2pfs("doctor", "--state", "state")
+
+    place = processes.directory / "p2p"
+    advice = f"{place} gives no answer: kill -9 {pid}, then p2pfs unmount {place}"
+    assert advice in doctor.stdout
+    processes.kill(pid)
+    assert processes.p2pfs("unmount", "p2p").returncode == 0
+    assert leftovers() == []
+    assert processes.p2pfs("doctor", "--state", "state").returncode == 0
