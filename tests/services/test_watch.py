@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import random
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -216,6 +217,63 @@ async def test_a_directory_that_flickers_between_itself_and_a_link_never_leads_o
     await share.offers("d/deep/f9", b"inside")
     assert share.library.find_path("link") is None
     assert share.library.find_id(secret.file_id) is None
+
+
+def do_something(root: Path, chance: random.Random) -> None:
+    """Do one of the things that people do, if it can be done."""
+
+    def path() -> Path:
+        return root.joinpath(*(chance.choice("abc") for _ in range(chance.randrange(1, 4))))
+
+    with suppress(OSError):
+        match chance.randrange(8):
+            case 0 | 1:
+                path().write_bytes(chance.randbytes(chance.randrange(3)))
+            case 2:
+                path().mkdir()
+            case 3:
+                path().rename(path())
+            case 4:
+                path().unlink()
+            case 5:
+                shutil.rmtree(path())
+            case 6:
+                path().hardlink_to(path())
+            case 7:
+                path().symlink_to(path())
+
+
+def held(root: Path) -> dict[str, bytes]:
+    """Return what there is to be offered, by path."""
+    return {
+        str(Path(directory, name).relative_to(root)): Content(
+            Path(directory, name).read_bytes()
+        ).file_id
+        for directory, _, names in os.walk(root)
+        for name in names
+        if not Path(directory, name).is_symlink()
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_others_do_in_the_end_all_there_is_is_offered(share, seed):
+    chance = random.Random(seed)
+
+    def offered(directory: str = "") -> dict[str, bytes]:
+        files = {}
+        for entry in share.library.list_directory(directory) or ():
+            if entry.is_directory:
+                files |= offered(entry.path)
+            else:
+                files[entry.path] = entry.file_id
+        return files
+
+    for _ in range(300):
+        do_something(share.root, chance)
+        if not chance.randrange(10):
+            await trio.sleep(0.003 * chance.randrange(10))
+
+    await until(lambda: offered() == held(share.root))
 
 
 async def test_when_the_queue_has_run_over_everything_is_looked_at(share, monkeypatch):
