@@ -97,6 +97,7 @@ class _Glimpse:
         self._reader = reader
         self._path = path
         self._limit = limit
+        self._has_refused = False
 
     def locate_nowait(self, offset: int, length: int) -> int | None:
         """Return where the bytes lie if all of them are here; EACCES if they are too far in."""
@@ -114,7 +115,9 @@ class _Glimpse:
 
     def _check(self, end: int) -> None:
         if end > self._limit:
-            log.info("preview refused path=%r", self._path)
+            if not self._has_refused:  # some try hundreds of times
+                log.info("preview refused path=%r", self._path)
+            self._has_refused = True
             raise os_error(errno.EACCES, self._path)
 
 
