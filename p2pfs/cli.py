@@ -29,16 +29,13 @@ from p2pfs.control.client import (
     places_of,
     running_servents,
 )
-from p2pfs.errors import P2pfsError
+from p2pfs.errors import INTERRUPTED, P2pfsError
 from p2pfs.journal import printable
 
 log = logging.getLogger(__name__)
 
 Record = Mapping[str, object]
 Command = TypeVar("Command", bound=Callable[..., object])
-
-INTERRUPTED: Final = 130
-"""128 and the number of SIGINT: what a shell expects after Ctrl-C."""
 
 ID_LENGTH: Final = 8
 """Characters of an id that people are shown."""

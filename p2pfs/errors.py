@@ -9,6 +9,11 @@ Errors change shape once per border: the tree (`p2pfs.filesystem`) turns them in
 
 from __future__ import annotations
 
+from typing import Final
+
+INTERRUPTED: Final = 130
+"""The exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
 
 class P2pfsError(Exception):
     """The root of the family. Its text is fit to be shown to the user as one line."""

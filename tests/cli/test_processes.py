@@ -325,3 +325,18 @@ def test_a_servent_that_is_stuck_is_found_and_what_to_do_is_said(processes, left
     assert processes.p2pfs("unmount", "p2p").returncode == 0
     assert leftovers() == []
     assert processes.p2pfs("doctor", "--state", "state").returncode == 0
+
+
+def test_an_interrupt_while_the_command_is_being_loaded_shows_no_traceback(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": os.fspath(tmp_path)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "p2pfs", "status"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
