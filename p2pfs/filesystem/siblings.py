@@ -47,10 +47,11 @@ class _Order:
         self._streak = 0
         self._end = 0  # behind the last file that was named
 
+    def __contains__(self, path: str) -> bool:
+        return path in self._positions
+
     def opened(self, path: str) -> list[RemoteFile]:
-        position = self._positions.get(path)
-        if position is None:  # it came later, and is nothing to go by
-            return []
+        position = self._positions[path]
         if not 0 < position - self._last <= LARGEST_STEP:
             self._streak, self._end = 0, 0
         self._last, self._streak = position, self._streak + 1
@@ -95,6 +96,8 @@ class Siblings:
         with self._lock:
             directory = self._directory(path)
             directory.opened += 1
+            if any(file.path not in order for order in directory.orders):
+                directory.opened, directory.orders = 1, ()  # it came later: look at all anew
             if directory.opened == OPENED_IN_ORDER:
                 directory.orders = self._orders(path)
             for order in directory.orders:

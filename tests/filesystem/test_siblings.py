@@ -139,12 +139,13 @@ def test_two_directories_are_followed_at_once(network, tree) -> None:
     assert {path[:5] for path in network.fetched_ahead} == {"small", "other"}
 
 
-def test_what_is_new_in_a_directory_is_nothing_to_go_by(network, tree) -> None:
+def test_a_directory_that_has_changed_is_looked_at_anew(network, tree) -> None:
     paths = fill(network)
     open_all(tree, paths[:10])
     network.fetched_ahead.clear()
-    network.add("small/zzz", b"new")
+    further = fill(network, count=2 * COUNT)[COUNT:]
 
-    open_all(tree, ["small/zzz", *paths[10:]])
+    open_all(tree, further)
 
-    assert network.fetched_ahead
+    assert set(network.fetched_ahead) <= set(further)
+    assert len(network.fetched_ahead) > COUNT // 2
