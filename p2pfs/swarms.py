@@ -228,6 +228,7 @@ class Swarms:
             try:
                 with trio.move_on_after(SMALL_PATIENCE_S), contextlib.suppress(P2pfsError):
                     source = max(file.sources, key=self._transfers.is_linked)
+                    self._remember_path(file)
                     await cached.put([(0, await self._transfers.fetch_small(source, file.file_id))])
             finally:
                 del self._small[content]
@@ -277,15 +278,18 @@ class Swarms:
         sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
         swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s, self._limit)
         running = _Running(file.path, swarm, cached)
-        self._paths[file.file_id] = file.path
-        self._paths.move_to_end(file.file_id)
-        if len(self._paths) > MAX_PATHS:
-            self._paths.popitem(last=False)
+        self._remember_path(file)
         running.told.update(source.id for source in sources)
         running.look_at = trio.current_time() + LOOK_PAUSES_S[0]
         self._running[_content_of(file)] = running
         self._nursery.start_soon(self._run_one, _content_of(file), running)
         return running
+
+    def _remember_path(self, file: RemoteFile) -> None:
+        self._paths[file.file_id] = file.path
+        self._paths.move_to_end(file.file_id)
+        if len(self._paths) > MAX_PATHS:
+            self._paths.popitem(last=False)
 
     async def _run_one(self, content: _Content, running: _Running) -> None:
         try:

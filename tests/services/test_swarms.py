@@ -99,6 +99,7 @@ async def test_a_small_content_needs_one_exchange_and_no_swarm(autojump_clock: M
                 nursery.start_soon(read, reader)
 
         assert got == [NOTE.data[100:1100]] * 3
+        assert world[1].swarms.path_of(NOTE.file_id) == "note"
         assert asked == [0]
         assert world[1].transfers() == []
         for reader in readers:
