@@ -10,7 +10,7 @@ The map, top to bottom. A module imports only from lines below its own.
     servent                   the owner: opens everything below, accepts links, answers queries
     overlay|uploads|swarms    joining and staying joined | serving blocks | one swarm per file
       | browser|results|shares  what network/, search/ and peers/ show
-    search | swarm            one query's life | read(offset, size) -> verified bytes
+    search | swarm            one query's life | locate(offset, size) -> verified bytes in a file
       | pins                    | what the user keeps
     link | library | cache    a live link | what shared/ offers | verified blocks on disk
       | catalogue | journal     | what network/ is known to hold | what happened, for people
@@ -22,7 +22,7 @@ The map, top to bottom. A module imports only from lines below its own.
     errors                    every exception, by whose fault it is
 
 To follow one read, start at `mount.Adapter` and go downward: `filesystem.network.read`,
-`swarm.read`, `cache` on a hit, else `picker`, `link.request`, `manifest.verify`, `cache.put`.
+`swarm.locate`, `cache` on a hit, else `picker`, `link.stream`, `manifest.verify`, `cache.put`.
 """
 
 __version__ = "0.1.0"
