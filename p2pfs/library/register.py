@@ -53,6 +53,7 @@ class Register:
             self._refused.discard(path)
             if status is not None:
                 self._agenda.identify(path, status.key.ino)
+                self._check_links(path, status)
             self._check_offer(path, status)
 
     def write_began(self, path: str, status: Status | None) -> None:
@@ -96,6 +97,13 @@ class Register:
         with self._changing():
             self._own_version += is_paused != self._is_paused
             self._is_paused = is_paused
+
+    def _check_links(self, path: str, status: Status) -> None:
+        """Take back the other names of a file that changed under this one."""
+        for file in self._offers.links(status.key.ino):
+            if file.local_path != path and file.key != status.key:
+                self._agenda.touch(file.local_path)
+                self._check_offer(file.local_path, status)
 
     def _check_offer(self, path: str, status: Status | None) -> None:
         file = self._file_at(path)

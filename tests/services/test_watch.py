@@ -178,6 +178,18 @@ async def test_a_hard_link_from_outside_is_offered_and_a_symbolic_one_not(share,
     assert share.library.find_path("symbolic") is None
 
 
+async def test_what_is_written_under_one_name_is_offered_under_the_other(share):
+    (share.root / "one").write_bytes(b"old")
+    (share.root / "two").hardlink_to(share.root / "one")
+    await share.offers("two", b"old")
+    await share.offers("one", b"old")
+
+    (share.root / "two").write_bytes(b"new")
+
+    await share.offers("two", b"new")
+    await share.offers("one", b"new")
+
+
 async def test_a_directory_that_becomes_a_link_offers_nothing(share, tmp_path):
     (share.root / "d").mkdir()
     (share.root / "d" / "f").write_bytes(b"inside")
