@@ -191,6 +191,11 @@ class Results:
         """Keep a search no longer; KeyError if it was not."""
         self._kept.remove(text)
 
+    def all_left(self) -> None:
+        """Forget what was found: we have left the network. What is kept stays kept."""
+        with self._lock:
+            self._searches.clear()
+
     # From memory.
 
     def known(self, path: str) -> Node | Knowledge:

@@ -415,6 +415,7 @@ class Servent:
         with trio.move_on_after(LEAVE_S):
             await self.overlay.leave()
         self.browser.all_left()
+        self.results.all_left()
 
     def pause(self) -> None:
         """Offer nothing until resumed."""

@@ -275,6 +275,19 @@ async def test_folders_that_are_looked_at_all_at_once_do_not_use_up_the_budget(
         assert len(horizon.asked) == REFRESH_BURST
 
 
+async def test_who_has_left_the_network_knows_no_results(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale=(1, 1))
+        horizon.results.keep("whale")
+        await horizon.ls("whale")
+
+        horizon.results.all_left()
+        horizon.is_alone = True
+
+        assert await horizon.ls("whale") == []
+        assert horizon.results.kept() == ["whale"]
+
+
 async def test_too_many_searches_at_once_are_said_to_be(tmp_path, autojump_clock: MockClock):
     async with open_horizon(tmp_path) as horizon:
         horizon.add("near", whale=(1, 1))

@@ -183,6 +183,18 @@ async def test_with_the_network_dead_everything_known_is_answered_from_memory(
         assert (programs.waited, trio.current_time()) == (0, began_at)
 
 
+async def test_who_has_left_sees_nothing_of_others(autojump_clock: MockClock):
+    async with watching({"photo.jpg": content("photo")}) as watched:
+        programs = watched.programs
+        places = ("/network", "/peers", "/search/photo")
+        assert [len(await programs.ls(place)) for place in places] == [1, 1, 1]
+
+        await watched.servent.leave()
+
+        assert [await programs.ls(place) for place in places] == [[], [], []]
+        assert not await programs.exists("/peers/servent-0")
+
+
 # The union.
 
 
