@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from p2pfs.protocol.manifest import KIB, MIB
 from tests.helpers.mounted import Servent, Servents, errno_name, open_servents, until
 
 pytestmark = pytest.mark.fuse
@@ -142,13 +143,38 @@ def test_a_search_holds_nothing_but_its_results(cleo: Servent) -> None:
     assert errno_name(os.stat, folder / "nothing") == "ENOENT"
 
 
+# Reading.
+
+
+def test_two_programs_read_one_file_at_different_places_at_once(
+    anna: Servent, cleo: Servent
+) -> None:
+    film = random.Random("two places").randbytes(24 * MIB)
+    anna.share("two places.mkv", film)
+    path = cleo.sees("two places.mkv")
+    places = (20 * MIB, 2 * MIB)
+
+    readers = [
+        subprocess.Popen(
+            ["dd", f"if={path}", "bs=64K", f"skip={place // (64 * KIB)}", "count=48"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for place in places
+    ]
+
+    for reader, place in zip(readers, places, strict=True):
+        data, _ = reader.communicate(timeout=60)
+        assert (reader.returncode, data) == (0, film[place : place + 3 * MIB])
+
+
 # Previews.
 
 
 def test_a_thumbnailer_fetches_one_block_of_a_film_and_a_reader_all(
     servents: Servents, anna: Servent, cleo: Servent
 ) -> None:
-    film = random.Random("film").randbytes(8 * 1024**2)
+    film = random.Random("film").randbytes(8 * MIB)
     anna.share("film.mkv", film)
     path = cleo.sees("film.mkv")
     thumbnailer = servents.directory / "ffmpegthumbnailer"
@@ -158,7 +184,7 @@ def test_a_thumbnailer_fetches_one_block_of_a_film_and_a_reader_all(
 
     assert refused.returncode != 0
     assert b"Permission denied" in refused.stderr
-    assert refused.stdout == film[: 256 * 1024]
+    assert refused.stdout == film[: 256 * KIB]
     assert cleo.attribute("film.mkv", "cached") == "3"  # 1 of 32 blocks
     assert path.read_bytes() == film
     allowed = subprocess.run([thumbnailer, path], capture_output=True, check=False)
