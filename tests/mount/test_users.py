@@ -137,6 +137,9 @@ def test_an_ordinary_user_mounts_works_and_unmounts(place: Path) -> None:
         script = 'cd "$1"; echo text > file; chmod 600 file; mv file new; stat -c %U:%a new'
         worked = as_nobody("sh", "-ec", script, "sh", home / "mnt" / "shared", home=home)
         assert (worked.stdout, worked.stderr) == ("nobody:600\n", "")
+        script = 'cd "$1"; ls "a film"; mkdir "a film" "ext:pdf"; rmdir "ext:pdf"; ls'
+        kept = as_nobody("sh", "-ec", script, "sh", home / "mnt" / "search", home=home)
+        assert (kept.stdout, kept.stderr) == ("a film\n", "")
         with pytest.raises(PermissionError):  # root too: it is his
             os.listdir(home / "mnt")
         assert as_nobody(*p2pfs, "doctor", "--state", home / "state", home=home).returncode == 0
