@@ -15,7 +15,7 @@ The map, top to bottom. A module imports only from lines below its own.
     link | library | cache    a live link | what shared/ offers | verified blocks on disk
       | catalogue | journal     | what network/ is known to hold | what happened, for people
     network | picker          dial and listen: the only sockets | which block from whom next
-      | source                  | how quick one source has been, and what is asked of it
+      | source | fellows        | how quick one source has been | readers who share the work
       | readahead               | what readers will want
     protocol/ | rates         the wire, sans-IO: see protocol/PROTOCOL.md | how many bytes may pass
     config                    every knob, once

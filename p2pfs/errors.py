@@ -68,6 +68,10 @@ class NotFoundError(TransferError):
     """Nobody within the horizon has such a path."""
 
 
+class NotYetError(NotFoundError):
+    """A block is not here, and is being fetched."""
+
+
 class NoSourceError(TransferError):
     """It was found, but no holder can be reached."""
 

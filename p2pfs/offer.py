@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from p2pfs.cache import BlockCache, CachedFile
-from p2pfs.errors import CacheFullError, NotFoundError
+from p2pfs.errors import CacheFullError, NotFoundError, NotYetError
 from p2pfs.library import Library
 from p2pfs.protocol.manifest import FILE_ID_BYTES, FileId, Manifest, block_span
 from p2pfs.protocol.messages import Entry, Query, QueryKind
@@ -64,7 +64,8 @@ class Offer:
         """Return these blocks, verified, up to the first that is not here.
 
         Raises:
-            NotFoundError: this content, or the first of these blocks, is not here.
+            NotFoundError: this content, or the first of these blocks, is not here; NotYetError
+                if it is being fetched.
             StaleError: it was here a moment ago.
         """
         try:
@@ -72,6 +73,9 @@ class Offer:
         except NotFoundError:
             with self._cached(file_id) as cached:
                 blocks = [] if cached is None else await _read_cached(cached, indexes)
+                is_coming = cached is not None and cached.expects(indexes[0])
+            if not blocks and is_coming:
+                raise NotYetError("not here yet") from None
             if not blocks:
                 raise
             return blocks

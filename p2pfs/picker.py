@@ -6,7 +6,8 @@ It is told what happened and is asked what to do; it neither waits nor looks at 
 The rules, in order of weight. A block that a reader waits for goes first, to whoever has it
 here soonest. Read-ahead fills the rest of the pipelines, so that all sources end together. A
 source from which nothing came for its patience is stuck: it gets nothing new, and what it
-holds is asked of another too. A source that lied is never asked again.
+holds is asked of another too. A source that lied is never asked again. A source that lacks
+a block is a reader as we are, and so one whom the work is shared with: see `fellows`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from p2pfs.fellows import Fellows
 from p2pfs.protocol.manifest import (
     MIB,
     block_bytes_for,
@@ -26,6 +28,7 @@ from p2pfs.protocol.messages import PeerInfo, ServentId
 from p2pfs.rates import RateLimit
 from p2pfs.source import (
     MANIFEST,
+    MAX_PAUSE_S,
     REFILL_BLOCKS,
     UNPROVEN_BYTES_PER_S,
     RateMeter,
@@ -36,6 +39,13 @@ from p2pfs.source import (
 
 MAX_SOURCES: Final = 8
 """Sources that are asked at one time; more only cost links."""
+
+MAX_FELLOWS: Final = 24
+"""Of those who have a part, and may have more soon: they are asked beside the sources."""
+
+FELLOW_PATIENCE_S: Final = 1.0
+"""How long a reader waits for a block that is another reader's to fetch, before we fetch it;
+half as long for one who was late, and so on: its line may be slower than ours."""
 
 MAX_KNOWN_SOURCES: Final = 64
 """Sources remembered for one content; what searches find beyond is ignored."""
@@ -56,8 +66,8 @@ ENDGAME_GAIN_S: Final = 0.1
 class Picker:
     """The sources of one content, and what is on its way from each."""
 
-    def __init__(self, size: int, limit: RateLimit | None = None) -> None:
-        """Start without sources, for a content of `size` bytes.
+    def __init__(self, size: int, own_id: ServentId, limit: RateLimit | None = None) -> None:
+        """Start without sources, for a content of `size` bytes that `own_id` reads.
 
         Nothing is asked for while `limit`, which others may share, is not open.
         """
@@ -69,11 +79,14 @@ class Picker:
         self._holders: dict[int, list[Request]] = {}
         self._received: dict[int, list[Request]] = {}
         self._pending_bytes = 0
+        self._fellows = Fellows(own_id)
+        self._withheld: dict[int, float] = {}  # since when a reader waits for another reader
+        self._look_at = math.inf
 
     # Facts
 
-    def add_sources(self, peers: Iterable[PeerInfo]) -> None:
-        """Learn of sources.
+    def add_sources(self, peers: Iterable[PeerInfo], *, are_readers: bool = False) -> None:
+        """Learn of sources, or of readers, who may have all of it or a part.
 
         One that is known is tried anew at once, unless it lied, or asked for a pause.
         """
@@ -84,7 +97,7 @@ class Picker:
                 if source.trouble is not Trouble.BUSY:
                     source.forgive()
             elif len(self._sources) < MAX_KNOWN_SOURCES:
-                self._sources[ServentId(peer.id)] = Source(peer)
+                self._sources[ServentId(peer.id)] = Source(peer, is_reader=are_readers)
 
     def forgive(self) -> None:
         """Try every source anew, but for the liars."""
@@ -94,12 +107,14 @@ class Picker:
     def received(self, request: Request, now: float) -> None:
         """Note that a block has come; until `ended` it is being verified and kept."""
         source = self._take_back(request)
+        self._withheld.pop(request.index, None)
         self._received.setdefault(request.index, []).append(request)
         self._pending_bytes += request.length
         if request.index != MANIFEST:  # so little in so much time would look like a slow line
             source.meter.add(request.length, now - source.progress_at)
         source.progress_at, source.silent_s = now, 0.0
         source.failures, source.retry_at = 0, 0.0
+        source.lates = max(0, source.lates - 1)
         if source.trouble is not Trouble.CORRUPT:
             source.trouble = None
 
@@ -112,10 +127,13 @@ class Picker:
         if source.trouble is not Trouble.CORRUPT:
             source.pause(trouble, now, pause_s)
 
-    def lacked(self, request: Request) -> None:
-        """Note that a source does not have this one block."""
-        self._take_back(request).lacks.add(request.index)
+    def lacked(self, request: Request, now: float, again_s: float = 0.0) -> None:
+        """Note that a source does not have this one block; it may have it in `again_s`."""
+        source = self._take_back(request)
         self._refund(request)
+        source.lacks[request.index] = now + min(again_s, MAX_PAUSE_S) if again_s else math.inf
+        source.is_reader = source.is_partial = True
+        source.progress_at, source.silent_s = now, 0.0
 
     def lied(self, peer: PeerInfo) -> Sequence[Request]:
         """Note that a block was wrong; return what is still asked of that source."""
@@ -157,6 +175,10 @@ class Picker:
         will want; neither holds a block that is in the cache.
         """
         sources = self._enlisted(now)
+        self._fellows.update(
+            peer for peer, s in self._sources.items() if s.is_reader and not s.is_dropped
+        )
+        self._look_at = math.inf
         asked = (self._ask(index, sources, now, is_demanded=True) for index in demanded)
         requests = [request for request in asked if request is not None]
         requests += self._fill(sources, now, ahead)
@@ -169,6 +191,7 @@ class Picker:
             for s in self._sources.values()
             for time in (s.doubtful_at(), s.stuck_at(), s.retry_at)
         ]
+        times.append(self._look_at)
         if self._limit is not None:
             times.append(now + self._limit.wait_s(now))
         return min((time for time in times if time > now), default=math.inf)
@@ -180,12 +203,17 @@ class Picker:
     def is_starved(self, now: float, demanded: Iterable[int]) -> bool:
         """Return whether no source can be expected to give one of these blocks soon."""
         available = [s for s in self._sources.values() if s.is_available(now)]
-        return any(all(index in source.lacks for source in available) for index in demanded)
+        return any(all(s.will_lack(index) for s in available) for index in demanded)
+
+    def is_ours(self, index: int) -> bool:
+        """Return whether a block, if it is wanted, will be asked of one who has the whole."""
+        is_there_one = any(not (s.is_dropped or s.is_partial) for s in self._sources.values())
+        return is_there_one and self._fellows.keeper_of(index) is None
 
     def is_hopeless(self, index: int) -> bool:
         """Return whether there are sources and none of them will ever give this block."""
         return bool(self._sources) and all(
-            source.is_dropped or index in source.lacks for source in self._sources.values()
+            source.is_dropped or source.will_lack(index) for source in self._sources.values()
         )
 
     def verdict(self, demanded: Sequence[int]) -> Trouble:
@@ -198,11 +226,18 @@ class Picker:
         """Sources that may still be asked."""
         return sum(not source.is_dropped for source in self._sources.values())
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether further sources would not be asked anyway."""
+        whole = sum(not (s.is_dropped or s.is_partial) for s in self._sources.values())
+        return whole >= MAX_SOURCES or len(self._sources) >= MAX_KNOWN_SOURCES
+
     # How it is decided
 
     def _enlisted(self, now: float) -> list[Source]:
         available = [s for s in self._sources.values() if s.is_available(now)]
-        return available[:MAX_SOURCES]
+        whole = [source for source in available if not source.is_partial]
+        return whole[:MAX_SOURCES] + [s for s in available if s.is_partial][:MAX_FELLOWS]
 
     def _fill(
         self, sources: Sequence[Source], now: float, ahead: Iterable[int]
@@ -233,6 +268,8 @@ class Picker:
         holders = self._holders.get(index, ())
         if not holders and not self._has_room(length, is_demanded=is_demanded):
             return None
+        if self._fellows and index != MANIFEST:
+            sources = self._sharing(index, sources, now, is_demanded=is_demanded)
         source = self._best(index, length, sources, now, is_demanded=is_demanded)
         if source is None or not self._is_worth_while(source, index, length, now, is_demanded):
             return None
@@ -246,6 +283,30 @@ class Picker:
     def _has_room(self, length: int, *, is_demanded: bool) -> bool:
         limit = MAX_IN_FLIGHT_BYTES if is_demanded else MAX_AHEAD_IN_FLIGHT_BYTES
         return not self._pending_bytes or self._pending_bytes + length <= limit
+
+    def _sharing(
+        self, index: int, sources: Sequence[Source], now: float, *, is_demanded: bool
+    ) -> Sequence[Source]:
+        """Return who may be asked for a block, since other readers fetch their share."""
+        whole = [source for source in sources if not source.is_partial] or sources
+        keeper = self._fellows.keeper_of(index)
+        if keeper is None or index in self._holders:
+            return whole
+        fellow = self._sources[keeper]
+        if fellow.will_lack(index) or not fellow.is_available(now):
+            return whole
+        if is_demanded:
+            pace_s = min(source.eta_s(self._block_bytes) for source in whole)
+            patience_s = max(FELLOW_PATIENCE_S, 2 * pace_s) / 2 ** min(fellow.lates, 10)
+            give_up_at = self._withheld.setdefault(index, now) + patience_s
+            if give_up_at <= now:
+                fellow.lates += self._withheld[index] > -math.inf
+                self._withheld[index] = -math.inf
+                return whole
+            self._look_at = min(self._look_at, give_up_at)
+        if not fellow.may_have(index, now):
+            self._look_at = min(self._look_at, fellow.lacks[index])
+        return [source for source in sources if source is fellow]
 
     def _best(
         self,
@@ -261,7 +322,7 @@ class Picker:
             source
             for source in sources
             if source.peer.id not in asked
-            and index not in source.lacks
+            and source.may_have(index, now)
             and source.has_room(length, now)
         )
         # An unproven source is tried with read-ahead, which can wait. The order in which the

@@ -84,13 +84,13 @@ class ReadAhead:
         self._streams.clear()
         self.tripwires = frozenset()
 
+    def wants(self, index: int, now: float) -> bool:
+        """Return whether a block is one of those to have ready."""
+        return any(index in window for window in self._windows(now))
+
     def wanted(self, now: float) -> Iterator[int]:
         """Yield the blocks to have ready, the nearest of each stream first."""
-        windows = [
-            self._window(stream)
-            for stream in reversed(self._streams.values())
-            if now - stream.read_at <= STREAM_IDLE_S
-        ]
+        windows = self._windows(now)
         for step in range(max(map(len, windows), default=0)):
             for window in windows:
                 if step < len(window):
@@ -103,6 +103,13 @@ class ReadAhead:
 
     def _is_scattered(self) -> bool:
         return self.is_quick and self._strays > SCATTERED_READS
+
+    def _windows(self, now: float) -> list[range]:
+        return [
+            self._window(stream)
+            for stream in reversed(self._streams.values())
+            if now - stream.read_at <= STREAM_IDLE_S
+        ]
 
     def _find(self, first: int) -> int | None:
         for number, stream in reversed(self._streams.items()):

@@ -182,6 +182,7 @@ class Servent:
             ttl=config.ttl,
             stall_timeout_s=config.stall_timeout_s,
             limit=_limit(config.download_limit_bytes_s),
+            own_id=self.identity.id,
             on_bad_block=self._lied,
         )
         self.pins = Pins(

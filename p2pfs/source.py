@@ -127,15 +127,26 @@ class Source:
     retry_at: float = 0.0
     failures: int = 0  # in a row
     trouble: Trouble | None = None  # since the last block that it gave
-    lacks: set[int] = field(default_factory=set)
+    lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
+    is_reader: bool = False  # it has the content in its cache alone, as we have
+    is_partial: bool = False  # it once lacked a block
+    lates: int = 0  # blocks that it promised and did not have in time, less those that it gave
 
     @property
     def is_dropped(self) -> bool:
         return self.trouble in _DROPPED
 
     def trouble_with(self, indexes: Iterable[int]) -> Trouble:
-        missing = Trouble.SILENT if self.lacks.isdisjoint(indexes) else Trouble.STALE
-        return self.trouble or missing
+        lacks_one = any(self.will_lack(index) for index in indexes)
+        return self.trouble or (Trouble.STALE if lacks_one else Trouble.SILENT)
+
+    def may_have(self, index: int, now: float) -> bool:
+        """Return whether to ask it for a block now, as far as its having it goes."""
+        return self.lacks.get(index, now) <= now
+
+    def will_lack(self, index: int) -> bool:
+        """Return whether it has said that it does not have a block, and is not fetching it."""
+        return self.lacks.get(index) == math.inf
 
     def rate(self, now: float) -> float | None:
         if not self.requests and now - self.progress_at > RATE_MEMORY_S:

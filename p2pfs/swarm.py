@@ -26,7 +26,7 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
-from p2pfs.cache import CachedFile, NotKeptError
+from p2pfs.cache import CachedFile, NotKeptError, expects_nothing
 from p2pfs.errors import (
     BadBlockError,
     BusyError,
@@ -42,9 +42,9 @@ from p2pfs.errors import (
     StalledError,
     TransferError,
 )
-from p2pfs.picker import MAX_SOURCES, Picker
+from p2pfs.picker import Picker
 from p2pfs.protocol.manifest import KIB, MIB, FileId, Manifest, block_bytes_for, block_range
-from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode
+from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode, ServentId
 from p2pfs.rates import Flow, RateLimit
 from p2pfs.readahead import ReadAhead
 from p2pfs.source import BACK_OFF_S, MANIFEST, Request, Trouble
@@ -101,9 +101,13 @@ _TROUBLE_OF_REJECT: Final[dict[int, Trouble]] = {
 class Upstream(Protocol):
     """What a swarm asks of its owner.
 
+    `own_id` is who we are, for other readers of the content.
+
     The `fetch_` functions raise LinkError, RejectedError, RemoteProtocolError or StalledError,
     and leave nothing behind when they are cancelled.
     """
+
+    own_id: ServentId
 
     async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
         """Search for peers that have this content; empty if none answered."""
@@ -192,7 +196,7 @@ class Swarm:
         self._upstream = upstream
         largest_s = block_bytes_for(cached.size) / SLOWEST_BYTES_PER_S
         self._stall_s = max(stall_timeout_s, largest_s)
-        self._picker = Picker(cached.size, limit)
+        self._picker = Picker(cached.size, upstream.own_id, limit)
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
         self._waiters: dict[_Waiter, None] = {}  # in the order in which they came
@@ -220,6 +224,7 @@ class Swarm:
         """Own the transfers until cancelled; then every reader gets ShutdownError."""
         self._token = trio.lowlevel.current_trio_token()
         self._clock = trio.lowlevel.current_clock()
+        self._cached.expects = self._expects
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -230,17 +235,19 @@ class Swarm:
                 self._pump()
         finally:
             self._nursery = None
+            self._cached.expects = expects_nothing
             self._release_readers(ShutdownError("the servent is shutting down"))
 
-    def add_sources(self, sources: Sequence[PeerInfo]) -> None:
-        """Use these sources too, from now on."""
+    def add_sources(self, sources: Sequence[PeerInfo], readers: Sequence[PeerInfo] = ()) -> None:
+        """Use these sources too, from now on, and share the work with these readers."""
         self._picker.add_sources(sources)
+        self._picker.add_sources(readers, are_readers=True)
         self._pump()
 
     @property
     def wants_sources(self) -> bool:
         """Whether something is on its way and further sources would make it quicker."""
-        return bool(self._transfers) and self._picker.source_count < MAX_SOURCES
+        return bool(self._transfers) and not self._picker.has_enough
 
     def locate_nowait(self, offset: int, length: int) -> int | None:
         """Return what `locate` would if all is in the cache, else None. From any thread.
@@ -410,6 +417,12 @@ class Swarm:
             if not self._cached.has(index) and not self._cached.claims(index):
                 yield index
 
+    def _expects(self, index: int) -> bool:
+        """Return whether a block that is missing will be here soon, as other readers ask."""
+        now = trio.current_time()
+        is_wanted = self._ahead.wants(index, now) or index in self._demanded()
+        return is_wanted and self._picker.is_ours(index)
+
     def _judge(self, now: float) -> None:
         """Fail the readers that have waited long enough."""
         if not self._waiters:
@@ -558,7 +571,7 @@ class Swarm:
         elif error.code == RejectCode.NOT_FOUND and left[0].index != MANIFEST:
             # It was about the first; whether it has the others was not looked at.
             if left[0] is transfer.pending[0]:
-                self._picker.lacked(left[0])
+                self._picker.lacked(left[0], trio.current_time(), error.retry_after_s)
         else:
             trouble = _TROUBLE_OF_REJECT.get(error.code, Trouble.BUSY)
             self._blame(left, trouble, error.retry_after_s or None)

@@ -22,7 +22,7 @@ from p2pfs.errors import CacheFullError, P2pfsError, ShutdownError, TransferErro
 from p2pfs.journal import Journal
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.manifest import FileId, Manifest, block_count_for
-from p2pfs.protocol.messages import PeerInfo, QueryKind, ServentId
+from p2pfs.protocol.messages import PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.routing import SEARCH_BURST, SEARCHES_PER_S
 from p2pfs.rates import RateLimit
 from p2pfs.search import Searches
@@ -105,6 +105,7 @@ class Swarms:
         *,
         ttl: int,
         stall_timeout_s: float,
+        own_id: ServentId,
         on_bad_block: Callable[[ServentId], None],
         limit: RateLimit | None = None,
     ) -> None:
@@ -116,6 +117,7 @@ class Swarms:
         self._ttl = ttl
         self._stall_timeout_s = stall_timeout_s
         self._limit = limit
+        self.own_id = own_id
         self._on_bad_block = on_bad_block
         self._running: dict[_Content, _Running] = {}
         self._small: dict[_Content, trio.Event] = {}  # being fetched without a swarm
@@ -189,7 +191,11 @@ class Swarms:
         running.looks += 1
         pause_s = LOOK_PAUSES_S[min(running.looks, len(LOOK_PAUSES_S) - 1)]
         running.look_at = trio.current_time() + pause_s
-        running.swarm.add_sources(await self._search(running.cached.file_id))
+        file_id = running.cached.file_id
+        hits = await self._search(file_id)
+        readers = [hit.provider for hit in hits if _is_of_reader(hit, file_id)]
+        sources = [hit.provider for hit in hits if not _is_of_reader(hit, file_id)]
+        running.swarm.add_sources(sources, readers)
 
     # For readers.
 
@@ -318,14 +324,14 @@ class Swarms:
 
     async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
         """Return who has a content, asked for now, beside those known already."""
-        found = await self._search(file_id)
+        found = [hit.provider for hit in await self._search(file_id)]
         return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id))))
 
-    async def _search(self, file_id: FileId) -> Sequence[PeerInfo]:
+    async def _search(self, file_id: FileId) -> Sequence[QueryHit]:
         outcome = await self._searches.run(
             QueryKind.ID, file_id.hex(), rings=range(1, self._ttl + 1), timeout_s=SOURCES_TIMEOUT_S
         )
-        return tuple(hit.provider for hit in outcome.hits)
+        return outcome.hits
 
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
         """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""
@@ -341,6 +347,11 @@ class Swarms:
         """Note that a source sent a wrong block."""
         self._journal.warning(f"{source.name} sent a wrong block of {file_id.hex()[:8]}")
         self._on_bad_block(source.id)
+
+
+def _is_of_reader(hit: QueryHit, file_id: FileId) -> bool:
+    """Return whether a hit names a content in a cache, under no name but its id."""
+    return all(entry.path == file_id.hex() for entry in hit.entries)
 
 
 class Reader:

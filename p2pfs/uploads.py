@@ -18,7 +18,14 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from p2pfs.errors import LinkClosedError, NotFoundError, P2pfsError, RejectedError, StaleError
+from p2pfs.errors import (
+    LinkClosedError,
+    NotFoundError,
+    NotYetError,
+    P2pfsError,
+    RejectedError,
+    StaleError,
+)
 from p2pfs.link import Link
 from p2pfs.protocol.manifest import KIB, FileId, Manifest, block_bytes_for, block_count_for
 from p2pfs.protocol.messages import (
@@ -69,6 +76,9 @@ others wait for."""
 
 GRACE_S: Final = 20.0
 """What it gets on top in each turn: a bad moment of a line is no bad line."""
+
+NOT_YET_MS: Final = 200
+"""When to ask again for a block that is on its way here."""
 
 RETRY_AFTER_MS: Final = 2_000
 """When a refused peer may ask again."""
@@ -289,6 +299,8 @@ async def _send_piece(link: Link, number: int, data: bytes | memoryview, *, is_l
 
 def _refusal(error: P2pfsError | OSError, link: Link) -> Reject:
     """Return what a peer is told of why it does not get what it asked for."""
+    if isinstance(error, NotYetError):
+        return Reject(RejectCode.NOT_FOUND, str(error)[:MAX_REASON_LENGTH], NOT_YET_MS)
     if isinstance(error, NotFoundError):
         return Reject(RejectCode.NOT_FOUND, str(error)[:MAX_REASON_LENGTH])
     if isinstance(error, StaleError):

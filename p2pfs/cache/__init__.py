@@ -19,6 +19,7 @@ from p2pfs.cache.blocks import (
     CachedFile,
     NotKeptError,
     RunInThread,
+    expects_nothing,
 )
 from p2pfs.cache.store import BlockCache, Holding
 
@@ -31,4 +32,5 @@ __all__ = [
     "Holding",
     "NotKeptError",
     "RunInThread",
+    "expects_nothing",
 ]

@@ -168,6 +168,8 @@ class CachedFile:
         self.size = key.size
         self.manifest: Manifest | None = None
         self.handles = 0
+        self.expects: Callable[[int], bool] = expects_nothing
+        """Tells whether a block that is missing will be here soon; set by who fetches."""
         self.allocated_bytes = 0
         self._cache = cache
         self._run_in_thread = run_in_thread
@@ -466,6 +468,11 @@ class CachedFile:
 def _remember(descriptor: _Descriptor, states: bytes) -> Remembered:
     status = os.fstat(descriptor.number)
     return Remembered(states, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def expects_nothing(_index: int) -> bool:
+    """Return that a block is not being fetched."""
+    return False
 
 
 def _whole_pages(count: int) -> int:

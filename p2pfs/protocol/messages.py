@@ -300,7 +300,7 @@ class RejectCode(enum.IntEnum):
     """Why a request is refused."""
 
     NOT_FOUND = 1
-    """No such content, block or directory here."""
+    """No such content, block or directory here, or not yet."""
     STALE = 2
     """The content changed or was unpublished."""
     PAUSED = 3

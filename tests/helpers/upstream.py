@@ -106,6 +106,7 @@ class FakeUpstream:
 
     def __init__(self, sources: Sequence[FakeSource], *, search_s: float = 0.1) -> None:
         self.sources = {peer(number).id: source for number, source in enumerate(sources)}
+        self.own_id = "z" * 32
         self.found: Sequence[PeerInfo] = ()
         self.search_s = search_s
         self.searched_at: list[float] = []

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfs.picker import (
+    FELLOW_PATIENCE_S,
     MAX_AHEAD_IN_FLIGHT_BYTES,
     MAX_IN_FLIGHT_BYTES,
     MAX_KNOWN_SOURCES,
@@ -14,7 +15,7 @@ from p2pfs.picker import (
     Picker,
 )
 from p2pfs.protocol.manifest import GIB, MIB
-from p2pfs.protocol.messages import PeerInfo
+from p2pfs.protocol.messages import PeerInfo, ServentId
 from p2pfs.source import (
     DOUBT,
     FIRST_BLOCKS,
@@ -32,10 +33,11 @@ from tests.helpers.sizes import BLOCK
 from tests.helpers.upstream import peer
 
 SIZE = 100 * BLOCK
+OWN_ID = ServentId("z" * 32)
 
 
 def picker_with(count: int, size: int = SIZE) -> Picker:
-    picker = Picker(size)
+    picker = Picker(size, OWN_ID)
     picker.add_sources(peer(number) for number in range(count))
     return picker
 
@@ -95,7 +97,7 @@ def test_at_most_eight_sources_are_asked() -> None:
 
 
 def test_sources_beyond_the_limit_are_ignored() -> None:
-    picker = Picker(SIZE)
+    picker = Picker(SIZE, OWN_ID)
 
     picker.add_sources(PeerInfo(f"{number:a>32}", "", ()) for number in range(200))
 
@@ -323,12 +325,97 @@ def test_a_source_that_a_search_finds_again_is_asked_at_once() -> None:
 def test_a_source_that_lacks_a_block_gives_the_others() -> None:
     picker = picker_with(1)
     (request,) = picker.next_requests(0.0, [7], [])
-    picker.lacked(request)
+    picker.lacked(request, 0.0)
 
     assert picker.is_starved(0.0, [7])
     assert [request.index for request in picker.next_requests(0.0, [7, 8], [])] == [8]
     assert (picker.is_hopeless(7), picker.is_hopeless(8)) == (True, False)
     assert picker.verdict([7]) is Trouble.STALE
+
+
+# Other readers
+
+
+def reader_of(picker: Picker, index: int) -> PeerInfo:
+    """Return the reader, known to the picker, whose block this is."""
+    keeper = picker._fellows.keeper_of(index)
+    return next(peer(number) for number in range(10) if peer(number).id == keeper)
+
+
+def picker_among_readers() -> Picker:
+    """Return a picker with one source, peer 0, and other readers."""
+    picker = picker_with(1)
+    picker.add_sources([peer(number) for number in range(1, 5)], are_readers=True)
+    picker.next_requests(0.0, [], [])  # takes note of who the others are
+    return picker
+
+
+OTHERS_BLOCK = next(i for i in range(100) if picker_among_readers()._fellows.keeper_of(i))
+OWN_BLOCK = next(i for i in range(100) if not picker_among_readers()._fellows.keeper_of(i))
+
+
+def test_a_block_is_asked_of_the_reader_whose_it_is() -> None:
+    picker = picker_among_readers()
+
+    (request,) = picker.next_requests(0.0, [OTHERS_BLOCK], [])
+
+    assert request.source == reader_of(picker, OTHERS_BLOCK)
+
+
+def test_our_own_blocks_are_asked_of_the_source() -> None:
+    picker = picker_among_readers()
+    for request in picker.next_requests(0.0, [], range(40)):
+        if request.source != peer(0):
+            picker.lacked(request, 0.0, 0.2)
+
+    assert picker.is_ours(OWN_BLOCK)
+    (request,) = picker.next_requests(0.0, [OWN_BLOCK], []) or picker._holders[OWN_BLOCK]
+    assert request.source == peer(0)
+
+
+def test_what_a_reader_will_have_soon_is_asked_for_again_and_then_of_the_source() -> None:
+    picker = picker_among_readers()
+    now = prove_source(picker)
+    keeper = reader_of(picker, OTHERS_BLOCK)
+    (first,) = picker.next_requests(now, [OTHERS_BLOCK], [])
+    picker.lacked(first, now, 0.2)
+
+    assert picker.next_requests(now + 0.1, [OTHERS_BLOCK], []) == []
+    assert picker.next_deadline(now + 0.1) == pytest.approx(now + 0.2)
+    (again,) = picker.next_requests(now + 0.3, [OTHERS_BLOCK], [])
+    assert again.source == keeper
+    picker.lacked(again, now + 0.3, 5.0)
+    assert picker.next_requests(now + 0.9 * FELLOW_PATIENCE_S, [OTHERS_BLOCK], []) == []
+    (instead,) = picker.next_requests(now + FELLOW_PATIENCE_S, [OTHERS_BLOCK], [])
+    assert instead.source == peer(0)
+
+
+def test_what_a_reader_is_not_fetching_is_asked_of_the_source_at_once() -> None:
+    picker = picker_among_readers()
+    (first,) = picker.next_requests(0.0, [OTHERS_BLOCK], [])
+    picker.lacked(first, 0.0)
+
+    (instead,) = picker.next_requests(0.0, [OTHERS_BLOCK], [])
+
+    assert instead.source == peer(0)
+
+
+def test_nothing_is_promised_if_nobody_has_the_whole() -> None:
+    picker = Picker(SIZE, OWN_ID)
+    picker.add_sources([peer(1)])
+    (request,) = picker.next_requests(0.0, [OWN_BLOCK], [])
+    assert picker.is_ours(OWN_BLOCK)
+
+    picker.lacked(request, 0.0)
+
+    assert not picker.is_ours(OWN_BLOCK)
+
+
+def prove_source(picker: Picker) -> float:
+    """Let the source show that it is quick; return the time after."""
+    for request in picker.next_requests(0.0, [OWN_BLOCK], []):
+        arrive(picker, request, 0.01)
+    return 0.01
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,15 @@ async def test_why_a_read_failed_is_remembered_until_one_works(autojump_clock: M
 
 def test_no_more_failures_are_remembered_than_a_thousand(tmp_path):
     swarms = Swarms(
-        None, None, None, None, Journal(), ttl=1, stall_timeout_s=1, on_bad_block=lambda _peer: None
+        None,
+        None,
+        None,
+        None,
+        Journal(),
+        ttl=1,
+        stall_timeout_s=1,
+        own_id="",
+        on_bad_block=lambda _peer: None,
     )
     for number in range(MAX_ERRORS + 1):
         swarms.failed(f"film {number}", TransferError("no"))

@@ -15,6 +15,7 @@ from p2pfs.errors import (
     CacheFullError,
     LinkClosedError,
     NotFoundError,
+    NotYetError,
     RejectedError,
     StaleError,
 )
@@ -39,6 +40,7 @@ from p2pfs.uploads import (
     MAX_PAGE_BYTES,
     MAX_QUEUE,
     MIN_RATE_BYTES_PER_S,
+    NOT_YET_MS,
     SMALL_BYTES,
     TURN_BYTES,
     UPLOAD_SLOTS,
@@ -395,10 +397,21 @@ async def test_while_sharing_is_paused_everything_is_rejected(autojump_clock: Mo
             await link.request(List("", ""), timeout_s=1)
 
 
+async def test_what_is_being_fetched_may_be_asked_for_again(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+        shop.shelf.error = NotYetError("not here yet")
+
+        with pytest.raises(RejectedError) as caught:
+            await block(link)
+        assert caught.value.retry_after_s == NOT_YET_MS / 1000
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
         (NotFoundError("no such content"), RejectCode.NOT_FOUND),
+        (NotYetError("not here yet"), RejectCode.NOT_FOUND),
         (StaleError("it changed"), RejectCode.STALE),
         (OSError(5, "Input/output error"), RejectCode.FAILED),
         (CacheFullError("no descriptors left"), RejectCode.FAILED),

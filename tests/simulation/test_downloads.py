@@ -29,7 +29,7 @@ from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile
 from tests.helpers.sizes import BLOCK
 from tests.helpers.upstream import STALL_S, FakeSource, FakeUpstream, running_swarm
-from tests.helpers.world import World, open_world
+from tests.helpers.world import World, host, open_world
 
 READ_BYTES = 128 * 1024  # what the kernel asks for when a file is read in sequence
 FILM = Content.of(640 * BLOCK)
@@ -203,3 +203,35 @@ async def test_a_new_link_costs_three_round_trips_more(autojump_clock: MockClock
         assert await reader.read(film.size // 2, 4096) == bytes(4096)
         assert trio.current_time() - started_at < 4 * ROUND_TRIP_S + 0.02
         reader.close()
+
+
+# Readers are sources, among real servents
+
+
+async def readers_s(count: int, film: bytes, rate: float) -> float:
+    """Return how long so many readers take that begin at once, with one source of this rate."""
+    async with open_world() as world:
+        await world.start()
+        for _ in range(count):
+            await world.start(joins=[0])
+        await world.share(0, "film", film)
+        await world.linked(*[min(count, 4)] * (count + 1), within_s=120)
+        world.net.set_upload_rate(host(0), rate)
+        started_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for number in range(1, count + 1):
+                nursery.start_soon(read_film, world, number, film)
+        return trio.current_time() - started_at
+
+
+async def read_film(world: World, number: int, film: bytes) -> None:
+    assert await world.read(number, "film") == film
+
+
+@pytest.mark.slow
+async def test_five_readers_of_one_source_take_less_than_twice_the_time_of_one(
+    autojump_clock: MockClock,
+) -> None:
+    film = Content.of(64 * BLOCK).data
+
+    assert await readers_s(5, film, 2e6) < 2 * len(film) / 2e6
