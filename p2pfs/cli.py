@@ -1,7 +1,7 @@
 """The command line: argv to a `Config` or a verb, results to text or JSON, errors to a status.
 
-The only file that prints. What is heavy is imported inside the verbs that need it, so that
-`p2pfs status` answers at once.
+Only `screen`, for terminals, prints too. What is heavy is imported inside the verbs that need
+it, so that `p2pfs status` answers at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar, cast
 
 import click
@@ -29,16 +29,16 @@ from p2pfs.control.client import (
     places_of,
     running_servents,
 )
-from p2pfs.errors import INTERRUPTED, P2pfsError
+from p2pfs.errors import INTERRUPTED, P2pfsError, UsageError
 from p2pfs.journal import printable
+from p2pfs.wording import Estimate, Record, heading, shown
 
 log = logging.getLogger(__name__)
 
-Record = Mapping[str, object]
 Command = TypeVar("Command", bound=Callable[..., object])
 
-ID_LENGTH: Final = 8
-"""Characters of an id that people are shown."""
+PLAIN_EVERY_S: Final = 5.0
+"""Time between two lines of progress where there is no terminal."""
 
 
 def main() -> None:
@@ -255,6 +255,22 @@ def transfers(mount: str | None, *, as_json: bool) -> None:
 
 
 @verb
+def top(mount: str | None) -> None:
+    """Watch transfers, peers and rates until Ctrl-C."""
+    if not sys.stdout.isatty():
+        raise UsageError("`top` needs a terminal; `transfers` and `peers` do not")
+    from p2pfs.screen import watch  # noqa: PLC0415 - takes longer than all the rest
+
+    running = choose_servent(mount)
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(
+            lambda: cast("Record", ask(running, "status")),
+            lambda: records(running, "transfers"),
+            lambda: records(running, "peers"),
+        )
+
+
+@verb
 @listing
 def events(mount: str | None, *, as_json: bool) -> None:
     """List what happened lately."""
@@ -322,7 +338,7 @@ def get(path: str, mount: str | None, output: str) -> None:
     """Download the file at PATH in network/."""
     running = choose_servent(mount)
     args = {"path": tree_path(running, "network", path), "destination": os.path.abspath(output)}
-    with progress_bar(path) as on_progress:
+    with progress_of(path) as on_progress:
         done = cast("Record", ask(running, "get", args, on_progress))
     print(printable(str(done["destination"])))
 
@@ -334,7 +350,7 @@ def publish(files: Sequence[str], mount: str | None) -> None:
     running = choose_servent(mount)
     for file in files:
         args = {"files": [os.path.abspath(file)]}
-        with progress_bar(file) as on_progress:
+        with progress_of(file) as on_progress:
             done = cast("Sequence[Record]", ask(running, "publish", args, on_progress))
         for record in done:
             print(printable(f"{record['path']}: {record['state']}"))
@@ -374,7 +390,7 @@ def resume(mount: str | None) -> None:
     ask(choose_servent(mount), "resume")
 
 
-# What people see. Everything from the servent goes through `printable`: peers wrote it.
+# Asking and answering.
 
 
 def complain(text: str) -> None:
@@ -392,106 +408,39 @@ def show(rows: Sequence[Record], columns: Sequence[str], *, as_json: bool) -> No
     if as_json:
         print(json.dumps(rows))
     elif sys.stdout.isatty():
+        from p2pfs.screen import show_table  # noqa: PLC0415 - takes longer than all the rest
+
         show_table(rows, columns)
     else:
         for row in rows:
             print("\t".join(shown(column, row[column]) for column in columns))
 
 
-def show_table(rows: Iterable[Record], columns: Sequence[str]) -> None:
-    """Print a table as wide as the terminal."""
-    from rich.console import Console  # noqa: PLC0415 - takes longer than all the rest
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(heading(column), justify="right" if is_number(column) else "left")
-    for row in rows:
-        cells = (shown(column, row[column]) for column in columns)
-        # Text, so that nothing in a name is taken for markup.
-        table.add_row(
-            *(
-                Text(cell[:ID_LENGTH] if c == "id" else cell)
-                for c, cell in zip(columns, cells, strict=True)
-            )
-        )
-    Console().print(table)
-
-
-UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
-SUFFIXES: Final = ("_bytes_s", "_bytes", "_ms", "_s")
-
-
-def heading(column: str) -> str:
-    """Return what stands above a column."""
-    suffix = next((one for one in SUFFIXES if column.endswith(one)), "")
-    return column.removesuffix(suffix).replace("_", " ")
-
-
-def is_number(column: str) -> bool:
-    """Return whether a column is read from the right."""
-    return column in ("size", "sources", "percent") or column.endswith(SUFFIXES)
-
-
-def shown(key: str, value: object) -> str:
-    """Return a value as people read it; its key tells the unit."""
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if key == "peers" and isinstance(value, list):
-        return ", ".join(shown("name", peer["name"]) for peer in value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return shown_number(key, value)
-    return printable(str(value))
-
-
-def shown_number(key: str, value: float) -> str:
-    """Return a number with the unit that its key tells."""
-    if key == "time":
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
-    if key == "size" or key.endswith("_bytes"):
-        return shown_bytes(value)
-    if key.endswith("_bytes_s"):
-        return f"{shown_bytes(value)}/s"
-    if key == "percent":
-        return f"{value} %"
-    if key.endswith("_ms"):
-        return f"{value:.1f} ms"
-    if key.endswith("_s"):
-        return shown_time(value)
-    return str(value)
-
-
-def shown_bytes(count: float) -> str:
-    """Return 1536 as 1.5 KiB."""
-    unit = 0
-    while count >= 1024 and unit < len(UNITS) - 1:
-        count, unit = count / 1024, unit + 1
-    return f"{count:.1f} {UNITS[unit]}" if unit else f"{count:.0f} B"
-
-
-def shown_time(seconds: float) -> str:
-    """Return 3723 as 1:02:03."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr if that is a terminal; the function given moves it."""
+def progress_of(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on stderr how something goes on; the function given is told bytes done and all."""
     if not sys.stderr.isatty():
-        yield lambda _done, _size: None
+        yield plain_progress(title)
         return
-    from rich.console import Console  # noqa: PLC0415 - takes longer than all the rest
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn  # noqa: PLC0415
+    from p2pfs.screen import progress_bar  # noqa: PLC0415 - takes longer than all the rest
 
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(escape(printable(title)), total=None)
-        yield lambda done, size: progress.update(task, completed=done, total=size)
+    with progress_bar(title) as on_progress:
+        yield on_progress
+
+
+def plain_progress(title: str) -> Callable[[int, int], None]:
+    """Return what prints a line now and then about something that takes its time."""
+    estimate = Estimate()
+    printed_at = time.monotonic()
+
+    def on_progress(done: int, size: int) -> None:
+        nonlocal printed_at
+        estimate.reached(done, size)
+        if time.monotonic() - printed_at >= PLAIN_EVERY_S:
+            printed_at = time.monotonic()
+            print(printable(f"{title}: {estimate.text()}"), file=sys.stderr, flush=True)
+
+    return on_progress
 
 
 def tree_path(running: Running, top: str, path: str) -> str:

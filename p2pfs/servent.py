@@ -469,6 +469,8 @@ class Servent:
             "cache_bytes": self.cache.used_bytes,
             "cache_limit_bytes": self.config.cache_limit_bytes,
             "transfers": len(self.swarms.statistics()),
+            "downloaded_bytes": self.swarms.received_bytes,
+            "uploaded_bytes": self.uploads.sent_bytes,
             "messages_in": sum(link.messages_in for link in links),
             "messages_out": sum(link.messages_out for link in links),
             "queries_seen": self.switchboard.counters["queries_seen"],

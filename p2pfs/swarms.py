@@ -119,6 +119,8 @@ class Swarms:
         self._limit = limit
         self.own_id = own_id
         self._on_bad_block = on_bad_block
+        self.received_bytes = 0
+        """Of blocks, right or wrong."""
         self._running: dict[_Content, _Running] = {}
         self._small: dict[_Content, trio.Event] = {}  # being fetched without a swarm
         self._errors: dict[str, str] = {}
@@ -341,7 +343,12 @@ class Swarms:
         self, source: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver
     ) -> None:
         """Deliver blocks as sent; see `TransferLinks.fetch_blocks`."""
-        await self._transfers.fetch_blocks(source, file_id, wanted, deliver)
+
+        def counted(block: bytes) -> None:
+            self.received_bytes += len(block)
+            deliver(block)
+
+        await self._transfers.fetch_blocks(source, file_id, wanted, counted)
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
         """Note that a source sent a wrong block."""

@@ -159,6 +159,8 @@ class Uploads:
         self._limit = limit
         self._next = trio.Lock()
         """Held by who passes the limit next."""
+        self.sent_bytes = 0
+        """File data that was put on its way."""
         self._slots = trio.CapacityLimiter(UPLOAD_SLOTS)
         self._peers: dict[ServentId, _Peer] = {}
 
@@ -260,12 +262,14 @@ class Uploads:
         """Send a part of an answer, in pieces if there is a limit."""
         if self._limit is None:
             await _send_piece(link, number, data, is_last=is_last)
+            self.sent_bytes += len(data)
             return
         rest = memoryview(data)
         while rest:
             piece, rest = rest[: self._limit.piece_bytes], rest[self._limit.piece_bytes :]
             await self._pass(len(piece), self._limit)
             await _send_piece(link, number, piece, is_last=is_last and not rest)
+            self.sent_bytes += len(piece)
 
     async def _pass(self, count: int, limit: RateLimit) -> None:
         """Wait until so many bytes may be sent; who comes first is first."""

@@ -15,6 +15,7 @@ from p2pfs import __version__, cli
 from p2pfs.config import load_config
 from p2pfs.control.client import ask, running_servents
 from p2pfs.control.server import serve_control
+from p2pfs.wording import shown
 from tests.helpers.fakeservent import FakeServent
 
 ROW = {
@@ -248,7 +249,7 @@ def test_starting_a_verb_loads_nothing_heavy():
     ],
 )
 def test_values_are_shown_with_the_unit_of_their_key(key, value, text):
-    assert cli.shown(key, value) == text
+    assert shown(key, value) == text
 
 
 def test_the_cache_is_shown_with_what_is_pinned_in_it(p2pfs, servent):

@@ -20,7 +20,8 @@ from tests.suites.filesystem_suite import errno_of
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
     "shared_files", "shared_bytes", "cache_bytes", "cache_limit_bytes", "transfers",
-    "messages_in", "messages_out", "queries_seen", "bad_blocks",
+    "downloaded_bytes", "uploaded_bytes", "messages_in", "messages_out", "queries_seen",
+    "bad_blocks",
 }  # fmt: skip
 
 
