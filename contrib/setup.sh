@@ -54,8 +54,8 @@ install_system_packages() {
     local packages=() program
     has_libfuse || packages+=("$(first_known libfuse2t64 libfuse2)")
     command -v fusermount >/dev/null || packages+=(fuse3)
-    if [[ $1 == dev ]]; then  # programs that tests run inside a mount; each package has its name
-        for program in fio git rsync tar unzip vim; do
+    if [[ $1 == dev ]]; then  # programs that tests run; each package has its name
+        for program in fio git rsync tar tmux unzip vim; do
             command -v "$program" >/dev/null || packages+=("$program")
         done
     fi

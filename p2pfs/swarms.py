@@ -120,7 +120,7 @@ class Swarms:
         self.own_id = own_id
         self._on_bad_block = on_bad_block
         self.received_bytes = 0
-        """Of blocks, right or wrong."""
+        """File data that has come, right or wrong."""
         self._running: dict[_Content, _Running] = {}
         self._small: dict[_Content, trio.Event] = {}  # being fetched without a swarm
         self._errors: dict[str, str] = {}
@@ -237,7 +237,9 @@ class Swarms:
                 with trio.move_on_after(SMALL_PATIENCE_S), contextlib.suppress(P2pfsError):
                     source = max(file.sources, key=self._transfers.is_linked)
                     self._remember_path(file)
-                    await cached.put([(0, await self._transfers.fetch_small(source, file.file_id))])
+                    data = await self._transfers.fetch_small(source, file.file_id)
+                    self.received_bytes += len(data)
+                    await cached.put([(0, data)])
             finally:
                 del self._small[content]
                 done.set()

@@ -277,3 +277,38 @@ def test_paths_below_the_mount_are_pinned_as_they_are_named_there(p2pfs, servent
     assert "films/x" in output
     assert p2pfs("unpin", "-m", mount, "films/x")[0] == 0
     assert p2pfs("unpin", "-m", mount, "films/x")[0] == 3
+
+
+def test_top_needs_a_terminal(p2pfs, servent):
+    status, output, errors = p2pfs("top")
+
+    assert (status, output) == (2, "")
+    assert "terminal" in errors
+
+
+def test_transfers_have_bars_on_a_terminal(p2pfs, servent, monkeypatch):
+    servent.rows = [
+        {"path": "half", "size": 2048, "done_bytes": 1024, "rate_bytes_s": 1024, "sources": 2,
+         "state": "reading"},
+        {"path": "empty", "size": 0, "done_bytes": 0, "rate_bytes_s": 0, "sources": 1,
+         "state": "idle"},
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    half, empty = p2pfs("transfers")[1].splitlines()[1:]
+
+    # Without colours the rest of a bar is blank.
+    assert 7 <= half.count("━") <= 9
+    assert empty.count("━") == 16
+
+
+def test_a_get_that_takes_long_says_so_where_there_is_no_terminal(p2pfs, servent, monkeypatch):
+    monkeypatch.setattr("p2pfs.cli.PLAIN_EVERY_S", 0.0)
+    servent.offer("films/x\x1b", bytes(3 * 2**20))
+
+    status, _, errors = p2pfs("get", "films/x\x1b", "-o", "y")
+
+    assert status == 0
+    assert errors.splitlines()[-1].startswith("films/x\\x1b: 3.0 MiB of 3.0 MiB")

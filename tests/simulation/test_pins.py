@@ -76,6 +76,22 @@ async def test_a_pinned_file_is_fetched_and_read_with_the_network_gone(autojump_
         assert await read_whole(world[again], known) == FILM
 
 
+@pytest.mark.parametrize("content", [b"", b"small", FILM[: 256 * 1024]])
+async def test_a_small_pinned_file_is_kept_too(autojump_clock: MockClock, content: bytes):
+    async with open_world() as world:
+        await two(world)
+        await world.share(0, "note", content)
+        await pin(world, 1, "note")
+        await until_whole(world, 1)
+
+        again = await restart_alone(world, 1)
+        assert await world[again].clear_cache() == 0
+
+        known = world[again].known("note")
+        assert isinstance(known, RemoteFile)
+        assert await read_whole(world[again], known) == content
+
+
 async def test_a_pinned_file_survives_what_is_read_after_it(autojump_clock: MockClock):
     async with open_world() as world:
         await two(world, cache_limit_bytes=5 * MIB)
