@@ -3,6 +3,7 @@
 workshop      a temporary directory, the processes and the mounts in it; nothing outlives it
 contestants   the systems that are measured side by side: p2pfs, sshfs, a bare pass-through
 measures      what is measured, each as a function of one contestant
+crowds        the same with several sources, and with several readers
 report        figures, ratios and targets as tables and as JSON
 passthrough   a program: the least that fusepy can do for a local directory
 raw_link      a program: our encrypted link alone, between two processes

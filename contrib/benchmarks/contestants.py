@@ -65,18 +65,25 @@ class P2pfs:
         self._workshop = workshop
         state = workshop.directory("source")
         count = link_tree(files, state / "shared")
-        command = (*P2PFS, "serve", "--foreground", "--listen", f"{HOST}:0", "--name", "source")
-        self._source = workshop.start((*command, "--state", state))
-        self._source.wait_for(lambda: "listening on " in self._source.output(), "readiness")
-        self.address = str(self._status(state)["listen"])
-        has_all = lambda: self._status(state)["shared_files"] == count  # noqa: E731
-        self._source.wait_for(has_all, "complete share", PUBLISH_S)
+        self.address = self.serve(state, count)[0]
+
+    def serve(self, state: Path, count: int, *options: str) -> tuple[str, Process]:
+        """Start a servent without a mount, which shares the files that are in its state.
+
+        Returns where it listens when all `count` of them are published.
+        """
+        command = (*P2PFS, "serve", "--foreground", "--listen", f"{HOST}:0", "--state", state)
+        process = self._workshop.start((*command, "--name", state.name, *options))
+        process.wait_for(lambda: "listening on " in process.output(), "readiness")
+        has_all = lambda: self.status(state)["shared_files"] == count  # noqa: E731
+        process.wait_for(has_all, "complete share", PUBLISH_S)
+        return str(self.status(state)["listen"]), process
 
     @contextlib.contextmanager
     def mounted(self) -> Iterator[Mounted]:
         """Start a servent with an empty cache, and wait until it has joined."""
         with self.servent("reader", "--join", self.address) as (mountpoint, process):
-            joined = lambda: self._status(mountpoint)["neighbours"]  # noqa: E731
+            joined = lambda: self.status(mountpoint)["neighbours"]  # noqa: E731
             process.wait_for(joined, "neighbour")
             yield Mounted(mountpoint / "network", process)
 
@@ -94,7 +101,8 @@ class P2pfs:
         finally:
             shutil.rmtree(state, ignore_errors=True)
 
-    def _status(self, servent: Path) -> dict[str, object]:
+    def status(self, servent: Path) -> dict[str, object]:
+        """Return what a servent says of itself; it is named by its mount or its state."""
         command = (*P2PFS, "status", "-m", servent, "--json")
         environment = self._workshop.environment()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from benchmarks import crowds
 from benchmarks.contestants import Contestant, P2pfs
 from benchmarks.workshop import Workshop, WorkshopError
 
@@ -60,6 +61,9 @@ class Stage:
     """What is served, as it lies on the disk."""
     size: int
     """Of the file that is read in sequence."""
+
+
+Measure = Callable[[Stage, Any], Figures]
 
 
 def sequential(stage: Stage, contestant: Contestant) -> Figures:
@@ -202,6 +206,11 @@ def make_random(files: Path, _size: int) -> None:
     make_file(files / "random", RANDOM_BYTES)
 
 
+def make_readers(files: Path, _size: int) -> None:
+    """Make the file that ten get at once."""
+    make_file(files / "readers", crowds.READERS_BYTES)
+
+
 def make_file(path: Path, size: int) -> None:
     """Make a file that cannot be compressed."""
     with open(path, "wb") as file:
@@ -253,12 +262,17 @@ def seconds_until(is_so: Callable[[], bool]) -> float:
     return time.perf_counter() - started
 
 
+def in_a_crowd(measure: Callable[[Workshop, P2pfs, Path], Figures], name: str) -> Measure:
+    """Return a measure of `crowds` as one that is run like the others."""
+    return lambda stage, contestant: measure(stage.workshop, contestant, stage.files / name)
+
+
 @dataclass(frozen=True)
 class Scenario:
     """What is measured together, on which files, and how for each contestant."""
 
     prepare: tuple[Callable[[Path, int], None], ...]
-    by_contestant: Mapping[str, Callable[[Stage, Any], Figures]]
+    by_contestant: Mapping[str, Measure]
 
 
 MOUNTS: Final = ("p2pfs", "sshfs", "pass-through")
@@ -275,4 +289,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "random": Scenario((make_random,), dict.fromkeys(MOUNTS, random_reads)),
     "publish": Scenario((make_sequential,), {"p2pfs": publishing, ALONE: hash_alone}),
     "visible": Scenario((make_small,), {"p2pfs": visible}),
+    "together": Scenario((make_sequential,), {"p2pfs": in_a_crowd(crowds.together, "sequential")}),
+    "killed": Scenario((make_sequential,), {"p2pfs": in_a_crowd(crowds.killed, "sequential")}),
+    "stopped": Scenario((make_sequential,), {"p2pfs": in_a_crowd(crowds.stopped, "sequential")}),
+    "readers": Scenario((make_readers,), {"p2pfs": in_a_crowd(crowds.readers, "readers")}),
 }

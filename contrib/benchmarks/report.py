@@ -27,6 +27,12 @@ TITLES: Final[Mapping[str, str]] = {
     "random reads": "random 4 KiB reads, cold (reads/s)",
     "publishing": "publishing: from close to published (MB/s)",
     "visible": "from cp to a neighbour's ls (s)",
+    "four sources": "four sources of 20 MB/s (MB/s)",
+    "one killed": "one of four killed in the middle: the rest (MB/s)",
+    "standstill, killed": "the same: longest standstill (s)",
+    "one stopped": "one of four stopped in the middle: the rest (MB/s)",
+    "standstill, stopped": "the same: longest standstill (s)",
+    "ten readers": "ten readers of one source of 10 MB/s (times one reader)",
 }
 """The figures in the order in which they are shown."""
 
@@ -54,6 +60,11 @@ TARGETS: Final = (
     Target("random reads", 1.0, "sshfs"),
     Target("publishing", 0.80, "alone"),
     Target("visible", 1.0, is_upper=True),
+    Target("four sources", 76.0),
+    Target("one killed", 57.0),
+    Target("one stopped", 54.0),
+    Target("standstill, stopped", 1.5, is_upper=True),
+    Target("ten readers", 2.0, is_upper=True),
 )
 
 

@@ -1,0 +1,177 @@
+"""What is measured with more than one source, or more than one reader.
+
+Each measure starts a network of its own, whose sources send no more than they are told to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.contestants import P2PFS, P2pfs
+from benchmarks.workshop import Process, Workshop, WorkshopError
+
+MIB: Final = 1024 * 1024
+MB: Final = 1e6
+
+READ_BYTES: Final = MIB
+
+SOURCES: Final = 4
+SOURCE_LIMIT: Final = "20MB"
+
+READERS: Final = 10
+READERS_LIMIT: Final = "10MB"
+READERS_BYTES: Final = 200 * MIB
+
+START_S: Final = 60.0
+GET_S: Final = 300.0
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Stride:
+    """One read: until when it took, and what for."""
+
+    at: float
+    took_s: float
+
+
+def together(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
+    """Read a file from four sources with a limit."""
+    with crowd(workshop, contestant, file) as (path, _sources):
+        strides = read_through(path)
+    return {"four sources": rate_of(strides)}
+
+
+def killed(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
+    """Kill one of four sources in the middle."""
+    with crowd(workshop, contestant, file) as (path, sources):
+        half = os.stat(path).st_size // 2
+        strides = read_through(path, half, lambda: os.kill(sources[1].pid, signal.SIGKILL))
+    rest = strides[half // READ_BYTES :]
+    return {"one killed": rate_of(rest), "standstill, killed": longest_of(rest)}
+
+
+def stopped(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
+    """Stop one of four sources in the middle, without a word to anybody."""
+    with crowd(workshop, contestant, file) as (path, sources):
+        half = os.stat(path).st_size // 2
+        try:
+            stop = lambda: os.kill(sources[1].pid, signal.SIGSTOP)  # noqa: E731
+            strides = read_through(path, half, stop)
+        finally:
+            os.kill(sources[1].pid, signal.SIGCONT)
+    rest = strides[half // READ_BYTES :]
+    return {"one stopped": rate_of(rest), "standstill, stopped": longest_of(rest)}
+
+
+def readers(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
+    """Compare ten readers of one source with one reader, all with nothing cached."""
+    state = workshop.directory("narrow")
+    (state / "shared").mkdir()
+    os.link(file, state / "shared" / "file")
+    address, source = contestant.serve(state, 1, "--upload-limit", READERS_LIMIT)
+    try:
+        alone_s = seconds_of(workshop, contestant, address, 1)
+        together_s = seconds_of(workshop, contestant, address, READERS)
+    finally:
+        source.end()
+    return {"ten readers": together_s / alone_s}
+
+
+@contextlib.contextmanager
+def crowd(
+    workshop: Workshop, contestant: P2pfs, file: Path
+) -> Iterator[tuple[Path, list[Process]]]:
+    """Start four sources and a reader; yields the file in its mount, with all sources known."""
+    sources: list[Process] = []
+    addresses: list[str] = []
+    try:
+        for _ in range(SOURCES):
+            state = workshop.directory("capped")
+            (state / "shared").mkdir()
+            os.link(file, state / "shared" / "file")
+            options = [word for one in addresses for word in ("--join", one)]
+            address, source = contestant.serve(state, 1, "--upload-limit", SOURCE_LIMIT, *options)
+            addresses.append(address)
+            sources.append(source)
+        joins = [word for one in addresses for word in ("--join", one)]
+        with contestant.servent("crowd", *joins) as (mountpoint, process):
+            path = mountpoint / "network" / "file"
+            process.wait_for(lambda: source_count(path) == SOURCES, "sources", START_S)
+            yield path, sources
+    finally:
+        for source in sources:
+            source.end()
+
+
+def source_count(path: Path) -> int:
+    """Return how many sources of a file are known."""
+    try:
+        os.listdir(path.parent)
+        return int(os.getxattr(path, "user.p2pfs.sources"))
+    except OSError:
+        return 0
+
+
+def read_through(
+    path: Path, moment: int | None = None, happens: Callable[[], None] = lambda: None
+) -> list[Stride]:
+    """Read a file from start to end; at an offset let something happen."""
+    view = memoryview(bytearray(READ_BYTES))
+    strides: list[Stride] = []
+    with open(path, "rb", buffering=0) as file:
+        for offset in range(0, os.fstat(file.fileno()).st_size, READ_BYTES):
+            if offset == moment:
+                happens()
+            started = time.perf_counter()
+            if not file.readinto(view):
+                raise WorkshopError(f"{path}: ends too soon")
+            now = time.perf_counter()
+            strides.append(Stride(now, now - started))
+    return strides
+
+
+def rate_of(strides: list[Stride]) -> float:
+    """Return MB/s."""
+    total_s = strides[-1].at - strides[0].at + strides[0].took_s
+    return len(strides) * READ_BYTES / MB / total_s
+
+
+def longest_of(strides: list[Stride]) -> float:
+    """Return the longest time that one read took."""
+    return max(stride.took_s for stride in strides)
+
+
+def seconds_of(workshop: Workshop, contestant: P2pfs, address: str, count: int) -> float:
+    """Return how long so many new servents take to get a file, all at once."""
+    states = [workshop.directory("reader") for _ in range(count)]
+    servents = [contestant.serve(state, 0, "--join", address)[1] for state in states]
+    try:
+        for state, servent in zip(states, servents, strict=True):
+            joined = lambda state=state: contestant.status(state)["neighbours"]  # noqa: E731
+            servent.wait_for(joined, "neighbour")
+        started = time.perf_counter()
+        for get in [start_get(workshop, state) for state in states]:
+            if get.wait(GET_S):
+                raise WorkshopError("p2pfs get failed")
+        return time.perf_counter() - started
+    finally:
+        for servent in servents:
+            servent.end()
+
+
+def start_get(workshop: Workshop, state: Path) -> subprocess.Popen[bytes]:
+    """Start to copy the file out of the network."""
+    command = (*P2PFS, "get", "-m", state, "file", "-o", state / "copy")
+    return subprocess.Popen(
+        command, env=workshop.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
