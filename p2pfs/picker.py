@@ -306,7 +306,9 @@ class Picker:
             self._look_at = min(self._look_at, give_up_at)
         if not fellow.may_have(index, now):
             self._look_at = min(self._look_at, fellow.lacks[index])
-        return [source for source in sources if source is fellow]
+            return ()
+        is_proven = fellow.rate(now) is not None  # else it is asked alone: it is quick, or not yet
+        return [s for s in sources if s is fellow or (is_proven and not s.is_partial)]
 
     def _best(
         self,

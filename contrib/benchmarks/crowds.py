@@ -75,9 +75,7 @@ def stopped(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
 
 def readers(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
     """Compare ten readers of one source with one reader, all with nothing cached."""
-    state = workshop.directory("narrow")
-    (state / "shared").mkdir()
-    os.link(file, state / "shared" / "file")
+    state = sharing(workshop, file)
     address, source = contestant.serve(state, 1, "--upload-limit", READERS_LIMIT)
     try:
         alone_s = seconds_of(workshop, contestant, address, 1)
@@ -95,10 +93,7 @@ def crowd(
     sources: list[Process] = []
     addresses: list[str] = []
     try:
-        for _ in range(SOURCES):
-            state = workshop.directory("capped")
-            (state / "shared").mkdir()
-            os.link(file, state / "shared" / "file")
+        for state in [sharing(workshop, file) for _ in range(SOURCES)]:
             options = [word for one in addresses for word in ("--join", one)]
             address, source = contestant.serve(state, 1, "--upload-limit", SOURCE_LIMIT, *options)
             addresses.append(address)
@@ -111,6 +106,17 @@ def crowd(
     finally:
         for source in sources:
             source.end()
+
+
+def sharing(workshop: Workshop, file: Path) -> Path:
+    """Return the state of a servent that is to share a file, which gets one more name.
+
+    To be made before any of them runs: a new name changes the file for those who watch it.
+    """
+    state = workshop.directory("capped")
+    (state / "shared").mkdir()
+    os.link(file, state / "shared" / "file")
+    return state
 
 
 def source_count(path: Path) -> int:
