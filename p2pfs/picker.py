@@ -131,7 +131,8 @@ class Picker:
         """Note that a source does not have this one block; it may have it in `again_s`."""
         source = self._take_back(request)
         self._refund(request)
-        source.lacks[request.index] = now + min(again_s, MAX_PAUSE_S) if again_s else math.inf
+        source.again_at = now + min(again_s, MAX_PAUSE_S)
+        source.lacks[request.index] = source.again_at if again_s else math.inf
         source.is_reader = source.is_partial = True
         source.progress_at, source.silent_s = now, 0.0
 
@@ -304,8 +305,8 @@ class Picker:
                 self._withheld[index] = -math.inf
                 return whole
             self._look_at = min(self._look_at, give_up_at)
-        if not fellow.may_have(index, now):
-            self._look_at = min(self._look_at, fellow.lacks[index])
+        if now < fellow.again_at:  # what it lacks is the first of its blocks, so it lacks this too
+            self._look_at = min(self._look_at, fellow.again_at)
             return ()
         is_proven = fellow.rate(now) is not None  # else it is asked alone: it is quick, or not yet
         return [s for s in sources if s is fellow or (is_proven and not s.is_partial)]

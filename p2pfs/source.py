@@ -130,6 +130,7 @@ class Source:
     lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
     is_reader: bool = False  # it has the content in its cache alone, as we have
     is_partial: bool = False  # it once lacked a block
+    again_at: float = 0.0  # when to ask it again for what it promised
     lates: int = 0  # blocks that it promised and did not have in time, less those that it gave
 
     @property
