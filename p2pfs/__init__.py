@@ -19,6 +19,8 @@ The map, top to bottom. A module imports only from lines below its own.
     network | picker          dial and listen: the only sockets | which block from whom next
       | source | fellows        | how quick one source has been | readers who share the work
       | readahead               | what readers will want
+      | waiting | arrivals      | reads that wait for blocks | blocks that wait to be verified
+      | troubles                | what goes wrong at a source, and what readers are told
     protocol/ | rates         the wire, sans-IO: see protocol/PROTOCOL.md | how many bytes may pass
     config                    every knob, once
     errors                    every exception, by whose fault it is

@@ -26,20 +26,15 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
+from p2pfs.arrivals import Arrival, Arrivals
 from p2pfs.cache import CachedFile, NotKeptError, expects_nothing
 from p2pfs.errors import (
     BadBlockError,
-    BusyError,
     CorruptError,
-    LinkClosedError,
-    LinkError,
-    NoSourceError,
     P2pfsError,
     RejectedError,
     RemoteProtocolError,
     ShutdownError,
-    StaleError,
-    StalledError,
     TransferError,
 )
 from p2pfs.picker import Picker
@@ -48,6 +43,8 @@ from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode, Serv
 from p2pfs.rates import Flow, RateLimit
 from p2pfs.readahead import ReadAhead
 from p2pfs.source import BACK_OFF_S, MANIFEST, Request, Trouble
+from p2pfs.troubles import error_of, trouble_of
+from p2pfs.waiting import Waiting
 
 T = TypeVar("T")
 
@@ -58,12 +55,6 @@ SLOWEST_BYTES_PER_S: Final = 128 * KIB
 """A link as slow as this still counts as one on which something arrives. Only whole blocks
 are seen to arrive, so for a block that takes longer the stall time is longer."""
 
-KEPT_AT_ONCE: Final = 8
-"""Blocks verified and written in one go: readers of the first wait for the last, 1 ms."""
-
-GATHER_S: Final = 0.01
-"""How long what arrived may wait for company, if no reader waits for it."""
-
 QUICK_BYTES_PER_S: Final = 32 * MIB
 """Sources as quick as this give a window of read-ahead in a few round trips of a local line."""
 
@@ -72,30 +63,6 @@ HELD_BACK_S: Final = 1.0
 
 MAX_STALLS: Final = 10
 """Stall times after which a reader gives up though others are still being served."""
-
-_ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
-    Trouble.SILENT: (StalledError, "nothing arrived for the stall time"),
-    Trouble.BUSY: (BusyError, "every holder refuses for now"),
-    Trouble.CORRUPT: (CorruptError, "every holder sends wrong bytes"),
-    Trouble.STALE: (StaleError, "it was changed or unpublished, and no one else has it"),
-    Trouble.CLOSED: (NoSourceError, "its holders have gone"),
-    Trouble.UNREACHABLE: (NoSourceError, "no holder can be reached"),
-}
-
-_TROUBLE_OF_ERROR: Final[tuple[tuple[type[P2pfsError], Trouble], ...]] = (
-    (LinkClosedError, Trouble.CLOSED),
-    (LinkError, Trouble.UNREACHABLE),
-    (RemoteProtocolError, Trouble.CORRUPT),
-    (StalledError, Trouble.SILENT),
-)  # the first that fits; any other error is a bug
-
-_TROUBLE_OF_REJECT: Final[dict[int, Trouble]] = {
-    RejectCode.NOT_FOUND: Trouble.STALE,
-    RejectCode.STALE: Trouble.STALE,
-    RejectCode.PAUSED: Trouble.BUSY,
-    RejectCode.BUSY: Trouble.BUSY,
-    RejectCode.FAILED: Trouble.BUSY,
-}
 
 
 class Upstream(Protocol):
@@ -154,20 +121,6 @@ class SwarmStatistics:
 
 
 @dataclass(eq=False, slots=True)
-class _Waiter:
-    """One read that waits for blocks."""
-
-    missing: set[int]
-    done: trio.Event
-    give_up_at: float
-    error: TransferError | None = None
-
-    def fail(self, error: TransferError) -> None:
-        self.error = error
-        self.done.set()
-
-
-@dataclass(eq=False, slots=True)
 class _Transfer:
     """What one source is asked for at once: some blocks, or the manifest."""
 
@@ -199,10 +152,9 @@ class Swarm:
         self._picker = Picker(cached.size, upstream.own_id, limit)
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
-        self._waiters: dict[_Waiter, None] = {}  # in the order in which they came
+        self._waiting = Waiting()
         self._transfers: dict[Request, _Transfer] = {}  # until a block is kept, or cancelled
-        self._arrivals: deque[tuple[Request, bytes]] = deque()
-        self._has_arrived, self._is_enough = trio.Event(), trio.Event()
+        self._arrivals = Arrivals()
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
             self._manifest_known.set()
@@ -329,7 +281,7 @@ class Swarm:
     def _state(self, now: float) -> str:
         if self._is_searching:
             return "searching"
-        if self._waiters or self._transfers or now - self._held_back_at < HELD_BACK_S:
+        if self._waiting or self._transfers or now - self._held_back_at < HELD_BACK_S:
             return "reading"
         return "failed" if self._has_failed else "idle"
 
@@ -339,18 +291,12 @@ class Swarm:
         if self._nursery is None:
             raise ShutdownError("the servent is shutting down")
         now = trio.current_time()
-        if not self._waiters:
+        if not self._waiting:
             self._begin_waiting(now)
-        waiter = _Waiter(missing, trio.Event(), now + MAX_STALLS * self._stall_s)
-        self._waiters[waiter] = None
-        self._is_enough.set()
+        waiter = self._waiting.add(missing, now + MAX_STALLS * self._stall_s)
+        self._arrivals.hurry()
         self._pump()
-        try:
-            await waiter.done.wait()
-        finally:
-            self._waiters.pop(waiter, None)
-        if waiter.error is not None:
-            raise waiter.error
+        await self._waiting.wait_for(waiter)
 
     def _begin_waiting(self, now: float) -> None:
         self._progress_at = now
@@ -363,19 +309,9 @@ class Swarm:
         self._ahead.advance(offset, length, trio.current_time())
         self._pump()
 
-    def _block_is_there(self, index: int) -> None:
-        for waiter in tuple(self._waiters):
-            waiter.missing.discard(index)
-            if not waiter.missing:
-                del self._waiters[waiter]
-                waiter.done.set()
-
     def _release_readers(self, error: TransferError, index: int | None = None) -> None:
         """Fail the readers, or only those that wait for block `index`."""
-        for waiter in tuple(self._waiters):
-            if index is None or index in waiter.missing:
-                del self._waiters[waiter]
-                waiter.fail(type(error)(*error.args))  # tracebacks are not to be shared
+        self._waiting.fail(error, index)
         self._has_failed = True
         self._last_error = str(error)
 
@@ -404,14 +340,13 @@ class Swarm:
         self._set_alarm(now)
 
     def _demanded(self) -> list[int]:
-        if not self._waiters:
+        if not self._waiting:
             return []
-        first = () if self._manifest_known.is_set() else (MANIFEST,)
-        blocks = (index for waiter in self._waiters for index in sorted(waiter.missing))
-        return list(dict.fromkeys((*first, *blocks)))
+        first = [] if self._manifest_known.is_set() else [MANIFEST]
+        return first + self._waiting.demanded()
 
     def _wanted_ahead(self, now: float) -> Iterator[int]:
-        if not self._manifest_known.is_set() and not self._waiters:
+        if not self._manifest_known.is_set() and not self._waiting:
             return  # blocks that cannot be verified would only be held
         for index in self._ahead.wanted(now):
             if not self._cached.has(index) and not self._cached.claims(index):
@@ -425,18 +360,15 @@ class Swarm:
 
     def _judge(self, now: float) -> None:
         """Fail the readers that have waited long enough."""
-        if not self._waiters:
+        if not self._waiting:
             return
         demanded = self._demanded()
-        error, text = _ERRORS[self._picker.verdict(demanded)]
+        error = error_of(self._picker.verdict(demanded))
         if now >= self._stalled_at():
-            self._give_up(error(text))
-        for waiter in tuple(self._waiters):
-            if now >= waiter.give_up_at:
-                del self._waiters[waiter]
-                waiter.fail(error(text))
+            self._give_up(error)
+        self._waiting.fail_overdue(error, now)
         if self._searches and not self._is_searching:
-            self._give_up_hope(demanded, error(text))
+            self._give_up_hope(demanded, error)
 
     def _give_up_hope(self, demanded: Sequence[int], error: TransferError) -> None:
         """Fail the readers of what no source has any more, after a search found no other."""
@@ -451,9 +383,8 @@ class Swarm:
 
     def _set_alarm(self, now: float) -> None:
         alarm_at = self._picker.next_deadline(now)
-        if self._waiters:
-            give_up_at = min(waiter.give_up_at for waiter in self._waiters)
-            alarm_at = min(alarm_at, give_up_at, self._stalled_at())
+        if self._waiting:
+            alarm_at = min(alarm_at, self._waiting.give_up_at(), self._stalled_at())
             if self._search_at > now:
                 alarm_at = min(alarm_at, self._search_at)
         if alarm_at < self._alarm_at:  # a later one is found when the earlier one rings
@@ -472,7 +403,7 @@ class Swarm:
     # Searching
 
     def _is_search_due(self, now: float) -> bool:
-        if self._is_searching or now < self._search_at or not self._waiters:
+        if self._is_searching or now < self._search_at or not self._waiting:
             return False
         return self._picker.is_starved(now, self._demanded())
 
@@ -531,10 +462,7 @@ class Swarm:
     def _arrived(self, transfer: _Transfer, data: bytes) -> None:
         request = self._received(transfer)
         if request is not None:
-            self._arrivals.append((request, data))
-            self._has_arrived.set()
-            if self._waiters or len(self._arrivals) >= KEPT_AT_ONCE:
-                self._is_enough.set()
+            self._arrivals.put(request, data, is_urgent=bool(self._waiting))
 
     def _manifest_arrived(self, transfer: _Transfer, data: bytes) -> None:
         request = self._received(transfer)
@@ -567,14 +495,13 @@ class Swarm:
             return
         self._last_error = str(error)
         if not isinstance(error, RejectedError):
-            self._blame(left, _trouble_of(error))
+            self._blame(left, trouble_of(error))
         elif error.code == RejectCode.NOT_FOUND and left[0].index != MANIFEST:
             # It was about the first; whether it has the others was not looked at.
             if left[0] is transfer.pending[0]:
                 self._picker.lacked(left[0], trio.current_time(), error.retry_after_s)
         else:
-            trouble = _TROUBLE_OF_REJECT.get(error.code, Trouble.BUSY)
-            self._blame(left, trouble, error.retry_after_s or None)
+            self._blame(left, trouble_of(error), error.retry_after_s or None)
 
     def _blame(
         self, requests: Iterable[Request], trouble: Trouble, pause_s: float | None = None
@@ -587,28 +514,20 @@ class Swarm:
     async def _keep(self) -> None:
         """Verify and keep what arrives, until cancelled."""
         while True:
-            await self._has_arrived.wait()
-            with trio.move_on_after(GATHER_S):
-                await self._is_enough.wait()
-            self._has_arrived, self._is_enough = trio.Event(), trio.Event()
+            await self._arrivals.wait()
             with trio.move_on_after(self._stall_s):
                 await self._manifest_known.wait()
-            if not self._manifest_known.is_set():
-                # Nothing says what they should be, and no reader waits so long.
-                self._end(request for request, _ in self._arrivals)
-                self._arrivals.clear()
             while self._arrivals:
-                await self._keep_some()
+                some = self._arrivals.take()
+                if self._manifest_known.is_set():  # else no reader waits for them any more
+                    await self._keep_some(some)
+                self._end(request for request, _ in some)
             self._pump()
 
-    async def _keep_some(self) -> None:
-        count = min(len(self._arrivals), KEPT_AT_ONCE)
-        some = [self._arrivals.popleft() for _ in range(count)]
-        blocks = [(request.index, data) for request, data in some]
-        outcomes = await self._cached.put(blocks)
+    async def _keep_some(self, some: Sequence[Arrival]) -> None:
+        outcomes = await self._cached.put([(request.index, data) for request, data in some])
         for (request, _), outcome in zip(some, outcomes, strict=True):
             self._kept(request, outcome)
-        self._end(request for request, _ in some)
 
     def _kept(self, request: Request, outcome: NotKeptError | None) -> None:
         if outcome is None:
@@ -634,7 +553,7 @@ class Swarm:
         self._ahead.is_quick = self._flow.rate(now) > QUICK_BYTES_PER_S
         self._progress_at = now
         self._searches = 0
-        self._block_is_there(request.index)
+        self._waiting.block_is_there(request.index)
         self._cancel(self._picker.rivals(request))
 
     def _lied(self, request: Request, error: P2pfsError) -> None:
@@ -659,10 +578,3 @@ def _transfers_for(requests: Iterable[Request]) -> list[_Transfer]:
                 open_transfers[request.source.id] = transfer
         transfer.pending.append(request)
     return transfers
-
-
-def _trouble_of(error: P2pfsError) -> Trouble:
-    for kind, trouble in _TROUBLE_OF_ERROR:
-        if isinstance(error, kind):
-            return trouble
-    raise error
