@@ -4,7 +4,8 @@ A file manager that shows a folder of films starts programs which read them for 
 whole if they may, and indexers read all they find. What a network file system is called
 does not stop them (tried with six file managers), but most can be told by their names. Such
 a reader gets the first block of a large file that is not in the cache, which is enough for
-its type and often for a picture, and then EACCES.
+its type and often for a picture, and then EACCES. Tumbler maps files into its memory, where
+a refused page kills it with all previews it had still to make; so it gets EACCES at once.
 
 This is manners, not protection: another name, and a program reads what it likes.
 """
@@ -49,6 +50,9 @@ _WORKERS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
 )
 """Names that many things have, and what the command line must hold besides."""
 
+_MAPPERS: Final = re.compile(r"(pool-)?tumblerd")
+"""Those of them that map files, and are killed by a page that they do not get."""
+
 
 class GuardedContents:
     """Contents, of which programs that make previews get no more than they may."""
@@ -59,8 +63,11 @@ class GuardedContents:
         self._previews = previews
 
     def open(self, file: RemoteFile) -> Reader:
-        """Open a content for whoever makes the present call."""
+        """Open a content for whoever makes the present call; EACCES if it may read nothing."""
         limit = self._limit(file)
+        if limit == 0:
+            log.info("preview refused path=%r", file.path)
+            raise os_error(errno.EACCES, file.path)
         reader = self._contents.open(file)
         return reader if limit is None else _Glimpse(reader, file.path, limit)
 
@@ -87,7 +94,9 @@ class GuardedContents:
             return None
         if self._contents.cached_percent(file.file_id) == CACHED_PERCENT:
             return None
-        return 0 if self._previews is Previews.OFF else block_bytes_for(file.size)
+        if self._previews is Previews.OFF or _MAPPERS.match(self._caller.program()):
+            return 0
+        return block_bytes_for(file.size)
 
 
 class _Glimpse:

@@ -71,6 +71,17 @@ async def test_nothing_is_fetched_ahead_of_a_previewer(network, caller) -> None:
     assert [ahead for *_, ahead in network.reads] == [False, True]
 
 
+@pytest.mark.parametrize("name", ["tumblerd", "pool-tumblerd"])
+async def test_who_maps_files_is_refused_before_he_does(network, caller, name) -> None:
+    """A page that is refused would kill him, and all previews with him."""
+    caller.name = name
+
+    assert errno_of(opened, network, caller, "film.mkv") == errno.EACCES
+    for path in ("small.jpg", "cached.mkv"):
+        opened(network, caller, path).release()
+    assert network.open_readers == 0
+
+
 @pytest.mark.parametrize("path", ["small.jpg", "cached.mkv"])
 async def test_small_and_cached_files_are_whole(network, caller, path) -> None:
     file = opened(network, caller, path)
@@ -81,9 +92,7 @@ async def test_small_and_cached_files_are_whole(network, caller, path) -> None:
 
 async def test_with_previews_off_nothing_that_is_not_cached_is_read(network, caller) -> None:
     for path in ("film.mkv", "small.jpg"):
-        file = opened(network, caller, path, Previews.OFF)
-        assert errno_of(file.read, 1, 0) == errno.EACCES
-        file.release()
+        assert errno_of(opened, network, caller, path, Previews.OFF) == errno.EACCES
     file = opened(network, caller, "cached.mkv", Previews.OFF)
     assert await read(file, 1, 0) == FILM[1:2]
     file.release()
