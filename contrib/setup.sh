@@ -65,6 +65,19 @@ install_system_packages() {
             apt_install python3.11 python3.11-venv && find_python >/dev/null ||
             fail "Python 3.11 or newer, with its venv module, is needed"
     fi
+    if [[ $1 == dev ]]; then install_desktop; fi
+}
+
+# A virtual screen and a small file manager for it; with more of them, tests use these too.
+install_desktop() {
+    local packages=()
+    command -v Xvfb >/dev/null || packages+=(xvfb)
+    command -v xdotool >/dev/null || packages+=(xdotool)
+    command -v dbus-daemon >/dev/null || packages+=(dbus-daemon)
+    command -v thunar pcmanfm >/dev/null || packages+=(pcmanfm)
+    ((${#packages[@]})) || return 0
+    apt_install --no-install-recommends "${packages[@]}" ||
+        say "going on; tests with a file manager are skipped"
 }
 
 has_libfuse() {
