@@ -43,7 +43,7 @@ MAX_SOURCES: Final = 8
 MAX_FELLOWS: Final = 24
 """Of those who have a part, and may have more soon: they are asked beside the sources."""
 
-FELLOW_PATIENCE_S: Final = 1.0
+FELLOW_PATIENCE_S: Final = 3.0
 """How long a reader waits for a block that is another reader's to fetch, before we fetch it;
 half as long for one who was late, and so on: its line may be slower than ours."""
 
