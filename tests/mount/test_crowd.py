@@ -1,10 +1,12 @@
-"""Many real sources, of which some are killed: whoever reads gets the right bytes all the same."""
+"""Real sources and readers are killed: whoever reads gets the right bytes all the same."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,9 @@ LIMIT = "2MB"
 CONTENT = random.Random(4).randbytes(48 << 20)
 LATEST_S = 2.0
 """All sources together take 2.8 s for it."""
+
+MOST_LOST_BLOCKS = 64
+"""16 MiB: what a kill may cost."""
 
 
 @pytest.fixture
@@ -60,3 +65,28 @@ def test_a_third_of_the_sources_is_killed_in_the_middle_of_a_download(servents: 
     finally:
         killing.join()
     assert reader.errors("film") == []
+
+
+def read_until_it_dies(film: Path) -> None:
+    """Read as far as one can; what is read must be right."""
+    with contextlib.suppress(OSError), film.open("rb") as file:
+        for offset in range(0, len(CONTENT), 1 << 20):
+            assert file.read(1 << 20) == CONTENT[offset : offset + (1 << 20)]
+        pytest.fail("it was not killed in time")
+
+
+def test_a_download_that_is_killed_thrice_fetches_hardly_anything_twice(
+    servents: Servents,
+) -> None:
+    source = servents.start_rogue("source", "--upload-limit", "20MB")
+    source.share("film", CONTENT)
+    for _ in range(3):
+        reader = servents.start("reader", joins=[source])
+        film = reader.sees("film")
+        threading.Timer(0.8, reader.kill).start()
+        read_until_it_dies(film)
+
+    reader = servents.start("reader", joins=[source])
+    assert reader.sees("film").read_bytes() == CONTENT
+    fetched = Counter(source.served())
+    assert sum(fetched.values()) - len(fetched) <= 3 * MOST_LOST_BLOCKS
