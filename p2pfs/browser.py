@@ -19,7 +19,6 @@ same answer, and a waiter that is cancelled disturbs nobody.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
@@ -33,7 +32,6 @@ from p2pfs.errors import (
     P2pfsError,
     RejectedError,
     RemoteProtocolError,
-    ShutdownError,
     StalledError,
 )
 from p2pfs.protocol.budgets import TokenBucket
@@ -48,6 +46,7 @@ from p2pfs.protocol.messages import (
     ServentId,
 )
 from p2pfs.search import Outcome, Searches, is_answer
+from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -129,20 +128,11 @@ class Browser:
         self._caught_up_at = _Times()
         """When the neighbours with news were last asked for a directory, and nobody else."""
         self._refreshed_at = _Times()
-        self._nursery: trio.Nursery | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._has_ended = False
+        self._tasks = Tasks()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the questions under way, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._token = trio.lowlevel.current_trio_token()
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._has_ended = True
+        await self._tasks.run(task_status=task_status)
 
     # From memory, on any thread.
 
@@ -205,9 +195,8 @@ class Browser:
         now = self._clock()
         if not self._neighbours() or self.age(path) <= after_s:
             return
-        if now - self._refreshed_at.get(path) > REFRESH_AFTER_S and self._token is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._start_refresh, path, idempotent=True)
+        if now - self._refreshed_at.get(path) > REFRESH_AFTER_S:
+            self._tasks.soon(self._start_refresh, path, idempotent=True)
 
     # From the network, on the trio thread.
 
@@ -292,31 +281,26 @@ class Browser:
         self._muted.pop(peer, None)
 
     async def _shared(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
-        if not self._has_ended:
-            await self._start(verb, path, ask).wait()
-        if self._has_ended:  # what is known now is no answer
-            raise ShutdownError("the servent is shutting down")
+        await self._start(verb, path, ask).wait()
+        self._tasks.check()  # if we end, what is known now is no answer
 
     def _start_refresh(self, path: str) -> None:
         self._refreshed_at.put(path, self._clock())
-        if not self._has_ended:
+        if self._tasks.are_running:
             self._start("refresh", path, self._refresh)
 
     def _start(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> trio.Event:
-        """Start a question in our own nursery, or join the one under way."""
+        """Start a question of our own, or join the one under way."""
+        self._tasks.check()
         key = (verb, path)
         if key not in self._flights:
-            assert self._nursery is not None
             self._flights[key] = trio.Event()
-            self._nursery.start_soon(self._fly, key, ask)
+            self._tasks.start(self._fly, key, ask)
         return self._flights[key]
 
     async def _fly(self, key: tuple[str, str], ask: Callable[[str], Awaitable[None]]) -> None:
         try:
             await ask(key[1])
-        except BaseException:
-            self._has_ended = True
-            raise
         finally:
             self._flights.pop(key).set()
 

@@ -10,7 +10,6 @@ What is not async may be called from any thread and never waits for the network.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import logging
@@ -33,13 +32,14 @@ from p2pfs.catalogue import (
     RemoteFile,
     version_name,
 )
-from p2pfs.errors import BusyError, ShutdownError
+from p2pfs.errors import BusyError
 from p2pfs.protocol import names
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Entry, PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.query import KeywordQuery, QueryError, parse_query
 from p2pfs.search import Outcome
+from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -156,19 +156,11 @@ class Results:
         self._searches: OrderedDict[str, _Search] = OrderedDict()
         self._refreshes = TokenBucket(REFRESHES_PER_MINUTE / 60, REFRESH_BURST)
         self._flights: dict[str, _Flight] = {}
-        self._nursery: trio.Nursery | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._tasks = Tasks()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the searches under way, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._token = trio.lowlevel.current_trio_token()
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
+        await self._tasks.run(task_status=task_status)
 
     # What is kept.
 
@@ -229,11 +221,8 @@ class Results:
             if search is None:
                 return None
             self._searches.move_to_end(text)
-        if search.asked_at is None or self._token is None:
-            return search
-        if self._clock() - search.asked_at > REFRESH_AFTER_S:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._refresh, text, idempotent=True)
+        if search.asked_at is not None and self._clock() - search.asked_at > REFRESH_AFTER_S:
+            self._tasks.soon(self._refresh, text, idempotent=True)
         return search
 
     # From the network, on the trio thread.
@@ -258,8 +247,7 @@ class Results:
         flight = self._start(path)
         with trio.move_on_after(FIRST_LOOK_S):
             await flight.ended.wait()
-        if self._nursery is None:
-            raise ShutdownError("the servent is shutting down")
+        self._tasks.check()
         if flight.is_refused:
             raise BusyError("too many searches at once")
         if not flight.ended.is_set():
@@ -267,18 +255,17 @@ class Results:
         return list(self._searches[path].shown.values())
 
     def _refresh(self, text: str) -> None:
-        is_allowed = self._nursery is not None and text in self._searches
+        is_allowed = self._tasks.are_running and text in self._searches
         if is_allowed and text not in self._flights and self._refreshes.take(self._clock()):
             self._start(text)
 
     def _start(self, text: str) -> _Flight:
-        """Start a search in our own nursery, or join the one under way."""
-        if self._nursery is None:
-            raise ShutdownError("the servent is shutting down")
+        """Start a search of our own, or join the one under way."""
+        self._tasks.check()
         if text not in self._flights:
             search = self._remember(text)
             self._flights[text] = _Flight(_Found(search.query, self._catalogue))
-            self._nursery.start_soon(self._fly, text, self._flights[text])
+            self._tasks.start(self._fly, text, self._flights[text])
         return self._flights[text]
 
     async def _fly(self, text: str, flight: _Flight) -> None:

@@ -12,7 +12,6 @@ What is not async may be called from any thread and never waits for the network.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,10 +29,11 @@ from p2pfs.catalogue import (
     RemoteDirectory,
     RemoteFile,
 )
-from p2pfs.errors import NoSourceError, P2pfsError, ShutdownError, StalledError, TransferError
+from p2pfs.errors import NoSourceError, P2pfsError, StalledError, TransferError
 from p2pfs.protocol import names
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import SERVENT_ID_LENGTH, Entry, PeerInfo, ServentId
+from p2pfs.tasks import Tasks
 
 FIND_TIMEOUT_S: Final = 2.0
 LIST_TIMEOUT_S: Final = 1.5
@@ -103,19 +103,11 @@ class Shares:
         self._folders = Folders()
         self._flights: dict[tuple[ServentId, str], _Flight] = {}
         self._failures: dict[ServentId, tuple[float, P2pfsError]] = {}
-        self._nursery: trio.Nursery | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._tasks = Tasks()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the listings under way, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._token = trio.lowlevel.current_trio_token()
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
+        await self._tasks.run(task_status=task_status)
 
     # From memory.
 
@@ -192,12 +184,10 @@ class Shares:
         return listed_at is not None and self._horizon.changed_at(peer.id) > listed_at
 
     def _refresh_behind(self, peer: PeerInfo, directory: str) -> None:
-        if self._token is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._refresh, peer, directory, idempotent=True)
+        self._tasks.soon(self._refresh, peer, directory, idempotent=True)
 
     def _refresh(self, peer: PeerInfo, directory: str) -> None:
-        if self._nursery is not None and self._failure(peer) is None:
+        if self._tasks.are_running and self._failure(peer) is None:
             self._start(peer, directory)
 
     # From the network, on the trio thread.
@@ -246,8 +236,7 @@ class Shares:
         flight = self._start(peer, directory)
         with trio.move_on_after(timeout_s):
             await flight.ended.wait()
-        if self._nursery is None:
-            raise ShutdownError("the servent is shutting down")
+        self._tasks.check()
         is_listed = self._catalogue.listed_by(peer.id, directory) is not None
         if is_listed or self._catalogue.entries_of(peer.id, directory):
             return
@@ -257,9 +246,8 @@ class Shares:
             raise StalledError(f"{peer.name!r} did not list its share in time")
 
     def _start(self, peer: PeerInfo, directory: str) -> _Flight:
-        """Start a listing in our own nursery, or join the one under way."""
-        if self._nursery is None:
-            raise ShutdownError("the servent is shutting down")
+        """Start a listing of our own, or join the one under way."""
+        self._tasks.check()
         key = (peer.id, directory)
         if key not in self._flights:
             flight = _Flight(error=self._failure(peer))
@@ -267,7 +255,7 @@ class Shares:
                 flight.ended.set()
                 return flight
             self._flights[key] = flight
-            self._nursery.start_soon(self._fly, peer, directory, flight)
+            self._tasks.start(self._fly, peer, directory, flight)
         return self._flights[key]
 
     async def _fly(self, peer: PeerInfo, directory: str, flight: _Flight) -> None:

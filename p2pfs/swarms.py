@@ -18,7 +18,7 @@ import trio
 
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.catalogue import Catalogue, RemoteFile
-from p2pfs.errors import CacheFullError, P2pfsError, ShutdownError, TransferError
+from p2pfs.errors import CacheFullError, P2pfsError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.manifest import FileId, Manifest, block_count_for
@@ -27,6 +27,7 @@ from p2pfs.protocol.routing import SEARCH_BURST, SEARCHES_PER_S
 from p2pfs.rates import RateLimit
 from p2pfs.search import Searches
 from p2pfs.swarm import Swarm, SwarmStatistics
+from p2pfs.tasks import Tasks
 from p2pfs.transfers import Deliver, TransferLinks
 
 T = TypeVar("T")
@@ -126,19 +127,11 @@ class Swarms:
         self._errors: dict[str, str] = {}
         self._paths: OrderedDict[FileId, str] = OrderedDict()
         self._look_budget = TokenBucket(LOOKS_PER_S, LOOK_BURST)
-        self._nursery: trio.Nursery | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
+        self._tasks = Tasks()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the swarms until cancelled."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self._token = trio.lowlevel.current_trio_token()
-                self._nursery = nursery
-                task_status.started()
-                await self._look_around()
-        finally:
-            self._nursery = None
+        await self._tasks.run(self._look_around, task_status=task_status)
 
     def open(self, file: RemoteFile) -> Reader:
         """Return a reader pinned to this content. Any thread; no network.
@@ -246,28 +239,23 @@ class Swarms:
 
     def leave(self, file: RemoteFile) -> None:
         """Note that a reader that had joined is gone. Any thread."""
-        self._in_trio(self._left, _content_of(file))
+        self._tasks.soon(self._left, _content_of(file))
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have small contents ready that somebody will probably open next. Any thread."""
         unread = [file for file in files if self._cache.size_of(file.file_id) is None]
         if unread:
-            self._in_trio(self._start_fetching, unread)
+            self._tasks.soon(self._start_fetching, unread)
 
     def _start_fetching(self, files: Sequence[RemoteFile]) -> None:
         for file in files:
-            if self._nursery is not None and len(self._small) < MAX_SMALL:
-                self._nursery.start_soon(self._fetch_unread, file)
+            if self._tasks.are_running and len(self._small) < MAX_SMALL:
+                self._tasks.start(self._fetch_unread, file)
 
     async def _fetch_unread(self, file: RemoteFile) -> None:
         with contextlib.suppress(CacheFullError), self._cache.opened(file.file_id, file.size) as it:
             if not it.has(0):
                 await self.fetch_small(file, it)
-
-    def _in_trio(self, call: Callable[[T], object], argument: T) -> None:
-        if self._token is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(call, argument)
 
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""
@@ -282,8 +270,7 @@ class Swarms:
         self._errors.pop(path, None)
 
     def _start(self, file: RemoteFile) -> _Running:
-        if self._nursery is None:
-            raise ShutdownError("the servent is shutting down")
+        self._tasks.check()
         cached = self._cache.open_file(file.file_id, file.size)
         sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
         swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s, self._limit)
@@ -292,7 +279,7 @@ class Swarms:
         running.told.update(source.id for source in sources)
         running.look_at = trio.current_time() + LOOK_PAUSES_S[0]
         self._running[_content_of(file)] = running
-        self._nursery.start_soon(self._run_one, _content_of(file), running)
+        self._tasks.start(self._run_one, _content_of(file), running)
         return running
 
     def _remember_path(self, file: RemoteFile) -> None:

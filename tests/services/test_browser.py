@@ -658,7 +658,7 @@ async def test_who_asks_when_it_ends_is_told_so(autojump_clock: MockClock):
 
             nursery.start_soon(ls)
             await trio.sleep(0.1)
-            horizon.browser._nursery.cancel_scope.cancel()
+            horizon.browser._tasks._nursery.cancel_scope.cancel()
         with pytest.raises(ShutdownError):
             await horizon.browser.find("b")
 
