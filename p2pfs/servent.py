@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from p2pfs import __version__
+from p2pfs import __version__, records
 from p2pfs.bans import Bans
 from p2pfs.browser import Browser
 from p2pfs.cache import BlockCache, RunInThread
@@ -25,7 +25,7 @@ from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteFile
 from p2pfs.config import Config, Endpoint
 from p2pfs.contacts import ContactBook
 from p2pfs.errors import UsageError
-from p2pfs.journal import Journal, printable
+from p2pfs.journal import Journal
 from p2pfs.keys import load_identity, load_network_key
 from p2pfs.library import Library, Watch
 from p2pfs.link import Link, accept_links
@@ -50,6 +50,7 @@ from p2pfs.protocol.messages import (
 )
 from p2pfs.query import parse_query
 from p2pfs.rates import RateLimit
+from p2pfs.records import Record
 from p2pfs.results import Results
 from p2pfs.shares import Shares
 from p2pfs.swarms import Reader, Swarms
@@ -74,9 +75,6 @@ SEARCH_TIMEOUT_S: Final = 5.0
 SEEN_SHARE: Final = 0.25
 """Where we say that we are: where we are seen by at least so many neighbours for each that sees
 us at the most usual place. Two networks show us at two; one liar does not make a third."""
-
-Record = dict[str, object]
-"""A JSON object with the keys of DESIGN 2.3."""
 
 Clock = Callable[[], float]
 
@@ -439,16 +437,9 @@ class Servent:
             rings=range(1, self.config.ttl + 1),
             timeout_s=SEARCH_TIMEOUT_S,
         )
-        rows: dict[tuple[str, bytes], tuple[int, list[PeerInfo]]] = {}
         for hit in outcome.hits:
             self.catalogue.learn(hit.provider, hit.entries)
-            for entry in (e for e in hit.entries if query.accepts(e.path, e.size)):
-                row = rows.setdefault((entry.path, entry.file_id), (entry.size, []))
-                row[1].append(hit.provider)
-        return [
-            {"path": path, "size": size, "id": file_id.hex(), "peers": [_peer(p) for p in peers]}
-            for (path, file_id), (size, peers) in sorted(rows.items())
-        ]
+        return records.of_hits(outcome.hits, query)
 
     def status(self) -> Record:
         """Describe the servent. Any thread."""
@@ -480,30 +471,11 @@ class Servent:
     def peers(self) -> Sequence[Record]:
         """Describe the neighbours. Any thread."""
         now = self._clock()
-        return [
-            {
-                **_peer(link.peer),
-                "direction": link.direction,
-                "connected_s": round(now - link.opened_at, 1),
-                "rtt_ms": None if link.rtt_s is None else round(link.rtt_s * 1000, 1),
-            }
-            for link in self.overlay.neighbours
-        ]
+        return [records.of_link(link, now) for link in self.overlay.neighbours]
 
     def transfers(self) -> Sequence[Record]:
         """Describe the downloads. Any thread."""
-        return [
-            {
-                "path": path,
-                "id": file_id.hex(),
-                "size": swarm.size,
-                "done_bytes": swarm.done_bytes,
-                "rate_bytes_s": round(swarm.rate_bytes_s),
-                "sources": swarm.sources,
-                "state": swarm.state,
-            }
-            for path, file_id, swarm in self.swarms.statistics()
-        ]
+        return [records.of_transfer(*transfer) for transfer in self.swarms.statistics()]
 
     async def cached(self) -> Record:
         """Describe the cache: its bounds, and what is in it or pinned."""
@@ -524,29 +496,15 @@ class Servent:
         Raises:
             KeyError: there is no such text.
         """
-        records: dict[str, Callable[[], Sequence[Mapping[str, object]]]] = {
+        texts: dict[str, Callable[[], Sequence[Mapping[str, object]]]] = {
             "status": lambda: [self.status()],
             "peers": self.peers,
             "transfers": self.transfers,
             "events": lambda: [dataclasses.asdict(event) for event in self.journal.events()],
             "config": lambda: [dataclasses.asdict(self.config)],
         }
-        return _as_text(records[name]())
-
-
-def _as_text(records: Sequence[Mapping[str, object]]) -> bytes:
-    """Return records as lines of `key: value`, an empty line between two."""
-    blocks = (
-        "".join(f"{key}: {printable(str(value))}\n" for key, value in record.items())
-        for record in records
-    )
-    return "\n".join(blocks).encode()
+        return records.as_text(texts[name]())
 
 
 def _limit(bytes_s: int | None) -> RateLimit | None:
     return None if bytes_s is None else RateLimit(bytes_s)
-
-
-def _peer(peer: PeerInfo) -> Record:
-    address = str(peer.addresses[0]) if peer.addresses else None
-    return {"id": peer.id, "name": peer.name, "address": address}
