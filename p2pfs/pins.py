@@ -43,7 +43,7 @@ but for the first."""
 class Reader(Protocol):
     """An open remote file."""
 
-    async def locate(self, offset: int, length: int) -> int:
+    async def locate(self, offset: int, length: int) -> object:
         """Return when the cache holds these bytes, or raise a TransferError."""
         ...
 

@@ -201,24 +201,25 @@ class Swarm:
         """Whether something is on its way and further sources would make it quicker."""
         return bool(self._transfers) and not self._picker.has_enough
 
-    def locate_nowait(self, offset: int, length: int) -> int | None:
+    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
         """Return what `locate` would if all is in the cache, else None. From any thread.
 
         Read-ahead follows the reads that are answered here.
         """
-        descriptor = self._cached.locate_nowait(offset, length)
-        if descriptor is not None and self._token is not None:
+        found = self._cached.locate_nowait(offset, length)
+        if found is not None and self._token is not None:
             blocks = block_range(self._cached.size, offset, length)
             if not self._ahead.tripwires.isdisjoint(blocks):
                 with contextlib.suppress(trio.RunFinishedError):
                     self._token.run_sync_soon(self._noticed, offset, length)
-        return descriptor
+        return found
 
-    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
         """Return a descriptor that holds these bytes, fetching what is missing.
 
         They lie in it at the same offset until the content's last handle is closed, which the
-        caller has one of. Unless `ahead` is false, what will probably be read next is fetched
+        caller has one of. Of a content larger than the cache they are returned themselves.
+        Unless `ahead` is false, what will probably be read next is fetched
         too. Otherwise as `read`.
         """
         return await self._available(offset, length, self._cached.locate_nowait, ahead=ahead)
@@ -264,7 +265,11 @@ class Swarm:
             if found is not None:
                 self._pump()
                 return found
-            await self._wait_for({index for index in blocks if not self._cached.has(index)})
+            missing = {index for index in blocks if not self._cached.has(index)}
+            if missing:
+                await self._wait_for(missing)
+            else:  # it went and came again while it was read
+                await trio.lowlevel.checkpoint()
 
     def statistics(self) -> SwarmStatistics:
         """Return how things stand. From any thread."""

@@ -369,14 +369,15 @@ class Reader:
         """What the blocks must be; known once anything was read."""
         return self._cached.manifest
 
-    def locate_nowait(self, offset: int, length: int) -> int | None:
+    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
         """Return a descriptor that holds these bytes if all are in the cache, else None.
 
-        They lie in it at the same offset until this reader is closed. Any thread.
+        They lie in it at the same offset until this reader is closed; of a content larger than
+        the cache they are returned themselves. Any thread.
         """
         return (self._swarm or self._cached).locate_nowait(offset, length)
 
-    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
         """Return a descriptor that holds exactly these bytes, fetching what is missing.
 
         Unless `ahead` is false, what will probably be read next is fetched too.

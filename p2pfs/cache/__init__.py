@@ -8,6 +8,7 @@ verified before its first use. So a lost or torn bitmap costs a download, never 
 
 Eviction is by whole file, least recently used first. A file with an open handle stays, and so
 does a pinned one (`BlockCache.keep`).
+What is larger than the whole cache passes through it (`passage`).
 """
 
 from __future__ import annotations

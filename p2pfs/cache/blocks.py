@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
+from p2pfs.cache.passage import Passage, punch
 from p2pfs.errors import BadBlockError, CacheFullError, RemoteProtocolError
 from p2pfs.protocol.manifest import (
     FILE_ID_BYTES,
@@ -93,6 +94,9 @@ NotKeptError = BadBlockError | CacheFullError
 
 class Keeper(Protocol):
     """What a cached file asks of the cache that it is in. All may be called from any thread."""
+
+    limit_bytes: int
+    """What all contents together may take on the disk."""
 
     def path_of(self, key: Key) -> str:
         """Return where a content is."""
@@ -180,6 +184,7 @@ class CachedFile:
         self._bitmap_bytes = -(-len(self._states) // 8)
         self._descriptor: _Descriptor | None = None
         self._map_offset = _whole_pages(key.size)
+        self._passage = Passage.through(cache.limit_bytes, key.size)
         self._look_at = 0.0
         self._writing = trio.Lock()
         self._unflushed_bytes = 0
@@ -210,16 +215,33 @@ class CachedFile:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
+        if self._passage is not None:
+            return self._read_passing(self._passage, offset, length)
         descriptor = self._descriptor
         if descriptor is None or not self._has_all(offset, length):
             return None
         return self._read_file(descriptor, offset, length)
 
-    def locate_nowait(self, offset: int, length: int) -> int | None:
+    def _read_passing(self, passage: Passage, offset: int, length: int) -> bytes | None:
+        """Read what may go meanwhile, and look afterwards whether it has."""
+        blocks = block_range(self.size, offset, length)
+        before = passage.losses(blocks)
+        descriptor = self._descriptor
+        if descriptor is None or not self._has_all(offset, length):
+            return None
+        data = self._read_file(descriptor, offset, length)
+        is_intact = passage.losses(blocks) == before and self._has_all(offset, length)
+        return data if is_intact else None
+
+    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
         """Return a descriptor that holds these bytes, at the same offset, or None as above.
 
-        It is good for as long as a handle is held. There must be such bytes, at least one.
+        It is good for as long as a handle is held. Of a content that passes through the cache
+        nothing stays, so the bytes themselves are returned. There must be such bytes, at least
+        one.
         """
+        if self._passage is not None:
+            return self.read_nowait(offset, length)
         descriptor = self._descriptor
         if descriptor is None or not self._has_all(offset, length):
             return None
@@ -273,7 +295,8 @@ class CachedFile:
         Any index may be asked for: peers do.
         """
         if self.claims(index):
-            await self._run_in_thread(self._verify_stored, index)
+            async with self._writing:  # or it could pass while it is looked at
+                await self._run_in_thread(self._verify_stored, index)
         return self.has(index)
 
     async def keep_flushed(self) -> None:
@@ -318,6 +341,8 @@ class CachedFile:
             self._states[:] = remembered.states
         else:
             self._claim(os.pread(descriptor.number, self._bitmap_bytes, self._map_offset + length))
+        if self._passage is not None:
+            self._passage.found(i for i, state in enumerate(self._states) if state != _MISSING)
         return True
 
     @property
@@ -370,6 +395,8 @@ class CachedFile:
         return None
 
     def _verify_stored(self, index: int) -> None:
+        if not self.claims(index):
+            return
         assert self.manifest is not None
         assert self._descriptor is not None
         data = self._read_file(self._descriptor, *block_span(self.size, index))
@@ -405,10 +432,28 @@ class CachedFile:
             descriptor = self._descriptor or self._create(
                 manifest.to_bytes() + self._bitmap(), self._map_offset
             )
-            offset = index * self._block_bytes
-            self._store(descriptor, data, offset, _whole_pages(len(data)))
+            offset, cost = index * self._block_bytes, _whole_pages(len(data))
+            self._let_pass(descriptor, cost)
+            self._store(descriptor, data, offset, cost)
             self._unflushed_bytes += len(data)
         self._states[index] = _VERIFIED
+        if self._passage is not None:
+            self._passage.came(index)
+
+    def _let_pass(self, descriptor: _Descriptor, cost: int) -> None:
+        """Let the oldest blocks go of a content that cannot be kept whole."""
+        if self._passage is None:
+            return
+        while self.allocated_bytes + cost > self._passage.limit_bytes:
+            index = self._passage.oldest()
+            if index is None:
+                return
+            self._states[index] = _MISSING  # first: nobody must take a hole for the block
+            self._passage.lost(index)
+            offset, length = block_span(self.size, index)
+            punch(descriptor.number, offset, length)
+            self.allocated_bytes -= _whole_pages(length)
+            self._cache.give_back(_whole_pages(length))
 
     def _implied_by(self, data: bytes) -> Manifest:
         """Return the manifest that follows from the only block, if this is it."""

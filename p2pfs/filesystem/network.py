@@ -46,14 +46,14 @@ T = TypeVar("T")
 class Reader(Protocol):
     """One content, opened. It keeps its file id until it is closed."""
 
-    def locate_nowait(self, offset: int, length: int) -> int | None:
+    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
         """Return a descriptor if all these bytes are here and verified, else None. Any thread.
 
         They lie in it at the same offset, and stay there until `close`.
         """
         ...
 
-    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
         """Return a descriptor likewise, fetching what is missing; raises `TransferError`.
 
         Unless `ahead` is false, what will probably be read next is fetched too.
@@ -124,16 +124,16 @@ class NetworkFile(ReadOnlyFile):
         if length <= 0:
             return b""
         try:
-            descriptor = self._reader.locate_nowait(offset, length)
+            found = self._reader.locate_nowait(offset, length)
         except TransferError as error:
             raise as_os_error(error, self.path) from error
-        if descriptor is None:
+        if found is None:
             return Later(lambda: self._fetch(offset, length))
-        return Stretch(descriptor, offset, length)
+        return _placed(found, offset, length)
 
     async def _fetch(self, offset: int, length: int) -> bytes | Stretch:
         try:
-            return Stretch(await self._reader.locate(offset, length), offset, length)
+            return _placed(await self._reader.locate(offset, length), offset, length)
         except TransferError as error:
             raise as_os_error(error, self.path) from error
 
@@ -362,6 +362,15 @@ class _KernelCaches:
             else:
                 del self._paths[oldest]
         return state
+
+
+def _placed(found: int | bytes, offset: int, length: int) -> bytes | Stretch:
+    """Return the answer to a read; a short one would be silent truncation, so it is a bug."""
+    if isinstance(found, int):
+        return Stretch(found, offset, length)
+    if len(found) != length:
+        raise AssertionError(f"a reader gave {len(found)} bytes for {length}")
+    return found
 
 
 def _may_be_searched(path: str) -> bool:

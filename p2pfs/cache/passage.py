@@ -1,0 +1,81 @@
+"""Contents that are larger than the whole cache: they pass through it.
+
+Nothing is evicted of a content that fits, as long as somebody has it open. One that does not
+fit could not be read to its end so; of it only the latest blocks are kept, in at most half of
+the cache, and those before give their place on the disk back. Its bytes are therefore never
+left to be read by others: whoever reads looks, before and after, whether they were there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from p2pfs.errors import CacheFullError
+from p2pfs.protocol.manifest import MIB, block_bytes_for, block_count_for
+
+SHARE: Final = 2
+"""Such a content takes at most the cache divided by this: others are read meanwhile."""
+
+LEAST_BYTES: Final = 32 * MIB
+LEAST_BLOCKS: Final = 4
+"""With less, read-ahead would push out what the reader is just about to read."""
+
+_PUNCH_HOLE: Final = 0x02
+_KEEP_SIZE: Final = 0x01
+# FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE of <linux/falloc.h>.
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+class Passage:
+    """What is kept of one such content, in the order in which it came."""
+
+    def __init__(self, limit_bytes: int, size: int) -> None:
+        self.limit_bytes = limit_bytes
+        """What of it may be on the disk at once."""
+        self._order: deque[int] = deque()
+        self._losses = bytearray(block_count_for(size))
+
+    @classmethod
+    def through(cls, limit_bytes: int, size: int) -> Passage | None:
+        """Return the passage of a content through a cache; None if it fits, or not even passes."""
+        share = limit_bytes // SHARE
+        if size <= limit_bytes or share < max(LEAST_BYTES, LEAST_BLOCKS * block_bytes_for(size)):
+            return None
+        return cls(share, size)
+
+    def found(self, indexes: Iterable[int]) -> None:
+        """Note the blocks that an earlier run left."""
+        self._order.extend(indexes)
+
+    def came(self, index: int) -> None:
+        """Note a block that was written."""
+        self._order.append(index)
+
+    def oldest(self) -> int | None:
+        """Return the block that is to go next, and count it as gone; None if there is none."""
+        return self._order.popleft() if self._order else None
+
+    def lost(self, index: int) -> None:
+        """Note that a block is about to go."""
+        self._losses[index] = (self._losses[index] + 1) % 256
+
+    def losses(self, indexes: range) -> bytes:
+        """Return what differs if one of these blocks has gone since, even if it came again."""
+        return bytes(self._losses[indexes.start : indexes.stop])
+
+
+def punch(descriptor: int, offset: int, length: int) -> None:
+    """Give back the room of a part of a file, which reads as zeros from then on.
+
+    Raises:
+        CacheFullError: this file system cannot.
+    """
+    if _libc.fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, length) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise CacheFullError(f"the content is larger than the cache, and cannot pass: {reason}")
