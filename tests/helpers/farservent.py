@@ -1,0 +1,35 @@
+"""The command, but for the line before it.
+
+    python -m tests.helpers.farservent mount DIR --state STATE ...
+
+It says that it listens where the line of `tests.helpers.delayproxy` begins, whose port the
+file `line` in the state directory names, and leaves its own port in the file `port` beside it.
+All else is what users run.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from p2pfs import cli, servent
+from p2pfs.network import TcpListener, TcpNetwork
+from p2pfs.protocol.messages import Address
+from tests.helpers.delayproxy import LINE, PORT
+
+STATE = Path(sys.argv[sys.argv.index("--state") + 1])
+
+
+class FarNetwork(TcpNetwork):
+    """The Internet, of which the others see us at the far end of a line."""
+
+    async def listen(self, host: str | None, port: int) -> TcpListener:
+        listener = await super().listen(host, port)
+        (STATE / PORT).write_text(str(listener.address.port))
+        listener.address = Address(listener.address.host, int((STATE / LINE).read_text()))
+        return listener
+
+
+if __name__ == "__main__":
+    servent.TcpNetwork = FarNetwork
+    cli.main()
