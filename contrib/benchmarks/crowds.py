@@ -1,16 +1,19 @@
 """What is measured with more than one source, or more than one reader.
 
-Each measure starts a network of its own, whose sources send no more than they are told to.
+Each measure starts a network of its own. But where memory counts, its sources send no more than
+they are told to.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +32,8 @@ SOURCE_LIMIT: Final = "20MB"
 READERS: Final = 10
 READERS_LIMIT: Final = "10MB"
 READERS_BYTES: Final = 200 * MIB
+
+SERVED_AT_ONCE: Final = 8
 
 START_S: Final = 60.0
 GET_S: Final = 300.0
@@ -83,6 +88,56 @@ def readers(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
     finally:
         source.end()
     return {"ten readers": together_s / alone_s}
+
+
+def memory(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
+    """Let one read a whole file, then eight a part each; see what it and their source hold."""
+    size = os.stat(file).st_size
+    address, source = contestant.serve(sharing(workshop, file), 1)
+    options = ("--join", address, "--cache-size", str(2 * size), "--no-reshare")
+    try:
+        with readers_of(contestant, 1, *options) as [(path, process)]:
+            read_part(path, 0, size)
+            reader_bytes = process.peak_bytes()
+        with (
+            readers_of(contestant, SERVED_AT_ONCE, *options) as servents,
+            ThreadPoolExecutor(SERVED_AT_ONCE) as pool,
+        ):
+            paths = [path for path, _process in servents]
+            part = size // SERVED_AT_ONCE
+            offsets = range(0, part * SERVED_AT_ONCE, part)
+            list(pool.map(read_part, paths, offsets, [part] * SERVED_AT_ONCE))
+        source_bytes = source.peak_bytes()
+    finally:
+        source.end()
+    return {"memory, sparse": reader_bytes / MIB, "memory, source": source_bytes / MIB}
+
+
+@contextlib.contextmanager
+def readers_of(
+    contestant: P2pfs, count: int, *options: str
+) -> Iterator[list[tuple[Path, Process]]]:
+    """Start so many readers; yields for each the file in its mount, and its process."""
+    with contextlib.ExitStack() as stack:
+        servents = []
+        for _ in range(count):
+            mountpoint, process = stack.enter_context(contestant.servent("reader", *options))
+            path = mountpoint / "network" / "file"
+            process.wait_for(functools.partial(source_count, path), "source", START_S)
+            servents.append((path, process))
+        yield servents
+
+
+def read_part(path: Path, offset: int, length: int) -> None:
+    """Read a part of a file. WorkshopError if it ends too soon."""
+    view = memoryview(bytearray(READ_BYTES))
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        while length > 0:
+            count = file.readinto(view[:length])
+            if not count:
+                raise WorkshopError(f"{path}: ends too soon")
+            length -= count
 
 
 @contextlib.contextmanager

@@ -211,6 +211,12 @@ def make_readers(files: Path, _size: int) -> None:
     make_file(files / "readers", crowds.READERS_BYTES)
 
 
+def make_sparse(files: Path, size: int) -> None:
+    """Make a file of nothing but a hole: it may be larger than the disk."""
+    with open(files / "sparse", "wb") as file:
+        file.truncate(size)
+
+
 def make_file(path: Path, size: int) -> None:
     """Make a file that cannot be compressed."""
     with open(path, "wb") as file:
@@ -293,4 +299,5 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "killed": Scenario((make_sequential,), {"p2pfs": in_a_crowd(crowds.killed, "sequential")}),
     "stopped": Scenario((make_sequential,), {"p2pfs": in_a_crowd(crowds.stopped, "sequential")}),
     "readers": Scenario((make_readers,), {"p2pfs": in_a_crowd(crowds.readers, "readers")}),
+    "memory": Scenario((make_sparse,), {"p2pfs": in_a_crowd(crowds.memory, "sparse")}),
 }

@@ -33,6 +33,8 @@ TITLES: Final[Mapping[str, str]] = {
     "one stopped": "one of four stopped in the middle: the rest (MB/s)",
     "standstill, stopped": "the same: longest standstill (s)",
     "ten readers": "ten readers of one source of 10 MB/s (times one reader)",
+    "memory, sparse": "peak memory of one who reads a sparse file (MiB)",
+    "memory, source": "peak memory of its source, with eight readers (MiB)",
 }
 """The figures in the order in which they are shown."""
 
@@ -65,6 +67,8 @@ TARGETS: Final = (
     Target("one stopped", 54.0),
     Target("standstill, stopped", 1.5, is_upper=True),
     Target("ten readers", 2.0, is_upper=True),
+    Target("memory, sparse", 200.0, is_upper=True),
+    Target("memory, source", 200.0, is_upper=True),
 )
 
 

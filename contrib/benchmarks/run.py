@@ -63,7 +63,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Measure p2pfs side by side with sshfs and a bare fusepy pass-through.",
     )
     parser.add_argument(
-        "--size", type=parse_size, default="1GiB", help="of the file read in sequence"
+        "--size",
+        type=parse_size,
+        default="1GiB",
+        help="of the file read in sequence, and of the sparse one",
     )
     parser.add_argument(
         "--only", action="append", choices=SCENARIOS, help="measure this alone (repeatable)"
