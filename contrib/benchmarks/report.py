@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS: Final = ("p2pfs", "sshfs", "pass-through", "alone")
+COLUMNS: Final = ("p2pfs", "sshfs", "rclone", "libtorrent", "pass-through", "alone")
 
 TITLES: Final[Mapping[str, str]] = {
     "cold": "sequential read, cold (MB/s)",
@@ -37,6 +37,10 @@ TITLES: Final[Mapping[str, str]] = {
     "memory, source": "peak memory of its source, with eight readers (MiB)",
 }
 """The figures in the order in which they are shown."""
+
+
+Row = tuple[str, ...]
+"""One line of a table, as text."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,16 @@ class Results:
         values = self.values.get(figure, {}).get(contestant)
         return statistics.median(values) if values else None
 
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """Return what `as_json` was made of. KeyError if there are no figures in it."""
+        return cls(dict(saved["values"]))
+
+    def columns(self) -> list[str]:
+        """Return who has figures."""
+        measured = {name for by_name in self.values.values() for name in by_name}
+        return [name for name in COLUMNS if name in measured]
+
     def as_json(self, settings: Mapping[str, object]) -> dict[str, object]:
         """Return everything, with the machine that it was measured on."""
         return {
@@ -123,28 +137,52 @@ def show(results: Results, notes: Sequence[str]) -> None:
 
 def figures_table(results: Results) -> Table:
     """Return the figures, a line each, a column for each contestant."""
-    table = Table("medians", box=None, pad_edge=False, header_style="bold")
-    for name in COLUMNS:
-        table.add_column(name, justify="right")
-    for figure, title in TITLES.items():
-        if figure in results.values:
-            cells = (results.median(figure, name) for name in COLUMNS)
-            table.add_row(title, *map(shown, cells))
-    return table
+    return terminal_table("medians", results.columns(), figures_rows(results))
 
 
 def targets_table(results: Results) -> Table:
     """Return what p2pfs must reach and what it does."""
-    table = Table("\ntarget", box=None, pad_edge=False, header_style="bold")
-    for heading in ("\nis", "\nmust be", "\n"):
+    return terminal_table("\ntarget", ("\nis", "\nmust be", "\n"), targets_rows(results))
+
+
+def terminal_table(title: str, headings: Iterable[str], rows: Iterable[Row]) -> Table:
+    """Return a table for a terminal, the figures to the right."""
+    table = Table(title, box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
         table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown(results: Results) -> str:
+    """Return both tables as they stand in the README."""
+    medians = markdown_table(("median", *results.columns()), figures_rows(results))
+    targets = markdown_table(("target", "is", "must be", "met"), targets_rows(results))
+    return f"{medians}\n\n{targets}"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Row]) -> str:
+    """Return a table in Markdown, the figures to the right."""
+    rule = ("---", *("---:" for _ in headings[1:]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
+
+
+def figures_rows(results: Results) -> Iterator[Row]:
+    """Yield each figure that was measured: its title and the medians."""
+    for figure, title in TITLES.items():
+        if figure in results.values:
+            yield (title, *(shown(results.median(figure, name)) for name in results.columns()))
+
+
+def targets_rows(results: Results) -> Iterator[Row]:
+    """Yield each target that can be judged: its title, what is, what must be, and the verdict."""
     for target, verdict in results.verdicts():
         sign = "<=" if target.is_upper else ">="
         than = f" x {target.than}" if target.than else ""
         reached = shown(float(verdict["value"])) + than
         mark = "ok" if verdict["is_met"] else "MISSED"
-        table.add_row(TITLES[target.figure], reached, f"{sign} {target.bound:g}{than}", mark)
-    return table
+        yield TITLES[target.figure], reached, f"{sign} {target.bound:g}{than}", mark
 
 
 def shown(value: float | None) -> str:

@@ -14,7 +14,8 @@ from typing import Final
 
 from benchmarks.contestants import Contestant, P2pfs, PassThrough, Sshfs
 from benchmarks.measures import ALONE, SCENARIOS, Stage
-from benchmarks.report import Results, show, shown
+from benchmarks.plot import bar_chart
+from benchmarks.report import Results, markdown, show, shown
 from benchmarks.workshop import Workshop, WorkshopError
 from p2pfs.config import parse_size
 
@@ -42,18 +43,32 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
-    results, failures = Results(), []
-    try:
-        with Workshop(options.directory) as workshop:
-            failures = run(workshop, options, results)
-    except KeyboardInterrupt:
-        say("interrupted; everything is ended and removed")
-        return 128 + signal.SIGINT
-    show(results, (*NOTES, *failures))
-    if options.json:
-        settings = {"size": options.size, "repeat": options.repeat, "failures": failures}
-        options.json.write_text(json.dumps(results.as_json(settings), indent=2) + "\n")
+    if options.saved:
+        results, failures = load(options.saved)
+    else:
+        results, failures = Results(), []
+        try:
+            with Workshop(options.directory) as workshop:
+                failures = run(workshop, options, results)
+        except KeyboardInterrupt:
+            say("interrupted; everything is ended and removed")
+            return 128 + signal.SIGINT
+        if options.json:
+            settings = {"size": options.size, "repeat": options.repeat, "failures": failures}
+            options.json.write_text(json.dumps(results.as_json(settings), indent=2) + "\n")
+    if options.plot:
+        options.plot.write_text(bar_chart(results))
+    if options.markdown:
+        print(markdown(results))
+    else:
+        show(results, (*NOTES, *failures))
     return 1 if failures else 0
+
+
+def load(path: Path) -> tuple[Results, list[str]]:
+    """Return the figures of an earlier run, and what failed in it."""
+    saved = json.loads(path.read_text())
+    return Results.from_json(saved), list(saved["settings"]["failures"])
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -73,6 +88,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds; medians count")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument(
+        "--from", dest="saved", type=Path, metavar="FILE", help="measure nothing, show that --json"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the tables for the README")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw a bar chart there")
     parser.add_argument(
         "--directory", type=Path, metavar="DIR", help="for the temporary files (several GiB)"
     )
