@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import importlib.util
 import json
 import os
 import shutil
@@ -179,12 +180,53 @@ class PassThrough:
             yield Mounted(mountpoint, process)
 
 
+class Rclone:
+    """rclone's mount of an rclone that serves the files over plain http, both as they come."""
+
+    name = "rclone"
+
+    def __init__(self, workshop: Workshop, files: Path) -> None:
+        """Start the server. WorkshopError if rclone is missing or it does not start."""
+        self._workshop, self._program = workshop, find_program("rclone")
+        port = free_port()
+        self._url = f"http://{HOST}:{port}/"
+        address = ("--addr", f"{HOST}:{port}")
+        server = workshop.start(self._command("serve", "http", *address, files))
+        server.wait_for(lambda: is_listening(port), "readiness")
+
+    def _command(self, *words: str | Path) -> tuple[str | Path, ...]:
+        # --config "": nothing of the user's own configuration.
+        return (self._program, "--config", "", *words)
+
+    @contextlib.contextmanager
+    def mounted(self) -> Iterator[Mounted]:
+        """Mount with an empty cache of its own."""
+        mountpoint, cache = (self._workshop.directory(name) for name in ("rclone", "cache"))
+        options = ("--http-url", self._url, "--read-only", "--cache-dir", cache)
+        command = self._command("mount", ":http:", mountpoint, *options)
+        with self._workshop.mounted(command, mountpoint) as process, process.deadline(MEASURE_S):
+            yield Mounted(mountpoint, process)
+
+
+class Torrent:
+    """libtorrent, which has no mount: one session fetches the whole file from another."""
+
+    name = "libtorrent"
+
+    def __init__(self, _workshop: Workshop, _files: Path) -> None:
+        """Only look whether it is there. WorkshopError if not."""
+        if importlib.util.find_spec("libtorrent") is None:
+            raise WorkshopError("libtorrent is not installed (pip install '.[bench]' in .venv)")
+
+
 def find_program(name: str) -> str:
     """Return where a program is. WorkshopError if it is not installed."""
     places = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     found = shutil.which(name, path=places)
     if found is None:
-        package = {"sshd": "openssh-server", "sshfs": "sshfs"}.get(name, "openssh-client")
+        package = {"sshd": "openssh-server", "sshfs": "sshfs", "rclone": "rclone"}.get(
+            name, "openssh-client"
+        )
         raise WorkshopError(f"{name} is not installed (apt install {package})")
     return found
 
@@ -193,6 +235,12 @@ def free_port() -> int:
     """Return a port that was free a moment ago: sshd cannot choose one itself."""
     with socket.create_server((HOST, 0)) as server:
         return int(server.getsockname()[1])
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether a server answers on a port."""
+    with socket.socket() as caller:
+        return caller.connect_ex((HOST, port)) == 0
 
 
 def link_tree(source: Path, target: Path) -> int:

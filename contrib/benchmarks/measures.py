@@ -21,7 +21,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from benchmarks import crowds
-from benchmarks.contestants import Contestant, P2pfs
+from benchmarks.contestants import MEASURE_S, Contestant, P2pfs
 from benchmarks.workshop import Workshop, WorkshopError
 
 KIB: Final = 1024
@@ -175,6 +175,24 @@ def link_alone(stage: Stage, _contestant: object) -> Figures:
     return {"cold": stage.size / MB / float(done.stdout)}
 
 
+def torrent(stage: Stage, _contestant: object) -> Figures:
+    """Fetch the same file from one libtorrent session to another, to the disk."""
+    program, directory = Path(__file__).with_name("torrent.py"), stage.workshop.directory("torrent")
+    # libtorrent 2.1 warns of calls for which 2.0 has no others yet.
+    python = (sys.executable, "-W", "ignore::DeprecationWarning", program)
+    seeder = stage.workshop.start((*python, "seed", stage.files / "sequential"))
+    try:
+        seeder.wait_for(lambda: seeder.output().endswith("\n"), "torrent", PATIENCE_S)
+        port, torrent_file = seeder.output().split()
+        command = (*python, "fetch", port, torrent_file, directory)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=MEASURE_S)
+        check_same(directory / "sequential", stage.files / "sequential")
+    finally:
+        seeder.end()
+        shutil.rmtree(directory)
+    return {"cold": stage.size / MB / float(done.stdout)}
+
+
 # The files
 
 
@@ -281,14 +299,15 @@ class Scenario:
     by_contestant: Mapping[str, Measure]
 
 
-MOUNTS: Final = ("p2pfs", "sshfs", "pass-through")
+MOUNTS: Final = ("p2pfs", "sshfs", "rclone", "pass-through")
 
 ALONE: Final = "alone"
 """No contestant: a part of p2pfs with nothing around it."""
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "sequential": Scenario(
-        (make_sequential,), dict.fromkeys(MOUNTS, sequential) | {ALONE: link_alone}
+        (make_sequential,),
+        dict.fromkeys(MOUNTS, sequential) | {"libtorrent": torrent, ALONE: link_alone},
     ),
     "first-byte": Scenario((make_first,), dict.fromkeys(MOUNTS, first_byte)),
     "small": Scenario((make_small,), dict.fromkeys(MOUNTS, small)),

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from benchmarks.contestants import Contestant, P2pfs, PassThrough, Sshfs
+from benchmarks.contestants import Contestant, P2pfs, PassThrough, Rclone, Sshfs, Torrent
 from benchmarks.measures import ALONE, SCENARIOS, Stage
 from benchmarks.plot import bar_chart
 from benchmarks.report import Results, markdown, show, shown
@@ -22,6 +22,8 @@ from p2pfs.config import parse_size
 CONTESTANTS: Final[Mapping[str, Callable[[Workshop, Path], Contestant]]] = {
     "p2pfs": P2pfs,
     "sshfs": Sshfs,
+    "rclone": Rclone,
+    "libtorrent": Torrent,
     "pass-through": PassThrough,
 }
 
@@ -34,7 +36,8 @@ NOTES: Final = (
     "Third read: the kernel's pages of the file in the mount dropped by posix_fadvise.",
     "alone: our encrypted link between two processes, without FUSE, disk and verification;",
     "       BLAKE3 over the same file on one core.",
-    "sshfs: reader and its ssh processes together.",
+    "sshfs: reader and its ssh processes together. rclone: over plain http, not encrypted.",
+    "libtorrent: no mount; from the start until the second session has the whole file.",
 )
 
 
@@ -75,7 +78,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(
         prog="contrib/bench",
-        description="Measure p2pfs side by side with sshfs and a bare fusepy pass-through.",
+        description="Measure p2pfs side by side with sshfs, rclone, libtorrent and a pass-through.",
     )
     parser.add_argument(
         "--size",
