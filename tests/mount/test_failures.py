@@ -237,19 +237,37 @@ def test_erofs_for_whoever_writes_where_others_are_shown(source: Rogue, reader: 
 
 def test_enospc_when_open_files_hold_the_whole_cache(servents: Servents, source: Rogue) -> None:
     small = servents.start("small", "--cache-size", "64M", joins=[source])
-    large = source.shared / "large"
-    with large.open("wb") as file:
-        file.truncate(80 * 2**20)
-    source.wait_published("large")
+    for name in ("held", "large"):
+        with (source.shared / name).open("wb") as file:
+            file.write(name.encode())
+            file.truncate(40 * 2**20)
+        source.wait_published(name)
     source.share("little", content("little"))
 
-    with started("cat", small.sees("large")) as reading:
-        assert complaint(reading) == "No space left on device"
+    with small.sees("held").open("rb") as held:
+        while held.read(2**20):
+            pass
+        with started("cat", small.sees("large")) as reading:
+            assert complaint(reading) == "No space left on device"
+        told(small, "large")
+        assert got(small, "large")[0] == ExitStatus.FAILED
 
-    told(small, "large")
     assert small.status()["cache_bytes"] <= 64 * 2**20
-    assert got(small, "large")[0] == ExitStatus.FAILED
     assert (small.network / "little").read_bytes() == content("little")
+
+
+def test_a_file_larger_than_the_cache_is_read_to_its_end(servents: Servents, source: Rogue) -> None:
+    small = servents.start("passing", "--cache-size", "64M", joins=[source])
+    large = random.Random(3).randbytes(2**20) * 80
+    (source.shared / "larger").write_bytes(large)
+    source.wait_published("larger")
+
+    with small.sees("larger").open("rb") as file:
+        assert file.read() == large
+        file.seek(5)
+        assert file.read(2**20) == large[5 : 5 + 2**20]
+
+    assert small.status()["cache_bytes"] <= 32 * 2**20
 
 
 class TestLyingSources:
