@@ -20,9 +20,11 @@ MAX_AHEAD_BYTES: Final = 16 * MIB
 SEQUENTIAL_READ_BYTES: Final = 128 * KIB
 """A read of this size is taken for the start of a sequence: random ones are smaller."""
 
-SCATTERED_READS: Final = 64
-"""So many reads all over the place, and each gets read-ahead, as the start of a sequence: who
-reads at random often reads most of it. Only from quick sources, or others wait behind it."""
+SCATTERED_READS: Final = 32
+SCATTERED_AHEAD_BYTES: Final = 8 * MIB
+"""After so many reads all over the place each gets so much read-ahead: who reads at random often
+reads most of it. Only from quick sources, or others would wait behind it. Of 4,096 random reads
+in 256 MiB, 4,600 were made in a second with 1 MiB after 64 reads, and 7,200 with this."""
 
 MAX_STREAMS: Final = 16
 """Places at which a content is being read in sequence, the latest ones."""
@@ -72,8 +74,7 @@ class ReadAhead:
         number = self._find(first)
         if number is None:
             self._stray(now)
-            is_sequence = offset == 0 or length >= SEQUENTIAL_READ_BYTES or self._is_scattered()
-            self._begin(_Stream(end, MIN_AHEAD_BYTES if is_sequence else 0, now))
+            self._begin(_Stream(end, self._first_window(offset, length), now))
         else:
             self._streams.move_to_end(number)
             self._follow(self._streams[number], end, now)
@@ -101,8 +102,11 @@ class ReadAhead:
             self._strays = 0
         self._strays, self._strayed_at = self._strays + 1, now
 
-    def _is_scattered(self) -> bool:
-        return self.is_quick and self._strays > SCATTERED_READS
+    def _first_window(self, offset: int, length: int) -> int:
+        if self.is_quick and self._strays > SCATTERED_READS:
+            return SCATTERED_AHEAD_BYTES
+        is_sequence = offset == 0 or length >= SEQUENTIAL_READ_BYTES
+        return MIN_AHEAD_BYTES if is_sequence else 0
 
     def _windows(self, now: float) -> list[range]:
         return [

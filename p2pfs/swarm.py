@@ -55,8 +55,9 @@ SLOWEST_BYTES_PER_S: Final = 128 * KIB
 """A link as slow as this still counts as one on which something arrives. Only whole blocks
 are seen to arrive, so for a block that takes longer the stall time is longer."""
 
-QUICK_BYTES_PER_S: Final = 32 * MIB
-"""Sources as quick as this give a window of read-ahead in a few round trips of a local line."""
+QUICK_BYTES_PER_S: Final = 64 * MIB
+"""Sources as quick as this, those on a local line, give the surroundings of a random read in an
+eighth of a second."""
 
 HELD_BACK_S: Final = 1.0
 """A swarm that our own limit has held back within this time is still at work."""
