@@ -17,6 +17,8 @@ import pytest
 from tests.helpers.mounted import until
 from tests.suites.filesystem_suite import errno_of
 
+pytestmark = pytest.mark.slow
+
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
     "shared_files", "shared_bytes", "cache_bytes", "cache_limit_bytes", "transfers",
