@@ -17,7 +17,7 @@ import pytest
 from tests.helpers.mounted import until
 from tests.suites.filesystem_suite import errno_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.alone
 
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
