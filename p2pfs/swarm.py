@@ -220,8 +220,8 @@ class Swarm:
 
         They lie in it at the same offset until the content's last handle is closed, which the
         caller has one of. Of a content larger than the cache they are returned themselves.
-        Unless `ahead` is false, what will probably be read next is fetched
-        too. Otherwise as `read`.
+        Unless `ahead` is false, what will probably be read next is fetched too. Otherwise as
+        `read`.
         """
         return await self._available(offset, length, self._cached.locate_nowait, ahead=ahead)
 
