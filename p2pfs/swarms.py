@@ -405,9 +405,7 @@ class Reader:
         try:
             answer = await ask(swarm)
         except TransferError as error:
-            self._swarms.failed(self._file.path, error)
-            self._failed_at, self._failed_offset = trio.current_time(), offset
-            self._failure = error
+            self._note_failure(error, offset)
             raise
         self._swarms.worked(self._file.path)
         return answer
@@ -421,10 +419,22 @@ class Reader:
             self._swarm = swarm
         return swarm
 
+    def _note_failure(self, error: TransferError, offset: int) -> None:
+        """Announce a failure once, though the kernel reads at several places at once."""
+        if self._has_just_failed:
+            offset = min(offset, self._failed_offset)
+        else:
+            self._swarms.failed(self._file.path, error)
+        self._failed_at, self._failed_offset = trio.current_time(), offset
+        self._failure = error
+
     def _fail_again(self, offset: int) -> None:
-        is_fresh = trio.current_time() - self._failed_at < FAILED_S
-        if self._failure is not None and is_fresh and offset >= self._failed_offset:
+        if self._failure is not None and self._has_just_failed and offset >= self._failed_offset:
             raise type(self._failure)(*self._failure.args)
+
+    @property
+    def _has_just_failed(self) -> bool:
+        return trio.current_time() - self._failed_at < FAILED_S
 
     def close(self) -> None:
         """Let go of the content. Any thread; once, maybe while a read that was given up ends."""

@@ -52,7 +52,7 @@ class Adapter:
         caller: Callable[[], Owner | None] = lambda: None,
     ) -> None:
         self._tree = tree
-        self._settle, self._wait = portal.settle, portal.wait
+        self._settle, self._wait_for_read = portal.settle, portal.wait_for_read
         self._caller = caller
         self._on_init = on_init
         self._files: dict[int, OpenFile] = {}
@@ -104,7 +104,7 @@ class Adapter:
 
     def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes | Stretch:
         answer = self._file(info).read(size, offset)
-        data = self._wait(answer) if isinstance(answer, Later) else answer
+        data = self._wait_for_read(answer) if isinstance(answer, Later) else answer
         if len(data) > size:
             raise AssertionError(f"read gave {len(data)} bytes for {size}")
         return data

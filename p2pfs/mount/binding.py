@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
 from p2pfs.filesystem import Stretch
+from p2pfs.mount.threads import is_our_own, keep_state
 
 _IS_FD: Final = 1 << 1
 _FD_SEEK: Final = 1 << 2
@@ -53,6 +55,14 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
     _extend(fuse)
 
     class Fuse(fuse.FUSE):  # type: ignore[misc, name-defined] # fusepy has no types
+        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+            is_our_own()  # it runs the loop, and others make the calls
+            super().__init__(*arguments, **options)
+
+        def _wrapper(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+            keep_state()
+            return fuse.FUSE._wrapper(call, *arguments)  # noqa: SLF001
+
         def read_buf(self, _path: object, answer: Any, size: int, offset: int, info: Any) -> int:  # noqa: ANN401
             found = self.operations("read", "", size, offset, info.contents)
             answer[0] = _placed(found) if isinstance(found, Stretch) else _copied(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -14,6 +16,10 @@ _MKDIR_SYSCALLS: Final[Mapping[str, frozenset[int]]] = {
     "riscv64": frozenset({34}),
 }
 """The numbers of mkdir and mkdirat, by machine."""
+
+
+_SIGNAL_MASKS: Final = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigIgn):\s*([0-9a-f]+)$", re.MULTILINE)
+"""The lines of /proc/PID/status that say which signals wait for a thread, and which never do."""
 
 
 class KernelCaller:
@@ -37,6 +43,27 @@ class KernelCaller:
         if number.isdigit() and self._mkdir_syscalls:
             return int(number) in self._mkdir_syscalls
         return self.program() == "mkdir"
+
+    def is_leaving(self) -> bool:
+        """Return whether it has a signal to take and cannot, or was killed."""
+        status = self._read("status")
+        if not status:
+            return self._is_gone()
+        masks = {key: int(mask, 16) for key, mask in _SIGNAL_MASKS.findall(status)}
+        pending = masks.get("SigPnd", 0) | masks.get("ShdPnd", 0)
+        return bool(pending & ~masks.get("SigBlk", 0) & ~masks.get("SigIgn", 0))
+
+    def _is_gone(self) -> bool:
+        """Return whether there is no such thread, rather than one that we may not look at."""
+        thread_id = self._thread_id()
+        try:
+            if thread_id:  # 0: it is in another namespace
+                os.kill(thread_id, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
 
     def _read(self, name: str) -> str:
         try:

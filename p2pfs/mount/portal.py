@@ -29,26 +29,40 @@ INTERRUPT_GRACE_S: Final = 0.3
 class Portal:
     """Runs what the tree cannot answer from memory, in a nursery of the mount's."""
 
-    def __init__(self, nursery: trio.Nursery, is_interrupted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        is_interrupted: Callable[[], bool],
+        is_leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Ask on the kernel thread that waits: was its call interrupted, or will the caller go?"""
         self._token = trio.lowlevel.current_trio_token()
         self._nursery = nursery
-        self._is_interrupted = is_interrupted
+        self._is_interrupted, self._is_leaving = is_interrupted, is_leaving
         self._is_closed = False
 
     def settle(self, answer: Answer[T]) -> T:
-        """Return an answer, waiting for it if it comes later. For kernel threads."""
-        return self.wait(answer) if isinstance(answer, Later) else answer
-
-    def wait(self, later: Later[T]) -> T:
-        """Wait for an answer. For kernel threads.
+        """Return an answer, waiting for it if it comes later. For kernel threads.
 
         Whatever happens to trio, the wait ends: with EINTR when the reader is interrupted,
         with ESHUTDOWN when the portal closes or trio is no more.
         """
+        return self._wait(answer, self._is_interrupted) if isinstance(answer, Later) else answer
+
+    def wait_for_read(self, later: Later[T]) -> T:
+        """Wait likewise for what is read, and look after the reader ourselves.
+
+        The kernel reads ahead in the background. It lets nobody interrupt that, not even who
+        waits for the page; so whoever has a signal to take gets EINTR. The kernel then asks for
+        the page again, in the foreground, and there it does tell us of the signal.
+        """
+        return self._wait(later, lambda: self._is_interrupted() or self._is_leaving())
+
+    def _wait(self, later: Later[T], is_interrupted: Callable[[], bool]) -> T:
         request: _Request[T] = _Request(later.fetch)
         self._in_trio(self._start, request)
         while not request.ended.wait(POLL_INTERVAL_S):
-            if self._is_interrupted():
+            if is_interrupted():
                 self._in_trio(request.scope.cancel)
                 if not request.ended.wait(INTERRUPT_GRACE_S):
                     raise os_error(errno.EINTR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ class FakeReader:
         if failure is not None:
             raise failure
         if self._path in self._network.stuck:
-            with self._network.waiting():
+            with self._network.waiting(self):
                 await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
         return self._file
@@ -133,7 +134,7 @@ class FakeNetwork:
         self.open_readers = 0
         self.opened: list[str] = []
         self.reads: list[tuple[str, int, int, bool]] = []
-        self.readers_waiting = 0
+        self.waiting_calls: Counter[object] = Counter()
         self.renderings = 0
 
     def add(self, path: str, data: bytes, *, cached: bool = False) -> RemoteFile:
@@ -154,8 +155,12 @@ class FakeNetwork:
             return RemoteDirectory(path, MTIME_NS, self.sources)
         return None
 
-    def waiting(self) -> _Waiting:
-        return _Waiting(self)
+    @property
+    def readers_waiting(self) -> int:
+        return len(self.waiting_calls)
+
+    def waiting(self, reader: object) -> _Waiting:
+        return _Waiting(self, reader)
 
     def render(self, name: str) -> bytes:
         self.renderings += 1
@@ -172,7 +177,7 @@ class FakeNetwork:
         self.searched.append(path)
         await trio.lowlevel.checkpoint()
         if path in self.stuck:
-            with self.waiting():
+            with self.waiting(object()):
                 await trio.sleep_forever()
         if path in self.failures:
             raise self.failures[path]
@@ -185,7 +190,7 @@ class FakeNetwork:
         self.listed.append(path)
         await trio.lowlevel.checkpoint()
         if path in self.stuck:
-            with self.waiting():
+            with self.waiting(object()):
                 await trio.sleep_forever()
         return self._children(path)
 
@@ -265,17 +270,19 @@ class FakeResults:
 
 
 class _Waiting:
-    """Counts readers that wait, from whatever thread looks."""
+    """Counts readers that wait, from whatever thread looks. The kernel asks twice for some."""
 
     _lock = threading.Lock()
 
-    def __init__(self, network: FakeNetwork) -> None:
+    def __init__(self, network: FakeNetwork, reader: object) -> None:
         self._network = network
+        self._reader = reader
 
     def __enter__(self) -> None:
         with self._lock:
-            self._network.readers_waiting += 1
+            self._network.waiting_calls[self._reader] += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._network.readers_waiting -= 1
+            self._network.waiting_calls[self._reader] -= 1
+            self._network.waiting_calls = +self._network.waiting_calls

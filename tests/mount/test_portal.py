@@ -133,7 +133,7 @@ def test_a_reader_outlives_trio() -> None:
 class NoPortal:
     """For calls that are answered at once."""
 
-    def wait(self, later: object) -> object:
+    def wait_for_read(self, later: object) -> object:
         raise AssertionError(f"nothing here comes later: {later}")
 
     def settle(self, answer: object) -> object:

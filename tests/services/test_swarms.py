@@ -203,6 +203,27 @@ async def test_why_a_read_failed_is_remembered_until_one_works(autojump_clock: M
         reader.close()
 
 
+async def test_reads_that_fail_together_are_one_failure(autojump_clock: MockClock):
+    """The kernel reads ahead at several places at once, and asks again for what failed."""
+    async with two("film") as world:
+        node = await seen(world, "film")
+        lie(world[0])
+        reader = world[1].open(node)
+
+        async def fails(offset: int) -> None:
+            with pytest.raises(CorruptError):
+                await reader.read(offset, 100)
+
+        async with trio.open_nursery() as nursery:
+            for offset in (300_000, 0, 500_000):
+                nursery.start_soon(fails, offset)
+        await fails(0)
+
+        told = [event for event in world[1].journal.events() if event.path == "film"]
+        assert len(told) == 1
+        reader.close()
+
+
 def test_no_more_failures_are_remembered_than_a_thousand(tmp_path):
     swarms = Swarms(
         None,
