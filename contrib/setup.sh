@@ -4,10 +4,12 @@
 #   set_up [dev]     leaves a virtual environment with p2pfs in .venv of the checkout
 #
 # What was set up is stamped with a checksum of pyproject.toml, so that the next run has
-# nothing to do. Two at once wait for each other.
+# nothing to do. Two at once wait for each other. For another Python than the first that is
+# found, set `environment` and `python` before.
 
 root=$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")
 environment=$root/.venv
+python=
 program=$(basename -- "$0")
 
 say() {
@@ -95,13 +97,16 @@ first_known() {
 find_python() {
     local name
     for name in python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$name" -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
-        then
+        if can_make_environment "$name"; then
             command -v "$name"
             return
         fi
     done
     return 1
+}
+
+can_make_environment() {
+    "$1" -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
 apt_install() {
@@ -123,8 +128,8 @@ apt_install() {
 make_environment() {
     if "$environment/bin/python" -I -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
     then return; fi
-    local python
-    python=$(find_python) || fail "Python 3.11 or newer, with its venv module, is needed"
+    local python=${python:-$(find_python)}
+    [[ $python ]] || fail "Python 3.11 or newer, with its venv module, is needed"
     say "making a virtual environment with $python"
     "$python" -m venv --clear "$environment" || fail "cannot make a virtual environment in $environment"
 }

@@ -192,8 +192,12 @@ class Index:
 
 def _connect(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False)
-    # A lost last transaction costs hashing again; a database torn by a power cut costs all.
-    connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+    try:
+        # A lost last transaction costs hashing again; a database torn by a power cut costs all.
+        connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
