@@ -307,6 +307,17 @@ def runtime_directory() -> Path:
     return path
 
 
+@contextlib.contextmanager
+def socket_name(path: str) -> Iterator[str]:
+    """Give a name for `path` that fits the 107 bytes of a Unix socket's address."""
+    directory, name = os.path.split(os.path.abspath(path))
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
 def default_name() -> str:
     """Return `user@host`, cut and cleaned to what a name may be."""
     try:

@@ -13,12 +13,12 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
 
+from p2pfs.config import socket_name
 from p2pfs.errors import UnreachableError, UsageError
 from p2pfs.protocol.messages import Address
 
@@ -173,7 +173,7 @@ async def listen_unix(path: str) -> UnixListener:
         # The mode of the socket becomes that of the file. Unlike umask this touches
         # nobody else in the process, and unlike chmod it leaves no gap.
         os.fchmod(sock.fileno(), 0o600)
-        with _short(path) as name:
+        with socket_name(path) as name:
             sock.bind(name)
         sock.listen(LISTEN_BACKLOG)
         return UnixListener(sock, path)
@@ -190,7 +190,7 @@ async def dial_unix(path: str) -> trio.SocketStream:
     """
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short(path) as name, trio.fail_after(CONNECT_S):
+        with socket_name(path) as name, trio.fail_after(CONNECT_S):
             await sock.connect(name)
     except (OSError, trio.TooSlowError) as error:
         sock.close()
@@ -275,17 +275,6 @@ async def _remove_stale(path: str) -> None:
         return
     await stream.aclose()
     raise UsageError(f"a servent is running already: it listens on {path}")
-
-
-@contextlib.contextmanager
-def _short(path: str) -> Iterator[str]:
-    """Give a name for `path` that fits the 107 bytes of a Unix socket address."""
-    directory, name = os.path.split(os.path.abspath(path))
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{name}"
-    finally:
-        os.close(descriptor)
 
 
 def _peer_uid(sock: trio.socket.SocketType) -> int:

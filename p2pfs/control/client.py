@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pfs.config import lock_directory, runtime_directory
+from p2pfs.config import lock_directory, runtime_directory, socket_name
 from p2pfs.control import SILENCE_S, ExitStatus, VerbError
 from p2pfs.errors import UsageError
 
@@ -164,7 +164,8 @@ def _result(connection: socket.socket, on_progress: Callable[[int, int], None]) 
 def _connected(running: Running) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(SILENCE_S)
-        connection.connect(running.control_path)
+        with socket_name(running.control_path) as name:
+            connection.connect(name)
         yield connection
 
 

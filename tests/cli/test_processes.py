@@ -17,8 +17,6 @@ import pytest
 from tests.helpers.mounted import until
 from tests.suites.filesystem_suite import errno_of
 
-pytestmark = pytest.mark.alone
-
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
     "shared_files", "shared_bytes", "cache_bytes", "cache_limit_bytes", "transfers",

@@ -124,6 +124,15 @@ async def test_socket_and_record_are_the_owners_alone_and_go_with_the_servent(se
     assert list(path.parent.iterdir()) == []
 
 
+async def test_a_socket_may_lie_deeper_than_its_address_is_long(servent, tmp_path, monkeypatch):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+
+    async with serving(servent) as ask_it:
+        assert await ask_it("status") == servent.status()
+
+
 async def test_a_second_servent_on_one_state_directory_is_refused(servent):
     async with serving(servent):
         with pytest.raises(UsageError, match="running already"):
