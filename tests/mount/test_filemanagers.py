@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.protocol.manifest import KIB, MIB
-from tests.helpers.mounted import Servent, Servents, open_servents, until
+from tests.helpers.mounted import Servent, Servents, until
 from tests.helpers.screen import Screen, open_screen, why_no_screen
 
 pytestmark = [pytest.mark.fuse, pytest.mark.desktop]
@@ -28,6 +28,10 @@ ALBUM = {
     "beach.txt": b"sand",
     "boat.dat": random.Random("boat").randbytes(3 * MIB),
     "crossing/log.txt": b"waves",
+}
+SHARED = {
+    "anna": {f"holiday/{path}": content for path, content in ALBUM.items()},
+    "ben": {"holiday/dinner.txt": b"fish"},
 }
 MINE = {"letter.txt": b"dear all", "plan.dat": random.Random("plan").randbytes(300_000)}
 
@@ -79,32 +83,6 @@ def files_below(directory: Path) -> dict[str, bytes]:
         for file in directory.rglob("*")
         if file.is_file()
     }
-
-
-@pytest.fixture(scope="module")
-def servents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servents]:
-    with open_servents(tmp_path_factory.mktemp("desktop")) as servents:
-        yield servents
-
-
-@pytest.fixture(scope="module")
-def anna(servents: Servents) -> Servent:
-    anna = servents.start("anna")
-    for path, content in ALBUM.items():
-        anna.share(f"holiday/{path}", content)
-    return anna
-
-
-@pytest.fixture(scope="module")
-def ben(servents: Servents, anna: Servent) -> Servent:
-    ben = servents.start("ben", joins=[anna])
-    ben.share("holiday/dinner.txt", b"fish")
-    return ben
-
-
-@pytest.fixture(scope="module")
-def cleo(servents: Servents, anna: Servent, ben: Servent) -> Servent:
-    return servents.start("cleo", joins=[anna, ben])
 
 
 @dataclass

@@ -6,42 +6,20 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
 from p2pfs.protocol.manifest import KIB, MIB
-from tests.helpers.mounted import Servent, Servents, errno_name, open_servents, until
+from tests.helpers.mounted import Servent, Servents, errno_name, until
 
 pytestmark = pytest.mark.fuse
 
 WHALE = random.Random("whale").randbytes(300_000)
 
-
-@pytest.fixture(scope="module")
-def servents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servents]:
-    with open_servents(tmp_path_factory.mktemp("subtrees")) as servents:
-        yield servents
-
-
-@pytest.fixture(scope="module")
-def anna(servents: Servents) -> Servent:
-    anna = servents.start("anna")
-    anna.share("nature/Blue Whale.mkv", WHALE)
-    anna.share("books/The Whale.pdf", b"call me")
-    return anna
-
-
-@pytest.fixture(scope="module")
-def ben(servents: Servents, anna: Servent) -> Servent:
-    ben = servents.start("ben", joins=[anna])
-    ben.share("Blue Whale.mkv", b"another one")
-    return ben
-
-
-@pytest.fixture(scope="module")
-def cleo(servents: Servents, anna: Servent, ben: Servent) -> Servent:
-    return servents.start("cleo", joins=[anna, ben])
+SHARED = {
+    "anna": {"nature/Blue Whale.mkv": WHALE, "books/The Whale.pdf": b"call me"},
+    "ben": {"Blue Whale.mkv": b"another one"},
+}
 
 
 def run(*command: object) -> str:
