@@ -17,8 +17,10 @@ MIN_AHEAD_BYTES: Final = 1 * MIB
 MAX_AHEAD_BYTES: Final = 16 * MIB
 """The window ahead of a reader: doubled with each block read in sequence."""
 
-SEQUENTIAL_READ_BYTES: Final = 128 * KIB
-"""A read of this size is taken for the start of a sequence: random ones are smaller."""
+SEQUENCE_BYTES: Final = 64 * KIB
+"""More than this must be read in sequence, and not by one read, before there is read-ahead. File
+managers look at 4 to 16 KiB of a file for its type; for 16 the kernel asks for 48, in two reads.
+For who reads on it asks for 128 at a time: that takes two reads, or three that begin small."""
 
 SCATTERED_READS: Final = 32
 SCATTERED_AHEAD_BYTES: Final = 8 * MIB
@@ -39,19 +41,31 @@ time costs 0.1 ms, most of it for the hop into trio."""
 
 @dataclass(eq=False, slots=True)
 class _Stream:
-    """One place at which the content is read in sequence."""
+    """One place at which the content is read, maybe only once."""
 
     position: int  # the block after the last one read
-    window_bytes: int
+    window_bytes: int  # 0 until more than one read is known
     read_at: float
+    start: int
+    end: int  # what was read in sequence from `start`, in bytes, while there is no window
+
+    def goes_on(self, offset: int, end: int) -> bool:
+        """Note a read; return whether with it enough has been read in sequence."""
+        if self.start < offset <= self.end < end:
+            self.end = end
+            return end - self.start > SEQUENCE_BYTES
+        if not self.start <= offset <= self.end:
+            self.start, self.end = offset, end
+        return False
 
 
 class ReadAhead:
     """Where the readers of one content are, and what they will want next.
 
     Readers are told apart by place alone: a read that begins in or just ahead of a stream
-    belongs to it, any other begins one. So a seek begins with a small window again, and two
-    readers at different places both get theirs.
+    belongs to it, any other begins one. The first read of a stream wants nothing ahead, for
+    many look at a file once and close it; the window begins with a read that goes on. So a
+    seek begins with a small window again, and two readers at different places both get theirs.
     """
 
     def __init__(self, size: int) -> None:
@@ -69,15 +83,15 @@ class ReadAhead:
 
     def advance(self, offset: int, length: int, now: float) -> None:
         """Note a read of at least one byte."""
-        first = offset // self._block_bytes
-        end = (offset + length - 1) // self._block_bytes + 1
-        number = self._find(first)
+        end = offset + length
+        number = self._find(offset // self._block_bytes)
         if number is None:
             self._stray(now)
-            self._begin(_Stream(end, self._first_window(offset, length), now))
+            position = self._block_after(end)
+            self._begin(_Stream(position, self._first_window(), now, offset, end))
         else:
             self._streams.move_to_end(number)
-            self._follow(self._streams[number], end, now)
+            self._follow(self._streams[number], offset, end, now)
         self.tripwires = frozenset(self._tripwires())
 
     def clear(self) -> None:
@@ -102,11 +116,9 @@ class ReadAhead:
             self._strays = 0
         self._strays, self._strayed_at = self._strays + 1, now
 
-    def _first_window(self, offset: int, length: int) -> int:
-        if self.is_quick and self._strays > SCATTERED_READS:
-            return SCATTERED_AHEAD_BYTES
-        is_sequence = offset == 0 or length >= SEQUENTIAL_READ_BYTES
-        return MIN_AHEAD_BYTES if is_sequence else 0
+    def _first_window(self) -> int:
+        is_scattered = self.is_quick and self._strays > SCATTERED_READS
+        return SCATTERED_AHEAD_BYTES if is_scattered else 0
 
     def _windows(self, now: float) -> list[range]:
         return [
@@ -127,13 +139,19 @@ class ReadAhead:
         if len(self._streams) > MAX_STREAMS:
             self._streams.popitem(last=False)
 
-    def _follow(self, stream: _Stream, end: int, now: float) -> None:
+    def _follow(self, stream: _Stream, offset: int, end: int, now: float) -> None:
         stream.read_at = now
-        if end > stream.position:
-            stream.position = end
-            stream.window_bytes = min(
-                max(MIN_AHEAD_BYTES, 2 * stream.window_bytes), MAX_AHEAD_BYTES
-            )
+        position = self._block_after(end)
+        is_next_block = position > stream.position
+        if stream.window_bytes:
+            if is_next_block:
+                stream.window_bytes = min(2 * stream.window_bytes, MAX_AHEAD_BYTES)
+        elif stream.goes_on(offset, end) or is_next_block:
+            stream.window_bytes = MIN_AHEAD_BYTES
+        stream.position = max(stream.position, position)
+
+    def _block_after(self, end: int) -> int:
+        return (end - 1) // self._block_bytes + 1
 
     def _window(self, stream: _Stream) -> range:
         blocks = -(-stream.window_bytes // self._block_bytes)
@@ -142,6 +160,8 @@ class ReadAhead:
 
     def _tripwires(self) -> Iterator[int]:
         for stream in self._streams.values():
+            if not stream.window_bytes:  # the next read decides, wherever it is answered
+                yield from (stream.position - 1, stream.position)
             window = self._window(stream)
             step = max(1, len(window) // TRIPWIRES)
             yield from window[step - 1 :: step]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from p2pfs.protocol.manifest import GIB, MIB
+import pytest
+
+from p2pfs.protocol.manifest import GIB, KIB
 from p2pfs.readahead import (
     MAX_AHEAD_BYTES,
     MAX_STREAMS,
     MIN_AHEAD_BYTES,
     SCATTERED_AHEAD_BYTES,
     SCATTERED_READS,
-    SEQUENTIAL_READ_BYTES,
+    SEQUENCE_BYTES,
     STREAM_IDLE_S,
     ReadAhead,
 )
@@ -20,28 +22,94 @@ from tests.helpers.sizes import BLOCK
 SIZE = 1000 * BLOCK
 SMALL = MIN_AHEAD_BYTES // BLOCK
 LARGE = MAX_AHEAD_BYTES // BLOCK
+KERNEL_BYTES = 128 * KIB
+"""What the kernel asks for at a time when it reads ahead itself."""
 
 
 def read_blocks(ahead: ReadAhead, blocks: range, now: float = 0.0) -> None:
     for index in blocks:
-        ahead.advance(index * BLOCK, SEQUENTIAL_READ_BYTES, now)
-        ahead.advance(index * BLOCK + SEQUENTIAL_READ_BYTES, SEQUENTIAL_READ_BYTES, now)
+        for offset in range(index * BLOCK, (index + 1) * BLOCK, KERNEL_BYTES):
+            ahead.advance(offset, KERNEL_BYTES, now)
 
 
-def test_a_read_at_the_start_begins_a_small_window() -> None:
+def read_runs(ahead: ReadAhead, offset: int, *lengths: int) -> int:
+    """Read in sequence from `offset`; return where that ends."""
+    for length in lengths:
+        ahead.advance(offset, length, 0.0)
+        offset += length
+    return offset
+
+
+@pytest.mark.parametrize("length", [512, KERNEL_BYTES, 3 * BLOCK])
+@pytest.mark.parametrize("offset", [0, 7, 500 * BLOCK, 501 * BLOCK - 7])
+def test_a_first_read_wants_nothing_more(offset: int, length: int) -> None:
     ahead = ReadAhead(SIZE)
 
-    ahead.advance(0, 4096, 0.0)
-
-    assert list(ahead.wanted(0.0)) == list(range(1, 1 + SMALL))
-
-
-def test_a_small_read_elsewhere_wants_nothing_more() -> None:
-    ahead = ReadAhead(SIZE)
-
-    ahead.advance(500 * BLOCK + 7, 4096, 0.0)
+    ahead.advance(offset, length, 0.0)
 
     assert list(ahead.wanted(0.0)) == []
+
+
+@pytest.mark.parametrize("block", [0, 500])
+def test_a_second_read_that_goes_on_begins_a_small_window(block: int) -> None:
+    ahead = ReadAhead(SIZE)
+
+    read_runs(ahead, block * BLOCK, KERNEL_BYTES, KERNEL_BYTES)
+
+    assert list(ahead.wanted(0.0)) == list(range(block + 1, block + 1 + SMALL))
+
+
+def test_a_second_read_is_noticed_though_it_comes_from_the_cache() -> None:
+    ahead = ReadAhead(SIZE)
+
+    ahead.advance(500 * BLOCK, 4096, 0.0)
+
+    assert {500, 501} <= ahead.tripwires
+
+
+def test_what_the_kernel_asks_for_a_look_at_the_type_is_no_sequence() -> None:
+    ahead = ReadAhead(SIZE)
+
+    read_runs(ahead, 0, 16 * KIB, 32 * KIB)  # for a program that reads 16 KiB
+
+    assert list(ahead.wanted(0.0)) == []
+
+
+def test_many_small_reads_in_sequence_are_one() -> None:
+    ahead = ReadAhead(SIZE)
+
+    read_runs(ahead, 5 * BLOCK, *[4 * KIB] * (SEQUENCE_BYTES // (4 * KIB)))
+    assert list(ahead.wanted(0.0)) == []
+
+    ahead.advance(5 * BLOCK + SEQUENCE_BYTES, 4 * KIB, 0.0)
+    assert list(ahead.wanted(0.0)) == list(range(6, 6 + SMALL))
+
+
+def test_reads_in_a_block_that_leave_something_out_are_no_sequence() -> None:
+    ahead = ReadAhead(SIZE)
+
+    for offset in range(0, BLOCK, 64 * KIB):
+        ahead.advance(offset, 60 * KIB, 0.0)
+
+    assert list(ahead.wanted(0.0)) == []
+
+
+def test_a_read_of_the_next_block_begins_a_window_though_one_between_was_not_noted() -> None:
+    ahead = ReadAhead(SIZE)
+
+    ahead.advance(0, KERNEL_BYTES, 0.0)
+    ahead.advance(BLOCK, KERNEL_BYTES, 0.0)
+
+    assert list(ahead.wanted(0.0)) == list(range(2, 2 + SMALL))
+
+
+def test_two_who_read_the_same_at_once_are_in_sequence() -> None:
+    ahead = ReadAhead(SIZE)
+
+    for offset in (0, 0, 64 * KIB, 64 * KIB):
+        ahead.advance(offset, 64 * KIB, 0.0)
+
+    assert list(ahead.wanted(0.0)) == list(range(1, 1 + SMALL))
 
 
 def test_a_window_doubles_with_each_block_up_to_its_limit() -> None:
@@ -60,7 +128,7 @@ def test_a_seek_begins_small_again() -> None:
     ahead = ReadAhead(SIZE)
     read_blocks(ahead, range(20))
 
-    ahead.advance(700 * BLOCK, SEQUENTIAL_READ_BYTES, 0.0)
+    read_runs(ahead, 700 * BLOCK, KERNEL_BYTES, KERNEL_BYTES)
 
     assert [index for index in ahead.wanted(0.0) if index >= 700] == list(range(701, 701 + SMALL))
 
@@ -69,7 +137,7 @@ def test_the_place_that_was_left_is_wanted_no_more_after_a_while() -> None:
     ahead = ReadAhead(SIZE)
     read_blocks(ahead, range(20))
 
-    ahead.advance(700 * BLOCK, SEQUENTIAL_READ_BYTES, STREAM_IDLE_S + 1)
+    read_blocks(ahead, range(700, 701), STREAM_IDLE_S + 1)
 
     assert list(ahead.wanted(STREAM_IDLE_S + 1)) == list(range(701, 701 + SMALL))
 
@@ -102,9 +170,9 @@ def test_a_reader_is_noticed_in_each_quarter_of_its_window() -> None:
 
 def test_a_reader_is_noticed_at_each_block_of_a_small_window() -> None:
     ahead = ReadAhead(SIZE)
-    ahead.advance(0, 4096, 0.0)
+    read_blocks(ahead, range(1))
 
-    assert sorted(ahead.tripwires) == list(ahead.wanted(0.0))
+    assert sorted(ahead.tripwires) == list(ahead.wanted(0.0)) != []
 
 
 def test_a_read_anywhere_in_the_window_goes_on_with_the_stream() -> None:
@@ -167,7 +235,7 @@ def test_random_reads_long_ago_do_not_count() -> None:
 def test_places_are_remembered_up_to_a_limit() -> None:
     ahead = ReadAhead(SIZE)
     for place in range(3 * MAX_STREAMS):
-        ahead.advance(place * 20 * BLOCK, SEQUENTIAL_READ_BYTES, 0.0)
+        read_blocks(ahead, range(place * 20, place * 20 + 1))
 
     assert len(list(ahead.wanted(0.0))) == MAX_STREAMS * SMALL
 
@@ -175,7 +243,7 @@ def test_places_are_remembered_up_to_a_limit() -> None:
 def test_a_large_block_counts_as_a_window() -> None:
     ahead = ReadAhead(1024 * GIB)
 
-    ahead.advance(0, 64 * MIB, 0.0)
+    read_runs(ahead, 0, KERNEL_BYTES, KERNEL_BYTES)
 
     assert list(ahead.wanted(0.0)) == [1]
 

@@ -611,7 +611,7 @@ async def test_a_full_cache_fails_the_read_and_room_mends_it(
         await nursery.start(swarm.run)
         assert await swarm.read(0, BLOCK) == content.block(0)
         with pytest.raises(CacheFullError):
-            await swarm.read(4 * BLOCK, BLOCK)
+            await swarm.read(4 * BLOCK, 4 * BLOCK)
         assert cache.used_bytes <= cache.limit_bytes
 
         cache.limit_bytes = 1 << 30
