@@ -70,16 +70,19 @@ install_system_packages() {
     if [[ $1 == dev ]]; then install_desktop; fi
 }
 
-# A virtual screen and a small file manager for it; with more of them, tests use these too.
+# A virtual screen, a small file manager for it, and a player and what makes a film; with more
+# file managers, tests use these too.
 install_desktop() {
     local packages=()
     command -v Xvfb >/dev/null || packages+=(xvfb)
     command -v xdotool >/dev/null || packages+=(xdotool)
     command -v dbus-daemon >/dev/null || packages+=(dbus-daemon)
     command -v thunar pcmanfm >/dev/null || packages+=(pcmanfm)
+    command -v ffmpeg >/dev/null || packages+=(ffmpeg)
+    command -v mpv >/dev/null || packages+=(mpv)
     ((${#packages[@]})) || return 0
     apt_install --no-install-recommends "${packages[@]}" ||
-        say "going on; tests with a file manager are skipped"
+        say "going on; tests with a file manager or a player are skipped"
 }
 
 has_libfuse() {
