@@ -7,7 +7,7 @@ import random
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,11 @@ from tests.helpers.screen import Screen, open_screen, why_no_screen
 pytestmark = [pytest.mark.fuse, pytest.mark.desktop]
 
 BLOCK = 256 * KIB
+
+MANAGERS = ("thunar", "pcmanfm", "nautilus")
+
+THUMBNAILERS = {"thunar": ("tumblerd",)}
+"""Programs that make previews for a file manager; the others do it themselves."""
 
 SETTLED_S = 2.0
 """A thumbnailer that has fetched nothing for so long has given up or is done."""
@@ -65,8 +70,13 @@ MEDIA = {
     "photograph.jpg": photograph(3 * MIB),
     "film.mp4": noise(b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41", 8 * MIB),
     "song.mp3": noise(b"ID3\3\0\0\0\0\0\0", 5 * MIB),
+    "recording": noise(b"recording", 6 * MIB),  # to be told by its content alone
     "book.pdf": noise(b"%PDF-1.4\n", 3 * MIB),
 }
+PICTURES = {"picture.png", "another.png", "small.png", "photograph.jpg"}
+
+WHOLE = 100
+"""Percent."""
 
 
 def write_below(directory: Path, files: dict[str, bytes]) -> Path:
@@ -113,7 +123,7 @@ def screen(servents: Servents, tmp_path: Path) -> Iterator[Screen]:
         yield screen
 
 
-@pytest.fixture(params=["thunar", "pcmanfm"])
+@pytest.fixture(params=MANAGERS)
 def manager(request: pytest.FixtureRequest, screen: Screen) -> FileManager:
     if reason := why_no_screen(request.param):
         pytest.skip(reason)
@@ -141,48 +151,103 @@ def test_a_file_manager_browses_and_copies_in_and_out(
 # Previews.
 
 
-def downloaded(servent: Servent) -> int:
-    """Return how many bytes are in the cache, once that has not changed for a while."""
-    counts = [-1, 0]
-    while counts[-1] != counts[-2]:
-        time.sleep(SETTLED_S)
-        counts.append(int(str(servent.status()["cache_bytes"])))
-    return counts[-1]
+PREVIEWS = ("off", "small", "all")
+
+
+def media_for(previews: str) -> str:
+    """Return the folder for a kind of `--previews`: windows are told apart by their titles."""
+    return f"media for {previews}"
 
 
 @pytest.fixture(scope="module")
 def owner(servents: Servents) -> Servent:
-    """Who has a folder of everything that has a preview."""
-    owner = servents.start("owner")
-    for name, content in MEDIA.items():
-        owner.share(f"media/{name}", content)
+    """Who has folders of everything that has a preview."""
+    owner = servents.start("owner", mounted=False)
+    for previews in PREVIEWS:
+        write_below(owner.state / "shared" / media_for(previews), MEDIA)
     return owner
 
 
-@pytest.fixture
-def reader(servents: Servents, owner: Servent, manager: FileManager) -> Servent:
-    """A servent that has nothing of it yet."""
-    reader = servents.start(f"reader with {manager.program}", joins=[owner])
-    for name in MEDIA:
-        reader.sees(f"media/{name}")
-    return reader
+@pytest.fixture(scope="module", params=MANAGERS)
+def readers(
+    request: pytest.FixtureRequest,
+    servents: Servents,
+    owner: Servent,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Servent]]:
+    """Servents by their `--previews`, each after a file manager has shown its folder of media."""
+    program = request.param
+    if reason := why_no_screen(program, *THUMBNAILERS.get(program, ())):
+        pytest.skip(reason)
+    readers = {
+        previews: servents.start(f"{program} {previews}", "--previews", previews, joins=[owner])
+        for previews in PREVIEWS
+    }
+    with open_screen(tmp_path_factory.mktemp("screen") / "screen") as screen:
+        manager = FileManager(program, screen)
+        thumbnailers = [screen.start(name) for name in THUMBNAILERS.get(program, ())]
+        if thumbnailers:
+            screen.wait_service("org.freedesktop.thumbnails.Thumbnailer1")
+        for previews, reader in readers.items():
+            for name in MEDIA:
+                reader.sees(f"{media_for(previews)}/{name}")
+            manager.show(reader.network / media_for(previews))
+        until(lambda: list(screen.home.rglob("thumbnails/**/*.png")))
+        wait_settled(readers.values())
+        assert all(process.poll() is None for process in thumbnailers), "a thumbnailer has died"
+        yield readers
 
 
-def test_a_file_manager_downloads_no_more_than_the_first_blocks_of_a_folder(
-    manager: FileManager, reader: Servent
+def downloaded(servent: Servent) -> int:
+    """Return how many bytes are in the cache."""
+    return int(str(servent.status()["cache_bytes"]))
+
+
+def wait_settled(servents: Iterable[Servent]) -> None:
+    """Return when nothing has been downloaded for a while."""
+    before: list[int] = []
+    while before != (now := [downloaded(servent) for servent in servents]):
+        before = now
+        time.sleep(SETTLED_S)
+
+
+def cached(servent: Servent, previews: str) -> dict[str, int]:
+    """Return how much of each of the media is here, in percent."""
+    return {
+        name: int(servent.attribute(f"{media_for(previews)}/{name}", "cached")) for name in MEDIA
+    }
+
+
+def test_without_previews_only_what_has_no_known_name_is_looked_at(
+    readers: dict[str, Servent],
 ) -> None:
-    thumbnailer = None
-    if manager.program == "thunar":
-        if reason := why_no_screen("tumblerd"):
-            pytest.skip(reason)
-        thumbnailer = manager.screen.start("tumblerd")
-        manager.screen.wait_service("org.freedesktop.thumbnails.Thumbnailer1")
+    off = readers["off"]
 
-    manager.show(reader.network / "media")
+    assert "preview refused" in off.output()
+    assert [name for name, percent in cached(off, "off").items() if percent] == ["recording"]
+    assert downloaded(off) < 2 * BLOCK
 
-    until(lambda: reader.attribute("media/small.png", "cached") == "100")
-    until(lambda: list(manager.screen.home.rglob("thumbnails/**/*.png")))
-    assert downloaded(reader) <= len(MEDIA) * BLOCK
-    assert thumbnailer is None or thumbnailer.poll() is None, "the thumbnailer has died"
-    film = reader.network / "media" / "film.mp4"
+
+def test_with_small_previews_no_more_than_the_first_blocks_are_downloaded(
+    readers: dict[str, Servent],
+) -> None:
+    small = readers["small"]
+
+    assert cached(small, "small")["small.png"] == WHOLE
+    assert "preview refused" in small.output()
+    assert downloaded(small) <= len(MEDIA) * BLOCK
+
+
+def test_with_all_previews_pictures_are_downloaded_whole(readers: dict[str, Servent]) -> None:
+    percents = cached(readers["all"], "all")
+
+    assert {name for name, percent in percents.items() if percent == WHOLE} >= PICTURES
+    assert percents["recording"] < WHOLE
+    assert "preview refused" not in readers["all"].output()
+
+
+@pytest.mark.parametrize("previews", PREVIEWS)
+def test_whoever_is_no_previewer_reads_all(readers: dict[str, Servent], previews: str) -> None:
+    film = readers[previews].network / media_for(previews) / "film.mp4"
+
     assert film.read_bytes() == MEDIA["film.mp4"]
