@@ -76,6 +76,10 @@ class Screen:
         self._xdotool("key", "--delay", "50", *keys)
         self.wait_still()
 
+    def click(self, x: int, y: int) -> None:
+        """Click at a place; what is pressed next comes after it."""
+        self._xdotool("mousemove", str(x), str(y), "click", "1")
+
     def wait_still(self) -> None:
         """Return when nothing moves on the screen any more."""
         ends_at = time.monotonic() + PATIENCE_S

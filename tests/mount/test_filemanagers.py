@@ -26,6 +26,9 @@ MANAGERS = ("thunar", "pcmanfm", "nautilus")
 THUMBNAILERS = {"thunar": ("tumblerd",)}
 """Programs that make previews for a file manager; the others do it themselves."""
 
+BELOW_FILES = (600, 380)
+"""A place in a window that shows few files, where none of them is."""
+
 SETTLED_S = 2.0
 """A thumbnailer that has fetched nothing for so long has given up or is done."""
 
@@ -110,9 +113,13 @@ class FileManager:
         """Copy and paste all of a folder; again if the window was not ready for it."""
         while not set(os.listdir(source)) & set(os.listdir(target)):
             self.show(source)
-            self.screen.press("ctrl+a", "ctrl+c")
+            self._press("ctrl+a", "ctrl+c")
             self.show(target)
-            self.screen.press("ctrl+v")
+            self._press("ctrl+v")
+
+    def _press(self, *keys: str) -> None:
+        self.screen.click(*BELOW_FILES)  # before it Nautilus takes no keys
+        self.screen.press(*keys)
 
 
 @pytest.fixture
