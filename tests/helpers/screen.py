@@ -118,6 +118,7 @@ def open_screen(directory: Path) -> Iterator[Screen]:
         for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
             patch.delenv(name, raising=False)
         patch.setenv("NO_AT_BRIDGE", "1")
+        patch.setenv("GTK_A11Y", "none")
         patch.setenv("DISPLAY", stack.enter_context(_server(directory)))
         stack.enter_context(session_bus(directory))
         screen = Screen(directory)
