@@ -346,6 +346,11 @@ class CachedFile:
         return True
 
     @property
+    def is_small(self) -> bool:
+        """Whether it is one block."""
+        return len(self._states) == 1
+
+    @property
     def has_file(self) -> bool:
         """Whether anything of it is on disk."""
         return self._descriptor is not None
@@ -423,7 +428,7 @@ class CachedFile:
         manifest.verify(index, data)
         if self._states[index] == _VERIFIED:
             return
-        if len(self._states) == 1 and self._descriptor is None:
+        if self.is_small and self._descriptor is None:
             # A small file is complete. It goes to disk in one piece, its bit with it, unsynced:
             # a thousand of them must not cost a thousand syncs, and a false claim costs a block.
             whole = data.ljust(self._map_offset, b"\0") + manifest.to_bytes() + b"\x01"

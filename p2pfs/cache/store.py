@@ -19,6 +19,11 @@ MAX_REMEMBERED: Final = 1_000
 """Closed contents of which we remember what was verified: 16 KiB each at most. A reopened file
 is then read at the speed of the disk; verifying it again cost 3 s of processor time a GiB."""
 
+MAX_RESTING: Final = 64
+"""Small contents that stay open after their last handle: who reads one file of a directory after
+another has each opened twice, to fetch it ahead and to read it. Opening and closing one again
+takes seven system calls."""
+
 _GONE_SUFFIX: Final = ".gone"
 
 log = logging.getLogger(__name__)
@@ -62,6 +67,7 @@ class BlockCache:
         self._pinned = {Key(*one) for one in kept}
         self._kept: dict[Key, int] = {}  # those that are closed and pinned; bytes on disk
         self._remembered: OrderedDict[Key, Remembered] = OrderedDict()  # of these; oldest first
+        self._resting: OrderedDict[Key, CachedFile] = OrderedDict()  # of these; oldest first
         self._sizes: dict[FileId, int] = {}  # of every content that has a file
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._scan()
@@ -86,10 +92,7 @@ class BlockCache:
         with self._lock:
             file = self._open.get(key)
             if file is None:
-                file = CachedFile(self, key, self._run_in_thread)
-                if key in self._closed or key in self._kept:
-                    self._reopen(file)
-                self._open[key] = file
+                self._open[key] = file = self._roused(key) or self._opened(key)
             file.handles += 1
             return file
 
@@ -175,8 +178,8 @@ class BlockCache:
             if file.handles == 0:
                 del self._open[file.key]
                 if file.has_file:
-                    self._remember(file.key, file.settle())
                     self._shelf_of(file.key)[file.key] = file.allocated_bytes
+                    self._rest(file)
 
     def created(self, key: Key) -> None:
         """Note that a content has a file now."""
@@ -227,6 +230,7 @@ class BlockCache:
             key, allocated_bytes = self._closed.popitem(last=False)
             self._sizes.pop(key.file_id, None)
             self._remembered.pop(key, None)
+            self._resting.pop(key, None)
             path = self.path_of(key)
             # Out of the way under the lock, so that the content can be opened anew; removed
             # outside, because freeing a gigabyte takes the file system many milliseconds.
@@ -236,6 +240,27 @@ class BlockCache:
             os.unlink(path + _GONE_SUFFIX)
         self.give_back(allocated_bytes)
         return True
+
+    def _opened(self, key: Key) -> CachedFile:
+        file = CachedFile(self, key, self._run_in_thread)
+        if key in self._closed or key in self._kept:
+            self._reopen(file)
+        return file
+
+    def _roused(self, key: Key) -> CachedFile | None:
+        file = self._resting.pop(key, None)
+        if file is not None:
+            del self._shelf_of(key)[key]
+        return file
+
+    def _rest(self, file: CachedFile) -> None:
+        """Leave a file that has no handles, at once or, if it is small, when others have come."""
+        if file.is_small:
+            self._resting[file.key] = file
+            if len(self._resting) <= MAX_RESTING:
+                return
+            _, file = self._resting.popitem(last=False)
+        self._remember(file.key, file.settle())
 
     def _remember(self, key: Key, verified: Remembered | None) -> None:
         if verified is not None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.cache import FLUSH_BYTES, FLUSH_S, PAGE_BYTES, BlockCache, CachedFile
+from p2pfs.cache.store import MAX_RESTING
 from p2pfs.errors import BadBlockError, CacheFullError
 from p2pfs.protocol.manifest import FileId, block_span
 from tests.helpers.contents import Content
@@ -540,6 +541,43 @@ async def test_a_cached_file_opens_in_a_handful_of_system_calls(
 
     assert len(calls) <= 5
     assert not {"fdatasync", "fsync", "rename"} & set(calls)
+
+
+def descriptors_in(directory: Path) -> int:
+    """Return how many files of a directory this process has open."""
+    found = 0
+    for entry in os.scandir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the descriptor of this very scan
+            found += os.readlink(entry.path).startswith(str(directory))
+    return found
+
+
+async def test_small_contents_rest_open_in_bounds(tmp_path: Path) -> None:
+    contents = [Content.of(100, seed) for seed in range(MAX_RESTING + 10)]
+    cache = open_cache(tmp_path)
+    for content in contents:
+        await put_whole(cache, content)
+    await put_whole(cache, Content.of(2 * BLOCK))
+
+    assert descriptors_in(tmp_path) == MAX_RESTING
+    for content in contents:  # the last of them from where they rest
+        with opened(cache, content) as file:
+            await file.prepare(0)
+            assert file.read_nowait(0, 100) == content.data
+    assert descriptors_in(tmp_path) == MAX_RESTING
+
+
+async def test_what_rests_open_is_evicted_as_any(tmp_path: Path) -> None:
+    contents = [Content.of(BLOCK, seed) for seed in range(5)]
+    cache = open_cache(tmp_path, limit_bytes=3 * (BLOCK + PAGE_BYTES))
+
+    for content in contents:
+        await put_whole(cache, content)
+
+    assert [cache.percent(content.file_id) for content in contents] == [0, 0, 100, 100, 100]
+    assert descriptors_in(tmp_path) == 3
+    assert cache.clear() == 3 * (BLOCK + PAGE_BYTES)
+    assert descriptors_in(tmp_path) == 0
 
 
 async def test_readers_on_other_threads_see_whole_blocks_or_none(tmp_path: Path) -> None:
