@@ -23,6 +23,7 @@ import pytest
 
 from p2pfs.control import client
 from p2pfs.mount import detach
+from p2pfs.protocol.manifest import MIN_BLOCK_BYTES
 
 PROJECT = Path(__file__).parents[2]
 
@@ -160,13 +161,18 @@ class Servent:
         return self.network / path
 
     def wait_cache_closed(self) -> None:
-        """Return when nobody reads any more and what was cached is noted on the disk."""
-        opened = Path(f"/proc/{self.process.pid}/fd")
-        until(lambda: not any(map(self._is_cached, opened.iterdir())))
+        """Return when nobody reads any more and what was cached is noted on the disk.
 
-    def _is_cached(self, descriptor: Path) -> bool:
+        What is small is noted as it comes, and may stay open.
+        """
+        opened = Path(f"/proc/{self.process.pid}/fd")
+        until(lambda: not any(map(self._is_large_and_cached, opened.iterdir())))
+
+    def _is_large_and_cached(self, descriptor: Path) -> bool:
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            return descriptor.readlink().is_relative_to(self.state / "cache")
+            file = descriptor.readlink()
+            is_cached = file.is_relative_to(self.state / "cache")
+            return is_cached and int(file.suffix[1:]) > MIN_BLOCK_BYTES
         return False
 
     # Ending.

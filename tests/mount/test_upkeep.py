@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pfs.cache.store import MAX_RESTING
 from tests.helpers.leftovers import left_below
 from tests.helpers.mounted import Rogue, Servent, Servents, errno_name, open_servents, until
 
@@ -65,7 +66,8 @@ def test_descriptors_and_threads_are_given_back(servents: Servents) -> None:
         reader.sees(name)
     # As many at once as will fail below: threads are kept for a while for the next time.
     cat_at_once([reader.network / f"{number}" for number in range(FAILURES)])
-    reader.wait_cache_closed()
+    for number in range(MAX_RESTING):  # and as many files: so many stay open
+        open_and_read(reader.network / f"{number}")
     before = held_by(reader)
 
     for number in range(FILES):
