@@ -46,17 +46,19 @@ class _Stream:
     position: int  # the block after the last one read
     window_bytes: int  # 0 until more than one read is known
     read_at: float
-    start: int
-    end: int  # what was read in sequence from `start`, in bytes, while there is no window
+    run: tuple[int, int]  # while there is no window: first and last byte + 1 read in sequence
 
     def goes_on(self, offset: int, end: int) -> bool:
-        """Note a read; return whether with it enough has been read in sequence."""
-        if self.start < offset <= self.end < end:
-            self.end = end
-            return end - self.start > SEQUENCE_BYTES
-        if not self.start <= offset <= self.end:
-            self.start, self.end = offset, end
-        return False
+        """Note a read; return whether with it enough has been read in sequence.
+
+        Two reads that the kernel makes at once may come in either order.
+        """
+        start, stop = before = self.run
+        if offset > stop or end < start:
+            self.run = (offset, end)
+            return False
+        self.run = start, stop = min(start, offset), max(stop, end)
+        return self.run != before and offset != before[0] and stop - start > SEQUENCE_BYTES
 
 
 class ReadAhead:
@@ -88,7 +90,7 @@ class ReadAhead:
         if number is None:
             self._stray(now)
             position = self._block_after(end)
-            self._begin(_Stream(position, self._first_window(), now, offset, end))
+            self._begin(_Stream(position, self._first_window(), now, (offset, end)))
         else:
             self._streams.move_to_end(number)
             self._follow(self._streams[number], offset, end, now)

@@ -59,6 +59,24 @@ def test_a_second_read_that_goes_on_begins_a_small_window(block: int) -> None:
     assert list(ahead.wanted(0.0)) == list(range(block + 1, block + 1 + SMALL))
 
 
+def test_two_reads_that_the_kernel_makes_at_once_are_a_sequence_in_either_order() -> None:
+    ahead = ReadAhead(SIZE)
+
+    ahead.advance(KERNEL_BYTES, KERNEL_BYTES, 0.0)
+    ahead.advance(0, KERNEL_BYTES, 0.0)
+
+    assert list(ahead.wanted(0.0)) == list(range(1, 1 + SMALL))
+
+
+def test_another_look_at_the_same_place_is_no_sequence() -> None:
+    ahead = ReadAhead(SIZE)
+
+    ahead.advance(0, 16 * KIB, 0.0)
+    ahead.advance(0, KERNEL_BYTES, 0.0)
+
+    assert list(ahead.wanted(0.0)) == []
+
+
 def test_a_second_read_is_noticed_though_it_comes_from_the_cache() -> None:
     ahead = ReadAhead(SIZE)
 
