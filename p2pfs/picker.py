@@ -308,8 +308,10 @@ class Picker:
         if now < fellow.again_at:  # what it lacks is the first of its blocks, so it lacks this too
             self._look_at = min(self._look_at, fellow.again_at)
             return ()
-        is_proven = fellow.rate(now) is not None  # else it is asked alone: it is quick, or not yet
-        return [s for s in sources if s is fellow or (is_proven and not s.is_partial)]
+        # The source is asked instead only where a reader waits, and the fellow is known to be
+        # slower. Who is not known is asked alone: it is quick, or has it not yet.
+        may_be_slow = is_demanded and fellow.rate(now) is not None
+        return [s for s in sources if s is fellow or (may_be_slow and not s.is_partial)]
 
     def _best(
         self,

@@ -34,6 +34,10 @@ MAX_STREAMS: Final = 16
 STREAM_IDLE_S: Final = 5.0
 """A place where nobody reads for so long gets no more read-ahead: the reader sought away."""
 
+MAX_PROMISED: Final = 32
+"""Blocks fetched for other readers before ours comes near them. Each is ours to fetch at some
+time, as long as the file is being read; this bounds what others can make us fetch ahead."""
+
 TRIPWIRES: Final = 4
 """Parts of a window; its reader is noticed behind each, though it reads from the cache. Each
 time costs 0.1 ms, most of it for the hop into trio."""
@@ -78,6 +82,7 @@ class ReadAhead:
         self._numbers = 0
         self._strays = 0
         self._strayed_at = float("-inf")
+        self._promised: set[int] = set()
         self.is_quick = False
         """Whether sources are so quick that the surroundings of random reads are worth while."""
         self.tripwires: frozenset[int] = frozenset()
@@ -96,9 +101,20 @@ class ReadAhead:
             self._follow(self._streams[number], offset, end, now)
         self.tripwires = frozenset(self._tripwires())
 
+    def promise(self, index: int) -> bool:
+        """Want a block for another reader too, if that is not asked too much."""
+        if len(self._promised) < MAX_PROMISED:
+            self._promised.add(index)
+        return index in self._promised
+
+    def arrived(self, index: int) -> None:
+        """Note that a block is here: what was promised is kept."""
+        self._promised.discard(index)
+
     def clear(self) -> None:
         """Forget all readers: nothing is wanted ahead."""
         self._streams.clear()
+        self._promised.clear()
         self.tripwires = frozenset()
 
     def wants(self, index: int, now: float) -> bool:
@@ -106,7 +122,8 @@ class ReadAhead:
         return any(index in window for window in self._windows(now))
 
     def wanted(self, now: float) -> Iterator[int]:
-        """Yield the blocks to have ready, the nearest of each stream first."""
+        """Yield the blocks to have ready: those promised, then the nearest of each stream."""
+        yield from tuple(self._promised)
         windows = self._windows(now)
         for step in range(max(map(len, windows), default=0)):
             for window in windows:

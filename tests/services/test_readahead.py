@@ -9,6 +9,7 @@ import pytest
 from p2pfs.protocol.manifest import GIB, KIB
 from p2pfs.readahead import (
     MAX_AHEAD_BYTES,
+    MAX_PROMISED,
     MAX_STREAMS,
     MIN_AHEAD_BYTES,
     SCATTERED_AHEAD_BYTES,
@@ -274,3 +275,21 @@ def test_cleared_it_wants_nothing() -> None:
 
     assert list(ahead.wanted(0.0)) == []
     assert ahead.tripwires == frozenset()
+
+
+def test_what_is_promised_to_others_is_wanted_first_until_it_is_here_and_in_bounds() -> None:
+    ahead = ReadAhead(SIZE)
+    ahead.advance(0, KERNEL_BYTES, 0.0)
+    ahead.advance(KERNEL_BYTES, KERNEL_BYTES, 0.0)
+    own = list(ahead.wanted(0.0))
+
+    assert [ahead.promise(100 + number) for number in range(MAX_PROMISED)] == [True] * MAX_PROMISED
+    assert ahead.promise(100)
+    assert not ahead.promise(99)
+    ahead.arrived(100)
+    wanted = list(ahead.wanted(0.0))
+
+    assert set(wanted[: MAX_PROMISED - 1]) == set(range(101, 100 + MAX_PROMISED))
+    assert wanted[MAX_PROMISED - 1 :] == own
+    ahead.clear()
+    assert list(ahead.wanted(0.0)) == []
