@@ -13,10 +13,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from blake3 import blake3
 
@@ -43,6 +43,16 @@ SMALL_BYTES: Final = 10 * KIB
 
 RANDOM_BYTES: Final = 256 * MIB
 RANDOM_READS: Final = 4096
+
+PROBE_BYTES: Final = GIB
+BLOCK_BYTES: Final = 256 * KIB
+PAGE_BYTES: Final = 4 * KIB
+"""Where hashing is watched: each read is of a block that the asking peer has not."""
+
+HASHING_S: Final = 0.3
+"""As long as 1 GiB is being hashed."""
+
+STATE: Final = "user.p2pfs.state"
 
 LOOK_S: Final = 0.005
 
@@ -137,8 +147,51 @@ def publishing(stage: Stage, contestant: Contestant) -> Figures:
     with contestant.servent("publisher") as (mountpoint, _process):
         path = mountpoint / "shared" / "file"
         shutil.copyfile(stage.files / "sequential", path)
-        seconds = seconds_until(lambda: os.getxattr(path, "user.p2pfs.state") == b"published")
+        seconds = seconds_until(lambda: os.getxattr(path, STATE) == b"published")
     return {"publishing": stage.size / MB / seconds}
+
+
+def hashing(stage: Stage, contestant: Contestant) -> Figures:
+    """Read a little again and again while a file is hashed, and for as long while none is.
+
+    Reads go to a file in `shared/` of who hashes, and to it from a peer, block by block.
+    """
+    assert isinstance(contestant, P2pfs)
+    with contestant.servent("publisher") as (mountpoint, process):
+        shared = mountpoint / "shared"
+        make_file(shared / "probe", PROBE_BYTES)
+        is_published = lambda name: os.getxattr(shared / name, STATE) == b"published"  # noqa: E731
+        process.wait_for(lambda: is_published("probe"), "probe", PATIENCE_S)
+        address = str(contestant.status(mountpoint)["listen"])
+        with contestant.servent("asker", "--join", address) as (asking, asker):
+            theirs = asking / "network" / "probe"
+            asker.wait_for(lambda: crowds.source_count(theirs), "source")
+            with open(shared / "probe", "rb") as own, open(theirs, "rb") as other:
+                places = iter(range(0, PROBE_BYTES, 4 * BLOCK_BYTES))
+                shutil.copyfile(stage.files / "sequential", shared / "file")
+                busy = worst_reads((own, other), places, lambda: is_published("file"))
+                ends_at = time.perf_counter() + HASHING_S
+                idle = worst_reads((own, other), places, lambda: time.perf_counter() >= ends_at)
+    return {
+        f"{name}{state}": 1000 * seconds
+        for state, worst in ((", hashing", busy), (", idle", idle))
+        for name, seconds in zip(("slowest read", "slowest answer"), worst, strict=True)
+    }
+
+
+def worst_reads(
+    files: Sequence[BinaryIO], places: Iterator[int], is_over: Callable[[], bool]
+) -> list[float]:
+    """Read a page of each file at one place after the other; return the longest times."""
+    worst = [0.0] * len(files)
+    while not is_over():
+        place = next(places)
+        for number, file in enumerate(files):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            started = time.perf_counter()
+            os.pread(file.fileno(), PAGE_BYTES, place)
+            worst[number] = max(worst[number], time.perf_counter() - started)
+    return worst
 
 
 def visible(stage: Stage, contestant: Contestant) -> Figures:
@@ -334,6 +387,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         (make_random,), dict.fromkeys((m for m in MOUNTS if m != "rclone"), random_reads)
     ),
     "publish": Scenario((make_sequential,), {"p2pfs": publishing, ALONE: hash_alone}),
+    "hashing": Scenario((make_sequential,), {"p2pfs": hashing}),
     "visible": Scenario((make_small,), {"p2pfs": visible}),
     "together": Scenario((make_sequential,), {"p2pfs": in_a_crowd(crowds.together, "sequential")}),
     "killed": Scenario((make_sequential,), {"p2pfs": in_a_crowd(crowds.killed, "sequential")}),

@@ -593,6 +593,13 @@ class Interrupting:
         return await run_directly(sync_fn, *args)
 
 
+@pytest.fixture
+def _step_by_step(monkeypatch):
+    """Let a slow machine hash: one step fills a hop."""
+    monkeypatch.setattr("p2pfs.library.worker.HOP_S", 0.0)
+
+
+@pytest.mark.usefixtures("_step_by_step")
 @pytest.mark.parametrize("is_told", [True, False])
 async def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(
     tmp_path, autojump_clock, is_told
@@ -612,6 +619,7 @@ async def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(
         assert world.offered() == {"f": new.file_id}
 
 
+@pytest.mark.usefixtures("_step_by_step")
 async def test_a_file_that_vanishes_while_it_is_hashed_is_not_offered(tmp_path, autojump_clock):
     between = Interrupting()
     world = World(tmp_path, between)
@@ -624,6 +632,7 @@ async def test_a_file_that_vanishes_while_it_is_hashed_is_not_offered(tmp_path, 
         assert world.offered() == {}
 
 
+@pytest.mark.usefixtures("_step_by_step")
 async def test_small_files_pass_a_large_one(tmp_path, autojump_clock):
     between = Interrupting()
     world = World(tmp_path, between)
