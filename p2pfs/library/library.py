@@ -24,9 +24,10 @@ from p2pfs.protocol.manifest import FileId, Manifest, block_span
 from p2pfs.protocol.messages import Entry
 from p2pfs.protocol.names import words_of
 
-GATHER_S: Final = 0.03
+GATHER_S: Final = 0.01
 """How long the first change waits for company. Files that are copied in one after the other
-are then looked at, hashed and filed together: one hop and one transaction for all."""
+are then looked at, hashed and filed together: one hop and one transaction for some ten. With
+three times as long a thousand small ones were published no sooner."""
 
 RETRY_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
