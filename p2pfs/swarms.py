@@ -7,7 +7,6 @@ reader, so an open file that is fully cached costs no task at all.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ import trio
 
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.catalogue import Catalogue, RemoteFile
-from p2pfs.errors import CacheFullError, P2pfsError, TransferError
+from p2pfs.errors import TransferError
 from p2pfs.journal import Journal
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.manifest import FileId, Manifest, block_count_for
@@ -26,6 +25,7 @@ from p2pfs.protocol.messages import PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.routing import SEARCH_BURST, SEARCHES_PER_S
 from p2pfs.rates import RateLimit
 from p2pfs.search import Searches
+from p2pfs.small import SmallContents
 from p2pfs.swarm import Swarm, SwarmStatistics
 from p2pfs.tasks import Tasks
 from p2pfs.transfers import Deliver, TransferLinks
@@ -36,12 +36,6 @@ log = logging.getLogger(__name__)
 
 SOURCES_TIMEOUT_S: Final = 2.0
 """How long a search for more sources may take before the swarm goes on without."""
-
-MAX_SMALL: Final = 64
-"""Small contents being fetched above which no further ones are fetched ahead."""
-
-SMALL_PATIENCE_S: Final = 1.0
-"""How long one source may take for a small content before a swarm takes over."""
 
 LOOK_S: Final = 0.5
 """How often the catalogue is asked for sources that others' searches and listings found."""
@@ -123,11 +117,11 @@ class Swarms:
         self.received_bytes = 0
         """File data that has come, right or wrong."""
         self._running: dict[_Content, _Running] = {}
-        self._small: dict[_Content, trio.Event] = {}  # being fetched without a swarm
         self._errors: dict[str, str] = {}
         self._paths: OrderedDict[FileId, str] = OrderedDict()
         self._look_budget = TokenBucket(LOOKS_PER_S, LOOK_BURST)
         self._tasks = Tasks()
+        self._small = SmallContents(cache, transfers, self._tasks, self._small_came)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the swarms until cancelled."""
@@ -213,29 +207,13 @@ class Swarms:
         return running.swarm
 
     async def fetch_small(self, file: RemoteFile, cached: CachedFile) -> None:
-        """Fetch a content of one block in one exchange, if a source gives it at once.
+        """Fetch a content of one block in one exchange, if that is possible; see `small`."""
+        if _content_of(file) not in self._running and self._limit is None:
+            await self._small.fetch(file, cached)
 
-        It needs no swarm (which takes half a millisecond to come and go) and no manifest. What
-        goes wrong here is left for a swarm to find out, to judge and to mend. Readers of one
-        content share it.
-        """
-        content = _content_of(file)
-        if content in self._running or self._limit is not None or not file.sources:
-            return
-        if content in self._small:
-            await self._small[content].wait()
-        elif not await cached.prepare(0):
-            self._small[content] = done = trio.Event()
-            try:
-                with trio.move_on_after(SMALL_PATIENCE_S), contextlib.suppress(P2pfsError):
-                    source = max(file.sources, key=self._transfers.is_linked)
-                    self._remember_path(file)
-                    data = await self._transfers.fetch_small(source, file.file_id)
-                    self.received_bytes += len(data)
-                    await cached.put([(0, data)])
-            finally:
-                del self._small[content]
-                done.set()
+    def _small_came(self, file: RemoteFile, count: int) -> None:
+        self.received_bytes += count
+        self._remember_path(file)
 
     def leave(self, file: RemoteFile) -> None:
         """Note that a reader that had joined is gone. Any thread."""
@@ -244,18 +222,8 @@ class Swarms:
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have small contents ready that somebody will probably open next. Any thread."""
         unread = [file for file in files if self._cache.size_of(file.file_id) is None]
-        if unread:
-            self._tasks.soon(self._start_fetching, unread)
-
-    def _start_fetching(self, files: Sequence[RemoteFile]) -> None:
-        for file in files:
-            if self._tasks.are_running and len(self._small) < MAX_SMALL:
-                self._tasks.start(self._fetch_unread, file)
-
-    async def _fetch_unread(self, file: RemoteFile) -> None:
-        with contextlib.suppress(CacheFullError), self._cache.opened(file.file_id, file.size) as it:
-            if not it.has(0):
-                await self.fetch_small(file, it)
+        if unread and self._limit is None:
+            self._tasks.soon(self._small.fetch_ahead, unread)
 
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 import trio
@@ -280,14 +280,20 @@ class CachedFile:
         us, hashing and writing a block 140. When cancelled, each block is kept or not, but
         whole.
         """
+        async with self.being_written():
+            outcomes = await self._run_in_thread(self.write_all, blocks)
+        self._schedule_flush()
+        return outcomes
+
+    @contextlib.asynccontextmanager
+    async def being_written(self) -> AsyncIterator[None]:
+        """Hold a handle, and the right to write."""
         self._cache.retain(self)
         try:
             async with self._writing:
-                outcomes = await self._run_in_thread(self._write_all, blocks)
+                yield
         finally:
             self._cache.release(self)
-        self._schedule_flush()
-        return outcomes
 
     async def prepare(self, index: int) -> bool:
         """Verify a block that an earlier run left; return whether it is there now.
@@ -413,7 +419,8 @@ class CachedFile:
         else:
             self._states[index] = _VERIFIED
 
-    def _write_all(self, blocks: Sequence[tuple[int, bytes]]) -> Sequence[NotKeptError | None]:
+    def write_all(self, blocks: Sequence[tuple[int, bytes]]) -> Sequence[NotKeptError | None]:
+        """Verify and write blocks; return for each why it is not kept. While `being_written`."""
         outcomes: list[NotKeptError | None] = []
         for index, data in blocks:
             try:

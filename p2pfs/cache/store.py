@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -135,6 +135,17 @@ class BlockCache:
                 found.append(Holding(key.file_id, key.size, file.done_bytes))
                 file.close()
         return [holding for holding in found if holding.done_bytes]
+
+    async def put_small(self, contents: Sequence[tuple[CachedFile, bytes]]) -> None:
+        """Verify contents of one block each, and keep the right ones, in one hop to a thread.
+
+        What is wrong, or has no room, is not there afterwards. When cancelled, each is kept or
+        not, but whole.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            for file, _ in contents:
+                await stack.enter_async_context(file.being_written())
+            await self._run_in_thread(_write_each, contents)
 
     def keep(self, file_id: FileId, size: int) -> None:
         """Do not evict a content, whether or not anything of it is here yet."""
@@ -297,3 +308,8 @@ class BlockCache:
             self._shelf_of(key)[key] = allocated_bytes
             self._sizes[key.file_id] = key.size
             self._used_bytes += allocated_bytes
+
+
+def _write_each(contents: Sequence[tuple[CachedFile, bytes]]) -> None:
+    for file, data in contents:
+        file.write_all([(0, data)])

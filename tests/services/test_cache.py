@@ -552,6 +552,25 @@ def descriptors_in(directory: Path) -> int:
     return found
 
 
+async def test_small_contents_are_put_together_and_a_wrong_one_spoils_no_other(
+    tmp_path: Path,
+) -> None:
+    contents = [Content.of(1000, seed) for seed in range(4)]
+    room_for_three = 3 * 2 * PAGE_BYTES
+    cache = open_cache(tmp_path, limit_bytes=room_for_three)
+    files = [cache.open_file(content.file_id, content.size) for content in contents]
+    pieces = [content.data for content in contents]
+    pieces[1] = bytes(1000)
+
+    await cache.put_small(list(zip(files, pieces, strict=True)))
+    assert [file.has(0) for file in files] == [True, False, True, True]
+
+    await cache.put_small([(files[1], contents[1].data)])  # all that is there is open
+    assert [file.has(0) for file in files] == [True, False, True, True]
+    for file in files:
+        file.close()
+
+
 async def test_small_contents_rest_open_in_bounds(tmp_path: Path) -> None:
     contents = [Content.of(100, seed) for seed in range(MAX_RESTING + 10)]
     cache = open_cache(tmp_path)
