@@ -12,7 +12,7 @@ The map, top to bottom. A module imports only from lines below its own.
     servent                   the owner: opens everything below, accepts links, answers queries
     overlay|uploads|swarms    joining and staying joined | serving blocks | one swarm per file
       | browser|results|shares  what network/, search/ and peers/ show
-    records | small           what the verbs tell, as JSON objects | files of one block, without a swarm
+    records | small           what the verbs tell, as JSON objects | files of one block: no swarm
     search | swarm            one query's life | locate(offset, size) -> verified bytes in a file
       | pins                    | what the user keeps
     link | library | cache    a live link | what shared/ offers | verified blocks on disk
