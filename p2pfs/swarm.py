@@ -155,6 +155,7 @@ class Swarm:
         self._ahead = ReadAhead(cached.size)
         self._waiting = Waiting()
         self._transfers: dict[Request, _Transfer] = {}  # until a block is kept, or cancelled
+        self._unasked: deque[_Transfer] = deque()
         self._arrivals = Arrivals()
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
@@ -339,7 +340,8 @@ class Swarm:
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
         for transfer in _transfers_for(requests):
             self._transfers.update(dict.fromkeys(transfer.pending, transfer))
-            self._nursery.start_soon(self._run_transfer, transfer)
+            self._unasked.append(transfer)
+            self._nursery.start_soon(self._run_next_transfer)
         if self._is_search_due(now):
             self._is_searching = True
             self._nursery.start_soon(self._search)
@@ -437,8 +439,12 @@ class Swarm:
 
     # Transfers
 
-    async def _run_transfer(self, transfer: _Transfer) -> None:
-        """Take what one source answers, unless `_cancel` or its silence comes between."""
+    async def _run_next_transfer(self) -> None:
+        """Take what one source answers, unless `_cancel` or its silence comes between.
+
+        trio starts tasks in any order, and what is nearest to a reader was decided first.
+        """
+        transfer = self._unasked.popleft()
         with transfer.scope:
             transfer.scope.deadline = trio.current_time() + self._stall_s
             try:

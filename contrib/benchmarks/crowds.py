@@ -33,6 +33,9 @@ READERS: Final = 10
 READERS_LIMIT: Final = "10MB"
 READERS_BYTES: Final = 200 * MIB
 
+SMALLER_CACHE: Final = 20
+"""How many times a file is larger than the cache that it passes through."""
+
 SERVED_AT_ONCE: Final = 8
 
 START_S: Final = 60.0
@@ -91,14 +94,20 @@ def readers(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
 
 
 def memory(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
-    """Let one read a whole file, then eight a part each; see what it and their source hold."""
+    """Let one read a whole file, another whose cache is smaller, then eight a part each.
+
+    See what these readers and the source of all hold.
+    """
     size = os.stat(file).st_size
     address, source = contestant.serve(sharing(workshop, file), 1)
-    options = ("--join", address, "--cache-size", str(2 * size), "--no-reshare")
+    options = ("--join", address, "--no-reshare", "--cache-size", str(2 * size))
+    passing = (*options[:-1], str(size // SMALLER_CACHE))
     try:
-        with readers_of(contestant, 1, *options) as [(path, process)]:
-            read_part(path, 0, size)
-            reader_bytes = process.peak_bytes()
+        peaks = []
+        for kind in (options, passing):
+            with readers_of(contestant, 1, *kind) as [(path, process)]:
+                read_part(path, 0, size)
+                peaks.append(process.peak_bytes() / MIB)
         with (
             readers_of(contestant, SERVED_AT_ONCE, *options) as servents,
             ThreadPoolExecutor(SERVED_AT_ONCE) as pool,
@@ -110,7 +119,8 @@ def memory(workshop: Workshop, contestant: P2pfs, file: Path) -> Figures:
         source_bytes = source.peak_bytes()
     finally:
         source.end()
-    return {"memory, sparse": reader_bytes / MIB, "memory, source": source_bytes / MIB}
+    names = ("memory, sparse", "memory, passing", "memory, source")
+    return dict(zip(names, (*peaks, source_bytes / MIB), strict=True))
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ TITLES: Final[Mapping[str, str]] = {
     "standstill, stopped": "the same: longest standstill (s)",
     "ten readers": "ten readers of one source of 10 MB/s (times one reader)",
     "memory, sparse": "peak memory of one who reads a sparse file (MiB)",
+    "memory, passing": "the same with a cache of a twentieth of the file (MiB)",
     "memory, source": "peak memory of its source, with eight readers (MiB)",
 }
 """The figures in the order in which they are shown."""
@@ -78,6 +79,7 @@ TARGETS: Final = (
     Target("standstill, stopped", 1.5, is_upper=True),
     Target("ten readers", 2.0, is_upper=True),
     Target("memory, sparse", 200.0, is_upper=True),
+    Target("memory, passing", 200.0, is_upper=True),
     Target("memory, source", 200.0, is_upper=True),
 )
 

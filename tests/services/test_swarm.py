@@ -114,6 +114,20 @@ async def test_a_small_file_is_one_exchange_with_one_source(
     assert sorted(upstream.requests) == [(peer(0).id, MANIFEST), (peer(0).id, 0)]
 
 
+async def test_what_is_read_in_sequence_is_asked_for_in_sequence(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(40 * BLOCK)
+    upstream = FakeUpstream([FakeSource(content, rate_bytes_s=2e6)])
+
+    async with open_swarm(tmp_path, content, upstream) as swarm:
+        for offset in range(0, content.size, READ_BYTES):
+            await swarm.read(offset, READ_BYTES)
+
+    asked = [index for index in upstream.requests_of(0) if index != MANIFEST]
+    assert asked == list(range(40))
+
+
 async def test_a_random_read_fetches_its_block_alone(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
