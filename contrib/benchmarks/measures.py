@@ -84,7 +84,7 @@ def sequential(stage: Stage, contestant: Contestant) -> Figures:
     with contestant.mounted() as mounted:
         path = mounted.root / "sequential"
         os.stat(path)
-        claim_memory(stage)
+        claim_memory(stage, stage.size)
         cpu_before, giga = mounted.process.cpu_s(), stage.size / GIB
         cold = read_rate(path)
         cpu = (mounted.process.cpu_s() - cpu_before) / giga
@@ -131,6 +131,7 @@ def random_reads(stage: Stage, contestant: Contestant) -> Figures:
     choose = random.Random(1)
     offsets = [choose.randrange(RANDOM_BYTES // 4096) * 4096 for _ in range(RANDOM_READS)]
     with contestant.mounted() as mounted, open(stage.files / "random", "rb") as original:
+        claim_memory(stage, RANDOM_BYTES)
         with open(mounted.root / "random", "rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             started = time.perf_counter()
@@ -241,7 +242,7 @@ def torrent(stage: Stage, _contestant: object) -> Figures:
     try:
         seeder.wait_for(lambda: seeder.output().endswith("\n"), "torrent", PATIENCE_S)
         port, torrent_file = seeder.output().split()
-        claim_memory(stage)
+        claim_memory(stage, stage.size)
         command = (*python, "fetch", port, torrent_file, directory)
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=MEASURE_S)
         check_same(directory / "sequential", stage.files / "sequential")
@@ -302,8 +303,8 @@ def make_file(path: Path, size: int) -> None:
 # Reading
 
 
-def claim_memory(stage: Stage) -> None:
-    """Take as much page cache as any contestant will need, and free it for the next one.
+def claim_memory(stage: Stage, size: int) -> None:
+    """Take as much page cache as any contestant needs to read so much, and free it for the next.
 
     A virtual machine gives free memory back to its host, and is slow to get it again: a new
     file of 1 GiB cost 1.2 s of processor time, and 0.16 s where another had just been removed.
@@ -311,7 +312,7 @@ def claim_memory(stage: Stage) -> None:
     """
     path = stage.workshop.directory("memory") / "claimed"
     with open(path, "wb") as file:
-        file.writelines(bytes(MIB) for _ in range(CLAIMED_FILES * stage.size // MIB))
+        file.writelines(bytes(MIB) for _ in range(CLAIMED_FILES * size // MIB))
     path.unlink()
 
 

@@ -33,7 +33,7 @@ FAILURES: Final = (WorkshopError, OSError, subprocess.SubprocessError)
 NOTES: Final = (
     "",
     "The files served are in the page cache; cold: a new mount, nothing cached by the reader.",
-    "Memory is taken and freed before each cold read: no contestant waits for it.",
+    "Memory is taken and freed before each cold read of much: no contestant waits for it.",
     "Third read: the kernel's pages of the file in the mount dropped by posix_fadvise.",
     "alone: our encrypted link between two processes, without FUSE, disk and verification;",
     "       BLAKE3 over the same file on one core.",
