@@ -21,6 +21,7 @@ The map, top to bottom. A module imports only from lines below its own.
       | source | fellows        | how quick one source has been | readers who share the work
       | readahead               | what readers will want
       | waiting | arrivals      | reads that wait for blocks | blocks that wait to be verified
+      | upstream                | what a swarm asks of its owner, and of one source at a time
       | troubles | tasks        | what goes wrong at a source | tasks that outlive calls
     protocol/ | rates         the wire, sans-IO: see protocol/PROTOCOL.md | how many bytes may pass
     config                    every knob, once

@@ -20,9 +20,9 @@ import contextlib
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -38,12 +38,13 @@ from p2pfs.errors import (
     TransferError,
 )
 from p2pfs.picker import Picker
-from p2pfs.protocol.manifest import KIB, MIB, FileId, Manifest, block_bytes_for, block_range
-from p2pfs.protocol.messages import MAX_BLOCKS_ASKED, PeerInfo, RejectCode, ServentId
+from p2pfs.protocol.manifest import KIB, MIB, Manifest, block_bytes_for, block_range
+from p2pfs.protocol.messages import PeerInfo, RejectCode
 from p2pfs.rates import Flow, RateLimit
 from p2pfs.readahead import ReadAhead
 from p2pfs.source import BACK_OFF_S, MANIFEST, Request, Trouble
 from p2pfs.troubles import error_of, trouble_of
+from p2pfs.upstream import Transfer, Upstream, transfers_for
 from p2pfs.waiting import Waiting
 
 T = TypeVar("T")
@@ -66,44 +67,6 @@ MAX_STALLS: Final = 10
 """Stall times after which a reader gives up though others are still being served."""
 
 
-class Upstream(Protocol):
-    """What a swarm asks of its owner.
-
-    `own_id` is who we are, for other readers of the content.
-
-    The `fetch_` functions raise LinkError, RejectedError, RemoteProtocolError or StalledError,
-    and leave nothing behind when they are cancelled.
-    """
-
-    own_id: ServentId
-
-    async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
-        """Search for peers that have this content; empty if none answered."""
-        ...
-
-    async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
-        """Return what `source` sent as the manifest; not verified."""
-        ...
-
-    async def fetch_blocks(
-        self,
-        source: PeerInfo,
-        file_id: FileId,
-        wanted: Mapping[int, int],
-        deliver: Callable[[bytes], object],
-    ) -> None:
-        """Deliver what `source` sends as each of these blocks, in order; not verified.
-
-        `wanted` gives the length that each should have, by index. What is raised is about the
-        first block that was not delivered.
-        """
-        ...
-
-    def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
-        """Note that `source` sent a wrong block or manifest: certain, and its own doing."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class SwarmStatistics:
     """A swarm at one instant."""
@@ -119,16 +82,6 @@ class SwarmStatistics:
     """`searching`, `reading`, `failed` or `idle`."""
     last_error: str | None
     """Why the last failed read failed, or the last source; for people."""
-
-
-@dataclass(eq=False, slots=True)
-class _Transfer:
-    """What one source is asked for at once: some blocks, or the manifest."""
-
-    source: PeerInfo
-    pending: deque[Request]
-    """What it has not answered, in the order in which it will; cancelled ones stay."""
-    scope: trio.CancelScope
 
 
 class Swarm:
@@ -154,8 +107,8 @@ class Swarm:
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
         self._waiting = Waiting()
-        self._transfers: dict[Request, _Transfer] = {}  # until a block is kept, or cancelled
-        self._unasked: deque[_Transfer] = deque()
+        self._transfers: dict[Request, Transfer] = {}  # until a block is kept, or cancelled
+        self._unasked: deque[Transfer] = deque()
         self._arrivals = Arrivals()
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
@@ -338,7 +291,7 @@ class Swarm:
             self._held_back_at = now
         self._judge(now)
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
-        for transfer in _transfers_for(requests):
+        for transfer in transfers_for(requests):
             self._transfers.update(dict.fromkeys(transfer.pending, transfer))
             self._unasked.append(transfer)
             self._nursery.start_soon(self._run_next_transfer)
@@ -456,7 +409,7 @@ class Swarm:
         self._end(self._left_of(transfer))
         self._pump()
 
-    async def _fetch(self, transfer: _Transfer) -> None:
+    async def _fetch(self, transfer: Transfer) -> None:
         source, file_id = transfer.source, self._cached.file_id
         if transfer.pending[0].index == MANIFEST:
             data = await self._upstream.fetch_manifest(source, file_id)
@@ -466,11 +419,11 @@ class Swarm:
             deliver = functools.partial(self._arrived, transfer)
             await self._upstream.fetch_blocks(source, file_id, wanted, deliver)
 
-    def _left_of(self, transfer: _Transfer) -> list[Request]:
+    def _left_of(self, transfer: Transfer) -> list[Request]:
         """Return what a source has not answered and is still wanted of it."""
         return [request for request in transfer.pending if request in self._transfers]
 
-    def _received(self, transfer: _Transfer) -> Request | None:
+    def _received(self, transfer: Transfer) -> Request | None:
         """Note that the next answer of a transfer is here; return for what, if it is wanted."""
         request = transfer.pending.popleft()
         now = trio.current_time()
@@ -480,12 +433,12 @@ class Swarm:
         self._picker.received(request, now)
         return request
 
-    def _arrived(self, transfer: _Transfer, data: bytes) -> None:
+    def _arrived(self, transfer: Transfer, data: bytes) -> None:
         request = self._received(transfer)
         if request is not None:
             self._arrivals.put(request, data, is_urgent=bool(self._waiting))
 
-    def _manifest_arrived(self, transfer: _Transfer, data: bytes) -> None:
+    def _manifest_arrived(self, transfer: Transfer, data: bytes) -> None:
         request = self._received(transfer)
         if request is None:
             return
@@ -510,7 +463,7 @@ class Swarm:
             if not self._left_of(transfer):
                 transfer.scope.cancel()
 
-    def _failed(self, transfer: _Transfer, error: P2pfsError) -> None:
+    def _failed(self, transfer: Transfer, error: P2pfsError) -> None:
         left = self._left_of(transfer)
         if not left:
             return
@@ -584,19 +537,3 @@ class Swarm:
         self._last_error = str(error)
         self._upstream.bad_block(request.source, self._cached.file_id)
         self._cancel(self._picker.lied(request.source))
-
-
-def _transfers_for(requests: Iterable[Request]) -> list[_Transfer]:
-    """Return what to ask of each source at once; the manifest goes alone."""
-    transfers: list[_Transfer] = []
-    open_transfers: dict[str, _Transfer] = {}
-    for request in requests:
-        transfer = open_transfers.get(request.source.id)
-        is_manifest = request.index == MANIFEST
-        if transfer is None or is_manifest or len(transfer.pending) == MAX_BLOCKS_ASKED:
-            transfer = _Transfer(request.source, deque(), trio.CancelScope())
-            transfers.append(transfer)
-            if not is_manifest:
-                open_transfers[request.source.id] = transfer
-        transfer.pending.append(request)
-    return transfers

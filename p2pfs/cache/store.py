@@ -92,7 +92,7 @@ class BlockCache:
         with self._lock:
             file = self._open.get(key)
             if file is None:
-                self._open[key] = file = self._roused(key) or self._opened(key)
+                self._open[key] = file = self._roused(key) or self._loaded(key)
             file.handles += 1
             return file
 
@@ -252,7 +252,7 @@ class BlockCache:
         self.give_back(allocated_bytes)
         return True
 
-    def _opened(self, key: Key) -> CachedFile:
+    def _loaded(self, key: Key) -> CachedFile:
         file = CachedFile(self, key, self._run_in_thread)
         if key in self._closed or key in self._kept:
             self._reopen(file)
