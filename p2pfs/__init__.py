@@ -24,6 +24,7 @@ The map, top to bottom. A module imports only from lines below its own.
       | upstream                | what a swarm asks of its owner, and of one source at a time
       | troubles | tasks        | what goes wrong at a source | tasks that outlive calls
     protocol/ | rates         the wire, sans-IO: see protocol/PROTOCOL.md | how many bytes may pass
+    state                     the directory of a servent: made, held, unmade
     config                    every knob, once
     errors                    every exception, by whose fault it is
 

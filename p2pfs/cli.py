@@ -31,6 +31,7 @@ from p2pfs.control.client import (
 )
 from p2pfs.errors import INTERRUPTED, P2pfsError, UsageError
 from p2pfs.journal import printable
+from p2pfs.state import OUTPUT, new_state_undone
 from p2pfs.wording import Estimate, Record, heading, shown
 
 log = logging.getLogger(__name__)
@@ -120,15 +121,20 @@ def start(options: Mapping[str, object], mountpoint: str | None) -> int:
     if report.is_awaited:
         os.chdir("/")  # else we would keep the caller's disk from being unmounted
         return live(config, report.ready, report.failed)
-    if config.foreground:
-        return live(config, greet, complain)
-    output = config.state_directory / "output"
-    try:
-        greet(background.start(sys.argv[1:], output))
-    except background.StartError as error:
-        complain(str(error))
-        return ExitStatus.FAILED
-    return ExitStatus.DONE
+    with new_state_undone(config) as keep:
+
+        def up(lines: Sequence[str]) -> None:
+            keep()
+            greet(lines)
+
+        if config.foreground:
+            return live(config, up, complain)
+        try:
+            up(background.start(sys.argv[1:], config.state_directory / OUTPUT))
+        except background.StartError as error:
+            complain(str(error))
+            return ExitStatus.FAILED
+        return ExitStatus.DONE
 
 
 def config_of(options: Mapping[str, object], mountpoint: str | None) -> Config:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import fcntl
 import getpass
 import hashlib
 import ipaddress
@@ -242,48 +241,6 @@ def load_config(
     return config
 
 
-@contextlib.contextmanager
-def lock_state(config: Config) -> Iterator[None]:
-    """Create the state directory, for its owner alone, and hold it against other servents.
-
-    There is a share in it afterwards, empty at first.
-
-    The kernel drops the lock when the process ends, however it ends.
-
-    Raises:
-        UsageError: another servent runs there, or the directory cannot be used.
-    """
-    try:
-        config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config.shared_directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise _unusable(config.state_directory, error) from error
-    with lock_directory(config.state_directory):
-        yield
-
-
-@contextlib.contextmanager
-def lock_directory(state: Path) -> Iterator[None]:
-    """Hold a state directory against all servents.
-
-    Raises:
-        UsageError: a servent runs there, or the directory cannot be used.
-    """
-    try:
-        descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise _unusable(state, error) from error
-    try:
-        if not _try_lock(descriptor):
-            raise UsageError(
-                f"another servent is running with the state directory {state}; "
-                "give this one its own with --state DIR"
-            )
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def default_state_directory() -> Path:
     """Return where a servent keeps its things unless told otherwise (XDG data home)."""
     from platformdirs import user_data_path  # noqa: PLC0415 - verbs that need it are few
@@ -511,18 +468,6 @@ def _checked_mountpoint(text: str, state: Path) -> Path:
     if mountpoint.is_relative_to(state / "shared"):
         raise UsageError("the mountpoint must not lie within what it shares")
     return mountpoint
-
-
-def _unusable(state: Path, error: OSError) -> UsageError:
-    return UsageError(f"cannot use the state directory {state}: {error.strerror}")
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _default_cache(state: Path) -> int:

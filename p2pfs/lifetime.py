@@ -21,7 +21,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.config import Config, lock_state
+from p2pfs.config import Config
 from p2pfs.control.files import remove_temporaries
 from p2pfs.control.server import serve_control
 from p2pfs.desktop import notify_failures
@@ -31,6 +31,7 @@ from p2pfs.journal import printable
 from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.servent import Servent, open_servent
+from p2pfs.state import lock_state
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pfs.config import lock_directory, runtime_directory, socket_name
+from p2pfs.config import runtime_directory, socket_name
 from p2pfs.control import SILENCE_S, ExitStatus, VerbError
 from p2pfs.errors import UsageError
+from p2pfs.state import lock_directory
 
 END_S: Final = 30.0
 """A servent that was told to end has said BYE, synced and unmounted by then."""

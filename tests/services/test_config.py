@@ -3,6 +3,8 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,13 +18,13 @@ from p2pfs.config import (
     Previews,
     default_name,
     load_config,
-    lock_state,
     parse_endpoint,
     parse_name,
     parse_size,
 )
 from p2pfs.errors import UsageError
 from p2pfs.protocol import messages
+from p2pfs.state import lock_state, new_state_undone
 
 
 @pytest.fixture
@@ -256,10 +258,52 @@ def test_a_second_servent_in_one_state_directory_is_refused(load):
         assert stat.S_IMODE((load().state_directory / "lock").stat().st_mode) == 0o600
 
 
+def new_state(place: Path) -> Config:
+    return load_config({}, state_directory=str(place / "state"))
+
+
+def test_a_start_that_fails_leaves_no_state_behind(tmp_path):
+    config = new_state(tmp_path)
+
+    with suppress(OSError), new_state_undone(config), lock_state(config):
+        config.log_path.write_text("not started")
+        raise OSError
+
+    assert not config.state_directory.exists()
+
+
+@pytest.mark.parametrize("kept", ["identity.key", "shared/mine"])
+def test_a_start_that_fails_removes_nothing_but_what_it_made(tmp_path, kept):
+    config = new_state(tmp_path)
+
+    with new_state_undone(config), lock_state(config):
+        (config.state_directory / kept).write_text("precious")
+
+    assert (config.state_directory / kept).read_text() == "precious"
+
+
+def test_a_state_that_was_there_or_was_up_stays(tmp_path):
+    config = new_state(tmp_path)
+    with new_state_undone(config) as keep, lock_state(config):
+        keep()
+    assert config.state_directory.exists()
+    with new_state_undone(config), lock_state(config):
+        pass
+    assert config.state_directory.exists()
+
+
+def test_a_state_that_another_servent_took_meanwhile_stays(tmp_path):
+    config = new_state(tmp_path)
+    with ExitStack() as stack:
+        with new_state_undone(config):
+            stack.enter_context(lock_state(config))
+        assert config.state_directory.exists()
+
+
 def test_the_lock_goes_with_its_process(load, tmp_path):
     """A servent that is killed leaves no lock behind."""
     holder = (
-        "import sys; from p2pfs.config import *\n"
+        "import sys; from p2pfs.config import *; from p2pfs.state import *\n"
         "with lock_state(load_config({}, state_directory=sys.argv[1])):\n"
         "    print('held', flush=True); input()"
     )
