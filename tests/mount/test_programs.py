@@ -197,19 +197,24 @@ def test_sqlite_commits_and_rolls_back(place: Place, tmp_path: Path, mode: str) 
         database.close()
 
     onlooker.wait_for("data.sqlite", path.read_bytes())
-    for number, content in enumerate(onlooker.seen()["data.sqlite"]):
-        copy = tmp_path / str(number)
+    for rows_seen in rows_of(onlooker.seen()["data.sqlite"], tmp_path):
+        assert rows_seen % 100 == 0
+
+
+def rows_of(databases: set[bytes], directory: Path) -> Iterator[int]:
+    """Yield how many rows each has, if it has its table; each must be sound."""
+    for number, content in enumerate(databases):
+        copy = directory / str(number)
         copy.write_bytes(content)
         with sqlite3.connect(copy) as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if tables:
-                assert database.execute("SELECT count(*) FROM t").fetchone()[0] % 100 == 0
+            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                yield database.execute("SELECT count(*) FROM t").fetchone()[0]
         database.close()
 
 
-def test_two_processes_write_one_database(place: Place) -> None:
-    shared, _ = place("sqlite two")
+def test_two_processes_write_one_database(place: Place, tmp_path: Path) -> None:
+    shared, onlooker = place("sqlite two")
     path = shared / "data.sqlite"
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA journal_mode = WAL")
@@ -227,8 +232,9 @@ def test_two_processes_write_one_database(place: Place) -> None:
     assert [writer.wait(PATIENCE_S) for writer in writers] == [0, 0]
     counts = database.execute("SELECT who, count(*) FROM t GROUP BY who").fetchall()
     assert counts == [(1, 100), (2, 100)]
-    assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     database.close()
+    onlooker.wait_for("data.sqlite", path.read_bytes())
+    assert max(rows_of(onlooker.seen()["data.sqlite"], tmp_path)) == 200
 
 
 @needs("vim")
@@ -329,16 +335,27 @@ def test_a_lock_excludes_another_process(place: Place, lock: str) -> None:
     other.stdout.close()
 
 
+FIO_BYTES = 8 * 1024 * 1024
+
+
 @needs("fio")
 @pytest.mark.parametrize("engine", ["psync", "mmap"])
 def test_fio_reads_what_it_wrote(place: Place, engine: str) -> None:
-    shared, _ = place(f"fio {engine}")
+    shared, onlooker = place(f"fio {engine}")
 
     run(
         "fio", "--name=verify", f"--ioengine={engine}", "--rw=randwrite", "--bsrange=4k-64k",
-        "--size=8m", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
-        "--fallocate=none", cwd=shared,
+        f"--size={FIO_BYTES}", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1",
+        "--do_verify=1", "--fallocate=none", cwd=shared,
     )  # fmt: skip
+
+    for job in range(2):
+        name = f"verify.{job}.0"
+        content = (shared / name).read_bytes()
+        onlooker.wait_for(name, content)
+        # fio makes a file and closes it, maybe fills it and closes it, and then begins.
+        seen = sorted(map(len, onlooker.seen()[name] - {content, b""}))
+        assert seen in ([], [FIO_BYTES])
 
 
 @needs("sha256sum")
