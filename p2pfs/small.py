@@ -15,10 +15,9 @@ from typing import Final
 
 import trio
 
-from p2pfs.cache import BlockCache, CachedFile
+from p2pfs.cache import BlockCache, CachedFile, Key
 from p2pfs.catalogue import RemoteFile
 from p2pfs.errors import CacheFullError, P2pfsError
-from p2pfs.protocol.manifest import FileId
 from p2pfs.tasks import Tasks
 from p2pfs.transfers import TransferLinks
 
@@ -54,17 +53,17 @@ class SmallContents:
         self._transfers = transfers
         self._tasks = tasks
         self._on_received = on_received
-        self._fetching: dict[tuple[FileId, int], trio.Event] = {}
+        self._fetching: dict[Key, trio.Event] = {}
         self._arrived: list[_Arrived] = []
         self._is_keeping = False
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
         """Fetch a content, if a source gives it at once. Readers of one content share it."""
-        content = cached.key
-        if content in self._fetching:
-            await self._fetching[content].wait()
+        key = cached.key
+        if key in self._fetching:
+            await self._fetching[key].wait()
         elif file.sources and not await cached.prepare(0):
-            self._fetching[content] = is_over = trio.Event()
+            self._fetching[key] = is_over = trio.Event()
             try:
                 with trio.move_on_after(PATIENCE_S), contextlib.suppress(P2pfsError):
                     source = max(file.sources, key=self._transfers.is_linked)
@@ -72,7 +71,7 @@ class SmallContents:
                     self._on_received(file, len(data))
                     await self._keep(_Arrived(cached, data))
             finally:
-                del self._fetching[content]
+                del self._fetching[key]
                 is_over.set()
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
@@ -87,11 +86,12 @@ class SmallContents:
                 await self.fetch(file, it)
 
     async def _keep(self, arrived: _Arrived) -> None:
-        """Return when what has arrived is kept, or is not."""
-        self._arrived.append(arrived)
+        """Return when what has arrived is kept, or is not. It is, even if this is cancelled."""
         if not self._is_keeping:
-            self._is_keeping = True
             self._tasks.start(self._keep_all)
+            self._is_keeping = True
+        self._cache.retain(arrived.cached)  # whoever waits for it may go
+        self._arrived.append(arrived)
         await arrived.is_done.wait()
 
     async def _keep_all(self) -> None:
@@ -100,6 +100,7 @@ class SmallContents:
                 some, self._arrived = self._arrived[:KEPT_AT_ONCE], self._arrived[KEPT_AT_ONCE:]
                 await self._cache.put_small([(one.cached, one.data) for one in some])
                 for one in some:
+                    one.cached.close()
                     one.is_done.set()
         finally:
             self._is_keeping = False
