@@ -102,7 +102,7 @@ class ReadAhead:
         self.tripwires = frozenset(self._tripwires())
 
     def promise(self, index: int) -> bool:
-        """Want a block for another reader too, if that is not asked too much."""
+        """Want a block for another reader; return whether that is not asked too much."""
         if len(self._promised) < MAX_PROMISED:
             self._promised.add(index)
         return index in self._promised
@@ -119,7 +119,7 @@ class ReadAhead:
 
     def wants(self, index: int, now: float) -> bool:
         """Return whether a block is one of those to have ready."""
-        return any(index in window for window in self._windows(now))
+        return index in self._promised or any(index in window for window in self._windows(now))
 
     def wanted(self, now: float) -> Iterator[int]:
         """Yield the blocks to have ready: those promised, then the nearest of each stream."""

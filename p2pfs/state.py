@@ -86,7 +86,8 @@ def _remove_unused(config: Config) -> None:
     with contextlib.suppress(OSError, UsageError), lock_directory(state):
         made = set(os.listdir(state)) - {share.name}
         if made <= {LOCK, OUTPUT, config.log_path.name}:
-            share.rmdir()  # first: somebody may have put a file there
+            with contextlib.suppress(FileNotFoundError):
+                share.rmdir()  # first: somebody may have put a file there
             for name in made:
                 (state / name).unlink()
             state.rmdir()

@@ -322,11 +322,12 @@ class Swarm:
         """
         if not self._picker.is_ours(index):
             return False
-        is_wanted = self._ahead.wants(index, trio.current_time()) or index in self._demanded()
-        if not is_wanted and self._ahead.promise(index):
+        if self._ahead.wants(index, trio.current_time()) or index in self._demanded():
+            return True
+        is_promised = self._ahead.promise(index)
+        if is_promised:
             self._pump()
-            is_wanted = True
-        return is_wanted
+        return is_promised
 
     def _judge(self, now: float) -> None:
         """Fail the readers that have waited long enough."""

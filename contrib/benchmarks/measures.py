@@ -7,6 +7,7 @@ The files served are in the page cache of the machine: this is about the systems
 from __future__ import annotations
 
 import filecmp
+import itertools
 import os
 import random
 import shutil
@@ -168,7 +169,7 @@ def hashing(stage: Stage, contestant: Contestant) -> Figures:
             theirs = asking / "network" / "probe"
             asker.wait_for(lambda: crowds.source_count(theirs), "source")
             with open(shared / "probe", "rb") as own, open(theirs, "rb") as other:
-                places = iter(range(0, PROBE_BYTES, 4 * BLOCK_BYTES))
+                places = itertools.cycle(range(0, PROBE_BYTES, 4 * BLOCK_BYTES))
                 shutil.copyfile(stage.files / "sequential", shared / "file")
                 busy = worst_reads((own, other), places, lambda: is_published("file"))
                 ends_at = time.perf_counter() + HASHING_S

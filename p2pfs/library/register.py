@@ -258,6 +258,11 @@ class Register:
         with self._lock:
             return self._agenda.has_due() or self._agenda.has_due_large()
 
+    def has_quick_work(self) -> bool:
+        """Return whether there is something that large files have to wait for."""
+        with self._lock:
+            return self._agenda.has_due()
+
     def needs_tidying(self) -> bool:
         """Return whether there is something to do that can wait."""
         with self._lock:

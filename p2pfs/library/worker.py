@@ -218,7 +218,7 @@ class Worker:
                 self._large = None
             elif self._step(look, hashing, key, batch):
                 self._large = None
-            if time.monotonic() >= ends_at or self._register.has_work():
+            if time.monotonic() >= ends_at or self._register.has_quick_work():
                 return
 
     def _begin_large(self, batch: _Batch) -> None:

@@ -24,7 +24,7 @@ from p2pfs.config import (
 )
 from p2pfs.errors import UsageError
 from p2pfs.protocol import messages
-from p2pfs.state import lock_state, new_state_undone
+from p2pfs.state import OUTPUT, lock_state, new_state_undone
 
 
 @pytest.fixture
@@ -268,6 +268,16 @@ def test_a_start_that_fails_leaves_no_state_behind(tmp_path):
     with suppress(OSError), new_state_undone(config), lock_state(config):
         config.log_path.write_text("not started")
         raise OSError
+
+    assert not config.state_directory.exists()
+
+
+def test_a_start_that_fails_before_there_is_a_share_leaves_no_state_behind(tmp_path):
+    config = new_state(tmp_path)
+
+    with new_state_undone(config):
+        config.state_directory.mkdir()
+        (config.state_directory / OUTPUT).write_text("")
 
     assert not config.state_directory.exists()
 
