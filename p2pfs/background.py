@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import stat
 import subprocess
 import sys
 import time
@@ -65,8 +66,7 @@ class Report:
     """The child's end of the pipe; without a parent that waits, it does nothing."""
 
     def __init__(self) -> None:
-        descriptor = os.environ.pop(_VARIABLE, None)
-        self._descriptor = None if descriptor is None else int(descriptor)
+        self._descriptor = _inherited_pipe(os.environ.pop(_VARIABLE, ""))
         if self._descriptor is not None:
             os.set_inheritable(self._descriptor, False)  # fusermount must not keep it open
 
@@ -99,6 +99,14 @@ class Report:
             os.close(self._descriptor)
             self._descriptor = None
         return True
+
+
+def _inherited_pipe(text: str) -> int | None:
+    """Return the descriptor of that number if it is a pipe: the variable may be anybody's."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        if stat.S_ISFIFO(os.fstat(int(text)).st_mode):
+            return int(text)
+    return None
 
 
 def _spawn(arguments: Sequence[str], output_path: Path, write_end: int) -> subprocess.Popen[bytes]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import locale
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 import click
 
@@ -44,23 +45,39 @@ PLAIN_EVERY_S: Final = 5.0
 
 def main() -> None:
     """Run the command line and exit with the status of DESIGN 2.3."""
+    finish(run())
+
+
+def run() -> int:
+    """Run the command line and return its exit status; errors have been told."""
     try:
-        status = cli.main(standalone_mode=False)
+        status: int = cli.main(standalone_mode=False) or ExitStatus.DONE
+        sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+        with contextlib.suppress(OSError):
+            error.show()
+        return error.exit_code
     except P2pfsError as error:
         complain(str(error))
-        status = exit_status_of(error)
+        return exit_status_of(error)
     except (click.Abort, KeyboardInterrupt):
-        status = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = ExitStatus.FAILED
+        return ExitStatus.FAILED
     except OSError as error:
-        complain(str(error))
-        status = ExitStatus.FAILED
-    sys.exit(status or 0)
+        complain(told(error))
+        return ExitStatus.FAILED
+    return status
+
+
+def finish(status: int) -> NoReturn:
+    """Exit; what could not be written by now is not tried again at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -160,7 +177,7 @@ def live(
         return ExitStatus.FAILED
     except OSError as error:
         log.exception("the machine did not let us go on")
-        fail(str(error))
+        fail(told(error))
         return ExitStatus.FAILED
     except BaseException:
         log.exception("a bug of ours")
@@ -293,7 +310,7 @@ def search(words: Sequence[str], mount: str | None, *, as_json: bool) -> int:
     WORDS are words that the path must have, "exact phrases", ext:pdf, size:>10M, and after --
     also -word for what must not be.
     """
-    rows = records(choose_servent(mount), "search", words=" ".join(words))
+    rows = records(choose_servent(mount), "search", words=typed(" ".join(words)))
     show(rows, ("path", "size", "id", "peers"), as_json=as_json)
     if not rows:
         complain("nothing found")
@@ -400,8 +417,28 @@ def resume(mount: str | None) -> None:
 
 
 def complain(text: str) -> None:
-    """Print one line to stderr."""
-    print(f"p2pfs: {printable(text)}", file=sys.stderr, flush=True)
+    """Print one line to stderr, if anybody takes it."""
+    with contextlib.suppress(OSError):
+        print(f"p2pfs: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def told(error: OSError) -> str:
+    """Return what the machine did not let us do, without its number."""
+    place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{place}{error.strerror or error}"
+
+
+def typed(text: str) -> str:
+    """Return what was typed on a terminal whose encoding is not UTF-8, as text.
+
+    Python gives us bytes that are not UTF-8 as surrogates.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        with contextlib.suppress(UnicodeError, LookupError):
+            return os.fsencode(text).decode(locale.getencoding())
+    return text
 
 
 def records(running: Running, name: str, **args: object) -> Sequence[Record]:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 
 import pytest
-import trio
 
 from p2pfs import __version__, cli
 from p2pfs.config import load_config
-from p2pfs.control.client import ask, running_servents
-from p2pfs.control.server import serve_control
 from p2pfs.wording import shown
-from tests.helpers.fakeservent import FakeServent
+from tests.helpers.fakeservent import FakeServent, running
 
 ROW = {
     "path": "films/x\x1b[2J.mkv",
@@ -48,26 +43,6 @@ def p2pfs(monkeypatch, capsys):
         return int(ended.value.code), output, errors
 
     return p2pfs
-
-
-@contextmanager
-def running(servent: FakeServent):
-    ready = threading.Event()
-
-    async def serve() -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve_control, servent, nursery.cancel_scope.cancel)
-            ready.set()
-
-    thread = threading.Thread(target=trio.run, args=(serve,))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield
-    finally:
-        for one in running_servents():
-            ask(one, "shutdown")
-        thread.join(10)
 
 
 @pytest.fixture

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from p2pfs.catalogue import Node, RemoteFile
 from p2pfs.config import Config, Endpoint
+from p2pfs.control.client import ask, running_servents
+from p2pfs.control.server import serve_control
 from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.protocol.manifest import FileId, Manifest
@@ -183,3 +187,24 @@ class FakeServent:
 
     def resume(self) -> None:
         self.calls.append("resume")
+
+
+@contextmanager
+def running(servent: FakeServent) -> Iterator[None]:
+    """Let it be asked through a control socket, from a thread of its own."""
+    ready = threading.Event()
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_control, servent, nursery.cancel_scope.cancel)
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield
+    finally:
+        for one in running_servents():
+            ask(one, "shutdown")
+        thread.join(10)
