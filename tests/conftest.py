@@ -5,13 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from p2pfs.errors import UsageError
+from p2pfs.mount import check_fuse
 from tests.helpers.processes import Processes
+from tests.helpers.stacks import show_trio_tasks_at_the_timeout
+
+# No example fails for its time: a busy machine is no bug.
+settings.register_profile("p2pfs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("p2pfs")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer() -> Iterator[None]:
+    """Let a test that hangs show where each of its tasks is, beside the threads' stacks."""
+    was_set = yield
+    show_trio_tasks_at_the_timeout()
+    return was_set
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,14 +43,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _why_no_fuse() -> str | None:
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return "no access to /dev/fuse"
-    if shutil.which("fusermount") is None:
-        return "fusermount is not installed"
     try:
-        import fuse  # noqa: F401, PLC0415 - it looks for libfuse when imported
-    except OSError:
-        return "libfuse 2 is not installed"
+        check_fuse()
+    except UsageError as error:
+        return str(error)
     return None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.mounted import until
+from tests.helpers.mounted import PATIENCE_S, until
 from tests.suites.filesystem_suite import errno_of
 
 STATUS_KEYS = {
@@ -78,7 +78,7 @@ def test_a_servent_in_the_foreground_greets_and_ends_with_0(processes):
         assert servent.stdout.readline().startswith("serving, ")
         servent.send_signal(signal.SIGINT)
 
-        assert servent.wait(30) == 0
+        assert servent.wait(PATIENCE_S) == 0
         assert "signal received" in servent.stderr.read()
 
 
@@ -197,7 +197,7 @@ def test_unmounting_from_outside_ends_the_servent(processes, leftovers, command)
 
     subprocess.run([*command.split(), str(processes.directory / "p2p")], check=True)
 
-    assert select.select([process], [], [], 10)[0]
+    assert select.select([process], [], [], PATIENCE_S)[0]
     os.close(process)
     assert leftovers() == []
 
@@ -270,7 +270,7 @@ def test_a_state_directory_that_is_removed_is_told_of_and_the_servent_can_be_end
     assert f"{processes.directory}/state was removed under a running servent" in doctor.stdout
     assert doctor.returncode == 1
     assert processes.p2pfs("unmount", "p2p").returncode == 0
-    assert select.select([process], [], [], 10)[0]
+    assert select.select([process], [], [], PATIENCE_S)[0]
     os.close(process)
     assert leftovers() == []
     assert not (processes.directory / "state").exists()

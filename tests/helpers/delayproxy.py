@@ -138,7 +138,7 @@ def delayed(state: Path, delay_s: float) -> Iterator[DelayProxy]:
 
     thread = threading.Thread(target=trio.run, args=(run,))
     thread.start()
-    assert has_begun.wait(10)
+    assert has_begun.wait(60)
     try:
         yield proxy
     finally:

@@ -201,7 +201,7 @@ def running(servent: FakeServent) -> Iterator[None]:
 
     thread = threading.Thread(target=trio.run, args=(serve,))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield
     finally:

@@ -62,7 +62,7 @@ def test_what_a_peer_publishes_is_in_its_folder_and_gone_with_it(
 
     visitor.kill()
 
-    until(lambda: not folder.exists(), within_s=10)
+    until(lambda: not folder.exists())
     assert "visitor" not in os.listdir(folder.parent)
 
 

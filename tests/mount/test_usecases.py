@@ -41,8 +41,8 @@ pytestmark = pytest.mark.fuse
 
 BLOCK = 256 * 1024
 
-FORGOTTEN_S = 1.0
-"""Who leaves is no longer shown after this time."""
+FORGOTTEN_S = 20.0
+"""Who leaves says so, and is no longer shown; who is only silent is for longer than this."""
 
 
 @pytest.fixture(scope="module")

@@ -259,7 +259,6 @@ async def test_a_flipped_bit_is_found_at_first_use(
 @given(offset=st.integers(0, 2 * BLOCK + 4095), flip=st.integers(1, 255))
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 async def test_no_damage_anywhere_gives_a_wrong_byte(
@@ -423,7 +422,7 @@ async def test_a_file_beyond_the_limit_leaves_nothing_behind(tmp_path: Path) -> 
     sizes=st.lists(st.integers(1, 3 * BLOCK), min_size=1, max_size=12),
     limit_bytes=st.integers(0, 6 * BLOCK),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 async def test_the_limit_holds_at_all_times(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], limit_bytes: int
 ) -> None:

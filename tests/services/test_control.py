@@ -57,7 +57,7 @@ async def serving(servent: FakeServent):
 
     async with trio.open_nursery() as nursery:
         end = nursery.cancel_scope.cancel
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await nursery.start(serve_control, servent, end)
             yield ask_it
         end()
@@ -562,7 +562,7 @@ async def test_shutdown_is_answered_before_the_end(servent):
 
         assert await trio.to_thread.run_sync(ask, running, "shutdown") is None
 
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await ended.wait()
         nursery.cancel_scope.cancel()
 

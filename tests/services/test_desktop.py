@@ -80,7 +80,7 @@ async def on_desktop(monkeypatch) -> AsyncIterator[tuple[Journal, Desktop]]:
     monkeypatch.setattr(desktop, "NOTICE_EVERY_S", 0.05)
     monkeypatch.setattr(desktop, "BUS_TIMEOUT_S", 0.5)
     journal, screen = Journal(), Desktop()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await nursery.start(screen.run)
             nursery.start_soon(notify_failures, journal)

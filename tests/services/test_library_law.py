@@ -157,7 +157,7 @@ OPERATIONS = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(OPERATIONS, max_size=30))
 async def test_what_is_offered_matches_its_bytes_at_all_times_and_is_everything_in_the_end(
     operations,

@@ -469,7 +469,7 @@ def test_a_rate_follows_a_change_within_seconds() -> None:
 
 
 @given(data=st.data(), count=st.integers(1, 10))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_whatever_happens_the_books_balance(data: st.DataObject, count: int) -> None:
     """Random events: limits hold, no source is asked twice for a block, and all can end."""
     picker, now = picker_with(count, size=400 * BLOCK), 0.0

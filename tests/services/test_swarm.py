@@ -737,7 +737,6 @@ FAULTS = st.sampled_from(
 )
 @settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 async def test_every_read_gives_the_right_bytes_or_an_error_of_the_table(

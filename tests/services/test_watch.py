@@ -19,7 +19,7 @@ from p2pfs.errors import NotFoundError, StaleError
 from p2pfs.library import Library, Watch, watch
 from tests.helpers.contents import Content
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 RENAME_EXCHANGE = 2
 """Of renameat2(2), which Python does not offer."""

@@ -17,7 +17,7 @@ ORIGIN = 0
 DEADLINE_S = 5.0
 MAX_LATENCY_MS = 90  # two ways fit the margin of one hop
 
-laws = settings(max_examples=60, deadline=None)
+laws = settings(max_examples=60)
 
 
 @st.composite
