@@ -4,9 +4,10 @@ The map, top to bottom. A module imports only from lines below its own.
 
     cli                       argv -> Config -> a verb; exit statuses; prints
     lifetime | doctor         a servent process from start to end | what keeps us from working
-      | screen                  tables, progress bars and `top` on a terminal
+      | screen | service        tables, progress bars and `top` | the unit of the user's systemd
     wording                   values as people read them
     background | desktop      start ourselves anew in the background | notifications
+      | manager                 what systemd is told of a servent
     mount                     fusepy adapter: kernel threads -> tree, exceptions -> errno
     filesystem/ | control     the tree as users see it | the Unix socket behind the verbs
     servent                   the owner: opens everything below, accepts links, answers queries

@@ -221,6 +221,77 @@ def remove_dead_mount(mountpoint: str) -> bool:
     return bool(found)
 
 
+@cli.group()
+def service() -> None:
+    """Have systemd keep a servent running, from login on."""
+
+
+UNIT = click.option(
+    "--unit", metavar="NAME", default="p2pfs", show_default=True, help="Name the unit so."
+)
+
+
+@service.command()
+@click.option("--mount", "mountpoint", metavar="DIR", default="~/p2p", show_default=True,
+              help="Mount here.")  # fmt: skip
+@click.option("--no-mount", is_flag=True, help="Serve without a mount.")
+@UNIT
+@servent_options
+def install(mountpoint: str, unit: str, *, no_mount: bool, **options: object) -> None:
+    """Write a systemd unit for a servent with these options, and start it.
+
+    A service that is there is written and started anew.
+    """
+    from p2pfs.service import UserService, will_outlive_logout  # noqa: PLC0415 - seldom needed
+
+    place = None if no_mount else os.path.abspath(os.path.expanduser(mountpoint))
+    config = config_of(options, place)
+    unit_of_user = UserService(unit)
+    refuse_second(config, unit_of_user.main_pid())
+    command = ["serve"] if place is None else ["mount"]
+    options |= {"foreground": True, "state": os.fspath(config.state_directory)}
+    end = [] if place is None else ["--", place]
+    unit_of_user.install([*command, *words_of(options), *end])
+    print(printable(f"{unit_of_user.unit}: {unit_of_user.status()}"))
+    if not will_outlive_logout():
+        print("it ends with your last logout, unless you say: loginctl enable-linger")
+
+
+def refuse_second(config: Config, pid: int) -> None:
+    """Raise `UsageError` if another process than `pid` is a servent in the same place."""
+    places = {os.fspath(config.state_directory), os.fspath(config.mountpoint or "")}
+    for one in running_servents():
+        if one.pid != pid and places & {one.state_directory, one.mountpoint}:
+            place = one.mountpoint or one.state_directory
+            raise UsageError(f"a servent runs there already; end it with: p2pfs unmount {place}")
+
+
+def words_of(options: Mapping[str, object]) -> Iterator[str]:
+    """Return options as words of a command line that mean the same in any directory."""
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            yield option
+        elif isinstance(value, tuple):
+            yield from (f"{option}={one}" for one in value)
+        elif value:
+            is_file = name == "network_key_file"
+            yield f"{option}={os.path.abspath(str(value)) if is_file else value}"
+
+
+@service.command()
+@UNIT
+def remove(unit: str) -> None:
+    """End the servent of a systemd unit, and take the unit away."""
+    from p2pfs.service import UserService  # noqa: PLC0415 - seldom needed
+
+    unit_of_user = UserService(unit)
+    if not unit_of_user.is_installed:
+        raise VerbError(f"{unit_of_user.path} is not there", ExitStatus.NOT_FOUND)
+    unit_of_user.remove()
+    print(f"{unit_of_user.unit}: removed")
+
+
 @cli.command()
 @click.option("--state", metavar="DIR", help="The state directory to look at.")
 def doctor(state: str | None) -> int:

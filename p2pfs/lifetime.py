@@ -29,6 +29,7 @@ from p2pfs.errors import P2pfsError
 from p2pfs.filesystem import FileSystem, remove_hidden
 from p2pfs.journal import printable
 from p2pfs.library import Watch
+from p2pfs.manager import Manager
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.servent import Servent, open_servent
 from p2pfs.state import lock_state
@@ -44,6 +45,9 @@ JOIN_WAIT_S: Final = 3.0
 
 JOIN_LOOK_S: Final = 0.02
 
+TELL_EVERY_S: Final = 10.0
+"""How old what the service manager shows of us may be."""
+
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -58,27 +62,38 @@ def live(config: Config, announce: Announce) -> None:
         P2pfsError: it could not start; the text says why, and everything is undone.
         OSError: the machine did not let it start or go on.
     """
-    with lock_state(config):
-        _start_logging(config)
-        try:
-            trio.run(_live, config, announce)
-        except BaseExceptionGroup as group:
-            raise _cause_of(group) from group
+    manager = Manager()
+    try:
+        with lock_state(config):
+            _start_logging(config)
+            try:
+                trio.run(_live, config, announce, manager)
+            except BaseExceptionGroup as group:
+                raise _cause_of(group) from group
+    except (P2pfsError, OSError) as error:
+        manager.stopping(str(error))
+        raise
 
 
-async def _live(config: Config, announce: Announce) -> None:
+async def _live(config: Config, announce: Announce, manager: Manager) -> None:
     # Before the mount: libfuse takes over the signals that are at their defaults.
     with trio.open_signal_receiver(*SIGNALS) as signals:
         mountpoint = await _prepared_mountpoint(config)
         await trio.to_thread.run_sync(_tidy_share, config.shared_directory)
         async with open_servent(config, watch=Watch()) as servent, trio.open_nursery() as nursery:
-            end = nursery.cancel_scope.cancel
+
+            def end() -> None:
+                manager.stopping("saying goodbye")
+                nursery.cancel_scope.cancel()
+
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)
             if config.notify:
                 nursery.start_soon(notify_failures, servent.journal)
             if mountpoint is not None:
                 await nursery.start(_mount, servent, mountpoint, end)
+            if manager.is_listening:
+                nursery.start_soon(_keep_told, manager, servent)
             await _wait_for_a_neighbour(servent)
             announce(_greeting(servent))
     log.info("ended")
@@ -124,6 +139,13 @@ async def _mount(
     end()  # unmounted from outside
 
 
+async def _keep_told(manager: Manager, servent: Servent) -> None:
+    """Tell the service manager that all is up, and from then on how the servent is."""
+    while True:
+        manager.ready(_state_of(servent))
+        await trio.sleep(TELL_EVERY_S)
+
+
 async def _wait_for_a_neighbour(servent: Servent) -> None:
     if servent.config.joins:
         with trio.move_on_after(JOIN_WAIT_S):
@@ -132,14 +154,18 @@ async def _wait_for_a_neighbour(servent: Servent) -> None:
 
 
 def _greeting(servent: Servent) -> list[str]:
-    config, peers = servent.config, len(servent.peers())
-    place = f"mounted on {config.mountpoint}, " if config.mountpoint else "serving, "
-    count = "1 peer" if peers == 1 else f"{peers} peers"
-    lines = [f"{place}listening on {servent.listen_address}, {count}"]
-    if not peers:
+    lines = [_state_of(servent)]
+    if not servent.peers():
         failing = servent.overlay.failing_joins()
         lines += [f"warning: {line}; it is tried again and again" for line in failing]
     return [printable(line) for line in lines]
+
+
+def _state_of(servent: Servent) -> str:
+    config, peers = servent.config, len(servent.peers())
+    place = f"mounted on {config.mountpoint}, " if config.mountpoint else "serving, "
+    count = "1 peer" if peers == 1 else f"{peers} peers"
+    return f"{place}listening on {servent.listen_address}, {count}"
 
 
 def _start_logging(config: Config) -> None:
