@@ -16,12 +16,14 @@ import ipaddress
 import os
 import platform
 import re
+import reprlib
 import shutil
 import stat
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -78,10 +80,14 @@ _LISTEN_ANYWHERE: Final[tuple[str | None, tuple[int, ...]]] = (None, (DEFAULT_PO
 _MAX_HOST_LENGTH: Final = 253
 """The longest name that DNS can hold."""
 
-_UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": GIB, "t": 1024**4} | {
-    "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4
+_UNITS: Final = {
+    "": 1, "k": 1024, "m": 1024**2, "g": GIB, "t": 1024**4,
+    "b": 1, "kib": 1024, "mib": 1024**2, "gib": GIB, "tib": 1024**4,
+    "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
 }  # fmt: skip
 # As in coreutils: 10G and 10GiB are powers of two, 10GB is ten thousand million.
+_BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
+# As on every line's contract: powers of ten.
 
 
 class Previews(enum.StrEnum):
@@ -226,7 +232,8 @@ def load_config(
         listen_ports=listen_ports,
         foreground=settings.take("foreground", _flag, default=False),
         allow_other=settings.take("allow-other", _flag, default=False),
-        cache_limit_bytes=settings.take("cache-size", _cache_size, None) or _default_cache(state),
+        cache_limit_bytes=settings.take("cache-size", parse_cache_size, None)
+        or _default_cache(state),
         network_key_file=settings.take("network-key-file", _file(state), None),
         stall_timeout_s=settings.take("stall-timeout", _stall_timeout, DEFAULT_STALL_TIMEOUT_S),
         previews=settings.take("previews", _previews, Previews.SMALL),
@@ -305,25 +312,40 @@ def parse_size(value: object) -> int:
     Raises:
         ValueError: it is none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?", _text(value).lower(), re.ASCII)
-    if match is None:
-        raise ValueError(f"{value!r} is not a size such as 500M or 10G")
-    number, prefix, suffix = match.groups(default="")
-    unit = _UNITS[prefix + "b" if prefix and suffix == "b" else prefix]
-    if "." not in number:
-        return int(number) * unit
-    return int(float(number) * unit)
+    count = _bytes(_text(value), _UNITS)
+    if count is None:
+        raise ValueError(f"{_quoted(value)} is not a size such as 500M or 10G")
+    return count
+
+
+def parse_cache_size(value: object) -> int:
+    """Return a size that a cache can have.
+
+    Raises:
+        ValueError: it is none.
+    """
+    size = parse_size(value)
+    if not MIN_CACHE_BYTES <= size <= MAX_CACHE_BYTES:
+        raise ValueError(f"{_quoted(value)} is not a size of 64M or more")
+    return size
 
 
 def parse_rate(value: object) -> int | None:
-    """Return bytes per second from a size, with or without "/s"; None, for no limit, from 0.
+    """Return bytes per second from a size or from "8Mbit", with or without "/s".
+
+    0 is no limit: None.
 
     Raises:
         ValueError: it is none, or too small for anything to arrive.
     """
-    rate = parse_size(re.sub(r"/s$", "", _text(value)))
+    text = re.sub(r"/s$", "", _text(value))
+    rate = _bytes(text, _UNITS)
+    if rate is None and (bits := _bytes(re.sub(r"bits?$", "", text), _BIT_UNITS)) is not None:
+        rate = bits // 8
+    if rate is None:
+        raise ValueError(f"{_quoted(value)} is not a rate such as 500K, 20MB/s or 8Mbit")
     if rate and not MIN_LIMIT_BYTES_PER_S <= rate <= MAX_LIMIT_BYTES_PER_S:
-        raise ValueError(f"{value!r} is not a rate of 16K a second or more, nor 0 for no limit")
+        raise ValueError(f"{_quoted(value)} is not a rate of 16K a second or more, nor 0: no limit")
     return rate or None
 
 
@@ -336,10 +358,10 @@ def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:
     text = _text(value)
     match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::(\d{1,5}))?", text, re.ASCII)
     if match is None:
-        raise ValueError(f"{text!r} is not HOST:PORT (IPv6 as [::1]:{DEFAULT_PORT})")
+        raise ValueError(f"{_quoted(text)} is not HOST:PORT (IPv6 as [::1]:{DEFAULT_PORT})")
     host = match[2] or _ipv6(match[1])
     if len(host) > _MAX_HOST_LENGTH or not host.isprintable() or re.search(r"[\s/@]", host):
-        raise ValueError(f"{host!r} is not a host name or address")
+        raise ValueError(f"{_quoted(host)} is not a host name or address")
     return Endpoint(host, _port(match[3] or DEFAULT_PORT, min_port))
 
 
@@ -384,14 +406,31 @@ def _read_toml(path: Path) -> dict[str, object]:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | Path):
-        raise ValueError(f"{value!r} is not a text")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Path):
+        raise ValueError(f"{_quoted(value)} is not a text")
     return str(value)
+
+
+def _quoted(value: object) -> str:
+    """Return a value as a complaint shows it; a text is not shown whole if it is long."""
+    return reprlib.repr(value)
+
+
+def _bytes(text: str, units: Mapping[str, int]) -> int | None:
+    """Return the product of a number and its unit, or None if the text is no such thing."""
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)", text.lower(), re.ASCII)
+    if match is None:
+        return None
+    number, suffix = match.groups()
+    unit = units.get(suffix)
+    if unit is None or (unit == 1 and "." in number):
+        return None
+    return int(Fraction(number) * unit)
 
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
+        raise ValueError(f"{_quoted(value)} is neither true nor false")
     return value
 
 
@@ -399,14 +438,14 @@ def _previews(value: object) -> Previews:
     try:
         return Previews(_text(value))
     except ValueError:
-        raise ValueError(f"{value!r} is none of {', '.join(Previews)}") from None
+        raise ValueError(f"{_quoted(value)} is none of {', '.join(Previews)}") from None
 
 
 def _integer(low: int, high: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         text = _text(value)
         if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
-            raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+            raise ValueError(f"{_quoted(value)} is not a whole number from {low} to {high}")
         return int(text)
 
     return parse
@@ -416,15 +455,8 @@ def _stall_timeout(value: object) -> float:
     low, high = STALL_TIMEOUT_BOUNDS_S
     text = str(value)
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) or not low <= float(text) <= high:
-        raise ValueError(f"{value!r} is not a number of seconds from {low:g} to {high:g}")
+        raise ValueError(f"{_quoted(value)} is not a number of seconds from {low:g} to {high:g}")
     return float(text)
-
-
-def _cache_size(value: object) -> int:
-    size = parse_size(value)
-    if not MIN_CACHE_BYTES <= size <= MAX_CACHE_BYTES:
-        raise ValueError(f"{value!r} is not a size of 64M or more")
-    return size
 
 
 def _file(state_directory: Path) -> Callable[[object], Path]:
@@ -442,7 +474,7 @@ def _listen(value: object) -> tuple[str | None, tuple[int, ...]]:
     if re.fullmatch(r":?\d{1,5}", text, re.ASCII):
         return None, (_port(text.removeprefix(":"), 0),)
     if ":" not in text:
-        raise ValueError(f"{text!r} is not [HOST:]PORT")
+        raise ValueError(f"{_quoted(text)} is not [HOST:]PORT")
     endpoint = parse_endpoint(text, min_port=0)
     return endpoint.host, (endpoint.port,)
 
@@ -458,7 +490,7 @@ def _ipv6(text: str) -> str:
     try:
         return str(ipaddress.IPv6Address(text))
     except ValueError:
-        raise ValueError(f"{text!r} is not an IPv6 address") from None
+        raise ValueError(f"{_quoted(text)} is not an IPv6 address") from None
 
 
 def _checked_mountpoint(text: str, state: Path) -> Path:

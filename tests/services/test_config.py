@@ -18,8 +18,10 @@ from p2pfs.config import (
     Previews,
     default_name,
     load_config,
+    parse_cache_size,
     parse_endpoint,
     parse_name,
+    parse_rate,
     parse_size,
 )
 from p2pfs.errors import UsageError
@@ -121,7 +123,10 @@ def test_the_command_line_wins(load):
         ("stall-timeout = nan", "config.toml: stall-timeout: nan is not"),
         ('cache-size = "1K"', "config.toml: cache-size: '1K' is not a size of 64M or more"),
         ("upload-limit = 100", "config.toml: upload-limit: 100 is not a rate of 16K a second"),
-        ('download-limit = "fast"', "config.toml: download-limit: 'fast' is not a size"),
+        ('download-limit = "fast"', "config.toml: download-limit: 'fast' is not a rate such as"),
+        ("cache-size = 1.5", "config.toml: cache-size: 1.5 is not a size such as"),
+        ("ttl = 1.5", "config.toml: ttl: 1.5 is not a whole number"),
+        ("no-reshare = 1", "config.toml: no-reshare: 1 is neither true nor false"),
         ('cache-size = "much"', "config.toml: cache-size: 'much' is not a size"),
         ('listen = "here"', "config.toml: listen: 'here' is not [HOST:]PORT"),
         ("listen = 70000", "config.toml: listen: 70000 is not a port"),
@@ -187,6 +192,45 @@ def test_sizes_are_those_of_coreutils(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="is not a"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("0", None),
+        ("0Mbit", None),
+        ("500K", 500 * 1024),
+        ("20MB/s", 20_000_000),
+        ("8Mbit", 1_000_000),
+        ("2.5 Gbit/s", 312_500_000),
+        ("256kbits", 32_000),
+        (20_000, 20_000),
+    ],
+)
+def test_rates_are_sizes_or_bits_a_second(text, rate):
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fast", "8M bit s", "Mbit", "1Kbit", "2048G", "-1", "8Mbit/h"]
+)
+def test_what_is_no_rate_is_refused_as_a_rate(text):
+    with pytest.raises(ValueError, match="is not a rate"):
+        parse_rate(text)
+
+
+@pytest.mark.parametrize("parse", [parse_size, parse_rate, parse_cache_size])
+@given(number=st.from_regex(r"[0-9]{1,5000}(\.[0-9]{0,400})?", fullmatch=True), unit=st.text())
+def test_a_number_of_any_length_is_told_in_a_short_line(parse, number, unit):
+    """Values that overflow what a float holds, or what Python converts, are no special case."""
+    complaint = "is not a"
+    try:
+        parse(number + unit)
+    except ValueError as error:
+        complaint = str(error)
+
+    assert "is not a" in complaint
+    assert len(complaint) < 120
 
 
 @pytest.mark.parametrize(
