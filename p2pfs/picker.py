@@ -224,8 +224,8 @@ class Picker:
 
     @property
     def source_count(self) -> int:
-        """Sources that may still be asked."""
-        return sum(not source.is_dropped for source in self._sources.values())
+        """Sources that may still be asked. Any thread."""
+        return sum(not source.is_dropped for source in tuple(self._sources.values()))
 
     @property
     def has_enough(self) -> bool:

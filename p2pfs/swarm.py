@@ -131,7 +131,7 @@ class Swarm:
         """Own the transfers until cancelled; then every reader gets ShutdownError."""
         self._token = trio.lowlevel.current_trio_token()
         self._clock = trio.lowlevel.current_clock()
-        self._cached.expects = self._expects
+        expects = self._cached.expects = self._expects
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -142,7 +142,8 @@ class Swarm:
                 self._pump()
         finally:
             self._nursery = None
-            self._cached.expects = expects_nothing
+            if self._cached.expects is expects:  # else a later swarm of this content has begun
+                self._cached.expects = expects_nothing
             self._release_readers(ShutdownError("the servent is shutting down"))
 
     def add_sources(self, sources: Sequence[PeerInfo], readers: Sequence[PeerInfo] = ()) -> None:

@@ -139,7 +139,7 @@ class Swarms:
         """Return each running swarm with the path it was first read at. Any thread."""
         return [
             (running.path, file_id, running.swarm.statistics())
-            for (file_id, _), running in list(self._running.items())
+            for (file_id, _), running in self._running.copy().items()
         ]
 
     def last_error(self, path: str) -> str | None:

@@ -27,6 +27,7 @@ from p2pfs.source import (
     UNPROVEN_PATIENCE_S,
     RateMeter,
     Request,
+    Source,
     Trouble,
 )
 from tests.helpers.sizes import BLOCK
@@ -505,3 +506,17 @@ def test_whatever_happens_the_books_balance(data: st.DataObject, count: int) -> 
     picker.add_sources([peer(20)])
     picker.forgive()
     assert len(picker.next_requests(now + 100, [0], [])) == 1
+
+
+def test_sources_may_be_counted_while_others_are_added(monkeypatch: pytest.MonkeyPatch):
+    """What another thread does in between is done here between two looks at a source."""
+    picker = picker_with(3)
+    numbers = iter(range(3, 100))
+
+    def adds_one(_source: Source) -> bool:
+        picker.add_sources([peer(next(numbers))])
+        return False
+
+    monkeypatch.setattr(Source, "is_dropped", property(adds_one))
+
+    assert picker.source_count == 3

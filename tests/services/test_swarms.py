@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.bans import LIES_BAN_S, MAX_LIES
+from p2pfs.cache import expects_nothing
 from p2pfs.catalogue import RemoteFile
 from p2pfs.config import Endpoint
 from p2pfs.errors import CorruptError, NoSourceError, TransferError
@@ -69,6 +71,29 @@ async def test_a_swarm_ends_with_its_last_reader_however_many_reads_began_it(
         await trio.sleep(0.1)
 
         assert world[1].transfers() == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_who_opens_a_content_again_at_once_still_tells_others_what_is_coming(
+    autojump_clock: MockClock, seed: int
+):
+    """The swarm that ends and the one that begins share a cached file, and run in any order."""
+    async with two("film") as world:
+        random.seed(seed)
+        file = await seen(world, "film")
+        first = world[1].open(file)
+        await first.read(0, 1_000)
+        first.close()
+        await trio.lowlevel.checkpoint()
+        again = world[1].open(file)
+        await again.read(FILM.size - 1_000, 1_000)
+        await trio.sleep(1)
+
+        (running,) = world[1].swarms._running.values()
+        assert running.cached.expects is not expects_nothing
+        again.close()
+        await trio.sleep(1)
+        assert running.cached.expects is expects_nothing
 
 
 NOTE = Content.of(10_000, seed=99)
