@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Container, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec.structs import replace
 
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Entry, PeerInfo, ServentId
@@ -110,7 +113,8 @@ class _Place:
 class Catalogue:
     """The union of what other servents offer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
         self._lock = threading.RLock()
         self._root = _Place()
         self._peers: dict[ServentId, PeerInfo] = {}
@@ -127,7 +131,12 @@ class Catalogue:
     # What we are told.
 
     def learn(self, source: PeerInfo, entries: Iterable[Entry]) -> None:
-        """Take in that `source` has these entries, and the directories above them."""
+        """Take in that `source` has these entries, and the directories above them.
+
+        A time in the future becomes now, once: at each further announcement of the same content
+        it stays what it became. Else it would move with the clock, and `rsync` and `make` would
+        do their work forever.
+        """
         with self._lock:
             if self._has_place(source):
                 for entry in entries:
@@ -352,6 +361,7 @@ class Catalogue:
         place = self._place(entry.path, create=True)
         assert place is not None
         self._absent.pop(entry.path, None)
+        entry = self._not_in_future(entry, place, source)
         if entry.is_directory:
             self._forget_files(place, source)
             known = place.directory.get(source)
@@ -363,6 +373,14 @@ class Catalogue:
             self._forget_directory(place, source)
             self._learn_file(place, source, entry)
         self._learn_parents(place, source)
+
+    def _not_in_future(self, entry: Entry, place: _Place, source: ServentId) -> Entry:
+        now_ns = self._now_ns()
+        if entry.mtime_ns <= now_ns:
+            return entry
+        known = place.entry_of(source)
+        is_same = known is not None and known.mtime_ns and known.file_id == entry.file_id
+        return replace(entry, mtime_ns=known.mtime_ns if known and is_same else now_ns)
 
     def _learn_file(self, place: _Place, source: ServentId, entry: Entry) -> None:
         file_id = FileId(entry.file_id)

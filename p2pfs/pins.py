@@ -77,21 +77,31 @@ class _Row(msgspec.Struct):
 
 
 def load_pins(path: str) -> Sequence[Entry]:
-    """Return what was pinned by the last run; a missing or damaged book is an empty one."""
+    """Return what was pinned by the last run; a missing or damaged book is an empty one.
+
+    A row that names no content that could be is left out, and the others are kept.
+    """
     try:
         with open(path, "rb") as file:
             rows = msgspec.json.decode(file.read(), type=list[_Row])
-        return [_entry(row) for row in rows if names.check_path(row.path) is None]
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
         log.warning("pins not read reason=%s", error)
         return ()
+    return [entry for row in rows if (entry := _entry(row)) is not None]
 
 
-def _entry(row: _Row) -> Entry:
-    fields = (row.path, row.size, row.mtime_ns, FileId(bytes.fromhex(row.id)))
-    return msgspec.convert(fields, Entry)
+def _entry(row: _Row) -> Entry | None:
+    reason: object = names.check_path(row.path)
+    if reason is None:
+        try:
+            fields = (row.path, row.size, row.mtime_ns, bytes.fromhex(row.id))
+            return msgspec.convert(fields, Entry)
+        except ValueError as error:
+            reason = error
+    log.warning("pin not read path=%r reason=%s", row.path, reason)
+    return None
 
 
 class Pins:

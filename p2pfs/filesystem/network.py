@@ -157,7 +157,6 @@ class NetworkTree:
         self._view = view
         self._contents = contents
         self._label = label
-        self._now_ns = now_ns
         self._root = RemoteDirectory("", now_ns(), ())
         self._kernel = _KernelCaches()
         self._siblings = Siblings(view.known_children, self._inode)
@@ -200,12 +199,10 @@ class NetworkTree:
 
     def attributes(self, node: Node) -> Attributes:
         """Return what `stat` shows of something that is known."""
-        # Clamped: a time in the future makes `make` and `rsync` do their work forever.
-        time_ns = max(0, min(node.mtime_ns, self._now_ns()))
         if isinstance(node, RemoteDirectory):
-            time_ns = time_ns or self._root.mtime_ns  # nobody has told it
+            time_ns = node.mtime_ns or self._root.mtime_ns  # nobody has told it
             return virtual(DIRECTORY_MODE, self._inode(node), time_ns=time_ns)
-        return virtual(FILE_MODE, self._inode(node), size=node.size, time_ns=time_ns)
+        return virtual(FILE_MODE, self._inode(node), size=node.size, time_ns=node.mtime_ns)
 
     def unpin(self, path: str) -> None:
         """Show again what the network has at a path. For `NetworkFile.release`."""

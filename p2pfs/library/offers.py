@@ -168,7 +168,7 @@ class Offers:
 
 def directory_entry(path: str, mtime_ns: int) -> Entry:
     """Return the entry of a directory."""
-    return Entry(path, 0, max(0, mtime_ns), b"")
+    return Entry(path, 0, mtime_ns, b"")
 
 
 def join(directory: str, name: str) -> str:

@@ -230,7 +230,7 @@ class Register:
             if look.is_void or not self._has_parent(look.path):
                 return
             self._agenda.believe(key.ino)
-            entry = Entry(path, key.size, max(0, key.mtime_ns), file_id)
+            entry = Entry(path, key.size, key.mtime_ns, file_id)
             self._offers.put_file(SharedFile(entry, look.path, key))
 
     def _has_parent(self, path: str) -> bool:

@@ -147,3 +147,7 @@ def digest(data: bytes | bytearray | memoryview) -> bytes:
 
 def _name(manifest: bytes) -> FileId:
     return FileId(blake3(_FILE_ID_PREFIX + manifest).digest())
+
+
+EMPTY_FILE_ID: Final = Manifest(0, b"").file_id
+"""The one id of the empty file. It goes with size 0, and size 0 goes with no other."""

@@ -13,7 +13,13 @@ from typing import Annotated, Final, NewType
 
 from msgspec import Meta, Struct
 
-from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, FileId
+from p2pfs.protocol.manifest import (
+    EMPTY_FILE_ID,
+    FILE_ID_BYTES,
+    MAX_BLOCKS,
+    MAX_FILE_BYTES,
+    FileId,
+)
 from p2pfs.protocol.names import MAX_PATH_BYTES
 
 Guid = NewType("Guid", bytes)
@@ -221,14 +227,25 @@ class Entry(Message, frozen=True, array_like=True):
 
     path: PathText
     size: Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
-    mtime_ns: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    mtime_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+    """Since 1970; what was last written before that is below 0."""
     file_id: Annotated[bytes, Meta(max_length=FILE_ID_BYTES)]
     """Empty for a directory."""
 
     def __post_init__(self) -> None:
-        """Refuse what no type says: a file id is whole or absent."""
-        if len(self.file_id) not in (0, FILE_ID_BYTES):
+        """Refuse what no type says; ValueError.
+
+        A file id is whole, or absent for a directory, which has no size. Size 0 and the id of
+        the empty file imply each other: else one peer could empty anybody's file by announcing
+        it so, and no manifest would ever be asked for.
+        """
+        if not self.file_id:
+            if self.size:
+                raise ValueError("a directory with a size")
+        elif len(self.file_id) != FILE_ID_BYTES:
             raise ValueError("file id of a wrong length")
+        elif (self.size == 0) != (self.file_id == EMPTY_FILE_ID):
+            raise ValueError("a size that is not that of the file id")
 
     @property
     def is_directory(self) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from p2pfs.protocol import codec, names
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
+from p2pfs.protocol.manifest import EMPTY_FILE_ID, FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
 
 characters = st.characters(exclude_categories=("Cs",))
 """Everything that UTF-8 can carry."""
@@ -53,12 +53,11 @@ hosts = st.sampled_from(("127.0.0.1", "2001:db8::1", "fe80::1%eth0", "servent.ex
 addresses = st.builds(m.Address, hosts, ports)
 address_lists = tuples(addresses, m.MAX_ADDRESSES)
 peer_infos = st.builds(m.PeerInfo, servent_ids, human_names, address_lists)
-entries = st.builds(
-    m.Entry,
-    path_texts,
-    integers(0, MAX_FILE_BYTES),
-    integers(0, 2**63 - 1),
-    file_ids | st.just(b""),
+times = integers(-(2**63), 2**63 - 1)
+entries = (
+    st.builds(m.Entry, path_texts, integers(1, MAX_FILE_BYTES), times, file_ids)
+    | st.builds(m.Entry, path_texts, st.just(0), times, st.just(EMPTY_FILE_ID))
+    | st.builds(m.Entry, path_texts, st.just(0), times, st.just(b""))
 )
 
 BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {

@@ -23,7 +23,7 @@ from p2pfs.protocol.codec import (
     encode,
     encode_data,
 )
-from p2pfs.protocol.manifest import MAX_BLOCKS, MAX_FILE_BYTES
+from p2pfs.protocol.manifest import EMPTY_FILE_ID, MAX_BLOCKS, MAX_FILE_BYTES
 from p2pfs.protocol.names import MAX_PATH_BYTES
 from tests.helpers import strategies
 
@@ -184,10 +184,16 @@ def test_a_query_of_the_longest_text_fits():
 def test_a_hit_of_the_most_and_longest_results_fits_one_frame():
     address = m.Address("h" * 253, 65_535)
     peer = m.PeerInfo(PEER.id, "n" * m.MAX_NAME_LENGTH, (address,) * m.MAX_ADDRESSES)
-    entry = m.Entry("p" * MAX_PATH_BYTES, MAX_FILE_BYTES, 2**63 - 1, bytes(32))
+    entry = m.Entry("p" * MAX_PATH_BYTES, MAX_FILE_BYTES, -(2**63), bytes(32))
     entries = (entry,) * m.MAX_RESULTS
     hit = m.QueryHit(GUID, 5, peer, entries, 2**32 - 1, bytes(32), bytes(64))
     assert decode(encode(hit)).message == hit
+
+
+@pytest.mark.parametrize("mtime_ns", [-(2**63), -1, 2**63 - 1])
+def test_times_of_all_centuries_travel(mtime_ns):
+    listing = m.Listing((m.Entry("a", 0, mtime_ns, EMPTY_FILE_ID),), has_more=False)
+    assert decode(encode(listing)).message == listing
 
 
 def test_a_bye_and_peers_of_the_most_and_longest_addresses_fit():
@@ -233,9 +239,11 @@ BEYOND = {
     "path too long": (m.List, ("p" * (MAX_PATH_BYTES + 1), "")),
     "file too large": (m.Listing, ((("a", MAX_FILE_BYTES + 1, 0, bytes(32)),), False)),
     "size below 0": (m.Listing, ((("a", -1, 0, bytes(32)),), False)),
-    "time before 1970": (m.Listing, ((("a", 0, -1, bytes(32)),), False)),
-    "time beyond 63 bits": (m.Listing, ((("a", 0, 2**63, bytes(32)),), False)),
-    "file id of 31 bytes": (m.Listing, ((("a", 0, 0, bytes(31)),), False)),
+    "time beyond 63 bits": (m.Listing, ((("a", 1, 2**63, bytes(32)),), False)),
+    "file id of 31 bytes": (m.Listing, ((("a", 1, 0, bytes(31)),), False)),
+    "size 0 of a content that is not empty": (m.Listing, ((("a", 0, 0, bytes(32)),), False)),
+    "size 1 of the empty file": (m.Listing, ((("a", 1, 0, EMPTY_FILE_ID),), False)),
+    "size 1 of a directory": (m.QueryHit, put(HIT, 3, (("a", 1, 0, b""),))),
     "file id of 33 bytes": (m.GetManifest, (bytes(33),)),
     "file id of no bytes": (m.GetManifest, (b"",)),
     "block beyond the last": (m.GetBlocks, (bytes(32), (MAX_BLOCKS,))),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2pfs.errors import BadBlockError, RemoteProtocolError
 from p2pfs.protocol.manifest import (
+    EMPTY_FILE_ID,
     GIB,
     MAX_BLOCKS,
     MAX_FILE_BYTES,
@@ -50,6 +51,14 @@ def test_contents_have_the_manifests_and_ids_of_the_vectors(vector):
     assert manifest.to_bytes().hex() == vector["manifest"]
     assert manifest.file_id.hex() == vector["file_id"]
     assert Manifest.from_bytes(manifest.to_bytes(), manifest.file_id) == manifest
+
+
+def test_the_empty_file_has_one_id():
+    assert (
+        Manifest(0, b"").file_id
+        == EMPTY_FILE_ID
+        == bytes.fromhex(VECTORS["contents"][0]["file_id"])
+    )
 
 
 @pytest.mark.parametrize("vector", VECTORS["sizes"], ids=lambda v: str(v["size"]))

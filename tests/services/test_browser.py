@@ -76,7 +76,7 @@ class Holder:
         for path in self.paths:
             if path.startswith(prefix):
                 name, slash, _ = path.removeprefix(prefix).partition("/")
-                found[name] = Entry(prefix + name, 1, 1, b"" if slash else ID)
+                found[name] = Entry(prefix + name, 0 if slash else 1, 1, b"" if slash else ID)
         return [found[name] for name in sorted(found)]
 
     def has_directory(self, path: str) -> bool:

@@ -171,6 +171,40 @@ def test_a_complete_answer_drops_those_who_did_not_answer():
     assert shown(catalogue, "e") == ["e/a"]
 
 
+# Times.
+
+
+def mtime(catalogue: Catalogue, path: str) -> int:
+    node = catalogue.lookup(path, 0)
+    assert not isinstance(node, Knowledge)
+    return node.mtime_ns
+
+
+def test_a_time_in_the_future_becomes_now_once_and_stays():
+    clock = iter([1000, 2000, 3000, 4000])
+    catalogue = Catalogue(now_ns=lambda: next(clock))
+    for _ in range(2):
+        catalogue.learn(A, [file("x", mtime_ns=2**63 - 1), directory("d", mtime_ns=5000)])
+
+        assert (mtime(catalogue, "x"), mtime(catalogue, "d")) == (1000, 2000)
+
+
+def test_a_new_content_with_a_time_in_the_future_gets_a_time_of_its_own():
+    clock = iter([1000, 2000])
+    catalogue = Catalogue(now_ns=lambda: next(clock))
+    catalogue.learn(A, [file("x", 1, mtime_ns=5000)])
+    catalogue.learn(A, [file("x", 2, mtime_ns=5000)])
+
+    assert mtime(catalogue, "x") == 2000
+
+
+def test_a_time_before_1970_is_a_time_as_any():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("x", mtime_ns=-5), directory("d", mtime_ns=-7)])
+
+    assert (mtime(catalogue, "x"), mtime(catalogue, "d")) == (-5, -7)
+
+
 def test_absent_names_are_believed_until_their_time_or_better_news():
     catalogue = Catalogue()
     catalogue.remember_absent("x", until=10)

@@ -305,4 +305,4 @@ async def test_one_neighbour_that_makes_up_servents_does_not_crowd_out_the_other
 def test_what_answers_which_question(
     kind: QueryKind, text: str, path: str, file_id: bytes, is_one: bool
 ):
-    assert is_answer(kind, text, Entry(path, 1, 1, file_id)) is is_one
+    assert is_answer(kind, text, Entry(path, 1 if file_id else 0, 1, file_id)) is is_one

@@ -99,7 +99,9 @@ class Peers:
         for path, file_id in self.files[holder].items():
             if path.startswith(prefix):
                 name, slash, _ = path.removeprefix(prefix).partition("/")
-                found[prefix + name] = Entry(prefix + name, 1, 1, b"" if slash else file_id)
+                found[prefix + name] = Entry(
+                    prefix + name, 0 if slash else 1, 1, b"" if slash else file_id
+                )
         return list(found.values())
 
     # What a user does.

@@ -491,7 +491,7 @@ async def test_all_peers_together_get_no_more_links_than_there_may_be(
 
 def entries(count: int, *, name_length: int = 8) -> list[Entry]:
     names = sorted(f"{number:0{name_length}}" for number in range(count))
-    return [Entry(name, number, 1, bytes(32)) for number, name in enumerate(names)]
+    return [Entry(name, number, 1, bytes(32)) for number, name in enumerate(names, 1)]
 
 
 async def pages(link: Link) -> list[Listing]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -204,9 +205,24 @@ async def test_a_new_content_at_a_pinned_path_does_not_replace_the_pinned_one(
         assert world[1].pins.entries() == []
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", '[{"path": "../x", "size": 1, "mtime_ns": 0, "id": "00"}]', "[3]"]
-)
+async def test_a_row_that_cannot_be_true_does_not_cost_the_other_pins(
+    autojump_clock: MockClock, expect_log
+):
+    expect_log("pin not read path='empty'")
+    expect_log("pin not read path='../up'")
+    async with open_world() as world:
+        config = world.config(0)
+        rows = [
+            {"path": path, "size": size, "mtime_ns": -1, "id": "ab" * 32}
+            for path, size in (("empty", 0), ("../up", 1), ("x", 1))
+        ]
+        config.pins_path.write_text(json.dumps(rows))
+        await world.start()
+
+        assert [entry.path for entry in world[0].pins.entries()] == ["x"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[3]"])
 async def test_a_damaged_book_of_pins_is_an_empty_one(
     autojump_clock: MockClock, text: str, expect_log
 ):
