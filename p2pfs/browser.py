@@ -4,7 +4,7 @@ The catalogue knows names; the browser decides when a name is worth asking for, 
 and how long to wait. Three ways to ask, cheapest first:
 
 - not at all: known names, names remembered as absent, names below a directory that was just
-  listed, no neighbour;
+  listed, names that programs look up anywhere where no directory is known, no neighbour;
 - directly: a directory whose few holders are known is listed over transfer links (LIST), so
   `find network/` floods once for the root and never again;
 - by a flood: one PATH or DIRECTORY query within the horizon.
@@ -37,7 +37,6 @@ from p2pfs.errors import (
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.messages import (
     MAX_QUERY_TEXT_BYTES,
-    Entry,
     Listing,
     PeerInfo,
     QueryHit,
@@ -45,6 +44,7 @@ from p2pfs.protocol.messages import (
     RejectCode,
     ServentId,
 )
+from p2pfs.protocol.names import is_probe
 from p2pfs.search import Outcome, Searches, is_answer
 from p2pfs.tasks import Tasks
 
@@ -164,7 +164,22 @@ class Browser:
         if not self._neighbours():
             return False
         parent = _parent(path)
+        if is_probe(_name(path)):
+            return self._is_probe_worth_asking(parent)
         return self.age(parent) > REFRESH_AFTER_S or bool(self._news(parent))
+
+    def _is_probe_worth_asking(self, parent: str) -> bool:
+        """Return whether a directory is worth a listing for a name that programs look up anywhere.
+
+        Only where there is such a directory, and if it was not listed before.
+        """
+        self._refresh_behind(parent, TRUST_S)
+        is_listed = self._catalogue.listed_at(parent) is not None and not self._news(parent)
+        return self._is_there(parent) and not is_listed
+
+    def _is_there(self, directory: str) -> bool:
+        """Return whether a directory is known to exist; the root always does."""
+        return not directory or bool(self._catalogue.directory_sources(directory))
 
     def _is_outdated(self, path: str, node: Node) -> bool:
         """Return whether a neighbour that has the node said that its share changed since."""
@@ -210,12 +225,16 @@ class Browser:
         with trio.move_on_after(FIND_TIMEOUT_S):
             if self._has_mere_news(parent):
                 await self._shared("news", parent, self._list_news)
-            elif self._holders(parent) or self._is_second_look(path):
+            elif self._holders(parent) or self._is_mere_probe(path) or self._is_second_look(path):
                 await self._shared("list", parent, self._list)
             else:
                 await self._shared("find", path, self._find)
         node = self._catalogue.lookup(path, self._clock())
         return None if isinstance(node, Knowledge) else node
+
+    def _is_mere_probe(self, path: str) -> bool:
+        """Return whether a name that programs look up anywhere is in a directory that exists."""
+        return is_probe(_name(path)) and self._is_there(_parent(path))
 
     def _is_second_look(self, path: str) -> bool:
         """Return whether another name in the same directory was looked for lately.
@@ -458,12 +477,12 @@ class Browser:
         for _page in range(MAX_PAGES):
             page = await self._fetch_listing(holder, path, after)
             good = [e for e in page.entries if is_answer(QueryKind.DIRECTORY, path, e)]
-            names.update(_name(entry) for entry in good)
+            names.update(_name(entry.path) for entry in good)
             self._catalogue.learn(holder, good)
             if not page.has_more or not page.entries:
                 self._catalogue.keep_names(holder, path, names)
                 return
-            last = _name(page.entries[-1])
+            last = _name(page.entries[-1].path)
             if last <= after:
                 raise RemoteProtocolError("a listing that does not go forward")
             after = last
@@ -490,5 +509,5 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _name(entry: Entry) -> str:
-    return entry.path.rpartition("/")[2]
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -199,7 +199,8 @@ class Results:
         if search is not None and name in search.shown:
             return search.shown[name]
         is_answered = search is not None and search.asked_at is not None
-        return Knowledge.ABSENT if is_answered or not self._folder(text) else Knowledge.UNKNOWN
+        is_absent = is_answered or names.is_probe(name) or not self._folder(text)
+        return Knowledge.ABSENT if is_absent else Knowledge.UNKNOWN
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         """Return the results of a search, and ask again behind if they are old."""

@@ -116,7 +116,8 @@ class Shares:
         folder, _, rest = path.partition("/")
         peer = self._owner(folder)
         if peer is None:
-            return Knowledge.UNKNOWN if self._must_look_around() else Knowledge.ABSENT
+            is_doubtful = not names.is_probe(folder) and self._must_look_around()
+            return Knowledge.UNKNOWN if is_doubtful else Knowledge.ABSENT
         if not rest:
             is_doubtful = peer not in self._neighbours() and self._must_look_around()
             return Knowledge.UNKNOWN if is_doubtful else RemoteDirectory(folder, 0, (peer,))

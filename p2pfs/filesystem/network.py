@@ -69,11 +69,14 @@ class NetworkView(Protocol):
     """The names in a tree of others' files. What is not async is memory alone, from any thread."""
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what is at a path, or whether a search for it is worth while."""
+        """Return what is at a path, or whether asking for it is worth while.
+
+        Names that programs look up by themselves in every folder are never worth a search.
+        """
         ...
 
     async def find(self, path: str) -> Node | None:
-        """Search for a path; None if nobody within the horizon has it."""
+        """Search for a path that others may publish; None if nobody within the horizon has it."""
         ...
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
@@ -215,7 +218,7 @@ class NetworkTree:
         node = self._kernel.pinned(path) or self._view.known(path)
         if not isinstance(node, Knowledge):
             return use(node)
-        if node is Knowledge.ABSENT or not _may_be_searched(path):
+        if node is Knowledge.ABSENT or names.check_path(path) is not None:
             raise os_error(errno.ENOENT, path)
 
         async def search() -> T:
@@ -368,11 +371,6 @@ def _placed(found: int | bytes, offset: int, length: int) -> bytes | Stretch:
     if len(found) != length:
         raise AssertionError(f"a reader gave {len(found)} bytes for {length}")
     return found
-
-
-def _may_be_searched(path: str) -> bool:
-    """Return whether somebody may have published such a name, and it is not a mere probe."""
-    return names.check_path(path) is None and not names.is_probe(path.rpartition("/")[2])
 
 
 def _printable(text: str) -> str:

@@ -27,17 +27,18 @@ _FORBIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Z
 
 _RESERVED: Final = frozenset(
     {
-        "autorun.inf", "desktop.ini", "thumbs.db", "folder.jpg", "lost+found", "$recycle.bin",
-        "system volume information", "4913",
+        "desktop.ini", "thumbs.db",
+        "lost+found", "$recycle.bin", "system volume information",
     }
 )  # fmt: skip
-# What makes desktops do something by being there, and what they leave everywhere.
+# What desktops leave in every folder, of no use to anybody else; and where systems keep what was
+# deleted or found damaged on a disk: whoever shares the disk does not mean to share that.
 
 _PROBED: Final = _RESERVED | {
-    "folder.gif", "folder.png", "cover.jpg", "cover.png", "albumart.jpg", "albumartsmall.jpg",
-    "head",
+    "autorun.inf", "folder.jpg", "folder.gif", "folder.png", "cover.jpg", "cover.png",
+    "albumart.jpg", "albumartsmall.jpg", "head", "4913",
 }  # fmt: skip
-# What file managers and shells look up in every folder, seen with six of them.
+# What file managers, editors and shells look up in every folder, seen with six file managers.
 
 
 def check_label(label: str) -> str | None:
@@ -89,7 +90,8 @@ def is_reserved(label: str) -> bool:
 def is_probe(label: str) -> bool:
     """Return whether programs look this name up by themselves in every folder.
 
-    It is shown where somebody published it, but never causes a search.
+    It is shown where somebody published it, and never searched for by its path: it costs a
+    listing of its directory, if there is one.
     """
     return label.casefold() in _PROBED
 

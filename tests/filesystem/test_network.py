@@ -143,7 +143,7 @@ def test_a_name_known_to_be_absent_is_not_searched(network, tree, monkeypatch) -
 
 @pytest.mark.parametrize(
     "path",
-    [".hidden", ".Trash-1000", "films/.git", "autorun.inf", "Desktop.ini", "films/folder.jpg",
+    [".hidden", ".Trash-1000", "films/.git", "Desktop.ini", "films/Thumbs.db",
      "a/.x/b", "e\N{COMBINING ACUTE ACCENT}", "new\nline", "\udcff", "a" * 256,
      "/".join("a" * 20), "\N{RIGHT-TO-LEFT OVERRIDE}x"],
 )  # fmt: skip
@@ -151,6 +151,14 @@ def test_a_name_that_nobody_may_publish_is_never_searched(network, tree, path) -
     assert errno_of(tree.getattr, path) == errno.ENOENT
     assert errno_of(tree.open, path, os.O_RDONLY) == errno.ENOENT
     assert network.searched == []
+
+
+@pytest.mark.parametrize("path", ["HEAD", "films/cover.jpg", "films/Folder.jpg"])
+async def test_whether_a_name_that_is_looked_up_anywhere_is_searched_is_left_to_the_view(
+    network, tree, path
+) -> None:
+    assert await refusal(tree.getattr(path)) == errno.ENOENT
+    assert network.searched == [path]
 
 
 async def test_opening_a_name_that_is_not_known_searches_and_opens(network, tree) -> None:

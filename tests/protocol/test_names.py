@@ -80,14 +80,14 @@ def test_names_with_a_leading_dot_are_private(name):
     assert is_private(name)
 
 
-@pytest.mark.parametrize("name", ["autorun.inf", "Desktop.ini", "FOLDER.JPG", "Thumbs.db"])
-def test_what_desktops_act_upon_is_refused_in_any_case(name):
+@pytest.mark.parametrize("name", ["Desktop.ini", "Thumbs.db", "lost+found", "$RECYCLE.BIN"])
+def test_what_systems_leave_everywhere_is_refused_in_any_case(name):
     assert is_reserved(name)
     assert is_probe(name)
     assert not is_reserved(name + "x")
 
 
-@pytest.mark.parametrize("name", ["cover.jpg", "Folder.gif", "HEAD"])
+@pytest.mark.parametrize("name", ["cover.jpg", "Folder.JPG", "folder.jpg", "HEAD", "autorun.inf"])
 def test_what_programs_merely_look_for_may_be_published(name):
     assert is_probe(name)
     assert check_path(f"music/{name}") is None

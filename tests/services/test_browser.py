@@ -28,7 +28,7 @@ from p2pfs.browser import (
     TRUST_S,
     Browser,
 )
-from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteFile
+from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.errors import RejectedError, ShutdownError, StalledError, UnreachableError
 from p2pfs.protocol.decisions import Finished
 from p2pfs.protocol.handshake import Identity, sign_hit
@@ -276,6 +276,58 @@ async def test_a_thousand_absent_names_in_one_directory_cost_two_queries(
             assert await horizon.stat(f"absent {number}") is None
 
         assert horizon.queries == [(PATH, "absent 0"), (DIRECTORY, "")]
+
+
+@pytest.mark.parametrize("name", ["HEAD", "cover.jpg", "Folder.jpg", "autorun.inf"])
+async def test_a_name_that_programs_look_up_anywhere_costs_one_listing_of_a_directory_that_is_there(
+    autojump_clock: MockClock, name: str
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "d/x", f"e/{name}")
+
+        assert isinstance(await horizon.stat("d"), RemoteDirectory)
+        assert await horizon.stat(f"d/{name}") is None
+        assert isinstance(await horizon.stat("e"), RemoteDirectory)
+        assert isinstance(await horizon.stat(f"e/{name}"), RemoteFile)
+        assert (PATH, f"d/{name}") not in horizon.queries
+        horizon.spent()
+
+        await trio.sleep(1)
+        assert await horizon.stat(f"d/{name}") is None
+        assert horizon.spent() == (0, 0)
+
+        horizon.publish(near, f"d/{name}")
+        assert isinstance(await horizon.stat(f"d/{name}"), RemoteFile)
+        assert horizon.spent() == (0, 1)
+
+
+async def test_a_name_that_programs_look_up_anywhere_costs_nothing_where_no_directory_is_known(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "d/cover.jpg")
+
+        assert await horizon.stat("d/cover.jpg") is None
+        assert horizon.spent() == (0, 0)
+        assert isinstance(await horizon.browser.find("d/cover.jpg"), RemoteFile)  # a verb names it
+        assert horizon.spent() == (1, 0)
+
+
+async def test_a_name_that_programs_look_up_anywhere_is_found_where_it_came_far_away(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near")
+        far = horizon.add("far", "d/x", is_far=True)
+        await horizon.ls()
+        assert await horizon.stat("d/HEAD") is None
+        far.paths.add("d/HEAD")
+
+        await trio.sleep(TRUST_S + 1)
+        await horizon.stat("d/HEAD")  # is answered from memory, and refreshed behind
+        await trio.sleep(0.1)
+
+        assert isinstance(await horizon.stat("d/HEAD"), RemoteFile)
 
 
 async def test_who_asks_the_same_at_once_shares_one_query(autojump_clock: MockClock):

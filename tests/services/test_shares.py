@@ -331,7 +331,7 @@ def test_a_browser_is_such_a_horizon():
         ("  spaced ", "spaced"),
         ("", "aaaaaaaa"),
         ("   ", "aaaaaaaa"),
-        ("autorun.inf", "aaaaaaaa"),
+        ("Desktop.ini", "aaaaaaaa"),
     ],
 )
 def test_a_name_is_made_safe(name, folder) -> None:
