@@ -6,6 +6,7 @@
     threads      what Python keeps of libfuse's threads
     caller       who made the call that is being answered, and whether a signal waits for it
     mountpoint   what must be there to mount; cleaning up after a crash
+    heard        what libfuse writes when it cannot mount
 
 libfuse 2 runs its loop in the foreground of a thread of ours and calls back on threads of
 its own. Nothing in trio's thread may touch a path below the mountpoint: the kernel would
@@ -53,6 +54,7 @@ from p2pfs.filesystem import FileSystem, Owner
 from p2pfs.mount.adapter import Adapter
 from p2pfs.mount.binding import complete
 from p2pfs.mount.caller import KernelCaller
+from p2pfs.mount.heard import libfuse_heard
 from p2pfs.mount.mountpoint import (
     FUSERMOUNT_TIMEOUT_S,
     check_fuse,
@@ -118,7 +120,7 @@ async def serve_mount(
     handlers for those that are at their defaults, and SIGTERM would then end nothing.
 
     Raises:
-        UsageError: it cannot be mounted; the text says why, or that libfuse wrote why.
+        UsageError: it cannot be mounted; the text says why, in libfuse's own words.
     """
     fuse = load_fuse()
     with _broken_pipes_survived():
@@ -136,9 +138,9 @@ async def _serve(
         portal = Portal(requests, _interrupt_check(fuse), KernelCaller().is_leaving)
         thread = _FuseThread(mountpoint)
         adapter = Adapter(tree, portal, thread.has_mounted, _caller_finder(fuse))
-        thread.start(fuse, adapter, options)
         try:
-            with trio.move_on_after(MOUNT_TIMEOUT_S):
+            with libfuse_heard() as said, trio.move_on_after(MOUNT_TIMEOUT_S):
+                thread.start(fuse, adapter, options)
                 await thread.mounted.wait()
             if thread.was_mounted:
                 task_status.started()
@@ -148,7 +150,7 @@ async def _serve(
             with trio.CancelScope(shield=True):
                 await thread.take_down()
     if not thread.was_mounted:
-        raise UsageError(f"cannot mount on {mountpoint}: {thread.failure or 'no answer'}")
+        raise UsageError(f"cannot mount on {mountpoint}: {said() or 'no answer'}")
 
 
 @contextlib.contextmanager
@@ -174,7 +176,6 @@ class _FuseThread:
         """The kernel has called, or never will."""
         self.ended = trio.Event()
         self.was_mounted = False
-        self.failure: str | None = None
         self._token = trio.lowlevel.current_trio_token()
         self._program = fusermount()
         self._thread: threading.Thread | None = None
@@ -217,8 +218,8 @@ class _FuseThread:
     def _run(self, fuse: ModuleType, adapter: Adapter, options: Mapping[str, object]) -> None:
         try:
             complete(fuse)(adapter, self.mountpoint, **options)
-        except RuntimeError:
-            self.failure = "libfuse wrote the reason to the standard error output"
+        except RuntimeError as error:
+            logger.info("libfuse failed: path=%r status=%s", self.mountpoint, error)
         finally:
             self._tell(self.mounted)
             self._tell(self.ended)

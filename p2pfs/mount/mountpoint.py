@@ -94,10 +94,17 @@ def is_stuck(mountpoint: str) -> bool:
 
 
 def fusermount() -> str:
-    program = shutil.which("fusermount") or shutil.which("fusermount3")
+    """Return the program that unmounts, and that mounts for ordinary users.
+
+    For these libfuse 2 runs `fusermount`, under that name alone. For root it mounts by itself.
+    """
+    program = shutil.which("fusermount")
+    if program is None and os.geteuid() == 0:
+        program = shutil.which("fusermount3")
     if program is None:
         raise UsageError(
-            "fusermount is missing: install the package fuse3 (Debian, Ubuntu, Fedora, Arch)"
+            "fusermount is missing: install the package fuse3 (Debian, Ubuntu), "
+            "fuse (Fedora) or fuse2 (Arch)"
         )
     return program
 

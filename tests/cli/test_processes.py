@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pfs.mount.mountpoint import fusermount
 from tests.helpers.mounted import PATIENCE_S, until
 from tests.suites.filesystem_suite import errno_of
 
@@ -195,7 +196,9 @@ def test_unmounting_from_outside_ends_the_servent(processes, leftovers, command)
     processes.start("mount", "p2p")
     process = os.pidfd_open(int(processes.status()["pid"]))
 
-    subprocess.run([*command.split(), str(processes.directory / "p2p")], check=True)
+    program, *options = command.split()
+    program = fusermount() if program == "fusermount" else program
+    subprocess.run([program, *options, str(processes.directory / "p2p")], check=True)
 
     assert select.select([process], [], [], PATIENCE_S)[0]
     os.close(process)

@@ -18,7 +18,8 @@ import trio
 from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
 from p2pfs.mount import NAMES_S, check_fuse, check_mountpoint, serve_mount
-from p2pfs.mount.mountpoint import detach
+from p2pfs.mount.heard import libfuse_heard
+from p2pfs.mount.mountpoint import detach, fusermount
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
 from tests.helpers.mountedtree import LISTED, STOP_TIMEOUT_S, MountedTree, mounted_tree
 from tests.suites.filesystem_suite import errno_of
@@ -101,7 +102,7 @@ def test_a_program_that_sits_in_the_mount_does_not_hold_it(mounted: MountedTree)
 
 
 def test_unmounting_from_outside_ends_the_servent(mounted: MountedTree) -> None:
-    subprocess.run(["fusermount", "-u", str(mounted.mountpoint)], check=True)
+    subprocess.run([fusermount(), "-u", str(mounted.mountpoint)], check=True)
 
     assert mounted.process.wait(STOP_TIMEOUT_S) == 0
 
@@ -110,7 +111,7 @@ def test_a_lazy_unmount_from_outside_ends_it_when_the_last_file_is_closed(
     mounted: MountedTree,
 ) -> None:
     file = (mounted.shared / "f").open("w")
-    subprocess.run(["fusermount", "-u", "-z", str(mounted.mountpoint)], check=True)
+    subprocess.run([fusermount(), "-u", "-z", str(mounted.mountpoint)], check=True)
 
     file.write("to the end")
     file.close()
@@ -190,10 +191,38 @@ def test_the_name_of_the_mount_cannot_add_options(mounted: MountedTree) -> None:
 async def test_libfuses_refusal_is_said_in_one_line(tmp_path: Path) -> None:
     """Here the place has gone between the check and the mount."""
     tree = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
+    missing = str(tmp_path / "missing")
 
-    with trio.fail_after(STOP_TIMEOUT_S), pytest.raises(UsageError, match="cannot mount on"):
-        await serve_mount(tree, str(tmp_path / "missing"), name="test")
+    with trio.fail_after(STOP_TIMEOUT_S), pytest.raises(UsageError) as refusal:
+        await serve_mount(tree, missing, name="test")
     tree.close()
+
+    assert str(refusal.value).startswith(f"cannot mount on {missing}: fuse: bad mount point ")
+    assert "No such file or directory" in str(refusal.value)
+
+
+def test_what_others_write_while_libfuse_is_listened_to_is_passed_on(capfd) -> None:
+    with libfuse_heard() as said:
+        os.write(2, b"a log line\nfuse: no\nfusermount3: because\nlast")
+
+    assert said() == "fuse: no; fusermount3: because"
+    assert capfd.readouterr().err == "a log line\nlast"
+    os.write(2, b"later")
+    assert capfd.readouterr().err == "later"
+
+
+def test_libfuse_is_heard_without_a_standard_error_output(capfd) -> None:
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        with libfuse_heard() as said:
+            os.write(2, b"fuse: no\n")
+        is_closed = not os.path.exists("/proc/self/fd/2")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+    assert (said(), is_closed) == ("fuse: no", True)
 
 
 def is_ignored(number: signal.Signals) -> bool:

@@ -14,6 +14,7 @@ from p2pfs.filesystem import Later
 from p2pfs.mount import check_fuse
 from p2pfs.mount.adapter import Adapter
 from p2pfs.mount.binding import complete
+from p2pfs.mount.mountpoint import fusermount
 from p2pfs.mount.portal import Portal
 from tests.helpers.mountedtree import EXCEPTIONS, Faults, expected_errno, make_exception
 from tests.suites.filesystem_suite import errno_of
@@ -210,6 +211,18 @@ def test_a_missing_fusermount_is_said_with_what_to_install(monkeypatch) -> None:
 
     with pytest.raises(UsageError, match="fusermount is missing: install"):
         check_fuse()
+
+
+def test_libfuse_2_runs_fusermount_under_no_other_name(tmp_path, monkeypatch) -> None:
+    (tmp_path / "fusermount3").write_text("#!/bin/sh\n")
+    (tmp_path / "fusermount3").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(UsageError, match="fusermount is missing: install"):
+        fusermount()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert fusermount() == str(tmp_path / "fusermount3")  # it only unmounts what root mounted
 
 
 def test_a_missing_device_is_said_with_what_to_do(monkeypatch) -> None:

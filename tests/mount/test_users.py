@@ -9,13 +9,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from p2pfs.errors import UsageError
 from p2pfs.mount import check_fuse, mountpoint
+from p2pfs.mount.mountpoint import fusermount
 from tests.helpers.mounted import PATIENCE_S, PROJECT, Servents, is_mounted, open_servents
 
 pytestmark = pytest.mark.fuse
@@ -42,8 +43,10 @@ def servents(place: Path) -> Iterator[Servents]:
         yield servents
 
 
-def as_nobody(*command: str | Path, home: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program as a user who may do nothing."""
+def as_nobody(
+    *command: str | Path, home: Path | None = None, apart: Sequence[str | Path] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a program as a user who may do nothing; `apart` is a command of root's that starts it."""
     become = [
         "setpriv",
         f"--reuid={NOBODY}",
@@ -56,7 +59,7 @@ def as_nobody(*command: str | Path, home: Path | None = None) -> subprocess.Comp
     if home is not None:
         environment |= {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "runtime")}
     return subprocess.run(
-        [*become, *map(str, command)], cwd=home or "/", env=environment,
+        [*map(str, (*apart, *become, *command))], cwd=home or "/", env=environment,
         capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
@@ -114,16 +117,49 @@ def test_letting_others_in_needs_the_administrators_word(
     check_fuse(allow_other=True)
 
 
-@needs_root
-def test_an_ordinary_user_mounts_works_and_unmounts(place: Path) -> None:
+@pytest.fixture
+def p2pfs() -> tuple[str, ...]:
+    """The command, as an ordinary user can run it."""
     python = next(filter(runs_for_nobody, (sys.executable, "/usr/bin/python3")), None)
     if python is None:
         pytest.skip("an ordinary user can run neither this Python nor the system's with p2pfs")
+    return (python, "-m", "p2pfs")
+
+
+@pytest.fixture
+def home(place: Path) -> Path:
+    """The home of an ordinary user."""
     home = place / "home"
     (home / "runtime").mkdir(mode=0o700, parents=True)
     for directory in (home, home / "runtime"):
         os.chown(directory, NOBODY, NOBODY)
-    p2pfs = (python, "-m", "p2pfs")
+    return home
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [(), ("--foreground",)], ids=["background", "foreground"])
+def test_fusermounts_refusal_is_said_in_every_mode(
+    p2pfs: tuple[str, ...], home: Path, mode: tuple[str, ...]
+) -> None:
+    """Here it is not set-user, as in a system that was copied without that."""
+    if as_nobody("sh", "-c", "exec 3<>/dev/fuse").returncode != 0:
+        pytest.skip("/dev/fuse is not open to ordinary users here")
+    program = os.path.realpath(fusermount())
+    shutil.copyfile(program, home / "fusermount")
+    (home / "fusermount").chmod(0o755)
+    script = 'mount --bind "$0" "$1"; shift; exec "$@"'
+    apart = ("unshare", "--mount", "sh", "-ec", script, home / "fusermount", program)
+    options = ("--state", home / "state", "--listen", "127.0.0.1:0", *mode)
+
+    refused = as_nobody(*p2pfs, "mount", home / "mnt", *options, home=home, apart=apart)
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"p2pfs: cannot mount on {home}/mnt: fusermount: " in refused.stderr
+    assert refused.stderr.splitlines()[-1].endswith("Operation not permitted")
+
+
+@needs_root
+def test_an_ordinary_user_mounts_works_and_unmounts(p2pfs: tuple[str, ...], home: Path) -> None:
     options = ("--state", home / "state", "--listen", "127.0.0.1:0")
     started = as_nobody(*p2pfs, "mount", home / "mnt", *options, home=home)
     if as_nobody("sh", "-c", "exec 3<>/dev/fuse").returncode != 0:
