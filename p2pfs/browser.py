@@ -44,7 +44,7 @@ from p2pfs.protocol.messages import (
     RejectCode,
     ServentId,
 )
-from p2pfs.protocol.names import is_probe
+from p2pfs.protocol.names import check_path, is_probe
 from p2pfs.search import Outcome, Searches, is_answer
 from p2pfs.tasks import Tasks
 
@@ -218,9 +218,11 @@ class Browser:
     async def find(self, path: str) -> Node | None:
         """Return what is at `path`, asking for it if it is not known.
 
-        Returns None after `FIND_TIMEOUT_S` at most. Never raises for what the network does,
-        but ShutdownError when we end.
+        Returns None after `FIND_TIMEOUT_S` at most, and at once for a name that nobody can
+        publish. Never raises for what the network does, but ShutdownError when we end.
         """
+        if path and check_path(path) is not None:
+            return None
         parent = _parent(path)
         with trio.move_on_after(FIND_TIMEOUT_S):
             if self._has_mere_news(parent):

@@ -30,6 +30,7 @@ from p2pfs.control.client import (
     places_of,
     running_servents,
 )
+from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import INTERRUPTED, P2pfsError, UsageError
 from p2pfs.journal import printable
 from p2pfs.state import OUTPUT, new_state_undone
@@ -413,7 +414,7 @@ def cache(action: str | None, mount: str | None, *, as_json: bool) -> None:
 def pin(path: str, mount: str | None) -> None:
     """Keep the file at PATH in network/ whole and offline: it is fetched behind."""
     running = choose_servent(mount)
-    done = cast("Record", ask(running, "pin", {"path": tree_path(running, "network", path)}))
+    done = cast("Record", ask(running, "pin", {"path": str(read_target(path, running))}))
     print(printable(f"{done['path']}: pinned; `p2pfs cache` shows how much of it is here"))
 
 
@@ -422,7 +423,7 @@ def pin(path: str, mount: str | None) -> None:
 def unpin(path: str, mount: str | None) -> None:
     """Let the file at PATH go when the cache needs room."""
     running = choose_servent(mount)
-    ask(running, "unpin", {"path": tree_path(running, "network", path)})
+    ask(running, "unpin", {"path": str(read_target(path, running))})
 
 
 @verb
@@ -431,7 +432,7 @@ def unpin(path: str, mount: str | None) -> None:
 def get(path: str, mount: str | None, output: str) -> None:
     """Download the file at PATH in network/."""
     running = choose_servent(mount)
-    args = {"path": tree_path(running, "network", path), "destination": os.path.abspath(output)}
+    args = {"path": str(read_target(path, running)), "destination": os.path.abspath(output)}
     with progress_of(path) as on_progress:
         done = cast("Record", ask(running, "get", args, on_progress))
     print(printable(str(done["destination"])))
@@ -455,7 +456,7 @@ def publish(files: Sequence[str], mount: str | None) -> None:
 def unpublish(paths: Sequence[str], mount: str | None) -> None:
     """Remove the files at PATHS from shared/."""
     running = choose_servent(mount)
-    ask(running, "unpublish", {"paths": [tree_path(running, "shared", path) for path in paths]})
+    ask(running, "unpublish", {"paths": [str(removal_target(path, running)) for path in paths]})
 
 
 @verb
@@ -555,17 +556,3 @@ def plain_progress(title: str) -> Callable[[int, int], None]:
             print(printable(f"{title}: {estimate.text()}"), file=sys.stderr, flush=True)
 
     return on_progress
-
-
-def tree_path(running: Running, top: str, path: str) -> str:
-    """Return a path below `network/` or `shared/`, however the user named it.
-
-    A path that leads there through the mount counts as it would for `cp` and `rm`; any
-    other is taken from that directory down.
-    """
-    if running.mountpoint is not None:
-        place = os.path.abspath(path)
-        root = os.path.join(running.mountpoint, top) + "/"
-        if place.startswith(root):
-            return place.removeprefix(root)
-    return path

@@ -74,6 +74,9 @@ MAX_LIMIT_BYTES_PER_S: Final = 2**40
 MAX_NAME_LENGTH: Final = 64
 """Characters (`messages.MAX_NAME_LENGTH`)."""
 
+SHARED: Final = "shared"
+"""The directory of the user's files, in the state directory."""
+
 _LISTEN_ANYWHERE: Final[tuple[str | None, tuple[int, ...]]] = (None, (DEFAULT_PORT, 0))
 """Every interface; a second servent on this machine takes any free port."""
 
@@ -165,7 +168,7 @@ class Config:
     @property
     def shared_directory(self) -> Path:
         """The user's files, behind `shared/`."""
-        return self.state_directory / "shared"
+        return self.state_directory / SHARED
 
     @property
     def index_path(self) -> Path:
@@ -497,7 +500,7 @@ def _checked_mountpoint(text: str, state: Path) -> Path:
     mountpoint = Path(os.path.realpath(Path(text).expanduser()))
     if state.is_relative_to(mountpoint):  # the servent would wait for itself for ever
         raise UsageError(f"the state directory {state} must not lie below the mountpoint")
-    if mountpoint.is_relative_to(state / "shared"):
+    if mountpoint.is_relative_to(state / SHARED):
         raise UsageError("the mountpoint must not lie within what it shares")
     return mountpoint
 

@@ -32,7 +32,7 @@ from p2pfs.catalogue import (
     RemoteFile,
     version_name,
 )
-from p2pfs.errors import BusyError
+from p2pfs.errors import BusyError, NotFoundError
 from p2pfs.protocol import names
 from p2pfs.protocol.budgets import TokenBucket
 from p2pfs.protocol.manifest import FileId
@@ -235,6 +235,15 @@ class Results:
         """
         text, _, name = path.partition("/")
         return next((node for node in await self.list(text) if node.path == f"{text}/{name}"), None)
+
+    def published_path(self, path: str) -> str:
+        """Return the path in `network/` of a result that is known, or raise NotFoundError."""
+        text, _, name = path.partition("/")
+        search = self._look_at(text)
+        file = search.shown.get(name) if search is not None else None
+        if search is None or file is None:
+            raise NotFoundError(f"{path} is no result of a search")
+        return search.files[file.file_id].path
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return the results of a search; after FIRST_LOOK_S what has come by then.

@@ -196,9 +196,11 @@ class Shares:
     async def find(self, path: str) -> Node | None:
         """Return what is at a path, asking its peer if need be.
 
-        Raises as `list` does.
+        Nobody is asked for a name that cannot be published. Raises as `list` does.
         """
         folder, _, rest = path.partition("/")
+        if rest and names.check_path(rest) is not None:
+            return None
         peer = await self._look_for(folder)
         if peer is None:
             return None

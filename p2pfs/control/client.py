@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pfs.config import runtime_directory, socket_name
+from p2pfs.config import SHARED, runtime_directory, socket_name
 from p2pfs.control import SILENCE_S, ExitStatus, VerbError
 from p2pfs.errors import UsageError
 from p2pfs.state import lock_directory
@@ -37,6 +37,11 @@ class Running:
     mountpoint: str | None
     state_directory: str
     control_path: str
+
+    @property
+    def shared_directory(self) -> str:
+        """The directory behind `shared/`."""
+        return os.path.join(self.state_directory, SHARED)
 
 
 def running_servents() -> list[Running]:

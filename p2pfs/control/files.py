@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import BadBlockError, NotFoundError, UsageError
 from p2pfs.protocol.manifest import Manifest, block_bytes_for, block_range, block_span
 
@@ -176,30 +177,22 @@ def remove_temporaries(share: Path) -> None:
                 path.unlink()
 
 
-def share_path(text: str) -> str:
-    """Return a path below the share in its normal form; `shared/` in front is cut off.
+def find_shared(root: Path, target: TreePath | Id) -> str:
+    """Return the path below the share, without symbolic links, of a file that is to go.
 
     Raises:
-        UsageError: it leads elsewhere.
+        NotFoundError: there is none, or only behind a link that leaves the share.
+        UsageError: it is a directory, or is no path in the share.
     """
-    path = os.path.normpath(text.removeprefix("shared/"))
-    if os.path.isabs(path) or path.split("/")[0] in ("..", "."):
-        raise UsageError(f"{text} is not below shared/")
-    return path
-
-
-def find_shared(root: Path, path: str) -> str:
-    """Return where a shared file lies.
-
-    Raises:
-        NotFoundError: there is none, or only behind a symbolic link that leaves the share.
-        UsageError: it is a directory.
-    """
+    if not isinstance(target, TreePath) or target.subtree is not Subtree.SHARED:
+        raise UsageError(f"{target} is not below shared/")
     share = os.path.realpath(root)
-    parent, name = os.path.split(os.path.join(share, path))
+    parent, name = os.path.split(os.path.join(share, target.path))
     file = os.path.join(os.path.realpath(parent), name)
     if os.path.commonpath([share, file]) != share or not os.path.lexists(file):
-        raise NotFoundError(f"{path}: no such file in shared/")
-    if os.path.isdir(file) and not os.path.islink(file):
-        raise UsageError(f"{path} is a directory: remove it in the mount")
-    return file
+        raise NotFoundError(f"{target.path}: no such file in shared/")
+    if os.path.isdir(file) and (target.must_be_directory or not os.path.islink(file)):
+        raise UsageError(f"{target.path} is a directory: remove it in the mount")
+    if target.must_be_directory:
+        raise UsageError(f"{target.path} is a file, not a directory")
+    return os.path.relpath(file, share)

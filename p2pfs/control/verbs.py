@@ -1,8 +1,7 @@
 """What each verb does, given a running servent.
 
 Results are plain JSON; the keys of `status`, `peers`, `transfers` and `search` are those of
-DESIGN 2.3 and come from the servent as they are. Paths in arguments are absolute, or
-relative to `network/` (get) or `shared/` (unpublish).
+DESIGN 2.3 and come from the servent as they are. Paths in the tree come parsed: see `paths`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,7 +18,8 @@ from trio.to_thread import run_sync as run_in_thread
 
 from p2pfs.catalogue import Node, RemoteDirectory, RemoteFile
 from p2pfs.config import Config, Endpoint, parse_endpoint
-from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared, share_path
+from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
+from p2pfs.control.paths import Subtree, TreePath, received_target
 from p2pfs.errors import NotFoundError, TransferError, UsageError
 from p2pfs.journal import Journal
 from p2pfs.library.share import published_path, unacceptable
@@ -79,6 +80,20 @@ class Reader(Protocol):
         """Let go of the file."""
 
 
+class Tree(Protocol):
+    """One of the sub-trees that others fill."""
+
+    async def find(self, path: str) -> Node | None:
+        """Search for exactly this path, which starts at the sub-tree."""
+
+
+class Results(Tree, Protocol):
+    """What is below `search/`."""
+
+    def published_path(self, path: str) -> str:
+        """Return the path in `network/` of a result that is known, or raise NotFoundError."""
+
+
 class Pins(Protocol):
     """What the verbs need of the pinned files."""
 
@@ -127,7 +142,15 @@ class Servent(Protocol):
         """Search the network for files; see `p2pfs.query` for what may be asked."""
 
     async def find(self, path: str) -> Node | None:
-        """Search for exactly this path."""
+        """Search for exactly this path in `network/`."""
+
+    @property
+    def results(self) -> Results:
+        """What is below `search/`."""
+
+    @property
+    def shares(self) -> Tree:
+        """What is below `peers/`."""
 
     def open(self, file: RemoteFile) -> Reader:
         """Pin a file for reading."""
@@ -176,24 +199,55 @@ async def _clear_cache(servent: Servent, _args: Args, _report: Report) -> object
 
 
 async def _pin(servent: Servent, args: Args, _report: Report) -> object:
-    file = await _find_file(servent, _text(args, "path"))
+    target = _place(args)
+    file = await _find_file(servent, target)
+    file = replace(file, path=_network_path(servent, target))
     await servent.pins.add(file)
     return {"path": file.path, "id": file.file_id.hex(), "size": file.size}
 
 
 async def _unpin(servent: Servent, args: Args, _report: Report) -> object:
-    path = _text(args, "path")
+    path = _network_path(servent, _place(args))
     await servent.pins.remove(path)
     return {"path": path}
 
 
-async def _find_file(servent: Servent, path: str) -> RemoteFile:
-    file = await servent.find(path)
+async def _find_file(servent: Servent, target: TreePath) -> RemoteFile:
+    trees: Mapping[Subtree, Tree] = {
+        Subtree.NETWORK: servent,
+        Subtree.SEARCH: servent.results,
+        Subtree.PEERS: servent.shares,
+    }
+    file = await trees[target.subtree].find(target.path)
     if file is None:
-        raise NotFoundError(f"{path}: nobody within the horizon has it")
+        raise NotFoundError(f"{_shown(target)}: nobody within the horizon has it")
     if isinstance(file, RemoteDirectory):
-        raise UsageError(f"{path} is a directory: name the files in it")
+        raise UsageError(f"{_shown(target)} is a directory: name the files in it")
+    if target.must_be_directory:
+        raise UsageError(f"{_shown(target)} is a file, not a directory")
     return file
+
+
+def _place(args: Args) -> TreePath:
+    """Return where what is wanted lies in the tree."""
+    target = received_target(_text(args, "path"))
+    if not isinstance(target, TreePath) or target.subtree is Subtree.SHARED:
+        raise UsageError(f"{target} is not a path in the network")
+    return target
+
+
+def _network_path(servent: Servent, target: TreePath) -> str:
+    """Return the path in `network/` of a file that was named below any sub-tree."""
+    if target.subtree is Subtree.PEERS:
+        return target.path.partition("/")[2]
+    if target.subtree is Subtree.SEARCH:
+        return servent.results.published_path(target.path)
+    return target.path
+
+
+def _shown(target: TreePath) -> str:
+    """Return a path as people write it: from `network/` down, or with its sub-tree."""
+    return target.path if target.subtree is Subtree.NETWORK else str(target)
 
 
 async def _search(servent: Servent, args: Args, _report: Report) -> object:
@@ -229,8 +283,9 @@ async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
 
 
 async def _get(servent: Servent, args: Args, report: Report) -> object:
-    path, destination = _text(args, "path"), _text(args, "destination")
-    file = await _find_file(servent, path)
+    target, destination = _place(args), _text(args, "destination")
+    path = target.path
+    file = await _find_file(servent, target)
     with contextlib.closing(servent.open(file)) as reader:
         incoming = await run_in_thread(Incoming, destination, path)
         try:
@@ -309,10 +364,10 @@ async def _settled(library: Share, path: str) -> str:
 async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
     """Remove files from the share as `rm` does; nothing is removed if one cannot be."""
     root = servent.config.shared_directory
-    paths = [share_path(text) for text in _texts(args, "paths")]
-    files = [await run_in_thread(find_shared, root, path) for path in paths]
-    for path, file in zip(paths, files, strict=True):
-        await run_in_thread(os.unlink, file)
+    targets = [received_target(text) for text in _texts(args, "paths")]
+    paths = [await run_in_thread(find_shared, root, target) for target in targets]
+    for path in paths:
+        await run_in_thread(os.unlink, os.path.join(root, path))
         servent.library.touched(path)
     return [{"path": path} for path in paths]
 
@@ -338,10 +393,18 @@ VERBS: Final[Mapping[str, Verb]] = {
 
 
 def _text(args: Args, name: str) -> str:
+    """Return an argument that this machine could take for a file name, in any bytes."""
     value = args.get(name)
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or not _is_encodable(value):
         raise UsageError(f"{name}: a text is needed")
     return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _texts(args: Args, name: str) -> list[str]:

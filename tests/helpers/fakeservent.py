@@ -70,6 +70,21 @@ class FakePins:
         self.paths.remove(path)
 
 
+class FakeTree:
+    """What is below `search/` or `peers/`: paths of files, and their paths in `network/`."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, RemoteFile] = {}
+        self.published: dict[str, str] = {}
+
+    async def find(self, path: str) -> Node | None:
+        await trio.lowlevel.checkpoint()
+        return self.files.get(path)
+
+    def published_path(self, path: str) -> str:
+        return self.published[path]
+
+
 class FakeReader:
     """Gives the bytes of a content, some from memory, some later."""
 
@@ -114,6 +129,8 @@ class FakeServent:
         self.pins = FakePins()
         self.journal = Journal(now=lambda: 1e9)
         self.nodes: dict[str, Node] = {}
+        self.results = FakeTree()
+        self.shares = FakeTree()
         self.contents: dict[bytes, bytes] = {}
         self.rows: list[dict[str, object]] = []
         self.read_error: Exception | None = None

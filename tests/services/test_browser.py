@@ -249,6 +249,17 @@ async def test_a_path_never_listed_costs_one_query_and_its_second_look_nothing(
         assert horizon.queries == [(PATH, "a/b/c")]
 
 
+@pytest.mark.parametrize("path", ["caf\udce9.mp3", "a/\x1b", ".git/x", "x/" * 16 + "x"])
+async def test_nobody_is_asked_for_a_name_that_nobody_can_publish(
+    autojump_clock: MockClock, path: str
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a/b")
+
+        assert await horizon.browser.find(path) is None
+        assert horizon.spent() == (0, 0)
+
+
 async def test_an_absent_name_costs_one_query_and_is_remembered_for_ten_seconds(
     autojump_clock: MockClock,
 ):

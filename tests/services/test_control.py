@@ -11,11 +11,12 @@ import stat
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 
-from p2pfs.catalogue import RemoteDirectory
+from p2pfs.catalogue import RemoteDirectory, RemoteFile
 from p2pfs.config import load_config
 from p2pfs.control import MAX_REQUEST_BYTES, ExitStatus, VerbError, exit_status_of
 from p2pfs.control.client import Running, ask, choose_servent, end_servent, running_servents
@@ -30,6 +31,7 @@ from p2pfs.errors import (
     UnreachableError,
     UsageError,
 )
+from p2pfs.protocol.manifest import FileId
 from tests.helpers.fakeservent import FakeServent
 
 
@@ -78,23 +80,65 @@ async def test_verbs_without_arguments_give_what_the_servent_says(servent):
 async def test_what_is_pinned_is_found_first_and_can_be_unpinned(servent):
     servent.offer("films/x", b"abc")
     async with serving(servent) as ask_it:
-        done = await ask_it("pin", path="films/x")
+        done = await ask_it("pin", path="network/films/x")
         assert done == {"path": "films/x", "id": "00" * 32, "size": 3}
         assert servent.pins.paths == ["films/x"]
 
-        await ask_it("unpin", path="films/x")
+        await ask_it("unpin", path="network/films/x")
         assert servent.pins.paths == []
         for verb in ("pin", "unpin"):
             with pytest.raises(VerbError) as caught:
-                await ask_it(verb, path="nowhere")
+                await ask_it(verb, path="network/nowhere")
             assert caught.value.status == ExitStatus.NOT_FOUND
+
+
+async def test_what_is_found_below_search_and_peers_is_pinned_as_what_it_is(servent):
+    file = RemoteFile("films/x", 3, 0, FileId(bytes(32)), ())
+    servent.results.files["blue/x"] = replace(file, path="blue/x")
+    servent.results.published["blue/x"] = "films/x"
+    servent.shares.files["ann/films/y"] = replace(file, path="ann/films/y")
+    async with serving(servent) as ask_it:
+        assert (await ask_it("pin", path="search/blue/x"))["path"] == "films/x"
+        assert (await ask_it("pin", path="peers/ann/films/y"))["path"] == "films/y"
+        assert servent.pins.paths == ["films/x", "films/y"]
+        await ask_it("unpin", path="search/blue/x")
+        await ask_it("unpin", path="peers/ann/films/y")
+
+    assert servent.pins.paths == []
+
+
+async def test_what_is_found_below_search_and_peers_is_got(servent, tmp_path):
+    servent.offer("films/x", b"content")
+    servent.results.files["blue/x"] = servent.nodes["films/x"]
+    servent.shares.files["ann/films/x"] = servent.nodes.pop("films/x")
+    async with serving(servent) as ask_it:
+        for number, path in enumerate(("search/blue/x", "peers/ann/films/x")):
+            await ask_it("get", path=path, destination=str(tmp_path / f"{number}"))
+            assert (tmp_path / f"{number}").read_bytes() == b"content"
+        with pytest.raises(VerbError, match=r"^search/blue/y: nobody"):
+            await ask_it("get", path="search/blue/y", destination=str(tmp_path / "y"))
+
+
+async def test_what_is_not_utf8_is_not_found(servent):
+    async with serving(servent) as ask_it:
+        for verb in ("pin", "unpin", "get"):
+            with pytest.raises(VerbError) as caught:
+                await ask_it(verb, path="network/caf\udce9.mp3", destination="/nowhere")
+            assert caught.value.status == ExitStatus.NOT_FOUND
+
+
+async def test_a_file_has_no_slash_at_its_end(servent):
+    servent.offer("films/x", b"abc")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="not a directory"):
+            await ask_it("pin", path="network/films/x/")
 
 
 async def test_a_directory_cannot_be_pinned(servent):
     servent.nodes["films"] = RemoteDirectory("films", 0, ())
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match="directory") as caught:
-            await ask_it("pin", path="films")
+            await ask_it("pin", path="network/films")
 
     assert caught.value.status == ExitStatus.USAGE
 
@@ -201,6 +245,9 @@ async def test_a_silent_servent_is_reported(tmp_path, monkeypatch):
         b'{"verb": "get", "args": {"path": "a"}}\n',
         b'{"verb": "unpublish", "args": {"paths": []}}\n',
         b'{"verb": "join", "args": {"address": "::"}}\n',
+        b'{"verb": "pin", "args": {"path": "network/\\ud800"}}\n',
+        b'{"verb": "unpublish", "args": {"paths": ["shared/\\ud800"]}}\n',
+        b'{"verb": "unpublish", "args": {"paths": ["shared/\\u0000"]}}\n',
         b"[" * 100_000 + b"\n",
     ],
 )
@@ -241,7 +288,7 @@ async def test_get_writes_the_whole_file(servent, tmp_path, size):
     async with serving(servent) as ask_it:
         done = await ask_it(
             "get",
-            path="films/x.mkv",
+            path="network/films/x.mkv",
             destination=str(tmp_path),
             on_progress=lambda done, size: progress.append((done, size)),
         )
@@ -258,7 +305,7 @@ async def test_get_replaces_and_minds_no_leftover(servent, tmp_path):
     (tmp_path / "y").write_bytes(b"old")
     (tmp_path / "y.part").write_bytes(b"left by a servent that was killed")
     async with serving(servent) as ask_it:
-        await ask_it("get", path="x", destination=str(tmp_path / "y"))
+        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
 
     assert (tmp_path / "y").read_bytes() == b"new"
 
@@ -277,7 +324,7 @@ async def test_a_get_that_fails_says_why_and_leaves_nothing(servent, tmp_path, e
     servent.read_error = error
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match=str(error)) as caught:
-            await ask_it("get", path="x", destination=str(tmp_path / "x"))
+            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
 
     assert caught.value.status == status
     assert not list(tmp_path.glob("x*"))
@@ -287,7 +334,7 @@ async def test_a_get_that_fails_says_why_and_leaves_nothing(servent, tmp_path, e
 async def test_get_of_what_nobody_has_is_not_found(servent, tmp_path):
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match="nobody") as caught:
-            await ask_it("get", path="x", destination=str(tmp_path / "x"))
+            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
 
     assert caught.value.status == ExitStatus.NOT_FOUND
 
@@ -296,7 +343,7 @@ async def test_get_of_a_directory_is_a_usage_error(servent, tmp_path):
     servent.nodes["films"] = RemoteDirectory("films", 0, ())
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match="is a directory"):
-            await ask_it("get", path="films", destination=str(tmp_path / "x"))
+            await ask_it("get", path="network/films", destination=str(tmp_path / "x"))
 
 
 BLOCK = 256 * 1024
@@ -329,7 +376,7 @@ async def test_get_fetches_what_is_wrong_or_missing_in_a_partial_file(
     servent.offer("x", FILM)
     (tmp_path / name).write_bytes(leftover)
     async with serving(servent) as ask_it:
-        await ask_it("get", path="x", destination=str(tmp_path / "y"))
+        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
 
     assert (tmp_path / "y").read_bytes() == FILM
     assert not (tmp_path / "y.part").exists()
@@ -344,12 +391,12 @@ async def test_a_get_that_is_interrupted_keeps_what_came_for_the_next(servent, t
     servent.read_error = NoSourceError("no holder can be reached")
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match=r"kept in .*/y\.part") as caught:
-            await ask_it("get", path="x", destination=str(tmp_path / "y"))
+            await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
         assert caught.value.status == ExitStatus.UNREACHABLE
         assert not (tmp_path / "y").exists()
         servent.read_error = None
 
-        await ask_it("get", path="x", destination=str(tmp_path / "y"))
+        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
 
     assert (tmp_path / "y").read_bytes() == FILM
     again = [offset for offset, length in servent.readers[1].reads if length > 1]
@@ -362,7 +409,7 @@ async def test_two_gets_of_one_destination_do_not_mix(servent, tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         async with serving(servent) as ask_it:
             with pytest.raises(VerbError, match="another get") as caught:
-                await ask_it("get", path="x", destination=str(tmp_path / "y"))
+                await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
 
     assert caught.value.status == ExitStatus.USAGE
 
@@ -373,7 +420,7 @@ async def test_get_does_not_follow_a_planted_link(servent, tmp_path):
     (tmp_path / "x.part").symlink_to(tmp_path / "victim")
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match=r"x\.part"):
-            await ask_it("get", path="x", destination=str(tmp_path / "x"))
+            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
 
     assert (tmp_path / "victim").read_text() == "precious"
 
@@ -458,7 +505,7 @@ async def test_unpublish_removes_from_the_share(servent):
     for name in ("films/x", "y", "z"):
         (shared / name).write_text("")
     async with serving(servent) as ask_it:
-        await ask_it("unpublish", paths=["shared/films/x", "y"])
+        await ask_it("unpublish", paths=["shared/films/x", "shared/y"])
 
     assert sorted(os.listdir(shared)) == ["films", "z"]
     assert servent.library.touches == ["films/x", "y"]
@@ -467,12 +514,16 @@ async def test_unpublish_removes_from_the_share(servent):
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("../config.toml", ExitStatus.USAGE),
+        ("shared/../config.toml", ExitStatus.USAGE),
         ("/etc/passwd", ExitStatus.USAGE),
         ("shared/..", ExitStatus.USAGE),
-        ("films", ExitStatus.USAGE),
-        ("missing", ExitStatus.NOT_FOUND),
-        ("out/config.toml", ExitStatus.NOT_FOUND),
+        ("shared/", ExitStatus.USAGE),
+        ("shared/films", ExitStatus.USAGE),
+        ("shared/x/", ExitStatus.USAGE),
+        ("network/x", ExitStatus.USAGE),
+        ("x", ExitStatus.USAGE),
+        ("shared/missing", ExitStatus.NOT_FOUND),
+        ("shared/out/config.toml", ExitStatus.NOT_FOUND),
     ],
 )
 async def test_unpublish_removes_nothing_else(servent, path, status):
@@ -484,7 +535,7 @@ async def test_unpublish_removes_nothing_else(servent, path, status):
     (shared / "x").write_text("")
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError) as caught:
-            await ask_it("unpublish", paths=["x", path])
+            await ask_it("unpublish", paths=["shared/x", path])
 
     assert caught.value.status == status
     assert (state / "config.toml").exists()

@@ -211,6 +211,14 @@ async def test_a_folder_holds_what_its_peer_alone_has(autojump_clock: MockClock)
         assert [file.sources for file in files] == [(ANNA,), (BEN,)]
 
 
+async def test_no_peer_is_asked_for_a_name_that_cannot_be_published():
+    async with open_peers() as peers:
+        peers.add(ANNA, "films/x")
+
+        assert await peers.shares.find("anna/caf\udce9.mp3") is None
+        assert peers.lists == []
+
+
 async def test_what_was_listed_is_shown_at_once_and_asked_for_again_behind(
     autojump_clock: MockClock,
 ):

@@ -1,0 +1,208 @@
+"""What a path on the command line means: parsed here and nowhere else.
+
+A path is first walked as the kernel would walk it for `cat` or `rm`. Where that ends below
+the mountpoint, or below the directory behind `shared/`, the verb means what is there. A file
+id means that content, wherever it lies. Every other relative path starts at the sub-tree that
+the verb is about: `network/` to read, `shared/` to remove.
+
+The parsed form travels to the servent as one text, whose first label always tells the
+sub-tree. So a directory may itself be named `shared` or `network`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import re
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from p2pfs.errors import NotFoundError, UsageError
+
+MAX_LINKS: Final = 40
+"""Symbolic links in one path, as path_resolution(7) has it for Linux."""
+
+_FILE_ID: Final = re.compile(r"[0-9a-f]{64}")
+_ID_LABEL: Final = "id"
+"""The first label of a file id that travels; no sub-tree has this name."""
+
+
+class Subtree(enum.StrEnum):
+    """The sub-trees that hold files of people."""
+
+    SHARED = "shared"
+    NETWORK = "network"
+    SEARCH = "search"
+    PEERS = "peers"
+
+
+_SUBTREES: Final = {subtree.value: subtree for subtree in Subtree}
+
+
+@dataclass(frozen=True, slots=True)
+class TreePath:
+    """A place in the tree; `path` starts at the sub-tree, which is the empty path itself."""
+
+    subtree: Subtree
+    path: str
+    must_be_directory: bool = False
+    """Whether it was written with a slash at its end: a file cannot be meant."""
+
+    def __str__(self) -> str:
+        """Return the form that travels."""
+        return f"{self.subtree}/{self.path}" + ("/" if self.must_be_directory else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Id:
+    """A content, by its file id in 64 hexadecimal digits."""
+
+    digits: str
+
+    def __str__(self) -> str:
+        """Return the form that travels."""
+        return f"{_ID_LABEL}/{self.digits}"
+
+
+class Tree(Protocol):
+    """Where the tree of a servent lies on this machine."""
+
+    @property
+    def mountpoint(self) -> str | None:
+        """The mountpoint, without symbolic links; None if it has no mount."""
+
+    @property
+    def shared_directory(self) -> str:
+        """The directory behind `shared/`."""
+
+
+def read_target(text: str, tree: Tree) -> TreePath | Id:
+    """Return what is meant by a path, or a file id, whose content is wanted.
+
+    Raises:
+        UsageError: it leads to a place on this machine, or out of the sub-tree.
+        NotFoundError: the path cannot be walked.
+    """
+    if _FILE_ID.fullmatch(text.lower()):
+        return Id(text.lower())
+    place = _walk(text, _here(), tree, follow_last=True)
+    found = _below(place, tree, text)
+    if found is not None and found.subtree is not Subtree.SHARED:
+        return found
+    if os.path.isabs(text) or (found is not None and os.path.lexists(place)):
+        raise UsageError(f"{text} is on this machine, not in the network")
+    return _relative(text, Subtree.NETWORK)
+
+
+def removal_target(text: str, tree: Tree) -> TreePath:
+    """Return what is meant by a path in `shared/` that is to go; a link at its end means itself.
+
+    Raises:
+        UsageError: it leads elsewhere.
+        NotFoundError: the path cannot be walked.
+    """
+    found = _below(_walk(text, _here(), tree, follow_last=False), tree, text)
+    if found is None and not os.path.isabs(text):
+        share = os.path.realpath(tree.shared_directory)
+        found = _below(_walk(text, share, tree, follow_last=False), tree, text)
+    if found is None or found.subtree is not Subtree.SHARED:
+        raise UsageError(f"{text} is not below shared/")
+    return found
+
+
+def received_target(text: str) -> TreePath | Id:
+    """Return what a text that has travelled means.
+
+    Raises:
+        UsageError: no client of ours sends it.
+    """
+    head, _, rest = text.partition("/")
+    if head == _ID_LABEL and _FILE_ID.fullmatch(rest):
+        return Id(rest)
+    path = rest.removesuffix("/")
+    is_clean = not path or not {"", ".", ".."} & set(path.split("/"))
+    if head not in _SUBTREES or not is_clean:
+        raise UsageError(f"{text} is no path in the tree")
+    return TreePath(_SUBTREES[head], path, rest != path)
+
+
+def _relative(text: str, subtree: Subtree) -> TreePath:
+    """Return a relative path that starts at a sub-tree without links."""
+    path = os.path.normpath(text)
+    if path.split("/")[0] in ("..", "."):
+        raise UsageError(f"{text} is not below {subtree}/")
+    return _tree_path(subtree, path, text)
+
+
+def _below(place: str, tree: Tree, text: str) -> TreePath | None:
+    """Return where a walk has led, if it is in a sub-tree."""
+    shared = os.path.realpath(tree.shared_directory)
+    if _holds(shared, place):
+        return _tree_path(Subtree.SHARED, place[len(shared) :].lstrip("/"), text)
+    if tree.mountpoint is None or not _holds(tree.mountpoint, place):
+        return None
+    label, _, path = place[len(tree.mountpoint) :].lstrip("/").partition("/")
+    subtree = _SUBTREES.get(label)
+    return None if subtree is None else _tree_path(subtree, path, text)
+
+
+def _tree_path(subtree: Subtree, path: str, text: str) -> TreePath:
+    names_directory = text.rpartition("/")[2] in ("", ".", "..")
+    return TreePath(subtree, path, bool(path) and names_directory)
+
+
+def _walk(text: str, start: str, tree: Tree, *, follow_last: bool) -> str:
+    """Return where a path leads from `start`, without symbolic links.
+
+    Nothing below `network/`, `search/` and `peers/` is looked at: there are no links in
+    them, and a look may ask the whole network.
+    """
+    at, links = "/", 0
+    pending = os.path.join(start, text).split("/")[::-1]
+    while pending:
+        label = pending.pop()
+        if label in ("", "."):
+            continue
+        is_local = _is_local(at, tree)
+        if label == "..":
+            if is_local and not os.path.isdir(at):
+                raise NotFoundError(f"{text}: no such file")
+            at = os.path.dirname(at)
+            continue
+        at = os.path.join(at, label)
+        target = _link_at(at) if (pending or follow_last) and _is_local(at, tree) else None
+        if target is not None:
+            links += 1
+            if links > MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
+            at = "/" if target.startswith("/") else os.path.dirname(at)
+            pending += target.split("/")[::-1]
+    return at
+
+
+def _is_local(place: str, tree: Tree) -> bool:
+    """Return whether a place may be looked at: it is outside the mount, or below `shared/`."""
+    if tree.mountpoint is None or not _holds(tree.mountpoint, place):
+        return True
+    return _holds(os.path.join(tree.mountpoint, Subtree.SHARED), place)
+
+
+def _link_at(place: str) -> str | None:
+    with contextlib.suppress(OSError):
+        return os.readlink(place)
+    return None
+
+
+def _holds(directory: str | None, place: str) -> bool:
+    if directory is None:
+        return False
+    return place == directory or place.startswith(directory.rstrip("/") + "/")
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # below a mount that is gone
+        return "/"
