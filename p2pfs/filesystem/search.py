@@ -98,7 +98,7 @@ class SearchTree:
         return self._results.getxattr(path, name)
 
     def listxattr(self, path: str) -> Answer[list[str]]:
-        """Return the names of the attributes that a result has."""
+        """Return no names; see `NetworkTree.listxattr`."""
         return self._results.listxattr(path)
 
     def mkdir(self, path: str) -> None:

@@ -287,29 +287,44 @@ class SharedTree:
             return os.getxattr(name_of_file, name)
 
     def listxattr(self, path: str) -> list[str]:
-        """Return the names of the user's extended attributes, and of ours."""
+        """Return the names of the user's extended attributes.
+
+        Ours are answered to who asks for them by name. `rsync -X` would remove what it sees
+        listed here and not at its source, and fail, at every run.
+        """
         with self._backing.named(path) as name_of_file:
-            names = [name for name in os.listxattr(name_of_file) if _is_users(name)]
-        return names + list(self._own_xattrs(path))
+            return [name for name in os.listxattr(name_of_file) if _is_users(name)]
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int) -> None:
-        """Set an extended attribute of the user's."""
-        if not _is_users(name):
-            # `cp -a` and `mv` out of network/ carry ours along, and are silent at ENOTSUP.
-            raise os_error(errno.ENOTSUP, path)
+        """Set an extended attribute of the user's; one of ours stays what it is.
+
+        Copies that were made while ours were listed carry them along, and `rsync -X` fails
+        where it cannot set what its source has.
+        """
+        if self._is_others(path, name):
+            return
         with self._backing.named(path) as name_of_file:
             os.setxattr(name_of_file, name, value, flags)
         self._share.touched(path)
 
     def removexattr(self, path: str, name: str) -> None:
-        """Remove an extended attribute of the user's."""
-        if not _is_users(name):
-            raise os_error(errno.ENOTSUP, path)
+        """Remove an extended attribute of the user's; one of ours stays what it is."""
+        if self._is_others(path, name):
+            return
         with self._backing.named(path) as name_of_file:
             os.removexattr(name_of_file, name)
         self._share.touched(path)
 
     # Inside.
+
+    def _is_others(self, path: str, name: str) -> bool:
+        """Return whether an attribute is ours; ENOTSUP for one that is not the user's either."""
+        if name.startswith(_OWN_PREFIX):
+            self._backing.lstat(path)
+            return True
+        if not _is_users(name):
+            raise os_error(errno.ENOTSUP, path)
+        return False
 
     def _own_xattrs(self, path: str) -> dict[str, bytes]:
         if not stat.S_ISREG(self._backing.lstat(path).st_mode):

@@ -224,7 +224,6 @@ def test_the_id_and_the_state_of_a_file_are_shown(files, tree, share) -> None:
 
     assert files.getxattr("f", "user.p2pfs.state") == b"published"
     assert files.getxattr("f", "user.p2pfs.id") == b"07" * 32
-    assert set(now(tree.listxattr("/shared/f"))) == {"user.p2pfs.id", "user.p2pfs.state"}
 
 
 def test_a_file_that_is_not_offered_has_no_id(files, share) -> None:
@@ -242,11 +241,35 @@ def test_directories_have_no_state(files, tree) -> None:
     assert now(tree.listxattr("/shared/d")) == []
 
 
-def test_our_attributes_cannot_be_set(files) -> None:
+def test_our_attributes_are_not_listed_so_that_no_program_carries_them(files, tree) -> None:
+    put(files, "f")
+    files.setxattr("f", "user.mine", b"1")
+
+    assert now(tree.listxattr("/shared/f")) == ["user.mine"]
+
+
+def test_setting_and_removing_our_attributes_is_borne_and_changes_nothing(files, share) -> None:
+    put(files, "f")
+    share.forget()
+
+    files.setxattr("f", "user.p2pfs.id", b"forged")
+    files.removexattr("f", "user.p2pfs.state")
+
+    assert files.getxattr("f", "user.p2pfs.id") == b"07" * 32
+    assert files.getxattr("f", "user.p2pfs.state") == b"published"
+    assert share.forget() == []
+
+
+def test_our_attributes_are_those_of_what_is_there(files) -> None:
+    assert errno_of(files.setxattr, "absent", "user.p2pfs.id", b"") == errno.ENOENT
+    assert errno_of(files.removexattr, "absent", "user.p2pfs.id") == errno.ENOENT
+
+
+def test_attributes_of_the_system_cannot_be_set(files) -> None:
     put(files, "f")
 
-    assert errno_of(files.setxattr, "f", "user.p2pfs.id", b"forged") == errno.ENOTSUP
-    assert errno_of(files.removexattr, "f", "user.p2pfs.id") == errno.ENOTSUP
+    assert errno_of(files.setxattr, "f", "trusted.p2pfs", b"x") == errno.ENOTSUP
+    assert errno_of(files.removexattr, "f", "trusted.p2pfs") == errno.ENOTSUP
 
 
 # Times that are left to us.
