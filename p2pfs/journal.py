@@ -96,9 +96,21 @@ def printable(text: str) -> str:
     r"""Return `text` with everything that could fool a terminal or its reader escaped.
 
     Control characters become `\x1b`, bidi and invisible ones `\u202e`, bytes that are not
-    UTF-8 (as the file system hands them out) `\udcff`. The rest stays as it is.
+    UTF-8 (as the file system hands them out) `\udcff`. The rest stays as it is, a joiner too
+    where its script or an emoji needs it.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if _is_shown(text, index) else c.encode("unicode_escape").decode()
+        for index, c in enumerate(text)
+    )
+
+
+def _is_shown(text: str, index: int) -> bool:
+    if text[index].isprintable() or text[index] not in "\u200c\u200d":
+        return text[index].isprintable()
+    from p2pfs.protocol.names import is_joiner_in_place  # noqa: PLC0415 - few names have one
+
+    return is_joiner_in_place(text, index)
 
 
 def _shown(text: str) -> str:

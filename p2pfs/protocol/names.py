@@ -6,8 +6,11 @@ the caller, never repaired: a repaired name is a name nobody published.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
+
+import idna
 
 MAX_LABEL_BYTES: Final = 255
 """NAME_MAX of Linux: a longer name could be listed but never copied."""
@@ -22,8 +25,21 @@ _FORBIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Z
 # Cc: terminal escapes, newlines. Cf: bidi overrides and zero-width characters that make
 # `exe.gpj` look like a picture (the Trojan Source class). Cs, Co, Cn: nothing to show.
 
-# Cf, yet an ordinary part of words in Persian and the Indic scripts and of emoji; both
-# are still refused, because two names that look alike are worse than a missing one.
+ZERO_WIDTH_NON_JOINER: Final = "\u200c"
+ZERO_WIDTH_JOINER: Final = "\u200d"
+_JOINERS: Final = ZERO_WIDTH_NON_JOINER + ZERO_WIDTH_JOINER
+# Cf, yet Persian and the Indic scripts cannot be written without them, nor can most emoji.
+
+_VIRAMA: Final = 9
+"""The combining class of the sign that joins an Indic consonant to the next one."""
+
+_PICTURES: Final = (
+    r"\u2190-\u21ff\u2300-\u23ff\u25a0-\u27bf\u2934\u2935\u2b00-\u2bff\U0001f000-\U0001faff"
+)
+"""Where Unicode has what emoji are joined of, none of it letters or marks."""
+
+_PICTURE_BEFORE: Final = re.compile(rf"[{_PICTURES}]\ufe0f?\Z")
+_PICTURE_AFTER: Final = re.compile(rf"[{_PICTURES}]")
 
 _RESERVED: Final = frozenset(
     {
@@ -49,7 +65,7 @@ def check_label(label: str) -> str | None:
         return "not a single label"
     # Most labels are plain ASCII; a page of 500 names took 17 ms without this shortcut.
     is_plain = label.isascii() and label.isprintable()
-    if not is_plain and any(unicodedata.category(c) in _FORBIDDEN_CATEGORIES for c in label):
+    if not is_plain and any(_is_forbidden(label, index) for index in range(len(label))):
         return "control, bidi or invisible character"
     if len(label.encode()) > MAX_LABEL_BYTES:
         return "label too long"
@@ -77,6 +93,35 @@ def check_path(path: str) -> str | None:
     return None
 
 
+def is_joiner_in_place(label: str, index: int) -> bool:
+    """Return whether U+200C or U+200D stands at `index` where it is seen.
+
+    That is where scripts need them (UAX #31, profile for default ignorable code points) and
+    between the parts of an emoji (UTS #51). Anywhere else two names would look the same.
+    """
+    if label[index] not in _JOINERS or len(label) > MAX_LABEL_BYTES:
+        return False
+    before, after = label[:index], label[index + 1 :]
+    if label[index] == ZERO_WIDTH_JOINER and _PICTURE_BEFORE.search(before):
+        return _PICTURE_AFTER.match(after) is not None
+    if not before or unicodedata.category(before[-1]) in _FORBIDDEN_CATEGORIES:
+        return False
+    if not idna.valid_contextj(label, index):
+        return False
+    if unicodedata.combining(before[-1]) != _VIRAMA:
+        return True  # between two letters that would be joined in writing
+    kind = unicodedata.category(after[0]) if after else ""
+    if label[index] == ZERO_WIDTH_NON_JOINER:
+        return kind.startswith("L")
+    return not kind.startswith("M")
+
+
+def _is_forbidden(label: str, index: int) -> bool:
+    return unicodedata.category(label[index]) in _FORBIDDEN_CATEGORIES and not is_joiner_in_place(
+        label, index
+    )
+
+
 def is_private(label: str) -> bool:
     """Return whether a name with a leading dot: never published, searched nor accepted."""
     return label.startswith(".")
@@ -100,9 +145,10 @@ def tokens_of(text: str) -> list[str]:
     """Return everything in a text that could be a word, in order, with repeats.
 
     NFKC and casefold make `Ｃａｆé` and `CAFÉ` meet; everything that is not a letter or a
-    digit separates.
+    digit separates. Joiners are left out: not every keyboard has them.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = folded.replace(ZERO_WIDTH_JOINER, "").replace(ZERO_WIDTH_NON_JOINER, "")
     spaced = "".join(c if c.isalnum() or unicodedata.combining(c) else " " for c in folded)
     return spaced.split()
 

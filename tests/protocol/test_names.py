@@ -16,6 +16,7 @@ from p2pfs.protocol.names import (
     MAX_PATH_BYTES,
     check_label,
     check_path,
+    is_joiner_in_place,
     is_private,
     is_probe,
     is_reserved,
@@ -63,11 +64,29 @@ def test_a_path_that_is_accepted_can_do_no_harm(path):
         return
     assert len(path.encode()) <= MAX_PATH_BYTES
     assert unicodedata.normalize("NFC", path) == path
-    assert path.isprintable() or any(unicodedata.category(c) == "Zs" for c in path)
+    for label in path.split("/"):
+        assert all(
+            c.isprintable() or unicodedata.category(c) == "Zs" or is_joiner_in_place(label, index)
+            for index, c in enumerate(label)
+        )
     for label in path.split("/"):
         assert label not in ("", ".", "..")
         assert not label.startswith(".")
         assert "\0" not in label
+
+
+@given(st.text(alphabet="a\u0646\u0647\u0915\u094d\u093f\u200c\u200d\ufe0f\U0001f468\u2640"))
+def test_no_two_names_differ_only_in_a_joiner_that_is_not_seen(label):
+    """Neither at an end, nor beside another joiner, nor where it joins nothing."""
+    if check_label(label) is not None:
+        return
+    assert "\u200c\u200c" not in label
+    assert "\u200d\u200d" not in label
+    assert label[0] not in "\u200c\u200d"
+    for index, character in enumerate(label):
+        if character in "\u200c\u200d":
+            assert not label[:index].isascii()
+            assert character == "\u200d" or label[index + 1 :]
 
 
 @given(strategies.paths)
@@ -101,6 +120,7 @@ def test_what_programs_merely_look_for_may_be_published(name):
         ("e\u0301tude", ["étude"]),
         ("Straße STRASSE", ["strasse"]),
         ("a 7 b", ["7"]),
+        ("\u0646\u0627\u0645\u0647\u200c\u0647\u0627", ["\u0646\u0627\u0645\u0647\u0647\u0627"]),
         ("", []),
         ("...", []),
     ],
