@@ -7,7 +7,7 @@ from pathlib import Path
 
 from p2pfs.config import Config
 from p2pfs.errors import UsageError
-from p2pfs.protocol.handshake import Identity, NetworkKey
+from p2pfs.protocol import Identity, NetworkKey
 
 
 def load_identity(config: Config) -> Identity:

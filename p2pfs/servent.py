@@ -17,46 +17,44 @@ from typing import Final
 
 import trio
 
-from p2pfs import __version__, records
-from p2pfs.bans import Bans
-from p2pfs.browser import Browser
+from p2pfs import __version__, report
 from p2pfs.cache import BlockCache, RunInThread
-from p2pfs.catalogue import Catalogue, Knowledge, Node, RemoteFile
 from p2pfs.config import Config, Endpoint
-from p2pfs.contacts import ContactBook
+from p2pfs.download import Pins, Reader, Swarms, load_pins
 from p2pfs.errors import UsageError
 from p2pfs.journal import Journal
 from p2pfs.keys import load_identity, load_network_key
 from p2pfs.library import Library, Watch
-from p2pfs.link import Link, accept_links
-from p2pfs.network import Listener, Network, TcpNetwork
-from p2pfs.offer import Offer
-from p2pfs.overlay import Overlay
-from p2pfs.pins import Pins, load_pins
-from p2pfs.protocol.addresses import scope_of
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import (
+from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, accept_links
+from p2pfs.namespace import (
+    Browser,
+    Catalogue,
+    Knowledge,
+    Node,
+    RemoteFile,
+    Results,
+    Shares,
+    parse_query,
+)
+from p2pfs.overlay import Bans, ContactBook, Overlay, Switchboard
+from p2pfs.protocol import (
     MAX_ADDRESSES,
     Address,
     Bye,
     ByeCode,
     Changed,
+    FileId,
     Hello,
     LinkKind,
     Message,
     PeerInfo,
     QueryKind,
     ServentId,
+    scope_of,
 )
-from p2pfs.query import parse_query
 from p2pfs.rates import RateLimit
-from p2pfs.records import Record
-from p2pfs.results import Results
-from p2pfs.shares import Shares
-from p2pfs.swarms import Reader, Swarms
-from p2pfs.switchboard import Switchboard
-from p2pfs.transfers import TransferLinks
-from p2pfs.uploads import Uploads
+from p2pfs.report import Record
+from p2pfs.upload import Offer, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -439,7 +437,7 @@ class Servent:
         )
         for hit in outcome.hits:
             self.catalogue.learn(hit.provider, hit.entries)
-        return records.of_hits(outcome.hits, query)
+        return report.of_hits(outcome.hits, query)
 
     def status(self) -> Record:
         """Describe the servent. Any thread."""
@@ -471,11 +469,11 @@ class Servent:
     def peers(self) -> Sequence[Record]:
         """Describe the neighbours. Any thread."""
         now = self._clock()
-        return [records.of_link(link, now) for link in self.overlay.neighbours]
+        return [report.of_link(link, now) for link in self.overlay.neighbours]
 
     def transfers(self) -> Sequence[Record]:
         """Describe the downloads. Any thread."""
-        return [records.of_transfer(*transfer) for transfer in self.swarms.statistics()]
+        return [report.of_transfer(*transfer) for transfer in self.swarms.statistics()]
 
     async def cached(self) -> Record:
         """Describe the cache: its bounds, and what is in it or pinned."""
@@ -503,7 +501,7 @@ class Servent:
             "events": lambda: [dataclasses.asdict(event) for event in self.journal.events()],
             "config": lambda: [dataclasses.asdict(self.config)],
         }
-        return records.as_text(texts[name]())
+        return report.as_text(texts[name]())
 
 
 def _limit(bytes_s: int | None) -> RateLimit | None:

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from p2pfs.link import Link, answer_link, dial_link
-from p2pfs.network import TcpNetwork
+from p2pfs.link.sockets import TcpNetwork
 from p2pfs.protocol.handshake import Identity, NetworkKey
 from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Address, GetBlocks, Hello, LinkKind

@@ -1,5 +1,9 @@
 """Verified blocks on disk: one sparse file per content, within a limit.
 
+    store     all contents: what is open, what stays, what goes first
+    blocks    one content: its blocks and its map
+    passage   contents that are larger than the whole cache
+
 A cache file is named by file id and size, never by anything else a peer said. It holds the
 content at its own offsets and, behind it from the next page on, the map: the manifest and
 one bit per block. The map is evidence, not proof. Whatever the disk or a crash did to it,
@@ -8,7 +12,7 @@ verified before its first use. So a lost or torn bitmap costs a download, never 
 
 Eviction is by whole file, least recently used first. A file with an open handle stays, and so
 does a pinned one (`BlockCache.keep`).
-What is larger than the whole cache passes through it (`passage`).
+A content that is larger than the whole cache passes through it.
 """
 
 from __future__ import annotations

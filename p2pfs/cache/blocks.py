@@ -14,7 +14,7 @@ import trio
 
 from p2pfs.cache.passage import Passage, punch
 from p2pfs.errors import BadBlockError, CacheFullError, RemoteProtocolError
-from p2pfs.protocol.manifest import (
+from p2pfs.protocol import (
     FILE_ID_BYTES,
     MIB,
     FileId,

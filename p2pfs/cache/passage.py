@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from p2pfs.errors import CacheFullError
-from p2pfs.protocol.manifest import MIB, block_bytes_for, block_count_for
+from p2pfs.protocol import MIB, block_bytes_for, block_count_for
 
 SHARE: Final = 2
 """Such a content takes at most the cache divided by this: others are read meanwhile."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from p2pfs.cache.blocks import CachedFile, Key, Remembered, RunInThread
 from p2pfs.errors import CacheFullError
-from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol import FileId
 
 MAX_REMEMBERED: Final = 1_000
 """Closed contents of which we remember what was verified: 16 KiB each at most. A reopened file

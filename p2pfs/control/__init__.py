@@ -10,6 +10,8 @@ then one of
 and hangs up. A client that hangs up first cancels its verb. Only the owner of the servent
 and root can connect. `server` answers, `verbs` does the work, `client` is the command
 line's side; it imports neither trio nor the servent, so that a verb starts quickly.
+`paths` parses what people type, `files` copies into the share and out of the network. Each of
+the five is a door of its own.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Final
 
 from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import BadBlockError, NotFoundError, UsageError
-from p2pfs.protocol.manifest import Manifest, block_bytes_for, block_range, block_span
+from p2pfs.protocol import Manifest, block_bytes_for, block_range, block_span
 
 CHUNK_BYTES: Final = 1024**2
 """Bytes between two looks at progress and cancellation."""

@@ -16,7 +16,7 @@ from p2pfs.config import Config
 from p2pfs.control import ALIVE_EVERY_S, MAX_REQUEST_BYTES, ExitStatus, exit_status_of
 from p2pfs.control.verbs import VERBS, Args, Servent
 from p2pfs.errors import P2pfsError, UsageError
-from p2pfs.network import listen_unix
+from p2pfs.link import listen_unix
 
 log = logging.getLogger(__name__)
 

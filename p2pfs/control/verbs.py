@@ -16,15 +16,14 @@ from typing import Final, Protocol
 import trio
 from trio.to_thread import run_sync as run_in_thread
 
-from p2pfs.catalogue import Node, RemoteDirectory, RemoteFile
 from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
 from p2pfs.control.paths import Subtree, TreePath, received_target
 from p2pfs.errors import NotFoundError, TransferError, UsageError
 from p2pfs.journal import Journal
-from p2pfs.library.share import published_path, unacceptable
-from p2pfs.protocol.manifest import Manifest, block_bytes_for
-from p2pfs.query import QueryError, parse_query
+from p2pfs.library import published_path, unacceptable
+from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
+from p2pfs.protocol import Manifest, block_bytes_for
 
 Record = Mapping[str, object]
 """A JSON object."""
@@ -139,7 +138,7 @@ class Servent(Protocol):
         """Remove what is neither open nor pinned; return the bytes that gave."""
 
     async def search(self, words: str) -> Sequence[Record]:
-        """Search the network for files; see `p2pfs.query` for what may be asked."""
+        """Search the network for files; see `p2pfs.namespace.query` for what may be asked."""
 
     async def find(self, path: str) -> Node | None:
         """Search for exactly this path in `network/`."""

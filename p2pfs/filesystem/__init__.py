@@ -8,6 +8,14 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
     peers/     p2pfs.filesystem.network    read-only, what each peer shares by itself
     .p2pfs/    p2pfs.filesystem.info       read-only, the state of this servent as text
 
+    subtree      what each sub-tree can be asked, and what read-only ones answer
+    answers      answers that come at once or later; errors with an errno
+    attributes   what `stat` shows of things that lie on no disk
+    backing      walking the backing directory of `shared/` without following links
+    siblings     small files that will be opened next
+    previews     what thumbnailers and indexers may read
+    caller       who asks
+
 Every operation is an ordinary function, called on a kernel thread, many at once. It answers
 at once or returns `Later` (see `p2pfs.filesystem.answers`); what goes wrong is an `OSError`
 with an errno. All else is a bug of ours.
@@ -49,6 +57,7 @@ __all__ = [
     "Share",
     "Stretch",
     "Time",
+    "os_error",
     "remove_hidden",
 ]
 

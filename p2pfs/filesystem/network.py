@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
-from p2pfs.catalogue import ID_SUFFIX_LENGTH, Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.errors import TransferError
 from p2pfs.filesystem.answers import Answer, Later, Stretch, as_os_error, os_error
 from p2pfs.filesystem.attributes import (
@@ -30,8 +29,8 @@ from p2pfs.filesystem.attributes import (
 )
 from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
-from p2pfs.protocol import names
-from p2pfs.protocol.manifest import FileId
+from p2pfs.namespace import ID_SUFFIX_LENGTH, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.protocol import FileId, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
 """Paths for which we remember what the kernel was told; some tens of megabytes."""

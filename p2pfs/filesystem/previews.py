@@ -18,12 +18,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from p2pfs.catalogue import RemoteFile
 from p2pfs.config import Previews
 from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.network import Contents, Reader
-from p2pfs.protocol.manifest import MIB, FileId, block_bytes_for
+from p2pfs.namespace import RemoteFile
+from p2pfs.protocol import MIB, FileId, block_bytes_for
 
 log = logging.getLogger(__name__)
 

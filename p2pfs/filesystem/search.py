@@ -17,17 +17,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import Answer, os_error
-from p2pfs.filesystem.attributes import (
-    DIRECTORY_MODE,
-    Attributes,
-    Listed,
-    virtual,
-    virtual_inode,
-)
+from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.network import Contents, NetworkTree, NetworkView
 from p2pfs.filesystem.subtree import OpenFile
-from p2pfs.query import QueryError
+from p2pfs.namespace import QueryError
 
 _LABEL: Final = "search"
 

@@ -21,7 +21,7 @@ from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.attributes import Attributes, Listed, from_stat
 from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.subtree import Moment, Owner, Time
-from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol import FileId
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from p2pfs.catalogue import Knowledge, Node, RemoteFile
-from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES
+from p2pfs.namespace import Knowledge, Node, RemoteFile
+from p2pfs.protocol import MIB, MIN_BLOCK_BYTES
 
 SMALL_BYTES: Final = MIN_BLOCK_BYTES
 """A content of one block: it comes in one exchange, and what comes too many costs little."""

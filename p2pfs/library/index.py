@@ -19,8 +19,7 @@ from typing import Final
 
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.library.share import StatKey
-from p2pfs.protocol.manifest import FileId, Manifest
-from p2pfs.protocol.names import words_of
+from p2pfs.protocol import FileId, Manifest, words_of
 
 MAX_MATCHES: Final = 10_000
 """Files that one search looks at; what a peer may ask for must not grow with the share."""

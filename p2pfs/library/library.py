@@ -20,9 +20,7 @@ from p2pfs.library.register import Register, State
 from p2pfs.library.share import ChangedError, Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
-from p2pfs.protocol.manifest import FileId, Manifest, block_span
-from p2pfs.protocol.messages import Entry
-from p2pfs.protocol.names import words_of
+from p2pfs.protocol import Entry, FileId, Manifest, block_span, words_of
 
 GATHER_S: Final = 0.01
 """How long the first change waits for company. Files that are copied in one after the other

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from p2pfs.library.share import StatKey
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import Entry
+from p2pfs.protocol import Entry, FileId
 
 _Key = TypeVar("_Key")
 

@@ -15,8 +15,7 @@ from typing import Final, Literal
 from p2pfs.library.agenda import Agenda, Look
 from p2pfs.library.offers import Offers, SharedFile, directory_entry, join, split
 from p2pfs.library.share import StatKey, Status, other_forms, published_path
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import Entry
+from p2pfs.protocol import Entry, FileId
 
 SETTLED_NS: Final = 100_000_000
 """A file's times move in ticks of the kernel's clock (4 ms, 10 at most). Two writes within

@@ -20,15 +20,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from p2pfs.protocol.manifest import (
+from p2pfs.protocol import (
     MIB,
     Manifest,
     block_bytes_for,
     block_count_for,
     block_span,
+    check_path,
     digest,
+    is_private,
 )
-from p2pfs.protocol.names import check_path, is_private
 
 STEP_BYTES: Final = 16 * MIB
 """Hashed in one go, about 8 ms: how long a shutdown or a small file waits for a large one."""

@@ -28,7 +28,7 @@ from p2pfs.library.share import (
     unacceptable,
 )
 from p2pfs.library.watch import Watch
-from p2pfs.protocol.manifest import MAX_FILE_BYTES, MIB, FileId
+from p2pfs.protocol import MAX_FILE_BYTES, MIB, FileId
 
 BATCH_FILES: Final = 64
 """Files in one hop and one transaction: 64 small ones take about 10 ms."""

@@ -1,24 +1,37 @@
 """Live links: dial or answer, greet, and carry messages until the end.
 
-`greeting` opens a link, `reception` lets others in, `live` is the link itself, `outbox` what
-waits to be sent on it and `requests` what we have asked and not been told.
+sockets     dial and listen: the only module that opens sockets
+greeting    opens a link: preface, handshake, HELLO
+reception   lets others in
+live        the link itself: one reader, one writer
+outbox      messages that wait to be sent on a link
+requests    requests that were sent and are not answered yet
+pool        transfer links that we dialled, and what is asked over them
 """
 
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
 from p2pfs.link.live import DEAD_AFTER_S, PING_AFTER_S, Link, LinkStatistics, OnMessage
+from p2pfs.link.pool import Deliver, TransferLinks
 from p2pfs.link.reception import MAX_GREETINGS, accept_links
+from p2pfs.link.sockets import Listener, Network, TcpNetwork, listen_unix
 
 __all__ = [
     "DEAD_AFTER_S",
     "MAX_GREETINGS",
     "PING_AFTER_S",
+    "Deliver",
     "Judge",
     "Link",
     "LinkStatistics",
+    "Listener",
     "LocalServent",
+    "Network",
     "OnMessage",
     "RefusedError",
+    "TcpNetwork",
+    "TransferLinks",
     "accept_links",
     "answer_link",
     "dial_link",
+    "listen_unix",
 ]

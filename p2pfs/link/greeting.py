@@ -10,11 +10,22 @@ import trio
 
 from p2pfs.errors import HandshakeError, LinkError, RemoteProtocolError, UnreachableError
 from p2pfs.link.live import BYE_TEXTS, RECEIVE_BYTES, Link
-from p2pfs.network import Channel, Network
-from p2pfs.protocol.codec import Received
-from p2pfs.protocol.connection import NEED_DATA, Connection, Greeted
-from p2pfs.protocol.handshake import Identity, NetworkKey, Role
-from p2pfs.protocol.messages import Address, Bye, Hello, LinkKind, Message, ServentId
+from p2pfs.link.sockets import Channel, Network
+from p2pfs.protocol import (
+    NEED_DATA,
+    Address,
+    Bye,
+    Connection,
+    Greeted,
+    Hello,
+    Identity,
+    LinkKind,
+    Message,
+    NetworkKey,
+    Received,
+    Role,
+    ServentId,
+)
 
 PREFACE_S: Final = 5.0
 """A servent sends its preface at once: who is silent for this long is none."""

@@ -23,27 +23,31 @@ import trio
 from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
 from p2pfs.link.outbox import Outbox
 from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests, Take
-from p2pfs.network import Channel
-from p2pfs.protocol.addresses import MIN_PORT, dialable
-from p2pfs.protocol.codec import MAX_DATA_BYTES, Data, Received
-from p2pfs.protocol.connection import NEED_DATA, Connection
-from p2pfs.protocol.decisions import LinkId
-from p2pfs.protocol.messages import (
+from p2pfs.link.sockets import Channel
+from p2pfs.protocol import (
     MAX_ADDRESSES,
+    MAX_DATA_BYTES,
+    MIN_PORT,
+    NEED_DATA,
     Address,
     Bye,
     ByeCode,
     Cancel,
+    Connection,
+    Data,
     Hello,
     LinkKind,
     Message,
     PeerInfo,
     Ping,
     Pong,
+    Received,
     Reject,
     RejectCode,
     ServentId,
+    dialable,
 )
+from p2pfs.protocol.flood import LinkId
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import trio
 from p2pfs.errors import LinkError
 from p2pfs.link.greeting import Judge, LocalServent, answer_link
 from p2pfs.link.live import Link
-from p2pfs.network import Channel, Listener
+from p2pfs.link.sockets import Channel, Listener
 
 log = logging.getLogger(__name__)
 

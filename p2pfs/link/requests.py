@@ -9,8 +9,9 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkClosedError, RejectedError, RemoteProtocolError
-from p2pfs.protocol.codec import MAX_REQUEST_ID, Data
-from p2pfs.protocol.messages import (
+from p2pfs.protocol import (
+    MAX_REQUEST_ID,
+    Data,
     GetBlocks,
     GetManifest,
     GetPeers,

@@ -3,6 +3,7 @@
     adapter      libfuse's call-backs -> the tree; every exception -> an errno
     binding      what fusepy lacks of libfuse 2.9: reads without a copy
     portal       kernel threads -> trio, and how a waiting reader is let go
+    heard        what libfuse and fusermount write when they cannot mount
     threads      what Python keeps of libfuse's threads
     caller       who made the call that is being answered, and whether a signal waits for it
     mountpoint   what must be there to mount; cleaning up after a crash

@@ -14,8 +14,17 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from p2pfs.filesystem import Attributes, FileSystem, Later, Moment, OpenFile, Owner, Stretch, Time
-from p2pfs.filesystem.answers import os_error
+from p2pfs.filesystem import (
+    Attributes,
+    FileSystem,
+    Later,
+    Moment,
+    OpenFile,
+    Owner,
+    Stretch,
+    Time,
+    os_error,
+)
 from p2pfs.mount.portal import Portal
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
-from p2pfs.filesystem.answers import Answer, Later, os_error
+from p2pfs.filesystem import Answer, Later, os_error
 
 T = TypeVar("T")
 

@@ -1,38 +1,165 @@
 """The wire, sans-IO: no sockets, files, clock or tasks. PROTOCOL.md is the specification.
 
+    messages     every message, typed and bounded
+    codec        messages <-> bytes
+    connection   one link, as a state machine: bytes in, messages out
+    inbox        bytes that are not a whole frame yet
+    handshake    Noise and identities: the only module that knows Noise
+    manifest     a content: its size, its blocks, its file id
+    names        which names may travel, and the words in them
+    addresses    which addresses may be dialled
+    flood/       queries, hits, walks and their budgets
+
 The front door of one link is `Connection`; that of a file's content is `Manifest`; that of the
-flood is `routing.Router`. Everything a peer sends comes out as a checked value or as
+flood is `flood.Router`. Everything a peer sends comes out as a checked value or as
 RemoteProtocolError (HandshakeError before the peer is known), and as nothing else.
 """
 
-from p2pfs.protocol.codec import MAX_DATA_BYTES, Data, Received, Unknown
+from p2pfs.protocol.addresses import MIN_PORT, dialable, scope_of
+from p2pfs.protocol.codec import MAX_DATA_BYTES, MAX_REQUEST_ID, Data, Received, Unknown
 from p2pfs.protocol.connection import NEED_DATA, Connection, Ended, Event, Greeted, NeedData, State
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, servent_id, sign_hit
-from p2pfs.protocol.manifest import FileId, Manifest
-from p2pfs.protocol.messages import Guid, LinkKind, Message, ServentId
+from p2pfs.protocol.manifest import (
+    FILE_ID_BYTES,
+    KIB,
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    MIB,
+    MIN_BLOCK_BYTES,
+    FileId,
+    Manifest,
+    block_bytes_for,
+    block_count_for,
+    block_range,
+    block_span,
+    digest,
+    manifest_bytes_for,
+)
+from p2pfs.protocol.messages import (
+    GUID_BYTES,
+    MAX_ADDRESSES,
+    MAX_ALTERNATIVES,
+    MAX_BLOCKS_ASKED,
+    MAX_DEADLINE_MS,
+    MAX_LISTING,
+    MAX_PEERS,
+    MAX_QUERY_TEXT_BYTES,
+    MAX_REASON_LENGTH,
+    MAX_RESULTS,
+    MAX_TTL,
+    SERVENT_ID_LENGTH,
+    WALK_STEPS,
+    Address,
+    Bye,
+    ByeCode,
+    Cancel,
+    Changed,
+    Done,
+    Entry,
+    GetBlocks,
+    GetManifest,
+    GetPeers,
+    Guid,
+    Hello,
+    Introduce,
+    LinkKind,
+    List,
+    Listing,
+    Message,
+    PeerInfo,
+    Peers,
+    Ping,
+    Pong,
+    Query,
+    QueryHit,
+    QueryKind,
+    Reject,
+    RejectCode,
+    ServentId,
+    Walk,
+)
+from p2pfs.protocol.names import check_path, is_private, is_probe, tokens_of, words_of
 
 __all__ = [
+    "FILE_ID_BYTES",
+    "GUID_BYTES",
+    "KIB",
+    "MAX_ADDRESSES",
+    "MAX_ALTERNATIVES",
+    "MAX_BLOCKS_ASKED",
     "MAX_DATA_BYTES",
+    "MAX_DEADLINE_MS",
+    "MAX_FILE_BYTES",
+    "MAX_LISTING",
+    "MAX_MANIFEST_BYTES",
+    "MAX_PEERS",
+    "MAX_QUERY_TEXT_BYTES",
+    "MAX_REASON_LENGTH",
+    "MAX_REQUEST_ID",
+    "MAX_RESULTS",
+    "MAX_TTL",
+    "MIB",
+    "MIN_BLOCK_BYTES",
+    "MIN_PORT",
     "NEED_DATA",
+    "SERVENT_ID_LENGTH",
+    "WALK_STEPS",
+    "Address",
+    "Bye",
+    "ByeCode",
+    "Cancel",
+    "Changed",
     "Connection",
     "Data",
+    "Done",
     "Ended",
+    "Entry",
     "Event",
     "FileId",
+    "GetBlocks",
+    "GetManifest",
+    "GetPeers",
     "Greeted",
     "Guid",
+    "Hello",
     "Identity",
+    "Introduce",
     "LinkKind",
+    "List",
+    "Listing",
     "Manifest",
     "Message",
     "NeedData",
     "NetworkKey",
+    "PeerInfo",
+    "Peers",
+    "Ping",
+    "Pong",
+    "Query",
+    "QueryHit",
+    "QueryKind",
     "Received",
+    "Reject",
+    "RejectCode",
     "Role",
     "ServentId",
     "State",
     "Unknown",
+    "Walk",
+    "block_bytes_for",
+    "block_count_for",
+    "block_range",
+    "block_span",
     "check_hit",
+    "check_path",
+    "dialable",
+    "digest",
+    "is_private",
+    "is_probe",
+    "manifest_bytes_for",
+    "scope_of",
     "servent_id",
     "sign_hit",
+    "tokens_of",
+    "words_of",
 ]

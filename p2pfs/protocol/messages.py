@@ -13,13 +13,7 @@ from typing import Annotated, Final, NewType
 
 from msgspec import Meta, Struct
 
-from p2pfs.protocol.manifest import (
-    EMPTY_FILE_ID,
-    FILE_ID_BYTES,
-    MAX_BLOCKS,
-    MAX_FILE_BYTES,
-    FileId,
-)
+from p2pfs.protocol.manifest import EMPTY_FILE_ID, FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, FileId
 from p2pfs.protocol.names import MAX_PATH_BYTES
 
 Guid = NewType("Guid", bytes)

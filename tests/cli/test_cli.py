@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from p2pfs import __version__, cli
+from p2pfs import __version__
+from p2pfs.cli import commands as cli
+from p2pfs.cli.wording import shown
 from p2pfs.config import load_config
-from p2pfs.wording import shown
 from tests.helpers.fakeservent import FakeServent, running
 
 ROW = {
@@ -280,7 +281,7 @@ def test_transfers_have_bars_on_a_terminal(p2pfs, servent, monkeypatch):
 
 
 def test_a_get_that_takes_long_says_so_where_there_is_no_terminal(p2pfs, servent, monkeypatch):
-    monkeypatch.setattr("p2pfs.cli.PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr("p2pfs.cli.commands.PLAIN_EVERY_S", 0.0)
     servent.offer("films/x\x1b", bytes(3 * 2**20))
 
     status, _, errors = p2pfs("get", "films/x\x1b", "-o", "y")

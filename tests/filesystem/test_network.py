@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from p2pfs import errors
-from p2pfs.catalogue import Knowledge, RemoteFile, version_name
 from p2pfs.filesystem import Later
 from p2pfs.filesystem.answers import ERRNO_OF
 from p2pfs.filesystem.network import NetworkTree
+from p2pfs.namespace.catalogue import Knowledge, RemoteFile, version_name
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
 from tests.helpers.faketree import MTIME_NS, FakeNetwork

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from p2pfs.catalogue import RemoteFile
 from p2pfs.filesystem.search import SearchTree
+from p2pfs.namespace.catalogue import RemoteFile
 from tests.helpers.faketree import MTIME_NS, FakeCaller, FakeNetwork
 from tests.helpers.files import bytes_of, now
 from tests.suites.filesystem_suite import errno_of

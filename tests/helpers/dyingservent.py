@@ -13,8 +13,9 @@ from pathlib import Path
 
 import trio
 
-from p2pfs import cli, servent
-from p2pfs.swarms import Swarms
+from p2pfs import servent
+from p2pfs.cli import commands as cli
+from p2pfs.download.swarms import Swarms
 
 STATE = Path(sys.argv[sys.argv.index("--state") + 1])
 

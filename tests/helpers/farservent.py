@@ -12,8 +12,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from p2pfs import cli, servent
-from p2pfs.network import TcpListener, TcpNetwork
+from p2pfs import servent
+from p2pfs.cli import commands as cli
+from p2pfs.link.sockets import TcpListener, TcpNetwork
 from p2pfs.protocol.messages import Address
 from tests.helpers.delayproxy import LINE, PORT
 

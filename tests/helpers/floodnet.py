@@ -12,7 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from p2pfs.protocol.decisions import Answer, Decision, LinkId, OfferSelf, Send
+from p2pfs.protocol.flood.decisions import Answer, Decision, LinkId, OfferSelf, Send
+from p2pfs.protocol.flood.routing import Router
 from p2pfs.protocol.messages import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
@@ -27,7 +28,6 @@ from p2pfs.protocol.messages import (
     ServentId,
     Walk,
 )
-from p2pfs.protocol.routing import Router
 
 Edge = tuple[int, int]
 

@@ -22,7 +22,7 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from p2pfs.errors import UnreachableError, UsageError
-from p2pfs.network import CONNECT_S, LISTEN_BACKLOG, Channel
+from p2pfs.link.sockets import CONNECT_S, LISTEN_BACKLOG, Channel
 from p2pfs.protocol.messages import Address
 
 BUFFER_BYTES = 64 * 1024
@@ -100,7 +100,7 @@ class MemoryNetwork:
 
 
 class MemoryHost:
-    """One host's view of the network: a `p2pfs.network.Network`."""
+    """One host's view of the network: a `p2pfs.link.Network`."""
 
     def __init__(self, net: MemoryNetwork, name: str) -> None:
         self.net = net

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from p2pfs.network import Channel, Listener, Network
+from p2pfs.link.sockets import Channel, Listener, Network
 from p2pfs.protocol.codec import Received
 from p2pfs.protocol.connection import NEED_DATA, Connection, Greeted, State
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role

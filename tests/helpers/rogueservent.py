@@ -15,9 +15,10 @@ from pathlib import Path
 
 import trio
 
-from p2pfs import cli, servent
-from p2pfs.offer import Offer
+from p2pfs import servent
+from p2pfs.cli import commands as cli
 from p2pfs.protocol.manifest import FileId
+from p2pfs.upload.offer import Offer
 
 STATE = Path(sys.argv[sys.argv.index("--state") + 1])
 

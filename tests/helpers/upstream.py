@@ -11,11 +11,11 @@ from pathlib import Path
 import trio
 
 from p2pfs.cache import BlockCache, CachedFile
+from p2pfs.download.source import MANIFEST
+from p2pfs.download.swarm import Swarm
 from p2pfs.errors import LinkClosedError, P2pfsError, RejectedError
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo, RejectCode
-from p2pfs.source import MANIFEST
-from p2pfs.swarm import Swarm
 from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile
 from tests.helpers.threads import run_directly

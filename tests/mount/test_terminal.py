@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from p2pfs.config import parse_endpoint
-from p2pfs.network import TcpNetwork
+from p2pfs.link.sockets import TcpNetwork
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import (

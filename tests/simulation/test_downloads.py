@@ -11,9 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.catalogue import RemoteFile
+from p2pfs.download.picker import MAX_IN_FLIGHT_BYTES
+from p2pfs.download.source import MANIFEST
+from p2pfs.download.swarm import Swarm
 from p2pfs.errors import NoSourceError, UnreachableError
-from p2pfs.picker import MAX_IN_FLIGHT_BYTES
+from p2pfs.namespace.catalogue import RemoteFile
 from p2pfs.protocol.manifest import (
     GIB,
     MIB,
@@ -23,8 +25,6 @@ from p2pfs.protocol.manifest import (
     block_count_for,
     digest,
 )
-from p2pfs.source import MANIFEST
-from p2pfs.swarm import Swarm
 from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile
 from tests.helpers.sizes import BLOCK

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pfs.protocol.decisions import Deliver, Finished, Introduced
+from p2pfs.protocol.flood.decisions import Deliver, Finished, Introduced
 from p2pfs.protocol.messages import MAX_TTL, WALK_STEPS, Done, Introduce, Query, Walk
 from tests.helpers.floodnet import Edge, FloodNet, ball, peer_of, query_of
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.catalogue import RemoteFile
+from p2pfs.download.pins import CachedPath
 from p2pfs.errors import CacheFullError, NotFoundError
-from p2pfs.pins import CachedPath
+from p2pfs.namespace.catalogue import RemoteFile
 from p2pfs.protocol.manifest import MIB
 from tests.helpers.world import World, open_world, read_whole
 

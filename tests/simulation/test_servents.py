@@ -6,13 +6,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.bans import FLOOD_BAN_S
-from p2pfs.catalogue import Knowledge, RemoteFile
 from p2pfs.config import Endpoint
+from p2pfs.download.swarms import FAILED_S
 from p2pfs.errors import HandshakeError, StalledError, UnreachableError
 from p2pfs.link import RefusedError, dial_link
+from p2pfs.namespace.catalogue import Knowledge, RemoteFile
+from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.protocol.messages import Address, ByeCode, LinkKind
-from p2pfs.swarms import FAILED_S
 from tests.helpers.servents import HalfServent
 from tests.helpers.world import PORT, chain, host, open_world, read_whole
 

@@ -14,18 +14,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.catalogue import version_name
 from p2pfs.library.index import Index, Record
 from p2pfs.library.share import Share
-from p2pfs.protocol.manifest import (
-    GIB,
-    KIB,
-    MIB,
-    Manifest,
-    block_count_for,
-    block_span,
-    digest,
-)
+from p2pfs.namespace.catalogue import version_name
+from p2pfs.protocol.manifest import GIB, KIB, MIB, Manifest, block_count_for, block_span, digest
 from p2pfs.protocol.messages import Query
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content

@@ -9,14 +9,14 @@ import trio
 from trio.testing import check_half_closeable_stream
 
 from p2pfs.errors import UnreachableError, UsageError
-from p2pfs.network import Channel, Listener, Network
+from p2pfs.link.sockets import Channel, Listener, Network
 from p2pfs.protocol.messages import Address
 
 MORE_THAN_ANY_BUFFER = bytes(1024 * 1024)
 
 
 class NetworkSuite:
-    """The contract of `p2pfs.network.Network`."""
+    """The contract of `p2pfs.link.Network`."""
 
     @pytest.fixture
     def here(self) -> Network:

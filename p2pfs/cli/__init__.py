@@ -1,0 +1,12 @@
+"""What people type and read: argv in, tables and exit statuses out.
+
+    commands   argv -> Config -> a verb; the only module that prints
+    screen     tables, progress bars and `top` on a terminal
+    wording    values as people read them
+
+`commands` loads `screen` only where there is a terminal: it takes longer than all the rest.
+"""
+
+from p2pfs.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,281 @@
+"""Files that the user has pinned: whole in the cache, and shown with the network gone.
+
+What is needed to show one (its path, size, time and id) is kept in the state directory; the
+catalogue shows it from there and the cache does not evict it. What of it is not here yet is
+fetched behind. One that could not be completed is tried again after a while, or soon when a
+neighbour comes that may know a source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+import trio
+
+from p2pfs.cache import BlockCache, CachedFile, Holding, RunInThread
+from p2pfs.errors import CacheFullError, NotFoundError, TransferError
+from p2pfs.journal import Journal
+from p2pfs.namespace import Catalogue, RemoteFile, version_name
+from p2pfs.protocol import MIB, Entry, FileId, block_range, names
+
+log = logging.getLogger(__name__)
+
+FETCHES: Final = 2
+"""Pinned files fetched at once: one that is stuck does not hold up the rest."""
+
+PIECE_BYTES: Final = MIB
+"""Asked for at once; no more than a reader's first read-ahead."""
+
+RETRY_AFTER_S: Final = (5.0, 15.0, 60.0, 300.0)
+"""Pauses after a fetch that failed once, twice, ... A neighbour that comes cuts them short,
+but for the first."""
+
+
+class Reader(Protocol):
+    """An open remote file."""
+
+    async def locate(self, offset: int, length: int) -> object:
+        """Return when the cache holds these bytes, or raise a TransferError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CachedPath:
+    """A file of which something is cached, or that is pinned."""
+
+    path: str | None
+    """Where it was last read, if that is known."""
+    id: str
+    size: int
+    done_bytes: int
+    percent: int
+    """Rounded down."""
+    pinned: bool
+
+
+class _Row(msgspec.Struct):
+    """A pinned file as saved."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    id: str
+    """The file id, in hexadecimal."""
+
+
+def load_pins(path: str) -> Sequence[Entry]:
+    """Return what was pinned by the last run; a missing or damaged book is an empty one.
+
+    A row that names no content that could be is left out, and the others are kept.
+    """
+    try:
+        with open(path, "rb") as file:
+            rows = msgspec.json.decode(file.read(), type=list[_Row])
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        log.warning("pins not read reason=%s", error)
+        return ()
+    return [entry for row in rows if (entry := _entry(row)) is not None]
+
+
+def _entry(row: _Row) -> Entry | None:
+    reason: object = names.check_path(row.path)
+    if reason is None:
+        try:
+            fields = (row.path, row.size, row.mtime_ns, bytes.fromhex(row.id))
+            return msgspec.convert(fields, Entry)
+        except ValueError as error:
+            reason = error
+    log.warning("pin not read path=%r reason=%s", row.path, reason)
+    return None
+
+
+class Pins:
+    """All pinned files."""
+
+    def __init__(
+        self,
+        path: str,
+        entries: Sequence[Entry],
+        cache: BlockCache,
+        catalogue: Catalogue,
+        journal: Journal,
+        *,
+        open_reader: Callable[[RemoteFile], Reader],
+        has_neighbours: Callable[[], bool],
+        run_in_thread: RunInThread,
+    ) -> None:
+        """Show and keep `entries`, which `load_pins` gave; later ones are saved at `path`."""
+        self._path = path
+        self._cache = cache
+        self._catalogue = catalogue
+        self._journal = journal
+        self._open_reader = open_reader
+        self._has_neighbours = has_neighbours
+        self._run_in_thread = run_in_thread
+        self._entries: dict[str, Entry] = {}
+        self._fetches: dict[str, trio.CancelScope] = {}
+        self._slots = trio.CapacityLimiter(FETCHES)
+        self._saving = trio.Lock()
+        self._news = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        for entry in entries:
+            self._hold(entry)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Fetch what is missing, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for entry in self.entries():
+                self._start_fetch(entry)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def entries(self) -> Sequence[Entry]:
+        """Return the pinned files, sorted by path. Any thread."""
+        return sorted(self._entries.values(), key=lambda entry: entry.path)
+
+    async def cached_files(self, path_of: Callable[[FileId], str | None]) -> Sequence[CachedPath]:
+        """Return what is in the cache and what is pinned, by path; `path_of` tells other paths."""
+        done = {one.file_id: one for one in await self._run_in_thread(self._cache.holdings)}
+        files = [_cached(e.path, done.get(FileId(e.file_id)), e) for e in self.entries()]
+        pinned = {entry.file_id for entry in self._entries.values()}
+        files += [_cached(path_of(i), one) for i, one in done.items() if i not in pinned]
+        return sorted(files, key=lambda file: (file.path is None, file.path or file.id))
+
+    def neighbour_came(self) -> None:
+        """Note that somebody is there who may know a source."""
+        self._news.set()
+        self._news = trio.Event()
+
+    async def add(self, file: RemoteFile) -> None:
+        """Pin a file, for this and later runs; another content at that path is let go.
+
+        Raises:
+            CacheFullError: it would not fit into the cache with the other pinned files.
+            OSError: it cannot be saved.
+        """
+        entry = Entry(file.path, file.size, file.mtime_ns, file.file_id)
+        async with self._saving:
+            entries = self._entries | {entry.path: entry}
+            if sum(one.size for one in entries.values()) > self._cache.limit_bytes:
+                raise CacheFullError(f"the cache has no room to keep {file.path} whole")
+            await self._run_in_thread(_save, self._path, tuple(entries.values()))
+            self._let_go(entry.path)
+            self._hold(entry)
+            self._start_fetch(entry)
+
+    async def remove(self, path: str) -> None:
+        """Unpin the file that is pinned or shown at a path; what is cached of it may go now.
+
+        Raises:
+            NotFoundError: no such file is pinned.
+            OSError: it cannot be saved.
+        """
+        async with self._saving:
+            found = (e.path for e in self._entries.values() if path in (e.path, _version(e)))
+            pinned = next(found, None)
+            if pinned is None:
+                raise NotFoundError(f"{path} is not pinned")
+            left = (entry for entry in self._entries.values() if entry.path != pinned)
+            await self._run_in_thread(_save, self._path, tuple(left))
+            self._let_go(pinned)
+
+    def _hold(self, entry: Entry) -> None:
+        self._entries[entry.path] = entry
+        self._cache.keep(FileId(entry.file_id), entry.size)
+        self._catalogue.keep(entry)
+
+    def _let_go(self, path: str) -> None:
+        entry = self._entries.pop(path, None)
+        if entry is None:
+            return
+        if path in self._fetches:
+            self._fetches.pop(path).cancel()
+        self._catalogue.let_go(path)
+        if all(other.file_id != entry.file_id for other in self._entries.values()):
+            self._cache.let_go(FileId(entry.file_id), entry.size)
+
+    # Fetching.
+
+    def _start_fetch(self, entry: Entry) -> None:
+        if self._nursery is not None:
+            self._fetches[entry.path] = scope = trio.CancelScope()
+            self._nursery.start_soon(self._complete, entry, scope)
+
+    async def _complete(self, entry: Entry, scope: trio.CancelScope) -> None:
+        """Fetch a file to its end, however often that has to be tried."""
+        with scope:
+            for failures in itertools.count():
+                with contextlib.suppress(TransferError):  # it is in the journal
+                    if await self._try_fetch(entry):
+                        break
+                await self._pause(RETRY_AFTER_S[min(failures, len(RETRY_AFTER_S) - 1)])
+        if self._fetches.get(entry.path) is scope:
+            del self._fetches[entry.path]
+
+    async def _try_fetch(self, entry: Entry) -> bool:
+        """Fetch what is missing if somebody can be asked; return whether all is here."""
+        async with self._slots:
+            cached = self._cache.open_file(FileId(entry.file_id), entry.size)
+            with contextlib.closing(cached):
+                if cached.done_bytes < entry.size and self._has_neighbours():
+                    await self._fetch(entry, cached)
+                    self._journal.info("pinned: all of it is here", entry.path)
+                return cached.done_bytes == entry.size
+
+    async def _fetch(self, entry: Entry, cached: CachedFile) -> None:
+        file_id = FileId(entry.file_id)
+        sources = self._catalogue.sources_of(file_id)
+        file = RemoteFile(entry.path, entry.size, entry.mtime_ns, file_id, sources)
+        with contextlib.closing(self._open_reader(file)) as reader:
+            for offset in range(0, entry.size, PIECE_BYTES):
+                length = min(PIECE_BYTES, entry.size - offset)
+                if not _is_here(cached, offset, length):
+                    await reader.locate(offset, length)
+
+    async def _pause(self, seconds: float) -> None:
+        news = self._news
+        await trio.sleep(RETRY_AFTER_S[0])
+        with trio.move_on_after(seconds - RETRY_AFTER_S[0]):
+            await news.wait()
+
+
+def _cached(path: str | None, held: Holding | None, entry: Entry | None = None) -> CachedPath:
+    file = entry or held
+    assert file is not None
+    done_bytes = held.done_bytes if held is not None else 0
+    percent = 100 * done_bytes // file.size if file.size else 100
+    return CachedPath(path, file.file_id.hex(), file.size, done_bytes, percent, entry is not None)
+
+
+def _is_here(cached: CachedFile, offset: int, length: int) -> bool:
+    blocks = block_range(cached.size, offset, length)
+    return all(cached.has(index) or cached.claims(index) for index in blocks)
+
+
+def _version(entry: Entry) -> str:
+    return version_name(entry.path, FileId(entry.file_id))
+
+
+def _save(path: str, entries: Sequence[Entry]) -> None:
+    """Write the book, whole or not at all: it is there after a power cut too."""
+    rows = [_Row(e.path, e.size, e.mtime_ns, e.file_id.hex()) for e in entries]
+    temporary = f"{path}.new"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(rows))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

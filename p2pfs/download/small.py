@@ -1,0 +1,106 @@
+"""Contents of one block: each is one exchange with one source, and needs no swarm.
+
+A swarm takes half a millisecond to come and go, and knows what to do when something goes
+wrong; so what goes wrong here is left for a swarm to find out, to judge and to mend. What
+has arrived is verified and written together, as it comes: a hop to a thread costs as much as
+a content. With a hop for each, `cp -r` of small files was a tenth slower than sshfs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.cache import BlockCache, CachedFile, Key
+from p2pfs.errors import CacheFullError, P2pfsError
+from p2pfs.link import TransferLinks
+from p2pfs.namespace import RemoteFile
+from p2pfs.tasks import Tasks
+
+MAX_SMALL: Final = 64
+"""Contents being fetched above which no further ones are fetched ahead."""
+
+PATIENCE_S: Final = 1.0
+"""How long one source may take before a swarm takes over."""
+
+KEPT_AT_ONCE: Final = 16
+"""Contents written in one hop, so that whoever waits for the first does not wait for long."""
+
+
+@dataclass(eq=False, slots=True)
+class _Arrived:
+    cached: CachedFile
+    data: bytes
+    is_done: trio.Event = field(default_factory=trio.Event)
+
+
+class SmallContents:
+    """The small contents that are being fetched."""
+
+    def __init__(
+        self,
+        cache: BlockCache,
+        transfers: TransferLinks,
+        tasks: Tasks,
+        on_received: Callable[[RemoteFile, int], object],
+    ) -> None:
+        """Fetch into a cache, in tasks of the owner's, who is told how many bytes have come."""
+        self._cache = cache
+        self._transfers = transfers
+        self._tasks = tasks
+        self._on_received = on_received
+        self._fetching: dict[Key, trio.Event] = {}
+        self._arrived: list[_Arrived] = []
+        self._is_keeping = False
+
+    async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
+        """Fetch a content, if a source gives it at once. Readers of one content share it."""
+        key = cached.key
+        if key in self._fetching:
+            await self._fetching[key].wait()
+        elif file.sources and not await cached.prepare(0):
+            self._fetching[key] = is_over = trio.Event()
+            try:
+                with trio.move_on_after(PATIENCE_S), contextlib.suppress(P2pfsError):
+                    source = max(file.sources, key=self._transfers.is_linked)
+                    data = await self._transfers.fetch_small(source, file.file_id)
+                    self._on_received(file, len(data))
+                    await self._keep(_Arrived(cached, data))
+            finally:
+                del self._fetching[key]
+                is_over.set()
+
+    def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
+        """Have contents ready that somebody will probably open next. For trio's thread."""
+        for file in files:
+            if self._tasks.are_running and len(self._fetching) < MAX_SMALL:
+                self._tasks.start(self._fetch_unread, file)
+
+    async def _fetch_unread(self, file: RemoteFile) -> None:
+        with contextlib.suppress(CacheFullError), self._cache.opened(file.file_id, file.size) as it:
+            if not it.has(0):
+                await self.fetch(file, it)
+
+    async def _keep(self, arrived: _Arrived) -> None:
+        """Return when what has arrived is kept, or is not. It is, even if this is cancelled."""
+        if not self._is_keeping:
+            self._tasks.start(self._keep_all)
+            self._is_keeping = True
+        self._cache.retain(arrived.cached)  # whoever waits for it may go
+        self._arrived.append(arrived)
+        await arrived.is_done.wait()
+
+    async def _keep_all(self) -> None:
+        try:
+            while self._arrived:
+                some, self._arrived = self._arrived[:KEPT_AT_ONCE], self._arrived[KEPT_AT_ONCE:]
+                await self._cache.put_small([(one.cached, one.data) for one in some])
+                for one in some:
+                    one.cached.close()
+                    one.is_done.set()
+        finally:
+            self._is_keeping = False

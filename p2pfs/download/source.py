@@ -1,0 +1,285 @@
+"""One source of a content: how quick it has been, what is asked of it, what is wrong with it.
+
+Like the picker, which keeps one `Source` for each peer, this is told what happened and at what
+time; it asks nobody anything.
+
+An error of a link or of the protocol becomes a `Trouble`, by which the picker judges a source.
+When readers must be failed, the trouble of all sources together becomes a `TransferError`.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from p2pfs.errors import (
+    BusyError,
+    CorruptError,
+    LinkClosedError,
+    LinkError,
+    NoSourceError,
+    P2pfsError,
+    RejectedError,
+    RemoteProtocolError,
+    StaleError,
+    StalledError,
+    TransferError,
+)
+from p2pfs.protocol import MIB, PeerInfo, RejectCode
+
+MANIFEST: Final = -1
+"""The index under which the manifest is asked for, as if it were a block."""
+
+FIRST_BLOCKS: Final = 2
+"""Blocks asked of a source that has shown nothing yet, and at least of any."""
+
+PIPELINE_S: Final = 1.0
+"""Time's worth of blocks asked of a source. Longer gains nothing below a second of round
+trip, and a seek waits behind it."""
+
+UNPROVEN_PATIENCE_S: Final = 2.0
+"""How long a source may be silent before its rate is known; it may have to be dialled."""
+
+UNPROVEN_BYTES_PER_S: Final = 1 * MIB
+"""What is hoped of it: a large block may take this long before it counts as stuck, and who waits
+for a block is not given a proven source that is slower."""
+
+MIN_PATIENCE_S: Final = 0.5
+"""How long a source of known rate may be silent: below it, jitter would look like a stop.
+A needless second request costs one block; a reader's standstill costs more."""
+
+MAX_PATIENCE_S: Final = 20.0
+"""Beyond this a source is stuck however slow it was before."""
+
+PATIENCE_FACTOR: Final = 4.0
+"""How much slower than measured a source may get before it counts as stuck."""
+
+DOUBT: Final = 0.5
+UNPROVEN_DOUBT: Final = 0.25
+"""Share of a source's patience after which what a reader waits for is asked of another too: one
+block is a low price for most of a standstill."""
+
+RATE_WINDOW_S: Final = 3.0
+"""Time over which a rate is averaged."""
+
+RATE_MEMORY_S: Final = 10.0
+"""After this long without work a source's rate is forgotten, so that it is tried anew."""
+
+BACK_OFF_S: Final = (1.0, 2.0, 4.0, 8.0)
+"""Pauses of a source that failed once, twice, ... in a row."""
+
+CLOSED_PAUSE_S: Final = 0.05
+"""Pause of a source whose link ended, the first time. Idle links end; the next is dialled."""
+
+MAX_PAUSE_S: Final = 60.0
+"""The longest pause that a source may ask for itself."""
+
+REFILL_BLOCKS: Final = 4
+"""A source with a long pipeline is asked for as many at once: to look for a block, and to ask
+for it alone, costs as much as to receive it."""
+
+
+class Trouble(enum.Enum):
+    """Why a source gave nothing. The first that applies to any source is the verdict on all."""
+
+    SILENT = enum.auto()
+    BUSY = enum.auto()
+    CORRUPT = enum.auto()
+    STALE = enum.auto()
+    CLOSED = enum.auto()
+    UNREACHABLE = enum.auto()
+
+
+_DROPPED: Final = frozenset({Trouble.CORRUPT, Trouble.STALE})
+# A source in one of these is asked no more; the others are, after a pause.
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One block asked of one source."""
+
+    source: PeerInfo
+    index: int
+    length: int
+
+
+class RateMeter:
+    """Bytes per second, recent ones counting more."""
+
+    def __init__(self) -> None:
+        """Start without an opinion."""
+        self._bytes = 0.0
+        self._seconds = 0.0
+        self.rate: float | None = None
+        """Bytes per second, or None if nothing was counted."""
+
+    def add(self, count: int, elapsed_s: float) -> None:
+        """Count bytes that took so long."""
+        decay = math.exp(-elapsed_s / RATE_WINDOW_S)
+        self._bytes = self._bytes * decay + count
+        self._seconds = self._seconds * decay + elapsed_s
+        self.rate = self._bytes / max(self._seconds, 0.001)
+
+    def rate_after(self, idle_s: float) -> float:
+        """Return bytes per second if nothing was counted for the last `idle_s`; 0 at first."""
+        decay = math.exp(-idle_s / RATE_WINDOW_S)
+        return self._bytes * decay / max(self._seconds * decay + idle_s, 0.001)
+
+
+@dataclass(eq=False, slots=True)
+class Source:
+    """What is known of one source."""
+
+    peer: PeerInfo
+    meter: RateMeter = field(default_factory=RateMeter)
+    requests: list[Request] = field(default_factory=list)  # oldest first
+    queued_bytes: int = 0  # of these requests
+    progress_at: float = 0.0  # something came, or the first request went out
+    silent_s: float = 0.0  # how long it had been in doubt when others gave all that it held
+    retry_at: float = 0.0
+    failures: int = 0  # in a row
+    trouble: Trouble | None = None  # since the last block that it gave
+    lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
+    is_reader: bool = False  # it has the content in its cache alone, as we have
+    is_partial: bool = False  # it once lacked a block
+    again_at: float = 0.0  # when to ask it again for what it promised
+    lates: int = 0  # blocks that it promised and did not have in time, less those that it gave
+
+    @property
+    def is_dropped(self) -> bool:
+        return self.trouble in _DROPPED
+
+    def trouble_with(self, indexes: Iterable[int]) -> Trouble:
+        lacks_one = any(self.will_lack(index) for index in indexes)
+        return self.trouble or (Trouble.STALE if lacks_one else Trouble.SILENT)
+
+    def may_have(self, index: int, now: float) -> bool:
+        """Return whether to ask it for a block now, as far as its having it goes."""
+        return self.lacks.get(index, now) <= now
+
+    def will_lack(self, index: int) -> bool:
+        """Return whether it has said that it does not have a block, and is not fetching it."""
+        return self.lacks.get(index) == math.inf
+
+    def rate(self, now: float) -> float | None:
+        if not self.requests and now - self.progress_at > RATE_MEMORY_S:
+            return None
+        return self.meter.rate
+
+    def patience_s(self) -> float:
+        """Return how long it may be silent while something is asked of it."""
+        length, rate = self.requests[0].length, self.meter.rate
+        if rate is not None:
+            wait_s = max(MIN_PATIENCE_S, PATIENCE_FACTOR * length / rate)
+        elif self.failures:
+            wait_s = MIN_PATIENCE_S  # it was stuck before, and this only tries it again
+        else:
+            wait_s = max(UNPROVEN_PATIENCE_S, length / UNPROVEN_BYTES_PER_S)
+        return min(wait_s, MAX_PATIENCE_S)
+
+    def stuck_at(self) -> float:
+        """Return when it counts as stuck if nothing comes; never without requests."""
+        return self.progress_at + self.patience_s() if self.requests else math.inf
+
+    def doubtful_at(self) -> float:
+        """Return when others are asked too for what readers wait for, if nothing comes."""
+        share = UNPROVEN_DOUBT if self.meter.rate is None else DOUBT
+        return self.progress_at + share * self.patience_s() if self.requests else math.inf
+
+    def is_available(self, now: float) -> bool:
+        return not self.is_dropped and self.retry_at <= now < self.stuck_at()
+
+    def has_room(self, length: int, now: float) -> bool:
+        first = 1 if self.failures else FIRST_BLOCKS
+        if len(self.requests) <= first:
+            blocks = sum(request.index != MANIFEST for request in self.requests)
+            if blocks < first:
+                return True
+        return self.queued_bytes + length <= (self.rate(now) or 0.0) * PIPELINE_S
+
+    def is_low(self, length: int, now: float) -> bool:
+        """Return whether a pipeline of blocks of `length` is short, or has room for some."""
+        refill = 1 if len(self.requests) < 2 * REFILL_BLOCKS else REFILL_BLOCKS
+        return self.has_room(refill * length, now)
+
+    def pause(self, trouble: Trouble, now: float, pause_s: float | None = None) -> None:
+        """Ask nothing of it for a while, of its own choice or by how often it has failed.
+
+        Requests that fail together, because their link ended, count as one failure.
+        """
+        if self.retry_at <= now:
+            self.failures += 1
+            self.retry_at = now + self._back_off_s(trouble)
+        if pause_s is not None:
+            self.retry_at = now + min(pause_s, MAX_PAUSE_S)
+        self.trouble = trouble
+        self.silent_s = 0.0
+
+    def _back_off_s(self, trouble: Trouble) -> float:
+        if trouble is Trouble.CLOSED and self.failures == 1:
+            return CLOSED_PAUSE_S
+        return BACK_OFF_S[min(self.failures, len(BACK_OFF_S)) - 1]
+
+    def forgive(self) -> None:
+        """Try it anew at once, unless it lied."""
+        self.lacks.clear()
+        self.retry_at = 0.0
+        if self.trouble is not Trouble.CORRUPT:
+            self.trouble = None
+
+    def eta_s(self, length: int) -> float:
+        """Return how long a further block of `length` would take, behind what is queued."""
+        return (self.queued_bytes + length) / (self.meter.rate or math.inf)
+
+    def eta_of_s(self, index: int) -> float:
+        """Return how long after its last progress it should give a block that it was asked."""
+        queued = 0
+        for request in self.requests:
+            queued += request.length
+            if request.index == index:
+                break
+        return queued / (self.meter.rate or math.inf)
+
+
+_ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
+    Trouble.SILENT: (StalledError, "nothing arrived for the stall time"),
+    Trouble.BUSY: (BusyError, "every holder refuses for now"),
+    Trouble.CORRUPT: (CorruptError, "every holder sends wrong bytes"),
+    Trouble.STALE: (StaleError, "it was changed or unpublished, and no one else has it"),
+    Trouble.CLOSED: (NoSourceError, "its holders have gone"),
+    Trouble.UNREACHABLE: (NoSourceError, "no holder can be reached"),
+}
+
+_TROUBLE_OF_ERROR: Final[tuple[tuple[type[P2pfsError], Trouble], ...]] = (
+    (LinkClosedError, Trouble.CLOSED),
+    (LinkError, Trouble.UNREACHABLE),
+    (RemoteProtocolError, Trouble.CORRUPT),
+    (StalledError, Trouble.SILENT),
+)  # the first that fits; any other error is a bug
+
+_TROUBLE_OF_REJECT: Final[dict[int, Trouble]] = {
+    RejectCode.NOT_FOUND: Trouble.STALE,
+    RejectCode.STALE: Trouble.STALE,
+    RejectCode.PAUSED: Trouble.BUSY,
+    RejectCode.BUSY: Trouble.BUSY,
+    RejectCode.FAILED: Trouble.BUSY,
+}
+
+
+def trouble_of(error: P2pfsError) -> Trouble:
+    """Return what an error says of the source that it came from; raises one that is a bug."""
+    if isinstance(error, RejectedError):
+        return _TROUBLE_OF_REJECT.get(error.code, Trouble.BUSY)
+    for kind, trouble in _TROUBLE_OF_ERROR:
+        if isinstance(error, kind):
+            return trouble
+    raise error
+
+
+def error_of(trouble: Trouble) -> TransferError:
+    """Return what readers are told when this is the trouble with all sources."""
+    kind, text = _ERRORS[trouble]
+    return kind(text)

@@ -1,0 +1,539 @@
+"""One content from every peer that has it: read(offset, length) -> verified bytes.
+
+A swarm knows the readers of one content, its sources and the transfers under way. It does
+not know queries, links or names: its owner gives it an `Upstream`. What to ask of whom is
+the picker's to decide; the swarm asks, waits, and tells it what came of it.
+
+All state belongs to the trio thread and is changed between awaits. Whatever happens, be it a
+read, some blocks or a deadline, ends in `_pump`, which looks at everything anew. So no event
+has to know what else it may set going, and nothing can be forgotten but a deadline: `_watch`
+keeps those.
+
+A block is one request of the picker's, and some requests to one source are one transfer: they
+cross the wire, and get a task, together. What arrives is verified and kept by one task,
+`_keep`, a few blocks at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+
+from p2pfs.cache import CachedFile, NotKeptError, expects_nothing
+from p2pfs.download.pending_reads import Waiting
+from p2pfs.download.picker import Picker
+from p2pfs.download.readahead import ReadAhead
+from p2pfs.download.source import BACK_OFF_S, MANIFEST, Request, Trouble, error_of, trouble_of
+from p2pfs.download.upstream import Transfer, Upstream, transfers_for
+from p2pfs.download.verifying import Arrival, Arrivals
+from p2pfs.errors import (
+    BadBlockError,
+    CorruptError,
+    P2pfsError,
+    RejectedError,
+    RemoteProtocolError,
+    ShutdownError,
+    TransferError,
+)
+from p2pfs.protocol import KIB, MIB, Manifest, PeerInfo, RejectCode, block_bytes_for, block_range
+from p2pfs.rates import Flow, RateLimit
+
+T = TypeVar("T")
+
+SEARCH_TIMEOUT_S: Final = 10.0
+"""How long a search for sources may take; a flood is over by then."""
+
+SLOWEST_BYTES_PER_S: Final = 128 * KIB
+"""A link as slow as this still counts as one on which something arrives. Only whole blocks
+are seen to arrive, so for a block that takes longer the stall time is longer."""
+
+QUICK_BYTES_PER_S: Final = 64 * MIB
+"""Sources as quick as this, those on a local line, give the surroundings of a random read in an
+eighth of a second."""
+
+HELD_BACK_S: Final = 1.0
+"""A swarm that our own limit has held back within this time is still at work."""
+
+MAX_STALLS: Final = 10
+"""Stall times after which a reader gives up though others are still being served."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmStatistics:
+    """A swarm at one instant."""
+
+    size: int
+    done_bytes: int
+    """Bytes of the content in the cache."""
+    rate_bytes_s: float
+    """What arrived lately; 0 when nothing did for a while."""
+    sources: int
+    """Peers that may still be asked."""
+    state: str
+    """`searching`, `reading`, `failed` or `idle`."""
+    last_error: str | None
+    """Why the last failed read failed, or the last source; for people."""
+
+
+class Swarm:
+    """The sources of one content, its readers, and the transfers between them."""
+
+    def __init__(
+        self,
+        cached: CachedFile,
+        sources: Sequence[PeerInfo],
+        upstream: Upstream,
+        stall_timeout_s: float,
+        limit: RateLimit | None = None,
+    ) -> None:
+        """Serve reads of `cached`, which the owner opened and closes after `run` has ended.
+
+        What is asked for keeps to `limit`, which is shared with other swarms.
+        """
+        self._cached = cached
+        self._upstream = upstream
+        largest_s = block_bytes_for(cached.size) / SLOWEST_BYTES_PER_S
+        self._stall_s = max(stall_timeout_s, largest_s)
+        self._picker = Picker(cached.size, upstream.own_id, limit)
+        self._picker.add_sources(sources)
+        self._ahead = ReadAhead(cached.size)
+        self._waiting = Waiting()
+        self._transfers: dict[Request, Transfer] = {}  # until a block is kept, or cancelled
+        self._unasked: deque[Transfer] = deque()
+        self._arrivals = Arrivals()
+        self._manifest_known = trio.Event()
+        if cached.manifest is not None:
+            self._manifest_known.set()
+        self._nursery: trio.Nursery | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._clock: trio.abc.Clock | None = None
+        self._progress_at = 0.0  # a block arrived, or the first reader came
+        self._held_back_at = -math.inf  # nothing was asked for, because of our own limit
+        self._alarm_at = math.inf
+        self._alarm_changed = trio.Event()
+        self._searches = 0  # since the last progress
+        self._search_at = 0.0
+        self._is_searching = False
+        self._flow = Flow()
+        self._has_failed = False
+        self._last_error: str | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the transfers until cancelled; then every reader gets ShutdownError."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._clock = trio.lowlevel.current_clock()
+        expects = self._cached.expects = self._expects
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._cached.keep_flushed)
+                nursery.start_soon(self._keep)
+                nursery.start_soon(self._watch)
+                task_status.started()
+                self._pump()
+        finally:
+            self._nursery = None
+            if self._cached.expects is expects:  # else a later swarm of this content has begun
+                self._cached.expects = expects_nothing
+            self._release_readers(ShutdownError("the servent is shutting down"))
+
+    def add_sources(self, sources: Sequence[PeerInfo], readers: Sequence[PeerInfo] = ()) -> None:
+        """Use these sources too, from now on, and share the work with these readers."""
+        self._picker.add_sources(sources)
+        self._picker.add_sources(readers, are_readers=True)
+        self._pump()
+
+    @property
+    def wants_sources(self) -> bool:
+        """Whether something is on its way and further sources would make it quicker."""
+        return bool(self._transfers) and not self._picker.has_enough
+
+    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
+        """Return what `locate` would if all is in the cache, else None. From any thread.
+
+        Read-ahead follows the reads that are answered here.
+        """
+        found = self._cached.locate_nowait(offset, length)
+        if found is not None and self._token is not None:
+            blocks = block_range(self._cached.size, offset, length)
+            if not self._ahead.tripwires.isdisjoint(blocks):
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._noticed, offset, length)
+        return found
+
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
+        """Return a descriptor that holds these bytes, fetching what is missing.
+
+        They lie in it at the same offset until the content's last handle is closed, which the
+        caller has one of. Of a content larger than the cache they are returned themselves.
+        Unless `ahead` is false, what will probably be read next is fetched too. Otherwise as
+        `read`.
+        """
+        return await self._available(offset, length, self._cached.locate_nowait, ahead=ahead)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes at `offset`, fetching what is missing.
+
+        Fewer than `length` only at the end of the content, and never a byte that was not
+        verified. Readers of one block share its transfer; cancelling one disturbs no other.
+        A read after a failed one tries everything anew.
+
+        Raises:
+            NoSourceError: no source could be reached until the stall time was over.
+            StalledError: sources are there, and nothing arrived for the stall time.
+            BusyError: the sources refused until the stall time was over.
+            CorruptError: all sources sent wrong bytes, and a search found no other.
+            StaleError: no source has it any more, and a search found no other.
+            CacheFullError: a block cannot be kept.
+            ShutdownError: it must be fetched, and `run` is not running.
+        """
+        length = min(length, self._cached.size - offset)
+        if length <= 0:
+            return b""
+        return await self._available(offset, length, self._cached.read_nowait)
+
+    async def _available(
+        self,
+        offset: int,
+        length: int,
+        look: Callable[[int, int], T | None],
+        *,
+        ahead: bool = True,
+    ) -> T:
+        """Return what `look` finds in the cache, once all of it is there."""
+        blocks = block_range(self._cached.size, offset, length)
+        if ahead:
+            self._ahead.advance(offset, length, trio.current_time())
+        while True:
+            for index in blocks:
+                if self._cached.claims(index):
+                    await self._cached.prepare(index)
+            found = look(offset, length)
+            if found is not None:
+                self._pump()
+                return found
+            missing = {index for index in blocks if not self._cached.has(index)}
+            if missing:
+                await self._wait_for(missing)
+            else:  # it went and came again while it was read
+                await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> SwarmStatistics:
+        """Return how things stand. From any thread."""
+        now = self._clock.current_time() if self._clock else 0.0
+        return SwarmStatistics(
+            size=self._cached.size,
+            done_bytes=self._cached.done_bytes,
+            rate_bytes_s=self._flow.rate(now),
+            sources=self._picker.source_count,
+            state=self._state(now),
+            last_error=self._last_error,
+        )
+
+    def _state(self, now: float) -> str:
+        if self._is_searching:
+            return "searching"
+        if self._waiting or self._transfers or now - self._held_back_at < HELD_BACK_S:
+            return "reading"
+        return "failed" if self._has_failed else "idle"
+
+    # Readers
+
+    async def _wait_for(self, missing: set[int]) -> None:
+        if self._nursery is None:
+            raise ShutdownError("the servent is shutting down")
+        now = trio.current_time()
+        if not self._waiting:
+            self._begin_waiting(now)
+        waiter = self._waiting.add(missing, now + MAX_STALLS * self._stall_s)
+        self._arrivals.hurry()
+        self._pump()
+        await self._waiting.wait_for(waiter)
+
+    def _begin_waiting(self, now: float) -> None:
+        self._progress_at = now
+        self._searches, self._search_at = 0, now
+        if self._has_failed:
+            self._picker.forgive()
+            self._has_failed = False
+
+    def _noticed(self, offset: int, length: int) -> None:
+        self._ahead.advance(offset, length, trio.current_time())
+        self._pump()
+
+    def _release_readers(self, error: TransferError, index: int | None = None) -> None:
+        """Fail the readers, or only those that wait for block `index`."""
+        self._waiting.fail(error, index)
+        self._has_failed = True
+        self._last_error = str(error)
+
+    def _give_up(self, error: TransferError) -> None:
+        """Fail every reader and end every transfer: the next read begins afresh."""
+        self._release_readers(error)
+        self._ahead.clear()
+        self._cancel(tuple(self._transfers))
+
+    # What is to be done now
+
+    def _pump(self) -> None:
+        if self._nursery is None:
+            return
+        now = trio.current_time()
+        if not self._transfers and self._picker.is_held_back(now):
+            self._held_back_at = now
+        self._judge(now)
+        requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
+        for transfer in transfers_for(requests):
+            self._transfers.update(dict.fromkeys(transfer.pending, transfer))
+            self._unasked.append(transfer)
+            self._nursery.start_soon(self._run_next_transfer)
+        if self._is_search_due(now):
+            self._is_searching = True
+            self._nursery.start_soon(self._search)
+        self._set_alarm(now)
+
+    def _demanded(self) -> list[int]:
+        if not self._waiting:
+            return []
+        first = [] if self._manifest_known.is_set() else [MANIFEST]
+        return first + self._waiting.demanded()
+
+    def _wanted_ahead(self, now: float) -> Iterator[int]:
+        if not self._manifest_known.is_set() and not self._waiting:
+            return  # blocks that cannot be verified would only be held
+        for index in self._ahead.wanted(now):
+            if not self._cached.has(index) and not self._cached.claims(index):
+                yield index
+
+    def _expects(self, index: int) -> bool:
+        """Return whether a block that is missing will be here soon, as another reader asks.
+
+        What is ours to fetch is fetched for him now, if need be before our readers come near.
+        Else each would fetch what others are not at yet, and the source send it to all of
+        them: of 96 MiB it sent 300 to ten readers, in 31 s; now 116, in 12.5.
+        """
+        if not self._picker.is_ours(index):
+            return False
+        if self._ahead.wants(index, trio.current_time()) or index in self._demanded():
+            return True
+        is_promised = self._ahead.promise(index)
+        if is_promised:
+            self._pump()
+        return is_promised
+
+    def _judge(self, now: float) -> None:
+        """Fail the readers that have waited long enough."""
+        if not self._waiting:
+            return
+        demanded = self._demanded()
+        error = error_of(self._picker.verdict(demanded))
+        if now >= self._stalled_at():
+            self._give_up(error)
+        self._waiting.fail_overdue(error, now)
+        if self._searches and not self._is_searching:
+            self._give_up_hope(demanded, error)
+
+    def _give_up_hope(self, demanded: Sequence[int], error: TransferError) -> None:
+        """Fail the readers of what no source has any more, after a search found no other."""
+        for index in demanded:
+            if self._picker.is_hopeless(index):
+                self._release_readers(error, None if index == MANIFEST else index)
+
+    # Deadlines
+
+    def _stalled_at(self) -> float:
+        return max(self._progress_at, self._held_back_at) + self._stall_s
+
+    def _set_alarm(self, now: float) -> None:
+        alarm_at = self._picker.next_deadline(now)
+        if self._waiting:
+            alarm_at = min(alarm_at, self._waiting.give_up_at(), self._stalled_at())
+            if self._search_at > now:
+                alarm_at = min(alarm_at, self._search_at)
+        if alarm_at < self._alarm_at:  # a later one is found when the earlier one rings
+            self._alarm_at = alarm_at
+            self._alarm_changed.set()
+
+    async def _watch(self) -> None:
+        while True:
+            with trio.move_on_at(self._alarm_at):
+                await self._alarm_changed.wait()
+            self._alarm_changed = trio.Event()
+            if trio.current_time() >= self._alarm_at:
+                self._alarm_at = math.inf
+                self._pump()
+
+    # Searching
+
+    def _is_search_due(self, now: float) -> bool:
+        if self._is_searching or now < self._search_at or not self._waiting:
+            return False
+        return self._picker.is_starved(now, self._demanded())
+
+    async def _search(self) -> None:
+        found: Sequence[PeerInfo] = ()
+        with trio.move_on_after(SEARCH_TIMEOUT_S):
+            try:
+                found = await self._upstream.find_sources(self._cached.file_id)
+            except P2pfsError as error:
+                self._last_error = str(error)
+        pause_s = BACK_OFF_S[min(self._searches, len(BACK_OFF_S) - 1)]
+        self._is_searching = False
+        self._searches += 1
+        self._search_at = trio.current_time() + pause_s
+        self.add_sources(found)
+
+    # Transfers
+
+    async def _run_next_transfer(self) -> None:
+        """Take what one source answers, unless `_cancel` or its silence comes between.
+
+        trio starts tasks in any order, and what is nearest to a reader was decided first.
+        """
+        transfer = self._unasked.popleft()
+        with transfer.scope:
+            transfer.scope.deadline = trio.current_time() + self._stall_s
+            try:
+                await self._fetch(transfer)
+            except P2pfsError as error:
+                self._failed(transfer, error)
+        if transfer.scope.cancelled_caught:
+            self._blame(self._left_of(transfer), Trouble.SILENT)
+        self._end(self._left_of(transfer))
+        self._pump()
+
+    async def _fetch(self, transfer: Transfer) -> None:
+        source, file_id = transfer.source, self._cached.file_id
+        if transfer.pending[0].index == MANIFEST:
+            data = await self._upstream.fetch_manifest(source, file_id)
+            self._manifest_arrived(transfer, data)
+        else:
+            wanted = {request.index: request.length for request in transfer.pending}
+            deliver = functools.partial(self._arrived, transfer)
+            await self._upstream.fetch_blocks(source, file_id, wanted, deliver)
+
+    def _left_of(self, transfer: Transfer) -> list[Request]:
+        """Return what a source has not answered and is still wanted of it."""
+        return [request for request in transfer.pending if request in self._transfers]
+
+    def _received(self, transfer: Transfer) -> Request | None:
+        """Note that the next answer of a transfer is here; return for what, if it is wanted."""
+        request = transfer.pending.popleft()
+        now = trio.current_time()
+        transfer.scope.deadline = now + self._stall_s
+        if request not in self._transfers:
+            return None
+        self._picker.received(request, now)
+        return request
+
+    def _arrived(self, transfer: Transfer, data: bytes) -> None:
+        request = self._received(transfer)
+        if request is not None:
+            self._arrivals.put(request, data, is_urgent=bool(self._waiting))
+
+    def _manifest_arrived(self, transfer: Transfer, data: bytes) -> None:
+        request = self._received(transfer)
+        if request is None:
+            return
+        try:
+            self._keep_manifest(Manifest.from_bytes(data, self._cached.file_id))
+        except RemoteProtocolError as error:
+            self._lied(request, error)
+        else:
+            self._got(request)
+        self._end([request])
+
+    def _end(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            if self._transfers.pop(request, None) is not None:
+                self._picker.ended(request, trio.current_time())
+
+    def _cancel(self, requests: Iterable[Request]) -> None:
+        """End requests now, whose tasks only find out later."""
+        for request in requests:
+            transfer = self._transfers[request]
+            self._end([request])
+            if not self._left_of(transfer):
+                transfer.scope.cancel()
+
+    def _failed(self, transfer: Transfer, error: P2pfsError) -> None:
+        left = self._left_of(transfer)
+        if not left:
+            return
+        self._last_error = str(error)
+        if not isinstance(error, RejectedError):
+            self._blame(left, trouble_of(error))
+        elif error.code == RejectCode.NOT_FOUND and left[0].index != MANIFEST:
+            # It was about the first; whether it has the others was not looked at.
+            if left[0] is transfer.pending[0]:
+                self._picker.lacked(left[0], trio.current_time(), error.retry_after_s)
+        else:
+            self._blame(left, trouble_of(error), error.retry_after_s or None)
+
+    def _blame(
+        self, requests: Iterable[Request], trouble: Trouble, pause_s: float | None = None
+    ) -> None:
+        for request in requests:
+            self._picker.failed(request, trouble, trio.current_time(), pause_s)
+
+    # Keeping
+
+    async def _keep(self) -> None:
+        """Verify and keep what arrives, until cancelled."""
+        while True:
+            await self._arrivals.wait()
+            with trio.move_on_after(self._stall_s):
+                await self._manifest_known.wait()
+            while self._arrivals:
+                some = self._arrivals.take()
+                if self._manifest_known.is_set():  # else no reader waits for them any more
+                    await self._keep_some(some)
+                self._end(request for request, _ in some)
+            self._pump()
+
+    async def _keep_some(self, some: Sequence[Arrival]) -> None:
+        outcomes = await self._cached.put([(request.index, data) for request, data in some])
+        for (request, _), outcome in zip(some, outcomes, strict=True):
+            self._kept(request, outcome)
+
+    def _kept(self, request: Request, outcome: NotKeptError | None) -> None:
+        if outcome is None:
+            self._got(request)
+        elif isinstance(outcome, BadBlockError):
+            self._lied(request, outcome)
+        else:
+            self._ahead.clear()
+            self._release_readers(outcome, request.index)
+
+    def _keep_manifest(self, manifest: Manifest) -> None:
+        if manifest.size != self._cached.size:
+            # The manifest is right, so the size that the search told was not.
+            self._give_up(CorruptError("the announced size is not that of the content"))
+            return
+        self._cached.put_manifest(manifest)
+        self._manifest_known.set()
+
+    def _got(self, request: Request) -> None:
+        """Note that what was asked for is here, and right."""
+        now = trio.current_time()
+        self._flow.add(request.length, now)
+        self._ahead.is_quick = self._flow.rate(now) > QUICK_BYTES_PER_S
+        self._progress_at = now
+        self._searches = 0
+        self._ahead.arrived(request.index)
+        self._waiting.block_is_there(request.index)
+        self._cancel(self._picker.rivals(request))
+
+    def _lied(self, request: Request, error: P2pfsError) -> None:
+        if self._picker.has_lied(request.source):
+            return  # its wrong blocks came together, and count once
+        self._last_error = str(error)
+        self._upstream.bad_block(request.source, self._cached.file_id)
+        self._cancel(self._picker.lied(request.source))

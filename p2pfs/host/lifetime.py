@@ -1,0 +1,192 @@
+"""One servent process from start to end: what is opened in which order, and closed in reverse.
+
+    lock on the state directory > signals > servent > verbs > mount > "ready"
+
+Everything that can end it (a signal, the verb `shutdown`, an unmount from outside) cancels
+the same scope, so there is one way down: readers are released, the mount goes, the verbs
+end, the servent says BYE, the lock is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import logging.handlers
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from p2pfs.config import Config
+from p2pfs.control.files import remove_temporaries
+from p2pfs.control.server import serve_control
+from p2pfs.errors import P2pfsError
+from p2pfs.filesystem import FileSystem, remove_hidden
+from p2pfs.host.desktop import notify_failures
+from p2pfs.host.manager import Manager
+from p2pfs.journal import printable
+from p2pfs.library import Watch
+from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
+from p2pfs.servent import Servent, open_servent
+from p2pfs.state import lock_state
+
+log = logging.getLogger(__name__)
+
+LOG_BYTES: Final = 5 * 1024**2
+LOG_FILES: Final = 3
+"""A week of an ordinary servent; never more than 20 MiB on the disk."""
+
+JOIN_WAIT_S: Final = 3.0
+"""How long readiness waits for a first neighbour, to be able to say whether there is one."""
+
+JOIN_LOOK_S: Final = 0.02
+
+TELL_EVERY_S: Final = 10.0
+"""How old what the service manager shows of us may be."""
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+Announce = Callable[[Sequence[str]], None]
+"""Takes the lines that tell the user that all is up, and what is amiss nevertheless."""
+
+
+def live(config: Config, announce: Announce) -> None:
+    """Run a servent until it is told to end.
+
+    Raises:
+        P2pfsError: it could not start; the text says why, and everything is undone.
+        OSError: the machine did not let it start or go on.
+    """
+    manager = Manager()
+    try:
+        with lock_state(config):
+            _start_logging(config)
+            try:
+                trio.run(_live, config, announce, manager)
+            except BaseExceptionGroup as group:
+                raise _cause_of(group) from group
+    except (P2pfsError, OSError) as error:
+        manager.stopping(str(error))
+        raise
+
+
+async def _live(config: Config, announce: Announce, manager: Manager) -> None:
+    # Before the mount: libfuse takes over the signals that are at their defaults.
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        mountpoint = await _prepared_mountpoint(config)
+        await trio.to_thread.run_sync(_tidy_share, config.shared_directory)
+        async with open_servent(config, watch=Watch()) as servent, trio.open_nursery() as nursery:
+
+            def end() -> None:
+                manager.stopping("saying goodbye")
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(_end_on_signal, signals, end)
+            await nursery.start(serve_control, servent, end)
+            if config.notify:
+                nursery.start_soon(notify_failures, servent.journal)
+            if mountpoint is not None:
+                await nursery.start(_mount, servent, mountpoint, end)
+            if manager.is_listening:
+                nursery.start_soon(_keep_told, manager, servent)
+            await _wait_for_a_neighbour(servent)
+            announce(_greeting(servent))
+    log.info("ended")
+
+
+async def _prepared_mountpoint(config: Config) -> str | None:
+    if config.mountpoint is None:
+        return None
+    await trio.to_thread.run_sync(functools.partial(check_fuse, allow_other=config.allow_other))
+    return await trio.to_thread.run_sync(check_mountpoint, os.fspath(config.mountpoint))
+
+
+def _tidy_share(directory: Path) -> None:
+    """Remove what a servent that was killed would have removed."""
+    remove_hidden(os.fspath(directory))
+    remove_temporaries(directory)
+
+
+async def _end_on_signal(signals: AsyncIterator[int], end: Callable[[], None]) -> None:
+    async for number in signals:
+        log.info("signal received number=%d", number)
+        end()
+
+
+async def _mount(
+    servent: Servent,
+    mountpoint: str,
+    end: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    shared = os.fspath(servent.config.shared_directory)
+    previews = servent.config.previews
+    tree = FileSystem(shared, servent.library, servent, KernelCaller(), previews)
+    with contextlib.closing(tree):
+        await serve_mount(
+            tree,
+            mountpoint,
+            name=servent.config.name,
+            allow_other=servent.config.allow_other,
+            task_status=task_status,
+        )
+    end()  # unmounted from outside
+
+
+async def _keep_told(manager: Manager, servent: Servent) -> None:
+    """Tell the service manager that all is up, and from then on how the servent is."""
+    while True:
+        manager.ready(_state_of(servent))
+        await trio.sleep(TELL_EVERY_S)
+
+
+async def _wait_for_a_neighbour(servent: Servent) -> None:
+    if servent.config.joins:
+        with trio.move_on_after(JOIN_WAIT_S):
+            while not servent.peers():  # noqa: ASYNC110 - once in a life; not worth an event
+                await trio.sleep(JOIN_LOOK_S)
+
+
+def _greeting(servent: Servent) -> list[str]:
+    lines = [_state_of(servent)]
+    if not servent.peers():
+        failing = servent.overlay.failing_joins()
+        lines += [f"warning: {line}; it is tried again and again" for line in failing]
+    return [printable(line) for line in lines]
+
+
+def _state_of(servent: Servent) -> str:
+    config, peers = servent.config, len(servent.peers())
+    place = f"mounted on {config.mountpoint}, " if config.mountpoint else "serving, "
+    count = "1 peer" if peers == 1 else f"{peers} peers"
+    return f"{place}listening on {servent.listen_address}, {count}"
+
+
+def _start_logging(config: Config) -> None:
+    path = os.fspath(config.log_path)
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+    ]
+    if config.foreground:
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        handlers=handlers,
+        force=True,
+    )
+
+
+def _cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what is to be told: the one reason that is not a bug of ours, else all of it."""
+    for error in group.exceptions:
+        cause = _cause_of(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(cause, P2pfsError | OSError):
+            return cause
+    return group

@@ -1,0 +1,272 @@
+"""Transfer links to other servents: one each, dialled when needed, closed when idle.
+
+Swarms and listings say whom they want something from; this module finds or opens the link.
+Many requests share a link by their request ids. A peer that could not be reached, or that
+hung up at once, is not dialled again for a moment, so that a hundred waiting blocks are not a
+hundred dials. A banned peer is neither dialled nor asked.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from p2pfs.errors import LinkError, P2pfsError, RejectedError, RemoteProtocolError, UnreachableError
+from p2pfs.link import Link, LocalServent, RefusedError, dial_link
+from p2pfs.link.sockets import Network
+from p2pfs.protocol import (
+    MAX_MANIFEST_BYTES,
+    MIN_BLOCK_BYTES,
+    Bye,
+    ByeCode,
+    FileId,
+    GetBlocks,
+    GetManifest,
+    LinkKind,
+    List,
+    Listing,
+    Message,
+    PeerInfo,
+    RejectCode,
+    ServentId,
+)
+
+IDLE_S: Final = 60.0
+"""A link unused for so long is closed; opening a new one costs two round trips."""
+
+REDIAL_AFTER_S: Final = 1.0
+"""How long the last failure to reach a peer stands for the next."""
+
+LISTING_TIMEOUT_S: Final = 5.0
+"""One page of a listing comes from memory: a peer that needs longer is not there."""
+
+MAX_LINKS: Final = 200
+"""Links dialled at once. Hits can name any number of servents, descriptors are few."""
+
+
+Deliver = Callable[[bytes], object]
+"""Takes in the next block, whole; never waits."""
+
+
+class _Cutter:
+    """Cuts an answer of several blocks where one ends and the next begins."""
+
+    def __init__(self, lengths: Iterable[int], deliver: Deliver) -> None:
+        self._lengths = deque(lengths)
+        self._deliver = deliver
+        self._parts: list[memoryview] = []
+        self._missing = self._lengths.popleft()
+
+    def take(self, part: memoryview) -> None:
+        """Take in what has come next; of all parts no more than the lengths together."""
+        while len(part) >= self._missing > 0:
+            self._parts.append(part[: self._missing])
+            part = part[self._missing :]
+            self._next()
+        if part:
+            self._parts.append(part)
+            self._missing -= len(part)
+
+    def finish(self) -> None:
+        """Deliver what is there of a block that has not come whole."""
+        if self._missing:
+            self._next()
+
+    def _next(self) -> None:
+        block, self._parts = b"".join(self._parts), []
+        self._missing = self._lengths.popleft() if self._lengths else 0
+        self._deliver(block)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A link and when it was last wanted."""
+
+    link: Link
+    used_at: float
+
+
+class TransferLinks:
+    """The transfer links that we dialled."""
+
+    def __init__(
+        self, network: Network, local: LocalServent, is_banned: Callable[[ServentId], bool]
+    ) -> None:
+        self._network = network
+        self._local = local
+        self._is_banned = is_banned
+        self._links: dict[ServentId, _Open] = {}
+        self._dials: dict[ServentId, trio.Event] = {}
+        self._failures: OrderedDict[ServentId, tuple[float, LinkError]] = OrderedDict()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the links until cancelled, and close those that are not used."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    await trio.sleep(IDLE_S)
+                    self._close_idle(trio.current_time() - IDLE_S)
+        finally:
+            self._nursery = None
+
+    async def list_page(self, peer: PeerInfo, path: str, after: str) -> Listing:
+        """Return one page of a peer's directory.
+
+        Raises:
+            LinkError, RejectedError, StalledError: it cannot be had now.
+            RemoteProtocolError: the answer is something else.
+        """
+        link = await self._link_to(peer)
+        answer = await link.request(List(path, after), timeout_s=LISTING_TIMEOUT_S)
+        if not isinstance(answer, Listing):
+            raise RemoteProtocolError(f"asked for a listing, got {type(answer).__name__}")
+        return answer
+
+    async def fetch_manifest(self, peer: PeerInfo, file_id: FileId) -> bytes:
+        """Return the bytes of a manifest, unverified. Errors as for `fetch_blocks`."""
+        link = await self._link_to(peer)
+        return await link.fetch(GetManifest(file_id), size_limit=MAX_MANIFEST_BYTES)
+
+    def is_linked(self, peer: PeerInfo) -> bool:
+        """Return whether there is an open link to a peer."""
+        known = self._links.get(peer.id)
+        return known is not None and known.link.ended is None
+
+    async def fetch_small(self, peer: PeerInfo, file_id: FileId) -> bytes:
+        """Return what a peer sent for the only block of a content, unverified.
+
+        The size that was announced need not be right, so it bounds nothing here. Errors as for
+        `fetch_blocks`.
+        """
+        link = await self._link_to(peer)
+        return await link.fetch(GetBlocks(file_id, (0,)), size_limit=MIN_BLOCK_BYTES)
+
+    async def fetch_blocks(
+        self, peer: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver
+    ) -> None:
+        """Ask a peer for blocks, and deliver each as soon as it is whole.
+
+        `wanted` gives the length of each block by index, at most MAX_BLOCKS_ASKED of them; they
+        come in that order, unverified. If the peer says that this was all before it was, what
+        it sent of the block that is missing is delivered as that block.
+
+        Raises:
+            UnreachableError, HandshakeError, RefusedError: there is no link to be had.
+            LinkClosedError: the link ended before the answer was whole.
+            RejectedError: the peer said no to the first block that was not delivered.
+        """
+        link = await self._link_to(peer)
+        cutter = _Cutter(wanted.values(), deliver)
+        message = GetBlocks(file_id, tuple(wanted))
+        await link.stream(message, size_limit=sum(wanted.values()), take=cutter.take)
+        cutter.finish()
+
+    async def _link_to(self, peer: PeerInfo) -> Link:
+        """Return the open link to a peer, or open one; those who ask at once share the dial."""
+        if self._is_banned(peer.id):
+            raise UnreachableError(f"{peer.name!r} is banned for a while")
+        known = self._links.get(peer.id)
+        if known is None or known.link.ended is not None:
+            await self._wait_dialled(peer)
+            known = self._links.get(peer.id)
+        if known is None or known.link.ended is not None:
+            raise self._failure(peer.id) or UnreachableError(f"{peer.name!r} hung up at once")
+        known.used_at = trio.current_time()
+        return known.link
+
+    async def _wait_dialled(self, peer: PeerInfo) -> None:
+        """Dial a peer unless that has just failed, or wait for the dial under way."""
+        if peer.id not in self._dials:
+            failure = self._failure(peer.id)
+            if failure is not None:
+                raise failure
+            self._make_room()
+            if self._nursery is None:
+                raise UnreachableError("the servent is shutting down")
+            self._dials[peer.id] = trio.Event()
+            self._nursery.start_soon(self._open, peer)
+        await self._dials[peer.id].wait()
+
+    def _make_room(self) -> None:
+        """Close the link that was unused longest if there are too many."""
+        if len(self._links) + len(self._dials) < MAX_LINKS:
+            return
+        idle = [known for known in self._links.values() if not known.link.is_busy]
+        if not idle:
+            raise UnreachableError("too many transfer links are in use")
+        min(idle, key=lambda known: known.used_at).link.close(_NOT_NEEDED)
+
+    async def _open(self, peer: PeerInfo) -> None:
+        try:
+            link = await self._dial(peer)
+        except LinkError as error:
+            self._failed(peer.id, error)
+            return
+        finally:
+            dialled = self._dials.pop(peer.id)
+            dialled.set()
+        self._links[peer.id] = known = _Open(link, trio.current_time())
+        try:
+            await link.run(_ignore)
+        finally:
+            if self._links.get(peer.id) is known:
+                del self._links[peer.id]
+            if trio.current_time() - link.opened_at < REDIAL_AFTER_S:
+                self._failed(peer.id, UnreachableError(f"{peer.name!r} hung up at once"))
+
+    def _failed(self, peer: ServentId, error: LinkError) -> None:
+        self._failures.pop(peer, None)
+        self._failures[peer] = (trio.current_time(), error.with_traceback(None))
+        self._forget_failures()
+
+    def _forget_failures(self) -> None:
+        """Forget what stands for nothing any more, so that no more is held than a moment's."""
+        since = trio.current_time() - REDIAL_AFTER_S
+        while self._failures and next(iter(self._failures.values()))[0] <= since:
+            self._failures.popitem(last=False)
+
+    def _failure(self, peer: ServentId) -> P2pfsError | None:
+        """Return what a request to a peer fails with because a dial has just failed."""
+        self._forget_failures()
+        if peer not in self._failures:
+            return None
+        error = self._failures[peer][1]
+        if isinstance(error, RefusedError) and error.bye.code is ByeCode.FULL:
+            return RejectedError(str(error), RejectCode.BUSY)
+        return UnreachableError(str(error))
+
+    async def _dial(self, peer: PeerInfo) -> Link:
+        error: LinkError = UnreachableError(f"no address of {peer.name!r} can be dialled")
+        for address in peer.addresses:
+            try:
+                return await dial_link(
+                    self._network, address, self._local, LinkKind.TRANSFER, peer.id
+                )
+            except LinkError as failure:
+                error = failure
+        raise error
+
+    def _close_idle(self, since: float) -> None:
+        for known in list(self._links.values()):
+            if known.used_at < since and not known.link.is_busy:
+                known.link.close(_NOT_NEEDED)
+
+    def drop(self, peer: ServentId, bye: Bye) -> None:
+        """Close the link to a peer that was banned, if there is one."""
+        known = self._links.get(peer)
+        if known is not None:
+            known.link.close(bye)
+
+
+_NOT_NEEDED: Final = Bye(ByeCode.IDLE, "not needed any more")
+
+
+def _ignore(_link: Link, _message: Message, _request_id: int) -> None:
+    """Drop what a peer sends unasked on a link that we dialled: it may only answer."""

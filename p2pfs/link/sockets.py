@@ -1,0 +1,283 @@
+"""Dial and listen: the only place where sockets are opened.
+
+`Network` is what the rest of p2pfs knows of the outside; `TcpNetwork` is the real one.
+The Unix socket behind the verbs is opened here too, since it is a socket like the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+import stat
+import struct
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.config import socket_name
+from p2pfs.errors import UnreachableError, UsageError
+from p2pfs.protocol import Address
+
+CONNECT_S: Final = 10.0
+"""Long enough for a lost SYN or two; libtorrent waits 15 s, Syncthing 10 s."""
+
+LISTEN_BACKLOG: Final = 128
+"""Connections that the kernel holds for us while we are busy."""
+
+ACCEPT_PAUSE_S: Final = 0.1
+"""How long to leave a listener alone that is out of descriptors or memory."""
+
+SEND_BUFFER_BYTES: Final = 1024 * 1024
+"""Unsent bytes below which the kernel asks for more. trio's own 16 KiB wakes the writer of a
+transfer link for every frame."""
+
+_OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""What binding to `::` gives where the kernel knows IPv6 but it is switched off."""
+
+_PEER_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A live byte stream and the addresses of its ends."""
+
+    stream: trio.abc.HalfCloseableStream
+    remote: Address
+    local: Address
+
+
+class Listener(Protocol):
+    """Where others can reach us."""
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, with the real port."""
+
+    async def accept(self) -> Channel:
+        """Wait for the next connection, for ever; trio.ClosedResourceError once closed."""
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+
+
+class Network(Protocol):
+    """The outside, as the rest of p2pfs knows it."""
+
+    async def dial(self, address: Address) -> Channel:
+        """Connect to `address`.
+
+        Raises:
+            UnreachableError: it refuses, does not answer within CONNECT_S, or its name
+                does not resolve; the text says which and is fit for people.
+        """
+
+    async def listen(self, host: str | None, port: int) -> Listener:
+        """Listen on `host`, or on every interface if None; port 0 takes any free one.
+
+        Raises:
+            UsageError: the address is taken, or is not ours.
+        """
+
+
+class TcpNetwork:
+    """The Internet: TCP over IPv4 and IPv6."""
+
+    async def dial(self, address: Address) -> Channel:
+        """Connect to `address`, trying all that its name stands for; see `Network.dial`."""
+        try:
+            with trio.fail_after(CONNECT_S):
+                stream = await trio.open_tcp_stream(address.host, address.port)
+        except trio.TooSlowError:
+            text = f"no answer from {address} within {CONNECT_S:.0f} s"
+            raise UnreachableError(text) from None
+        except (socket.gaierror, UnicodeError, ValueError) as error:
+            raise UnreachableError(f"cannot resolve name {address.host!r}") from error
+        except OSError as error:
+            raise UnreachableError(_why_not(address, error)) from error
+        channel = _channel(stream)
+        if channel is None:
+            raise UnreachableError(f"{address} hung up at once")
+        return channel
+
+    async def listen(self, host: str | None, port: int) -> TcpListener:
+        """Listen on TCP; without a `host` one socket takes IPv4 and, where it exists, IPv6."""
+        try:
+            return TcpListener(await _listening_socket(host, port))
+        except (OSError, UnicodeError, ValueError, OverflowError) as error:
+            where = Address(host or "0.0.0.0", port)  # noqa: S104  -- words in a message
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot listen on {where}: {reason}") from error
+
+
+class TcpListener:
+    """A listening TCP socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = trio.socket.from_stdlib_socket(sock)
+        self.address = _address(sock.getsockname())
+
+    async def accept(self) -> Channel:
+        """Wait for the next connection; who has hung up by then is passed over."""
+        while True:
+            channel = _channel(await _accept(self._socket))
+            if channel is not None:
+                return channel
+
+    async def aclose(self) -> None:
+        """Stop listening; connections that were accepted live on."""
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class UnixListener:
+    """A listening Unix socket that only its owner, and root, can use."""
+
+    def __init__(self, sock: socket.socket, path: str) -> None:
+        self._socket = trio.socket.from_stdlib_socket(sock)
+        self._path = path
+
+    async def accept(self) -> trio.SocketStream:
+        """Wait for the next connection from our own user or root; others are hung up on."""
+        while True:
+            stream = await _accept(self._socket)
+            if _peer_uid(stream.socket) in (0, os.geteuid()):
+                return stream
+            stream.socket.close()
+
+    async def aclose(self) -> None:
+        """Stop listening and remove the socket file."""
+        self._socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        await trio.lowlevel.checkpoint()
+
+
+async def listen_unix(path: str) -> UnixListener:
+    """Listen on a Unix socket at `path`, mode 0600.
+
+    The file of a servent that was killed is replaced. Two servents that start at the same
+    moment are kept apart by the lock on the state directory, not here.
+
+    Raises:
+        UsageError: somebody listens there, or a file that is no socket is in the way.
+        OSError: the directory cannot be written.
+    """
+    await _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The mode of the socket becomes that of the file. Unlike umask this touches
+        # nobody else in the process, and unlike chmod it leaves no gap.
+        os.fchmod(sock.fileno(), 0o600)
+        with socket_name(path) as name:
+            sock.bind(name)
+        sock.listen(LISTEN_BACKLOG)
+        return UnixListener(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def dial_unix(path: str) -> trio.SocketStream:
+    """Connect to the Unix socket at `path`.
+
+    Raises:
+        UnreachableError: nobody listens there.
+    """
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket_name(path) as name, trio.fail_after(CONNECT_S):
+            await sock.connect(name)
+    except (OSError, trio.TooSlowError) as error:
+        sock.close()
+        raise UnreachableError(f"nobody listens on {path}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
+
+
+async def _listening_socket(host: str | None, port: int) -> socket.socket:
+    if host is not None:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, sockname = found[0]
+        return socket.create_server(sockname[:2], family=family, backlog=LISTEN_BACKLOG)
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(
+                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=LISTEN_BACKLOG
+            )
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+    return socket.create_server(("0.0.0.0", port), backlog=LISTEN_BACKLOG)  # noqa: S104  -- wanted
+
+
+async def _accept(listening: trio.socket.SocketType) -> trio.SocketStream:
+    while True:
+        try:
+            sock, _ = await listening.accept()
+        except OSError as error:
+            if listening.fileno() < 0:
+                raise trio.ClosedResourceError("this listener was closed") from None
+            if error.errno in _OUT_OF_ROOM:
+                await trio.sleep(ACCEPT_PAUSE_S)
+            continue  # the rest are errors of the connection, not of the listener: accept(2)
+        return trio.SocketStream(sock)
+
+
+def _channel(stream: trio.SocketStream) -> Channel | None:
+    """Return the stream with its addresses, or None if the peer has hung up already."""
+    try:
+        remote, local = stream.socket.getpeername(), stream.socket.getsockname()
+        with contextlib.suppress(AttributeError):  # the option is Linux's and macOS's
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SEND_BUFFER_BYTES)
+    except OSError:
+        stream.socket.close()
+        return None
+    return Channel(stream, _address(remote), _address(local))
+
+
+def _address(sockname: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    host, port = sockname[:2]
+    if ":" in host:
+        mapped = ipaddress.IPv6Address(host).ipv4_mapped
+        host = host if mapped is None else str(mapped)
+    return Address(host, port)
+
+
+def _why_not(address: Address, error: OSError) -> str:
+    """Return the reason for people; trio wraps the errors of the single attempts."""
+    cause = error.__cause__
+    attempts = cause.exceptions if isinstance(cause, ExceptionGroup) else (cause or error,)
+    numbers = [attempt.errno for attempt in attempts if isinstance(attempt, OSError)]
+    if errno.ECONNREFUSED in numbers:
+        return f"connection refused by {address}"
+    reasons = [os.strerror(number) for number in numbers if number is not None]
+    return f"cannot reach {address}: {reasons[0] if reasons else error}"
+
+
+async def _remove_stale(path: str) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise UsageError(f"{path} is in the way: it is not a socket")
+    try:
+        stream = await dial_unix(path)
+    except UnreachableError:
+        os.unlink(path)
+        return
+    await stream.aclose()
+    raise UsageError(f"a servent is running already: it listens on {path}")
+
+
+def _peer_uid(sock: trio.socket.SocketType) -> int:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _, uid, _ = _PEER_CREDENTIALS.unpack(raw)
+    return int(uid)

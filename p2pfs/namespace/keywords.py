@@ -1,0 +1,424 @@
+"""What keyword searches have found: the folders below `search/`, and those that are kept.
+
+A search is asked for when somebody lists its folder. Its results stay in memory, so that
+listing, `stat` and opening answer at once; when they are old, the next look shows them and
+asks again behind. Kept searches are remembered over a restart, their results are not.
+
+Paths are relative to `search/`: the text of a search, and below it one name for each content.
+What is not async may be called from any thread and never waits for the network.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.errors import BusyError, NotFoundError
+from p2pfs.namespace.catalogue import (
+    ID_SUFFIX_LENGTH,
+    Catalogue,
+    Knowledge,
+    Node,
+    RemoteDirectory,
+    RemoteFile,
+    version_name,
+)
+from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
+from p2pfs.overlay import Outcome
+from p2pfs.protocol import Entry, FileId, PeerInfo, QueryHit, QueryKind, ServentId, names
+from p2pfs.protocol.flood import TokenBucket
+from p2pfs.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK_S: Final = 1.5
+"""The longest that the first listing of a search may take, as of any directory (DESIGN 2.1).
+It goes on behind, and the next look shows more."""
+
+SEARCH_TIMEOUT_S: Final = 5.0
+"""How long a search may go on."""
+
+REFRESH_AFTER_S: Final = 10.0
+"""Results older than this are asked for again, behind whoever looks at them."""
+
+REFRESHES_PER_MINUTE: Final = 6
+REFRESH_BURST: Final = 6
+"""How often, over all searches: who lists a folder of kept ones begins one for each."""
+
+MAX_FILES: Final = 1_000
+"""Results of one search: more than anybody reads. When so many are found it ends."""
+
+MAX_SEARCHES: Final = 200
+"""Searches whose results are remembered; those not looked at for longest go first."""
+
+MAX_KEPT: Final = 1_000
+"""Searches that are kept: each is a name in a folder, and a line in a file."""
+
+
+class Flood(Protocol):
+    """Search within our own budget; see `Browser.flood`."""
+
+    def __call__(
+        self,
+        kind: QueryKind,
+        text: str,
+        rings: Sequence[int],
+        timeout_s: float,
+        *,
+        is_enough: Callable[[Sequence[QueryHit]], bool],
+    ) -> Awaitable[Outcome | None]:
+        """Return what came of it; None if it may not be asked now."""
+
+
+class _Found:
+    """What one search has brought so far."""
+
+    def __init__(self, query: KeywordQuery, catalogue: Catalogue) -> None:
+        self.query = query
+        self._catalogue = catalogue
+        self._providers: set[ServentId] = set()
+        self.offers: dict[FileId, list[tuple[PeerInfo, Entry]]] = {}
+
+    def take_in(self, hits: Iterable[QueryHit]) -> bool:
+        """Take in the hits that are new; return whether it is enough."""
+        for hit in hits:
+            if hit.provider.id not in self._providers:
+                self._providers.add(hit.provider.id)
+                self._take_in_one(hit)
+        return len(self.offers) >= MAX_FILES
+
+    def _take_in_one(self, hit: QueryHit) -> None:
+        self._catalogue.learn(hit.provider, hit.entries)
+        for entry in hit.entries:
+            if self.query.accepts(entry.path, entry.size):
+                self.offers.setdefault(FileId(entry.file_id), []).append((hit.provider, entry))
+
+    def files(self) -> dict[FileId, RemoteFile]:
+        """Return each content as most of its sources describe it."""
+        return {file_id: _as_file(file_id, offers) for file_id, offers in self.offers.items()}
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search whose results are remembered."""
+
+    query: KeywordQuery
+    files: dict[FileId, RemoteFile] = field(default_factory=dict)
+    shown: dict[str, RemoteFile] = field(default_factory=dict)
+    """By the name below the folder of the search."""
+    shown_at_ns: int = 0
+    asked_at: float | None = None
+    """None: there was no answer yet."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A search under way."""
+
+    found: _Found
+    ended: trio.Event = field(default_factory=trio.Event)
+    is_refused: bool = False
+
+
+class Results:
+    """All searches of this servent's user."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        flood: Flood,
+        *,
+        ttl: int,
+        clock: Callable[[], float],
+        kept_path: str,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalogue = catalogue
+        self._flood = flood
+        self._ttl = ttl
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._kept = _Kept(kept_path)
+        self._began_ns = self._now_ns()
+        self._lock = threading.Lock()
+        self._searches: OrderedDict[str, _Search] = OrderedDict()
+        self._refreshes = TokenBucket(REFRESHES_PER_MINUTE / 60, REFRESH_BURST)
+        self._flights: dict[str, _Flight] = {}
+        self._tasks = Tasks()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the searches under way, until cancelled."""
+        await self._tasks.run(task_status=task_status)
+
+    # What is kept.
+
+    def kept(self) -> Sequence[str]:
+        """Return the searches that are kept, sorted."""
+        return sorted(self._kept.texts)
+
+    def keep(self, text: str) -> None:
+        """Keep a search.
+
+        Raises:
+            QueryError: the text asks for nothing that could be searched.
+            OSError: it cannot be written down; ENOSPC if too many are kept.
+        """
+        if not _may_be_search(text):
+            raise QueryError("this name asks for nothing that could be searched")
+        self._kept.add(text)
+
+    def drop(self, text: str) -> None:
+        """Keep a search no longer; KeyError if it was not."""
+        self._kept.remove(text)
+
+    def all_left(self) -> None:
+        """Forget what was found: we have left the network. What is kept stays kept."""
+        with self._lock:
+            self._searches.clear()
+
+    # From memory.
+
+    def known(self, path: str) -> Node | Knowledge:
+        """Return what is at a path; any text that can be searched is a folder."""
+        text, slash, name = path.partition("/")
+        if not slash:
+            return self._folder(text) or Knowledge.ABSENT
+        search = self._look_at(text)
+        if search is not None and name in search.shown:
+            return search.shown[name]
+        is_answered = search is not None and search.asked_at is not None
+        is_absent = is_answered or names.is_probe(name) or not self._folder(text)
+        return Knowledge.ABSENT if is_absent else Knowledge.UNKNOWN
+
+    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+        """Return the results of a search, and ask again behind if they are old."""
+        search = self._look_at(path)
+        if search is None or search.asked_at is None:
+            return Knowledge.UNKNOWN
+        return list(search.shown.values())
+
+    def _folder(self, text: str) -> RemoteDirectory | None:
+        search = self._searches.get(text)
+        if search is None and not _may_be_search(text):
+            return None
+        return RemoteDirectory(text, search.shown_at_ns if search else self._began_ns, ())
+
+    def _look_at(self, text: str) -> _Search | None:
+        """Return what is remembered of a search, and refresh it behind if it is old."""
+        with self._lock:
+            search = self._searches.get(text)
+            if search is None:
+                return None
+            self._searches.move_to_end(text)
+        if search.asked_at is not None and self._clock() - search.asked_at > REFRESH_AFTER_S:
+            self._tasks.soon(self._refresh, text, idempotent=True)
+        return search
+
+    # From the network, on the trio thread.
+
+    async def find(self, path: str) -> Node | None:
+        """Return what is at a path, searching first if that was not done.
+
+        Raises as `list` does.
+        """
+        text, _, name = path.partition("/")
+        return next((node for node in await self.list(text) if node.path == f"{text}/{name}"), None)
+
+    def published_path(self, path: str) -> str:
+        """Return the path in `network/` of a result that is known, or raise NotFoundError."""
+        text, _, name = path.partition("/")
+        search = self._look_at(text)
+        file = search.shown.get(name) if search is not None else None
+        if search is None or file is None:
+            raise NotFoundError(f"{path} is no result of a search")
+        return search.files[file.file_id].path
+
+    async def list(self, path: str) -> Sequence[Node]:
+        """Return the results of a search; after FIRST_LOOK_S what has come by then.
+
+        Raises:
+            BusyError: too many searches at once, and nothing is known of this one.
+            ShutdownError: we end.
+        """
+        if not _may_be_search(path) and path not in self._searches:
+            return ()
+        flight = self._start(path)
+        with trio.move_on_after(FIRST_LOOK_S):
+            await flight.ended.wait()
+        self._tasks.check()
+        if flight.is_refused:
+            raise BusyError("too many searches at once")
+        if not flight.ended.is_set():
+            self._take_in(path, flight.found, is_all=False)
+        return list(self._searches[path].shown.values())
+
+    def _refresh(self, text: str) -> None:
+        is_allowed = self._tasks.are_running and text in self._searches
+        if is_allowed and text not in self._flights and self._refreshes.take(self._clock()):
+            self._start(text)
+
+    def _start(self, text: str) -> _Flight:
+        """Start a search of our own, or join the one under way."""
+        self._tasks.check()
+        if text not in self._flights:
+            search = self._remember(text)
+            self._flights[text] = _Flight(_Found(search.query, self._catalogue))
+            self._tasks.start(self._fly, text, self._flights[text])
+        return self._flights[text]
+
+    async def _fly(self, text: str, flight: _Flight) -> None:
+        began_at = self._clock()
+        found = flight.found
+        try:
+            outcome = await self._flood(
+                QueryKind.WORDS,
+                found.query.words,
+                range(1, self._ttl + 1),
+                SEARCH_TIMEOUT_S,
+                is_enough=found.take_in,
+            )
+            if outcome is None:
+                flight.is_refused = True
+            else:
+                found.take_in(outcome.hits)
+                self._take_in(text, found, is_all=outcome.is_complete)
+                if outcome.servents or found.offers:  # else there was nobody to ask
+                    self._remember(text).asked_at = began_at
+        finally:
+            del self._flights[text]
+            flight.ended.set()
+
+    def _remember(self, text: str) -> _Search:
+        with self._lock:
+            search = self._searches.get(text)
+            if search is None:
+                search = self._searches[text] = _Search(parse_query(text))
+                search.shown_at_ns = self._now_ns()
+            self._searches.move_to_end(text)
+            idle = (other for other in self._searches if other not in self._flights)
+            if len(self._searches) > MAX_SEARCHES:
+                self._searches.pop(next(idle, text))
+            return search
+
+    def _take_in(self, text: str, found: _Found, *, is_all: bool) -> None:
+        """Show what was found; in place of what was there if everybody has answered."""
+        search = self._remember(text)
+        files = found.files()
+        if not is_all:
+            files |= {old: file for old, file in search.files.items() if old not in files}
+        files = dict(itertools.islice(files.items(), MAX_FILES))
+        if files != search.files:
+            search.files = files
+            search.shown_at_ns = self._now_ns()
+            search.shown = named(text, files.values())
+
+    def _now_ns(self) -> int:
+        return int(self._wall_clock() * 1e9)
+
+
+def named(text: str, files: Iterable[RemoteFile]) -> dict[str, RemoteFile]:
+    """Give each content a name of its own in the folder of a search, sorted by name.
+
+    Of several with one name, the one with most sources has it; the others get a suffix as
+    other versions have in `network/`. What is published under such a name comes first.
+    """
+    ranked = sorted(files, key=lambda file: (-len(file.sources), file.file_id))
+    taken: dict[str, RemoteFile] = {}
+    for file in ranked:
+        taken.setdefault(_name(file), file)
+    for file in ranked:
+        if taken[_name(file)] is not file:
+            free = (name for name in _suffixed(file) if name not in taken)
+            taken.setdefault(next(free, _name(file)), file)
+    return {name: replace(taken[name], path=f"{text}/{name}") for name in sorted(taken)}
+
+
+def _name(file: RemoteFile) -> str:
+    return file.path.rpartition("/")[2]
+
+
+def _suffixed(file: RemoteFile) -> Iterator[str]:
+    """Yield the names that a content may have instead of its own, ever more surely unique."""
+    digits = file.file_id.hex()
+    for length in range(ID_SUFFIX_LENGTH, len(digits) + 1, ID_SUFFIX_LENGTH):
+        name = version_name(_name(file), file.file_id, length)
+        if len(name.encode()) > names.MAX_LABEL_BYTES:
+            room = names.MAX_LABEL_BYTES - length - 1
+            stem = _name(file).encode()[:room].decode(errors="ignore")
+            name = f"{stem}~{digits[:length]}"
+        yield name
+
+
+def _as_file(file_id: FileId, offers: Sequence[tuple[PeerInfo, Entry]]) -> RemoteFile:
+    """Return a content as most of its sources describe it; ties go to the first name."""
+    sizes = Counter(entry.size for _, entry in offers)
+    size = min(sizes, key=lambda size: (-sizes[size], size))
+    believed = [(peer, entry) for peer, entry in offers if entry.size == size]
+    paths = Counter(entry.path for _, entry in believed)
+    path = min(paths, key=lambda path: (-paths[path], path))
+    sources = tuple(dict.fromkeys(peer for peer, _ in believed))
+    return RemoteFile(path, size, max(e.mtime_ns for _, e in believed), file_id, sources)
+
+
+def _may_be_search(text: str) -> bool:
+    """Return whether a name can be a search, and is not one that programs look up anywhere."""
+    if names.check_label(text) is not None or names.is_probe(text):
+        return False
+    try:
+        parse_query(text)
+    except QueryError:
+        return False
+    return True
+
+
+class _Kept:
+    """The searches that are kept, in memory and in a file with one a line."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self.texts: frozenset[str] = frozenset(self._read())
+
+    def add(self, text: str) -> None:
+        with self._lock:
+            if len(self.texts) >= MAX_KEPT:
+                raise OSError(errno.ENOSPC, "too many searches are kept")
+            self._write(self.texts | {text})
+
+    def remove(self, text: str) -> None:
+        with self._lock:
+            if text not in self.texts:
+                raise KeyError(text)
+            self._write(self.texts - {text})
+
+    def _read(self) -> list[str]:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                lines = [line.rstrip("\n") for line in itertools.islice(file, MAX_KEPT)]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            log.warning("kept searches not read reason=%s", error)
+            return []
+        return [line for line in lines if _may_be_search(line)]
+
+    def _write(self, texts: frozenset[str]) -> None:
+        temporary = f"{self._path}.new"
+        with open(temporary, "w", encoding="utf-8", opener=_private) as file:
+            file.writelines(f"{text}\n" for text in sorted(texts))
+        os.replace(temporary, self._path)
+        self.texts = texts
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

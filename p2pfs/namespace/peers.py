@@ -1,0 +1,354 @@
+"""What each peer shares by itself: the folders below `peers/`.
+
+A path is the folder of a peer, and below it the path in that peer's share. What is there is
+asked of the peer itself over a transfer link and of nobody else, so it is exact: no versions,
+no suffixes. What was listed before is shown at once and asked for again behind.
+
+Folders are named after their peers. A name that could do harm, or is taken, is changed; who
+came first keeps it, so that nobody can take the place of another by choosing its name.
+
+What is not async may be called from any thread and never waits for the network.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+from unicodedata import normalize
+
+import trio
+
+from p2pfs.errors import NoSourceError, P2pfsError, StalledError, TransferError
+from p2pfs.namespace.catalogue import (
+    ID_SUFFIX_LENGTH,
+    Catalogue,
+    Knowledge,
+    Node,
+    RemoteDirectory,
+    RemoteFile,
+)
+from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names
+from p2pfs.tasks import Tasks
+
+FIND_TIMEOUT_S: Final = 2.0
+LIST_TIMEOUT_S: Final = 1.5
+"""The longest that a look may take, as anywhere (DESIGN 2.1)."""
+
+REFRESH_AFTER_S: Final = 3.0
+"""A listing older than this is shown and asked for again behind. It costs its peer a page."""
+
+TRUST_S: Final = 30.0
+"""How long a name is believed without its directory being listed again behind."""
+
+SIGHTED_S: Final = 90.0
+"""The oldest sighting that is shown: a peer that is silent for so long is held for dead."""
+
+FAILED_S: Final = 10.0
+"""How long a peer that could not be listed is not asked again by who looks."""
+
+RESERVED_S: Final = 3_600.0
+"""How long the folder of a peer that is gone is no other's."""
+
+MAX_NAME_BYTES: Final = names.MAX_LABEL_BYTES - SERVENT_ID_LENGTH - 1
+"""Bytes of a name that are used for a folder: the rest is for a suffix."""
+
+
+class Horizon(Protocol):
+    """What is asked of those within reach; see `p2pfs.namespace.Browser`."""
+
+    def may_show(self, path: str) -> bool:
+        """Return whether a directory may be shown as known, and refresh it behind."""
+
+    async def list(self, path: str) -> Sequence[Node]:
+        """List a directory now."""
+
+    def age(self, path: str) -> float:
+        """Return how long ago everybody was asked for a directory."""
+
+    def changed_at(self, peer: ServentId) -> float:
+        """Return when a neighbour last said that its share changed."""
+
+    async def list_share(self, holder: PeerInfo, path: str) -> None:
+        """Take in what one servent has in a directory."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A listing under way."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    error: P2pfsError | None = None
+
+
+class Shares:
+    """The share of each known peer. Nothing here is trusted that the peer did not say itself."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        horizon: Horizon,
+        *,
+        neighbours: Callable[[], Sequence[PeerInfo]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._catalogue = catalogue
+        self._horizon = horizon
+        self._neighbours = neighbours
+        self._clock = clock
+        self._folders = Folders()
+        self._flights: dict[tuple[ServentId, str], _Flight] = {}
+        self._failures: dict[ServentId, tuple[float, P2pfsError]] = {}
+        self._tasks = Tasks()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the listings under way, until cancelled."""
+        await self._tasks.run(task_status=task_status)
+
+    # From memory.
+
+    def known(self, path: str) -> Node | Knowledge:
+        """Return what is known of a path; UNKNOWN if asking may help."""
+        folder, _, rest = path.partition("/")
+        peer = self._owner(folder)
+        if peer is None:
+            is_doubtful = not names.is_probe(folder) and self._must_look_around()
+            return Knowledge.UNKNOWN if is_doubtful else Knowledge.ABSENT
+        if not rest:
+            is_doubtful = peer not in self._neighbours() and self._must_look_around()
+            return Knowledge.UNKNOWN if is_doubtful else RemoteDirectory(folder, 0, (peer,))
+        parent = _parent(rest)
+        entry = self._catalogue.entry_of(peer.id, rest)
+        if self._is_outdated(peer, parent):
+            return Knowledge.UNKNOWN
+        age = self._age(peer, parent)
+        if entry is None:
+            return Knowledge.ABSENT if age <= REFRESH_AFTER_S else Knowledge.UNKNOWN
+        if age > TRUST_S:
+            self._refresh_behind(peer, parent)
+        return _node(folder, peer, entry)
+
+    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+        """Return a folder as last listed, and ask again behind if that was a while ago."""
+        if not path:
+            is_doubtful = not self._horizon.may_show("") or self._must_look_around()
+            return Knowledge.UNKNOWN if is_doubtful else self._top()
+        folder, _, rest = path.partition("/")
+        peer = self._owner(folder)
+        if peer is None:
+            return Knowledge.UNKNOWN if self._must_look_around() else ()
+        if self._catalogue.listed_by(peer.id, rest) is None or self._is_outdated(peer, rest):
+            return Knowledge.UNKNOWN
+        if self._age(peer, rest) > REFRESH_AFTER_S:
+            self._refresh_behind(peer, rest)
+        return self._children(folder, peer, rest)
+
+    def _must_look_around(self) -> bool:
+        """Return whether it is too long ago that we have seen who is there."""
+        if not self._neighbours():
+            return False
+        age = self._horizon.age("")
+        if age > TRUST_S:
+            self._horizon.may_show("")  # which refreshes it
+        return age > SIGHTED_S
+
+    def _owner(self, folder: str) -> PeerInfo | None:
+        """Return whose folder this is, if that peer is known."""
+        owner = self._folders.owner(folder)
+        near = (peer for peer in self._neighbours() if peer.id == owner)
+        peer = next(near, None) or (owner and self._catalogue.peer(owner))
+        return peer or self._peers().get(folder)
+
+    def _peers(self) -> dict[str, PeerInfo]:
+        """Return who is known, by folder."""
+        known = {peer.id: peer for peer in (*self._catalogue.peers(), *self._neighbours())}
+        return self._folders.of(known.values(), self._clock())
+
+    def _top(self) -> list[Node]:
+        return [RemoteDirectory(name, 0, (peer,)) for name, peer in sorted(self._peers().items())]
+
+    def _children(self, folder: str, peer: PeerInfo, directory: str) -> list[Node]:
+        entries = self._catalogue.entries_of(peer.id, directory)
+        return [_node(folder, peer, entry) for entry in entries]
+
+    def _age(self, peer: PeerInfo, directory: str) -> float:
+        listed_at = self._catalogue.listed_by(peer.id, directory)
+        return float("inf") if listed_at is None else self._clock() - listed_at
+
+    def _is_outdated(self, peer: PeerInfo, directory: str) -> bool:
+        """Return whether a peer has said that its share changed since it was listed."""
+        listed_at = self._catalogue.listed_by(peer.id, directory)
+        return listed_at is not None and self._horizon.changed_at(peer.id) > listed_at
+
+    def _refresh_behind(self, peer: PeerInfo, directory: str) -> None:
+        self._tasks.soon(self._refresh, peer, directory, idempotent=True)
+
+    def _refresh(self, peer: PeerInfo, directory: str) -> None:
+        if self._tasks.are_running and self._failure(peer) is None:
+            self._start(peer, directory)
+
+    # From the network, on the trio thread.
+
+    async def find(self, path: str) -> Node | None:
+        """Return what is at a path, asking its peer if need be.
+
+        Nobody is asked for a name that cannot be published. Raises as `list` does.
+        """
+        folder, _, rest = path.partition("/")
+        if rest and names.check_path(rest) is not None:
+            return None
+        peer = await self._look_for(folder)
+        if peer is None:
+            return None
+        if not rest:
+            return RemoteDirectory(folder, 0, (peer,))
+        await self._ask(peer, _parent(rest), FIND_TIMEOUT_S)
+        entry = self._catalogue.entry_of(peer.id, rest)
+        return None if entry is None else _node(folder, peer, entry)
+
+    async def list(self, path: str) -> Sequence[Node]:
+        """Return a folder, asked for now; after LIST_TIMEOUT_S what has come by then.
+
+        Raises:
+            NoSourceError, StalledError: the peer does not answer, and nothing is known.
+            ShutdownError: we end.
+        """
+        if not path:
+            await self._horizon.list("")
+            return self._top()
+        folder, _, rest = path.partition("/")
+        peer = await self._look_for(folder)
+        if peer is None:
+            return ()
+        await self._ask(peer, rest, LIST_TIMEOUT_S)
+        return self._children(folder, peer, rest)
+
+    async def _look_for(self, folder: str) -> PeerInfo | None:
+        peer = self._owner(folder)
+        if peer is None or (peer not in self._neighbours() and self._must_look_around()):
+            await self._horizon.list("")
+            peer = self._owner(folder)
+        return peer
+
+    async def _ask(self, peer: PeerInfo, directory: str, timeout_s: float) -> None:
+        """Ask a peer for a directory; raise if it does not answer and nothing is known of it."""
+        flight = self._start(peer, directory)
+        with trio.move_on_after(timeout_s):
+            await flight.ended.wait()
+        self._tasks.check()
+        is_listed = self._catalogue.listed_by(peer.id, directory) is not None
+        if is_listed or self._catalogue.entries_of(peer.id, directory):
+            return
+        if flight.error is not None:
+            raise _as_transfer_error(peer, flight.error)
+        if not flight.ended.is_set():
+            raise StalledError(f"{peer.name!r} did not list its share in time")
+
+    def _start(self, peer: PeerInfo, directory: str) -> _Flight:
+        """Start a listing of our own, or join the one under way."""
+        self._tasks.check()
+        key = (peer.id, directory)
+        if key not in self._flights:
+            flight = _Flight(error=self._failure(peer))
+            if flight.error is not None:
+                flight.ended.set()
+                return flight
+            self._flights[key] = flight
+            self._tasks.start(self._fly, peer, directory, flight)
+        return self._flights[key]
+
+    async def _fly(self, peer: PeerInfo, directory: str, flight: _Flight) -> None:
+        try:
+            await self._horizon.list_share(peer, directory)
+        except P2pfsError as error:
+            flight.error = error
+            self._failures[peer.id] = (self._clock() + FAILED_S, error.with_traceback(None))
+        finally:
+            del self._flights[peer.id, directory]
+            flight.ended.set()
+
+    def _failure(self, peer: PeerInfo) -> P2pfsError | None:
+        """Return why a peer could not be asked a moment ago."""
+        now = self._clock()
+        self._failures = {p: (until, e) for p, (until, e) in self._failures.items() if until > now}
+        return self._failures[peer.id][1] if peer.id in self._failures else None
+
+
+@dataclass(slots=True)
+class _Folder:
+    name: str
+    peer_name: str
+    seen_at: float
+
+
+class Folders:
+    """The names of folders, one for each peer; none changes while its peer is known."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._folders: dict[ServentId, _Folder] = {}
+        self._owners: dict[str, ServentId] = {}
+
+    def owner(self, name: str) -> ServentId | None:
+        """Return whose folder has this name, known or gone."""
+        return self._owners.get(name)
+
+    def of(self, peers: Iterable[PeerInfo], now: float) -> dict[str, PeerInfo]:
+        """Return these peers by the names of their folders."""
+        with self._lock:
+            by_name = {self._name(peer, now): peer for peer in sorted(peers, key=lambda p: p.id)}
+            for gone, folder in list(self._folders.items()):
+                if folder.seen_at < now - RESERVED_S:
+                    self._forget(gone)
+            return by_name
+
+    def _name(self, peer: PeerInfo, now: float) -> str:
+        folder = self._folders.get(peer.id)
+        if folder is None or folder.peer_name != peer.name:
+            self._forget(peer.id)
+            name = next(name for name in _choices(peer) if name not in self._owners)
+            folder = self._folders[peer.id] = _Folder(name, peer.name, now)
+            self._owners[name] = peer.id
+        folder.seen_at = now
+        return folder.name
+
+    def _forget(self, peer: ServentId) -> None:
+        folder = self._folders.pop(peer, None)
+        if folder is not None:
+            del self._owners[folder.name]
+
+
+def safe_name(peer: PeerInfo) -> str:
+    """Return a peer's name as it may be that of a folder; a part of its id if none is left."""
+    shown = "".join("_" if names.check_label(c) and c not in " ." else c for c in peer.name)
+    cut = normalize("NFC", shown).encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip()
+    safe = "_" + cut[1:] if cut.startswith(".") else cut
+    return safe if names.check_label(safe) is None else peer.id[:ID_SUFFIX_LENGTH]
+
+
+def _choices(peer: PeerInfo) -> Iterator[str]:
+    """Yield the names that a peer's folder may have, best first, without end."""
+    wanted = safe_name(peer)
+    yield wanted
+    yield f"{wanted}~{peer.id[:ID_SUFFIX_LENGTH]}"
+    yield f"{wanted}~{peer.id}"
+    yield from (f"{wanted}~{number}" for number in itertools.count(2))
+
+
+def _as_transfer_error(peer: PeerInfo, error: P2pfsError) -> TransferError:
+    if isinstance(error, TransferError):
+        return error
+    return NoSourceError(f"{peer.name!r} cannot be listed: {error}")
+
+
+def _node(folder: str, peer: PeerInfo, entry: Entry) -> Node:
+    path = f"{folder}/{entry.path}"
+    if entry.is_directory:
+        return RemoteDirectory(path, entry.mtime_ns, (peer,))
+    return RemoteFile(path, entry.size, entry.mtime_ns, FileId(entry.file_id), (peer,))
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

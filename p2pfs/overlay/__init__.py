@@ -1,0 +1,18 @@
+"""Who is near, and what floods between neighbours.
+
+    neighbours   joining, keeping the degree, leaving
+    contacts     addresses that answered, and when to dial them again
+    bans         peers that sent wrong blocks
+    flooding     carries out what the protocol decides about flooded messages
+    search       one search of our own, ring by ring
+
+`Overlay` keeps the links; `Switchboard` and `Searches` use them.
+"""
+
+from p2pfs.overlay.bans import Bans
+from p2pfs.overlay.contacts import ContactBook
+from p2pfs.overlay.flooding import Switchboard
+from p2pfs.overlay.neighbours import Overlay
+from p2pfs.overlay.search import Outcome, Searches, is_answer
+
+__all__ = ["Bans", "ContactBook", "Outcome", "Overlay", "Searches", "Switchboard", "is_answer"]

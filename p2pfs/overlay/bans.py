@@ -1,0 +1,61 @@
+"""Peers that are not dealt with for a while, and those on the way there.
+
+A ban holds for a servent's id, which costs its owner nothing to change: it ends what goes on
+now, no more. It holds for every kind of link, dialled by either side. No clock is read here:
+`now` is in seconds of any monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from p2pfs.protocol import ServentId
+
+FLOOD_BAN_S: Final = 600.0
+"""How long a peer that floods is not dealt with (DESIGN 3.6)."""
+
+LIES_BAN_S: Final = 3_600.0
+"""How long a peer that sends wrong blocks is not dealt with (DESIGN 3.7)."""
+
+MAX_LIES: Final = 3
+"""Wrong blocks, of whatever files, after which a peer is banned (DESIGN 3.7)."""
+
+MAX_REMEMBERED: Final = 10_000
+"""Bans, and peers that lied, remembered; the oldest is forgotten first. Two megabytes."""
+
+
+class Bans:
+    """Who is banned until when."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[ServentId, float] = OrderedDict()
+        self._lies: OrderedDict[ServentId, int] = OrderedDict()
+        self.lies = 0
+        """Wrong blocks of all peers together."""
+
+    def ban(self, peer: ServentId, now: float, for_s: float) -> None:
+        """Ban a peer from now on, for no less than it is banned already."""
+        until = max(now + for_s, self._until.pop(peer, 0.0))
+        self._until[peer] = until
+        _bound(self._until)
+
+    def is_banned(self, peer: ServentId, now: float) -> bool:
+        """Return whether a peer is banned now."""
+        return self._until.get(peer, 0.0) > now
+
+    def lied(self, peer: ServentId, now: float) -> bool:
+        """Note a wrong block; return whether it was one too many and the peer is banned now."""
+        self.lies += 1
+        count = self._lies.pop(peer, 0) + 1
+        if count >= MAX_LIES:
+            self.ban(peer, now, LIES_BAN_S)
+            return True
+        self._lies[peer] = count
+        _bound(self._lies)
+        return False
+
+
+def _bound(table: OrderedDict[ServentId, float] | OrderedDict[ServentId, int]) -> None:
+    while len(table) > MAX_REMEMBERED:
+        table.popitem(last=False)

@@ -1,0 +1,189 @@
+"""The peers known of: where they were, when we last shook hands, when to try again.
+
+Known of is not connected: a contact is an address and a memory. The book is saved and used
+at the next start, so that a servent finds its way back without the servent it once joined.
+It holds no sockets and reads no clock. Handshakes are noted in wall-clock seconds, since
+they outlive the process; tries in seconds of whatever clock the caller waits by.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S: Final = (1.0, 5.0, 15.0, 600.0)
+"""Waits after the first, second, third and every later failure in a row (Hyperswarm)."""
+
+JITTER: Final = 0.25
+"""Waits vary by this share, so that a network that lost one servent does not dial in step."""
+
+STABLE_S: Final = 60.0
+"""A link that lasted for less says nothing for the peer: one that always hangs up at once is
+dialled as seldom as one that is not there."""
+
+FRESH_S: Final = 30 * 60.0
+"""A contact is passed on to others for this long after a handshake with it."""
+
+MAX_CONTACTS: Final = 1_000
+"""The least useful goes first: failed most often, seen longest ago."""
+
+
+@dataclass(slots=True)
+class Contact:
+    """One servent, or one address that was named with `--join`."""
+
+    addresses: tuple[Address, ...]
+    id: ServentId | None = None
+    """None until it has answered once."""
+    name: str = ""
+    shaken_at: float = 0.0
+    failures: int = 0
+    next_try_at: float = 0.0
+    trouble: str = ""
+    """Why the last dial came to nothing, for people."""
+    breaks: int = 0
+    """Links in a row that soon ended."""
+    is_join: bool = False
+    """Named by the user: never given up, never forgotten."""
+    is_introduced: bool = False
+    """The end of a random walk of ours, hence a good neighbour wherever it is."""
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether it was chosen by the user or by chance, not by another servent's list."""
+        return self.is_join or self.is_introduced
+
+    def failed(self, now: float, why: str) -> None:
+        """Note a dial that came to nothing, in seconds of the caller's clock."""
+        self.failures += 1
+        self.trouble = why
+        self._wait(self.failures, now)
+
+    def lost(self, now: float, lasted_s: float) -> None:
+        """Note that a link to it ended."""
+        self.breaks = 1 if lasted_s >= STABLE_S else self.breaks + 1
+        self._wait(self.breaks, now)
+
+    def _wait(self, times: int, now: float) -> None:
+        wait = RETRY_AFTER_S[min(times, len(RETRY_AFTER_S)) - 1]
+        self.next_try_at = now + wait * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+
+    def succeeded(self, peer: PeerInfo, wall_now: float) -> None:
+        """Note a handshake."""
+        self.id, self.name = peer.id, peer.name
+        self.failures, self.next_try_at, self.shaken_at = 0, 0.0, wall_now
+
+
+@dataclass(slots=True)
+class ContactBook:
+    """All contacts."""
+
+    _by_id: dict[ServentId, Contact] = field(default_factory=dict)
+    _joins: dict[Address, Contact] = field(default_factory=dict)
+
+    def add_join(self, address: Address) -> Contact:
+        """Return the contact for an address that the user named, due at once."""
+        contact = self._joins.setdefault(address, Contact((address,), is_join=True))
+        contact.failures, contact.next_try_at = 0, 0.0
+        return contact
+
+    def unanswered(self) -> list[Contact]:
+        """Return the contacts for addresses that the user named and that never answered."""
+        return [contact for contact in self._joins.values() if contact.id is None]
+
+    def heard_of(self, peer: PeerInfo, *, is_introduced: bool = False) -> None:
+        """Note a peer that somebody told us of; what we know ourselves is kept."""
+        contact = self._by_id.get(peer.id)
+        if contact is None:
+            contact = self._by_id[peer.id] = Contact(peer.addresses, peer.id, peer.name)
+            self._bound()
+        elif contact.failures:
+            addresses = dict.fromkeys(peer.addresses + contact.addresses)
+            contact.addresses = tuple(addresses)[:MAX_ADDRESSES]
+        contact.is_introduced |= is_introduced
+
+    def shook_hands(self, peer: PeerInfo, wall_now: float) -> None:
+        """Note a handshake with a peer, dialled by either side."""
+        contact = self._by_id.setdefault(peer.id, Contact(peer.addresses))
+        contact.addresses = peer.addresses or contact.addresses
+        contact.succeeded(peer, wall_now)
+        self._bound()
+
+    def lost(self, peer: ServentId, now: float, lasted_s: float) -> None:
+        """Note that a link to a peer ended, in seconds of the caller's clock."""
+        for contact in (*self._by_id.values(), *self._joins.values()):
+            if contact.id == peer:
+                contact.lost(now, lasted_s)
+
+    def unlinked(self, linked: Iterable[ServentId]) -> list[Contact]:
+        """Return the contacts that are not among `linked`, in the order in which to try them."""
+        taken = frozenset(linked)
+        named = frozenset(c.id for c in self._joins.values())
+        known = (c for c in self._by_id.values() if c.id not in named and c.addresses)
+        free = (c for c in (*self._joins.values(), *known) if c.id is None or c.id not in taken)
+        return sorted(
+            free, key=lambda c: (not c.is_join, not c.is_introduced, c.failures, -c.shaken_at)
+        )
+
+    def fresh(self, wall_now: float) -> list[PeerInfo]:
+        """Return the peers that may be passed on: handshaken by us lately."""
+        return [
+            PeerInfo(c.id, c.name, c.addresses)
+            for c in self._by_id.values()
+            if c.id is not None and c.addresses and wall_now - c.shaken_at <= FRESH_S
+        ]
+
+    def _bound(self) -> None:
+        while len(self._by_id) > MAX_CONTACTS:
+            worst = max(self._by_id.values(), key=lambda c: (c.failures, -c.shaken_at))
+            assert worst.id is not None
+            del self._by_id[worst.id]
+
+    # On disk.
+
+    def save(self, path: str) -> None:
+        """Write the book, whole or not at all. The file is this user's alone."""
+        rows = [
+            _Row(c.id, c.name, c.addresses, c.shaken_at)
+            for c in self._by_id.values()
+            if c.id is not None and c.shaken_at
+        ]
+        temporary = f"{path}.new"
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(rows))
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str) -> ContactBook:
+        """Read the book; a missing or damaged one is an empty one."""
+        book = cls()
+        try:
+            with open(path, "rb") as file:
+                rows = msgspec.json.decode(file.read(), type=list[_Row])
+        except FileNotFoundError:
+            return book
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("contacts not read reason=%s", error)
+            return book
+        for row in rows[:MAX_CONTACTS]:
+            book._by_id[row.id] = Contact(row.addresses, row.id, row.name, row.shaken_at)
+        return book
+
+
+class _Row(msgspec.Struct):
+    """A contact as saved."""
+
+    id: ServentId
+    name: str
+    addresses: tuple[Address, ...]
+    shaken_at: float

@@ -1,0 +1,208 @@
+"""Carry out what the router decides: the way of every query, hit and walk.
+
+The router is pure; here its decisions meet links, our own share and our own searches. A
+query that came from a neighbour is answered from the share, told to the other neighbours,
+and ended by DONE, in whatever order the router says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.link import Link
+from p2pfs.overlay.search import Searches
+from p2pfs.protocol import (
+    GUID_BYTES,
+    Done,
+    Entry,
+    Guid,
+    Identity,
+    Introduce,
+    Message,
+    PeerInfo,
+    Query,
+    QueryHit,
+    QueryKind,
+    ServentId,
+    Walk,
+    sign_hit,
+)
+from p2pfs.protocol.flood import (
+    Answer,
+    Ban,
+    Decision,
+    Deliver,
+    Drop,
+    Finished,
+    Introduced,
+    LinkId,
+    OfferSelf,
+    Router,
+    Send,
+)
+
+ANSWERS_AT_ONCE: Final = 8
+"""Queries that the index is asked at once; the rest wait, no longer than their askers. They
+share the threads with those who read and write blocks, and must leave most of them."""
+
+
+class Offer(Protocol):
+    """What answers the queries of others."""
+
+    async def answer(self, query: Query) -> tuple[Sequence[Entry], int]:
+        """Return the entries to send for a query, and how many match it in all."""
+        ...
+
+
+class Neighbourhood(Protocol):
+    """What the switchboard tells and asks of the overlay."""
+
+    def introduced(self, peer: PeerInfo, told_by: Link) -> None:
+        """Note a peer that a walk of ours found."""
+
+    def has_room(self) -> bool:
+        """Return whether another neighbour would be taken."""
+
+    def ban(self, peer: ServentId, text: str) -> None:
+        """Drop a neighbour that floods."""
+
+
+class Switchboard:
+    """The router with its links, and the searches that start here."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        own_info: Callable[[], PeerInfo],
+        offer: Offer,
+        neighbourhood: Neighbourhood,
+    ) -> None:
+        self.searches = Searches(self._flood, new_guid)
+        self.counters: Counter[str] = Counter()
+        """What happened to messages: `queries_seen`, and drops by reason."""
+        self._identity = identity
+        self._own_info = own_info
+        self._offer = offer
+        self._neighbourhood = neighbourhood
+        self._router = Router()
+        self._links: dict[LinkId, Link] = {}
+        self._news = trio.lowlevel.ParkingLot()
+        self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the answers under way and end what has passed its deadline, until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    self._carry_out(self._router.expire(trio.current_time()))
+                    deadline = self._router.next_deadline()
+                    with trio.move_on_at(float("inf") if deadline is None else deadline):
+                        await self._news.park()
+        finally:
+            self._nursery = None
+
+    def opened(self, link: Link) -> None:
+        """Take a new neighbour into the flood."""
+        self._links[link.id] = link
+        self._router.link_opened(link.id)
+
+    def lost(self, link: Link) -> None:
+        """Take a neighbour that is gone out of the flood; what it owed counts as answered."""
+        del self._links[link.id]
+        self._carry_out(self._router.link_lost(link.id, trio.current_time()))
+
+    def said(self, link: Link, message: Message) -> None:
+        """Route what a neighbour sent; what is not for routing is counted and dropped."""
+        now = trio.current_time()
+        match message:
+            case Query():
+                self.counters["queries_seen"] += 1
+                self._carry_out(self._router.got_query(link.id, message, now))
+            case QueryHit():
+                self._carry_out(self._router.got_query_hit(link.id, message, now), link)
+            case Done():
+                self._carry_out(self._router.got_done(link.id, message, now))
+            case Walk():
+                self._carry_out(self._router.got_walk(link.id, message, random.choice, now))
+            case Introduce():
+                self._carry_out(self._router.got_introduce(link.id, message, now), link)
+            case _:
+                self.counters[f"ignored: {type(message).__name__}"] += 1
+
+    def start_walk(self) -> None:
+        """Send one random walk on its way."""
+        now = trio.current_time()
+        self._carry_out(self._router.originate_walk(new_guid(), random.choice, now))
+
+    def _flood(self, query: Query) -> bool:
+        if not self._links:
+            return False
+        self._carry_out(self._router.originate(query, trio.current_time()))
+        return True
+
+    def _carry_out(self, decisions: Iterable[Decision], told_by: Link | None = None) -> None:
+        for decision in decisions:
+            self._do(decision, told_by)
+        self._news.unpark_all()
+
+    def _do(self, decision: Decision, told_by: Link | None) -> None:
+        """Do one thing; `told_by` is the link whose message led to it, if one did."""
+        match decision:
+            case Send(link=to, message=message):
+                self._post(to, message)
+            case Answer(query=query):
+                if self._nursery is not None:  # else we end, and nobody waits for long
+                    self._nursery.start_soon(self._answer, query)
+            case Deliver(hit=hit):
+                assert told_by is not None
+                self.searches.got_hit(hit, told_by.remote)
+            case Finished():
+                self.searches.got_finished(decision)
+            case OfferSelf(link=to, guid=guid):
+                if self._neighbourhood.has_room():
+                    self._post(to, Introduce(guid, self._own_info()))
+            case Introduced(peer=peer):
+                assert told_by is not None
+                self._neighbourhood.introduced(peer, told_by)
+            case Drop(reason=reason):
+                self.counters[f"dropped: {reason}"] += 1
+            case Ban(link=to, reason=reason):
+                if to in self._links:
+                    self._neighbourhood.ban(self._links[to].peer.id, reason)
+
+    def _post(self, to: LinkId, message: Message) -> None:
+        link = self._links.get(to)
+        if link is not None:
+            link.post(message)
+
+    async def _answer(self, query: Query) -> None:
+        """Answer a query from our own share; the router hears of it whatever happens."""
+        hits: Sequence[QueryHit] = ()
+        try:
+            with trio.move_on_after(query.deadline_ms / 1000):
+                is_slow = query.kind is QueryKind.WORDS  # the others are answered from memory
+                async with self._answering if is_slow else contextlib.nullcontext():
+                    entries, total = await self._offer.answer(query)
+                if entries:
+                    hits = [self._sign(query, tuple(entries), total)]
+        finally:
+            now = trio.current_time()
+            self._carry_out(self._router.answered(query.guid, query.ttl, hits, now))
+
+    def _sign(self, query: Query, entries: tuple[Entry, ...], total: int) -> QueryHit:
+        return sign_hit(self._identity, query.guid, query.ttl, self._own_info(), entries, total)
+
+
+def new_guid() -> Guid:
+    """Return 16 random bytes."""
+    return Guid(secrets.token_bytes(GUID_BYTES))

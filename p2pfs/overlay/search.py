@@ -1,0 +1,195 @@
+"""One query's life: flooded ring by ring, its hits gathered, its end known.
+
+A search asks TTL 1 first and goes further only while that is not enough (expanding ring,
+Lv et al., ICS 2002). DONE tells the exact end of each ring, so no timer guesses; the
+timeout only bounds a network that loses messages. Hits are believed when their signature
+and every name in them hold; what fails is dropped and counted, entry by entry.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+from msgspec.structs import replace
+
+from p2pfs.errors import RemoteProtocolError
+from p2pfs.protocol import (
+    MAX_QUERY_TEXT_BYTES,
+    MAX_RESULTS,
+    Address,
+    Entry,
+    Guid,
+    PeerInfo,
+    Query,
+    QueryHit,
+    QueryKind,
+    ServentId,
+    check_hit,
+    check_path,
+    dialable,
+    words_of,
+)
+from p2pfs.protocol.flood import Finished
+
+log = logging.getLogger(__name__)
+
+MAX_HITS: Final = 500
+"""Hits kept of one search, one a servent: more than anybody reads. When there are more, those
+that came over one link make room for others': one neighbour that makes up servents must not
+crowd out what all others found."""
+
+Flood = Callable[[Query], bool]
+"""Send a query to every neighbour; False if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a search brought."""
+
+    hits: tuple[QueryHit, ...]
+    servents: int
+    """How many servents were asked, as they say."""
+    is_complete: bool
+    """Whether everybody within the last ring answered in time; not if there was nobody to ask."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A search under way."""
+
+    kind: QueryKind
+    text: str
+    hits: dict[ServentId, tuple[Address, QueryHit]] = field(default_factory=dict)
+    """By provider: the link that it came over, named by its far end, and the hit."""
+    ring: Finished | None = None
+    news: trio.Event = field(default_factory=trio.Event)
+
+    def found(self) -> tuple[QueryHit, ...]:
+        return tuple(hit for _, hit in self.hits.values())
+
+    def put(self, hit: QueryHit, told_by: Address) -> bool:
+        """Keep a hit; return whether there is room for it."""
+        if len(self.hits) >= MAX_HITS and hit.provider.id not in self.hits:
+            count = Counter(address for address, _ in self.hits.values())
+            (busiest, most), *_rest = count.most_common(1)
+            if count[told_by] + 1 >= most:
+                return False
+            last = next(i for i in reversed(self.hits) if self.hits[i][0] == busiest)
+            del self.hits[last]
+        self.hits[hit.provider.id] = (told_by, hit)
+        return True
+
+    def tell(self) -> None:
+        self.news.set()
+        self.news = trio.Event()
+
+
+class Searches:
+    """The searches of this servent that wait for answers."""
+
+    def __init__(self, flood: Flood, new_guid: Callable[[], Guid]) -> None:
+        self._flood = flood
+        self._new_guid = new_guid
+        self._running: dict[bytes, _Running] = {}
+        self.bad_hits = 0
+        """Hits and entries that were dropped because they broke a rule."""
+
+    async def run(
+        self,
+        kind: QueryKind,
+        text: str,
+        *,
+        rings: Sequence[int],
+        timeout_s: float,
+        is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
+    ) -> Outcome:
+        """Search until it is enough, the horizon is done, or the time is over.
+
+        Never raises for what the network does: a search that found nothing has no hits. A
+        text too long for a query is not asked for: MAX_QUERY_TEXT_BYTES in UTF-8.
+        Cancelling it leaves nothing behind here; answers still on their way are dropped.
+        """
+        if len(text.encode()) > MAX_QUERY_TEXT_BYTES:
+            return Outcome((), 0, is_complete=False)
+        guid = self._new_guid()
+        running = self._running[guid] = _Running(kind, text)
+        servents = 0
+        is_complete = False
+        deadline = trio.current_time() + timeout_s
+        try:
+            with trio.move_on_at(deadline):
+                for ttl in rings:
+                    is_complete = False
+                    left_ms = max(0, int((deadline - trio.current_time()) * 1000))
+                    query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms)
+                    if not self._flood(query):
+                        break
+                    finished = await self._ring_end(running, ttl, is_enough)
+                    if finished is None:
+                        break
+                    servents += finished.servents
+                    is_complete = finished.is_complete
+                    if not finished.servents and is_complete:
+                        break  # the ring reached nobody new: this is the whole network
+        finally:
+            del self._running[guid]
+        return Outcome(running.found(), servents, is_complete)
+
+    async def _ring_end(
+        self, running: _Running, ttl: int, is_enough: Callable[[Sequence[QueryHit]], bool]
+    ) -> Finished | None:
+        """Wait for the end of a ring; None if the hits were enough before or at it."""
+        while True:
+            if is_enough(running.found()):
+                return None
+            if running.ring is not None and running.ring.ttl == ttl:
+                return running.ring
+            await running.news.wait()
+
+    def got_hit(self, hit: QueryHit, told_by: Address) -> None:
+        """Take in a hit that came back to us over a link; keep the addresses worth a dial."""
+        running = self._running.get(hit.guid)
+        if running is None:
+            return
+        try:
+            check_hit(hit)
+        except RemoteProtocolError as error:
+            self.bad_hits += 1
+            log.info("hit dropped told_by=%s reason=%s", told_by, error)
+            return
+        good = tuple(e for e in hit.entries if is_answer(running.kind, running.text, e))
+        self.bad_hits += len(hit.entries) - len(good)
+        if good or running.kind is QueryKind.DIRECTORY:
+            addresses = dialable(hit.provider.addresses, told_by)
+            provider = PeerInfo(hit.provider.id, hit.provider.name, addresses)
+            if running.put(replace(hit, provider=provider, entries=good), told_by):
+                running.tell()
+
+    def got_finished(self, finished: Finished) -> None:
+        """Take in the end of a ring."""
+        running = self._running.get(finished.guid)
+        if running is not None:
+            running.ring = finished
+            running.tell()
+
+
+def is_answer(kind: QueryKind, text: str, entry: Entry) -> bool:
+    """Return whether an entry has a name we accept and is what the query asked for."""
+    if check_path(entry.path) is not None:
+        return False
+    if kind is QueryKind.PATH:
+        return entry.path == text
+    if kind is QueryKind.DIRECTORY:
+        return entry.path.rpartition("/")[0] == text
+    if kind is QueryKind.ID:
+        return entry.file_id.hex() == text
+    if entry.is_directory:
+        return False
+    *whole, last = words_of(text) or [""]
+    words = words_of(entry.path)
+    return all(word in words for word in whole) and any(word.startswith(last) for word in words)

@@ -1,0 +1,42 @@
+"""What floods, sans-IO: queries, hits, walks and the budgets that bound them.
+
+    routing     what to do with each message of a neighbour; the front door is `Router`
+    decisions   what the router tells its owner to do
+    seen        GUIDs that were seen, and the way back of their answers
+    walks       random walks that introduce servents to each other
+    budgets     token buckets
+
+The router never waits: its owner gives it messages and the time, and it returns decisions.
+"""
+
+from p2pfs.protocol.flood.budgets import TokenBucket
+from p2pfs.protocol.flood.decisions import (
+    Answer,
+    Ban,
+    Decision,
+    Deliver,
+    Drop,
+    Finished,
+    Introduced,
+    LinkId,
+    OfferSelf,
+    Send,
+)
+from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, Router
+
+__all__ = [
+    "SEARCHES_PER_S",
+    "SEARCH_BURST",
+    "Answer",
+    "Ban",
+    "Decision",
+    "Deliver",
+    "Drop",
+    "Finished",
+    "Introduced",
+    "LinkId",
+    "OfferSelf",
+    "Router",
+    "Send",
+    "TokenBucket",
+]

@@ -1,0 +1,659 @@
+"""Verbs through the real socket: the blocking client in a thread, the server in trio."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+import trio
+
+from p2pfs.config import load_config
+from p2pfs.control import MAX_REQUEST_BYTES, ExitStatus, VerbError, exit_status_of
+from p2pfs.control.client import Running, ask, choose_servent, end_servent, running_servents
+from p2pfs.control.server import serve_control
+from p2pfs.errors import (
+    CorruptError,
+    HandshakeError,
+    NoSourceError,
+    NotFoundError,
+    StaleError,
+    StalledError,
+    UnreachableError,
+    UsageError,
+)
+from p2pfs.namespace.catalogue import RemoteDirectory, RemoteFile
+from p2pfs.protocol.manifest import FileId
+from tests.helpers.fakeservent import FakeServent
+
+
+@pytest.fixture(autouse=True)
+def _runtime(tmp_path, monkeypatch):
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def servent(tmp_path) -> FakeServent:
+    config = load_config(
+        {"name": "fake"}, state_directory=str(tmp_path / "a"), mountpoint=str(tmp_path / "mnt")
+    )
+    return FakeServent(config)
+
+
+@asynccontextmanager
+async def serving(servent: FakeServent):
+    """Serve verbs; yield how to ask, and end."""
+
+    async def ask_it(verb: str, on_progress=lambda *_: None, **args: object) -> object:
+        running = await trio.to_thread.run_sync(choose_servent, str(servent.config.mountpoint))
+        return await trio.to_thread.run_sync(ask, running, verb, args, on_progress)
+
+    async with trio.open_nursery() as nursery:
+        end = nursery.cancel_scope.cancel
+        with trio.fail_after(60):
+            await nursery.start(serve_control, servent, end)
+            yield ask_it
+        end()
+
+
+async def test_verbs_without_arguments_give_what_the_servent_says(servent):
+    servent.rows = [{"path": "a"}]
+    async with serving(servent) as ask_it:
+        assert await ask_it("status") == servent.status()
+        assert await ask_it("peers") == servent.rows
+        assert await ask_it("transfers") == servent.rows
+        for verb in ("leave", "pause", "resume"):
+            await ask_it(verb)
+
+    assert servent.calls == ["leave", "pause", "resume"]
+
+
+async def test_what_is_pinned_is_found_first_and_can_be_unpinned(servent):
+    servent.offer("films/x", b"abc")
+    async with serving(servent) as ask_it:
+        done = await ask_it("pin", path="network/films/x")
+        assert done == {"path": "films/x", "id": "00" * 32, "size": 3}
+        assert servent.pins.paths == ["films/x"]
+
+        await ask_it("unpin", path="network/films/x")
+        assert servent.pins.paths == []
+        for verb in ("pin", "unpin"):
+            with pytest.raises(VerbError) as caught:
+                await ask_it(verb, path="network/nowhere")
+            assert caught.value.status == ExitStatus.NOT_FOUND
+
+
+async def test_what_is_found_below_search_and_peers_is_pinned_as_what_it_is(servent):
+    file = RemoteFile("films/x", 3, 0, FileId(bytes(32)), ())
+    servent.results.files["blue/x"] = replace(file, path="blue/x")
+    servent.results.published["blue/x"] = "films/x"
+    servent.shares.files["ann/films/y"] = replace(file, path="ann/films/y")
+    async with serving(servent) as ask_it:
+        assert (await ask_it("pin", path="search/blue/x"))["path"] == "films/x"
+        assert (await ask_it("pin", path="peers/ann/films/y"))["path"] == "films/y"
+        assert servent.pins.paths == ["films/x", "films/y"]
+        await ask_it("unpin", path="search/blue/x")
+        await ask_it("unpin", path="peers/ann/films/y")
+
+    assert servent.pins.paths == []
+
+
+async def test_what_is_found_below_search_and_peers_is_got(servent, tmp_path):
+    servent.offer("films/x", b"content")
+    servent.results.files["blue/x"] = servent.nodes["films/x"]
+    servent.shares.files["ann/films/x"] = servent.nodes.pop("films/x")
+    async with serving(servent) as ask_it:
+        for number, path in enumerate(("search/blue/x", "peers/ann/films/x")):
+            await ask_it("get", path=path, destination=str(tmp_path / f"{number}"))
+            assert (tmp_path / f"{number}").read_bytes() == b"content"
+        with pytest.raises(VerbError, match=r"^search/blue/y: nobody"):
+            await ask_it("get", path="search/blue/y", destination=str(tmp_path / "y"))
+
+
+async def test_what_is_not_utf8_is_not_found(servent):
+    async with serving(servent) as ask_it:
+        for verb in ("pin", "unpin", "get"):
+            with pytest.raises(VerbError) as caught:
+                await ask_it(verb, path="network/caf\udce9.mp3", destination="/nowhere")
+            assert caught.value.status == ExitStatus.NOT_FOUND
+
+
+async def test_a_file_has_no_slash_at_its_end(servent):
+    servent.offer("films/x", b"abc")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="not a directory"):
+            await ask_it("pin", path="network/films/x/")
+
+
+async def test_a_directory_cannot_be_pinned(servent):
+    servent.nodes["films"] = RemoteDirectory("films", 0, ())
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="directory") as caught:
+            await ask_it("pin", path="network/films")
+
+    assert caught.value.status == ExitStatus.USAGE
+
+
+async def test_the_cache_can_be_looked_at_and_cleared(servent):
+    async with serving(servent) as ask_it:
+        assert await ask_it("cache") == {"limit_bytes": 2048, "used_bytes": 1536, "files": []}
+        assert await ask_it("clear-cache") == {"freed_bytes": 1536}
+
+    assert servent.calls == ["clear cache"]
+
+
+async def test_events_come_with_time_severity_text_and_path(servent):
+    servent.journal.error("no source", "films/x")
+    async with serving(servent) as ask_it:
+        assert await ask_it("events") == [
+            {"time": 1e9, "severity": "error", "text": "no source", "path": "films/x"}
+        ]
+
+
+async def test_socket_and_record_are_the_owners_alone_and_go_with_the_servent(servent):
+    path = servent.config.control_path
+    async with serving(servent):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert [one.pid for one in await trio.to_thread.run_sync(running_servents)] == [os.getpid()]
+
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_a_socket_may_lie_deeper_than_its_address_is_long(servent, tmp_path, monkeypatch):
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+
+    async with serving(servent) as ask_it:
+        assert await ask_it("status") == servent.status()
+
+
+async def test_a_second_servent_on_one_state_directory_is_refused(servent):
+    async with serving(servent):
+        with pytest.raises(UsageError, match="running already"):
+            await serve_control(servent, lambda: None)
+
+        assert servent.config.control_path.exists()
+
+
+async def test_search_needs_a_word(servent):
+    async with serving(servent) as ask_it:
+        await ask_it("search", words="blue whale")
+        with pytest.raises(VerbError) as caught:
+            await ask_it("search", words="- !")
+
+    assert caught.value.status == ExitStatus.USAGE
+    assert servent.calls == ["search blue whale"]
+
+
+async def test_a_client_that_hangs_up_cancels_its_verb(servent):
+    servent.search_takes_s = 1000
+    async with serving(servent):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(servent.config.control_path))
+            client.sendall(b'{"verb": "search", "args": {"words": "blue"}}\n')
+            while not servent.calls:
+                await trio.lowlevel.checkpoint()
+        while "search cancelled" not in servent.calls:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_long_verb_shows_that_the_servent_lives(servent, monkeypatch):
+    monkeypatch.setattr("p2pfs.control.server.ALIVE_EVERY_S", 0)
+    servent.search_takes_s = 1000
+    async with serving(servent):
+        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        async with stream:
+            await stream.send_all(b'{"verb": "search", "args": {"words": "blue"}}\n')
+
+            assert (await stream.receive_some(20)) == b'{"progress": null}\n'[:20]
+
+
+async def test_a_silent_servent_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr("p2pfs.control.client.SILENCE_S", 0.01)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "stuck"))
+        listener.listen()
+        stuck = Running(os.getpid(), None, "", str(tmp_path / "stuck"))
+
+        with pytest.raises(VerbError, match="does not answer") as caught:
+            await trio.to_thread.run_sync(ask, stuck, "status")
+
+    assert caught.value.status == ExitStatus.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}\n",
+        b"[]\n",
+        b"nonsense\n",
+        b"\xff\n",
+        b'{"verb": "burn", "args": {}}\n',
+        b'{"verb": [], "args": {}}\n',
+        b'{"verb": "status", "args": []}\n',
+        b'{"verb": "search", "args": {"words": 1}}\n',
+        b'{"verb": "get", "args": {"path": "a"}}\n',
+        b'{"verb": "unpublish", "args": {"paths": []}}\n',
+        b'{"verb": "join", "args": {"address": "::"}}\n',
+        b'{"verb": "pin", "args": {"path": "network/\\ud800"}}\n',
+        b'{"verb": "unpublish", "args": {"paths": ["shared/\\ud800"]}}\n',
+        b'{"verb": "unpublish", "args": {"paths": ["shared/\\u0000"]}}\n',
+        b"[" * 100_000 + b"\n",
+    ],
+)
+async def test_what_is_no_request_is_a_usage_error(servent, line):
+    async with serving(servent):
+        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        async with stream:
+            await stream.send_all(line)
+
+            assert json.loads(await stream.receive_some())["status"] == ExitStatus.USAGE
+
+
+async def test_a_request_without_end_is_hung_up_on(servent):
+    async with serving(servent):
+        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        async with stream:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"x" * 2 * MAX_REQUEST_BYTES)
+
+
+async def test_a_bug_in_a_verb_is_told_and_logged(servent, expect_log):
+    expect_log("verb failed")
+    servent.status = lambda: 1 / 0
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="a bug of ours"):
+            await ask_it("status")
+        assert await ask_it("peers") == []
+
+
+# get
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1, 3 * 2**20])
+async def test_get_writes_the_whole_file(servent, tmp_path, size):
+    content = os.urandom(size)
+    servent.offer("films/x.mkv", content)
+    progress = []
+    async with serving(servent) as ask_it:
+        done = await ask_it(
+            "get",
+            path="network/films/x.mkv",
+            destination=str(tmp_path),
+            on_progress=lambda done, size: progress.append((done, size)),
+        )
+
+    assert done == {"path": "films/x.mkv", "destination": str(tmp_path / "x.mkv"), "size": size}
+    assert (tmp_path / "x.mkv").read_bytes() == content
+    assert not (tmp_path / "x.mkv.part").exists()
+    assert progress[-1:] == [(size, size)] * (size > 0)
+    assert servent.readers[0].is_closed
+
+
+async def test_get_replaces_and_minds_no_leftover(servent, tmp_path):
+    servent.offer("x", b"new")
+    (tmp_path / "y").write_bytes(b"old")
+    (tmp_path / "y.part").write_bytes(b"left by a servent that was killed")
+    async with serving(servent) as ask_it:
+        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+
+    assert (tmp_path / "y").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NoSourceError("no holder can be reached"), ExitStatus.UNREACHABLE),
+        (StalledError("nothing arrived"), ExitStatus.UNREACHABLE),
+        (CorruptError("wrong bytes"), ExitStatus.CORRUPT),
+        (StaleError("it changed"), ExitStatus.FAILED),
+    ],
+)
+async def test_a_get_that_fails_says_why_and_leaves_nothing(servent, tmp_path, error, status):
+    servent.offer("x", b"new")
+    servent.read_error = error
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match=str(error)) as caught:
+            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
+
+    assert caught.value.status == status
+    assert not list(tmp_path.glob("x*"))
+    assert servent.readers[0].is_closed
+
+
+async def test_get_of_what_nobody_has_is_not_found(servent, tmp_path):
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="nobody") as caught:
+            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
+
+    assert caught.value.status == ExitStatus.NOT_FOUND
+
+
+async def test_get_of_a_directory_is_a_usage_error(servent, tmp_path):
+    servent.nodes["films"] = RemoteDirectory("films", 0, ())
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="is a directory"):
+            await ask_it("get", path="network/films", destination=str(tmp_path / "x"))
+
+
+BLOCK = 256 * 1024
+FILM = os.urandom(5 * 2**20 + 17)
+
+
+def damaged(content: bytes, *blocks: int) -> bytes:
+    """Return a content with one wrong bit in each of these blocks."""
+    wrong = bytearray(content)
+    for block in blocks:
+        wrong[block * BLOCK] ^= 1
+    return bytes(wrong)
+
+
+@pytest.mark.parametrize("name", ["y", "y.part"])
+@pytest.mark.parametrize(
+    ("leftover", "fetched"),
+    [
+        (FILM[: 3 * BLOCK + 100], range(3, 21)),
+        (FILM, []),
+        (FILM + b"more", []),
+        (damaged(FILM, 2, 7), [2, 7]),
+        (b"\0" * len(FILM), range(21)),
+        (b"\0" * 9 * BLOCK + FILM[9 * BLOCK :], range(9)),
+    ],
+)
+async def test_get_fetches_what_is_wrong_or_missing_in_a_partial_file(
+    servent, tmp_path, name, leftover, fetched
+):
+    servent.offer("x", FILM)
+    (tmp_path / name).write_bytes(leftover)
+    async with serving(servent) as ask_it:
+        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+
+    assert (tmp_path / "y").read_bytes() == FILM
+    assert not (tmp_path / "y.part").exists()
+    (reader,) = servent.readers
+    whole = {offset // BLOCK for offset, length in reader.reads if length > 1}
+    assert whole == set(fetched)
+
+
+async def test_a_get_that_is_interrupted_keeps_what_came_for_the_next(servent, tmp_path):
+    servent.offer("x", FILM)
+    servent.read_error_from = 2 * 2**20
+    servent.read_error = NoSourceError("no holder can be reached")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match=r"kept in .*/y\.part") as caught:
+            await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+        assert caught.value.status == ExitStatus.UNREACHABLE
+        assert not (tmp_path / "y").exists()
+        servent.read_error = None
+
+        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+
+    assert (tmp_path / "y").read_bytes() == FILM
+    again = [offset for offset, length in servent.readers[1].reads if length > 1]
+    assert min(again) == 2 * 2**20
+
+
+async def test_two_gets_of_one_destination_do_not_mix(servent, tmp_path):
+    servent.offer("x", FILM)
+    with open(tmp_path / "y.part", "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        async with serving(servent) as ask_it:
+            with pytest.raises(VerbError, match="another get") as caught:
+                await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+
+    assert caught.value.status == ExitStatus.USAGE
+
+
+async def test_get_does_not_follow_a_planted_link(servent, tmp_path):
+    servent.offer("x", b"new")
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "x.part").symlink_to(tmp_path / "victim")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match=r"x\.part"):
+            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
+
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+# publish, unpublish
+
+
+async def test_publish_copies_into_the_share(servent, tmp_path):
+    content = os.urandom(2**20 + 1)
+    (tmp_path / "näme.bin").write_bytes(content)
+    (tmp_path / "näme.bin").chmod(0o700)
+    async with serving(servent) as ask_it:
+        done = await ask_it("publish", files=[str(tmp_path / "näme.bin")])
+
+    copy = servent.config.shared_directory / "näme.bin"
+    assert done == [{"path": "näme.bin", "state": "published"}]
+    assert copy.read_bytes() == content
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o700
+    assert servent.library.touches == ["näme.bin"]
+    assert os.listdir(servent.config.shared_directory) == ["näme.bin"]
+
+
+async def test_publish_waits_for_the_hashing(servent, tmp_path):
+    (tmp_path / "x").write_text("new")
+    (servent.config.shared_directory / "x").write_text("old")
+    servent.library.states["x"] = "hashing"
+    results = []
+    async with serving(servent) as ask_it, trio.open_nursery() as nursery:
+
+        async def publish() -> None:
+            results.extend(await ask_it("publish", files=[str(tmp_path / "x")]))
+
+        nursery.start_soon(publish)
+        while not servent.library.touches:
+            await trio.lowlevel.checkpoint()
+        assert not results
+        servent.library.hashed("x")
+
+    assert results == [{"path": "x", "state": "published"}]
+    assert (servent.config.shared_directory / "x").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".hidden",
+        "desktop.ini",
+        "x.part",
+        "\x1b[2J",
+        "\udcff",
+        "missing",
+        "fifo",
+        "directory",
+        "taken",
+    ],
+)
+async def test_what_cannot_be_published_leaves_the_share_alone(servent, tmp_path, name):
+    for private in (".hidden", "desktop.ini", "x.part", "\x1b[2J", "\udcff"):
+        (tmp_path / private).write_text("x")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "taken").write_text("x")
+    (servent.config.shared_directory / "taken").mkdir()
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match=re.escape(name)):
+            await ask_it("publish", files=[str(tmp_path / name)])
+
+    assert os.listdir(servent.config.shared_directory) == ["taken"]
+    assert servent.library.touches == []
+
+
+async def test_publish_says_that_a_name_is_not_utf8(servent, tmp_path):
+    (tmp_path / "\udcff").write_text("x")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="not UTF-8"):
+            await ask_it("publish", files=[str(tmp_path / "\udcff")])
+
+
+async def test_unpublish_removes_from_the_share(servent):
+    shared = servent.config.shared_directory
+    (shared / "films").mkdir()
+    for name in ("films/x", "y", "z"):
+        (shared / name).write_text("")
+    async with serving(servent) as ask_it:
+        await ask_it("unpublish", paths=["shared/films/x", "shared/y"])
+
+    assert sorted(os.listdir(shared)) == ["films", "z"]
+    assert servent.library.touches == ["films/x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("shared/../config.toml", ExitStatus.USAGE),
+        ("/etc/passwd", ExitStatus.USAGE),
+        ("shared/..", ExitStatus.USAGE),
+        ("shared/", ExitStatus.USAGE),
+        ("shared/films", ExitStatus.USAGE),
+        ("shared/x/", ExitStatus.USAGE),
+        ("network/x", ExitStatus.USAGE),
+        ("x", ExitStatus.USAGE),
+        ("shared/missing", ExitStatus.NOT_FOUND),
+        ("shared/out/config.toml", ExitStatus.NOT_FOUND),
+    ],
+)
+async def test_unpublish_removes_nothing_else(servent, path, status):
+    state = servent.config.state_directory
+    shared = servent.config.shared_directory
+    (state / "config.toml").write_text("")
+    (shared / "films").mkdir()
+    (shared / "out").symlink_to(state)
+    (shared / "x").write_text("")
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError) as caught:
+            await ask_it("unpublish", paths=["shared/x", path])
+
+    assert caught.value.status == status
+    assert (state / "config.toml").exists()
+    assert (shared / "x").exists()
+
+
+# join, finding, ending
+
+
+async def test_join_tells_through_whom_or_why_not(servent):
+    async with serving(servent) as ask_it:
+        assert (await ask_it("join", address="known:1"))["name"] == "Known"
+        with pytest.raises(VerbError, match="refused") as caught:
+            await ask_it("join", address="other:1")
+
+    assert caught.value.status == ExitStatus.UNREACHABLE
+
+
+def test_exit_statuses_tell_the_kinds_of_failure_apart():
+    kinds = [UsageError, NotFoundError, UnreachableError, HandshakeError, CorruptError, StaleError]
+
+    assert [exit_status_of(kind("")) for kind in kinds] == [2, 3, 4, 4, 5, 1]
+
+
+async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
+    servent, tmp_path, monkeypatch
+):
+    other = FakeServent(load_config({"name": "other"}, state_directory=str(tmp_path / "b")))
+    (tmp_path / "mnt" / "shared").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def choose(directory: str | None = None) -> str:
+        return choose_servent(directory).state_directory
+
+    first, second = str(servent.config.state_directory), str(other.config.state_directory)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VerbError, match="no servent is running") as caught:
+        choose()
+    assert caught.value.status == ExitStatus.NO_SERVENT
+
+    async with serving(servent):
+        assert await trio.to_thread.run_sync(choose) == first
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_control, other, lambda: None)
+
+            assert await trio.to_thread.run_sync(choose, "mnt/") == first
+            assert await trio.to_thread.run_sync(choose, "link/mnt") == first
+            assert await trio.to_thread.run_sync(choose, second) == second
+            with pytest.raises(VerbError, match="several servents") as caught:
+                await trio.to_thread.run_sync(choose)
+            assert caught.value.status == ExitStatus.USAGE
+            with pytest.raises(VerbError, match="no servent runs at") as caught:
+                await trio.to_thread.run_sync(choose, "elsewhere")
+            assert caught.value.status == ExitStatus.NO_SERVENT
+
+            monkeypatch.chdir(tmp_path / "mnt" / "shared")
+            assert await trio.to_thread.run_sync(choose) == first
+            nursery.cancel_scope.cancel()
+
+
+def test_broken_records_are_no_servents(tmp_path, servent):
+    directory = servent.config.control_path.parent
+    (directory / "torn.json").write_text('{"pid": 1')
+    (directory / "dead.json").write_text('{"pid": 1, "mountpoint": null, "state": "/x"}')
+    (directory / "odd.json").write_text("[]")
+
+    assert running_servents() == []
+
+
+async def test_shutdown_is_answered_before_the_end(servent):
+    ended = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_control, servent, ended.set)
+        running = Running(os.getpid(), None, "", str(servent.config.control_path))
+
+        assert await trio.to_thread.run_sync(ask, running, "shutdown") is None
+
+        with trio.fail_after(60):
+            await ended.wait()
+        nursery.cancel_scope.cancel()
+
+
+def test_ending_a_servent_that_is_gone_is_no_error(tmp_path):
+    with subprocess.Popen(["true"]) as process:
+        # Not reaped yet: its number must not be somebody else's by now.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert end_servent(Running(process.pid, None, "", str(tmp_path / "gone"))) is None
+
+
+def test_a_process_that_only_has_the_number_of_a_servent_is_left_alone(tmp_path):
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        end_servent(Running(process.pid, None, "", str(tmp_path / "gone")))
+
+        assert process.poll() is None
+        process.kill()
+
+
+DEAF = """
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, lambda *_: print("TERM", flush=True))
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print(flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_servent_that_does_not_answer_is_sent_a_signal(tmp_path, monkeypatch):
+    monkeypatch.setattr("p2pfs.control.client.END_S", 0)
+    monkeypatch.setattr("p2pfs.control.client.SILENCE_S", 0.1)
+    path = str(tmp_path / "deaf")
+    command = [sys.executable, "-c", DEAF, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(VerbError, match="does not end"):
+            end_servent(Running(process.pid, None, "", path))
+
+        assert process.stdout.readline() == b"TERM\n"
+        process.kill()

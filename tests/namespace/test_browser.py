@@ -1,0 +1,863 @@
+"""What `network/` shows: what costs a query, what a listing, what nothing; and who may lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.errors import RejectedError, ShutdownError, StalledError, UnreachableError
+from p2pfs.namespace import browser as browser_module
+from p2pfs.namespace import catalogue as catalogue_module
+from p2pfs.namespace.browser import (
+    ABSENT_S,
+    FIND_TIMEOUT_S,
+    LIST_TIMEOUT_S,
+    MAX_DIRECT,
+    MAX_LOOKED_AT,
+    MAX_PAGES,
+    MUTED_S,
+    PAGES_TIMEOUT_S,
+    QUERIES_PER_MINUTE,
+    QUERY_BURST,
+    REFRESH_AFTER_S,
+    REFRESH_BURST,
+    TRUST_S,
+    Browser,
+)
+from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.overlay.search import Searches
+from p2pfs.protocol.flood.decisions import Finished
+from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S
+from p2pfs.protocol.handshake import Identity, sign_hit
+from p2pfs.protocol.messages import (
+    GUID_BYTES,
+    MAX_RESULTS,
+    Address,
+    Entry,
+    Guid,
+    Listing,
+    PeerInfo,
+    Query,
+    QueryKind,
+    RejectCode,
+)
+
+ID = bytes(range(32))
+TTL = 4
+PAGE = 500
+PATH, DIRECTORY = QueryKind.PATH, QueryKind.DIRECTORY
+
+
+class Holder:
+    """A servent with a share."""
+
+    def __init__(self, name: str, paths: Iterable[str]) -> None:
+        self.identity = Identity.generate()
+        self.info = PeerInfo(self.identity.id, name, (Address("10.0.0.2", 4774),))
+        self.paths = set(paths)
+        self.list: Callable[[str, str], Listing] = self.page
+        """What it answers to a LIST of a directory, after a name."""
+        self.listed: tuple[str, list[Entry]] = ("", [])
+        self.wait_s = 0.0
+        """How long it takes for that."""
+
+    @property
+    def id(self):
+        return self.info.id
+
+    def entries(self, directory: str) -> list[Entry]:
+        prefix = f"{directory}/" if directory else ""
+        found = {}
+        for path in self.paths:
+            if path.startswith(prefix):
+                name, slash, _ = path.removeprefix(prefix).partition("/")
+                found[name] = Entry(prefix + name, 0 if slash else 1, 1, b"" if slash else ID)
+        return [found[name] for name in sorted(found)]
+
+    def has_directory(self, path: str) -> bool:
+        return not path or any(p.startswith(f"{path}/") for p in self.paths)
+
+    def page(self, directory: str, after: str) -> Listing:
+        if not self.has_directory(directory):
+            raise RejectedError("no such directory", RejectCode.NOT_FOUND)
+        if self.listed[0] != directory or not after:
+            self.listed = directory, self.entries(directory)
+        rest = [e for e in self.listed[1] if e.path.rpartition("/")[2] > after]
+        return Listing(tuple(rest[:PAGE]), has_more=len(rest) > PAGE)
+
+    def answer(self, query: Query) -> tuple[list[Entry], int]:
+        if query.kind is DIRECTORY:
+            entries = self.entries(query.text)
+            return entries[:MAX_RESULTS], len(entries)
+        parent = query.text.rpartition("/")[0]
+        entries = [entry for entry in self.entries(parent) if entry.path == query.text]
+        return entries, len(entries)
+
+
+class Horizon:
+    """A browser and all that it can see. The first holders are neighbours, the rest far away."""
+
+    def __init__(self) -> None:
+        self.holders: list[Holder] = []
+        self.neighbours: list[Holder] = []
+        self.queries: list[tuple[QueryKind, str]] = []
+        self.lists: list[tuple[str, str]] = []
+        """The name of who was asked, and the directory; once for each listing."""
+        self.is_unfinished = False
+        """Whether the DONE of some neighbour never comes."""
+        self.is_dead = False
+        """Whether queries get no answer and no DONE."""
+        self._last_guid = b""
+        self.catalogue = Catalogue()
+        self._guids = 0
+        self.searches = Searches(self._flood, self._new_guid)
+        self.browser = Browser(
+            self.catalogue,
+            self.searches,
+            self._fetch,
+            neighbours=lambda: [holder.info for holder in self.neighbours],
+            ttl=TTL,
+            clock=trio.current_time,
+        )
+
+    def add(self, name: str, *paths: str, is_far: bool = False) -> Holder:
+        holder = Holder(name, paths)
+        self.holders.append(holder)
+        if not is_far:
+            self.neighbours.append(holder)
+        return holder
+
+    def leave(self, holder: Holder) -> None:
+        self.holders.remove(holder)
+        if holder in self.neighbours:
+            self.neighbours.remove(holder)
+
+    def publish(self, holder: Holder, *paths: str) -> None:
+        holder.paths.update(paths)
+        self.browser.peer_changed(holder.id)
+
+    def _new_guid(self) -> Guid:
+        self._guids += 1
+        return Guid(self._guids.to_bytes(GUID_BYTES, "big"))
+
+    def _flood(self, query: Query) -> bool:
+        if not self.neighbours:
+            return False
+        if query.guid != self._last_guid:  # not just one more ring
+            self.queries.append((query.kind, query.text))
+            self._last_guid = query.guid
+        if self.is_dead:
+            return True
+        near = self.holders if query.ttl == TTL else self.neighbours
+        for holder in near:
+            entries, total = holder.answer(query)
+            if entries or (query.kind is DIRECTORY and holder.has_directory(query.text)):
+                hit = sign_hit(holder.identity, query.guid, query.ttl, holder.info, entries, total)
+                self.searches.got_hit(hit, Address("10.0.0.9", 1))
+        if not self.is_unfinished:
+            self.searches.got_finished(Finished(query.guid, query.ttl, len(near), 0, True))
+        return True
+
+    async def _fetch(self, peer: PeerInfo, path: str, after: str) -> Listing:
+        if not after:
+            self.lists.append((peer.name, path))
+        holder = next((h for h in self.holders if h.id == peer.id), None)
+        if holder is None:
+            raise UnreachableError("it is gone")
+        await trio.sleep(holder.wait_s)
+        return holder.list(path, after)
+
+    # What a user does.
+
+    async def ls(self, path: str = "") -> list[str]:
+        known = self.browser.known_children(path)
+        nodes = await self.browser.list(path) if isinstance(known, Knowledge) else known
+        return [node.path for node in nodes]
+
+    async def stat(self, path: str) -> Node | None:
+        known = self.browser.known(path)
+        if known is Knowledge.UNKNOWN:
+            return await self.browser.find(path)
+        return None if isinstance(known, Knowledge) else known
+
+    async def walk(self, path: str = "") -> list[str]:
+        """Do what `find` does."""
+        found = []
+        for child in await self.ls(path):
+            found.append(child)
+            node = await self.stat(child)
+            if node is not None and not isinstance(node, RemoteFile):
+                found += await self.walk(child)
+        return found
+
+    def spent(self) -> tuple[int, int]:
+        """Return how many queries and listings it took since the last call."""
+        counts = len(self.queries), len(self.lists)
+        self.queries.clear()
+        self.lists.clear()
+        return counts
+
+
+@asynccontextmanager
+async def open_horizon() -> AsyncIterator[Horizon]:
+    horizon = Horizon()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(horizon.browser.run)
+        yield horizon
+        nursery.cancel_scope.cancel()
+
+
+# What costs what.
+
+
+async def test_a_first_listing_costs_one_query_and_the_next_nothing(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a/x", "b")
+        horizon.add("far", "c", is_far=True)
+
+        assert await horizon.ls() == ["a", "b", "c"]
+        assert horizon.spent() == (1, 0)
+        assert await horizon.ls() == ["a", "b", "c"]
+        assert isinstance(await horizon.stat("b"), RemoteFile)
+        assert await horizon.stat("d") is None  # it would have been listed
+        assert horizon.spent() == (0, 0)
+
+
+async def test_a_walk_through_two_hundred_directories_costs_one_query(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        tree = [f"top/d{number}/file" for number in range(200)]
+        for name in ("one", "other"):
+            horizon.add(name, *tree)
+
+        assert len(await horizon.walk()) == 1 + 200 + 200
+
+        assert horizon.spent() == (1, 2 * (1 + 200))
+
+
+async def test_a_path_never_listed_costs_one_query_and_its_second_look_nothing(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a/b/c")
+
+        assert isinstance(await horizon.stat("a/b/c"), RemoteFile)
+        assert horizon.queries == [(PATH, "a/b/c")]
+
+
+@pytest.mark.parametrize("path", ["caf\udce9.mp3", "a/\x1b", ".git/x", "x/" * 16 + "x"])
+async def test_nobody_is_asked_for_a_name_that_nobody_can_publish(
+    autojump_clock: MockClock, path: str
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a/b")
+
+        assert await horizon.browser.find(path) is None
+        assert horizon.spent() == (0, 0)
+
+
+async def test_an_absent_name_costs_one_query_and_is_remembered_for_ten_seconds(
+    autojump_clock: MockClock,
+):
+    assert ABSENT_S == 10
+    async with open_horizon() as horizon:
+        horizon.add("near")
+
+        assert await horizon.stat("a") is None
+        assert horizon.spent() == (1, 0)
+        await trio.sleep(ABSENT_S - 0.1)
+        assert await horizon.stat("a") is None
+        assert horizon.spent() == (0, 0)
+        await trio.sleep(0.2)
+        assert await horizon.stat("a") is None
+        assert horizon.spent() == (1, 0)
+
+
+async def test_a_thousand_absent_names_in_one_directory_cost_two_queries(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "there")
+
+        for number in range(1_000):
+            assert await horizon.stat(f"absent {number}") is None
+
+        assert horizon.queries == [(PATH, "absent 0"), (DIRECTORY, "")]
+
+
+@pytest.mark.parametrize("name", ["HEAD", "cover.jpg", "Folder.jpg", "autorun.inf"])
+async def test_a_name_that_programs_look_up_anywhere_costs_one_listing_of_a_directory_that_is_there(
+    autojump_clock: MockClock, name: str
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "d/x", f"e/{name}")
+
+        assert isinstance(await horizon.stat("d"), RemoteDirectory)
+        assert await horizon.stat(f"d/{name}") is None
+        assert isinstance(await horizon.stat("e"), RemoteDirectory)
+        assert isinstance(await horizon.stat(f"e/{name}"), RemoteFile)
+        assert (PATH, f"d/{name}") not in horizon.queries
+        horizon.spent()
+
+        await trio.sleep(1)
+        assert await horizon.stat(f"d/{name}") is None
+        assert horizon.spent() == (0, 0)
+
+        horizon.publish(near, f"d/{name}")
+        assert isinstance(await horizon.stat(f"d/{name}"), RemoteFile)
+        assert horizon.spent() == (0, 1)
+
+
+async def test_a_name_that_programs_look_up_anywhere_costs_nothing_where_no_directory_is_known(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "d/cover.jpg")
+
+        assert await horizon.stat("d/cover.jpg") is None
+        assert horizon.spent() == (0, 0)
+        assert isinstance(await horizon.browser.find("d/cover.jpg"), RemoteFile)  # a verb names it
+        assert horizon.spent() == (1, 0)
+
+
+async def test_a_name_that_programs_look_up_anywhere_is_found_where_it_came_far_away(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near")
+        far = horizon.add("far", "d/x", is_far=True)
+        await horizon.ls()
+        assert await horizon.stat("d/HEAD") is None
+        far.paths.add("d/HEAD")
+
+        await trio.sleep(TRUST_S + 1)
+        await horizon.stat("d/HEAD")  # is answered from memory, and refreshed behind
+        await trio.sleep(0.1)
+
+        assert isinstance(await horizon.stat("d/HEAD"), RemoteFile)
+
+
+async def test_who_asks_the_same_at_once_shares_one_query(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a/b").wait_s = 0.1
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(horizon.stat, "a/b")
+                nursery.start_soon(horizon.ls)
+
+        assert sorted(horizon.queries) == [(PATH, "a/b"), (DIRECTORY, "")]
+
+
+async def test_one_who_is_cancelled_disturbs_no_other(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "d/x")
+        await horizon.ls()
+        near.wait_s = 1
+        got = []
+
+        async def ls() -> None:
+            got.append(await horizon.ls("d"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ls)
+            with trio.move_on_after(0.5):
+                await horizon.ls("d")
+
+        assert got == [["d/x"]]
+
+
+async def test_with_more_holders_than_can_be_asked_one_by_one_a_query_is_sent(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        for number in range(MAX_DIRECT + 1):
+            horizon.add(f"holder {number}", f"d/{number:02}")
+        assert await horizon.ls() == ["d"]
+
+        assert len(await horizon.ls("d")) == MAX_DIRECT + 1
+        assert horizon.queries == [(DIRECTORY, ""), (DIRECTORY, "d")]
+        assert horizon.lists == []
+
+
+async def test_without_neighbours_nothing_is_asked_and_what_is_known_stays(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a")
+        await horizon.ls()
+        horizon.spent()
+        horizon.neighbours.remove(near)
+        horizon.browser.peer_lost(near.id)
+        await trio.sleep(2 * TRUST_S)
+
+        assert horizon.browser.known("b") is Knowledge.ABSENT
+        assert await horizon.ls() == ["a"]
+        assert isinstance(await horizon.stat("a"), RemoteFile)
+        assert [node.path for node in await horizon.browser.list("")] == ["a"]
+        assert horizon.spent() == (0, 0)
+
+
+async def test_a_first_listing_shows_what_has_come_though_somebody_is_silent(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a", "d/b")
+        horizon.is_unfinished = True
+
+        assert await horizon.ls() == ["a", "d"]
+        assert await horizon.ls("d") == ["d/b"]
+        assert trio.current_time() <= 2 * LIST_TIMEOUT_S
+
+
+# Budgets.
+
+
+async def test_no_more_queries_are_sent_than_neighbours_allow(autojump_clock: MockClock):
+    assert QUERIES_PER_MINUTE / 60 < SEARCHES_PER_S
+    assert QUERY_BURST < SEARCH_BURST
+    async with open_horizon() as horizon:
+        horizon.add("near")
+        for number in range(1_000):
+            await horizon.stat(f"directory {number}/x")
+            await trio.sleep(0.1)
+
+        assert len(horizon.queries) <= QUERY_BURST + QUERIES_PER_MINUTE * 100 / 60 + 1
+
+
+async def test_over_the_budget_holders_that_are_known_are_still_asked(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a")
+        await horizon.ls()
+        await trio.sleep(1)
+        while horizon.browser._budget.take(trio.current_time()):
+            pass
+        near.paths.add("b")
+        horizon.browser.peer_joined()  # so that the listing is old
+        horizon.spent()
+
+        assert await horizon.ls() == ["a", "b"]
+        assert horizon.spent() == (0, 1)
+
+
+async def test_refreshing_behind_leaves_queries_for_those_who_wait(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        for number in range(MAX_DIRECT + 1):
+            horizon.add(f"holder {number}", *[f"d{d:02}/{number}" for d in range(40)])
+        for directory in range(15):
+            await horizon.ls(f"d{directory:02}")
+            await trio.sleep(60 / QUERIES_PER_MINUTE)
+        await trio.sleep(60)
+        horizon.spent()
+
+        for directory in range(15):
+            await horizon.ls(f"d{directory:02}")  # from memory, and refreshed behind
+        await trio.sleep(0.1)
+
+        assert len(horizon.queries) <= REFRESH_BURST < QUERY_BURST
+        assert await horizon.stat("d39/1") is not None
+
+
+# News.
+
+
+async def test_what_a_neighbour_publishes_is_shown_at_the_next_look_and_costs_no_query(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a")
+        await horizon.ls()
+        horizon.spent()
+
+        await trio.sleep(1)
+        horizon.publish(near, "b", "d/c")
+
+        assert isinstance(await horizon.stat("b"), RemoteFile)
+        assert await horizon.ls() == ["a", "b", "d"]
+        assert horizon.spent() == (0, 1)
+
+
+async def test_what_a_neighbour_adds_to_the_directory_of_another_is_shown(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a")
+        horizon.add("other", "d/x")
+        await horizon.ls()
+        await trio.sleep(1)
+        horizon.publish(near, "d/y")
+
+        assert await horizon.ls("d") == ["d/x", "d/y"]
+
+
+async def test_news_end_what_was_held_for_absent(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near")
+        assert await horizon.stat("a") is None
+        await trio.sleep(1)
+
+        horizon.publish(near, "a")
+
+        assert isinstance(await horizon.stat("a"), RemoteFile)
+
+
+async def test_news_behind_a_question_are_not_overlooked_by_its_answer(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near")
+        horizon.is_dead = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(horizon.stat, "a")
+            await trio.sleep(0.1)
+            horizon.publish(near, "a")
+            horizon.is_dead = False
+            query = Guid((1).to_bytes(GUID_BYTES, "big"))
+            horizon.searches.got_finished(Finished(query, 1, 0, 0, True))
+
+        assert isinstance(await horizon.stat("a"), RemoteFile)
+
+
+async def test_what_a_neighbour_unpublishes_vanishes_at_the_next_look(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a", "d/b")
+        await horizon.walk()
+        await trio.sleep(1)
+        near.paths.clear()
+        horizon.browser.peer_changed(near.id)
+
+        assert await horizon.stat("a") is None
+        assert await horizon.stat("d/b") is None
+        assert await horizon.ls() == []
+
+
+async def test_a_neighbour_that_has_always_news_does_not_hide_those_of_others(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        busy = horizon.add("busy", "a")
+        far = horizon.add("far", "b", is_far=True)
+        await horizon.ls()
+        far.paths.add("c")
+
+        for _ in range(10):
+            horizon.browser.peer_changed(busy.id)
+            await horizon.ls()
+            await trio.sleep(0.5)
+
+        assert await horizon.ls() == ["a", "b", "c"]
+
+
+async def test_a_neighbour_that_cries_news_and_is_silent_delays_one_listing(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        liar = horizon.add("liar", "a")
+        await horizon.ls()
+        liar.wait_s = 1_000
+        await trio.sleep(1)
+        horizon.browser.peer_changed(liar.id)
+        with trio.fail_after(LIST_TIMEOUT_S + 0.1):
+            await horizon.ls()
+
+        before = trio.current_time()
+        for _ in range(5):
+            horizon.browser.peer_changed(liar.id)
+            assert await horizon.ls() == ["a"]
+        assert trio.current_time() == before
+
+        await trio.sleep(MUTED_S)
+        liar.wait_s = 0
+        horizon.publish(liar, "b")
+        assert await horizon.ls() == ["a", "b"]
+
+
+async def test_a_neighbour_that_left_is_forgotten_with_its_news(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near, other = horizon.add("near", "a"), horizon.add("other", "b")
+        await horizon.ls()
+        await trio.sleep(1)
+        horizon.browser.peer_changed(near.id)
+        horizon.leave(near)
+        horizon.browser.peer_left(near.id)
+
+        assert await horizon.ls() == ["b"]
+        assert horizon.browser._changed.keys() <= {other.id}
+
+
+# Refreshing behind.
+
+
+async def test_a_listing_is_refreshed_behind_after_three_seconds(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        far = horizon.add("far", "a", is_far=True)
+        horizon.add("near")
+        await horizon.ls()
+        far.paths = {"b"}
+        await trio.sleep(REFRESH_AFTER_S + 0.1)
+
+        assert await horizon.ls() == ["a"]
+        await trio.sleep(0.1)
+        assert await horizon.ls() == ["b"]
+
+
+async def test_what_vanished_far_away_vanishes_for_one_who_only_looks_it_up(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        far = horizon.add("far", "top/d/a", is_far=True)
+        horizon.add("near")
+        await horizon.walk()
+        far.paths = {"top/d/b"}
+        await trio.sleep(TRUST_S - 1)
+        assert isinstance(await horizon.stat("top/d/a"), RemoteFile)
+        await trio.sleep(2)
+        horizon.spent()
+
+        assert isinstance(await horizon.stat("top/d/a"), RemoteFile)  # from memory
+        await trio.sleep(0.1)
+
+        assert await horizon.stat("top/d/a") is None
+        assert horizon.spent() == (1, 2)  # the root by a query, top and d of their holder
+
+
+async def test_what_was_found_by_its_path_alone_vanishes_too(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        far = horizon.add("far", "d/a", is_far=True)
+        horizon.add("near")
+        await horizon.stat("d/a")
+        far.paths = set()
+        await trio.sleep(TRUST_S)
+
+        await horizon.stat("d/a")
+        await trio.sleep(0.1)
+
+        assert await horizon.stat("d/a") is None
+
+
+async def test_many_looks_at_an_old_directory_refresh_it_once(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("near", *[f"file {number}" for number in range(50)])
+        await horizon.ls()
+        await trio.sleep(TRUST_S + 1)
+        horizon.spent()
+
+        for number in range(50):
+            await horizon.stat(f"file {number}")
+        await trio.sleep(1)
+
+        assert horizon.spent() == (1, 0)
+
+
+# Silence.
+
+
+async def test_a_dead_network_delays_an_unknown_name_two_seconds_at_most(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a")
+        horizon.is_dead = True
+
+        with trio.fail_after(FIND_TIMEOUT_S + 0.01):
+            assert await horizon.stat("a") is None
+
+
+async def test_a_dead_network_delays_a_first_listing_a_second_and_a_half_and_no_other(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a")
+        horizon.is_dead = True
+
+        with trio.fail_after(LIST_TIMEOUT_S + 0.01):
+            assert await horizon.ls() == []
+        before = trio.current_time()
+        await horizon.ls()
+        assert trio.current_time() == before
+
+
+async def test_a_holder_that_does_not_answer_does_not_keep_back_what_others_have(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        slow = horizon.add("slow", "d/slow")
+        horizon.add("quick", "d/quick")
+        await horizon.ls()
+        slow.wait_s = 5
+
+        with trio.fail_after(LIST_TIMEOUT_S + 0.01):
+            assert await horizon.ls("d") == ["d/quick"]
+        await trio.sleep(5)
+        assert await horizon.ls("d") == ["d/quick", "d/slow"]
+
+
+async def test_a_long_listing_from_far_away_arrives_though_nobody_waits_so_long(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        names = [f"d/{number:05}" for number in range(20_000)]
+        horizon.add("far", *names).wait_s = 0.1
+        await horizon.ls()
+
+        with trio.fail_after(LIST_TIMEOUT_S + 0.01):
+            assert 0 < len(await horizon.ls("d")) < 20_000
+        await trio.sleep(20_000 / PAGE * 0.1)
+
+        assert await horizon.ls("d") == names
+        assert Counter(horizon.lists)["far", "d"] <= 2
+
+
+async def test_who_asks_when_it_ends_is_told_so(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a")
+        horizon.is_dead = True
+        async with trio.open_nursery() as nursery:
+
+            async def ls() -> None:
+                with pytest.raises(ShutdownError):
+                    await horizon.ls()
+
+            nursery.start_soon(ls)
+            await trio.sleep(0.1)
+            horizon.browser._tasks._nursery.cancel_scope.cancel()
+        with pytest.raises(ShutdownError):
+            await horizon.browser.find("b")
+
+
+# Lies.
+
+
+async def test_names_outside_the_directory_are_not_taken_in(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        liar = horizon.add("liar", "d/x")
+        horizon.add("honest", "other/file")
+        await horizon.ls()
+        bad = ("other/file", "d", "d/x/y", "d/../up", "d/.hidden", "d/\u202egnp.exe", "")
+        liar.list = lambda path, _after: Listing(
+            tuple(Entry(p, 6, 6, ID) for p in (*bad, f"{path}/good")), has_more=False
+        )
+
+        assert await horizon.ls("d") == ["d/good"]
+        node = await horizon.stat("other/file")
+        assert isinstance(node, RemoteFile)
+        assert [source.name for source in node.sources] == ["honest"]
+
+
+async def test_a_listing_without_end_is_cut(autojump_clock: MockClock):
+    assert MAX_PAGES * PAGE == 100_000
+    async with open_horizon() as horizon:
+        liar = horizon.add("liar", "d/x")
+        await horizon.ls()
+        asked = []
+
+        def endless(path: str, after: str) -> Listing:
+            asked.append(after)
+            return Listing((Entry(f"{path}/{len(asked):09}", 1, 1, ID),), has_more=True)
+
+        liar.list = endless
+
+        await horizon.ls("d")
+
+        assert len(asked) == MAX_PAGES
+
+
+async def test_a_listing_without_end_and_without_haste_is_cut(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        liar = horizon.add("liar", "d/x")
+        await horizon.ls()
+        asked = []
+
+        def endless(path: str, after: str) -> Listing:
+            asked.append(trio.current_time())
+            return Listing((Entry(f"{path}/{len(asked):09}", 1, 1, ID),), has_more=True)
+
+        liar.list, liar.wait_s = endless, 1
+        began_at = trio.current_time()
+        await horizon.ls("d")
+        await trio.sleep(3 * PAGES_TIMEOUT_S)
+
+        assert asked[-1] - began_at <= PAGES_TIMEOUT_S
+
+
+@pytest.mark.parametrize("name", ["x", "a"])
+async def test_a_listing_that_goes_round_in_circles_is_given_up(
+    autojump_clock: MockClock, name: str
+):
+    async with open_horizon() as horizon:
+        liar = horizon.add("liar", "d/x")
+        await horizon.ls()
+        asked = []
+
+        def circle(path: str, after: str) -> Listing:
+            asked.append(after)
+            here = "x" if len(asked) == 1 else name
+            return Listing((Entry(f"{path}/{here}", 1, 1, ID),), has_more=True)
+
+        liar.list = circle
+
+        assert "d/x" in await horizon.ls("d")
+        assert len(asked) == 2
+
+
+async def test_pages_that_are_empty_and_promise_more_are_the_end(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        liar = horizon.add("liar", "d/x")
+        await horizon.ls()
+        liar.list = lambda _path, _after: Listing((), has_more=True)
+
+        assert await horizon.ls("d") == []
+
+
+@pytest.mark.parametrize(
+    "error", [UnreachableError("gone"), StalledError("silent"), RejectedError("no", 4)]
+)
+async def test_what_a_holder_does_not_tell_now_is_kept_as_known(
+    autojump_clock: MockClock, error: Exception
+):
+    async with open_horizon() as horizon:
+        holder = horizon.add("holder", "d/x")
+        await horizon.walk()
+
+        def fail(_path: str, _after: str) -> Listing:
+            raise error
+
+        holder.list = fail
+        await trio.sleep(1)
+        horizon.browser.peer_changed(holder.id)
+
+        assert await horizon.ls("d") == ["d/x"]
+
+
+# Bounds.
+
+
+async def test_what_is_remembered_of_directories_is_bounded(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("near")
+        for number in range(MAX_LOOKED_AT + 10):
+            await horizon.stat(f"{number}/x")
+
+        assert len(horizon.browser._looked_at._at) == MAX_LOOKED_AT
+
+
+async def test_no_more_servents_are_held_than_there_may_be(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(catalogue_module, "MAX_SOURCES", 2)
+    async with open_horizon() as horizon:
+        horizon.add("empty")
+        horizon.add("one", "a")
+        horizon.add("two", "b")
+        horizon.add("three", "c")
+
+        assert await horizon.ls() == ["a", "b"]
+        assert len(horizon.catalogue.peers()) == 2
+        assert horizon.catalogue.dropped > 0
+
+
+def test_the_numbers_are_those_of_the_design():
+    assert FIND_TIMEOUT_S == 2.0
+    assert LIST_TIMEOUT_S == 1.5
+    assert browser_module.REFRESH_AFTER_S + LIST_TIMEOUT_S < 5

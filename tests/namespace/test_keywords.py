@@ -1,0 +1,445 @@
+"""What keyword searches find, how it is named, what is remembered, and what it costs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from p2pfs.errors import BusyError, ShutdownError
+from p2pfs.namespace import keywords as results_module
+from p2pfs.namespace.catalogue import Catalogue, Knowledge, RemoteDirectory, RemoteFile
+from p2pfs.namespace.keywords import (
+    FIRST_LOOK_S,
+    MAX_FILES,
+    MAX_SEARCHES,
+    REFRESH_AFTER_S,
+    REFRESH_BURST,
+    SEARCH_TIMEOUT_S,
+    Results,
+    named,
+)
+from p2pfs.namespace.query import QueryError
+from p2pfs.overlay.search import Outcome, is_answer
+from p2pfs.protocol.handshake import Identity, sign_hit
+from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import Address, Entry, Guid, PeerInfo, QueryHit, QueryKind
+from p2pfs.protocol.names import MAX_LABEL_BYTES
+
+
+def file_id(number: int) -> FileId:
+    return FileId(number.to_bytes(32, "little"))
+
+
+class Holder:
+    """A servent with files by path: the size and a number for the content."""
+
+    def __init__(self, name: str, files: dict[str, tuple[int, int]]) -> None:
+        self.identity = Identity.generate()
+        self.info = PeerInfo(self.identity.id, name, (Address("10.0.0.2", 4774),))
+        self.files = files
+
+    def hit(self, text: str) -> QueryHit | None:
+        entries = tuple(
+            Entry(path, size, 1, file_id(number)) for path, (size, number) in self.files.items()
+        )
+        good = tuple(e for e in entries if is_answer(QueryKind.WORDS, text, e))
+        return sign_hit(self.identity, Guid(bytes(16)), 1, self.info, good, 9) if good else None
+
+
+class Horizon:
+    """What a search reaches: `near` answers at once, `far` after a while."""
+
+    def __init__(self, directory: Path) -> None:
+        self.near: list[Holder] = []
+        self.far: list[Holder] = []
+        self.far_after_s = 0.0
+        self.is_alone = False
+        self.is_over_budget = False
+        self.is_cut_short = False
+        self.asked: list[str] = []
+        self.catalogue = Catalogue()
+        self.kept_path = directory / "searches"
+        self.results = self.new_results()
+
+    def new_results(self) -> Results:
+        return Results(
+            self.catalogue, self.flood, ttl=4, clock=trio.current_time,
+            wall_clock=lambda: 1e9, kept_path=os.fspath(self.kept_path),
+        )  # fmt: skip
+
+    def add(self, name: str, is_far: bool = False, **files: tuple[int, int]) -> Holder:
+        holder = Holder(name, {path.replace("_", " "): told for path, told in files.items()})
+        (self.far if is_far else self.near).append(holder)
+        return holder
+
+    async def flood(self, kind, text, rings, timeout_s, *, is_enough) -> Outcome | None:
+        assert (kind, timeout_s, list(rings)) == (QueryKind.WORDS, SEARCH_TIMEOUT_S, [1, 2, 3, 4])
+        if self.is_over_budget:
+            return None
+        self.asked.append(text)
+        if self.is_alone:
+            return Outcome((), 0, is_complete=False)
+        hits = self._hits(self.near, text)
+        if is_enough(hits):
+            return Outcome(hits, len(self.near), is_complete=False)
+        with trio.move_on_after(timeout_s) as scope:
+            await trio.sleep(self.far_after_s)
+            hits += self._hits(self.far, text)
+            is_enough(hits)
+        is_complete = not (self.is_cut_short or scope.cancelled_caught)
+        return Outcome(hits, len(self.near + self.far), is_complete=is_complete)
+
+    def _hits(self, holders: Iterable[Holder], text: str) -> tuple[QueryHit, ...]:
+        return tuple(hit for holder in holders if (hit := holder.hit(text)))
+
+    # What a user does.
+
+    async def ls(self, text: str) -> list[str]:
+        known = self.results.known_children(text)
+        nodes = await self.results.list(text) if isinstance(known, Knowledge) else known
+        assert all(node.path.startswith(f"{text}/") for node in nodes)
+        return [node.path.removeprefix(f"{text}/") for node in nodes]
+
+    async def stat(self, path: str):
+        known = self.results.known(path)
+        return await self.results.find(path) if known is Knowledge.UNKNOWN else known
+
+
+@asynccontextmanager
+async def open_horizon(directory: Path) -> AsyncIterator[Horizon]:
+    horizon = Horizon(directory)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(horizon.results.run)
+        yield horizon
+        nursery.cancel_scope.cancel()
+
+
+# Searching.
+
+
+async def test_a_search_shows_what_everybody_has(tmp_path, autojump_clock: MockClock):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale_one=(1, 1), shark=(1, 2))
+        horizon.add("far", is_far=True, whale_two=(2, 3), whale_one=(1, 1))
+
+        assert await horizon.ls("whale") == ["whale one", "whale two"]
+
+        one = await horizon.stat("whale/whale one")
+        assert (one.size, one.file_id, len(one.sources)) == (1, file_id(1), 2)
+        assert len(horizon.catalogue.sources_of(file_id(1))) == 2
+        assert horizon.asked == ["whale"]
+
+
+async def test_what_does_not_travel_is_sifted_here(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", big_whale=(2000, 1), small_whale=(1, 2), big_blue_whale=(2000, 3))
+
+        assert await horizon.ls("whale size:>1K -blue") == ["big whale"]
+        assert horizon.asked == ["whale"]
+
+
+async def test_a_name_costs_nothing_until_it_is_listed(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        assert isinstance(horizon.results.known("whale"), RemoteDirectory)
+        for name in ("folder.jpg", "HEAD", "desktop.ini", ".git", ".hidden", "a", "-", "new\nline"):
+            assert horizon.results.known(name) is Knowledge.ABSENT
+            assert horizon.results.known(f"{name}/x") is Knowledge.ABSENT
+            assert await horizon.ls(name) == []
+
+        assert horizon.asked == []
+
+
+async def test_a_result_that_was_never_listed_is_searched_for(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale=(1, 1))
+
+        assert isinstance(await horizon.stat("wha/whale"), RemoteFile)
+        assert await horizon.stat("wha/other") is Knowledge.ABSENT
+        assert await horizon.stat("wha/whale/below") is Knowledge.ABSENT
+        assert horizon.asked == ["wha"]
+
+
+async def test_who_asks_the_same_at_once_shares_one_search(tmp_path, autojump_clock: MockClock):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.far_after_s = 1
+        horizon.add("far", is_far=True, whale=(1, 1))
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(horizon.ls, "whale")
+                nursery.start_soon(horizon.stat, "whale/whale")
+
+        assert horizon.asked == ["whale"]
+
+
+async def test_the_first_look_shows_what_has_come_and_a_later_one_the_rest(
+    tmp_path, autojump_clock: MockClock
+):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.far_after_s = 3
+        horizon.add("near", whale_one=(1, 1))
+        horizon.add("far", is_far=True, whale_two=(1, 2))
+
+        assert await horizon.ls("whale") == ["whale one"]
+        assert trio.current_time() == FIRST_LOOK_S
+        assert isinstance(horizon.results.known("whale/whale one"), RemoteFile)
+        assert trio.current_time() == FIRST_LOOK_S
+        await trio.sleep(2)
+        assert await horizon.ls("whale") == ["whale one", "whale two"]
+        assert horizon.asked == ["whale"]
+
+
+async def test_a_search_ends_when_it_has_found_enough(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        files = {f"whale_{number}": (1, number) for number in range(2 * MAX_FILES)}
+        horizon.add("near", **files)
+        horizon.add("far", is_far=True, last_whale=(1, 1))
+
+        found = await horizon.ls("whale")
+
+        assert len(found) == MAX_FILES
+        assert "last whale" not in found
+
+
+async def test_old_results_are_shown_and_asked_for_again_behind(
+    tmp_path, autojump_clock: MockClock
+):
+    async with open_horizon(tmp_path) as horizon:
+        near = horizon.add("near", whale_one=(1, 1), whale_two=(1, 2))
+        await horizon.ls("whale")
+        near.files = {"whale three": (1, 3)}
+        await trio.sleep(REFRESH_AFTER_S - 1)
+        assert await horizon.ls("whale") == ["whale one", "whale two"]
+        await trio.sleep(2)
+        assert horizon.asked == ["whale"]  # nobody has looked
+
+        assert await horizon.ls("whale") == ["whale one", "whale two"]
+        await trio.sleep(0.1)
+        assert await horizon.ls("whale") == ["whale three"]
+        assert horizon.asked == ["whale"] * 2
+
+
+async def test_what_was_not_heard_again_stays_unless_everybody_has_answered(
+    tmp_path, autojump_clock: MockClock
+):
+    async with open_horizon(tmp_path) as horizon:
+        near = horizon.add("near", whale_one=(1, 1))
+        await horizon.ls("whale")
+        near.files = {"whale two": (1, 2)}
+        horizon.is_cut_short = True
+        await trio.sleep(REFRESH_AFTER_S + 1)
+        await horizon.ls("whale")
+        await trio.sleep(0.1)
+
+        assert await horizon.ls("whale") == ["whale one", "whale two"]
+
+
+async def test_with_nobody_to_ask_what_is_known_stays(tmp_path, autojump_clock: MockClock):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale=(1, 1))
+        await horizon.ls("whale")
+        horizon.is_alone = True
+        await trio.sleep(10 * REFRESH_AFTER_S)
+
+        assert await horizon.ls("whale") == ["whale"]
+        await trio.sleep(1)
+        assert await horizon.ls("whale") == ["whale"]
+        assert await horizon.ls("shark") == []
+        horizon.is_alone = False
+        horizon.near[0].files["shark"] = (1, 2)
+        assert await horizon.ls("shark") == ["shark"]  # that nobody answered was no answer
+
+
+async def test_folders_that_are_looked_at_all_at_once_do_not_use_up_the_budget(
+    tmp_path, autojump_clock: MockClock
+):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale=(1, 1))
+        for number in range(50):
+            await horizon.ls(f"whale -{number}")
+        await trio.sleep(10 * REFRESH_AFTER_S)
+        horizon.asked.clear()
+
+        for number in range(50):
+            await horizon.ls(f"whale -{number}")
+        await trio.sleep(0.1)
+
+        assert len(horizon.asked) == REFRESH_BURST
+
+
+async def test_who_has_left_the_network_knows_no_results(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale=(1, 1))
+        horizon.results.keep("whale")
+        await horizon.ls("whale")
+
+        horizon.results.all_left()
+        horizon.is_alone = True
+
+        assert await horizon.ls("whale") == []
+        assert horizon.results.kept() == ["whale"]
+
+
+async def test_too_many_searches_at_once_are_said_to_be(tmp_path, autojump_clock: MockClock):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale=(1, 1))
+        await horizon.ls("whale")
+        horizon.is_over_budget = True
+
+        with pytest.raises(BusyError):
+            await horizon.ls("shark")
+        await trio.sleep(2 * REFRESH_AFTER_S)
+        assert await horizon.ls("whale") == ["whale"]
+        await trio.sleep(1)
+        assert await horizon.ls("whale") == ["whale"]
+
+
+async def test_searches_not_looked_at_are_forgotten(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", whale=(1, 1))
+        await horizon.ls("whale")
+        for number in range(MAX_SEARCHES):
+            await horizon.ls(f"whale -{number}")
+
+        assert horizon.results.known_children("whale") is Knowledge.UNKNOWN
+        assert len(horizon.results._searches) == MAX_SEARCHES
+
+
+async def test_who_waits_while_the_servent_ends_is_told_so(tmp_path, autojump_clock: MockClock):
+    horizon = Horizon(tmp_path)
+    horizon.far_after_s = 1
+    async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+        await nursery.start(horizon.results.run)
+
+        async def wait() -> None:
+            with pytest.raises(ShutdownError):
+                await horizon.results.list("whale")
+
+        outer.start_soon(wait)
+        await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()
+    with pytest.raises(ShutdownError):
+        await horizon.results.list("whale")
+
+
+# Names.
+
+
+def remote(path: str, number: int, sources: int = 1) -> RemoteFile:
+    infos = tuple(PeerInfo(str(n) * 32, "p", ()) for n in range(sources))
+    return RemoteFile(path, 1, 1, file_id(number), infos)
+
+
+def shown(*files: RemoteFile) -> dict[str, FileId]:
+    return {name: file.file_id for name, file in named("q", files).items()}
+
+
+def test_of_two_contents_with_one_name_the_one_with_more_sources_has_it() -> None:
+    assert shown(remote("a/x.mkv", 1), remote("b/x.mkv", 2, sources=2), remote("b/y", 3)) == {
+        "x.mkv": file_id(2),
+        "x~01000000.mkv": file_id(1),
+        "y": file_id(3),
+    }
+
+
+def test_what_is_published_under_such_a_name_keeps_it() -> None:
+    files = shown(remote("x", 1, sources=2), remote("d/x", 2), remote("x~02000000", 3))
+
+    assert files == {
+        "x": file_id(1),
+        "x~02000000": file_id(3),
+        "x~0200000000000000": file_id(2),
+    }
+
+
+def test_no_name_is_too_long_for_a_file() -> None:
+    name = "\N{WHALE}" * (MAX_LABEL_BYTES // 4) + ".mk"
+    files = shown(remote(name, 1), remote("d/" + name, 2))
+
+    assert len(files) == 2
+    assert all(len(name.encode()) <= MAX_LABEL_BYTES for name in files)
+
+
+@given(
+    st.lists(
+        st.builds(
+            remote,
+            st.sampled_from(["x", "a/x", "x.e", "b/x.e", "x~01000000", "x~01000000.e"]),
+            st.integers(0, 8),
+            st.integers(1, 3),
+        ),
+        unique_by=lambda file: file.file_id,
+    ),
+    st.randoms(),
+)
+def test_every_content_has_one_name_whatever_the_order(files: Sequence[RemoteFile], random):
+    first = shown(*files)
+    again = list(files)
+    random.shuffle(again)
+
+    assert sorted(first.values()) == sorted(file.file_id for file in files)
+    assert shown(*again) == first
+    assert list(first) == sorted(first)
+
+
+async def test_one_content_under_many_paths_is_one_file_as_most_describe_it(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("one", whale_b=(1, 1))
+        horizon.add("two", whale_a=(1, 1))
+        horizon.add("three", whale_b=(1, 1))
+        horizon.add("liar", whale_0=(99, 1))
+
+        assert await horizon.ls("whale") == ["whale b"]
+        file = await horizon.stat("whale/whale b")
+        assert (file.size, len(file.sources)) == (1, 3)
+
+
+# What is kept.
+
+
+async def test_kept_searches_survive_a_restart_and_their_results_do_not(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.results.keep('"blue whale" -ext:txt')
+        horizon.results.keep("shark")
+        horizon.results.keep("Haie ö")
+        horizon.results.drop("shark")
+
+        again = horizon.new_results()
+        assert again.kept() == ['"blue whale" -ext:txt', "Haie ö"]
+        assert horizon.kept_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_search_is_not_kept(tmp_path):
+    results = Horizon(tmp_path).results
+    for text in ("", "a", "folder.jpg", ".hidden", "size:>1M", "a b\nc d", "w" * 256):
+        with pytest.raises(QueryError):
+            results.keep(text)
+    with pytest.raises(KeyError):
+        results.drop("whale")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"whale\n\n.hidden\na\nsize:>1M\n"])
+def test_a_damaged_file_of_kept_searches_is_no_failure(tmp_path, content, expect_log):
+    expect_log("kept searches not read")
+    (tmp_path / "searches").write_bytes(content)
+
+    assert list(Horizon(tmp_path).results.kept()) in ([], ["whale"])
+
+
+def test_no_more_than_a_folder_full_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(results_module, "MAX_KEPT", 2)
+    results = Horizon(tmp_path).results
+    results.keep("one")
+    results.keep("two")
+
+    with pytest.raises(OSError, match="too many") as caught:
+        results.keep("three")
+    assert caught.value.errno == errno.ENOSPC

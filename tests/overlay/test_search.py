@@ -1,0 +1,308 @@
+"""One query's life: its rings, what is believed, what is dropped, when it ends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import pytest
+import trio
+from msgspec.structs import replace
+from trio.testing import MockClock
+
+from p2pfs.overlay import search as search_module
+from p2pfs.overlay.search import MAX_HITS, Outcome, Searches, is_answer
+from p2pfs.protocol.flood.decisions import Finished
+from p2pfs.protocol.handshake import Identity, sign_hit
+from p2pfs.protocol.messages import (
+    GUID_BYTES,
+    MAX_QUERY_TEXT_BYTES,
+    Address,
+    Entry,
+    Guid,
+    PeerInfo,
+    Query,
+    QueryHit,
+    QueryKind,
+)
+
+ID = bytes(range(32))
+NEAR, FAR = Address("10.0.0.2", 5001), Address("10.0.0.3", 5002)
+WORDS, PATH, DIRECTORY = QueryKind.WORDS, QueryKind.PATH, QueryKind.DIRECTORY
+
+
+class Network:
+    """What is behind our neighbours: each ring does what the test says."""
+
+    def __init__(self) -> None:
+        self.asked: list[Query] = []
+        self.has_neighbours = True
+        self.on_ring: Callable[[Query], None] = self.end
+        numbers = itertools.count()
+        self.searches = Searches(
+            self._flood, lambda: Guid(next(numbers).to_bytes(GUID_BYTES, "big"))
+        )
+
+    def _flood(self, query: Query) -> bool:
+        if self.has_neighbours:
+            self.asked.append(query)
+            self.on_ring(query)
+        return self.has_neighbours
+
+    def end(self, query: Query, *, servents: int = 1, is_complete: bool = True) -> None:
+        self.searches.got_finished(Finished(query.guid, query.ttl, servents, 0, is_complete))
+
+    def hit(self, query: Query, *paths: str, told_by: Address = NEAR, **changes: object) -> None:
+        self.searches.got_hit(replace(hit_of(query, *paths), **changes), told_by)
+
+    async def run(
+        self, kind: QueryKind = WORDS, text: str = "whale", rings: Sequence[int] = (1, 2, 3), **more
+    ) -> Outcome:
+        return await self.searches.run(kind, text, rings=rings, timeout_s=5, **more)
+
+
+def hit_of(query: Query, *paths: str, identity: Identity | None = None) -> QueryHit:
+    identity = identity or Identity.generate()
+    provider = PeerInfo(identity.id, "provider", (Address("10.9.9.9", 4774),))
+    entries = tuple(Entry(path, 1, 1, ID) for path in paths)
+    return sign_hit(identity, query.guid, query.ttl, provider, entries, len(entries))
+
+
+def paths(outcome: Outcome) -> list[str]:
+    return [entry.path for hit in outcome.hits for entry in hit.entries]
+
+
+# Rings.
+
+
+async def test_rings_grow_under_one_guid_until_the_last():
+    net = Network()
+
+    outcome = await net.run()
+
+    assert [query.ttl for query in net.asked] == [1, 2, 3]
+    assert len({query.guid for query in net.asked}) == 1
+    assert outcome == Outcome((), 3, is_complete=True)
+
+
+async def test_rings_stop_when_it_is_enough():
+    net = Network()
+    net.on_ring = lambda query: net.hit(query, "whale") if query.ttl == 2 else net.end(query)
+
+    outcome = await net.run(is_enough=bool)
+
+    assert [query.ttl for query in net.asked] == [1, 2]
+    assert paths(outcome) == ["whale"]
+
+
+async def test_rings_stop_when_the_whole_network_was_asked():
+    net = Network()
+    net.on_ring = lambda query: net.end(query, servents=0 if query.ttl == 2 else 4)
+
+    outcome = await net.run()
+
+    assert [query.ttl for query in net.asked] == [1, 2]
+    assert outcome.is_complete
+
+
+async def test_a_ring_that_was_cut_short_does_not_end_the_search():
+    net = Network()
+    net.on_ring = lambda query: net.end(query, servents=0, is_complete=False)
+
+    outcome = await net.run()
+
+    assert len(net.asked) == 3
+    assert not outcome.is_complete
+
+
+async def test_with_nobody_to_ask_nothing_is_known_of_the_horizon():
+    net = Network()
+    net.has_neighbours = False
+
+    assert await net.run() == Outcome((), 0, is_complete=False)
+
+
+async def test_the_end_of_an_earlier_ring_is_not_that_of_a_later_one(autojump_clock: MockClock):
+    net = Network()
+    net.on_ring = lambda query: net.end(replace(query, ttl=1))
+
+    outcome = await net.run()
+
+    assert [query.ttl for query in net.asked] == [1, 2]
+    assert not outcome.is_complete
+
+
+async def test_a_search_ends_at_its_timeout_with_what_has_come(autojump_clock: MockClock):
+    net = Network()
+    net.on_ring = lambda query: net.hit(query, "whale")
+
+    with trio.fail_after(5.1):
+        outcome = await net.run()
+
+    assert trio.current_time() >= 5
+    assert paths(outcome) == ["whale"]
+    assert not outcome.is_complete
+
+
+async def test_each_ring_is_given_the_time_that_is_left(autojump_clock: MockClock):
+    net = Network()
+
+    async def end_later(query: Query) -> None:
+        await trio.sleep(2)
+        net.end(query)
+
+    async with trio.open_nursery() as nursery:
+        net.on_ring = lambda query: nursery.start_soon(end_later, query)
+        await net.run()
+
+    assert [query.deadline_ms for query in net.asked] == [5000, 3000, 1000]
+
+
+async def test_a_cancelled_search_takes_in_nothing_more(autojump_clock: MockClock):
+    net = Network()
+    net.on_ring = lambda _query: None
+    with trio.move_on_after(1):
+        await net.run()
+
+    net.hit(net.asked[0], "whale")
+    net.end(net.asked[0])
+
+    assert net.searches.bad_hits == 0
+    assert net.searches._running == {}
+
+
+async def test_a_text_too_long_for_a_query_is_not_asked_for():
+    net = Network()
+
+    assert await net.run(text="é" * (MAX_QUERY_TEXT_BYTES // 2)) != Outcome((), 0, False)
+    assert await net.run(text="é" * (MAX_QUERY_TEXT_BYTES // 2) + "x") == Outcome((), 0, False)
+    assert len(net.asked) == 3
+
+
+# What is believed.
+
+
+async def found(net: Network, on_ring: Callable[[Query], None], **more) -> Outcome:
+    """Run one ring in which `on_ring` happens."""
+
+    def ring(query: Query) -> None:
+        on_ring(query)
+        net.end(query)
+
+    net.on_ring = ring
+    return await net.run(rings=(1,), **more)
+
+
+async def test_a_forged_signature_is_dropped_and_counted():
+    net = Network()
+
+    outcome = await found(net, lambda query: net.hit(query, "whale", signature=bytes(64)))
+
+    assert outcome.hits == ()
+    assert net.searches.bad_hits == 1
+
+
+async def test_a_hit_signed_by_another_than_its_provider_is_dropped_and_counted():
+    net, other = Network(), PeerInfo(Identity.generate().id, "other", ())
+
+    outcome = await found(net, lambda query: net.hit(query, "whale", provider=other))
+
+    assert outcome.hits == ()
+    assert net.searches.bad_hits == 1
+
+
+async def test_a_hit_for_another_search_is_not_taken_for_this_one():
+    net = Network()
+    old: list[Query] = []
+    await found(net, old.append)
+
+    outcome = await found(net, lambda _query: net.hit(old[0], "whale"))
+
+    assert outcome.hits == ()
+
+
+async def test_entries_that_do_not_answer_are_dropped_and_counted_and_the_rest_kept():
+    net = Network()
+
+    outcome = await found(net, lambda query: net.hit(query, "blue whale", "shark", "../whale"))
+
+    assert paths(outcome) == ["blue whale"]
+    assert net.searches.bad_hits == 2
+
+
+async def test_one_provider_counts_once_whatever_way_its_hits_come():
+    net, identity = Network(), Identity.generate()
+
+    def twice(query: Query) -> None:
+        for told_by in (NEAR, FAR):
+            net.searches.got_hit(hit_of(query, "whale", identity=identity), told_by)
+
+    assert len((await found(net, twice)).hits) == 1
+
+
+async def test_addresses_of_a_provider_that_may_not_be_dialled_are_left_out():
+    net, identity = Network(), Identity.generate()
+    reachable = Address("10.9.9.9", 4774)
+    told = (Address("127.0.0.1", 4774), Address("10.9.9.9", 22), reachable)
+
+    def ring(query: Query) -> None:
+        provider = PeerInfo(identity.id, "provider", told)
+        hit = sign_hit(identity, query.guid, query.ttl, provider, (Entry("whale", 1, 1, ID),), 1)
+        net.searches.got_hit(hit, NEAR)
+
+    (hit,) = (await found(net, ring)).hits
+
+    assert hit.provider.addresses == (reachable,)
+
+
+async def test_no_more_hits_are_kept_than_anybody_reads(monkeypatch: pytest.MonkeyPatch):
+    assert MAX_HITS == 500
+    monkeypatch.setattr(search_module, "MAX_HITS", 3)
+    net = Network()
+
+    def ring(query: Query) -> None:
+        for number in range(5):
+            net.hit(query, f"whale {number}")
+
+    assert paths(await found(net, ring)) == ["whale 0", "whale 1", "whale 2"]
+
+
+async def test_one_neighbour_that_makes_up_servents_does_not_crowd_out_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(search_module, "MAX_HITS", 4)
+    net = Network()
+
+    def ring(query: Query) -> None:
+        for number in range(9):
+            net.hit(query, f"whale {number}")
+        net.hit(query, "true whale", told_by=FAR)
+        net.hit(query, "blue whale", told_by=FAR)
+        net.hit(query, "one whale more", told_by=FAR)
+
+    assert paths(await found(net, ring)) == ["whale 0", "whale 1", "true whale", "blue whale"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "path", "file_id", "is_one"),
+    [
+        (WORDS, "blue wha", "films/Blue Whale.mkv", ID, True),
+        (WORDS, "wha blue", "films/Blue Whale.mkv", ID, False),
+        (WORDS, "whale", "whale", b"", False),  # a directory has no content to search for
+        (PATH, "a/b", "a/b", ID, True),
+        (PATH, "a/b", "a/b", b"", True),
+        (PATH, "a/b", "a/B", ID, False),
+        (DIRECTORY, "a", "a/b", b"", True),
+        (DIRECTORY, "", "a", ID, True),
+        (DIRECTORY, "a", "a/b/c", ID, False),
+        (DIRECTORY, "a", "b/c", ID, False),
+        (DIRECTORY, "a", "a", b"", False),
+        (DIRECTORY, "a", "a/..", b"", False),
+        (QueryKind.ID, ID.hex(), "whatever", ID, True),
+        (QueryKind.ID, ID.hex(), "whatever", bytes(32), False),
+    ],
+)
+def test_what_answers_which_question(
+    kind: QueryKind, text: str, path: str, file_id: bytes, is_one: bool
+):
+    assert is_answer(kind, text, Entry(path, 1 if file_id else 0, 1, file_id)) is is_one

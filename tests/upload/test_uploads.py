@@ -1,0 +1,555 @@
+"""What others fetch from us: slots, queues, refusals, listings by the page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.errors import (
+    CacheFullError,
+    LinkClosedError,
+    NotFoundError,
+    NotYetError,
+    RejectedError,
+    StaleError,
+)
+from p2pfs.link import Link, RefusedError, dial_link
+from p2pfs.protocol.handshake import Identity
+from p2pfs.protocol.manifest import FileId, Manifest
+from p2pfs.protocol.messages import (
+    MAX_LISTING,
+    ByeCode,
+    Entry,
+    GetBlocks,
+    GetManifest,
+    LinkKind,
+    List,
+    Listing,
+    RejectCode,
+)
+from p2pfs.upload import uploads as uploads_module
+from p2pfs.upload.uploads import (
+    GRACE_S,
+    MAX_LINKS,
+    MAX_LINKS_PER_PEER,
+    MAX_PAGE_BYTES,
+    MAX_QUEUE,
+    MIN_RATE_BYTES_PER_S,
+    NOT_YET_MS,
+    SMALL_BYTES,
+    TURN_BYTES,
+    UPLOAD_SLOTS,
+    Uploads,
+)
+from tests.helpers.contents import Content
+from tests.helpers.memnet import MemoryNetwork
+from tests.helpers.servents import HalfServent, silent
+
+BLOCK = 256 * 1024
+LARGE = Content.of(3 * BLOCK, seed=1)
+HUGE = Content.of(9 * BLOCK, seed=3)
+SMALL = Content.of(SMALL_BYTES, seed=2)
+
+
+class Shelf:
+    """Contents to serve, each block given out when the test says so."""
+
+    def __init__(self) -> None:
+        self.contents = {content.file_id: content for content in (LARGE, SMALL)}
+        self.is_paused = False
+        self.entries: list[Entry] = []
+        self.error: Exception | None = None
+        self.lacks: set[int] = set()
+        """Blocks that are not there, of any content."""
+        self.goes = trio.Event()
+        self.goes.set()
+        self.reading: list[FileId] = []
+        """Blocks that are being read now."""
+        self.most = 0
+        self.read: list[int] = []
+        """The indexes of all blocks that were read."""
+        self.turns: list[int] = []
+        """How many blocks were read at once."""
+
+    def size_of(self, file_id: FileId) -> int | None:
+        content = self.contents.get(file_id)
+        return content and content.size
+
+    def list_directory(self, path: str) -> Sequence[Entry] | None:
+        return self.entries if path == "" else None
+
+    async def manifest(self, file_id: FileId) -> Manifest:
+        await trio.lowlevel.checkpoint()
+        if file_id not in self.contents:
+            raise NotFoundError("this content is not shared here")
+        return self.contents[file_id].manifest
+
+    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        self.reading.append(file_id)
+        self.read += indexes
+        self.turns.append(len(indexes))
+        self.most = max(self.most, len(self.reading))
+        try:
+            if self.contents[file_id].size > SMALL_BYTES:
+                await self.goes.wait()
+            await trio.lowlevel.checkpoint()
+            if self.error is not None:
+                raise self.error
+            blocks: list[bytes] = []
+            for index in indexes:
+                if index in self.lacks:
+                    break
+                blocks.append(self.contents[file_id].block(index))
+            if not blocks:
+                raise NotFoundError("that block is not here")
+            return blocks
+        finally:
+            self.reading.remove(file_id)
+
+
+class Shop:
+    """A servent that serves a shelf, and those who come to it."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.net = MemoryNetwork(latency_s=0.01)
+        self.shelf = Shelf()
+        self.uploads = Uploads(self.shelf)
+        self.servent = HalfServent(self.net, "10.0.0.1")
+        self.servent._judge = lambda peer, _hello, _remote: self.uploads.judge(peer)
+        self._nursery = nursery
+        self._customers = 0
+
+    async def enter(self, identity: Identity | None = None) -> Link:
+        """Return a running transfer link of a peer, a new one unless an identity is given."""
+        self._customers += 1
+        customer = HalfServent(self.net, f"10.0.1.{self._customers}")
+        customer.identity = identity or customer.identity
+        link = await dial_link(
+            customer.host, self.servent.address, customer, LinkKind.TRANSFER, self.servent.id
+        )
+        self._nursery.start_soon(link.run, silent)
+        return link
+
+    def hold(self) -> None:
+        """Let large blocks wait from now on."""
+        self.shelf.goes = trio.Event()
+
+    def ask_at_once(self, link: Link, numbers: Iterable[int], content: Content) -> None:
+        """Ask for blocks in one request, and look at nothing that comes."""
+        self._nursery.start_soon(self._fetch, link, GetBlocks(content.file_id, tuple(numbers)))
+
+    def ask(self, link: Link, *numbers: int, content: Content = LARGE) -> None:
+        """Ask for blocks, and look at nothing that comes."""
+        for number in numbers:
+            self._nursery.start_soon(self._fetch, link, GetBlocks(content.file_id, (number,)))
+
+    async def _fetch(self, link: Link, message: GetBlocks) -> None:
+        with suppress(RejectedError, LinkClosedError):
+            await link.fetch(message, size_limit=len(message.indexes) * BLOCK)
+
+
+@asynccontextmanager
+async def open_shop() -> AsyncIterator[Shop]:
+    async with trio.open_nursery() as nursery:
+        shop = Shop(nursery)
+        await nursery.start(shop.servent.listen, shop.uploads.serve)
+        yield shop
+        nursery.cancel_scope.cancel()
+
+
+async def block(link: Link, index: int = 0, content: Content = LARGE) -> bytes:
+    return bytes(await link.fetch(GetBlocks(content.file_id, (index,)), size_limit=BLOCK))
+
+
+async def manifest(link: Link, content: Content = LARGE) -> bytes:
+    return bytes(await link.fetch(GetManifest(content.file_id), size_limit=BLOCK))
+
+
+async def rejection(link: Link, index: int = 0, content: Content = LARGE) -> RejectCode:
+    with pytest.raises(RejectedError) as caught:
+        await block(link, index, content)
+    return RejectCode(caught.value.code)
+
+
+# Slots and queues.
+
+
+async def test_blocks_and_manifests_come_as_they_are(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+
+        assert await manifest(link) == LARGE.manifest.to_bytes()
+        assert [await block(link, index) for index in range(3)] == [
+            LARGE.block(index) for index in range(3)
+        ]
+        assert await block(link, content=SMALL) == SMALL.block(0)
+
+
+async def test_several_blocks_come_in_the_order_asked_for(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.contents[HUGE.file_id] = HUGE
+        link = await shop.enter()
+        order = [8, 0, 7, 3, 2, 6]
+
+        data = await link.fetch(GetBlocks(HUGE.file_id, tuple(order)), size_limit=6 * BLOCK)
+
+        assert data == b"".join(HUGE.block(index) for index in order)
+
+
+async def test_blocks_come_up_to_the_first_that_is_not_here(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.contents[HUGE.file_id] = HUGE
+        shop.shelf.lacks = {5}
+        link = await shop.enter()
+        got: list[bytes] = []
+
+        with pytest.raises(RejectedError) as caught:
+            await link.stream(
+                GetBlocks(HUGE.file_id, (1, 2, 5, 3)),
+                size_limit=4 * BLOCK,
+                take=lambda part: got.append(bytes(part)),
+            )
+
+        assert caught.value.code == RejectCode.NOT_FOUND
+        assert b"".join(got) == HUGE.block(1) + HUGE.block(2)
+
+
+async def test_no_block_comes_if_one_is_beyond_the_last(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+
+        with pytest.raises(RejectedError):
+            await link.fetch(GetBlocks(LARGE.file_id, (0, 3)), size_limit=2 * BLOCK)
+
+        assert shop.shelf.read == []
+
+
+async def test_two_who_want_much_take_turns(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.contents[HUGE.file_id] = HUGE
+        shop.uploads = Uploads(shop.shelf)
+        links = [await shop.enter() for _ in range(2)]
+        for link in links:
+            shop.ask_at_once(link, range(9), content=HUGE)
+        await trio.sleep(5)
+
+        a_turn = TURN_BYTES // BLOCK
+        assert shop.shelf.turns[:4] == [a_turn] * 4
+        assert shop.shelf.read[:a_turn] == shop.shelf.read[a_turn : 2 * a_turn]
+
+
+async def test_no_more_large_blocks_than_slots_are_sent_at_once(autojump_clock: MockClock):
+    assert UPLOAD_SLOTS == 8
+    async with open_shop() as shop:
+        shop.hold()
+        for _ in range(UPLOAD_SLOTS + 2):
+            shop.ask(await shop.enter(), 0)
+        await trio.sleep(1)
+        assert len(shop.shelf.reading) == UPLOAD_SLOTS
+
+        shop.shelf.goes.set()
+        await trio.sleep(5)
+
+        assert shop.shelf.reading == []
+        assert shop.shelf.most == UPLOAD_SLOTS
+
+
+async def test_a_peer_has_one_large_block_at_a_time_over_all_its_links(
+    autojump_clock: MockClock,
+):
+    async with open_shop() as shop:
+        shop.hold()
+        greedy, modest = Identity.generate(), await shop.enter()
+        for _ in range(MAX_LINKS_PER_PEER):
+            shop.ask(await shop.enter(greedy), 0, 1, 2)
+        shop.ask(modest, 0)
+        await trio.sleep(1)
+
+        assert len(shop.shelf.reading) == 2
+
+
+async def test_small_things_pass_those_who_wait_for_a_slot(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.hold()
+        links = [await shop.enter() for _ in range(UPLOAD_SLOTS + 1)]
+        for link in links:
+            shop.ask(link, 0, 1)
+        await trio.sleep(1)
+
+        with trio.fail_after(1):
+            for link in (links[0], links[-1]):  # one that has a slot, one that has none
+                assert await block(link, content=SMALL) == SMALL.block(0)
+                assert await manifest(link) == LARGE.manifest.to_bytes()
+                assert await link.request(List("", ""), timeout_s=1) == Listing((), False)
+
+
+async def test_one_byte_more_than_small_waits_for_a_slot(autojump_clock: MockClock):
+    larger = Content.of(SMALL_BYTES + 1)
+    async with open_shop() as shop:
+        shop.shelf.contents[larger.file_id] = larger
+        shop.hold()
+        for _ in range(UPLOAD_SLOTS):
+            shop.ask(await shop.enter(), 0)
+        await trio.sleep(1)
+
+        with trio.move_on_after(10) as patience:
+            await block(await shop.enter(), content=larger)
+
+        assert patience.cancelled_caught
+
+
+async def test_more_requests_than_a_queue_holds_are_told_to_come_back(autojump_clock: MockClock):
+    assert MAX_QUEUE == 128
+    async with open_shop() as shop:
+        shop.hold()
+        identity = Identity.generate()
+        one, other = await shop.enter(identity), await shop.enter(identity)
+        shop.ask(one, *[0] * (MAX_QUEUE // 2 + 1))  # one of them is being answered
+        shop.ask(other, *[0] * (MAX_QUEUE // 2 + 1))
+        await trio.sleep(1)
+
+        with pytest.raises(RejectedError) as caught:
+            await block(one)
+
+        assert caught.value.code == RejectCode.BUSY
+        assert caught.value.retry_after_s > 0
+        shop.shelf.goes.set()
+        assert await block(await shop.enter()) == LARGE.block(0)
+
+
+async def test_a_request_that_is_cancelled_gives_its_place_to_the_next(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.hold()
+        link = await shop.enter()
+        with trio.move_on_after(1):
+            await block(link, 0)
+        await trio.sleep(1)
+        assert shop.shelf.reading == []
+        shop.shelf.goes.set()
+
+        assert await block(link, 1) == LARGE.block(1)
+
+
+async def test_a_request_that_is_cancelled_in_the_queue_is_never_read(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.hold()
+        link = await shop.enter()
+        shop.ask(link, 0)
+        await trio.sleep(0.1)
+        with trio.move_on_after(1):
+            await block(link, 1)
+        await trio.sleep(0.1)
+
+        shop.shelf.goes.set()
+        await trio.sleep(1)
+
+        assert shop.shelf.read == [0]
+
+
+async def test_a_link_that_ends_gives_its_slot_back(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.hold()
+        for _ in range(UPLOAD_SLOTS):
+            shop.ask(await shop.enter(), 0)
+        await trio.sleep(1)
+
+        for number in range(UPLOAD_SLOTS):
+            shop.net.cut(f"10.0.1.{number + 1}")
+        await trio.sleep(1)
+
+        assert shop.shelf.reading == []
+        shop.shelf.goes.set()
+        assert await block(await shop.enter()) == LARGE.block(0)
+
+
+async def test_who_takes_a_block_too_slowly_loses_its_link_and_its_slot(
+    autojump_clock: MockClock,
+):
+    async with open_shop() as shop:
+        shop.net.set_upload_rate("10.0.0.1", MIN_RATE_BYTES_PER_S / 8)
+        link = await shop.enter()
+        shop.ask(link, 0, 1, 2)
+        await trio.sleep(GRACE_S)
+        assert link.ended is None
+        with trio.fail_after(GRACE_S + 2 * BLOCK / MIN_RATE_BYTES_PER_S):
+            while shop.servent.open_links:
+                await trio.sleep(1)
+
+        assert shop.shelf.reading == []
+
+
+# Refusals.
+
+
+async def test_while_sharing_is_paused_everything_is_rejected(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+        shop.shelf.is_paused = True
+
+        assert await rejection(link) == RejectCode.PAUSED
+        assert await rejection(link, content=SMALL) == RejectCode.PAUSED
+        with pytest.raises(RejectedError):
+            await link.request(List("", ""), timeout_s=1)
+
+
+async def test_what_is_being_fetched_may_be_asked_for_again(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+        shop.shelf.error = NotYetError("not here yet")
+
+        with pytest.raises(RejectedError) as caught:
+            await block(link)
+        assert caught.value.retry_after_s == NOT_YET_MS / 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotFoundError("no such content"), RejectCode.NOT_FOUND),
+        (NotYetError("not here yet"), RejectCode.NOT_FOUND),
+        (StaleError("it changed"), RejectCode.STALE),
+        (OSError(5, "Input/output error"), RejectCode.FAILED),
+        (CacheFullError("no descriptors left"), RejectCode.FAILED),
+    ],
+)
+async def test_what_goes_wrong_is_told_and_the_link_lives_on(
+    autojump_clock: MockClock, error: Exception, code: RejectCode, expect_log
+):
+    expect_log("upload failed")
+    async with open_shop() as shop:
+        link = await shop.enter()
+        shop.shelf.error = error
+
+        assert await rejection(link) == code
+        shop.shelf.error = None
+        assert await block(link) == LARGE.block(0)
+
+
+async def test_blocks_and_contents_that_are_not_there_are_not_found(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+
+        assert await rejection(link, index=3) == RejectCode.NOT_FOUND
+        assert await rejection(link, content=Content.of(5)) == RejectCode.NOT_FOUND
+        with pytest.raises(RejectedError):
+            await manifest(link, Content.of(5))
+
+
+async def test_one_peer_gets_no_more_links_than_a_few(autojump_clock: MockClock):
+    assert MAX_LINKS_PER_PEER == 4
+    async with open_shop() as shop:
+        greedy = Identity.generate()
+        links = [await shop.enter(greedy) for _ in range(MAX_LINKS_PER_PEER)]
+
+        with pytest.raises(RefusedError) as caught:
+            await shop.enter(greedy)
+        assert caught.value.bye.code is ByeCode.DUPLICATE
+
+        await shop.enter()  # others are welcome
+        links[0].close()
+        await trio.sleep(2)
+        await shop.enter(greedy)
+
+
+async def test_one_peer_that_dials_all_its_links_at_once_gets_no_more(autojump_clock: MockClock):
+    async with open_shop() as shop, trio.open_nursery() as nursery:
+        greedy = Identity.generate()
+
+        async def enter() -> None:
+            with suppress(RefusedError):
+                await shop.enter(greedy)
+
+        for _ in range(3 * MAX_LINKS_PER_PEER):
+            nursery.start_soon(enter)
+        await trio.sleep(3)
+
+        assert len(shop.servent.open_links) == MAX_LINKS_PER_PEER
+
+
+async def test_all_peers_together_get_no_more_links_than_there_may_be(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    assert MAX_LINKS == 200
+    monkeypatch.setattr(uploads_module, "MAX_LINKS", 3)
+    async with open_shop() as shop:
+        for _ in range(3):
+            await shop.enter()
+
+        with pytest.raises(RefusedError) as caught:
+            await shop.enter()
+
+        assert caught.value.bye.code is ByeCode.FULL
+
+
+# Listings.
+
+
+def entries(count: int, *, name_length: int = 8) -> list[Entry]:
+    names = sorted(f"{number:0{name_length}}" for number in range(count))
+    return [Entry(name, number, 1, bytes(32)) for number, name in enumerate(names, 1)]
+
+
+async def pages(link: Link) -> list[Listing]:
+    got: list[Listing] = []
+    after = ""
+    while not got or got[-1].has_more:
+        page = await link.request(List("", after), timeout_s=5)
+        assert isinstance(page, Listing)
+        got.append(page)
+        after = page.entries[-1].path
+    return got
+
+
+async def test_a_directory_of_20_000_files_is_listed_by_pages_of_500(autojump_clock: MockClock):
+    assert MAX_LISTING == 500
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(20_000)
+
+        got = await pages(await shop.enter())
+
+        assert [len(page.entries) for page in got] == [MAX_LISTING] * 40
+        assert [entry for page in got for entry in page.entries] == shop.shelf.entries
+
+
+async def test_a_page_of_long_names_ends_where_the_frame_is_full(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(700, name_length=255)
+
+        got = await pages(await shop.enter())
+
+        assert [entry for page in got for entry in page.entries] == shop.shelf.entries
+        for page in got:
+            assert sum(len(msgspec.msgpack.encode(e)) for e in page.entries) <= MAX_PAGE_BYTES
+        assert len(got[0].entries) < MAX_LISTING
+
+
+async def test_listings_asked_for_all_at_once_come_all(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(500, name_length=100)
+        link = await shop.enter()
+        got = []
+
+        async def ask() -> None:
+            got.append(await link.request(List("", ""), timeout_s=5))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(ask)
+
+        assert len(got) == 50
+        assert link.ended is None
+
+
+async def test_a_listing_after_the_last_name_is_empty(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(3)
+        link = await shop.enter()
+
+        assert await link.request(List("", "zzz"), timeout_s=1) == Listing((), False)
+        with pytest.raises(RejectedError):
+            await link.request(List("nowhere", ""), timeout_s=1)
