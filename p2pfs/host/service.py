@@ -1,7 +1,7 @@
 """A servent that systemd keeps running for a user: the unit, its coming and its going.
 
 The unit holds whole paths and no variables, so that it means the same wherever systemd
-reads it. `p2pfs.manager` is what the servent says to systemd from then on.
+reads it. `p2pfs.host.manager` is what the servent says to systemd from then on.
 """
 
 from __future__ import annotations
