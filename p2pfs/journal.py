@@ -108,7 +108,7 @@ def printable(text: str) -> str:
 def _is_shown(text: str, index: int) -> bool:
     if text[index].isprintable() or text[index] not in "\u200c\u200d":
         return text[index].isprintable()
-    from p2pfs.protocol.names import is_joiner_in_place  # noqa: PLC0415 - few names have one
+    from p2pfs.protocol import is_joiner_in_place  # noqa: PLC0415 - few names have one
 
     return is_joiner_in_place(text, index)
 
