@@ -18,8 +18,8 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     library/      what `shared/` offers
     cache/        verified blocks on disk
     keys          the identity of a servent, and the key of a private network
-    protocol/     the wire, sans-IO: see protocol/PROTOCOL.md
     journal       what happened, for people
+    protocol/     the wire, sans-IO: see protocol/PROTOCOL.md
     rates         how many bytes may pass
     tasks         tasks that outlive the calls which start them
     state         the directory of a servent: made, held, unmade

@@ -78,7 +78,14 @@ from p2pfs.protocol.messages import (
     ServentId,
     Walk,
 )
-from p2pfs.protocol.names import check_path, is_private, is_probe, tokens_of, words_of
+from p2pfs.protocol.names import (
+    check_path,
+    is_joiner_in_place,
+    is_private,
+    is_probe,
+    tokens_of,
+    words_of,
+)
 
 __all__ = [
     "FILE_ID_BYTES",
@@ -154,6 +161,7 @@ __all__ = [
     "check_path",
     "dialable",
     "digest",
+    "is_joiner_in_place",
     "is_private",
     "is_probe",
     "manifest_bytes_for",
