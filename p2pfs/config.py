@@ -71,6 +71,12 @@ MIN_LIMIT_BYTES_PER_S: Final = 16 * 1024
 
 MAX_LIMIT_BYTES_PER_S: Final = 2**40
 
+KERNEL_FLAGS: Final = frozenset({"ro", "noexec", "sync", "dirsync"})
+"""What the kernel does for every file system if it is asked to."""
+
+SOURCE: Final = "fsname"
+"""Names a mount in the kernel's table, where it is not to be `p2pfs:NAME`."""
+
 MAX_NAME_LENGTH: Final = 64
 """Characters (`messages.MAX_NAME_LENGTH`)."""
 
@@ -136,6 +142,8 @@ class Config:
     foreground: bool = False
     allow_other: bool = False
     """Whether other users of this machine may use the mount, root among them."""
+    kernel_options: tuple[str, ...] = ()
+    """Of `KERNEL_FLAGS`, and at most one `fsname=...`."""
     network_key_file: Path | None = None
     """None: the open network."""
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
@@ -235,6 +243,7 @@ def load_config(
         listen_ports=listen_ports,
         foreground=settings.take("foreground", _flag, default=False),
         allow_other=settings.take("allow-other", _flag, default=False),
+        kernel_options=settings.take("kernel-option", _kernel_options, ()),
         cache_limit_bytes=settings.take("cache-size", parse_cache_size, None)
         or _default_cache(state),
         network_key_file=settings.take("network-key-file", _file(state), None),
@@ -264,14 +273,37 @@ def runtime_directory() -> Path:
     Raises:
         UsageError: somebody else owns it.
     """
-    user = os.geteuid()
-    places = (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}")
+    places = (os.environ.get("XDG_RUNTIME_DIR"), _of_the_login())
     base = next((place for place in places if place and _is_private(place)), None)
-    path = Path(base, "p2pfs") if base else Path(tempfile.gettempdir(), f"p2pfs-{user}")
+    path = Path(base, "p2pfs") if base else _without_login()
     path.mkdir(mode=0o700, exist_ok=True)
     if not _is_private(path):
         raise UsageError(f"{path} is not a directory of yours alone: remove it")
     return path
+
+
+def runtime_directories() -> list[Path]:
+    """Return where the control sockets of this user's running servents may lie.
+
+    A servent that was started before its user logged in, from fstab say, found no directory
+    of the login. Where XDG_RUNTIME_DIR names another place, that alone counts.
+
+    Raises:
+        UsageError: somebody else owns the first of them.
+    """
+    places = [runtime_directory()]
+    if os.environ.get("XDG_RUNTIME_DIR", _of_the_login()) == _of_the_login():
+        others = (Path(_of_the_login(), "p2pfs"), _without_login())
+        places += [place for place in others if place not in places and _is_private(place)]
+    return places
+
+
+def _of_the_login() -> str:
+    return f"/run/user/{os.geteuid()}"
+
+
+def _without_login() -> Path:
+    return Path(tempfile.gettempdir(), f"p2pfs-{os.geteuid()}")
 
 
 @contextlib.contextmanager
@@ -470,6 +502,14 @@ def _file(state_directory: Path) -> Callable[[object], Path]:
 def _joins(value: object) -> tuple[Endpoint, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     return tuple(parse_endpoint(one) for one in values)
+
+
+def _kernel_options(value: object) -> tuple[str, ...]:
+    options = tuple(map(_text, value if isinstance(value, list | tuple) else [value]))
+    for option in options:
+        if option not in KERNEL_FLAGS and not option.startswith(f"{SOURCE}="):
+            raise ValueError(f"{option!r} is none of {', '.join(sorted(KERNEL_FLAGS))}")
+    return options
 
 
 def _listen(value: object) -> tuple[str | None, tuple[int, ...]]:

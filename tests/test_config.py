@@ -402,3 +402,33 @@ def test_a_runtime_directory_of_somebody_else_is_not_used(load, tmp_path, monkey
 
     with pytest.raises(UsageError, match="not a directory of yours alone"):
         _ = load().control_path
+
+
+def test_what_the_kernel_is_told_is_what_it_knows(load):
+    assert load('kernel-option = ["ro", "fsname=x"]').kernel_options == ("ro", "fsname=x")
+    assert load(kernel_option=()).kernel_options == ()
+    with pytest.raises(UsageError, match="'frob' is none of dirsync, noexec, ro, sync"):
+        load('kernel-option = "frob"')
+
+
+def test_servents_from_before_the_login_are_found_unless_another_place_is_named(
+    tmp_path, monkeypatch
+):
+    """From fstab, a servent starts with no runtime directory of its user's."""
+    login, temporary, other = (tmp_path / name for name in ("login", "tmp", "other"))
+    for place in (login, temporary, other):
+        place.mkdir(mode=0o700)
+    monkeypatch.setattr(config_module, "_of_the_login", lambda: str(login))
+    monkeypatch.setattr(config_module.tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+
+    login.chmod(0o755)  # not there yet
+    before = config_module.runtime_directory()
+    login.chmod(0o700)
+
+    assert before.parent == temporary
+    assert config_module.runtime_directories() == [login / "p2pfs", before]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(login))
+    assert config_module.runtime_directories() == [login / "p2pfs", before]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(other))
+    assert config_module.runtime_directories() == [other / "p2pfs"]

@@ -19,6 +19,7 @@ from typing import Final, NoReturn, TypeVar, cast
 import click
 
 from p2pfs import __version__
+from p2pfs.cli import fstab
 from p2pfs.cli.wording import Estimate, Record, heading, shown
 from p2pfs.config import Config, load_config
 from p2pfs.control import ExitStatus, VerbError, exit_status_of
@@ -47,7 +48,18 @@ PLAIN_EVERY_S: Final = 5.0
 
 def main() -> None:
     """Run the command line and exit with the status of DESIGN 2.3."""
-    finish(run())
+    finish(help_mount() if fstab.is_helper_call(sys.argv) else run())
+
+
+def help_mount() -> int:
+    """Do what mount(8) asks for, and return the exit status that it knows for the outcome."""
+    try:
+        sys.argv[1:] = fstab.command_of(sys.argv[1:])
+    except UsageError as error:
+        complain(str(error))
+        return fstab.WRONG_CALL
+    known = {int(ExitStatus.USAGE): fstab.WRONG_CALL, int(ExitStatus.FAILED): fstab.FAILED}
+    return known.get(status := run(), status)
 
 
 def run() -> int:
@@ -118,8 +130,35 @@ def servent_options(command: Command) -> Command:
     return command
 
 
+def take_mount_options(
+    context: click.Context, _parameter: click.Parameter, texts: Sequence[str]
+) -> Sequence[str]:
+    """Let `-o` say what options say, unless they are given themselves; return the kernel's."""
+    others = ("kernel_option", "foreground", "help")
+    own = {
+        name.replace("_", "-"): option
+        for option in context.command.params
+        if isinstance(option, click.Option) and (name := option.name or "") not in others
+    }
+    flags = {name for name, option in own.items() if option.is_flag}
+    told = fstab.mount_options(texts, flags, own.keys() - flags)
+    for user in told.pop(fstab.USER, []):
+        fstab.become(str(user))
+    kernel = told.pop(fstab.KERNEL_OPTION, [])
+    defaults = {
+        name.replace("-", "_"): values if own[name].multiple else values[-1]
+        for name, values in told.items()
+    }
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return [str(option) for option in kernel]
+
+
 @cli.command()
 @click.argument("mountpoint")
+@click.option(
+    "-o", "kernel_option", metavar="OPTIONS", multiple=True, is_eager=True,
+    callback=take_mount_options, help="Take these as in fstab: ro,join=HOST:PORT,...",
+)  # fmt: skip
 @servent_options
 def mount(mountpoint: str, **options: object) -> int:
     """Start a servent and mount its tree on MOUNTPOINT."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from p2pfs.config import SHARED, runtime_directory, socket_name
+from p2pfs.config import SHARED, runtime_directories, socket_name
 from p2pfs.control import SILENCE_S, ExitStatus, VerbError
 from p2pfs.errors import UsageError
 from p2pfs.state import lock_directory
@@ -46,8 +46,7 @@ class Running:
 
 def running_servents() -> list[Running]:
     """Return the servents of this user that run now."""
-    records = sorted(runtime_directory().glob("*.json"))
-    found = (_read_record(record) for record in records)
+    found = (_read_record(path) for path in _records())
     return [running for running in found if running is not None and _answers(running)]
 
 
@@ -82,7 +81,7 @@ def choose_servent(directory: str | None) -> Running:
 def forget_dead(directory: str) -> None:
     """Remove the socket and the record of a killed servent of this directory."""
     places = places_of(directory)
-    for path in runtime_directory().glob("*.json"):
+    for path in _records():
         record = _read_record(path)
         if record is None or not {record.mountpoint, record.state_directory} & places:
             continue
@@ -190,6 +189,10 @@ def _listener_of(running: Running) -> int | None:
         return None
     pid: int = _CREDENTIALS.unpack(credentials)[0]
     return pid
+
+
+def _records() -> list[Path]:
+    return [path for place in runtime_directories() for path in sorted(place.glob("*.json"))]
 
 
 def _read_record(path: Path) -> Running | None:

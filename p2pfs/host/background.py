@@ -1,9 +1,9 @@
 """Start ourselves anew in the background, and report readiness or the error through a pipe.
 
 No fork: with threads about it is unsafe, and libfuse's own way of going to the background
-loses errors. The child is a new process in its own session. It is told by an environment
-variable which descriptor to report on, and it is ours until it has reported: if the parent
-goes away first, the child ends itself.
+loses errors. The child is a new process, and once it is up it has its own session. It is
+told by an environment variable which descriptor to report on, and it is ours until it has
+reported: if the parent goes away first, the child ends itself.
 """
 
 from __future__ import annotations
@@ -76,11 +76,17 @@ class Report:
         return self._descriptor is not None
 
     def ready(self, lines: Sequence[str]) -> None:
-        """Report that all is up.
+        """Report that all is up, and leave the session of who started us.
+
+        Not before: an automounter lets nobody but its own process group see the directory
+        that is to be mounted on, and who looks from outside would wait for that mount.
 
         Raises:
             StartError: the parent is gone, so nobody knows of us: end.
         """
+        if self.is_awaited:
+            with contextlib.suppress(PermissionError):  # it has one
+                os.setsid()
         if not self._send("ready", lines):
             raise StartError("the command that started this servent was interrupted")
 
@@ -118,7 +124,6 @@ def _spawn(arguments: Sequence[str], output_path: Path, write_end: int) -> subpr
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,
             pass_fds=(write_end,),
             env=os.environ | {_VARIABLE: str(write_end)},
         )

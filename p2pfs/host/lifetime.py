@@ -134,6 +134,7 @@ async def _mount(
             mountpoint,
             name=servent.config.name,
             allow_other=servent.config.allow_other,
+            kernel_options=servent.config.kernel_options,
             task_status=task_status,
         )
     end()  # unmounted from outside

@@ -43,7 +43,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import ModuleType
 from typing import Final
@@ -109,9 +109,12 @@ async def serve_mount(
     *,
     name: str,
     allow_other: bool = False,
+    kernel_options: Sequence[str] = (),
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Mount `tree` on `mountpoint`, as `check_mountpoint` returned it, and serve it.
+
+    `kernel_options` are such as `Config` has.
 
     `started` is called when the kernel has made its first call. Returns when somebody
     unmounts it from outside. When cancelled, it first answers every waiting reader with
@@ -124,8 +127,9 @@ async def serve_mount(
         UsageError: it cannot be mounted; the text says why, in libfuse's own words.
     """
     fuse = load_fuse()
+    options = _options(name, kernel_options, allow_other=allow_other)
     with _broken_pipes_survived():
-        await _serve(tree, mountpoint, fuse, _options(name, allow_other=allow_other), task_status)
+        await _serve(tree, mountpoint, fuse, options, task_status)
 
 
 async def _serve(
@@ -230,7 +234,7 @@ class _FuseThread:
             self._token.run_sync_soon(event.set)
 
 
-def _options(name: str, *, allow_other: bool) -> dict[str, object]:
+def _options(name: str, kernel_options: Sequence[str], *, allow_other: bool) -> dict[str, object]:
     """Return what fusepy and libfuse are told; each is here for a reason that was measured."""
     options: dict[str, object] = {
         "foreground": True,  # libfuse would fork, and lose all our threads
@@ -250,6 +254,9 @@ def _options(name: str, *, allow_other: bool) -> dict[str, object]:
     }
     if allow_other:
         options["allow_other"] = True
+    for option in kernel_options:
+        key, equals, value = option.partition("=")
+        options[key] = re.sub(r"([\\,])", r"\\\1", value) if equals else True
     return options
 
 

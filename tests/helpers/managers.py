@@ -54,8 +54,9 @@ class UserManager:
 
 
 # systemctl asks /run/systemd/system whether systemd runs here at all. The shell stays: as
-# process 1, systemd takes itself for the machine's.
-_ALONE = 'mount -t tmpfs run /run && mkdir -p /run/systemd/system && "$@"; exit'
+# process 1, systemd takes itself for the machine's. Automounts need a process group that can
+# be seen from in there.
+_ALONE = 'mount -t tmpfs run /run && mkdir -p /run/systemd/system && setsid --wait "$@"; exit'
 
 _APART = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
 

@@ -55,11 +55,13 @@ def has_ended(pid: int, within_s: float = 60) -> bool:
 
 def test_what_the_servent_reports_is_returned_and_it_lives_on(child, pid):
     output = child(
-        "report.ready([' '.join(sys.argv[1:]), f'session {os.getsid(0) == os.getpid()}'])\n"
+        "report.ready([' '.join(sys.argv[1:]), f'group {os.getpgid(0)}'])\n"
         "print('printed', flush=True); time.sleep(1000)"
     )
 
-    assert background.start(["mount", "dir"], output) == ["mount dir", "session True"]
+    group = f"group {os.getpgid(0)}"  # ours, until it was up
+    assert background.start(["mount", "dir"], output) == ["mount dir", group]
+    assert os.getsid(pid()) == pid()
 
     assert not has_ended(pid(), 0)
     os.kill(pid(), signal.SIGKILL)
