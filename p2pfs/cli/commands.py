@@ -22,7 +22,7 @@ from p2pfs import __version__
 from p2pfs.cli import fstab
 from p2pfs.cli.wording import Estimate, Record, heading, shown
 from p2pfs.config import Config, load_config
-from p2pfs.control import ExitStatus, VerbError, exit_status_of
+from p2pfs.control import ExitStatus, VerbError, client, exit_status_of
 from p2pfs.control.client import (
     Running,
     ask,
@@ -32,6 +32,7 @@ from p2pfs.control.client import (
     places_of,
     running_servents,
 )
+from p2pfs.control.opening import Source, open_destination
 from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import INTERRUPTED, P2pfsError, UsageError
 from p2pfs.host import background
@@ -468,14 +469,22 @@ def unpin(path: str, mount: str | None) -> None:
 
 @verb
 @click.argument("path")
-@click.option("-o", "--output", metavar="DEST", default=".", help="A file or a directory.")
-def get(path: str, mount: str | None, output: str) -> None:
-    """Download the file at PATH in network/."""
+@click.option("-o", "--output", metavar="DEST", default=".", help="A file, a directory, or -.")
+@click.option("-f", "--force", is_flag=True, help="Replace another file that is DEST.")
+def get(path: str, mount: str | None, output: str, *, force: bool) -> None:
+    """Download the file at PATH in network/.
+
+    A DEST that holds the file already, or the beginning of it, is completed. Devices, FIFOs
+    and open descriptors are written to.
+    """
     running = choose_servent(mount)
-    args = {"path": str(read_target(path, running)), "destination": os.path.abspath(output)}
-    with progress_of(path) as on_progress:
-        done = cast("Record", ask(running, "get", args, on_progress))
-    print(printable(str(done["destination"])))
+    target = read_target(path, running)
+    name = os.path.basename(str(target).rstrip("/"))
+    with open_destination(output, name, replace=force) as destination:
+        with progress_of(path) as on_progress:
+            client.get(running, target, destination, on_progress)
+        if destination.shown is not None:
+            print(printable(destination.shown))
 
 
 @verb
@@ -484,11 +493,9 @@ def publish(files: Sequence[str], mount: str | None) -> None:
     """Copy FILES into shared/; what has the same name there is replaced."""
     running = choose_servent(mount)
     for file in files:
-        args = {"files": [os.path.abspath(file)]}
-        with progress_of(file) as on_progress:
-            done = cast("Sequence[Record]", ask(running, "publish", args, on_progress))
-        for record in done:
-            print(printable(f"{record['path']}: {record['state']}"))
+        with Source(file) as source, progress_of(file) as on_progress:
+            done = client.publish(running, source, source.name, on_progress)
+        print(printable(f"{done['path']}: {done['state']}"))
 
 
 @verb

@@ -1,7 +1,7 @@
 """The command line's side: find a running servent, ask it, wait for its answer.
 
-Blocking, and light to import. Nothing here touches a mountpoint: a stuck mount must not
-keep `status` or `unmount` from working.
+Blocking, and light to import. Only `get` and `publish` may touch a mountpoint: a stuck mount
+must not keep `status` or `unmount` from working.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from p2pfs.config import SHARED, runtime_directories, socket_name
 from p2pfs.control import SILENCE_S, ExitStatus, VerbError
+from p2pfs.control.opening import Destination, Source
+from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import UsageError
 from p2pfs.state import lock_directory
+
+OnProgress = Callable[[int, int], None]
+"""Takes the bytes done and their whole number."""
 
 END_S: Final = 30.0
 """A servent that was told to end has said BYE, synced and unmounted by then."""
@@ -95,11 +100,13 @@ def ask(
     running: Running,
     verb: str,
     args: Mapping[str, object] | None = None,
-    on_progress: Callable[[int, int], None] = lambda _done, _size: None,
+    on_progress: OnProgress = lambda _done, _size: None,
+    descriptors: Sequence[int] = (),
 ) -> object:
     """Have the servent do a verb and return its result.
 
-    `on_progress` is called with the bytes done and their whole number.
+    `on_progress` is called with the bytes done and their whole number; the servent gets
+    descriptors of its own for the same open files.
 
     Raises:
         VerbError: it could not, it is gone, or it was silent for 20 s.
@@ -107,12 +114,43 @@ def ask(
     request = {"verb": verb, "args": dict(args or {})}
     try:
         with _connected(running) as connection:
-            connection.sendall(json.dumps(request).encode() + b"\n")
+            _send(connection, json.dumps(request).encode() + b"\n", descriptors)
             return _result(connection, on_progress)
     except TimeoutError as error:
         raise VerbError("the servent does not answer", ExitStatus.UNREACHABLE) from error
     except (OSError, ValueError) as error:
         raise VerbError("the servent ended before it answered", ExitStatus.NO_SERVENT) from error
+
+
+def get(
+    running: Running, target: TreePath | Id, destination: Destination, on_progress: OnProgress
+) -> None:
+    """Download a file.
+
+    Raises:
+        VerbError: the servent could not.
+        UsageError, OSError: the destination did not take it.
+    """
+    args = {"path": str(target), **destination.arguments}
+    try:
+        done = ask(running, "get", args, on_progress, destination.descriptors)
+    except VerbError as error:
+        raise destination.failure(error) from error
+    is_there_already = bool(cast("Mapping[str, object]", done)["is_there_already"])
+    destination.finish(is_there_already=is_there_already)
+
+
+def publish(
+    running: Running, source: Source, path: str, on_progress: OnProgress
+) -> Mapping[str, object]:
+    """Copy a file to a path in `shared/`, and return how it stands there.
+
+    Raises:
+        VerbError: the servent could not.
+    """
+    args = {"path": str(TreePath(Subtree.SHARED, path)), "mode": source.mode}
+    done = ask(running, "publish", args, on_progress, [source.descriptor])
+    return cast("Mapping[str, object]", done)
 
 
 def end_servent(running: Running) -> None:
@@ -172,6 +210,13 @@ def _connected(running: Running) -> Iterator[socket.socket]:
         with socket_name(running.control_path) as name:
             connection.connect(name)
         yield connection
+
+
+def _send(connection: socket.socket, request: bytes, descriptors: Sequence[int]) -> None:
+    if descriptors:
+        request = request[socket.send_fds(connection, [request], descriptors) :]
+    if request:  # an empty send fails too when the servent has answered already
+        connection.sendall(request)
 
 
 def _answers(running: Running) -> bool:

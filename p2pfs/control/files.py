@@ -1,17 +1,18 @@
 """The user's own files: what `get` writes, `publish` copies, `unpublish` removes.
 
-Everything here may block, and may wait for our own mount: a destination or a source can lie
-in it. So it is called in threads, never on the trio thread.
+Outside the share they come as descriptors that the client has opened (see `opening`), and
+stay the caller's to close. Everything here may block, and may wait for our own mount: a
+destination or a source can lie in it. So it is called in threads, never on the trio thread.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import stat
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -23,49 +24,55 @@ from p2pfs.protocol import Manifest, block_bytes_for, block_range, block_span
 CHUNK_BYTES: Final = 1024**2
 """Bytes between two looks at progress and cancellation."""
 
-PART_SUFFIX: Final = ".part"
-"""Of a file that is not complete yet. Files of this name are never published."""
-
 _TEMPORARY_BYTES: Final = 8
 _TEMPORARY: Final = re.compile(rf"\.p2pfs-[0-9a-f]{{{2 * _TEMPORARY_BYTES}}}")
 """The name of a copy that is not whole yet. No dotfile is ever published."""
 
 
 class Incoming:
-    """A download on its way to `destination`, or into it if that is a directory.
+    """A download on its way into a file that the client has opened.
 
-    It grows under the name `destination.part`, so that a whole file is a complete one. What an
-    earlier download left there, or under the destination's own name, is used as far as it is
-    right. What is not complete stays for the next one.
+    What an earlier download left there, or in what lies at the destination, is used as far
+    as it is right.
     """
 
-    def __init__(self, destination: str, path: str) -> None:
-        """Open the partial file; UsageError if another download is writing it."""
-        if os.path.isdir(destination):
-            destination = os.path.join(destination, path.rpartition("/")[2])
-        self.destination = destination
-        self._part = destination + PART_SUFFIX
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = FileIO(os.open(self._part, flags, 0o666), "r+")
-        self._is_finished = False
-        try:
-            # Unlike O_EXCL, a lock does not mind what a killed servent left behind.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise UsageError(f"another get is writing {destination}") from error
-        earlier = _open_regular(destination)
-        self._leftovers = [self._file] if earlier is None else [self._file, earlier]
+    def __init__(self, files: Sequence[int]) -> None:
+        """Take the descriptors of the partial file and, if there is any, the destination.
+
+        Raises:
+            UsageError: one of them is no regular file.
+        """
+        self._part = files[0]
+        self._leftovers = files
+        sizes = [status.st_size for status in map(os.fstat, files) if stat.S_ISREG(status.st_mode)]
+        if len(sizes) < len(files):
+            raise UsageError("a download goes into a regular file")
+        self.has_earlier = len(files) > 1
+        """Whether there is anything at the destination."""
+        self.earlier_bytes = sizes[-1] if self.has_earlier else 0
 
     @property
     def has_leftovers(self) -> bool:
         """Whether there is anything of an earlier download that may be right."""
-        return any(_size(file) for file in self._leftovers)
+        return any(os.fstat(file).st_size for file in self._leftovers)
 
-    @property
-    def kept_at(self) -> str | None:
-        """Where there is something for the next download, if this one does not go on."""
-        return self._part if _size(self._file) else None
+    def earlier_is_right(self, manifest: Manifest) -> bool:
+        """Return whether all whole blocks of what is at the destination are right."""
+        for index in block_range(manifest.size, 0, self.earlier_bytes):
+            offset, length = block_span(manifest.size, index)
+            if offset + length <= self.earlier_bytes:
+                try:
+                    manifest.verify(index, os.pread(self._leftovers[-1], length, offset))
+                except BadBlockError:
+                    return False
+        return True
+
+    def earlier_tail(self, size: int) -> tuple[int, bytes]:
+        """Return where what is at the destination ends within a block, and that piece of it."""
+        whole = self.earlier_bytes // block_bytes_for(size) * block_bytes_for(size)
+        if self.earlier_bytes == size:
+            return whole, b""
+        return whole, os.pread(self._leftovers[-1], self.earlier_bytes - whole, whole)
 
     def missing(self, manifest: Manifest, offset: int, length: int) -> list[tuple[int, int]]:
         """Take over what is there of a stretch of whole blocks; return where the others are."""
@@ -75,10 +82,10 @@ class Incoming:
     def _take_over(self, manifest: Manifest, offset: int, length: int) -> bool:
         index = offset // block_bytes_for(manifest.size)
         for file in self._leftovers:
-            data = os.pread(file.fileno(), length, offset)
+            data = os.pread(file, length, offset)
             with contextlib.suppress(BadBlockError):
                 manifest.verify(index, data)
-                if file is not self._file:
+                if file is not self._part:
                     self.write(offset, data)
                 return True
         return False
@@ -87,74 +94,57 @@ class Incoming:
         """Write a piece of the file."""
         rest = memoryview(data)
         while rest:
-            count = os.pwrite(self._file.fileno(), rest, offset)
+            count = os.pwrite(self._part, rest, offset)
             rest, offset = rest[count:], offset + count
 
     def finish(self, size: int) -> None:
-        """Give the complete file its name, in place of what had it."""
-        self._file.truncate(size)
-        os.replace(self._part, self.destination)
-        self._is_finished = True
-
-    def close(self) -> None:
-        """Let go of the file, and remove it if there is nothing in it for the next download."""
-        if not self._is_finished:
-            with contextlib.suppress(OSError):
-                if not _size(self._file):
-                    os.unlink(self._part)
-        for file in self._leftovers:
-            with contextlib.suppress(OSError):  # a close that fails after a write that did
-                file.close()
-
-
-def _open_regular(path: str) -> FileIO | None:
-    """Open a file to read it, if there is one that is no link, device or FIFO."""
-    try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = FileIO(os.open(path, flags), "r")
-    except OSError:
-        return None
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        return None
-    return file
-
-
-def _size(file: FileIO) -> int:
-    return os.fstat(file.fileno()).st_size
+        """Cut off what an earlier download left behind the end."""
+        os.ftruncate(self._part, size)
 
 
 class Copying:
     """A file on its way into the share, under a private name until it is whole."""
 
-    def __init__(self, source: str, target: Path) -> None:
-        """Open both ends.
+    def __init__(self, source: int, root: Path, path: str, mode: int) -> None:
+        """Open the copy of what a descriptor reads; directories above it are made.
 
         Raises:
-            UsageError: the source is not a regular file.
-            OSError: one of them cannot be opened.
+            UsageError: `path` leads out of the share, or is a directory.
+            OSError: the copy cannot be made.
         """
-        if target.is_dir():
-            raise UsageError(f"{target.name} is the name of a directory in shared/")
+        share = os.path.realpath(root)
+        parent = os.path.realpath(os.path.join(share, os.path.dirname(path)))
+        self._target = os.path.join(parent, os.path.basename(path))
+        if os.path.commonpath([share, parent]) != share:
+            raise UsageError(f"{path} is not below shared/")
+        if os.path.isdir(self._target):
+            raise UsageError(f"{path} is the name of a directory in shared/")
+        os.makedirs(parent, exist_ok=True)
+        self._source = source
         self.done_bytes = 0
-        self._target = target
-        self._temporary = target.with_name(f".p2pfs-{secrets.token_hex(_TEMPORARY_BYTES)}")
-        # Not to wait for the other end of a FIFO.
-        self._source = os.fdopen(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-        status = os.fstat(self._source.fileno())
+        status = os.fstat(source)
+        self.is_pipe = not stat.S_ISREG(status.st_mode)
+        """Whether what comes must be waited for, in place of read."""
         self.size = status.st_size
-        try:
-            if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"{source} is not a regular file")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._copy = os.fdopen(os.open(self._temporary, flags, status.st_mode & 0o777), "wb")
-        except BaseException:
-            self._source.close()
-            raise
+        # Where start-up looks for what was left, unless rename(2) could not take it from there.
+        is_one_disk = os.stat(share).st_dev == os.stat(parent).st_dev
+        name = f".p2pfs-{secrets.token_hex(_TEMPORARY_BYTES)}"
+        self._temporary = Path(share if is_one_disk else parent, name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._copy = FileIO(os.open(self._temporary, flags, 0o600), "w")
+        os.fchmod(self._copy.fileno(), mode & 0o777)  # the umask is the client's, and is in it
 
     def step(self) -> bool:
         """Copy one chunk; return whether there is more."""
-        sent = os.sendfile(self._copy.fileno(), self._source.fileno(), None, CHUNK_BYTES)
+        if self.size:
+            copy, source = self._copy.fileno(), self._source
+            sent = os.sendfile(copy, source, self.done_bytes, CHUNK_BYTES)
+        else:  # a pipe, or one of the files of /proc, which have no size
+            data = os.read(self._source, CHUNK_BYTES)
+            sent = len(data)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._copy.write(rest) :]
         self.done_bytes += sent
         return sent > 0
 
@@ -163,9 +153,9 @@ class Copying:
         os.replace(self._temporary, self._target)
 
     def discard(self) -> None:
-        """Let go of both files, and remove the copy unless it is finished."""
-        self._source.close()
-        self._copy.close()
+        """Let go of the copy, and remove it unless it is finished."""
+        with contextlib.suppress(OSError):  # a close that fails after a write that did
+            self._copy.close()
         self._temporary.unlink(missing_ok=True)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import errno
 import json
 import logging
 import os
-from collections.abc import Callable
+import select
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +17,7 @@ import trio
 
 from p2pfs.config import Config
 from p2pfs.control import ALIVE_EVERY_S, MAX_REQUEST_BYTES, ExitStatus, exit_status_of
-from p2pfs.control.verbs import VERBS, Args, Servent
+from p2pfs.control.verbs import HANDED, VERBS, Args, Servent
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.link import listen_unix
 
@@ -26,7 +29,14 @@ REQUEST_S: Final = 10.0
 SHUTDOWN: Final = "shutdown"
 """The one verb that is not the servent's: it ends the process."""
 
+MAX_DESCRIPTORS: Final = 4
+"""With one request; `get` has two."""
+
+HUNG_UP_LOOK_S: Final = 0.2
+"""How often it is looked whether a client is gone that has closed its half of the connection."""
+
 _READ_BYTES: Final = 65_536
+_CONTROL_BYTES: Final = trio.socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
 
 
 async def serve_control(
@@ -80,30 +90,42 @@ class _Client:
         self._shut_down = shut_down
         self._stream = stream
         self._sending = trio.Lock()
+        self._descriptors: list[int] = []
+        self._is_out_of_descriptors = False
 
     async def serve(self) -> None:
         """Serve the client; whatever it does, nothing is raised."""
         async with self._stream:
-            line = b""
-            with trio.move_on_after(REQUEST_S):
-                line = await self._receive_line()
-            if line:
-                await self._work(line)
+            try:
+                line = b""
+                with trio.move_on_after(REQUEST_S):
+                    line = await self._receive_line()
+                if line:
+                    await self._work(line)
+            finally:
+                await self._close_descriptors()
 
     async def _receive_line(self) -> bytes:
+        """Return the first line, and keep the descriptors that come with it.
+
+        What follows the line has no meaning.
+        """
         received = bytearray()
-        while not received.endswith(b"\n"):
-            data = await self._receive()
-            if not data or len(received) > MAX_REQUEST_BYTES:
+        while b"\n" not in received:
+            data = await self._receive_with_descriptors()
+            is_too_much = len(received) > MAX_REQUEST_BYTES
+            if not data or is_too_much or len(self._descriptors) > MAX_DESCRIPTORS:
                 return b""
             received += data
-        return bytes(received)
+        return bytes(received[: received.index(b"\n")])
 
     async def _work(self, line: bytes) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_gone, nursery.cancel_scope)
             nursery.start_soon(self._show_that_we_are_alive)
-            await self._send(await self._answer(line))
+            answer = await self._answer(line)
+            await self._close_descriptors()  # first: the client goes on with what they hold
+            await self._send(answer)
             nursery.cancel_scope.cancel()
 
     async def _answer(self, line: bytes) -> object:
@@ -111,6 +133,9 @@ class _Client:
             verb, args = _parsed(line)
             if verb == SHUTDOWN:
                 return await self._end()
+            if self._is_out_of_descriptors:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            args = {**args, HANDED: tuple(self._descriptors)}
             return {"ok": await VERBS[verb](self._servent, args, self._report)}
         except P2pfsError as error:
             return {"error": str(error), "status": exit_status_of(error)}
@@ -127,7 +152,11 @@ class _Client:
         return {"ok": None}
 
     async def _cancel_when_gone(self, scope: trio.CancelScope) -> None:
-        await self._receive()
+        while await self._receive():
+            pass
+        # It may only have said that it has nothing more to say.
+        while not _has_hung_up(self._stream.socket):  # noqa: ASYNC110 - poll(2) alone tells
+            await trio.sleep(HUNG_UP_LOOK_S)
         scope.cancel()
 
     async def _show_that_we_are_alive(self) -> None:
@@ -139,16 +168,54 @@ class _Client:
         await self._send({"progress": progress})
 
     async def _receive(self) -> bytes:
+        """Return what comes next, nothing at the end."""
         try:
             return await self._stream.receive_some(_READ_BYTES)
         except trio.BrokenResourceError:
             return b""
+
+    async def _receive_with_descriptors(self) -> bytes:
+        try:
+            data, control, flags, _address = await self._stream.socket.recvmsg(
+                _READ_BYTES, _CONTROL_BYTES, trio.socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError:
+            return b""
+        self._descriptors += _descriptors_in(control)
+        self._is_out_of_descriptors |= bool(flags & trio.socket.MSG_CTRUNC)
+        return data
+
+    async def _close_descriptors(self) -> None:
+        """Close what was handed over; for a file in our own mount we must answer meanwhile."""
+        with trio.CancelScope(shield=True):
+            while self._descriptors:
+                await trio.to_thread.run_sync(_close, self._descriptors.pop())
 
     async def _send(self, answer: object) -> None:
         async with self._sending:
             # A client that is gone is noticed where we wait for it.
             with contextlib.suppress(trio.BrokenResourceError):
                 await self._stream.send_all(json.dumps(answer).encode() + b"\n")
+
+
+def _descriptors_in(control: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a message: they are ours to close."""
+    found = array.array("i")
+    for level, kind, data in control:
+        if (level, kind) == (trio.socket.SOL_SOCKET, trio.socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
+    return found.tolist()
+
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # a close that fails after a write that did
+        os.close(descriptor)
+
+
+def _has_hung_up(sock: trio.socket.SocketType) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def _parsed(line: bytes) -> tuple[str, Args]:

@@ -19,7 +19,7 @@ from trio.to_thread import run_sync as run_in_thread
 from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
 from p2pfs.control.paths import Subtree, TreePath, received_target
-from p2pfs.errors import NotFoundError, TransferError, UsageError
+from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.journal import Journal
 from p2pfs.library import published_path, unacceptable
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
@@ -29,9 +29,12 @@ Record = Mapping[str, object]
 """A JSON object."""
 
 Args = Mapping[str, object]
+"""What a request said, and under `HANDED` a tuple of the descriptors that came with it."""
 
 Report = Callable[[object], Awaitable[None]]
 """Sends one progress line."""
+
+HANDED: Final = "descriptors"
 
 PROGRESS_EVERY_S: Final = 0.2
 """Fast enough for the eye."""
@@ -282,22 +285,60 @@ async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
 
 
 async def _get(servent: Servent, args: Args, report: Report) -> object:
-    target, destination = _place(args), _text(args, "destination")
-    path = target.path
+    """Write a file into the descriptors that the client has opened; see `opening`."""
+    target = _place(args)
     file = await _find_file(servent, target)
     with contextlib.closing(servent.open(file)) as reader:
-        incoming = await run_in_thread(Incoming, destination, path)
-        try:
-            await _download(reader, file.size, incoming, report)
-            await run_in_thread(incoming.finish, file.size)
-        except TransferError as error:
-            if incoming.kept_at is None:
-                raise
-            text = f"{error}; what came is kept in {incoming.kept_at} for the next get"
-            raise type(error)(text) from error
-        finally:
-            await _surely(incoming.close)
-    return {"path": path, "destination": incoming.destination, "size": file.size}
+        if args.get("stream"):
+            (sink,) = _handed(args, 1)
+            await _stream(reader, file.size, sink, report)
+            is_there_already = False
+        else:
+            incoming = await run_in_thread(Incoming, _handed(args, 2))
+            is_there_already = await _receive(reader, file, incoming, args, report)
+    return {"path": target.path, "size": file.size, "is_there_already": is_there_already}
+
+
+async def _receive(
+    reader: Reader, file: RemoteFile, incoming: Incoming, args: Args, report: Report
+) -> bool:
+    """Complete the partial file, and return whether there was nothing to do."""
+    if incoming.has_earlier:
+        if await _is_beginning(reader, file.size, incoming):
+            if incoming.earlier_bytes == file.size:
+                return True
+        elif not args.get("replace"):
+            destination = args.get("destination")
+            raise UsageError(f"{destination} is another file; --force replaces it")
+    await _download(reader, file.size, incoming, report)
+    await run_in_thread(incoming.finish, file.size)
+    return False
+
+
+async def _is_beginning(reader: Reader, size: int, incoming: Incoming) -> bool:
+    """Return whether what is at the destination is the beginning of the file, or all of it."""
+    if not incoming.earlier_bytes:
+        return True
+    if incoming.earlier_bytes > size:
+        return False
+    manifest = await _manifest_of(reader, size)
+    if manifest is None or not await run_in_thread(incoming.earlier_is_right, manifest):
+        return False
+    offset, tail = await run_in_thread(incoming.earlier_tail, size)
+    return not tail or await reader.read(offset, len(tail)) == tail
+
+
+async def _stream(reader: Reader, size: int, sink: int, report: Report) -> None:
+    """Write a file into a pipe, from the beginning to the end."""
+    progress = Progress(size, report)
+    async with trio.lowlevel.FdStream(os.dup(sink)) as pipe:
+        for offset in range(0, size, CHUNK_BYTES):
+            data = await reader.read(offset, min(CHUNK_BYTES, size - offset))
+            try:
+                await pipe.send_all(data)
+            except trio.BrokenResourceError as error:
+                raise UsageError("nobody reads what was got") from error
+            await progress.reached(offset + len(data))
 
 
 async def _download(reader: Reader, size: int, incoming: Incoming, report: Report) -> None:
@@ -322,24 +363,31 @@ async def _manifest_of(reader: Reader, size: int) -> Manifest | None:
 
 
 async def _publish(servent: Servent, args: Args, report: Report) -> object:
-    """Copy files into the share as `cp` does: what has the same name there is replaced."""
-    results = []
-    for source in _texts(args, "files"):
-        name = os.path.basename(source)
-        if published_path(name) is None:
-            why = unacceptable(name) or "files of this name stay private"
-            raise UsageError(f"{name} is not published: {why}")
-        await _copy_in(source, servent.config.shared_directory / name, report)
-        servent.library.touched(name)
-        results.append({"path": name, "state": await _settled(servent.library, name)})
-    return results
+    """Copy a file into the share as `cp` does: what has the same name there is replaced."""
+    target, mode = received_target(_text(args, "path")), args.get("mode")
+    if not isinstance(target, TreePath) or target.subtree is not Subtree.SHARED:
+        raise UsageError(f"{target} is not below shared/")
+    if not isinstance(mode, int):
+        raise UsageError("mode: a number is needed")
+    if published_path(target.path) is None:
+        why = unacceptable(target.path) or "files of this name stay private"
+        raise UsageError(f"{target.path} is not published: {why}")
+    (source,) = _handed(args, 1)
+    root = servent.config.shared_directory
+    await _copy_in(source, root, target.path, mode, report)
+    servent.library.touched(target.path)
+    return {"path": target.path, "state": await _settled(servent.library, target.path)}
 
 
-async def _copy_in(source: str, target: Path, report: Report) -> None:
-    copying = await run_in_thread(Copying, source, target)
+async def _copy_in(source: int, root: Path, path: str, mode: int, report: Report) -> None:
+    copying = await run_in_thread(Copying, source, root, path, mode)
     try:
         progress = Progress(copying.size, report)
-        while await run_in_thread(copying.step):
+        is_more = True
+        while is_more:
+            if copying.is_pipe:
+                await trio.lowlevel.wait_readable(source)
+            is_more = await run_in_thread(copying.step)
             await progress.reached(copying.done_bytes)
         await run_in_thread(copying.finish)
     finally:
@@ -389,6 +437,14 @@ VERBS: Final[Mapping[str, Verb]] = {
     "pause": _pause,
     "resume": _resume,
 }
+
+
+def _handed(args: Args, most: int) -> Sequence[int]:
+    """Return the descriptors that the client has handed over: one at least."""
+    descriptors = args.get(HANDED)
+    if not isinstance(descriptors, tuple) or not 0 < len(descriptors) <= most:
+        raise UsageError("this verb is handed open files; the command does that")
+    return descriptors
 
 
 def _text(args: Args, name: str) -> str:

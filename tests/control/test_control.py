@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
+import resource
 import socket
 import stat
 import subprocess
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from p2pfs.config import load_config
-from p2pfs.control import MAX_REQUEST_BYTES, ExitStatus, VerbError, exit_status_of
+from p2pfs.control import MAX_REQUEST_BYTES, ExitStatus, VerbError, client, exit_status_of
 from p2pfs.control.client import Running, ask, choose_servent, end_servent, running_servents
+from p2pfs.control.opening import Source, open_destination
+from p2pfs.control.paths import received_target
 from p2pfs.control.server import serve_control
 from p2pfs.errors import (
     CorruptError,
     HandshakeError,
     NoSourceError,
     NotFoundError,
+    P2pfsError,
     StaleError,
     StalledError,
     UnreachableError,
@@ -63,6 +68,33 @@ async def serving(servent: FakeServent):
             await nursery.start(serve_control, servent, end)
             yield ask_it
         end()
+
+
+async def get(
+    servent: FakeServent, path: str, output: Path | str, *, replace: bool = False, on_progress=None
+) -> str | None:
+    """Download as the command does; return the name of the file."""
+
+    def in_thread() -> str | None:
+        running = choose_servent(str(servent.config.mountpoint))
+        target = received_target(path)
+        name = path.rpartition("/")[2]
+        with open_destination(str(output), name, replace=replace) as destination:
+            client.get(running, target, destination, on_progress or (lambda *_: None))
+            return destination.shown
+
+    return await trio.to_thread.run_sync(in_thread)
+
+
+async def publish(servent: FakeServent, file: Path | str, name: str | None = None):
+    """Publish as the command does; return how the file stands."""
+
+    def in_thread():
+        running = choose_servent(str(servent.config.mountpoint))
+        with Source(str(file)) as source:
+            return client.publish(running, source, name or source.name, lambda *_: None)
+
+    return await trio.to_thread.run_sync(in_thread)
 
 
 async def test_verbs_without_arguments_give_what_the_servent_says(servent):
@@ -111,19 +143,19 @@ async def test_what_is_found_below_search_and_peers_is_got(servent, tmp_path):
     servent.offer("films/x", b"content")
     servent.results.files["blue/x"] = servent.nodes["films/x"]
     servent.shares.files["ann/films/x"] = servent.nodes.pop("films/x")
-    async with serving(servent) as ask_it:
+    async with serving(servent):
         for number, path in enumerate(("search/blue/x", "peers/ann/films/x")):
-            await ask_it("get", path=path, destination=str(tmp_path / f"{number}"))
+            await get(servent, path, tmp_path / f"{number}")
             assert (tmp_path / f"{number}").read_bytes() == b"content"
         with pytest.raises(VerbError, match=r"^search/blue/y: nobody"):
-            await ask_it("get", path="search/blue/y", destination=str(tmp_path / "y"))
+            await get(servent, "search/blue/y", tmp_path / "y")
 
 
 async def test_what_is_not_utf8_is_not_found(servent):
     async with serving(servent) as ask_it:
         for verb in ("pin", "unpin", "get"):
             with pytest.raises(VerbError) as caught:
-                await ask_it(verb, path="network/caf\udce9.mp3", destination="/nowhere")
+                await ask_it(verb, path="network/caf\udce9.mp3")
             assert caught.value.status == ExitStatus.NOT_FOUND
 
 
@@ -260,6 +292,90 @@ async def test_what_is_no_request_is_a_usage_error(servent, line):
             assert json.loads(await stream.receive_some())["status"] == ExitStatus.USAGE
 
 
+STATUS = b'{"verb": "status", "args": {}}\n'
+
+
+async def answer_to(servent: FakeServent, request: bytes, *, then_closes: bool = False) -> bytes:
+    """Return all that is answered to these bytes, sent at once."""
+    stream = await trio.open_unix_socket(str(servent.config.control_path))
+    async with stream:
+        await stream.send_all(request)
+        if then_closes:
+            await stream.send_eof()
+        return b"".join([data async for data in stream])
+
+
+@pytest.mark.parametrize("more", [b"\n", b"x", STATUS, b"\0" * 100_000])
+async def test_what_follows_a_request_is_no_matter(servent, more):
+    async with serving(servent):
+        (answer,) = (await answer_to(servent, STATUS + more)).splitlines()
+
+    assert json.loads(answer) == {"ok": servent.status()}
+
+
+async def test_a_client_may_close_its_half(servent):
+    servent.search_takes_s = 0.1
+    async with serving(servent):
+        request = b'{"verb": "search", "args": {"words": "blue"}}\n'
+        answer = await answer_to(servent, request, then_closes=True)
+
+    assert json.loads(answer) == {"ok": []}
+
+
+async def test_what_comes_behind_a_request_does_not_cancel_it(servent):
+    servent.search_takes_s = 0.1
+    async with serving(servent):
+        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        async with stream:
+            await stream.send_all(b'{"verb": "search", "args": {"words": "blue"}}\n')
+            while not servent.calls:
+                await trio.lowlevel.checkpoint()
+            await stream.send_all(b"\n")
+            assert json.loads(await stream.receive_some()) == {"ok": []}
+
+
+def handed_over(path: Path, request: bytes, descriptors: list[int]) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        socket.send_fds(client, [request], descriptors)
+        return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+async def test_descriptors_that_nobody_wants_are_closed(servent):
+    async with serving(servent):
+        before = os.listdir("/proc/self/fd")
+        path = servent.config.control_path
+        with open("/dev/null", "rb") as null:
+            handed = [null.fileno()]
+            answer = await trio.to_thread.run_sync(handed_over, path, STATUS, handed)
+            many = await trio.to_thread.run_sync(handed_over, path, STATUS, handed * 100)
+
+        assert json.loads(answer) == {"ok": servent.status()}
+        assert b"ok" not in many
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+async def test_that_no_descriptor_is_free_is_told(servent):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with serving(servent):
+        with socket.socket(socket.AF_UNIX) as client, open("/dev/null", "rb") as null:
+            client.connect(str(servent.config.control_path))
+            await trio.testing.wait_all_tasks_blocked()
+            free = os.open("/dev/null", os.O_RDONLY)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                socket.send_fds(client, [STATUS], [null.fileno()])
+                client.setblocking(False)
+                stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
+                answer = json.loads(await stream.receive_some())
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert answer == {"error": "Too many open files", "status": ExitStatus.FAILED}
+
+
 async def test_a_request_without_end_is_hung_up_on(servent):
     async with serving(servent):
         stream = await trio.open_unix_socket(str(servent.config.control_path))
@@ -285,27 +401,26 @@ async def test_get_writes_the_whole_file(servent, tmp_path, size):
     content = os.urandom(size)
     servent.offer("films/x.mkv", content)
     progress = []
-    async with serving(servent) as ask_it:
-        done = await ask_it(
-            "get",
-            path="network/films/x.mkv",
-            destination=str(tmp_path),
+    async with serving(servent):
+        shown = await get(
+            servent,
+            "network/films/x.mkv",
+            tmp_path,
             on_progress=lambda done, size: progress.append((done, size)),
         )
 
-    assert done == {"path": "films/x.mkv", "destination": str(tmp_path / "x.mkv"), "size": size}
+    assert shown == str(tmp_path / "x.mkv")
     assert (tmp_path / "x.mkv").read_bytes() == content
     assert not (tmp_path / "x.mkv.part").exists()
     assert progress[-1:] == [(size, size)] * (size > 0)
     assert servent.readers[0].is_closed
 
 
-async def test_get_replaces_and_minds_no_leftover(servent, tmp_path):
+async def test_get_minds_no_leftover(servent, tmp_path):
     servent.offer("x", b"new")
-    (tmp_path / "y").write_bytes(b"old")
     (tmp_path / "y.part").write_bytes(b"left by a servent that was killed")
-    async with serving(servent) as ask_it:
-        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+    async with serving(servent):
+        await get(servent, "network/x", tmp_path / "y")
 
     assert (tmp_path / "y").read_bytes() == b"new"
 
@@ -322,9 +437,9 @@ async def test_get_replaces_and_minds_no_leftover(servent, tmp_path):
 async def test_a_get_that_fails_says_why_and_leaves_nothing(servent, tmp_path, error, status):
     servent.offer("x", b"new")
     servent.read_error = error
-    async with serving(servent) as ask_it:
+    async with serving(servent):
         with pytest.raises(VerbError, match=str(error)) as caught:
-            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
+            await get(servent, "network/x", tmp_path / "x")
 
     assert caught.value.status == status
     assert not list(tmp_path.glob("x*"))
@@ -332,18 +447,18 @@ async def test_a_get_that_fails_says_why_and_leaves_nothing(servent, tmp_path, e
 
 
 async def test_get_of_what_nobody_has_is_not_found(servent, tmp_path):
-    async with serving(servent) as ask_it:
+    async with serving(servent):
         with pytest.raises(VerbError, match="nobody") as caught:
-            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
+            await get(servent, "network/x", tmp_path / "x")
 
     assert caught.value.status == ExitStatus.NOT_FOUND
 
 
 async def test_get_of_a_directory_is_a_usage_error(servent, tmp_path):
     servent.nodes["films"] = RemoteDirectory("films", 0, ())
-    async with serving(servent) as ask_it:
+    async with serving(servent):
         with pytest.raises(VerbError, match="is a directory"):
-            await ask_it("get", path="network/films", destination=str(tmp_path / "x"))
+            await get(servent, "network/films", tmp_path / "x")
 
 
 BLOCK = 256 * 1024
@@ -358,71 +473,173 @@ def damaged(content: bytes, *blocks: int) -> bytes:
     return bytes(wrong)
 
 
+LEFTOVERS = [
+    (FILM[: 3 * BLOCK + 100], range(3, 21)),
+    (FILM, []),
+    (FILM + b"more", []),
+    (damaged(FILM, 2, 7), [2, 7]),
+    (b"\0" * len(FILM), range(21)),
+    (b"\0" * 9 * BLOCK + FILM[9 * BLOCK :], range(9)),
+]
+
+
 @pytest.mark.parametrize("name", ["y", "y.part"])
-@pytest.mark.parametrize(
-    ("leftover", "fetched"),
-    [
-        (FILM[: 3 * BLOCK + 100], range(3, 21)),
-        (FILM, []),
-        (FILM + b"more", []),
-        (damaged(FILM, 2, 7), [2, 7]),
-        (b"\0" * len(FILM), range(21)),
-        (b"\0" * 9 * BLOCK + FILM[9 * BLOCK :], range(9)),
-    ],
-)
+@pytest.mark.parametrize(("leftover", "fetched"), LEFTOVERS)
 async def test_get_fetches_what_is_wrong_or_missing_in_a_partial_file(
     servent, tmp_path, name, leftover, fetched
 ):
     servent.offer("x", FILM)
     (tmp_path / name).write_bytes(leftover)
-    async with serving(servent) as ask_it:
-        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+    async with serving(servent):
+        await get(servent, "network/x", tmp_path / "y", replace=True)
 
     assert (tmp_path / "y").read_bytes() == FILM
     assert not (tmp_path / "y.part").exists()
     (reader,) = servent.readers
-    whole = {offset // BLOCK for offset, length in reader.reads if length > 1}
+    whole = {offset // BLOCK for offset, length in reader.reads if length not in (1, 100)}
     assert whole == set(fetched)
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK, 3 * BLOCK + 100, len(FILM) - 1, len(FILM)])
+async def test_a_destination_that_holds_the_beginning_is_completed(servent, tmp_path, size):
+    servent.offer("x", FILM)
+    (tmp_path / "y").write_bytes(FILM[:size])
+    async with serving(servent):
+        await get(servent, "network/x", tmp_path / "y")
+
+    assert (tmp_path / "y").read_bytes() == FILM
+    assert not (tmp_path / "y.part").exists()
+
+
+async def test_a_destination_that_holds_all_of_it_is_left_alone(servent, tmp_path):
+    servent.offer("x", FILM)
+    servent.offer("empty", b"")
+    (tmp_path / "y").write_bytes(FILM)
+    (tmp_path / "empty").write_bytes(b"")
+    before = os.stat(tmp_path / "y")
+    async with serving(servent):
+        await get(servent, "network/x", tmp_path / "y")
+        await get(servent, "network/empty", tmp_path / "empty")
+
+    after = os.stat(tmp_path / "y")
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert sorted(os.listdir(tmp_path)) == ["a", "empty", "p2pfs", "y"]
+
+
+OTHERS = {
+    "small": b"precious",
+    "longer": FILM + b"more",
+    "damaged": damaged(FILM, 2),
+    "damaged beginning": damaged(FILM, 0)[:BLOCK],
+    "wrong end": FILM[: 3 * BLOCK] + b"no",
+    "zeros": b"\0" * len(FILM),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+async def test_another_file_is_replaced_only_by_force(servent, tmp_path, other):
+    servent.offer("x", FILM)
+    (tmp_path / "y").write_bytes(other)
+    async with serving(servent):
+        with pytest.raises(VerbError, match=r"/y is another file.*--force") as caught:
+            await get(servent, "network/x", tmp_path / "y")
+        assert caught.value.status == ExitStatus.USAGE
+        assert (tmp_path / "y").read_bytes() == other
+        assert not (tmp_path / "y.part").exists()
+
+        await get(servent, "network/x", tmp_path / "y", replace=True)
+
+    assert (tmp_path / "y").read_bytes() == FILM
+
+
+async def test_two_files_of_one_name_do_not_replace_each_other(servent, tmp_path):
+    for number in "12":
+        servent.offer(f"{number}/x", number.encode())
+    (tmp_path / "d").mkdir()
+    async with serving(servent):
+        await get(servent, "network/1/x", tmp_path / "d")
+        with pytest.raises(VerbError, match="another file"):
+            await get(servent, "network/2/x", tmp_path / "d")
+
+    assert (tmp_path / "d" / "x").read_bytes() == b"1"
 
 
 async def test_a_get_that_is_interrupted_keeps_what_came_for_the_next(servent, tmp_path):
     servent.offer("x", FILM)
     servent.read_error_from = 2 * 2**20
     servent.read_error = NoSourceError("no holder can be reached")
-    async with serving(servent) as ask_it:
+    async with serving(servent):
         with pytest.raises(VerbError, match=r"kept in .*/y\.part") as caught:
-            await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+            await get(servent, "network/x", tmp_path / "y")
         assert caught.value.status == ExitStatus.UNREACHABLE
         assert not (tmp_path / "y").exists()
         servent.read_error = None
 
-        await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
+        await get(servent, "network/x", tmp_path / "y")
 
     assert (tmp_path / "y").read_bytes() == FILM
     again = [offset for offset, length in servent.readers[1].reads if length > 1]
     assert min(again) == 2 * 2**20
 
 
-async def test_two_gets_of_one_destination_do_not_mix(servent, tmp_path):
+async def test_two_gets_of_one_destination_do_not_mix(servent, tmp_path, monkeypatch):
+    monkeypatch.setattr("p2pfs.control.opening.LOCK_WAIT_S", 0.1)
     servent.offer("x", FILM)
-    with open(tmp_path / "y.part", "wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        async with serving(servent) as ask_it:
-            with pytest.raises(VerbError, match="another get") as caught:
-                await ask_it("get", path="network/x", destination=str(tmp_path / "y"))
-
-    assert caught.value.status == ExitStatus.USAGE
+    with open_destination(str(tmp_path / "y"), "x"):
+        async with serving(servent):
+            with pytest.raises(UsageError, match="another get is writing"):
+                await get(servent, "network/x", tmp_path / "y")
 
 
 async def test_get_does_not_follow_a_planted_link(servent, tmp_path):
     servent.offer("x", b"new")
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "x.part").symlink_to(tmp_path / "victim")
-    async with serving(servent) as ask_it:
-        with pytest.raises(VerbError, match=r"x\.part"):
-            await ask_it("get", path="network/x", destination=str(tmp_path / "x"))
+    async with serving(servent):
+        with pytest.raises(OSError, match=r"x\.part"):
+            await get(servent, "network/x", tmp_path / "x")
 
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+async def test_get_writes_into_a_pipe(servent):
+    servent.offer("x", FILM)
+    read_end, write_end = os.pipe()
+    received = bytearray()
+
+    def drain() -> None:
+        while data := os.read(read_end, 2**20):
+            received.extend(data)
+
+    async with serving(servent), trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, drain)
+        assert await get(servent, "network/x", f"/dev/fd/{write_end}") is None
+        os.close(write_end)
+    os.close(read_end)
+
+    assert received == FILM
+
+
+async def test_a_pipe_that_nobody_reads_ends_the_download(servent):
+    servent.offer("x", FILM)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    async with serving(servent):
+        with pytest.raises(BrokenPipeError):
+            await get(servent, "network/x", f"/dev/fd/{write_end}")
+        assert servent.readers[0].is_closed
+    os.close(write_end)
+
+
+async def test_a_download_into_no_open_file_is_refused(servent, tmp_path):
+    servent.offer("x", b"new")
+    async with serving(servent) as ask_it:
+        for args in ({}, {"stream": True}, {"destination": str(tmp_path / "x")}):
+            with pytest.raises(VerbError, match="open files") as caught:
+                await ask_it("get", path="network/x", **args)
+            assert caught.value.status == ExitStatus.USAGE
+
+    assert not (tmp_path / "x").exists()
 
 
 # publish, unpublish
@@ -432,11 +649,11 @@ async def test_publish_copies_into_the_share(servent, tmp_path):
     content = os.urandom(2**20 + 1)
     (tmp_path / "näme.bin").write_bytes(content)
     (tmp_path / "näme.bin").chmod(0o700)
-    async with serving(servent) as ask_it:
-        done = await ask_it("publish", files=[str(tmp_path / "näme.bin")])
+    async with serving(servent):
+        done = await publish(servent, tmp_path / "näme.bin")
 
     copy = servent.config.shared_directory / "näme.bin"
-    assert done == [{"path": "näme.bin", "state": "published"}]
+    assert done == {"path": "näme.bin", "state": "published"}
     assert copy.read_bytes() == content
     assert stat.S_IMODE(copy.stat().st_mode) == 0o700
     assert servent.library.touches == ["näme.bin"]
@@ -448,12 +665,12 @@ async def test_publish_waits_for_the_hashing(servent, tmp_path):
     (servent.config.shared_directory / "x").write_text("old")
     servent.library.states["x"] = "hashing"
     results = []
-    async with serving(servent) as ask_it, trio.open_nursery() as nursery:
+    async with serving(servent), trio.open_nursery() as nursery:
 
-        async def publish() -> None:
-            results.extend(await ask_it("publish", files=[str(tmp_path / "x")]))
+        async def publish_it() -> None:
+            results.append(await publish(servent, tmp_path / "x"))
 
-        nursery.start_soon(publish)
+        nursery.start_soon(publish_it)
         while not servent.library.touches:
             await trio.lowlevel.checkpoint()
         assert not results
@@ -484,9 +701,9 @@ async def test_what_cannot_be_published_leaves_the_share_alone(servent, tmp_path
     (tmp_path / "directory").mkdir()
     (tmp_path / "taken").write_text("x")
     (servent.config.shared_directory / "taken").mkdir()
-    async with serving(servent) as ask_it:
-        with pytest.raises(VerbError, match=re.escape(name)):
-            await ask_it("publish", files=[str(tmp_path / name)])
+    async with serving(servent):
+        with pytest.raises((P2pfsError, OSError), match=re.escape(name)):
+            await publish(servent, tmp_path / name)
 
     assert os.listdir(servent.config.shared_directory) == ["taken"]
     assert servent.library.touches == []
@@ -494,9 +711,77 @@ async def test_what_cannot_be_published_leaves_the_share_alone(servent, tmp_path
 
 async def test_publish_says_that_a_name_is_not_utf8(servent, tmp_path):
     (tmp_path / "\udcff").write_text("x")
-    async with serving(servent) as ask_it:
+    async with serving(servent):
         with pytest.raises(VerbError, match="not UTF-8"):
-            await ask_it("publish", files=[str(tmp_path / "\udcff")])
+            await publish(servent, tmp_path / "\udcff")
+
+
+async def test_publish_reads_the_descriptor_and_no_name(servent, tmp_path):
+    (tmp_path / "x").write_text("mine")
+    descriptor = os.open(tmp_path / "x", os.O_RDONLY)
+    os.unlink(tmp_path / "x")
+    os.read(descriptor, 2)  # the place in the file is no matter
+    async with serving(servent) as ask_it:
+        done = await publish(servent, f"/dev/fd/{descriptor}")
+        with pytest.raises(VerbError, match="open files"):
+            await ask_it("publish", path="shared/y", mode=0o644)
+    os.close(descriptor)
+
+    assert done == {"path": str(descriptor), "state": "published"}
+    assert os.listdir(servent.config.shared_directory) == [str(descriptor)]
+    assert (servent.config.shared_directory / str(descriptor)).read_text() == "mine"
+
+
+async def test_publish_takes_what_comes_through_a_pipe(servent):
+    content = os.urandom(3 * 2**20)
+    read_end, write_end = os.pipe()
+
+    def fill() -> None:
+        with open(write_end, "wb") as pipe:
+            pipe.write(content)
+
+    async with serving(servent), trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, fill)
+        await publish(servent, f"/dev/fd/{read_end}", "piped")
+    os.close(read_end)
+
+    assert (servent.config.shared_directory / "piped").read_bytes() == content
+
+
+async def test_publish_into_directories_makes_them(servent, tmp_path):
+    (tmp_path / "x").write_text("content")
+    async with serving(servent):
+        assert (await publish(servent, tmp_path / "x", "films/old/x"))["path"] == "films/old/x"
+
+    assert (servent.config.shared_directory / "films/old/x").read_text() == "content"
+    assert servent.library.touches == ["films/old/x"]
+    assert os.listdir(servent.config.shared_directory) == ["films"]
+
+
+async def test_publish_does_not_leave_the_share(servent, tmp_path):
+    (tmp_path / "x").write_text("content")
+    (tmp_path / "outside").mkdir()
+    (servent.config.shared_directory / "out").symlink_to(tmp_path / "outside")
+    async with serving(servent):
+        for path in ("out/x", "../x"):
+            with pytest.raises(VerbError):
+                await publish(servent, tmp_path / "x", path)
+
+    assert os.listdir(tmp_path / "outside") == []
+    assert os.listdir(servent.config.shared_directory) == ["out"]
+
+
+async def test_the_copy_has_the_permissions_that_cp_would_give(servent, tmp_path):
+    (tmp_path / "x").write_text("content")
+    (tmp_path / "x").chmod(0o777)
+    mask = os.umask(0o027)
+    try:
+        async with serving(servent):
+            await publish(servent, tmp_path / "x")
+    finally:
+        os.umask(mask)
+
+    assert stat.S_IMODE((servent.config.shared_directory / "x").stat().st_mode) == 0o750
 
 
 async def test_unpublish_removes_from_the_share(servent):

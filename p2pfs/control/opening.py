@@ -1,0 +1,381 @@
+"""What the command opens for a verb, and hands over to the servent.
+
+A name means what it means to the user: with his permissions and his umask, in his mount
+namespace, among his open descriptors. So the servent is never told a name outside the share;
+it is handed descriptors, and only what the user can read is published, only what he can
+write is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import select
+import stat
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol, Self
+
+from p2pfs.control import VerbError
+from p2pfs.control.paths import MAX_LINKS
+from p2pfs.errors import UsageError
+
+PART_SUFFIX: Final = ".part"
+"""Of a file that is not complete yet. Files of this name are never published."""
+
+STDOUT: Final = "-"
+"""The destination that is the output of the command."""
+
+PUMP_BYTES: Final = 1024**2
+"""The most that unprivileged users may let a pipe hold, and a piece that is worth its calls."""
+
+LOCK_WAIT_S: Final = 2.0
+"""How long another download of the same may take to let go: it may have been interrupted just
+now, and the servent closes what it was handed when it has seen that."""
+
+LOCK_LOOK_S: Final = 0.05
+
+PUMP_END_S: Final = 1.0
+"""How long to wait for why a destination could not be written, when the servent has given up."""
+
+MAX_LABEL_BYTES: Final = 255
+"""NAME_MAX of Linux."""
+
+_PERMISSIONS: Final = 0o777
+
+_DESCRIPTORS: Final = re.compile(r"/proc/(\d+)(/task/\d+)?/fd")
+"""The directories of open descriptors; /dev/fd is a link to one, /dev/stdout a link into it."""
+
+
+class Source:
+    """A file to be published, open for reading; a context manager that closes it."""
+
+    def __init__(self, path: str) -> None:
+        """Open it.
+
+        Raises:
+            UsageError: it is a directory or a device, or a FIFO that is not open yet.
+            OSError: it is not there, or the user may not read it.
+        """
+        status = os.stat(path)
+        is_pipe = stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)
+        if stat.S_ISDIR(status.st_mode):
+            raise UsageError(f"{path} is a directory")
+        if not stat.S_ISREG(status.st_mode) and not (is_pipe and _is_descriptor(path)):
+            raise UsageError(f"{path} is not a regular file")
+        self.name = os.path.basename(os.path.abspath(path))
+        self.descriptor = _open(path, os.O_RDONLY)
+        self.mode = (status.st_mode if not is_pipe else 0o666) & _PERMISSIONS & ~_umask()
+        """The permissions of the copy, as `cp` gives them."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
+
+
+class Destination(Protocol):
+    """Where a download goes; a context manager that lets go of it."""
+
+    @property
+    def shown(self) -> str | None:
+        """The name of the file for people; None if it is no file of its own."""
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """What the servent must know of the descriptors."""
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """What is handed over."""
+
+    def finish(self, *, is_there_already: bool) -> None:
+        """Do what is left when the servent has done its part; OSError if that fails."""
+
+    def failure(self, error: VerbError) -> Exception:
+        """Return what is to be raised when the servent could not do its part."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Let go of it."""
+
+
+def open_destination(output: str, name: str, *, replace: bool = False) -> Destination:
+    """Open where a file of this name goes: to `output`, or into it if that is a directory.
+
+    A regular file, or a missing one, is completed under another name first. Everything else
+    is written to: devices, FIFOs, open descriptors and, for `-`, the standard output. With
+    `replace` a regular file may hold anything.
+
+    Raises:
+        UsageError: another download is writing it, or something is in the way.
+        OSError: the user may not write it.
+    """
+    if output == STDOUT:
+        return Stream(os.dup(1))
+    if os.path.isdir(output):
+        output = os.path.join(output, name)
+    elif output.endswith("/"):
+        raise UsageError(f"{output} is no directory")
+    if _is_descriptor(output) or not _is_regular_or_missing(output):
+        return Stream(_open(output, os.O_WRONLY))
+    return WholeFile(output, replace=replace)
+
+
+class WholeFile:
+    """A file that gets its name only when it is whole.
+
+    It grows under the name `DEST.part`. What an earlier download left there, or at DEST if
+    that is the beginning of the content, is used. A symbolic link is followed.
+    """
+
+    def __init__(self, output: str, *, replace: bool) -> None:
+        """Open the partial file, for this download alone, and what is at the destination."""
+        self.shown = os.path.abspath(output)
+        self._path = os.path.realpath(output)
+        self._part = _part_of(self._path)
+        self._replace = replace
+        self._descriptor = _locked(self._part, self._path)
+        try:
+            self._earlier = _open_regular(self._path)
+        except BaseException:
+            self._close_part()
+            raise
+        self.descriptors = [self._descriptor, *self._earlier_ones()]
+        self.arguments: Mapping[str, object] = {"replace": replace, "destination": self.shown}
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close what is open; remove the partial file if there is nothing in it."""
+        for descriptor in self._earlier_ones():
+            os.close(descriptor)
+        self._close_part()
+
+    def finish(self, *, is_there_already: bool) -> None:
+        """Give the whole file its name, with the owner and permissions of what had it.
+
+        Raises:
+            UsageError: somebody else has put another file there meanwhile.
+            OSError: it cannot be done.
+        """
+        if is_there_already:
+            return
+        if self._earlier is None:
+            _rename_to_free(self._part, self._path)
+            return
+        if not self._replace and not _is_at(self._path, self._earlier):
+            raise UsageError(f"{self._path} is another file now")
+        status = os.fstat(self._earlier)
+        with contextlib.suppress(PermissionError):
+            os.fchown(self._descriptor, status.st_uid, status.st_gid)
+        os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode))
+        os.replace(self._part, self._path)
+
+    def failure(self, error: VerbError) -> Exception:
+        """Return the error, and where there is something for the next download."""
+        if not os.fstat(self._descriptor).st_size:
+            return error
+        text = f"{error}; what came is kept in {self._part} for the next get"
+        return VerbError(text, error.status)
+
+    def _earlier_ones(self) -> list[int]:
+        return [] if self._earlier is None else [self._earlier]
+
+    def _close_part(self) -> None:
+        with contextlib.suppress(OSError):
+            if _is_at(self._part, self._descriptor) and not os.fstat(self._descriptor).st_size:
+                os.unlink(self._part)
+        with contextlib.suppress(OSError):  # a close that fails after a write that did
+            os.close(self._descriptor)
+
+
+class Stream:
+    """A descriptor that is written to from the beginning to the end.
+
+    The servent writes into a pipe, and a thread here empties that: a terminal that was
+    stopped, or a FIFO that nobody reads, then holds up this command and not the servent.
+    """
+
+    def __init__(self, target: int) -> None:
+        """Take over the descriptor `target`."""
+        self.shown = None
+        self._target = target
+        self._read_end, self._write_end = os.pipe()
+        with contextlib.suppress(OSError):  # it may be more than this user has left
+            fcntl.fcntl(self._write_end, fcntl.F_SETPIPE_SZ, PUMP_BYTES)
+        self.descriptors = [self._write_end]
+        self.arguments: Mapping[str, object] = {"stream": True}
+        self._error: OSError | None = None
+        self._pump = threading.Thread(target=self._run, daemon=True)
+        self._pump.start()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Let the thread end; what it could not write yet is not waited for."""
+        self._end()
+
+    def finish(self, *, is_there_already: bool) -> None:  # noqa: ARG002 - as Destination has it
+        """Return when all is written.
+
+        Raises:
+            OSError: it could not be.
+        """
+        self._end()
+        self._pump.join()
+        if self._error is not None:
+            raise self._error
+
+    def failure(self, error: VerbError) -> Exception:
+        """Return why writing failed, if it did: the servent only saw that nobody reads."""
+        self._end()
+        self._pump.join(PUMP_END_S)
+        return error if self._error is None else self._error
+
+    def _end(self) -> None:
+        if self._write_end >= 0:
+            os.close(self._write_end)
+            self._write_end = -1
+
+    def _run(self) -> None:
+        try:
+            while data := os.read(self._read_end, PUMP_BYTES):
+                _write(self._target, data)
+        except OSError as error:
+            self._error = error
+        finally:
+            os.close(self._read_end)
+            with contextlib.suppress(OSError):
+                os.close(self._target)
+
+
+def _write(target: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(target, rest) :]
+        except BlockingIOError:  # another program has made it so
+            select.select([], [target], [])
+
+
+def _part_of(path: str) -> str:
+    """Return the name of a file that is not complete yet."""
+    directory, name = os.path.split(path)
+    label = os.fsencode(name)
+    if len(label) + len(PART_SUFFIX) > MAX_LABEL_BYTES:
+        tag = "~" + hashlib.blake2b(label, digest_size=8).hexdigest()
+        room = MAX_LABEL_BYTES - len(PART_SUFFIX) - len(tag)
+        name = label[:room].decode(errors="ignore") + tag
+    return os.path.join(directory, name + PART_SUFFIX)
+
+
+def _locked(part: str, path: str) -> int:
+    """Open a partial file that no other download may write as long as it is open.
+
+    The lock is the descriptor's, so it is the servent's too, and a command that is killed
+    leaves none behind.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    ends_at = time.monotonic() + LOCK_WAIT_S
+    while time.monotonic() < ends_at:
+        descriptor = os.open(part, flags, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UsageError(f"{part} is in the way")
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(part, descriptor):  # else the other was done, and gave it its name
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(LOCK_LOOK_S)
+    raise UsageError(f"another get is writing {path}")
+
+
+def _rename_to_free(part: str, path: str) -> None:
+    """Give a file its name if nothing else has it: rename(2) would replace that."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise UsageError(f"{path} is another file now") from None
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
+            raise UsageError(f"{path} is another file now") from None
+        os.rename(part, path)
+    else:
+        os.unlink(part)
+
+
+def _open_regular(path: str) -> int | None:
+    """Open a file to read it; None if there is none."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+
+
+def _is_regular_or_missing(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    """Return whether this file is the one that has a name."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    return False
+
+
+def _is_descriptor(path: str) -> bool:
+    return _descriptor_at(path) is not None
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file; an open descriptor of ours is taken as it is, with its place in the file."""
+    own = _descriptor_at(path)
+    if own is not None and own[0] == os.getpid():
+        return os.dup(own[1])
+    return os.open(path, flags | os.O_CLOEXEC)
+
+
+def _descriptor_at(path: str) -> tuple[int, int] | None:
+    """Return the process and the number of the open descriptor that a path names, if it does.
+
+    It is not enough to ask what kind of file lies there: /dev/stdout may be a regular file,
+    and must not be renamed over.
+    """
+    for _ in range(MAX_LINKS):
+        parent, name = os.path.split(os.path.abspath(path))
+        parent = os.path.realpath(parent)
+        match = _DESCRIPTORS.fullmatch(parent)
+        if match is not None and name.isdecimal():
+            return int(match[1]), int(name)
+        try:
+            path = os.path.join(parent, os.readlink(os.path.join(parent, name)))
+        except OSError:
+            break
+    return None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
