@@ -1,16 +1,24 @@
 # shellcheck shell=bash
 # What contrib/p2pfs and contrib/check share. Sourced by both, not run by itself.
 #
-#   set_up [dev]     leaves a virtual environment with p2pfs in .venv of the checkout
+#   set_up               leaves a virtual environment with p2pfs in .venv of the checkout
+#   set_up dev           with what the tests need, too
+#   set_up desktop       and the programs with windows that some of them use
 #
 # What was set up is stamped with a checksum of pyproject.toml, so that the next run has
 # nothing to do. Two at once wait for each other. For another Python than the first that is
-# found, set `environment` and `python` before.
+# found, set `environment` and `python` before. What is done is shown, and all that apt and pip
+# say is kept in .set-up.log.
 
+# Bash shows a function's local variables to all that it calls. A name that is read-only here
+# cannot be hidden by one.
 root=$(dirname -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")")
+program=$(basename -- "$0")
+log=$root/.set-up.log
+readonly root program log
 environment=$root/.venv
 python=
-program=$(basename -- "$0")
+can_do_without_fuse= # set where what is missing for a mount is no reason to end
 
 say() {
     echo "$program: $*" >&2
@@ -24,16 +32,16 @@ fail() {
 set_up() {
     local extra=${1:-}
     is_set_up "$extra" && return
-    say "setting up in $root, once"
     exec 9<"$root/contrib" && flock 9 || fail "cannot lock $root/contrib"
     if ! is_set_up "$extra"; then
+        say "setting up in $root, once; the log is .set-up.log there"
         install_system_packages "$extra"
         make_environment
         install_p2pfs "$extra"
         stamp_of "$extra" >"$(stamp_file "$extra")"
+        say "set up"
     fi
     exec 9<&-
-    say "set up"
 }
 
 is_set_up() {
@@ -50,51 +58,72 @@ stamp_of() {
     { echo "$root $1" && cat -- "$root/pyproject.toml"; } | sha256sum
 }
 
-# System packages: FUSE is for mounts alone, so p2pfs goes on without; Python is a must.
+# System packages, by their names in Debian and Ubuntu. Without Python nothing works; without the
+# others some things do.
 
 install_system_packages() {
-    local packages=() program
-    has_libfuse || packages+=("$(first_known libfuse2t64 libfuse2)")
-    command -v fusermount >/dev/null || packages+=(fuse3)
-    if [[ $1 == dev ]]; then  # programs that tests run; each package has its name
-        for program in fio git rsync tar tmux unzip vim; do
-            command -v "$program" >/dev/null || packages+=("$program")
-        done
+    local missing is_second=
+    mapfile -t missing < <(missing_packages "$1")
+    while ((${#missing[@]})); do
+        install_packages "${missing[@]}" || break
+        mapfile -t missing < <(missing_packages "$1")
+        # Once more where the system's own Python has proved too old.
+        if [[ $is_second ]]; then break; fi
+        is_second=yes
+    done
+    ((${#missing[@]})) || return 0
+    say "missing: ${missing[*]}"
+    find_python >/dev/null || exit 1
+    if [[ $1 ]]; then
+        say "going on: the tests that need them are skipped"
+    elif [[ $can_do_without_fuse ]]; then
+        say "going on: \`p2pfs mount\` needs them, nothing else does"
+    else
+        exit 1
     fi
-    apt_install "${packages[@]}" || say "going on; without FUSE \`p2pfs serve\` works, \`mount\` does not"
-    if ! find_python >/dev/null; then
-        apt_install python3 python3-venv && find_python >/dev/null ||
-            apt_install python3.11 python3.11-venv && find_python >/dev/null ||
-            fail "Python 3.11 or newer, with its venv module, is needed"
-    fi
-    if [[ $1 == dev ]]; then install_desktop; fi
 }
 
-# A virtual screen, a small file manager for it, and a player and what makes a film; with more
-# file managers, tests use these too.
-install_desktop() {
-    local packages=()
-    command -v Xvfb >/dev/null || packages+=(xvfb)
-    command -v xdotool >/dev/null || packages+=(xdotool)
-    command -v dbus-daemon >/dev/null || packages+=(dbus-daemon)
-    command -v thunar pcmanfm >/dev/null || packages+=(pcmanfm)
-    command -v ffmpeg >/dev/null || packages+=(ffmpeg)
-    command -v mpv >/dev/null || packages+=(mpv)
-    ((${#packages[@]})) || return 0
-    apt_install --no-install-recommends "${packages[@]}" ||
-        say "going on; tests with a file manager or a player are skipped"
+missing_packages() {
+    has_libfuse || echo libfuse2 # where it is called libfuse2t64, apt takes that for this
+    has_program fusermount || echo fuse3
+    find_python >/dev/null || python_packages
+    case $1 in
+        dev) missing_programs rsync tmux unzip ;;
+        desktop)
+            missing_programs fio rsync tmux unzip vim ffmpeg mpv xdotool dbus-daemon
+            has_program Xvfb || echo xvfb
+            # A small file manager; with more of them, tests use these too.
+            has_program thunar || has_program pcmanfm || echo pcmanfm
+            ;;
+    esac
+}
+
+# Print those of these programs that are missing. Each one's package has its name.
+missing_programs() {
+    local name
+    for name in "$@"; do
+        has_program "$name" || echo "$name"
+    done
+}
+
+has_program() {
+    command -v "$1" >/dev/null
 }
 
 has_libfuse() {
     PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q 'libfuse\.so\.2'
 }
 
-first_known() {
-    local name
-    for name in "$@"; do
-        if apt-cache show "$name" >/dev/null 2>&1; then break; fi
+python_packages() {
+    local version
+    if ! has_program python3 || is_recent python3; then
+        echo python3 python3-venv
+        return
+    fi
+    for version in 3.14 3.13 3.12 3.11; do # beside a system's own that is too old
+        if apt-cache show "python$version" >/dev/null 2>&1; then break; fi
     done
-    echo "$name"
+    echo "python$version" "python$version-venv"
 }
 
 find_python() {
@@ -108,22 +137,47 @@ find_python() {
     return 1
 }
 
+is_recent() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
 can_make_environment() {
     "$1" -c 'import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-apt_install() {
-    (($#)) || return 0
-    local as_root=()
-    if [[ $EUID != 0 ]]; then as_root=(sudo -n); fi
-    if ! command -v apt-get >/dev/null || ! "${as_root[@]}" true 2>/dev/null; then
-        say "missing: $*; install with: sudo apt-get install $*"
+# Install packages as root. Where that cannot be, say the one command that does it.
+install_packages() {
+    local install="apt-get update && apt-get install -y --no-install-recommends $*" as_root=()
+    if ! has_program apt-get; then
+        say "libfuse 2, fusermount, Python 3.11 or newer with its venv module: some of it is missing," \
+            "install it with this system's packages (Fedora: fuse fuse-libs python3, Arch: fuse2 python)"
         return 1
+    elif [[ $EUID != 0 ]]; then
+        as_root=(sudo)
+        if ! may_sudo "$*"; then
+            if has_program sudo && [[ ! -t 0 ]]; then
+                say "there is no terminal at which sudo could ask for a password; install first:"
+                echo "    sudo sh -c '$install'" >&2
+            else
+                say "install first, as root:"
+                echo "    $install" >&2
+            fi
+            return 1
+        fi
     fi
-    say "installing with apt: $*"
-    "${as_root[@]}" apt-get update -qq >/dev/null 2>&1
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$@" >/dev/null 2>&1 ||
-        { say "apt could not install: $*"; return 1; }
+    # Another apt may be at work, as it is on a machine that was just started.
+    install=${install//apt-get/apt-get -oDPkg::Lock::Timeout=120}
+    logged "installing with apt: $*" \
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c "$install"
+}
+
+# Return whether sudo lets us; if it wants a password, and there is a terminal, it asks there.
+may_sudo() {
+    has_program sudo || return 1
+    if sudo -n true 2>/dev/null; then return 0; fi
+    [[ -t 0 && -t 2 ]] || return 1
+    say "apt is to install: $1; sudo asks for your password"
+    sudo -v
 }
 
 # The virtual environment. One that works is kept, whoever made it.
@@ -131,17 +185,52 @@ apt_install() {
 make_environment() {
     if "$environment/bin/python" -I -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
     then return; fi
-    local python=${python:-$(find_python)}
-    [[ $python ]] || fail "Python 3.11 or newer, with its venv module, is needed"
-    say "making a virtual environment with $python"
-    "$python" -m venv --clear "$environment" || fail "cannot make a virtual environment in $environment"
+    local chosen=${python:-$(find_python)}
+    logged "making a virtual environment with $chosen" "$chosen" -m venv --clear "$environment" || exit 1
 }
 
 install_p2pfs() {
-    local log=$environment/set-up.log
-    say "installing p2pfs and what it needs"
+    local extra=$1
+    if [[ $extra == desktop ]]; then extra=dev; fi
     (
         cd -- "$root" &&
-            "$environment/bin/python" -m pip install --disable-pip-version-check --editable ".${1:+[$1]}"
-    ) >"$log" 2>&1 || fail "pip could not install p2pfs: $(grep -i error "$log" | tail -1) (see $log)"
+            logged "installing p2pfs and what it needs with pip" "$environment/bin/python" -m pip install \
+                --disable-pip-version-check --editable ".${extra:+[$extra]}"
+    ) || exit 1
+}
+
+# Say what is done, and do it with all that it prints in the log. Show how far it is; if it
+# fails, show the end of the log.
+logged() {
+    local what=$1 start=$SECONDS shower status
+    shift
+    say "$what"
+    echo "== $(date): $what" >>"$log" || fail "cannot write $log"
+    show_progress 9<&- &
+    shower=$!
+    # In the foreground: Ctrl-C is for it, and sudo may ask once more.
+    "$@" >>"$log" 2>&1
+    status=$?
+    kill "$shower" 2>/dev/null
+    wait "$shower" 2>/dev/null
+    if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
+    ((status == 0)) && return
+    say "that failed, after $((SECONDS - start)) s, with:"
+    tail -n 5 -- "$log" | sed 's/^/    /' >&2
+    say "the whole log is $log"
+    return "$status"
+}
+
+# Show the last line of the log, in place at a terminal and now and then elsewhere.
+show_progress() {
+    local seconds=0 line
+    while sleep 1 && kill -0 $$ 2>/dev/null; do
+        seconds=$((seconds + 1))
+        line="$seconds s: $(tail -n 1 -- "$log" | tr -d '[:cntrl:]')"
+        if [[ -t 2 ]]; then
+            printf '\r\033[K%s' "${line:0:${COLUMNS:-80} - 1}" >&2
+        elif ((seconds % 20 == 0)); then
+            say "$line"
+        fi
+    done
 }
