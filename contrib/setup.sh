@@ -216,7 +216,7 @@ logged() {
     if [[ -t 2 ]]; then printf '\r\033[K' >&2; fi
     ((status == 0)) && return
     say "that failed, after $((SECONDS - start)) s, with:"
-    tail -n 5 -- "$log" | sed 's/^/    /' >&2
+    tail -n 8 -- "$log" | sed '/^== /d; s/^/    /' >&2
     say "the whole log is $log"
     return "$status"
 }

@@ -6,16 +6,14 @@ and for what is installed. What apt installed is a list of names in a file.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
-import select
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
+
+from contrib.baremachines.terminal import Terminal, at_a_terminal
 
 PROJECT: Final = Path(__file__).parents[2]
 
@@ -157,21 +155,10 @@ class BareMachine:
             timeout=PATIENCE_S, check=False,
         )  # fmt: skip
 
-    @contextlib.contextmanager
-    def at_a_terminal(self, *words: str) -> Iterator[Terminal]:
+    def at_a_terminal(self, *words: str) -> AbstractContextManager[Terminal]:
         """Run a command in the checkout, at a terminal of its own."""
-        ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [*self._become(), program("setsid"), "--ctty", "--wait", *words],
-            cwd=self.checkout, env=self._environment(), stdin=theirs, stdout=theirs, stderr=theirs,
-        )  # fmt: skip
-        os.close(theirs)
-        try:
-            yield Terminal(process, ours)
-        finally:
-            process.kill()
-            process.wait(PATIENCE_S)
-            os.close(ours)
+        command = [*self._become(), program("setsid"), "--ctty", "--wait", *words]
+        return at_a_terminal(command, cwd=self.checkout, env=self._environment())
 
     def _become(self) -> list[str]:
         if self._is_root or os.geteuid() != 0:
@@ -184,38 +171,3 @@ class BareMachine:
             "MACHINE": str(self.directory), "PASSWORD": PASSWORD,
             "TERM": "xterm", "LC_ALL": "C.UTF-8",
         }  # fmt: skip
-
-
-class Terminal:
-    """What a person at a terminal sees and types."""
-
-    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
-        self.seen = ""
-        self._process = process
-        self._descriptor = descriptor
-
-    def wait_for(self, text: str) -> None:
-        """Return when the text has been shown."""
-        ends_at = time.monotonic() + PATIENCE_S
-        while text not in self.seen:
-            assert time.monotonic() < ends_at, f"not shown: {text}: {self.seen}"
-            assert self._read(), f"not shown: {text}: {self.seen}"
-
-    def type(self, text: str) -> None:
-        os.write(self._descriptor, text.encode())
-
-    def wait(self) -> int:
-        """Return the exit status when the command has ended."""
-        while self._read():
-            pass
-        return self._process.wait(PATIENCE_S)
-
-    def _read(self) -> bool:
-        if not select.select([self._descriptor], [], [], PATIENCE_S)[0]:
-            return False
-        try:
-            data = os.read(self._descriptor, 65_536)
-        except OSError:  # what Linux gives when the other end is closed
-            return False
-        self.seen += data.decode(errors="replace")
-        return bool(data)
