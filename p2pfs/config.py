@@ -199,6 +199,16 @@ class Config:
         return self.state_directory / "searches"
 
     @property
+    def paused_path(self) -> Path:
+        """There while sharing is paused."""
+        return self.state_directory / "paused"
+
+    @property
+    def leftovers_directory(self) -> Path:
+        """Notes of what the next start has to remove; see `state.Leftovers`."""
+        return self.state_directory / "leftovers"
+
+    @property
     def cache_directory(self) -> Path:
         """Verified blocks. It can be deleted while no servent runs."""
         return self.state_directory / "cache"

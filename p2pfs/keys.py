@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
+import secrets
+import stat
 from pathlib import Path
+from typing import Final
 
 from p2pfs.config import Config
 from p2pfs.errors import UsageError
 from p2pfs.protocol import Identity, NetworkKey
+from p2pfs.state import replace_file, sync_directory
 
 
 def load_identity(config: Config) -> Identity:
@@ -29,17 +36,95 @@ def load_identity(config: Config) -> Identity:
 def _new_identity(path: Path) -> Identity:
     """Make an identity and keep it, whole or not at all."""
     identity = Identity.generate()
-    temporary = f"{path}.new"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(identity.to_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, identity.to_bytes())
     except OSError as error:
         raise UsageError(f"cannot keep the identity {path}: {error.strerror}") from error
     return identity
+
+
+NEW_KEY_BYTES: Final = 32
+
+MIN_KEY_BITS: Final = 80
+"""A network key with fewer can be guessed by who has heard one handshake. Each try costs scrypt
+with 64 MiB, some 0.1 s; a thousand rented machines make 2^48 of them in a year (2^80 is four
+thousand million times as many)."""
+
+WORD_BITS: Final = 13.0
+"""What a word adds that people think of, or dice choose from 7,776 (Diceware: 12.9)."""
+
+WORD_LETTERS: Final = 6
+"""Letters of one such word in the mean; a longer run is taken for several."""
+
+_CHARACTER_BITS: Final = {"a": 4.7, "A": 4.7, "0": 3.3, ".": 5.0, " ": 0.0, "?": 7.0}
+"""What one character adds that is in no word, by its kind; blanks only part words."""
+
+_RUN: Final = re.compile("A?a{2,}|A{3,}|.")
+"""What may be a word, in kinds of characters, or one character of what is none."""
+
+
+def make_network_key(path: Path) -> None:
+    """Write a new key for a private network, for its owner alone; it is text of one line.
+
+    Raises:
+        UsageError: there is something of that name already, or it cannot be written.
+    """
+    key = secrets.token_urlsafe(NEW_KEY_BYTES).encode() + b"\n"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{path} is there already, and a network may depend on it") from None
+    except OSError as error:
+        raise UsageError(f"cannot write the network key {path}: {error.strerror}") from error
+    with open(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(path.parent)
+
+
+def weaknesses_of(path: Path) -> list[str]:
+    """Return, for people, why the network key in this file may be known to others."""
+    found = []
+    with contextlib.suppress(OSError):  # `load_network_key` tells of it
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            found.append(f"others can read the network key: chmod 600 {path}")
+        bits = guessed_bits(path.read_bytes().strip())
+        if bits < MIN_KEY_BITS:
+            found.append(
+                f"the network key {path} can be guessed, it is worth some {bits:.0f} bits of "
+                f"{MIN_KEY_BITS} or more: `p2pfs newkey FILE` makes a good one"
+            )
+    return found
+
+
+def guessed_bits(passphrase: bytes) -> float:
+    """Return how many bits a passphrase is worth, by a plain estimate.
+
+    A word counts as a word, once; anything else by the character. It knows no dictionary: a
+    line from a song is worth less than this says.
+    """
+    text = passphrase.decode("utf-8", "surrogateescape")
+    kinds = "".join(map(_kind_of, text))
+    words: set[str] = set()
+    bits = 0.0
+    for run in _RUN.finditer(kinds):
+        if len(run[0]) == 1:
+            bits += _CHARACTER_BITS[run[0]]
+        else:
+            words.add(text[slice(*run.span())].lower())
+    bits += sum(WORD_BITS * max(1.0, len(word) / WORD_LETTERS) for word in words)
+    return min(bits, len(text) * math.log2(max(1, len(set(text)))))
+
+
+def _kind_of(character: str) -> str:
+    if character.isspace():
+        return " "
+    if character.isdigit():
+        return "0"
+    if character.isalpha():
+        return "A" if character.isupper() else "a"
+    return "." if character.isascii() else "?"
 
 
 def load_network_key(config: Config) -> NetworkKey:

@@ -54,6 +54,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.rates import RateLimit
 from p2pfs.report import Record
+from p2pfs.state import Leftovers, remove_file, replace_file
 from p2pfs.upload import Offer, Uploads
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ class Servent:
         self._clock = trio.lowlevel.current_clock().current_time  # for any thread to read
         self.identity = load_identity(config)
         self.network_key = load_network_key(config)
+        self.leftovers = Leftovers(config.leftovers_directory)
         self.journal = Journal(wall_clock)
         self.library = Library(
             os.fspath(config.shared_directory),
@@ -125,6 +127,8 @@ class Servent:
                 "the directory behind shared/ was removed: unmount, and mount again"
             ),
         )
+        if config.paused_path.exists():
+            self.library.pause()
         pinned = load_pins(os.fspath(config.pins_path))
         self.cache = BlockCache(
             os.fspath(config.cache_directory),
@@ -194,6 +198,7 @@ class Servent:
         self._run_in_thread = run_in_thread
         self._network = network
         self._started_at = self._clock()
+        self._written_contacts = b""
         self._observed: Counter[str] = Counter()
         self._listener: Listener | None = None
         self._door = trio.CancelScope()
@@ -217,7 +222,7 @@ class Servent:
                     await trio.lowlevel.checkpoint()  # who stands in the door is gone after it
                     await self.overlay.leave()
                 parts.cancel()
-                self._write_contacts()
+                self._write_contacts(self.contacts.to_bytes())
 
     async def _run_parts(
         self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]
@@ -354,11 +359,14 @@ class Servent:
     async def _save_contacts(self) -> None:
         while True:
             await trio.sleep(SAVE_CONTACTS_S)
-            self._write_contacts()
+            await self._run_in_thread(self._write_contacts, self.contacts.to_bytes())
 
-    def _write_contacts(self) -> None:
+    def _write_contacts(self, book: bytes) -> None:
+        if book == self._written_contacts:
+            return  # a disk that sleeps is let sleep
         try:
-            self.contacts.save(os.fspath(self.config.peers_path))
+            replace_file(self.config.peers_path, book)
+            self._written_contacts = book
         except OSError as error:
             log.warning("contacts not saved reason=%s", error)
 
@@ -414,12 +422,18 @@ class Servent:
         self.browser.all_left()
         self.results.all_left()
 
-    def pause(self) -> None:
-        """Offer nothing until resumed."""
-        self.library.pause()
+    async def pause(self) -> None:
+        """Offer nothing until resumed, in this life or a later one.
 
-    def resume(self) -> None:
-        """Offer the share again."""
+        Raises:
+            OSError: nothing is offered now, but the next start would not know of it.
+        """
+        self.library.pause()
+        await self._run_in_thread(replace_file, self.config.paused_path, b"")
+
+    async def resume(self) -> None:
+        """Offer the share again; OSError if sharing stays paused."""
+        await self._run_in_thread(remove_file, self.config.paused_path)
         self.library.resume()
 
     async def search(self, words: str) -> Sequence[Record]:

@@ -302,7 +302,7 @@ class BlockCache:
                 if key is not None:
                     status = entry.stat(follow_symlinks=False)
                     found.append((status.st_mtime, key, status.st_blocks * 512))
-                elif entry.name.endswith(_GONE_SUFFIX):
+                elif Key.parse(entry.name.removesuffix(_GONE_SUFFIX)) is not None:
                     os.unlink(entry.path)
         for _, key, allocated_bytes in sorted(found):
             self._shelf_of(key)[key] = allocated_bytes

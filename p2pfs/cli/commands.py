@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, NoReturn, TypeVar, cast
 
 import click
@@ -37,7 +38,7 @@ from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import INTERRUPTED, P2pfsError, UsageError
 from p2pfs.host import background
 from p2pfs.journal import printable
-from p2pfs.state import OUTPUT, new_state_undone
+from p2pfs.state import OUTPUT, make_state, new_state_undone
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +190,9 @@ def start(options: Mapping[str, object], mountpoint: str | None) -> int:
         if config.foreground:
             return live(config, up, complain)
         try:
+            make_state(config)
             up(background.start(sys.argv[1:], config.state_directory / OUTPUT))
-        except background.StartError as error:
+        except (UsageError, background.StartError) as error:
             complain(str(error))
             return ExitStatus.FAILED
         return ExitStatus.DONE
@@ -345,6 +347,18 @@ def doctor(state: str | None) -> int:
         mark = "ok" if finding.is_good else "!!"
         print(f"{mark}  {finding.name}: {printable(finding.text)}")
     return ExitStatus.DONE if all(f.is_good for f in findings) else ExitStatus.FAILED
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def newkey(file: Path) -> None:
+    """Make the key of a private network, in a new FILE that is yours alone."""
+    from p2pfs.keys import make_network_key  # noqa: PLC0415 - seldom needed
+
+    make_network_key(Path(os.path.abspath(file)))
+    print(
+        printable(f"{file}: start with --network-key-file {file}, and give a copy to each member")
+    )
 
 
 # Verbs for a servent that runs.

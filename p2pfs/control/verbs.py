@@ -163,10 +163,10 @@ class Servent(Protocol):
     async def leave(self) -> None:
         """Say BYE to all neighbours, and look for no new ones until the next join."""
 
-    def pause(self) -> None:
+    async def pause(self) -> None:
         """Offer nothing until resumed."""
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         """Offer the share again."""
 
 
@@ -275,12 +275,12 @@ async def _leave(servent: Servent, _args: Args, _report: Report) -> object:
 
 
 async def _pause(servent: Servent, _args: Args, _report: Report) -> object:
-    servent.pause()
+    await servent.pause()
     return {}
 
 
 async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
-    servent.resume()
+    await servent.resume()
     return {}
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -24,6 +23,7 @@ from p2pfs.errors import CacheFullError, NotFoundError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, RemoteFile, version_name
 from p2pfs.protocol import MIB, Entry, FileId, block_range, names
+from p2pfs.state import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -271,11 +271,5 @@ def _version(entry: Entry) -> str:
 
 
 def _save(path: str, entries: Sequence[Entry]) -> None:
-    """Write the book, whole or not at all: it is there after a power cut too."""
     rows = [_Row(e.path, e.size, e.mtime_ns, e.file_id.hex()) for e in entries]
-    temporary = f"{path}.new"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(rows))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    replace_file(path, msgspec.json.encode(rows))

@@ -12,6 +12,7 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
     answers      answers that come at once or later; errors with an errno
     attributes   what `stat` shows of things that lie on no disk
     backing      walking the backing directory of `shared/` without following links
+    hidden       what was removed in `shared/` while it was open
     siblings     small files that will be opened next
     previews     what thumbnailers and indexers may read
     caller       who asks
@@ -37,8 +38,9 @@ from p2pfs.filesystem.info import InfoTree
 from p2pfs.filesystem.network import Contents, NetworkTree, NetworkView, Reader
 from p2pfs.filesystem.previews import GuardedContents
 from p2pfs.filesystem.search import SearchTree, SearchView
-from p2pfs.filesystem.shared import Share, SharedTree, is_writing, remove_hidden
+from p2pfs.filesystem.shared import Share, SharedTree, is_writing
 from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Subtree, Time
+from p2pfs.state import Leftovers
 
 __all__ = [
     "Answer",
@@ -58,7 +60,6 @@ __all__ = [
     "Stretch",
     "Time",
     "os_error",
-    "remove_hidden",
 ]
 
 
@@ -73,6 +74,11 @@ class Servent(NetworkView, Contents, Protocol):
     @property
     def shares(self) -> NetworkView:
         """What is below `peers/`."""
+        ...
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """Where what is to be removed after a crash is noted."""
         ...
 
     def render(self, name: str) -> bytes:
@@ -92,7 +98,7 @@ class FileSystem:
         previews: Previews = Previews.SMALL,
     ) -> None:
         contents = GuardedContents(servent, caller, previews)
-        self._shared = SharedTree(shared_directory, share)
+        self._shared = SharedTree(shared_directory, share, servent.leftovers)
         self._search = SearchTree(servent.results, contents, caller)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
         below: Mapping[str, Subtree] = {

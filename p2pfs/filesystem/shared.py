@@ -9,19 +9,20 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.attributes import Attributes, Listed, from_stat
 from p2pfs.filesystem.backing import Backing
+from p2pfs.filesystem.hidden import HiddenFiles, is_hidden
 from p2pfs.filesystem.subtree import Moment, Owner, Time
 from p2pfs.protocol import FileId
+from p2pfs.state import Leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,6 @@ it would ask for buffers aligned as none of ours are."""
 _CLOCK_REALTIME_COARSE: Final = 5
 """The clock that stamps files (linux/time.h); the finer one runs ahead of it, and a file
 touched with it would be newer than one written right after."""
-
-_HIDDEN: Final = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
-"""What libfuse renames a file to that is removed while somebody has it open. It removes the
-file when the last one has closed it, unless the servent is killed before."""
 
 _OWN_PREFIX: Final = "user.p2pfs."
 _ID: Final = _OWN_PREFIX + "id"
@@ -87,6 +84,7 @@ class SharedFile:
     def __init__(self, tree: SharedTree, descriptor: int, path: str, *, is_writer: bool) -> None:
         self._tree = tree
         self._descriptor = descriptor
+        tree.hidden.opened(descriptor)
         self.path = path
         """Where the file is now: the tree changes it when the file is renamed."""
         self.is_writer = is_writer
@@ -117,6 +115,7 @@ class SharedFile:
 
     def release(self) -> None:
         """Close the file; the last writer's release lets the library hash it."""
+        self._tree.hidden.closing(self._descriptor)
         os.close(self._descriptor)
         if self.is_writer:
             self._tree.writer_left(self)
@@ -125,9 +124,10 @@ class SharedFile:
 class SharedTree:
     """The backing directory, as the sub-tree `shared/`."""
 
-    def __init__(self, directory: str, share: Share) -> None:
+    def __init__(self, directory: str, share: Share, leftovers: Leftovers) -> None:
         self._backing = Backing(directory)
         self._share = share
+        self.hidden = HiddenFiles(directory, leftovers)
         self._lock = threading.Lock()
         """Held while a writer comes, moves or leaves, so that the library's count of the
         writers of a path stays right whatever is renamed meanwhile."""
@@ -226,8 +226,9 @@ class SharedTree:
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`; writers of what is renamed move with it."""
         _check_name(new)
-        with self._lock, self._writers_moving(old, new):
+        with self._lock, self._writers_moving(old, new), self._hiding(old, new):
             self._backing.rename(old, new)
+        self.hidden.moved(old, new)
         self._share.touched(old)
         self._share.touched(new)
 
@@ -352,6 +353,12 @@ class SharedTree:
             self._writers.add(file)
             return file
 
+    def _hiding(self, old: str, new: str) -> AbstractContextManager[None]:
+        """Note what libfuse renames because it was removed while open."""
+        if not is_hidden(new):
+            return nullcontext()
+        return self.hidden.renaming(new, self._backing.lstat(old))
+
     @contextmanager
     def _writers_moving(self, old: str, new: str) -> Iterator[None]:
         """Count the writers at and below `old` for `new`, if the body succeeds."""
@@ -372,20 +379,6 @@ class SharedTree:
         for file, path in moving.items():
             self._share.write_ended(file.path)
             file.path = path
-
-
-def remove_hidden(directory: str) -> None:
-    """Remove what was removed while open, and is still there because the servent was killed.
-
-    For the time before the mount. Blocks, for about a microsecond for each name in the
-    backing directory.
-    """
-    for _, _, names, descriptor in os.fwalk(directory):
-        for name in names:
-            if _HIDDEN.fullmatch(name):
-                logger.info("removing what was removed while open: name=%r", name)
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=descriptor)
 
 
 def is_writing(flags: int) -> bool:

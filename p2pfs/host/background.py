@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pfs.errors import P2pfsError
+from p2pfs.state import open_private
 
 START_S: Final = 60.0
 """A slow disk and a large share to look through; scanning goes on behind readiness."""
@@ -39,7 +40,7 @@ class StartError(P2pfsError):
 def start(arguments: Sequence[str], output_path: Path) -> list[str]:
     """Run `p2pfs ARGUMENTS` in the background and return the lines that it reports as ready.
 
-    What it prints goes to `output_path`. If anything fails, or this process is interrupted,
+    What it prints is added to `output_path`. If anything fails, or this process is interrupted,
     the child is ended before this returns.
 
     Raises:
@@ -116,8 +117,8 @@ def _inherited_pipe(text: str) -> int | None:
 
 
 def _spawn(arguments: Sequence[str], output_path: Path, write_end: int) -> subprocess.Popen[bytes]:
-    output_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(output_path, "wb") as output:
+    # Not emptied: another servent may be printing there, which the child will find out.
+    with open(output_path, "ab", opener=open_private) as output:
         # -P: a directory `p2pfs` that happens to lie here must not be what runs.
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "p2pfs", *arguments],

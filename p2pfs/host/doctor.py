@@ -38,6 +38,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _checked("FUSE", _fuse)
     yield _checked("control sockets", lambda: str(runtime_directory()))
     yield _checked("state directory", lambda: _state(config))
+    yield _checked("network key", lambda: _network_key(config))
     yield _checked("free disk", lambda: _free_disk(config))
     yield _checked("file watches", lambda: _watches(config))
     yield _checked("servents", _servents)
@@ -64,6 +65,18 @@ def _state(config: Config) -> str:
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"{existing} cannot be written: choose another with --state DIR")
     return str(place)
+
+
+def _network_key(config: Config) -> str:
+    from p2pfs.keys import weaknesses_of  # noqa: PLC0415 - heavy, and needed here alone
+
+    path = config.network_key_file
+    if path is None:
+        return "none: the open network"
+    weaknesses = weaknesses_of(path)
+    if weaknesses:
+        raise UsageError("; ".join(weaknesses))
+    return str(path)
 
 
 def _free_disk(config: Config) -> str:

@@ -16,7 +16,7 @@ import logging.handlers
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
+from io import TextIOWrapper
 from typing import Final
 
 import trio
@@ -25,14 +25,15 @@ from p2pfs.config import Config
 from p2pfs.control.files import remove_temporaries
 from p2pfs.control.server import serve_control
 from p2pfs.errors import P2pfsError
-from p2pfs.filesystem import FileSystem, remove_hidden
+from p2pfs.filesystem import FileSystem
 from p2pfs.host.desktop import notify_failures
 from p2pfs.host.manager import Manager
 from p2pfs.journal import printable
+from p2pfs.keys import weaknesses_of
 from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.servent import Servent, open_servent
-from p2pfs.state import lock_state
+from p2pfs.state import OUTPUT, Leftovers, lock_state, open_private
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def live(config: Config, announce: Announce) -> None:
     manager = Manager()
     try:
         with lock_state(config):
+            _forget_output(config)
             _start_logging(config)
             try:
                 trio.run(_live, config, announce, manager)
@@ -79,7 +81,7 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
     # Before the mount: libfuse takes over the signals that are at their defaults.
     with trio.open_signal_receiver(*SIGNALS) as signals:
         mountpoint = await _prepared_mountpoint(config)
-        await trio.to_thread.run_sync(_tidy_share, config.shared_directory)
+        await trio.to_thread.run_sync(_tidy_share, config)
         async with open_servent(config, watch=Watch()) as servent, trio.open_nursery() as nursery:
 
             def end() -> None:
@@ -106,10 +108,10 @@ async def _prepared_mountpoint(config: Config) -> str | None:
     return await trio.to_thread.run_sync(check_mountpoint, os.fspath(config.mountpoint))
 
 
-def _tidy_share(directory: Path) -> None:
+def _tidy_share(config: Config) -> None:
     """Remove what a servent that was killed would have removed."""
-    remove_hidden(os.fspath(directory))
-    remove_temporaries(directory)
+    Leftovers(config.leftovers_directory).remove()
+    remove_temporaries(config.shared_directory)
 
 
 async def _end_on_signal(signals: AsyncIterator[int], end: Callable[[], None]) -> None:
@@ -159,6 +161,11 @@ def _greeting(servent: Servent) -> list[str]:
     if not servent.peers():
         failing = servent.overlay.failing_joins()
         lines += [f"warning: {line}; it is tried again and again" for line in failing]
+    if servent.library.is_paused:
+        lines.append("warning: sharing is paused: `p2pfs resume` offers your files again")
+    key = servent.config.network_key_file
+    if key is not None:
+        lines += [f"warning: {line}" for line in weaknesses_of(key)]
     return [printable(line) for line in lines]
 
 
@@ -169,11 +176,24 @@ def _state_of(servent: Servent) -> str:
     return f"{place}listening on {servent.listen_address}, {count}"
 
 
+def _forget_output(config: Config) -> None:
+    """Empty the file of what servents printed before us: none of them runs any more."""
+    if not config.foreground:
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(config.state_directory / OUTPUT, 0)
+
+
+class _PrivateLog(logging.handlers.RotatingFileHandler):
+    """A log that its owner alone can read: it tells what was read, and from whom."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = open_private(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return open(descriptor, "a", encoding=self.encoding, errors=self.errors)
+
+
 def _start_logging(config: Config) -> None:
     path = os.fspath(config.log_path)
-    handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
-    ]
+    handlers: list[logging.Handler] = [_PrivateLog(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)]
     if config.foreground:
         handlers.append(logging.StreamHandler())
     logging.basicConfig(

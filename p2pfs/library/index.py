@@ -20,6 +20,7 @@ from typing import Final
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.library.share import StatKey
 from p2pfs.protocol import FileId, Manifest, words_of
+from p2pfs.state import open_private
 
 MAX_MATCHES: Final = 10_000
 """Files that one search looks at; what a peer may ask for must not grow with the share."""
@@ -190,6 +191,11 @@ class Index:
 
 
 def _connect(path: str) -> sqlite3.Connection:
+    try:
+        # What SQLite lays beside it has the mode of the file itself.
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+    except OSError as error:
+        raise sqlite3.OperationalError(f"unable to open database file: {error.strerror}") from error
     connection = sqlite3.connect(path, check_same_thread=False)
     try:
         # A lost last transaction costs hashing again; a database torn by a power cut costs all.

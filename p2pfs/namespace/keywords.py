@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
-import os
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -37,6 +36,7 @@ from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.overlay import Outcome
 from p2pfs.protocol import Entry, FileId, PeerInfo, QueryHit, QueryKind, ServentId, names
 from p2pfs.protocol.flood import TokenBucket
+from p2pfs.state import replace_file
 from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -413,12 +413,6 @@ class _Kept:
         return [line for line in lines if _may_be_search(line)]
 
     def _write(self, texts: frozenset[str]) -> None:
-        temporary = f"{self._path}.new"
-        with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-            file.writelines(f"{text}\n" for text in sorted(texts))
-        os.replace(temporary, self._path)
+        lines = "".join(f"{text}\n" for text in sorted(texts))
+        replace_file(self._path, lines.encode())
         self.texts = texts
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

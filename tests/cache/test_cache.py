@@ -30,6 +30,16 @@ def open_cache(path: Path, limit_bytes: int = PLENTY) -> BlockCache:
     return BlockCache(str(path), limit_bytes, run_directly)
 
 
+def test_a_cache_is_its_owners_alone_whatever_the_umask(tmp_path: Path):
+    umask = os.umask(0)
+    try:
+        open_cache(tmp_path / "cache")
+    finally:
+        os.umask(umask)
+
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
 @contextmanager
 def opened(cache: BlockCache, content: Content):
     file = cache.open_file(content.file_id, content.size)
@@ -354,12 +364,14 @@ async def test_many_bytes_are_flushed_before_the_time(
 async def test_leftovers_of_an_eviction_are_removed_and_strangers_left_alone(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "abc.12.gone").write_bytes(b"x" * 10_000)
-    (tmp_path / "README").write_bytes(b"mine")
+    (tmp_path / f"{Content.of(12).file_id.hex()}.12.gone").write_bytes(b"x" * 10_000)
+    strangers = ["README", "abc.12.gone", "photo.gone"]
+    for name in strangers:
+        (tmp_path / name).write_bytes(b"mine")
 
     cache = open_cache(tmp_path)
 
-    assert [entry.name for entry in tmp_path.iterdir()] == ["README"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == strangers
     assert cache.used_bytes == 0
 
 

@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,103 @@ def test_a_second_servent_on_the_same_state_directory_says_so(processes):
 
     assert (second.returncode, second.stdout) == (1, "")
     assert "another servent is running with the state directory" in second.stderr
+
+
+def test_a_second_servent_keeps_what_the_first_has_printed(processes):
+    processes.start("serve")
+    output = processes.directory / "state" / "output"
+    output.write_text("something burns")
+
+    processes.start("serve")
+    assert output.read_text() == "something burns"
+
+    assert processes.p2pfs("unmount", "state").returncode == 0
+    processes.start("serve")
+    assert output.read_text() == ""
+
+
+def test_what_a_servent_writes_about_its_user_is_the_users_alone(processes):
+    """Whatever the umask, and also where a backup or an older version was generous."""
+    state = processes.directory / "state"
+    state.mkdir(mode=0o755)
+    (state / "shared").mkdir()
+    (state / "shared" / "f").write_text("x")
+    umask = os.umask(0)
+    try:
+        processes.start("serve")
+    finally:
+        os.umask(umask)
+    until(lambda: processes.status()["shared_files"])
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
+    assert modes.pop("shared") & 0o077  # behind the state directory, which nobody else enters
+    assert modes.pop("cache") == 0o700
+    assert modes == dict.fromkeys(modes, 0o600)
+    assert {"identity.key", "index.sqlite", "index.sqlite-wal", "output", "p2pfs.log"} <= set(modes)
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+    processes.p2pfs("unmount", "state")
+    state.chmod(0o755)
+    written = [state / name for name in ("index.sqlite", "output", "p2pfs.log", "lock")]
+    for path in written:
+        path.chmod(0o644)
+    processes.start("serve")
+
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (state, *written)] == [0o700] + [
+        0o600
+    ] * 4
+
+
+def test_a_directory_that_others_can_enter_is_refused_with_what_to_do(processes):
+    state = processes.directory / "state"
+    state.mkdir()
+    state.chmod(0o755)
+    (state / "thesis.odt").touch()
+
+    for foreground in ([], ["--foreground"]):
+        refused = processes.start("serve", *foreground)
+
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert f"chmod 700 {state}" in refused.stderr
+        assert os.listdir(state) == ["thesis.odt"]
+
+
+def test_a_pause_outlives_a_servent_that_was_killed(processes):
+    processes.start("serve")
+    assert processes.p2pfs("pause").returncode == 0
+    processes.kill(processes.status()["pid"])
+
+    again = processes.start("serve")
+
+    assert "sharing is paused" in again.stderr
+    assert processes.status()["sharing"] is False
+    assert processes.p2pfs("resume").returncode == 0
+    assert processes.p2pfs("unmount", "state").returncode == 0
+    assert processes.start("serve").stderr == ""
+    assert processes.status()["sharing"] is True
+
+
+def test_a_network_key_is_made_and_a_bad_one_warned_of(processes):
+    made = processes.p2pfs("newkey", "key")
+    good = processes.start("serve", "--network-key-file", "key")
+    assert made.returncode == 0
+    assert "--network-key-file key" in made.stdout
+    assert (good.returncode, good.stderr) == (0, "")
+    assert processes.p2pfs("newkey", "key").returncode == 2
+    processes.p2pfs("unmount", "state")
+
+    bad_key = processes.directory / "bad"
+    bad_key.write_text("swing")
+    bad_key.chmod(0o644)
+    (processes.directory / "state" / "config.toml").write_text('network-key-file = "../bad"')
+    bad = processes.start("serve")
+
+    assert bad.returncode == 0
+    assert "others can read the network key: chmod 600" in bad.stderr
+    assert "can be guessed" in bad.stderr
+    assert "swing" not in bad.stderr
+    doctor = processes.p2pfs("doctor", "--state", "state")
+    assert doctor.returncode == 1
+    assert "!!  network key: others can read" in doctor.stdout
 
 
 def test_a_port_that_is_taken_is_one_line_and_status_1(processes, leftovers):

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.filesystem import FileSystem, Moment, Owner, remove_hidden
+from p2pfs.filesystem import FileSystem, Moment, Owner
+from p2pfs.state import Leftovers
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
+from tests.helpers.powercut import check_cuts, power_may_fail
 from tests.suites.filesystem_suite import FileSystemSuite, errno_of, get, put
 
 
@@ -323,17 +325,159 @@ def test_a_closed_tree_touches_no_directory(tree, tmp_path) -> None:
     assert errno_of(second.getattr, "/shared/f") == errno.EBADF
 
 
-def test_what_libfuse_kept_for_readers_of_a_killed_servent_is_removed(tmp_path: Path) -> None:
-    hidden = ".fuse_hidden0000001300000002"
-    kept = {"f", ".fuse_hidden", f"{hidden}.txt", f"d/{hidden}0", f"d/{hidden[1:]}"}
-    for path in (*kept, hidden, f"d/{hidden}"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).touch()
+# What was removed while it was open.
 
-    remove_hidden(str(tmp_path))
+HIDDEN = ".fuse_hidden0000001300000002"
 
-    files = (path for path in tmp_path.rglob("*") if path.is_file())
-    assert {str(path.relative_to(tmp_path)) for path in files} == kept
+
+@pytest.fixture
+def leftovers(tmp_path: Path) -> Leftovers:
+    return Leftovers(tmp_path / "leftovers")
+
+
+@pytest.fixture
+def hiding(tmp_path: Path, leftovers: Leftovers) -> Iterator[TreeFiles]:
+    """A tree that keeps real notes; libfuse hides by `rename`."""
+    network = FakeNetwork()
+    network.leftovers = leftovers
+    (tmp_path / "backing").mkdir()
+    tree = FileSystem(str(tmp_path / "backing"), FakeShare(), network, FakeCaller())
+    yield TreeFiles(tree)
+    tree.close()
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
+def test_what_is_hidden_and_open_is_removed_at_the_next_start(
+    hiding, leftovers, tmp_path, flags
+) -> None:
+    hiding.mkdir("d")
+    put(hiding, "d/f")
+    hiding.open("d/f", flags)
+    hiding.rename("d/f", f"d/{HIDDEN}")
+
+    leftovers.remove()
+
+    assert os.listdir(tmp_path / "backing" / "d") == []
+
+
+def test_what_is_hidden_under_a_second_name_is_removed_from_there(
+    hiding, leftovers, tmp_path
+) -> None:
+    put(hiding, "f")
+    hiding.open("f", os.O_RDONLY)
+    hiding.rename("f", HIDDEN)
+    hiding.rename(HIDDEN, HIDDEN.replace("2", "3"))
+
+    leftovers.remove()
+
+    assert os.listdir(tmp_path / "backing") == []
+
+
+def test_what_is_hidden_below_a_renamed_directory_is_removed_from_there(
+    hiding, leftovers, tmp_path
+) -> None:
+    hiding.mkdir("d")
+    put(hiding, "d/f")
+    hiding.open("d/f", os.O_RDONLY)
+    hiding.rename("d/f", f"d/{HIDDEN}")
+    hiding.rename("d", "e")
+
+    leftovers.remove()
+
+    assert os.listdir(tmp_path / "backing" / "e") == []
+
+
+@pytest.mark.parametrize("name", [HIDDEN, f"d/{HIDDEN}"])
+def test_a_users_own_file_of_such_a_name_stays(hiding, leftovers, tmp_path, name) -> None:
+    """From a backup of another FUSE disk: written there, or renamed when it was whole."""
+    hiding.mkdir("d")
+    put(hiding, name, b"the only copy")
+    put(hiding, ".tmp", b"the only copy")
+    hiding.rename(".tmp", name.replace("2", "3"))
+    hiding.open(name, os.O_RDONLY)
+
+    leftovers.remove()
+
+    assert (tmp_path / "backing" / name).read_bytes() == b"the only copy"
+    assert (tmp_path / "backing" / name.replace("2", "3")).read_bytes() == b"the only copy"
+
+
+def test_what_nobody_has_open_any_more_is_not_ours_to_remove(hiding, leftovers, tmp_path) -> None:
+    """libfuse removes what it has hidden; what stays after that the user has named so."""
+    put(hiding, "f", b"x")
+    first, last = hiding.open("f", os.O_RDONLY), hiding.open("f", os.O_RDONLY)
+    hiding.rename("f", HIDDEN)
+
+    first.close()
+    assert len(os.listdir(tmp_path / "leftovers")) == 1
+    last.close()
+    leftovers.remove()
+
+    assert get(hiding, HIDDEN) == b"x"
+
+
+def test_a_rename_that_fails_hides_nothing(hiding, leftovers, tmp_path) -> None:
+    put(hiding, "f", b"x")
+    hiding.mkdir(HIDDEN)
+    hiding.open("f", os.O_RDONLY)
+
+    assert errno_of(hiding.rename, "f", HIDDEN) == errno.EISDIR
+    assert os.listdir(tmp_path / "leftovers") == []
+
+
+def test_a_state_directory_that_is_full_keeps_nothing_from_being_removed(
+    hiding, leftovers, monkeypatch, expect_log
+) -> None:
+    def full(_path: str, _inode: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    expect_log("no note of a hidden file")
+    monkeypatch.setattr(leftovers, "note", full)
+    put(hiding, "f", b"x")
+    handle = hiding.open("f", os.O_RDONLY)
+    hiding.rename("f", HIDDEN)
+    handle.close()
+
+    assert get(hiding, HIDDEN) == b"x"
+
+
+# What is on the disk when fsync has returned.
+
+
+def names_and_contents(disk: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in disk.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("data_only", [False, True])
+def test_a_synced_file_in_a_synced_directory_survives_a_power_cut(
+    hiding, tmp_path, data_only
+) -> None:
+    with power_may_fail(tmp_path / "backing") as cuts:
+        handle = hiding.open("f", os.O_WRONLY | os.O_CREAT)
+        handle.write(b"precious", 0)
+        handle.fsync(data_only=data_only)
+        hiding.fsyncdir("")
+        handle.close()
+
+    for disk in cuts[-1].disks(tmp_path / "disks"):
+        assert names_and_contents(disk) == {"f": b"precious"}
+
+
+def test_replacing_a_file_as_editors_and_databases_do_survives_a_power_cut(
+    hiding, tmp_path
+) -> None:
+    hiding.mkdir("d")
+    put(hiding, "d/f", b"old")
+
+    with power_may_fail(tmp_path / "backing") as cuts:
+        handle = hiding.open("d/f.tmp", os.O_WRONLY | os.O_CREAT)
+        handle.write(b"new", 0)
+        handle.fsync(data_only=False)
+        handle.close()
+        hiding.rename("d/f.tmp", "d/f")
+        hiding.fsyncdir("d")
+
+    check_cuts(cuts, tmp_path / "disks", lambda disk: names_and_contents(disk)["f"], b"old", b"new")
 
 
 # To whom what is made belongs.

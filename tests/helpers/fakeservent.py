@@ -199,10 +199,12 @@ class FakeServent:
         await trio.lowlevel.checkpoint()
         self.calls.append("leave")
 
-    def pause(self) -> None:
+    async def pause(self) -> None:
+        await trio.lowlevel.checkpoint()
         self.calls.append("pause")
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
+        await trio.lowlevel.checkpoint()
         self.calls.append("resume")
 
 

@@ -182,6 +182,9 @@ class TreeFiles:
     def unlink(self, path: str) -> None:
         self._tree.unlink(self._at(path))
 
+    def fsyncdir(self, path: str) -> None:
+        self._tree.fsyncdir(self._at(path))
+
     def rename(self, old: str, new: str) -> None:
         self._tree.rename(self._at(old), self._at(new))
 

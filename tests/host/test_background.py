@@ -32,6 +32,7 @@ with open({str(tmp_path / "pid")!r}, "w") as file: file.write(str(os.getpid()))
 
     def child(script: str) -> Path:
         (package / "__main__.py").write_text(prelude + script)
+        (tmp_path / "state").mkdir()
         return tmp_path / "state" / "output"
 
     return child

@@ -770,7 +770,7 @@ async def test_a_damaged_or_foreign_index_is_made_anew(world, damage, expect_log
 async def test_an_index_that_cannot_be_written_delays_and_then_recovers(
     world, expect_log, autojump_clock
 ):
-    expect_log("index failed error='unable to open database file'")
+    expect_log("index failed error='unable to open database file")
     world.put("f", b"f")
     os.mkdir(world.index)  # no database can be made here
 

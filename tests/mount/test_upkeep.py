@@ -75,7 +75,7 @@ def test_descriptors_and_threads_are_given_back(servents: Servents) -> None:
     fail_to_read(reader, source)
 
     until(lambda: all(now <= then for now, then in zip(held_by(reader), before, strict=True)))
-    assert reader.status()["transfers"] == 0
+    until(lambda: reader.status()["transfers"] == 0)
 
 
 def fail_to_read(reader: Servent, source: Rogue) -> None:
@@ -106,6 +106,27 @@ def test_a_publish_that_was_killed_leaves_nothing(servents: Servents, tmp_path: 
     servents.start("servent", mounted=False)
 
     assert os.listdir(share) == [".p2pfs-mine"]
+
+
+def test_what_was_removed_while_open_goes_at_the_next_start_and_no_file_of_the_users(
+    servents: Servents,
+) -> None:
+    users_own = ".fuse_hidden0123456789abcdef"
+    killed = servents.start("servent")
+    (killed.shared / "old disk").mkdir()
+    (killed.shared / "old disk" / users_own).write_text("somebody's only copy")
+    (killed.shared / "f").write_text("removed")
+    descriptor = os.open(killed.shared / "f", os.O_RDONLY)
+    (killed.shared / "f").unlink()
+    backing = killed.state / "shared"
+    assert len(os.listdir(backing)) == 2  # libfuse keeps it for who reads it
+    killed.kill()
+    assert errno_name(os.close, descriptor) == "ENOTCONN"
+
+    again = servents.start("servent")
+
+    assert os.listdir(backing) == ["old disk"]
+    assert (again.shared / "old disk" / users_own).read_text() == "somebody's only copy"
 
 
 # The disk.

@@ -11,6 +11,7 @@ import pytest
 from p2pfs.overlay import contacts as contacts_module
 from p2pfs.overlay.contacts import FRESH_S, JITTER, RETRY_AFTER_S, Contact, ContactBook
 from p2pfs.protocol.messages import Address, PeerInfo, ServentId
+from p2pfs.state import replace_file
 
 
 def peer(letter: str, port: int = 4774) -> PeerInfo:
@@ -121,7 +122,7 @@ def test_what_was_saved_is_there_again_for_its_owner_alone(tmp_path: Path):
     book.shook_hands(A, 1000)
     book.heard_of(B)
 
-    book.save(path)
+    replace_file(path, book.to_bytes())
 
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert ContactBook.load(path).fresh(1000) == [A]

@@ -264,11 +264,11 @@ async def test_paused_sharing_shows_nothing_until_resumed(autojump_clock: MockCl
         await world.linked(1, 1)
         assert await world.names(1) == ["x"]
 
-        world[0].pause()
+        await world[0].pause()
         await trio.sleep(0.5)
         assert await world.names(1) == []
 
-        world[0].resume()
+        await world[0].resume()
         await trio.sleep(0.5)
         assert await world.names(1) == ["x"]
 

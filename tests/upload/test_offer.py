@@ -83,7 +83,7 @@ async def test_without_reshare_nothing_that_was_read_is_offered(autojump_clock: 
 
 async def test_paused_sharing_offers_nothing_that_was_read(autojump_clock: MockClock):
     async with world_with_a_reader(length=FILM.size) as world:
-        world[READER].pause()
+        await world[READER].pause()
 
         assert await ask(world, QueryKind.ID, FILM.file_id.hex()) == ()
 
