@@ -92,6 +92,17 @@ class BusyError(TransferError):
     """Holders refused (paused, full) until the stall time was over."""
 
 
+class NotAskedError(TransferError):
+    """Others were not asked: our budget of searches is spent, or theirs for us.
+
+    It says nothing of what they have. Asking again is worth while in `wait_s` seconds.
+    """
+
+    def __init__(self, text: str, wait_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.wait_s = wait_s
+
+
 class CacheFullError(TransferError):
     """The cache cannot grow: the disk is full, or open files hold the whole quota."""
 

@@ -164,7 +164,7 @@ class Servent:
         )
         self.results = Results(
             self.catalogue,
-            self.browser.flood,
+            self.switchboard.searches.run,
             ttl=config.ttl,
             clock=self._clock,
             wall_clock=wall_clock,
@@ -441,6 +441,7 @@ class Servent:
 
         Raises:
             QueryError: the text asks for nothing that could be searched.
+            NotAskedError: too many searches have begun lately.
         """
         query = parse_query(words)
         outcome = await self.switchboard.searches.run(

@@ -8,13 +8,14 @@ must not live in the nursery of whoever came first. Each part that has such task
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TypeVarTuple
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar, TypeVarTuple
 
 import trio
 
-from p2pfs.errors import ShutdownError
+from p2pfs.errors import P2pfsError, ShutdownError
 
+K = TypeVar("K", bound=Hashable)
 Ts = TypeVarTuple("Ts")
 
 
@@ -78,3 +79,70 @@ class Tasks:
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(call, *arguments, idempotent=idempotent)
+
+
+class Flight:
+    """Work under way for all who wait for it; a waiter that is cancelled disturbs nobody."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._ended = trio.Event()
+        self.error: P2pfsError | None = None
+        """What it failed with, once it has ended."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return self._ended.is_set()
+
+    async def wait(self) -> None:
+        """Return when the work is done.
+
+        Raises:
+            P2pfsError: what the work failed with; ShutdownError if it was cut short.
+        """
+        await self._ended.wait()
+        self._tasks.check()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+
+    async def run(self, function: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
+        """Do the work; for `SingleFlight`."""
+        try:
+            await function(*arguments)
+        except P2pfsError as error:
+            self.error = error
+        finally:
+            self._ended.set()
+
+
+class SingleFlight(Generic[K]):
+    """Work by a key that is done once, however many ask for it at the same time."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._flights: dict[K, Flight] = {}
+
+    def __contains__(self, key: K) -> bool:
+        """Return whether work of this key is under way."""
+        return key in self._flights
+
+    def start(self, key: K, function: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> Flight:
+        """Start work in a task of its own, or join the one under way; raises ShutdownError."""
+        self._tasks.check()
+        if key not in self._flights:
+            flight = self._flights[key] = Flight(self._tasks)
+            self._tasks.start(self._fly, key, flight, function, arguments)
+        return self._flights[key]
+
+    async def _fly(
+        self,
+        key: K,
+        flight: Flight,
+        function: Callable[[*Ts], Awaitable[None]],
+        arguments: tuple[*Ts],
+    ) -> None:
+        try:
+            await flight.run(function, *arguments)
+        finally:
+            del self._flights[key]

@@ -41,7 +41,7 @@ class ExitStatus(enum.IntEnum):
     USAGE = 2
     NOT_FOUND = 3
     UNREACHABLE = 4
-    """Or timed out."""
+    """Or timed out, or not asked for now."""
     CORRUPT = 5
     NO_SERVENT = 6
 
@@ -63,6 +63,7 @@ _STATUS_OF: Final[tuple[tuple[type[errors.P2pfsError], ExitStatus], ...]] = (
     (errors.NoSourceError, ExitStatus.UNREACHABLE),
     (errors.StalledError, ExitStatus.UNREACHABLE),
     (errors.BusyError, ExitStatus.UNREACHABLE),
+    (errors.NotAskedError, ExitStatus.UNREACHABLE),
 )
 
 

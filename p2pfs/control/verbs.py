@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 from trio.to_thread import run_sync as run_in_thread
@@ -19,7 +19,7 @@ from trio.to_thread import run_sync as run_in_thread
 from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
 from p2pfs.control.paths import Subtree, TreePath, received_target
-from p2pfs.errors import NotFoundError, UsageError
+from p2pfs.errors import NotAskedError, NotFoundError, UsageError
 from p2pfs.journal import Journal
 from p2pfs.library import published_path, unacceptable
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
@@ -41,6 +41,12 @@ PROGRESS_EVERY_S: Final = 0.2
 
 PUBLISH_WAIT_S: Final = 60.0
 """How long `publish` waits for the hashing of one file before it reports it as under way."""
+
+
+TURN_S: Final = 10.0
+"""How long a verb waits for its turn when too many searches have begun lately."""
+
+T = TypeVar("T")
 
 
 class FileState(Protocol):
@@ -220,7 +226,8 @@ async def _find_file(servent: Servent, target: TreePath) -> RemoteFile:
         Subtree.SEARCH: servent.results,
         Subtree.PEERS: servent.shares,
     }
-    file = await trees[target.subtree].find(target.path)
+    tree = trees[target.subtree]
+    file = await _in_turn(lambda: tree.find(target.path))
     if file is None:
         raise NotFoundError(f"{_shown(target)}: nobody within the horizon has it")
     if isinstance(file, RemoteDirectory):
@@ -258,7 +265,22 @@ async def _search(servent: Servent, args: Args, _report: Report) -> object:
         parse_query(words)
     except QueryError as error:
         raise UsageError(str(error)) from error
-    return await servent.search(words)
+    return await _in_turn(lambda: servent.search(words))
+
+
+async def _in_turn(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask, and ask again while the budget of searches will soon allow it.
+
+    So a script that searches for one thing after the other gets all its answers.
+    """
+    give_up_at = trio.current_time() + TURN_S
+    while True:
+        try:
+            return await ask()
+        except NotAskedError as error:
+            if trio.current_time() + error.wait_s > give_up_at:
+                raise
+            await trio.sleep(error.wait_s)
 
 
 async def _join(servent: Servent, args: Args, _report: Report) -> object:

@@ -36,6 +36,7 @@ from p2pfs.download.verifying import Arrival, Arrivals
 from p2pfs.errors import (
     BadBlockError,
     CorruptError,
+    NotAskedError,
     P2pfsError,
     RejectedError,
     RemoteProtocolError,
@@ -43,6 +44,7 @@ from p2pfs.errors import (
     TransferError,
 )
 from p2pfs.protocol import KIB, MIB, Manifest, PeerInfo, RejectCode, block_bytes_for, block_range
+from p2pfs.protocol.flood import Urgency
 from p2pfs.rates import Flow, RateLimit
 
 T = TypeVar("T")
@@ -333,12 +335,19 @@ class Swarm:
         if not self._waiting:
             return
         demanded = self._demanded()
-        error = error_of(self._picker.verdict(demanded))
+        error = self._why(demanded)
         if now >= self._stalled_at():
             self._give_up(error)
         self._waiting.fail_overdue(error, now)
         if self._searches and not self._is_searching:
             self._give_up_hope(demanded, error)
+
+    def _why(self, demanded: Sequence[int]) -> TransferError:
+        """Return why these blocks do not come, and nothing of holders that were not asked for."""
+        trouble = self._picker.verdict(demanded)
+        if trouble in (Trouble.STALE, Trouble.CORRUPT) and not self._searches:
+            return NotAskedError("no known holder gives it, and others may not be asked for now")
+        return error_of(trouble)
 
     def _give_up_hope(self, demanded: Sequence[int], error: TransferError) -> None:
         """Fail the readers of what no source has any more, after a search found no other."""
@@ -379,14 +388,17 @@ class Swarm:
 
     async def _search(self) -> None:
         found: Sequence[PeerInfo] = ()
-        with trio.move_on_after(SEARCH_TIMEOUT_S):
-            try:
-                found = await self._upstream.find_sources(self._cached.file_id)
-            except P2pfsError as error:
-                self._last_error = str(error)
         pause_s = BACK_OFF_S[min(self._searches, len(BACK_OFF_S) - 1)]
+        # The first is what a reader waits for; the next only look for who has come since.
+        urgency = Urgency.SOURCES if self._searches else Urgency.PERSON
+        try:
+            with trio.move_on_after(SEARCH_TIMEOUT_S):
+                found = await self._upstream.find_sources(self._cached.file_id, urgency)
+            self._searches += 1
+        except NotAskedError as error:
+            pause_s = max(pause_s, error.wait_s)
+            self._last_error = str(error)
         self._is_searching = False
-        self._searches += 1
         self._search_at = trio.current_time() + pause_s
         self.add_sources(found)
 

@@ -18,7 +18,7 @@ import trio
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.download.small import SmallContents
 from p2pfs.download.swarm import Swarm, SwarmStatistics
-from p2pfs.errors import TransferError
+from p2pfs.errors import NotAskedError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.link import Deliver, TransferLinks
 from p2pfs.namespace import Catalogue, RemoteFile
@@ -32,7 +32,7 @@ from p2pfs.protocol import (
     ServentId,
     block_count_for,
 )
-from p2pfs.protocol.flood import SEARCH_BURST, SEARCHES_PER_S, TokenBucket
+from p2pfs.protocol.flood import Urgency
 from p2pfs.rates import RateLimit
 from p2pfs.tasks import Tasks
 
@@ -49,10 +49,6 @@ LOOK_S: Final = 0.5
 LOOK_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """When the network is asked for further sources of what is being fetched: after the first, then
 the second, ... of these, and again each last one. What takes a second to fetch costs no search."""
-
-LOOKS_PER_S: Final = SEARCHES_PER_S / 3
-LOOK_BURST: Final = SEARCH_BURST // 3
-"""Such searches in all: what neighbours accept from us is there for people first."""
 
 FAILED_S: Final = 0.5
 """How long a failed read stands for those that follow on the same open file. The kernel asks
@@ -125,7 +121,6 @@ class Swarms:
         self._running: dict[_Content, _Running] = {}
         self._errors: dict[str, str] = {}
         self._paths: OrderedDict[FileId, str] = OrderedDict()
-        self._look_budget = TokenBucket(LOOKS_PER_S, LOOK_BURST)
         self._tasks = Tasks()
         self._small = SmallContents(cache, transfers, self._tasks, self._small_came)
 
@@ -172,7 +167,7 @@ class Swarms:
                 self._tell_known(running)
             now = trio.current_time()
             due = [running for running in wanting if running.look_at <= now]
-            if due and self._look_budget.take(now):
+            if due:
                 await self._look(min(due, key=lambda running: running.look_at))
 
     def _tell_known(self, running: _Running) -> None:
@@ -183,11 +178,17 @@ class Swarms:
             running.swarm.add_sources(fresh)
 
     async def _look(self, running: _Running) -> None:
+        """Search for further sources; if that may not be now, it counts for nothing."""
         running.looks += 1
         pause_s = LOOK_PAUSES_S[min(running.looks, len(LOOK_PAUSES_S) - 1)]
         running.look_at = trio.current_time() + pause_s
         file_id = running.cached.file_id
-        hits = await self._search(file_id)
+        try:
+            hits = await self._search(file_id, Urgency.SOURCES)
+        except NotAskedError as error:
+            running.looks -= 1
+            running.look_at = trio.current_time() + error.wait_s
+            return
         readers = [hit.provider for hit in hits if _is_of_reader(hit, file_id)]
         sources = [hit.provider for hit in hits if not _is_of_reader(hit, file_id)]
         running.swarm.add_sources(sources, readers)
@@ -287,14 +288,24 @@ class Swarms:
 
     # What a swarm asks (swarm.Upstream).
 
-    async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
-        """Return who has a content, asked for now, beside those known already."""
-        found = [hit.provider for hit in await self._search(file_id)]
+    async def find_sources(self, file_id: FileId, urgency: Urgency) -> Sequence[PeerInfo]:
+        """Return who has a content, asked for now, beside those known already.
+
+        Raises NotAskedError if that may not be now.
+        """
+        for running in self._running.values():
+            if running.cached.file_id == file_id:
+                self._tell_known(running)
+        found = [hit.provider for hit in await self._search(file_id, urgency)]
         return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id))))
 
-    async def _search(self, file_id: FileId) -> Sequence[QueryHit]:
+    async def _search(self, file_id: FileId, urgency: Urgency) -> Sequence[QueryHit]:
         outcome = await self._searches.run(
-            QueryKind.ID, file_id.hex(), rings=range(1, self._ttl + 1), timeout_s=SOURCES_TIMEOUT_S
+            QueryKind.ID,
+            file_id.hex(),
+            rings=range(1, self._ttl + 1),
+            timeout_s=SOURCES_TIMEOUT_S,
+            urgency=urgency,
         )
         return outcome.hits
 

@@ -11,6 +11,7 @@ import trio
 
 from p2pfs.download.source import MANIFEST, Request
 from p2pfs.protocol import MAX_BLOCKS_ASKED, FileId, PeerInfo, ServentId
+from p2pfs.protocol.flood import Urgency
 
 
 class Upstream(Protocol):
@@ -24,8 +25,11 @@ class Upstream(Protocol):
 
     own_id: ServentId
 
-    async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
-        """Search for peers that have this content; empty if none answered."""
+    async def find_sources(self, file_id: FileId, urgency: Urgency) -> Sequence[PeerInfo]:
+        """Search for peers that have this content; empty if none answered.
+
+        Raises NotAskedError if that may not be now.
+        """
         ...
 
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:

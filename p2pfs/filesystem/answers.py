@@ -19,6 +19,7 @@ from p2pfs.errors import (
     CacheFullError,
     CorruptError,
     NoSourceError,
+    NotAskedError,
     NotFoundError,
     ShutdownError,
     StaleError,
@@ -61,6 +62,7 @@ ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
         CorruptError: errno.EIO,
         StaleError: errno.ESTALE,
         BusyError: errno.EBUSY,
+        NotAskedError: errno.EAGAIN,
         CacheFullError: errno.ENOSPC,
         ShutdownError: errno.ESHUTDOWN,
     }

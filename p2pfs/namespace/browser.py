@@ -19,7 +19,6 @@ same answer, and a waiter that is cancelled disturbs nobody.
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,11 +26,10 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import P2pfsError, RejectedError, RemoteProtocolError, StalledError
+from p2pfs.errors import NotAskedError, P2pfsError, RejectedError, RemoteProtocolError, StalledError
 from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node
-from p2pfs.overlay import Outcome, Searches, is_answer
+from p2pfs.overlay import Searches, is_answer
 from p2pfs.protocol import (
-    MAX_QUERY_TEXT_BYTES,
     Listing,
     PeerInfo,
     QueryHit,
@@ -41,8 +39,8 @@ from p2pfs.protocol import (
     check_path,
     is_probe,
 )
-from p2pfs.protocol.flood import TokenBucket
-from p2pfs.tasks import Tasks
+from p2pfs.protocol.flood import Urgency
+from p2pfs.tasks import SingleFlight, Tasks
 
 log = logging.getLogger(__name__)
 
@@ -79,16 +77,6 @@ MUTED_S: Final = 60.0
 """How long the news of a neighbour are not waited for that said that it changed and was slow to
 say what: else it could delay every `ls`. What is new there shows when listings are refreshed."""
 
-QUERIES_PER_MINUTE: Final = 25
-"""Floods we start, a little below what neighbours allow (`budgets`)."""
-
-QUERY_BURST: Final = 20
-"""Floods that may follow one another at once."""
-
-REFRESHES_PER_MINUTE: Final = 20
-REFRESH_BURST: Final = 15
-"""Those among them that nobody waits for; the rest is kept for those who do."""
-
 FetchListing = Callable[[PeerInfo, str, str], Awaitable[Listing]]
 """Ask a peer for one page of a directory, after a name."""
 
@@ -112,9 +100,6 @@ class Browser:
         self._neighbours = neighbours
         self._ttl = ttl
         self._clock = clock
-        self._budget = TokenBucket(QUERIES_PER_MINUTE / 60, QUERY_BURST)
-        self._refreshes = TokenBucket(REFRESHES_PER_MINUTE / 60, REFRESH_BURST)
-        self._flights: dict[tuple[str, str], trio.Event] = {}
         self._news_at = float("-inf")
         self._changed: dict[ServentId, float] = {}
         """When each neighbour last said that its share changed."""
@@ -125,6 +110,7 @@ class Browser:
         """When the neighbours with news were last asked for a directory, and nobody else."""
         self._refreshed_at = _Times()
         self._tasks = Tasks()
+        self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the questions under way, until cancelled."""
@@ -215,19 +201,31 @@ class Browser:
         """Return what is at `path`, asking for it if it is not known.
 
         Returns None after `FIND_TIMEOUT_S` at most, and at once for a name that nobody can
-        publish. Never raises for what the network does, but ShutdownError when we end.
+        publish.
+
+        Raises:
+            NotAskedError: it is not known, and may not be asked for now.
+            ShutdownError: we end.
         """
         if path and check_path(path) is not None:
             return None
         parent = _parent(path)
-        with trio.move_on_after(FIND_TIMEOUT_S):
-            if self._has_mere_news(parent):
-                await self._shared("news", parent, self._list_news)
-            elif self._holders(parent) or self._is_mere_probe(path) or self._is_second_look(path):
-                await self._shared("list", parent, self._list)
-            else:
-                await self._shared("find", path, self._find)
+        not_asked: NotAskedError | None = None
+        try:
+            with trio.move_on_after(FIND_TIMEOUT_S):
+                if self._has_mere_news(parent):
+                    await self._ask("news", parent, self._list_news)
+                elif (
+                    self._holders(parent) or self._is_mere_probe(path) or self._is_second_look(path)
+                ):
+                    await self._ask("list", parent, self._list)
+                else:
+                    await self._ask("find", path, self._find)
+        except NotAskedError as error:
+            not_asked = error
         node = self._catalogue.lookup(path, self._clock())
+        if node is Knowledge.UNKNOWN and not_asked is not None:
+            raise not_asked
         return None if isinstance(node, Knowledge) else node
 
     def _is_mere_probe(self, path: str) -> bool:
@@ -254,14 +252,15 @@ class Browser:
         """Return a directory, asked for now; after `LIST_TIMEOUT_S` what has come by then.
 
         Raises:
+            NotAskedError: nobody may be asked for it now.
             ShutdownError: we end.
         """
         with trio.move_on_after(LIST_TIMEOUT_S):
             if self._has_mere_news(path):
                 self._refresh_behind(path, REFRESH_AFTER_S)
-                await self._shared("news", path, self._list_news)
+                await self._ask("news", path, self._list_news)
             else:
-                await self._shared("list", path, self._list)
+                await self._ask("list", path, self._list)
         return self._catalogue.children(path)
 
     def peer_joined(self) -> None:
@@ -297,37 +296,21 @@ class Browser:
         self._changed.pop(peer, None)
         self._muted.pop(peer, None)
 
-    async def _shared(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
-        await self._start(verb, path, ask).wait()
-        self._tasks.check()  # if we end, what is known now is no answer
+    async def _ask(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
+        """Ask a question of our own, or wait for the answer to the same one."""
+        await self._flights.start((verb, path), ask, path).wait()
 
     def _start_refresh(self, path: str) -> None:
         self._refreshed_at.put(path, self._clock())
         if self._tasks.are_running:
-            self._start("refresh", path, self._refresh)
-
-    def _start(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> trio.Event:
-        """Start a question of our own, or join the one under way."""
-        self._tasks.check()
-        key = (verb, path)
-        if key not in self._flights:
-            self._flights[key] = trio.Event()
-            self._tasks.start(self._fly, key, ask)
-        return self._flights[key]
-
-    async def _fly(self, key: tuple[str, str], ask: Callable[[str], Awaitable[None]]) -> None:
-        try:
-            await ask(key[1])
-        finally:
-            self._flights.pop(key).set()
+            self._flights.start(("refresh", path), self._refresh, path)
 
     async def _find(self, path: str) -> None:
         began_at = self._clock()
-        outcome = await self.flood(
-            QueryKind.PATH, path, range(1, self._ttl + 1), FIND_TIMEOUT_S, is_enough=bool
+        rings = range(1, self._ttl + 1)
+        outcome = await self._searches.run(
+            QueryKind.PATH, path, rings=rings, timeout_s=FIND_TIMEOUT_S, is_enough=bool
         )
-        if outcome is None:
-            return
         for hit in outcome.hits:
             self._catalogue.learn(hit.provider, hit.entries)
         if outcome.is_complete and not outcome.hits:
@@ -340,14 +323,15 @@ class Browser:
         """List a directory again, after those above it that are old.
 
         Once these are fresh the holders of what is below are known, so that to refresh two
-        hundred directories costs the flood of one.
+        hundred directories costs the flood of one. Raises NotAskedError.
         """
         labels = path.split("/") if path else []
         above = ["/".join(labels[:depth]) for depth in range(len(labels))]
         for directory in (*(d for d in above if self.age(d) > TRUST_S), path):
-            if not self._holders(directory) and not self._refreshes.take(self._clock()):
-                return
-            await self._start("list", directory, self._list).wait()
+            await self._flights.start(("list", directory), self._refresh_one, directory).wait()
+
+    async def _refresh_one(self, path: str) -> None:
+        await self._list(path, Urgency.REFRESH)
 
     async def _list_news(self, path: str) -> None:
         """Ask the neighbours with news for a directory; what others have is held for true."""
@@ -358,15 +342,25 @@ class Browser:
             self._muted[slow.id] = self._clock() + MUTED_S
         self._caught_up_at.put(path, began_at)
 
-    async def _list(self, path: str) -> None:
-        """Ask all for a directory: those who have it if they are known, else everybody."""
+    async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:
+        """Ask all for a directory: those who have it if they are known, else everybody.
+
+        Raises:
+            NotAskedError: everybody may not be asked now, and nobody is known to have it.
+        """
         began_at = self._clock()
         holders = self._holders(path)
         if holders:
             await self._list_directly(path, holders)
-        elif not await self._list_by_flood(path):
-            await self._list_directly(path, self._catalogue.directory_sources(path)[:MAX_DIRECT])
-            return  # not everybody was asked
+        else:
+            try:
+                await self._list_by_flood(path, urgency)
+            except NotAskedError:
+                some = self._catalogue.directory_sources(path)[:MAX_DIRECT]
+                if not some or urgency is not Urgency.PERSON:
+                    raise
+                await self._list_directly(path, some)
+                return  # not everybody was asked
         self._catalogue.mark_listed(path, began_at)
 
     def _holders(self, path: str) -> Sequence[PeerInfo]:
@@ -377,8 +371,8 @@ class Browser:
         maybe = {peer.id: peer for peer in (*self._news(_parent(path)), *holders)}
         return tuple(maybe.values()) if len(maybe) <= MAX_DIRECT else ()
 
-    async def _list_by_flood(self, path: str) -> bool:
-        """Ask everybody for a directory; False if our budget does not allow it now.
+    async def _list_by_flood(self, path: str, urgency: Urgency) -> None:
+        """Ask everybody for a directory; NotAskedError if that may not be now.
 
         Hits are taken in as they come: whoever waits may leave before the last.
         """
@@ -391,17 +385,19 @@ class Browser:
                     self._learn_hit(path, hit)
             return False
 
-        outcome = await self.flood(
-            QueryKind.DIRECTORY, path, (self._ttl,), LIST_TIMEOUT_S, is_enough=learn
+        outcome = await self._searches.run(
+            QueryKind.DIRECTORY,
+            path,
+            rings=(self._ttl,),
+            timeout_s=LIST_TIMEOUT_S,
+            is_enough=learn,
+            urgency=urgency,
         )
-        if outcome is None:
-            return False
         learn(outcome.hits)
         if outcome.is_complete:
             self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
         longer = [hit.provider for hit in outcome.hits if hit.total > len(hit.entries)]
         await self._list_directly(path, longer[:MAX_DIRECT])
-        return True
 
     def _learn_hit(self, path: str, hit: QueryHit) -> None:
         if hit.total > len(hit.entries):
@@ -409,38 +405,19 @@ class Browser:
         else:
             self._catalogue.learn_listing(hit.provider, path, hit.entries)
 
-    async def flood(
-        self,
-        kind: QueryKind,
-        text: str,
-        rings: Sequence[int],
-        timeout_s: float,
-        *,
-        is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
-    ) -> Outcome | None:
-        """Search within our own budget; None if it is used up or the text too long to ask.
-
-        For keyword searches too: neighbours have one budget for all of them.
-        """
-        if len(text.encode()) > MAX_QUERY_TEXT_BYTES or not self._budget.take(self._clock()):
-            return None
-        return await self._searches.run(
-            kind, text, rings=rings, timeout_s=timeout_s, is_enough=is_enough
-        )
-
     async def _list_directly(self, path: str, holders: Sequence[PeerInfo]) -> Sequence[PeerInfo]:
         """Ask these servents for a directory, and return who is not done after a while.
 
         Their listings go on behind, and what comes is taken in.
         """
         flights = {
-            peer: self._start(peer.id, path, functools.partial(self._list_at, peer))
+            peer: self._flights.start((peer.id, path), self._list_at, peer, path)
             for peer in holders
         }
         with trio.move_on_after(LIST_TIMEOUT_S):
             for flight in flights.values():
                 await flight.wait()
-        return [peer for peer, flight in flights.items() if not flight.is_set()]
+        return [peer for peer, flight in flights.items() if not flight.has_ended]
 
     async def _list_at(self, holder: PeerInfo, path: str) -> None:
         """Take in one servent's whole listing; if it cannot be had, keep what is known."""

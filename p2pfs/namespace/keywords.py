@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 import trio
 
-from p2pfs.errors import BusyError, NotFoundError
+from p2pfs.errors import NotAskedError, NotFoundError
 from p2pfs.namespace.catalogue import (
     ID_SUFFIX_LENGTH,
     Catalogue,
@@ -35,7 +35,7 @@ from p2pfs.namespace.catalogue import (
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.overlay import Outcome
 from p2pfs.protocol import Entry, FileId, PeerInfo, QueryHit, QueryKind, ServentId, names
-from p2pfs.protocol.flood import TokenBucket
+from p2pfs.protocol.flood import Urgency
 from p2pfs.state import replace_file
 from p2pfs.tasks import Tasks
 
@@ -51,10 +51,6 @@ SEARCH_TIMEOUT_S: Final = 5.0
 REFRESH_AFTER_S: Final = 10.0
 """Results older than this are asked for again, behind whoever looks at them."""
 
-REFRESHES_PER_MINUTE: Final = 6
-REFRESH_BURST: Final = 6
-"""How often, over all searches: who lists a folder of kept ones begins one for each."""
-
 MAX_FILES: Final = 1_000
 """Results of one search: more than anybody reads. When so many are found it ends."""
 
@@ -66,18 +62,19 @@ MAX_KEPT: Final = 1_000
 
 
 class Flood(Protocol):
-    """Search within our own budget; see `Browser.flood`."""
+    """Search within reach; see `Searches.run`."""
 
     def __call__(
         self,
         kind: QueryKind,
         text: str,
+        *,
         rings: Sequence[int],
         timeout_s: float,
-        *,
         is_enough: Callable[[Sequence[QueryHit]], bool],
-    ) -> Awaitable[Outcome | None]:
-        """Return what came of it; None if it may not be asked now."""
+        urgency: Urgency,
+    ) -> Awaitable[Outcome]:
+        """Return what came of it; NotAskedError if it may not be asked now."""
 
 
 class _Found:
@@ -127,7 +124,7 @@ class _Flight:
 
     found: _Found
     ended: trio.Event = field(default_factory=trio.Event)
-    is_refused: bool = False
+    error: NotAskedError | None = None
 
 
 class Results:
@@ -152,7 +149,6 @@ class Results:
         self._began_ns = self._now_ns()
         self._lock = threading.Lock()
         self._searches: OrderedDict[str, _Search] = OrderedDict()
-        self._refreshes = TokenBucket(REFRESHES_PER_MINUTE / 60, REFRESH_BURST)
         self._flights: dict[str, _Flight] = {}
         self._tasks = Tasks()
 
@@ -247,7 +243,7 @@ class Results:
         """Return the results of a search; after FIRST_LOOK_S what has come by then.
 
         Raises:
-            BusyError: too many searches at once, and nothing is known of this one.
+            NotAskedError: it may not be asked for now.
             ShutdownError: we end.
         """
         if not _may_be_search(path) and path not in self._searches:
@@ -256,44 +252,44 @@ class Results:
         with trio.move_on_after(FIRST_LOOK_S):
             await flight.ended.wait()
         self._tasks.check()
-        if flight.is_refused:
-            raise BusyError("too many searches at once")
+        if flight.error is not None:
+            raise flight.error.with_traceback(None)
         if not flight.ended.is_set():
             self._take_in(path, flight.found, is_all=False)
         return list(self._searches[path].shown.values())
 
     def _refresh(self, text: str) -> None:
-        is_allowed = self._tasks.are_running and text in self._searches
-        if is_allowed and text not in self._flights and self._refreshes.take(self._clock()):
-            self._start(text)
+        if self._tasks.are_running and text in self._searches:
+            self._start(text, Urgency.REFRESH)
 
-    def _start(self, text: str) -> _Flight:
+    def _start(self, text: str, urgency: Urgency = Urgency.PERSON) -> _Flight:
         """Start a search of our own, or join the one under way."""
         self._tasks.check()
         if text not in self._flights:
             search = self._remember(text)
             self._flights[text] = _Flight(_Found(search.query, self._catalogue))
-            self._tasks.start(self._fly, text, self._flights[text])
+            self._tasks.start(self._fly, text, self._flights[text], urgency)
         return self._flights[text]
 
-    async def _fly(self, text: str, flight: _Flight) -> None:
+    async def _fly(self, text: str, flight: _Flight, urgency: Urgency) -> None:
         began_at = self._clock()
         found = flight.found
         try:
             outcome = await self._flood(
                 QueryKind.WORDS,
                 found.query.words,
-                range(1, self._ttl + 1),
-                SEARCH_TIMEOUT_S,
+                rings=range(1, self._ttl + 1),
+                timeout_s=SEARCH_TIMEOUT_S,
                 is_enough=found.take_in,
+                urgency=urgency,
             )
-            if outcome is None:
-                flight.is_refused = True
-            else:
-                found.take_in(outcome.hits)
-                self._take_in(text, found, is_all=outcome.is_complete)
-                if outcome.servents or found.offers:  # else there was nobody to ask
-                    self._remember(text).asked_at = began_at
+        except NotAskedError as error:
+            flight.error = error
+        else:
+            found.take_in(outcome.hits)
+            self._take_in(text, found, is_all=outcome.is_complete)
+            if outcome.servents or found.offers:  # else there was nobody to ask
+                self._remember(text).asked_at = began_at
         finally:
             del self._flights[text]
             flight.ended.set()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 from unicodedata import normalize
 
@@ -31,7 +31,7 @@ from p2pfs.namespace.catalogue import (
     RemoteFile,
 )
 from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names
-from p2pfs.tasks import Tasks
+from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 FIND_TIMEOUT_S: Final = 2.0
 LIST_TIMEOUT_S: Final = 1.5
@@ -75,14 +75,6 @@ class Horizon(Protocol):
         """Take in what one servent has in a directory."""
 
 
-@dataclass(slots=True)
-class _Flight:
-    """A listing under way."""
-
-    ended: trio.Event = field(default_factory=trio.Event)
-    error: P2pfsError | None = None
-
-
 class Shares:
     """The share of each known peer. Nothing here is trusted that the peer did not say itself."""
 
@@ -99,9 +91,9 @@ class Shares:
         self._neighbours = neighbours
         self._clock = clock
         self._folders = Folders()
-        self._flights: dict[tuple[ServentId, str], _Flight] = {}
         self._failures: dict[ServentId, tuple[float, P2pfsError]] = {}
         self._tasks = Tasks()
+        self._flights: SingleFlight[tuple[ServentId, str]] = SingleFlight(self._tasks)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the listings under way, until cancelled."""
@@ -213,6 +205,7 @@ class Shares:
 
         Raises:
             NoSourceError, StalledError: the peer does not answer, and nothing is known.
+            NotAskedError: who is there may not be asked for now.
             ShutdownError: we end.
         """
         if not path:
@@ -234,40 +227,33 @@ class Shares:
 
     async def _ask(self, peer: PeerInfo, directory: str, timeout_s: float) -> None:
         """Ask a peer for a directory; raise if it does not answer and nothing is known of it."""
-        flight = self._start(peer, directory)
+        error: P2pfsError = StalledError(f"{peer.name!r} did not list its share in time")
         with trio.move_on_after(timeout_s):
-            await flight.ended.wait()
-        self._tasks.check()
+            try:
+                await self._start(peer, directory).wait()
+            except P2pfsError as failure:
+                self._tasks.check()
+                error = failure
+            else:
+                return
         is_listed = self._catalogue.listed_by(peer.id, directory) is not None
-        if is_listed or self._catalogue.entries_of(peer.id, directory):
-            return
-        if flight.error is not None:
-            raise _as_transfer_error(peer, flight.error)
-        if not flight.ended.is_set():
-            raise StalledError(f"{peer.name!r} did not list its share in time")
+        if not is_listed and not self._catalogue.entries_of(peer.id, directory):
+            raise _as_transfer_error(peer, error)
 
-    def _start(self, peer: PeerInfo, directory: str) -> _Flight:
+    def _start(self, peer: PeerInfo, directory: str) -> Flight:
         """Start a listing of our own, or join the one under way."""
-        self._tasks.check()
-        key = (peer.id, directory)
-        if key not in self._flights:
-            flight = _Flight(error=self._failure(peer))
-            if flight.error is not None:
-                flight.ended.set()
-                return flight
-            self._flights[key] = flight
-            self._tasks.start(self._fly, peer, directory, flight)
-        return self._flights[key]
+        return self._flights.start((peer.id, directory), self._list_at, peer, directory)
 
-    async def _fly(self, peer: PeerInfo, directory: str, flight: _Flight) -> None:
+    async def _list_at(self, peer: PeerInfo, directory: str) -> None:
+        """Take in what a peer has; one that could not be asked a moment ago is not asked."""
+        failure = self._failure(peer)
+        if failure is not None:
+            raise failure
         try:
             await self._horizon.list_share(peer, directory)
         except P2pfsError as error:
-            flight.error = error
-            self._failures[peer.id] = (self._clock() + FAILED_S, error.with_traceback(None))
-        finally:
-            del self._flights[peer.id, directory]
-            flight.ended.set()
+            self._failures[peer.id] = (self._clock() + FAILED_S, error)
+            raise
 
     def _failure(self, peer: PeerInfo) -> P2pfsError | None:
         """Return why a peer could not be asked a moment ago."""

@@ -44,8 +44,10 @@ from p2pfs.protocol.flood import (
     Introduced,
     LinkId,
     OfferSelf,
+    Refused,
     Router,
     Send,
+    Urgency,
 )
 
 ANSWERS_AT_ONCE: Final = 8
@@ -144,10 +146,10 @@ class Switchboard:
         now = trio.current_time()
         self._carry_out(self._router.originate_walk(new_guid(), random.choice, now))
 
-    def _flood(self, query: Query) -> bool:
+    def _flood(self, query: Query, urgency: Urgency) -> bool:
         if not self._links:
             return False
-        self._carry_out(self._router.originate(query, trio.current_time()))
+        self._carry_out(self._router.originate(query, trio.current_time(), urgency=urgency))
         return True
 
     def _carry_out(self, decisions: Iterable[Decision], told_by: Link | None = None) -> None:
@@ -168,6 +170,8 @@ class Switchboard:
                 self.searches.got_hit(hit, told_by.remote)
             case Finished():
                 self.searches.got_finished(decision)
+            case Refused():
+                self.searches.got_refused(decision)
             case OfferSelf(link=to, guid=guid):
                 if self._neighbourhood.has_room():
                     self._post(to, Introduce(guid, self._own_info()))

@@ -9,6 +9,7 @@ and every name in them hold; what fails is dropped and counted, entry by entry.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Final
 import trio
 from msgspec.structs import replace
 
-from p2pfs.errors import RemoteProtocolError
+from p2pfs.errors import NotAskedError, RemoteProtocolError
 from p2pfs.protocol import (
     MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
@@ -34,7 +35,7 @@ from p2pfs.protocol import (
     dialable,
     words_of,
 )
-from p2pfs.protocol.flood import Finished
+from p2pfs.protocol.flood import SEARCHES_PER_S, Finished, Refused, Urgency
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ MAX_HITS: Final = 500
 that came over one link make room for others': one neighbour that makes up servents must not
 crowd out what all others found."""
 
-Flood = Callable[[Query], bool]
-"""Send a query to every neighbour; False if there is none."""
+Flood = Callable[[Query, Urgency], bool]
+"""Send a query to every neighbour; False if there is none. Perhaps it is refused instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class _Running:
     hits: dict[ServentId, tuple[Address, QueryHit]] = field(default_factory=dict)
     """By provider: the link that it came over, named by its far end, and the hit."""
     ring: Finished | None = None
+    refused: Refused | None = None
     news: trio.Event = field(default_factory=trio.Event)
 
     def found(self) -> tuple[QueryHit, ...]:
@@ -107,12 +109,17 @@ class Searches:
         rings: Sequence[int],
         timeout_s: float,
         is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
+        urgency: Urgency = Urgency.PERSON,
     ) -> Outcome:
         """Search until it is enough, the horizon is done, or the time is over.
 
-        Never raises for what the network does: a search that found nothing has no hits. A
-        text too long for a query is not asked for: MAX_QUERY_TEXT_BYTES in UTF-8.
-        Cancelling it leaves nothing behind here; answers still on their way are dropped.
+        A search that found nothing has no hits. A text too long for a query is not asked for:
+        MAX_QUERY_TEXT_BYTES in UTF-8. Cancelling it leaves nothing behind here; answers still
+        on their way are dropped.
+
+        Raises:
+            NotAskedError: our budget of searches does not allow one as urgent now, or not one
+                neighbour has taken it: nothing is known of what others have.
         """
         if len(text.encode()) > MAX_QUERY_TEXT_BYTES:
             return Outcome((), 0, is_complete=False)
@@ -127,12 +134,14 @@ class Searches:
                     is_complete = False
                     left_ms = max(0, int((deadline - trio.current_time()) * 1000))
                     query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms)
-                    if not self._flood(query):
+                    if not self._flood(query, urgency):
                         break
                     finished = await self._ring_end(running, ttl, is_enough)
                     if finished is None:
                         break
                     servents += finished.servents
+                    if finished.refusals and not servents:
+                        raise _not_asked(1 / SEARCHES_PER_S)
                     is_complete = finished.is_complete
                     if not finished.servents and is_complete:
                         break  # the ring reached nobody new: this is the whole network
@@ -145,6 +154,8 @@ class Searches:
     ) -> Finished | None:
         """Wait for the end of a ring; None if the hits were enough before or at it."""
         while True:
+            if running.refused is not None:
+                raise _not_asked(running.refused.wait_s)
             if is_enough(running.found()):
                 return None
             if running.ring is not None and running.ring.ttl == ttl:
@@ -176,6 +187,17 @@ class Searches:
         if running is not None:
             running.ring = finished
             running.tell()
+
+    def got_refused(self, refused: Refused) -> None:
+        """Take in that a search was not begun."""
+        running = self._running.get(refused.guid)
+        if running is not None:
+            running.refused = refused
+            running.tell()
+
+
+def _not_asked(wait_s: float) -> NotAskedError:
+    return NotAskedError(f"too many searches: try again in {math.ceil(wait_s)} s", wait_s)
 
 
 def is_answer(kind: QueryKind, text: str, entry: Entry) -> bool:

@@ -25,6 +25,7 @@ from p2pfs.errors import (
     CorruptError,
     LinkClosedError,
     NoSourceError,
+    NotAskedError,
     P2pfsError,
     RejectedError,
     RemoteProtocolError,
@@ -34,6 +35,7 @@ from p2pfs.errors import (
     TransferError,
     UnreachableError,
 )
+from p2pfs.protocol.flood import Urgency
 from p2pfs.protocol.manifest import MIB
 from p2pfs.protocol.messages import RejectCode
 from tests.helpers.contents import Content
@@ -423,6 +425,34 @@ async def test_no_source_at_all_is_no_source(tmp_path: Path, autojump_clock: Moc
 
     async with open_swarm(tmp_path, content, FakeUpstream([])) as swarm:
         assert await fails_with(swarm, NoSourceError) == pytest.approx(STALL_S, abs=0.1)
+
+
+async def test_a_search_that_was_not_allowed_counts_as_none(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(4 * BLOCK)
+    upstream = FakeUpstream([FakeSource(content, error=STALE), FakeSource(content)])
+    del upstream.sources[peer(1).id]
+    upstream.is_over_budget = True
+
+    async with open_swarm(tmp_path, content, upstream) as swarm:
+        assert await fails_with(swarm, NotAskedError) == pytest.approx(STALL_S, abs=0.1)
+        upstream.is_over_budget = False
+        assert await fails_with(swarm, StaleError) < 2
+
+
+async def test_the_first_search_of_a_reader_is_urgent_and_the_next_are_not(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(BLOCK)
+    upstream = FakeUpstream([FakeSource(content, error=GONE)], search_s=0.0)
+
+    async with open_swarm(tmp_path, content, upstream) as swarm:
+        await fails_with(swarm, NoSourceError)
+
+    first, *others = upstream.urgencies
+    assert first is Urgency.PERSON
+    assert set(others) == {Urgency.SOURCES}
 
 
 async def test_lies_from_all_are_corrupt_after_one_more_search(

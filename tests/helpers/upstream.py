@@ -13,7 +13,8 @@ import trio
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.download.source import MANIFEST
 from p2pfs.download.swarm import Swarm
-from p2pfs.errors import LinkClosedError, P2pfsError, RejectedError
+from p2pfs.errors import LinkClosedError, NotAskedError, P2pfsError, RejectedError
+from p2pfs.protocol.flood import Urgency
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo, RejectCode
 from tests.helpers.contents import Content
@@ -110,6 +111,8 @@ class FakeUpstream:
         self.found: Sequence[PeerInfo] = ()
         self.search_s = search_s
         self.searched_at: list[float] = []
+        self.urgencies: list[Urgency] = []
+        self.is_over_budget = False
         self.requests: list[tuple[str, int]] = []
         self.requested_at: list[float] = []
         self.blamed: list[str] = []
@@ -125,8 +128,11 @@ class FakeUpstream:
     def request_counts(self) -> Counter[int]:
         return Counter(index for _, index in self.requests)
 
-    async def find_sources(self, file_id: FileId) -> Sequence[PeerInfo]:
+    async def find_sources(self, file_id: FileId, urgency: Urgency) -> Sequence[PeerInfo]:
+        if self.is_over_budget:
+            raise NotAskedError("too many searches", 2.0)
         self.searched_at.append(trio.current_time())
+        self.urgencies.append(urgency)
         await trio.sleep(self.search_s)
         return self.found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -10,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.errors import RejectedError, ShutdownError, StalledError, UnreachableError
+from p2pfs.errors import NotAskedError, RejectedError, ShutdownError, StalledError, UnreachableError
 from p2pfs.namespace import browser as browser_module
 from p2pfs.namespace import catalogue as catalogue_module
 from p2pfs.namespace.browser import (
@@ -22,17 +24,15 @@ from p2pfs.namespace.browser import (
     MAX_PAGES,
     MUTED_S,
     PAGES_TIMEOUT_S,
-    QUERIES_PER_MINUTE,
-    QUERY_BURST,
     REFRESH_AFTER_S,
-    REFRESH_BURST,
     TRUST_S,
     Browser,
 )
 from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.overlay.search import Searches
-from p2pfs.protocol.flood.decisions import Finished
-from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S
+from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
+from p2pfs.protocol.flood.decisions import Finished, Refused
+from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, SENDING_SHARE
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.messages import (
     GUID_BYTES,
@@ -114,6 +114,9 @@ class Horizon:
         """Whether queries get no answer and no DONE."""
         self._last_guid = b""
         self.catalogue = Catalogue()
+        self.budget = SearchBudget(
+            SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
+        )
         self._guids = 0
         self.searches = Searches(self._flood, self._new_guid)
         self.browser = Browser(
@@ -145,9 +148,19 @@ class Horizon:
         self._guids += 1
         return Guid(self._guids.to_bytes(GUID_BYTES, "big"))
 
-    def _flood(self, query: Query) -> bool:
+    def spend(self, urgency: Urgency) -> None:
+        """Begin as many searches of this urgency as may begin now."""
+        while not self.budget.take(urgency, trio.current_time()):
+            pass
+
+    def _flood(self, query: Query, urgency: Urgency) -> bool:
         if not self.neighbours:
             return False
+        if query.guid != self._last_guid:
+            wait_s = self.budget.take(urgency, trio.current_time())
+            if wait_s > 0:
+                self.searches.got_refused(Refused(query.guid, wait_s))
+                return True
         if query.guid != self._last_guid:  # not just one more ring
             self.queries.append((query.kind, query.text))
             self._last_guid = query.guid
@@ -416,16 +429,40 @@ async def test_a_first_listing_shows_what_has_come_though_somebody_is_silent(
 # Budgets.
 
 
-async def test_no_more_queries_are_sent_than_neighbours_allow(autojump_clock: MockClock):
-    assert QUERIES_PER_MINUTE / 60 < SEARCHES_PER_S
-    assert QUERY_BURST < SEARCH_BURST
+async def test_a_path_that_was_not_asked_for_is_neither_absent_nor_listed(
+    autojump_clock: MockClock,
+):
     async with open_horizon() as horizon:
-        horizon.add("near")
-        for number in range(1_000):
-            await horizon.stat(f"directory {number}/x")
-            await trio.sleep(0.1)
+        horizon.add("near", "a", "d/b")
+        horizon.spend(Urgency.PERSON)
 
-        assert len(horizon.queries) <= QUERY_BURST + QUERIES_PER_MINUTE * 100 / 60 + 1
+        for path in ("a", "d/b", "d/HEAD", "nowhere"):
+            if horizon.browser.known(path) is Knowledge.UNKNOWN:
+                with pytest.raises(NotAskedError, match="try again in"):
+                    await horizon.browser.find(path)
+        with pytest.raises(NotAskedError):
+            await horizon.ls()
+        assert horizon.spent() == (0, 0)
+        assert math.isinf(horizon.browser.age(""))
+        assert horizon.browser.known("a") is Knowledge.UNKNOWN
+
+        await trio.sleep(60)
+        assert isinstance(await horizon.stat("a"), RemoteFile)
+        assert await horizon.ls() == ["a", "d"]
+
+
+async def test_what_is_known_is_shown_whatever_the_budget(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("near", "a", "d/b")
+        await horizon.walk()
+        horizon.spend(Urgency.PERSON)
+
+        assert isinstance(await horizon.stat("d/b"), RemoteFile)
+        await trio.sleep(REFRESH_AFTER_S + 0.1)
+        assert await horizon.ls("d") == ["d/b"]
+        assert await horizon.ls() == ["a", "d"]
+        await trio.sleep(0.1)
+        assert await horizon.ls() == ["a", "d"]
 
 
 async def test_over_the_budget_holders_that_are_known_are_still_asked(autojump_clock: MockClock):
@@ -433,8 +470,7 @@ async def test_over_the_budget_holders_that_are_known_are_still_asked(autojump_c
         near = horizon.add("near", "a")
         await horizon.ls()
         await trio.sleep(1)
-        while horizon.browser._budget.take(trio.current_time()):
-            pass
+        horizon.spend(Urgency.PERSON)
         near.paths.add("b")
         horizon.browser.peer_joined()  # so that the listing is old
         horizon.spent()
@@ -447,17 +483,17 @@ async def test_refreshing_behind_leaves_queries_for_those_who_wait(autojump_cloc
     async with open_horizon() as horizon:
         for number in range(MAX_DIRECT + 1):
             horizon.add(f"holder {number}", *[f"d{d:02}/{number}" for d in range(40)])
-        for directory in range(15):
+        for directory in range(25):
             await horizon.ls(f"d{directory:02}")
-            await trio.sleep(60 / QUERIES_PER_MINUTE)
+            await trio.sleep(1 / SEARCHES_PER_S)
         await trio.sleep(60)
         horizon.spent()
 
-        for directory in range(15):
+        for directory in range(25):
             await horizon.ls(f"d{directory:02}")  # from memory, and refreshed behind
         await trio.sleep(0.1)
 
-        assert len(horizon.queries) <= REFRESH_BURST < QUERY_BURST
+        assert 0 < len(horizon.queries) < 25
         assert await horizon.stat("d39/1") is not None
 
 
@@ -837,7 +873,8 @@ async def test_what_is_remembered_of_directories_is_bounded(autojump_clock: Mock
     async with open_horizon() as horizon:
         horizon.add("near")
         for number in range(MAX_LOOKED_AT + 10):
-            await horizon.stat(f"{number}/x")
+            with contextlib.suppress(NotAskedError):
+                await horizon.stat(f"{number}/x")
 
         assert len(horizon.browser._looked_at._at) == MAX_LOOKED_AT
 

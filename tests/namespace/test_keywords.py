@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from p2pfs.errors import BusyError, ShutdownError
+from p2pfs.errors import NotAskedError, ShutdownError
 from p2pfs.namespace import keywords as results_module
 from p2pfs.namespace.catalogue import Catalogue, Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.keywords import (
@@ -22,13 +22,13 @@ from p2pfs.namespace.keywords import (
     MAX_FILES,
     MAX_SEARCHES,
     REFRESH_AFTER_S,
-    REFRESH_BURST,
     SEARCH_TIMEOUT_S,
     Results,
     named,
 )
 from p2pfs.namespace.query import QueryError
 from p2pfs.overlay.search import Outcome, is_answer
+from p2pfs.protocol.flood.budgets import Urgency
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Address, Entry, Guid, PeerInfo, QueryHit, QueryKind
@@ -66,6 +66,7 @@ class Horizon:
         self.is_over_budget = False
         self.is_cut_short = False
         self.asked: list[str] = []
+        self.urgencies: list[Urgency] = []
         self.catalogue = Catalogue()
         self.kept_path = directory / "searches"
         self.results = self.new_results()
@@ -81,11 +82,12 @@ class Horizon:
         (self.far if is_far else self.near).append(holder)
         return holder
 
-    async def flood(self, kind, text, rings, timeout_s, *, is_enough) -> Outcome | None:
+    async def flood(self, kind, text, *, rings, timeout_s, is_enough, urgency) -> Outcome:
         assert (kind, timeout_s, list(rings)) == (QueryKind.WORDS, SEARCH_TIMEOUT_S, [1, 2, 3, 4])
         if self.is_over_budget:
-            return None
+            raise NotAskedError("too many searches: try again in 3 s", 3.0)
         self.asked.append(text)
+        self.urgencies.append(urgency)
         if self.is_alone:
             return Outcome((), 0, is_complete=False)
         hits = self._hits(self.near, text)
@@ -258,21 +260,18 @@ async def test_with_nobody_to_ask_what_is_known_stays(tmp_path, autojump_clock: 
         assert await horizon.ls("shark") == ["shark"]  # that nobody answered was no answer
 
 
-async def test_folders_that_are_looked_at_all_at_once_do_not_use_up_the_budget(
+async def test_who_looks_waits_for_the_first_search_and_no_other(
     tmp_path, autojump_clock: MockClock
 ):
     async with open_horizon(tmp_path) as horizon:
         horizon.add("near", whale=(1, 1))
-        for number in range(50):
-            await horizon.ls(f"whale -{number}")
-        await trio.sleep(10 * REFRESH_AFTER_S)
-        horizon.asked.clear()
+        await horizon.ls("whale")
+        await trio.sleep(2 * REFRESH_AFTER_S)
 
-        for number in range(50):
-            await horizon.ls(f"whale -{number}")
+        await horizon.ls("whale")
         await trio.sleep(0.1)
 
-        assert len(horizon.asked) == REFRESH_BURST
+        assert horizon.urgencies == [Urgency.PERSON, Urgency.REFRESH]
 
 
 async def test_who_has_left_the_network_knows_no_results(tmp_path):
@@ -294,7 +293,7 @@ async def test_too_many_searches_at_once_are_said_to_be(tmp_path, autojump_clock
         await horizon.ls("whale")
         horizon.is_over_budget = True
 
-        with pytest.raises(BusyError):
+        with pytest.raises(NotAskedError, match="try again in 3 s"):
             await horizon.ls("shark")
         await trio.sleep(2 * REFRESH_AFTER_S)
         assert await horizon.ls("whale") == ["whale"]

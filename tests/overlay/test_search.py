@@ -10,9 +10,11 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
+from p2pfs.errors import NotAskedError
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import MAX_HITS, Outcome, Searches, is_answer
-from p2pfs.protocol.flood.decisions import Finished
+from p2pfs.protocol.flood.budgets import Urgency
+from p2pfs.protocol.flood.decisions import Finished, Refused
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.messages import (
     GUID_BYTES,
@@ -36,6 +38,7 @@ class Network:
 
     def __init__(self) -> None:
         self.asked: list[Query] = []
+        self.urgencies: list[Urgency] = []
         self.has_neighbours = True
         self.on_ring: Callable[[Query], None] = self.end
         numbers = itertools.count()
@@ -43,14 +46,16 @@ class Network:
             self._flood, lambda: Guid(next(numbers).to_bytes(GUID_BYTES, "big"))
         )
 
-    def _flood(self, query: Query) -> bool:
+    def _flood(self, query: Query, urgency: Urgency) -> bool:
+        self.urgencies.append(urgency)
         if self.has_neighbours:
             self.asked.append(query)
             self.on_ring(query)
         return self.has_neighbours
 
-    def end(self, query: Query, *, servents: int = 1, is_complete: bool = True) -> None:
-        self.searches.got_finished(Finished(query.guid, query.ttl, servents, 0, is_complete))
+    def end(self, query: Query, *, servents: int = 1, is_complete: bool = True, **rest) -> None:
+        finished = Finished(query.guid, query.ttl, servents, 0, is_complete, **rest)
+        self.searches.got_finished(finished)
 
     def hit(self, query: Query, *paths: str, told_by: Address = NEAR, **changes: object) -> None:
         self.searches.got_hit(replace(hit_of(query, *paths), **changes), told_by)
@@ -118,6 +123,41 @@ async def test_a_ring_that_was_cut_short_does_not_end_the_search():
 async def test_with_nobody_to_ask_nothing_is_known_of_the_horizon():
     net = Network()
     net.has_neighbours = False
+
+    assert await net.run() == Outcome((), 0, is_complete=False)
+
+
+async def test_a_search_that_was_not_begun_is_no_search_without_hits():
+    net = Network()
+    net.on_ring = lambda query: net.searches.got_refused(Refused(query.guid, 2.2))
+
+    with pytest.raises(NotAskedError, match="too many searches: try again in 3 s") as raised:
+        await net.run(urgency=Urgency.REFRESH)
+
+    assert raised.value.wait_s == 2.2
+    assert net.urgencies == [Urgency.REFRESH]
+    assert not net.searches._running
+
+
+async def test_a_search_that_no_neighbour_took_was_not_asked():
+    net = Network()
+    net.on_ring = lambda query: net.end(query, servents=0, is_complete=False, refusals=2)
+
+    with pytest.raises(NotAskedError):
+        await net.run()
+    assert len(net.asked) == 1
+
+
+async def test_a_search_that_some_neighbours_took_was_asked():
+    net = Network()
+    net.on_ring = lambda query: net.end(query, servents=3, is_complete=False, refusals=2)
+
+    assert await net.run() == Outcome((), 9, is_complete=False)
+
+
+async def test_silence_is_no_refusal():
+    net = Network()
+    net.on_ring = lambda query: net.end(query, servents=0, is_complete=False)
 
     assert await net.run() == Outcome((), 0, is_complete=False)
 

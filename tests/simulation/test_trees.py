@@ -17,6 +17,7 @@ from trio.testing import MockClock
 from p2pfs.library.index import Index, Record
 from p2pfs.library.share import Share
 from p2pfs.namespace.catalogue import version_name
+from p2pfs.protocol.flood import Urgency
 from p2pfs.protocol.manifest import GIB, KIB, MIB, Manifest, block_count_for, block_span, digest
 from p2pfs.protocol.messages import Query
 from p2pfs.servent import Servent
@@ -42,9 +43,9 @@ class Watched:
         searches = servent.switchboard.searches
         flood = searches._flood
 
-        def counted(query: Query) -> bool:
+        def counted(query: Query, urgency: Urgency) -> bool:
             self._guids.add(query.guid)
-            return flood(query)
+            return flood(query, urgency)
 
         searches._flood = counted
 

@@ -9,7 +9,7 @@
 The router never waits: its owner gives it messages and the time, and it returns decisions.
 """
 
-from p2pfs.protocol.flood.budgets import TokenBucket
+from p2pfs.protocol.flood.budgets import TokenBucket, Urgency
 from p2pfs.protocol.flood.decisions import (
     Answer,
     Ban,
@@ -20,6 +20,7 @@ from p2pfs.protocol.flood.decisions import (
     Introduced,
     LinkId,
     OfferSelf,
+    Refused,
     Send,
 )
 from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, Router
@@ -36,7 +37,9 @@ __all__ = [
     "Introduced",
     "LinkId",
     "OfferSelf",
+    "Refused",
     "Router",
     "Send",
     "TokenBucket",
+    "Urgency",
 ]

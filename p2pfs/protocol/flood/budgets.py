@@ -9,6 +9,7 @@ Time is passed in, in seconds of any monotonic clock.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Final
 
 FLOOD_FACTOR: Final = 5
@@ -16,6 +17,10 @@ FLOOD_FACTOR: Final = 5
 
 FLOOD_WINDOW_S: Final = 60.0
 """Over which time that is counted: a burst after a pause is no attack."""
+
+
+ROUNDING: Final = 1e-6
+"""The part of a token that may be missing: who has waited as long as it was told may go on."""
 
 
 class TokenBucket:
@@ -27,15 +32,61 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at: float | None = None
 
-    def take(self, now: float) -> bool:
-        """Take one token; return False, and take nothing, if there is none."""
-        earned = 0.0 if self._at is None else (now - self._at) * self._rate_per_s
-        self._tokens = min(self._burst, self._tokens + earned)
-        self._at = now
-        if self._tokens < 1.0:
+    def take(self, now: float, spare: float = 0.0) -> bool:
+        """Take one token; return False, and take nothing, if none is left beside the spare ones."""
+        if self.wait_s(now, spare) > 0.0:
             return False
         self._tokens -= 1.0
         return True
+
+    def wait_s(self, now: float, spare: float = 0.0) -> float:
+        """Return in how many seconds there will be a token beside the spare ones; 0 if now."""
+        earned = 0.0 if self._at is None else (now - self._at) * self._rate_per_s
+        self._tokens = min(self._burst, self._tokens + earned)
+        self._at = now
+        missing = 1.0 + spare - self._tokens
+        return missing / self._rate_per_s if missing > ROUNDING else 0.0
+
+
+class Urgency(enum.Enum):
+    """What a search that we begin is for; the first go before the others."""
+
+    PERSON = enum.auto()
+    """Somebody waits for the answer: a path, a verb, a listing, a read that has no source."""
+    REFRESH = enum.auto()
+    """What is shown from memory is asked for again behind."""
+    SOURCES = enum.auto()
+    """A download under way would be quicker with more sources."""
+
+
+_SHARES: Final[Mapping[Urgency, float]] = {
+    Urgency.PERSON: 1.0,
+    Urgency.REFRESH: 2 / 3,
+    Urgency.SOURCES: 1 / 3,
+}
+"""The part of rate and burst that each may take: it leaves the rest to those before it, and a
+neighbour that gives reasons to search without end makes the network no busier than this."""
+
+
+class SearchBudget:
+    """The searches that we begin: no more than every neighbour accepts, the urgent ones first."""
+
+    def __init__(self, rate_per_s: float, burst: int) -> None:
+        self._burst = burst
+        self._all = TokenBucket(rate_per_s, burst)
+        self._shares = {
+            urgency: TokenBucket(rate_per_s * share, int(burst * share))
+            for urgency, share in _SHARES.items()
+        }
+
+    def take(self, urgency: Urgency, now: float) -> float:
+        """Take one search and return 0, or return in how many seconds there may be one."""
+        share, spare = self._shares[urgency], self._burst * (1 - _SHARES[urgency])
+        wait_s = max(share.wait_s(now), self._all.wait_s(now, spare))
+        if wait_s == 0.0:
+            share.take(now)
+            self._all.take(now, spare)
+        return wait_s
 
 
 class Charge(enum.Enum):

@@ -65,6 +65,17 @@ class Finished:
     """How many hits were delivered while the ring ran."""
     is_complete: bool
     """False if a deadline, a lost link or a budget cut the ring short."""
+    refusals: int = 0
+    """How many neighbours did not take a new query: their budget for us is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A search of our own was not begun: as many as neighbours accept have begun lately."""
+
+    guid: Guid
+    wait_s: float
+    """In how many seconds one as urgent may begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +109,4 @@ class Ban:
     reason: str
 
 
-Decision = Send | Answer | Deliver | Finished | OfferSelf | Introduced | Drop | Ban
+Decision = Send | Answer | Deliver | Finished | Refused | OfferSelf | Introduced | Drop | Ban

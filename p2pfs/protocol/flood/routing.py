@@ -36,7 +36,7 @@ from msgspec.structs import replace
 
 from p2pfs.errors import LocalProtocolError
 from p2pfs.protocol import MAX_DEADLINE_MS, MAX_TTL, Done, Guid, Introduce, Query, QueryHit, Walk
-from p2pfs.protocol.flood.budgets import Budget, Charge, TokenBucket
+from p2pfs.protocol.flood.budgets import Budget, Charge, SearchBudget, TokenBucket, Urgency
 from p2pfs.protocol.flood.decisions import (
     Answer,
     Ban,
@@ -46,6 +46,7 @@ from p2pfs.protocol.flood.decisions import (
     DropReason,
     Finished,
     LinkId,
+    Refused,
     Send,
 )
 from p2pfs.protocol.flood.seen import Seen, SeenTable
@@ -128,6 +129,10 @@ class _Wave:
     servents: int = 0
     hits: int = 0
     is_complete: bool = True
+    is_first: bool = False
+    """Whether it is the first ring of a search of our own."""
+    refusals: int = 0
+    """Neighbours that did not take such a query."""
     is_over: bool = False
 
 
@@ -136,7 +141,9 @@ class Router:
 
     def __init__(self) -> None:
         self._neighbours: dict[LinkId, _Neighbour] = {}
-        self._searches_out = _sending(SEARCHES_PER_S, SEARCH_BURST)
+        self._searches_out = SearchBudget(
+            SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
+        )
         self._seen = SeenTable()
         self._waves: dict[tuple[Guid, int], _Wave] = {}
         self._deadlines: list[tuple[float, int, _Wave]] = []
@@ -168,36 +175,37 @@ class Router:
     # Searches of our own.
 
     def originate(
-        self, query: Query, now: float, links: Collection[LinkId] | None = None
+        self,
+        query: Query,
+        now: float,
+        links: Collection[LinkId] | None = None,
+        urgency: Urgency = Urgency.PERSON,
     ) -> list[Decision]:
         """Send a query of our own to all neighbours, or to `links` only.
 
-        Its ring ends with one `Finished`, by its deadline at the latest; at once if there is
-        nobody to ask or we have begun more searches than neighbours accept. A further ring has
-        the same GUID and a larger TTL.
+        Its ring ends with one `Finished`, by its deadline at the latest, at once if there is
+        nobody to ask. A further ring has the same GUID and a larger TTL. If we have begun as
+        many searches as neighbours accept, nothing is sent or remembered, and one `Refused`
+        says so.
 
         Raises:
             LocalProtocolError: the TTL is not larger than that of the last ring.
         """
         query = replace(query, hops=0, deadline_ms=min(query.deadline_ms, MAX_DEADLINE_MS))
-        is_allowed = self._note_own(query, now)
-        wave = self._new_wave(query, query.ttl, None, now)
-        if not is_allowed:
-            wave.is_complete = False
-            return self._end_if_over(wave)
-        targets = self._neighbours if links is None else self._neighbours.keys() & links
-        return [*self._spread(wave, query, targets, now), *self._end_if_over(wave)]
-
-    def _note_own(self, query: Query, now: float) -> bool:
-        """Remember a ring of our own; return whether our budget allows it."""
         seen = self._seen.find(query.guid, now)
         if seen is None:
+            wait_s = self._searches_out.take(urgency, now)
+            if wait_s > 0.0:
+                return [Refused(query.guid, wait_s)]
             self._seen.add(query.guid, Seen(None, _question(query), query.ttl, now))
-            return self._searches_out.take(now)
-        if seen.came_from is not None or seen.ttl >= query.ttl:
+        elif seen.came_from is not None or seen.ttl >= query.ttl:
             raise LocalProtocolError("the rings of a search must grow")
-        seen.ttl = query.ttl
-        return True
+        else:
+            seen.ttl = query.ttl
+        wave = self._new_wave(query, query.ttl, None, now)
+        wave.is_first = seen is None
+        targets = self._neighbours if links is None else self._neighbours.keys() & links
+        return [*self._spread(wave, query, targets, now), *self._end_if_over(wave)]
 
     # What neighbours send.
 
@@ -260,6 +268,7 @@ class Router:
         wave = self._waves.get((done.guid, done.ttl))
         if wave is None or link not in wave.hits_of:
             return [self._drop(link, DropReason.NOT_ASKED)]
+        wave.refusals += wave.is_first and _is_refusal(done)
         del wave.hits_of[link]
         wave.servents = min(MAX_COUNT, wave.servents + done.servents)
         wave.is_complete &= done.is_complete
@@ -372,7 +381,7 @@ class Router:
         self._forget(wave)
         counts = (wave.servents, wave.hits, wave.is_complete)
         if wave.came_from is None:
-            return [Finished(wave.guid, wave.came_as, *counts)]
+            return [Finished(wave.guid, wave.came_as, *counts, wave.refusals)]
         return [Send(wave.came_from, Done(wave.guid, wave.came_as, *counts))]
 
     def _forget(self, wave: _Wave) -> None:
@@ -408,6 +417,14 @@ def _sending(rate_per_s: float, burst: int) -> TokenBucket:
 def _refusal(link: LinkId, query: Query) -> Send:
     """Tell the sender of a copy not to wait for it."""
     return Send(link, Done(query.guid, query.ttl, 0, 0, is_complete=False))
+
+
+def _is_refusal(done: Done) -> bool:
+    """Return whether this DONE of a query that was new to all says that it was not taken.
+
+    Whoever takes it counts at least itself, and whoever had it from another says complete.
+    """
+    return done.servents == 0 and not done.is_complete
 
 
 def _question(query: Query) -> int:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
 
 from p2pfs.protocol.flood import seen
-from p2pfs.protocol.flood.budgets import FLOOD_FACTOR, FLOOD_WINDOW_S, Budget, Charge, TokenBucket
+from p2pfs.protocol.flood.budgets import (
+    FLOOD_FACTOR,
+    FLOOD_WINDOW_S,
+    Budget,
+    Charge,
+    TokenBucket,
+    Urgency,
+)
 from p2pfs.protocol.flood.decisions import (
     Answer,
     Ban,
@@ -17,14 +25,17 @@ from p2pfs.protocol.flood.decisions import (
     DropReason,
     Finished,
     LinkId,
+    Refused,
     Send,
 )
 from p2pfs.protocol.flood.routing import (
+    HOP_MARGIN_MS,
     MAX_WAVE_HITS,
     QUERIES_PER_S,
     QUERY_BURST,
     SEARCH_BURST,
     SEARCHES_PER_S,
+    SENDING_SHARE,
     WALK_BURST,
     WALKS_PER_S,
     Router,
@@ -183,12 +194,79 @@ def test_we_begin_no_more_searches_than_neighbours_accept(router: Router) -> Non
     refused = 0
     for guid in range(SEARCH_BURST + 9):
         decisions = router.originate(query_of(guid, ttl=1), now=0.0)
-        refused += decisions == [Finished(guid_of(guid), 1, 0, 0, is_complete=False)]
+        refused += any(isinstance(d, Refused) for d in decisions)
         for d in decisions:
             if isinstance(d, Send) and isinstance(d.message, Query):
                 other.got_query(A, d.message, now=0.0)
     assert refused >= 9
     assert other.statistics().drops == {}
+
+
+def test_a_search_of_ours_that_is_refused_leaves_nothing_and_says_when_to_try_again(
+    router: Router,
+) -> None:
+    rate = SEARCHES_PER_S * SENDING_SHARE
+    begun = [router.originate(query_of(guid, ttl=1), now=0.0) for guid in range(SEARCH_BURST)]
+    assert begun[-1] == [Refused(guid_of(SEARCH_BURST - 1), 1 / rate)]
+
+    assert router.originate(query_of(99, ttl=1), now=1.0) == [Refused(guid_of(99), 1 / rate - 1)]
+    assert router.statistics().waves == int(SEARCH_BURST * SENDING_SHARE)
+    assert router.originate(query_of(99, ttl=1), now=1 / rate) == [
+        Send(link, query_of(99, ttl=1, deadline_ms=5_000 - HOP_MARGIN_MS)) for link in (A, B)
+    ]
+
+
+def test_what_is_less_urgent_leaves_searches_to_what_is_more(router: Router) -> None:
+    counts = {}
+    guids = itertools.count()
+    for urgency in (Urgency.SOURCES, Urgency.REFRESH, Urgency.PERSON):
+        counts[urgency] = 0
+        while not isinstance(
+            router.originate(query_of(next(guids), ttl=1), now=0.0, urgency=urgency)[0], Refused
+        ):
+            counts[urgency] += 1
+    assert counts == {Urgency.SOURCES: 9, Urgency.REFRESH: 9, Urgency.PERSON: 9}
+
+
+@pytest.mark.parametrize(
+    ("urgency", "share"), [(Urgency.PERSON, 1), (Urgency.REFRESH, 2 / 3), (Urgency.SOURCES, 1 / 3)]
+)
+def test_what_is_less_urgent_is_searched_for_less_often(
+    router: Router, urgency: Urgency, share: float
+) -> None:
+    begun = 0
+    for second in range(1_000):
+        said = router.originate(query_of(second, ttl=1), float(second), urgency=urgency)
+        begun += not isinstance(said[0], Refused)
+    most = share * (1_000 * SEARCHES_PER_S + SEARCH_BURST) * SENDING_SHARE
+    assert most - 2 <= begun <= most + 1
+
+
+# Neighbours that do not take a search of ours.
+
+
+def test_a_neighbour_that_does_not_take_a_new_query_is_told_from_a_silent_one() -> None:
+    router = router_with(A, B)
+    router.originate(query_of(1, ttl=2), now=0.0)
+    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False), now=0.1)
+    assert router.expire(now=99.0) == [Finished(guid_of(1), 2, 0, 0, False, refusals=1)]
+
+
+def test_who_had_a_query_from_another_has_not_refused_it() -> None:
+    router = router_with(A, B)
+    router.originate(query_of(1, ttl=2), now=0.0)
+    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=True), now=0.1)
+    finished = Finished(guid_of(1), 2, 3, 0, is_complete=False)
+    assert router.got_done(B, Done(guid_of(1), 2, 3, 0, is_complete=False), 0.1) == [finished]
+
+
+def test_a_later_ring_that_reaches_nobody_new_was_not_refused() -> None:
+    router = router_with(A)
+    router.originate(query_of(1, ttl=1), now=0.0)
+    router.got_done(A, Done(guid_of(1), 1, 1, 0, is_complete=True), now=0.1)
+    router.originate(query_of(1, ttl=2), now=0.2)
+    finished = Finished(guid_of(1), 2, 0, 0, is_complete=False)
+    assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False), 0.3) == [finished]
 
 
 def test_the_rings_of_our_search_are_one_search(router: Router) -> None:
