@@ -30,6 +30,7 @@ from typing import Final, TypeVar
 from p2pfs.errors import UsageError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=enum.StrEnum)
 
 GIB: Final = 1024**3
 
@@ -99,6 +100,15 @@ _BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
 # As on every line's contract: powers of ten.
 
 
+class LogLevel(enum.StrEnum):
+    """The least grave of what is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class Previews(enum.StrEnum):
     """What thumbnailers and indexers get of files that are not in the cache."""
 
@@ -157,6 +167,7 @@ class Config:
     upload_limit_bytes_s: int | None = None
     download_limit_bytes_s: int | None = None
     """File data per second, over all peers together. None: as much as the line gives."""
+    log_level: LogLevel = LogLevel.INFO
 
     @property
     def degree(self) -> int:
@@ -243,7 +254,7 @@ def load_config(
     """
     state = Path(state_directory or default_state_directory()).expanduser().resolve()
     settings = _Settings(state / "config.toml", command_line)
-    listen_host, listen_ports = settings.take("listen", _listen, _LISTEN_ANYWHERE)
+    listen_host, listen_ports = settings.take("listen", parse_listen, _LISTEN_ANYWHERE)
     config = Config(
         state_directory=state,
         mountpoint=None if mountpoint is None else _checked_mountpoint(mountpoint, state),
@@ -258,13 +269,14 @@ def load_config(
         or _default_cache(state),
         network_key_file=settings.take("network-key-file", _file(state), None),
         stall_timeout_s=settings.take("stall-timeout", _stall_timeout, DEFAULT_STALL_TIMEOUT_S),
-        previews=settings.take("previews", _previews, Previews.SMALL),
+        previews=settings.take("previews", _one_of(Previews), Previews.SMALL),
         notify=not settings.take("no-notify", _flag, default=False),
         reshare=not settings.take("no-reshare", _flag, default=False),
         max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),
         upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),
         download_limit_bytes_s=settings.take("download-limit", parse_rate, None),
+        log_level=settings.take("log-level", _one_of(LogLevel), LogLevel.INFO),
     )
     settings.refuse_the_rest()
     return config
@@ -410,6 +422,21 @@ def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:
     return Endpoint(host, _port(match[3] or DEFAULT_PORT, min_port))
 
 
+def parse_listen(value: object) -> tuple[str | None, tuple[int, ...]]:
+    """Return the host, None for every interface, and the port from "[HOST:]PORT".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = _text(value)
+    if re.fullmatch(r":?\d{1,5}", text, re.ASCII):
+        return None, (_port(text.removeprefix(":"), 0),)
+    if ":" not in text:
+        raise ValueError(f"{_quoted(text)} is not [HOST:]PORT")
+    endpoint = parse_endpoint(text, min_port=0)
+    return endpoint.host, (endpoint.port,)
+
+
 class _Settings:
     """What the user set, by option name, and where, so that a complaint can say so."""
 
@@ -479,11 +506,14 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _previews(value: object) -> Previews:
-    try:
-        return Previews(_text(value))
-    except ValueError:
-        raise ValueError(f"{_quoted(value)} is none of {', '.join(Previews)}") from None
+def _one_of(kind: type[E]) -> Callable[[object], E]:
+    def parse(value: object) -> E:
+        try:
+            return kind(_text(value))
+        except ValueError:
+            raise ValueError(f"{_quoted(value)} is none of {', '.join(kind)}") from None
+
+    return parse
 
 
 def _integer(low: int, high: int) -> Callable[[object], int]:
@@ -520,16 +550,6 @@ def _kernel_options(value: object) -> tuple[str, ...]:
         if option not in KERNEL_FLAGS and not option.startswith(f"{SOURCE}="):
             raise ValueError(f"{option!r} is none of {', '.join(sorted(KERNEL_FLAGS))}")
     return options
-
-
-def _listen(value: object) -> tuple[str | None, tuple[int, ...]]:
-    text = _text(value)
-    if re.fullmatch(r":?\d{1,5}", text, re.ASCII):
-        return None, (_port(text.removeprefix(":"), 0),)
-    if ":" not in text:
-        raise ValueError(f"{_quoted(text)} is not [HOST:]PORT")
-    endpoint = parse_endpoint(text, min_port=0)
-    return endpoint.host, (endpoint.port,)
 
 
 def _port(value: str | int, low: int) -> int:

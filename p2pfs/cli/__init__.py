@@ -1,13 +1,20 @@
 """What people type and read: argv in, tables and exit statuses out.
 
-    commands   argv -> Config -> a verb; the only module that prints
-    fstab      what mount(8), /etc/fstab and -o say
-    screen     tables, progress bars and `top` on a terminal
-    wording    values as people read them
+    commands     the command as a whole: verbs by group, help, what becomes of errors
+    servents     the verbs that start, keep, end and examine a servent
+    verbs        the verbs that ask one which runs
+    fstab        what mount(8), /etc/fstab and -o say
+    options      what may stand on the command line, checked where it is typed
+    completion   what the TAB key gives in bash, zsh and fish
+    asker        asks a servent for a verb
+    voice        says it: as text, as JSON, or not at all
+    screen       tables, progress bars and `top` on a terminal
+    wording      values as people read them
 
-`commands` loads `screen` only where there is a terminal: it takes longer than all the rest.
+Nothing heavy is imported before it is needed, so that `p2pfs status` answers at once: `screen`
+only where there is a terminal, the servent only where one is started.
 """
 
-from p2pfs.cli.commands import main
+from p2pfs.cli.commands import cli, main
 
-__all__ = ["main"]
+__all__ = ["cli", "main"]

@@ -197,7 +197,7 @@ def _start_logging(config: Config) -> None:
     if config.foreground:
         handlers.append(logging.StreamHandler())
     logging.basicConfig(
-        level=logging.INFO,
+        level=config.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         handlers=handlers,
         force=True,

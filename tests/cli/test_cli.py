@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import click
 import pytest
 
 from p2pfs import __version__
@@ -55,7 +56,95 @@ def servent(tmp_path):
 
 
 def test_the_version_is_shown(p2pfs):
-    assert p2pfs("--version") == (0, f"p2pfs, version {__version__}\n", "")
+    for option in ("--version", "-V"):
+        assert p2pfs(option) == (0, f"p2pfs, version {__version__}\n", "")
+
+
+def commands_below(group: click.Group, context: click.Context) -> list[click.Context]:
+    """Return each command as it is called, the groups too."""
+    found = []
+    for name, command in group.commands.items():
+        inner = click.Context(command, info_name=name, parent=context)
+        found.append(inner)
+        if isinstance(command, click.Group):
+            found += commands_below(command, inner)
+    return found
+
+
+COMMANDS = commands_below(cli.cli, click.Context(cli.cli, info_name="p2pfs"))
+
+
+def test_help_lists_every_command_in_a_section_with_its_whole_line(p2pfs):
+    _, output, _ = p2pfs("--help")
+
+    assert "..." not in output.partition("\n")[2]
+    assert all(len(line) <= 80 for line in output.splitlines())
+    for name, command in cli.cli.commands.items():
+        assert f"\n  {name} " in output
+        summary = (command.help or "").split("\n\n")[0].replace("\n", " ").rstrip(".")
+        assert summary in output, f"{name}: its line does not fit"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda context: context.command_path)
+def test_help_shows_the_default_of_every_option_that_has_a_value(command):
+    for option in command.command.params:
+        if isinstance(option, click.Option) and not option.is_flag and not option.hidden:
+            _, text = option.get_help_record(command) or ("", "")
+            assert "[default: " in text, option.opts
+
+
+VALUES = [
+    (context.command_path.split()[1:], option)
+    for context in COMMANDS
+    for option in context.command.params
+    if not getattr(option, "is_flag", False) and not getattr(option, "hidden", False)
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "parameter"), VALUES, ids=lambda value: value.name if hasattr(value, "name") else None
+)
+def test_an_empty_value_is_a_usage_error_that_names_its_parameter(p2pfs, verb, parameter):
+    needed = [
+        "" if one is parameter else "clear" if one.name == "action" else "x"
+        for one in command_of(verb).params
+        if isinstance(one, click.Argument) and (one.required or one is parameter)
+    ]
+    option = [] if isinstance(parameter, click.Argument) else [parameter.opts[-1], ""]
+
+    status, output, errors = p2pfs(*verb, *option, *needed)
+
+    assert (status, output) == (2, "")
+    assert errors.startswith("p2pfs: Invalid value for ")
+    assert (parameter.opts[-1] if option else parameter.make_metavar(None)) in errors
+
+
+def command_of(verb: list[str]) -> click.Command:
+    return next(one.command for one in COMMANDS if one.command_path.split()[1:] == verb)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--upload-limit", "fast"], "'--upload-limit': 'fast' is not a rate such as"),
+        (["--cache-size", "1K"], "'--cache-size': '1K' is not a size of 64M or more"),
+        (["--cache-size", "9" * 400 + ".0"], "is not a size such as"),
+        (["--previews", "some"], "'--previews': 'some' is not one of 'small', 'off', 'all'"),
+        (["--ttl", "9"], "'--ttl': 9 is not in the range 1<=x<=5"),
+        (["--stall-timeout", "0"], "'--stall-timeout': 0.0 is not in the range"),
+        (["--join", "::1"], "'--join': '::1' is not HOST:PORT"),
+        (["--listen", "here"], "'--listen': 'here' is not [HOST:]PORT"),
+        (["--name", "a/b"], "'--name': a name is printable"),
+        (["--log-level", "loud"], "'--log-level': 'loud' is not one of"),
+        (["--nam", "x"], "No such option '--nam'. Did you mean '--name'?"),
+        (["--stall-timeout", "nan"], "--stall-timeout: nan is not a number of seconds"),
+    ],
+)
+def test_a_mistyped_value_is_a_usage_error_that_names_its_option(p2pfs, arguments, complaint):
+    status, output, errors = p2pfs("serve", *arguments)
+
+    assert (status, output) == (2, "")
+    assert complaint in errors.splitlines()[0]
 
 
 def test_without_a_servent_the_status_is_6(p2pfs):
@@ -97,6 +186,21 @@ def test_json_is_what_the_servent_says(p2pfs, servent):
     assert json.loads(p2pfs("search", "--json", "whale")[1]) == [ROW]
     assert json.loads(p2pfs("status", "--json")[1]) == servent.status()
     assert json.loads(p2pfs("events", "--json")[1]) == []
+
+
+def test_a_phrase_without_an_end_is_a_usage_error(p2pfs, servent):
+    status, _, errors = p2pfs("search", '"unclosed phrase')
+
+    assert status == 2
+    assert "lacks its last quotation mark" in errors
+    assert servent.calls == []
+
+
+def test_an_option_that_search_has_not_is_told_how_to_be_a_word(p2pfs, servent):
+    status, _, errors = p2pfs("search", "whale", "-trailer")
+
+    assert status == 2
+    assert "begin with a dash and are no options go after --" in errors
 
 
 def test_search_lists_path_size_id_and_every_peer_escaped(p2pfs, servent):
@@ -165,7 +269,7 @@ def test_publish_and_unpublish_by_relative_paths(p2pfs, servent, tmp_path):
 
     assert p2pfs("publish", "x") == (0, "x: published\n", "")
     assert (servent.config.shared_directory / "x").read_text() == "content"
-    assert p2pfs("unpublish", "mnt/shared/x") == (0, "", "")
+    assert p2pfs("unpublish", "mnt/shared/x") == (0, "x: unpublished\n", "")
     assert not (servent.config.shared_directory / "x").exists()
 
 
@@ -183,11 +287,75 @@ def test_join_says_through_whom_or_exits_with_4(p2pfs, servent):
     assert p2pfs("join", "::1")[0] == 2
 
 
-def test_leave_pause_and_resume_are_silent(p2pfs, servent):
-    for verb in ("leave", "pause", "resume"):
-        assert p2pfs(verb) == (0, "", "")
+VERBS_THAT_DO = (
+    ("pause",), ("resume",), ("leave",), ("join", "known:1"), ("get", "films/x"),
+    ("pin", "films/x"), ("unpin", "films/x"), ("publish", "file"), ("unpublish", "file"),
+    ("cache", "clear"),
+)  # fmt: skip
 
-    assert servent.calls == ["leave", "pause", "resume"]
+
+@pytest.mark.parametrize("speaks", ["", "--quiet", "-q", "--json"])
+def test_a_verb_that_does_something_says_so_in_one_line(p2pfs, servent, tmp_path, speaks):
+    (tmp_path / "file").write_text("content")
+    servent.offer("films/x", b"content")
+
+    for verb in VERBS_THAT_DO:
+        status, output, errors = p2pfs(*verb, *[speaks] * bool(speaks))
+
+        assert (status, errors) == (0, "")
+        assert output.count("\n") == (0 if speaks in ("-q", "--quiet") else 1)
+        if speaks == "--json":
+            assert json.loads(output) is not None
+
+
+VERBS_THAT_ASK = (
+    ("status",), ("peers",), ("transfers",), ("events",), ("search", "x"), ("cache",),
+    *VERBS_THAT_DO,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS_THAT_ASK, ids=" ".join)
+def test_with_json_an_error_is_an_object_too(p2pfs, tmp_path, verb):
+    (tmp_path / "file").write_text("content")
+
+    for arguments, status in (
+        ((*verb, "--json"), 6),
+        ((*verb, "--json", "--nonsense"), 2),
+        ((*verb, "--json", "-m", ""), 2),
+        ((*verb, "-m", "elsewhere", "--json"), 6),
+    ):
+        code, output, errors = p2pfs(*arguments)
+
+        assert (code, errors) == (status, "")
+        assert json.loads(output)["status"] == status
+        assert json.loads(output)["error"]
+
+
+def test_a_servent_that_does_not_start_is_an_object_with_json(p2pfs):
+    status, output, errors = p2pfs("serve", "--json", "--state", "/proc/nowhere")
+
+    assert (status, errors) == (1, "")
+    assert "/proc/nowhere" in json.loads(output)["error"]
+
+
+def test_nothing_to_list_is_told_to_people_alone(p2pfs, servent):
+    for verb in ("peers", "transfers", "events"):
+        status, output, errors = p2pfs(verb)
+
+        assert (status, output) == (0, "")
+        assert errors.startswith("p2pfs: no ")
+        assert p2pfs(verb, "-q") == (0, "", "")
+        assert p2pfs(verb, "--json") == (0, "[]\n", "")
+
+
+def test_verbose_tells_what_is_asked(servent, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "p2pfs", "-v", "status", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert json.loads(done.stdout) == servent.status()
+    assert "asked verb=status" in done.stderr
 
 
 def test_doctor_says_what_is_fine_and_what_is_not(p2pfs, tmp_path):
@@ -281,7 +449,7 @@ def test_transfers_have_bars_on_a_terminal(p2pfs, servent, monkeypatch):
 
 
 def test_a_get_that_takes_long_says_so_where_there_is_no_terminal(p2pfs, servent, monkeypatch):
-    monkeypatch.setattr("p2pfs.cli.commands.PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr("p2pfs.cli.voice.PLAIN_EVERY_S", 0.0)
     servent.offer("films/x\x1b", bytes(3 * 2**20))
 
     status, _, errors = p2pfs("get", "films/x\x1b", "-o", "y")

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfs.cli.commands import mount as mount_command
 from p2pfs.cli.fstab import KERNEL_OPTION, USER, become, command_of, is_helper_call, mount_options
+from p2pfs.cli.servents import mount as mount_command
 from p2pfs.errors import UsageError
 from tests.helpers.managers import user_manager
 from tests.helpers.mounted import until

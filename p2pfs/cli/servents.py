@@ -1,0 +1,293 @@
+"""A servent's life: started, kept running by systemd, ended, examined."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import click
+
+from p2pfs.cli import fstab
+from p2pfs.cli.options import DIRECTORY, FILE, STATE, Text, servent_options, takes, voiced
+from p2pfs.cli.voice import Voice, told
+from p2pfs.config import Config, LogLevel, load_config
+from p2pfs.control import ExitStatus, VerbError
+from p2pfs.control.client import (
+    choose_servent,
+    end_servent,
+    forget_dead,
+    places_of,
+    running_servents,
+)
+from p2pfs.errors import P2pfsError, UsageError
+from p2pfs.host import background
+from p2pfs.state import OUTPUT, make_state, new_state_undone
+
+log = logging.getLogger(__name__)
+
+
+def take_mount_options(
+    context: click.Context, _parameter: click.Parameter, texts: Sequence[str]
+) -> Sequence[str]:
+    """Let `-o` say what options say, unless they are given themselves; return the kernel's."""
+    others = ("kernel_option", "foreground", "help")
+    own = {
+        name.replace("_", "-"): option
+        for option in context.command.params
+        if isinstance(option, click.Option) and (name := option.name or "") not in others
+    }
+    flags = {name for name, option in own.items() if option.is_flag}
+    told = fstab.mount_options(texts, flags, own.keys() - flags)
+    for user in told.pop(fstab.USER, []):
+        fstab.become(str(user))
+    kernel = told.pop(fstab.KERNEL_OPTION, [])
+    defaults = {
+        name.replace("-", "_"): values if own[name].multiple else values[-1]
+        for name, values in told.items()
+    }
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return [str(option) for option in kernel]
+
+
+@voiced
+@click.command()
+@click.argument("mountpoint", type=DIRECTORY)
+@click.option(
+    "-o", "kernel_option", type=Text("OPTIONS"), multiple=True, is_eager=True,
+    callback=take_mount_options, show_default="none",
+    help="Take these as in fstab: ro,join=HOST:PORT,...",
+)  # fmt: skip
+@servent_options
+@click.pass_obj
+def mount(voice: Voice, /, mountpoint: str, **options: object) -> int:
+    """Start a servent and mount its tree on MOUNTPOINT."""
+    return start(voice, options, mountpoint)
+
+
+@voiced
+@click.command()
+@servent_options
+@click.pass_obj
+def serve(voice: Voice, /, **options: object) -> int:
+    """Start a servent without a mount; FUSE is not needed."""
+    return start(voice, options, None)
+
+
+def start(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -> int:
+    """Become a servent, or start one in the background."""
+    report = background.Report()
+    config = config_of(voice, options, mountpoint)
+    if report.is_awaited:
+        os.chdir("/")  # else we would keep the caller's disk from being unmounted
+        return live(config, report.ready, report.failed)
+    with new_state_undone(config) as keep:
+
+        def up(lines: Sequence[str]) -> None:
+            keep()
+            greet(voice, config, lines)
+
+        def fail(text: str) -> None:
+            voice.failed(text, ExitStatus.FAILED)
+
+        if config.foreground:
+            return live(config, up, fail)
+        try:
+            make_state(config)
+            up(background.start(sys.argv[1:], config.state_directory / OUTPUT))
+        except (UsageError, background.StartError) as error:
+            fail(str(error))
+            return ExitStatus.FAILED
+        return ExitStatus.DONE
+
+
+def config_of(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -> Config:
+    """Return the settings; a file named on the command line lies where the caller is."""
+    given = {name.replace("_", "-"): value or None for name, value in options.items()}
+    state = cast("str | None", given.pop("state"))
+    if key := cast("str | None", given["network-key-file"]):
+        given["network-key-file"] = os.path.abspath(os.path.expanduser(key))
+    if voice.is_verbose:
+        given["log-level"] = given["log-level"] or LogLevel.DEBUG
+    return load_config(given, state_directory=state, mountpoint=mountpoint)
+
+
+def live(
+    config: Config, announce: Callable[[Sequence[str]], None], fail: Callable[[str], None]
+) -> int:
+    """Run the servent in this process."""
+    from p2pfs.host import lifetime  # noqa: PLC0415 - the whole servent
+
+    try:
+        lifetime.live(config, announce)
+    except P2pfsError as error:
+        log.info("not started reason=%s", error)
+        fail(str(error))
+        return ExitStatus.FAILED
+    except OSError as error:
+        log.exception("the machine did not let us go on")
+        fail(told(error))
+        return ExitStatus.FAILED
+    except BaseException:
+        log.exception("a bug of ours")
+        fail(f"a bug of ours: see {config.log_path}")
+        raise
+    return ExitStatus.DONE
+
+
+def greet(voice: Voice, config: Config, lines: Sequence[str]) -> None:
+    """Show that a servent is up; what is amiss nevertheless goes to stderr."""
+    place = config.mountpoint and os.fspath(config.mountpoint)
+    state = os.fspath(config.state_directory)
+    voice.done(lines[0], {"mountpoint": place, "state": state, "warnings": lines[1:]})
+    for line in lines[1:]:
+        voice.warn(line)
+
+
+@voiced
+@click.command()
+@click.argument("mountpoint", type=DIRECTORY)
+@click.pass_obj
+def unmount(voice: Voice, mountpoint: str) -> None:
+    """End the servent of MOUNTPOINT and remove its mount.
+
+    It returns when mount and process are gone. A servent without a mount goes by its state
+    directory. The dead mount of a servent that was killed is removed.
+    """
+    try:
+        running = choose_servent(mountpoint)
+        place = running.mountpoint or running.state_directory
+        end_servent(running)
+        text = "the servent has ended"
+    except VerbError as error:
+        removed = remove_dead_mounts(mountpoint)
+        if error.status != ExitStatus.NO_SERVENT or not removed:
+            raise
+        place = removed[0]
+        text = "the servent was gone already; its mount is removed"
+    voice.done(f"{place}: {text}", {"ended": place})
+
+
+def remove_dead_mounts(mountpoint: str) -> Sequence[str]:
+    """Remove the mount that a killed servent left; return where there was one."""
+    from p2pfs.mount import detach, stale_mounts  # noqa: PLC0415 - heavy
+
+    stale = stale_mounts(served={one.mountpoint for one in running_servents()})
+    found = sorted(places_of(mountpoint).intersection(stale))
+    for place in found:
+        detach(place)
+        forget_dead(place)
+    return found
+
+
+@click.group()
+def service() -> None:
+    """Have systemd keep a servent running, from login on."""
+
+
+UNIT: Final = click.option(
+    "--unit", type=Text("NAME"), default="p2pfs", show_default=True, help="Name the unit so."
+)
+
+
+@service.command()
+@click.option("--mount", "mountpoint", type=DIRECTORY, default="~/p2p", show_default=True,
+              help="Mount here.")  # fmt: skip
+@click.option("--no-mount", is_flag=True, help="Serve without a mount.")
+@UNIT
+@servent_options
+@click.pass_obj
+def install(
+    voice: Voice, /, mountpoint: str, unit: str, *, no_mount: bool, **options: object
+) -> None:
+    """Write a systemd unit for a servent with these options, and start it.
+
+    A service that is there is written and started anew.
+    """
+    from p2pfs.host import UserService, will_outlive_logout  # noqa: PLC0415 - seldom needed
+
+    place = None if no_mount else os.path.abspath(os.path.expanduser(mountpoint))
+    config = config_of(voice, options, place)
+    unit_of_user = UserService(unit)
+    refuse_second(config, unit_of_user.main_pid())
+    command = ["serve"] if place is None else ["mount"]
+    options |= {"foreground": True, "state": os.fspath(config.state_directory)}
+    end = [] if place is None else ["--", place]
+    unit_of_user.install([*command, *words_of(options), *end])
+    status = unit_of_user.status()
+    voice.done(f"{unit_of_user.unit}: {status}", {"unit": unit_of_user.unit, "status": status})
+    if not will_outlive_logout():
+        voice.note("it ends with your last logout, unless you say: loginctl enable-linger")
+
+
+def refuse_second(config: Config, pid: int) -> None:
+    """Raise `UsageError` if another process than `pid` is a servent in the same place."""
+    places = {os.fspath(config.state_directory), os.fspath(config.mountpoint or "")}
+    for one in running_servents():
+        if one.pid != pid and places & {one.state_directory, one.mountpoint}:
+            place = one.mountpoint or one.state_directory
+            raise UsageError(f"a servent runs there already; end it with: p2pfs unmount {place}")
+
+
+def words_of(options: Mapping[str, object]) -> Iterator[str]:
+    """Return options as words of a command line that mean the same in any directory."""
+    for name, value in options.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            yield option
+        elif isinstance(value, tuple):
+            yield from (f"{option}={one}" for one in value)
+        elif value:
+            is_file = name == "network_key_file"
+            yield f"{option}={os.path.abspath(str(value)) if is_file else value}"
+
+
+@service.command()
+@UNIT
+@click.pass_obj
+def remove(voice: Voice, unit: str) -> None:
+    """End the servent of a systemd unit, and take the unit away."""
+    from p2pfs.host import UserService  # noqa: PLC0415 - seldom needed
+
+    unit_of_user = UserService(unit)
+    if not unit_of_user.is_installed:
+        raise VerbError(f"{unit_of_user.path} is not there", ExitStatus.NOT_FOUND)
+    unit_of_user.remove()
+    voice.done(f"{unit_of_user.unit}: removed", {"unit": unit_of_user.unit})
+
+
+voiced(install)
+voiced(remove)
+
+
+@voiced
+@click.command()
+@takes(STATE)
+@click.pass_obj
+def doctor(voice: Voice, state: str | None) -> int:
+    """Look for what keeps p2pfs from working here, and say what to do."""
+    from p2pfs.host import examine  # noqa: PLC0415 - seldom needed
+
+    findings = list(examine(load_config({}, state_directory=state)))
+    lines = [f"{'ok' if one.is_good else '!!'}  {one.name}: {one.text}" for one in findings]
+    voice.lines(lines, [{"name": f.name, "ok": f.is_good, "text": f.text} for f in findings])
+    return ExitStatus.DONE if all(f.is_good for f in findings) else ExitStatus.FAILED
+
+
+@voiced
+@click.command()
+@click.argument("file", type=FILE)
+@click.pass_obj
+def newkey(voice: Voice, file: str) -> None:
+    """Make the key of a private network, in a new FILE.
+
+    FILE is yours alone: nobody else can read it.
+    """
+    from p2pfs.keys import make_network_key  # noqa: PLC0415 - seldom needed
+
+    make_network_key(Path(os.path.abspath(file)))
+    text = f"{file}: start with --network-key-file {file}, and give a copy to each member"
+    voice.done(text, {"file": os.path.abspath(file)})

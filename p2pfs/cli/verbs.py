@@ -1,0 +1,215 @@
+"""The verbs that ask a servent which runs: argv to a request, its result to what is said."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import click
+
+from p2pfs.cli.asker import Asker
+from p2pfs.cli.options import ENDPOINT, FILE, MOUNT, REMOTE, SHARED, Text, voiced
+from p2pfs.cli.voice import Voice, has_screen
+from p2pfs.cli.wording import Record, shown
+from p2pfs.control import ExitStatus, client
+from p2pfs.control.opening import Source, open_destination
+from p2pfs.control.paths import read_target, removal_target
+from p2pfs.errors import UsageError
+
+
+def verb(command: Callable[..., object]) -> click.Command:
+    """Make a command of a function that is given an `Asker` and its own parameters."""
+
+    @functools.wraps(command)
+    def run(mount: str | None, **parameters: object) -> object:
+        voice = click.get_current_context().ensure_object(Voice)
+        return command(Asker(voice, mount), **parameters)
+
+    made = click.command()(run)
+    made.params.append(MOUNT)
+    return voiced(made)
+
+
+# What there is to see.
+
+
+@verb
+def status(asker: Asker) -> None:
+    """Show how the servent is doing."""
+    asker.voice.fields(asker.ask("status"))
+
+
+@verb
+def peers(asker: Asker) -> None:
+    """List the neighbours."""
+    columns = ("name", "address", "direction", "connected_s", "rtt_ms", "id")
+    asker.voice.table(asker.list("peers"), columns, "no neighbours")
+
+
+@verb
+def transfers(asker: Asker) -> None:
+    """List the downloads under way."""
+    columns = ("path", "size", "done_bytes", "rate_bytes_s", "sources", "state")
+    asker.voice.table(asker.list("transfers"), columns, "no transfers")
+
+
+@verb
+def events(asker: Asker) -> None:
+    """List what happened lately."""
+    asker.voice.table(asker.list("events"), ("time", "severity", "text", "path"), "no events")
+
+
+@verb
+def top(asker: Asker) -> None:
+    """Watch transfers, peers and rates until Ctrl-C."""
+    if not has_screen(sys.stdout):
+        raise UsageError("`top` needs a terminal; `transfers` and `peers` do not")
+    from p2pfs.cli.screen import watch  # noqa: PLC0415 - it is slow to load
+
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(
+            lambda: asker.ask("status"),
+            lambda: asker.list("transfers"),
+            lambda: asker.list("peers"),
+        )
+
+
+@verb
+@click.argument("action", type=click.Choice(["clear"]), required=False)
+def cache(asker: Asker, action: str | None) -> None:
+    """Show what is cached and pinned, or clear the rest.
+
+    `cache clear` removes what is neither open nor pinned.
+    """
+    if action == "clear":
+        freed = asker.ask("clear-cache")
+        asker.voice.done(f"{shown('size', freed['freed_bytes'])} freed", freed)
+        return
+    record = asker.ask("cache")
+    bounds = [shown(key, record[key]) for key in ("used_bytes", "limit_bytes")]
+    asker.voice.lines(["{} of {} used".format(*bounds)], record)
+    if not asker.voice.as_json:
+        columns = ("path", "size", "done_bytes", "percent", "pinned", "id")
+        asker.voice.table(cast("Sequence[Record]", record["files"]), columns, "nothing is cached")
+
+
+@verb
+@click.argument("words", nargs=-1, required=True, type=Text("WORDS"))
+def search(asker: Asker, words: Sequence[str]) -> int:
+    """Search the network for files.
+
+    WORDS are words that the path must have, "exact phrases", ext:pdf, size:>10M, and after --
+    also -word for what must not be.
+    """
+    text = " ".join(words)
+    if text.count('"') % 2:
+        raise UsageError(f"{text}: a phrase lacks its last quotation mark")
+    rows = asker.list("search", words=text)
+    asker.voice.table(rows, ("path", "size", "id", "peers"), "nothing found")
+    return ExitStatus.DONE if rows else ExitStatus.NOT_FOUND
+
+
+# Files.
+
+
+@verb
+@click.argument("path", type=REMOTE)
+@click.option("-o", "--output", metavar="DEST", type=FILE, default=".", show_default=True,
+              help="A file, a directory, or - for the output.")  # fmt: skip
+@click.option("-f", "--force", is_flag=True, help="Replace another file that is DEST.")
+def get(asker: Asker, path: str, output: str, *, force: bool) -> None:
+    """Download the file at PATH in network/.
+
+    A DEST that holds the file already, or the beginning of it, is completed. Devices, FIFOs
+    and open descriptors are written to.
+    """
+    target = read_target(path, asker.servent)
+    name = os.path.basename(str(target).rstrip("/"))
+    with open_destination(output, name, replace=force) as destination:
+        with asker.voice.progress(path) as on_progress:
+            client.get(asker.servent, target, destination, on_progress)
+        if destination.shown is not None:
+            asker.voice.done(destination.shown, {"destination": destination.shown})
+
+
+@verb
+@click.argument("files", nargs=-1, required=True, type=FILE)
+def publish(asker: Asker, files: Sequence[str]) -> None:
+    """Copy FILES into shared/.
+
+    What has the same name there is replaced.
+    """
+    records: list[Record] = []
+    for file in files:
+        with Source(file) as source, asker.voice.progress(file) as on_progress:
+            records.append(client.publish(asker.servent, source, source.name, on_progress))
+    text = "\n".join(f"{record['path']}: {record['state']}" for record in records)
+    asker.voice.done(text, records)
+
+
+@verb
+@click.argument("paths", nargs=-1, required=True, type=SHARED)
+def unpublish(asker: Asker, paths: Sequence[str]) -> None:
+    """Remove the files at PATHS from shared/."""
+    targets = [str(removal_target(path, asker.servent)) for path in paths]
+    records = asker.list("unpublish", paths=targets)
+    asker.voice.done("\n".join(f"{one['path']}: unpublished" for one in records), records)
+
+
+@verb
+@click.argument("path", type=REMOTE)
+def pin(asker: Asker, path: str) -> None:
+    """Keep the file at PATH whole and offline.
+
+    It is fetched behind; `p2pfs cache` shows how much of it is here.
+    """
+    done = asker.ask("pin", path=str(read_target(path, asker.servent)))
+    text = f"{done['path']}: pinned; `p2pfs cache` shows how much of it is here"
+    asker.voice.done(text, done)
+
+
+@verb
+@click.argument("path", type=REMOTE)
+def unpin(asker: Asker, path: str) -> None:
+    """Let a pinned file go when the cache needs room."""
+    done = asker.ask("unpin", path=str(read_target(path, asker.servent)))
+    asker.voice.done(f"{done['path']}: unpinned; it goes when the cache needs room", done)
+
+
+# The network.
+
+
+@verb
+@click.argument("address", type=ENDPOINT)
+def join(asker: Asker, address: str) -> None:
+    """Join the network through another servent."""
+    peer = asker.ask("join", address=address)
+    asker.voice.done(f"joined through {peer['name']} at {peer['address']}", peer)
+
+
+@verb
+def leave(asker: Asker) -> None:
+    """Leave the network; the servent goes on, alone.
+
+    It is alone until `p2pfs join`, or until it is started anew.
+    """
+    done = asker.ask("leave")
+    asker.voice.done("left the network; `p2pfs join HOST:PORT` joins again", done)
+
+
+@verb
+def pause(asker: Asker) -> None:
+    """Stop offering files until `resume`."""
+    done = asker.ask("pause")
+    asker.voice.done("paused: nobody gets your files until `p2pfs resume`", done)
+
+
+@verb
+def resume(asker: Asker) -> None:
+    """Offer files again."""
+    done = asker.ask("resume")
+    asker.voice.done("your files are offered again", done)
