@@ -1,7 +1,8 @@
 """The commands that README.md tells its readers, so that what is tried is what they read.
 
 A block of code is run if the line above it is a comment such as
-`<!-- contrib/fresh: on the first machine -->`.
+`<!-- contrib/fresh: on the first machine -->`. What a block says will be shown is compared by
+tests/documents.
 """
 
 from __future__ import annotations
@@ -38,5 +39,8 @@ def blocks(path: Path = README) -> list[Block]:
 
 
 def _commands(code: str) -> list[str]:
-    lines = (line.strip().removeprefix("$ ") for line in code.splitlines())
+    """Return the lines that are typed: those with a prompt, or all where none has one."""
+    lines = [line.strip() for line in code.splitlines()]
+    if any(line.startswith("$ ") for line in lines):
+        return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
     return [line for line in lines if line and not line.startswith("#")]

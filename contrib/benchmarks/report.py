@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Self
 
 from rich.console import Console
@@ -42,6 +44,12 @@ TITLES: Final[Mapping[str, str]] = {
     "memory, source": "peak memory of its source, with eight readers (MiB)",
 }
 """The figures in the order in which they are shown."""
+
+IN_SHORT: Final = ("cold", "second", "small files", "random reads", "four sources")
+OTHERS_IN_SHORT: Final = ("p2pfs", "sshfs", "rclone", "libtorrent")
+"""What the README shows."""
+
+_MARKED: Final = re.compile(r"(?<=<!-- bench -->\n).*?(?=<!-- /bench -->)", re.DOTALL)
 
 
 Row = tuple[str, ...]
@@ -145,7 +153,8 @@ def show(results: Results, notes: Sequence[str]) -> None:
 
 def figures_table(results: Results) -> Table:
     """Return the figures, a line each, a column for each contestant."""
-    return terminal_table("medians", results.columns(), figures_rows(results))
+    columns = results.columns()
+    return terminal_table("medians", columns, figures_rows(results, TITLES, columns))
 
 
 def targets_table(results: Results) -> Table:
@@ -164,10 +173,30 @@ def terminal_table(title: str, headings: Iterable[str], rows: Iterable[Row]) -> 
 
 
 def markdown(results: Results) -> str:
-    """Return both tables as they stand in the README."""
-    medians = markdown_table(("median", *results.columns()), figures_rows(results))
+    """Return both tables as they stand in contrib/docs/benchmarks.md."""
+    columns = results.columns()
+    medians = markdown_table(("median", *columns), figures_rows(results, TITLES, columns))
     targets = markdown_table(("target", "is", "must be", "met"), targets_rows(results))
     return f"{medians}\n\n{targets}"
+
+
+def markdown_in_short(results: Results) -> str:
+    """Return the table that stands in the README."""
+    columns = [name for name in results.columns() if name in OTHERS_IN_SHORT]
+    return markdown_table(("median", *columns), figures_rows(results, IN_SHORT, columns))
+
+
+def put_between_marks(document: Path, text: str) -> None:
+    """Replace what stands between the marks of a document.
+
+    Raises:
+        ValueError: it has no marks.
+    """
+    old = document.read_text()
+    new, count = _MARKED.subn(lambda _: f"\n{text}\n\n", old)
+    if count != 1:
+        raise ValueError(f"{document} has not one pair of marks")
+    document.write_text(new)
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Row]) -> str:
@@ -176,11 +205,12 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Row]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
 
 
-def figures_rows(results: Results) -> Iterator[Row]:
-    """Yield each figure that was measured: its title and the medians."""
-    for figure, title in TITLES.items():
+def figures_rows(results: Results, figures: Iterable[str], columns: Sequence[str]) -> Iterator[Row]:
+    """Yield each of these figures that was measured: its title and the medians."""
+    for figure in figures:
         if figure in results.values:
-            yield (title, *(shown(results.median(figure, name)) for name in results.columns()))
+            medians = (shown(results.median(figure, name)) for name in columns)
+            yield (TITLES[figure], *medians)
 
 
 def targets_rows(results: Results) -> Iterator[Row]:

@@ -15,7 +15,14 @@ from typing import Final
 from benchmarks.contestants import Contestant, P2pfs, PassThrough, Rclone, Sshfs, Torrent
 from benchmarks.measures import ALONE, SCENARIOS, Stage
 from benchmarks.plot import bar_chart
-from benchmarks.report import Results, markdown, show, shown
+from benchmarks.report import (
+    Results,
+    markdown,
+    markdown_in_short,
+    put_between_marks,
+    show,
+    shown,
+)
 from benchmarks.workshop import Workshop, WorkshopError
 from p2pfs.config import parse_size
 
@@ -26,6 +33,8 @@ CONTESTANTS: Final[Mapping[str, Callable[[Workshop, Path], Contestant]]] = {
     "libtorrent": Torrent,
     "pass-through": PassThrough,
 }
+
+ROOT: Final = Path(__file__).parents[2]
 
 FAILURES: Final = (WorkshopError, OSError, subprocess.SubprocessError)
 """What makes one measure fail; the others go on."""
@@ -60,6 +69,10 @@ def main(arguments: Sequence[str]) -> int:
         if options.json:
             settings = {"size": options.size, "repeat": options.repeat, "failures": failures}
             options.json.write_text(json.dumps(results.as_json(settings), indent=2) + "\n")
+    if options.document:
+        put_between_marks(ROOT / "contrib" / "docs" / "benchmarks.md", markdown(results))
+        put_between_marks(ROOT / "README.md", markdown_in_short(results))
+        (ROOT / "contrib" / "pictures" / "speed.svg").write_text(bar_chart(results))
     if options.plot:
         options.plot.write_text(bar_chart(results))
     if options.markdown:
@@ -95,7 +108,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--from", dest="saved", type=Path, metavar="FILE", help="measure nothing, show that --json"
     )
-    parser.add_argument("--markdown", action="store_true", help="print the tables for the README")
+    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+    parser.add_argument(
+        "--document", action="store_true", help="put tables and chart into README.md and docs/"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw a bar chart there")
     parser.add_argument(
         "--directory", type=Path, metavar="DIR", help="for the temporary files (several GiB)"
