@@ -36,7 +36,7 @@ from p2pfs.namespace import (
     Shares,
     parse_query,
 )
-from p2pfs.overlay import Bans, ContactBook, Overlay, Switchboard
+from p2pfs.overlay import Bans, ContactBook, Handlers, Overlay, Switchboard
 from p2pfs.protocol import (
     MAX_ADDRESSES,
     Address,
@@ -46,7 +46,6 @@ from p2pfs.protocol import (
     FileId,
     Hello,
     LinkKind,
-    Message,
     PeerInfo,
     QueryKind,
     ServentId,
@@ -334,13 +333,14 @@ class Servent:
         else:
             self.browser.peer_lost(link.peer.id)
 
-    def neighbour_said(self, link: Link, message: Message) -> None:
-        """Pass on what a neighbour sent."""
-        if isinstance(message, Changed):
-            self.browser.peer_changed(link.peer.id)
-            self.swarms.look_soon()
-        else:
-            self.switchboard.said(link, message)
+    @property
+    def handlers(self) -> Handlers:
+        """Who takes in what neighbours say."""
+        return {**self.switchboard.handlers, Changed: self._neighbour_changed}
+
+    def _neighbour_changed(self, link: Link, _message: Changed) -> None:
+        self.browser.peer_changed(link.peer.id)
+        self.swarms.look_soon()
 
     def start_walk(self) -> None:
         """Send one random walk on its way."""

@@ -1,6 +1,7 @@
 """Who is near, and what floods between neighbours.
 
-    neighbours   joining, keeping the degree, leaving
+    neighbours   the links to neighbours: joining, judging, leaving
+    degree       whom to dial next, and when to walk
     contacts     addresses that answered, and when to dial them again
     bans         peers that sent wrong blocks
     flooding     carries out what the protocol decides about flooded messages
@@ -12,7 +13,16 @@
 from p2pfs.overlay.bans import Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.flooding import Switchboard
-from p2pfs.overlay.neighbours import Overlay
+from p2pfs.overlay.neighbours import Handlers, Overlay
 from p2pfs.overlay.search import Outcome, Searches, is_answer
 
-__all__ = ["Bans", "ContactBook", "Outcome", "Overlay", "Searches", "Switchboard", "is_answer"]
+__all__ = [
+    "Bans",
+    "ContactBook",
+    "Handlers",
+    "Outcome",
+    "Overlay",
+    "Searches",
+    "Switchboard",
+    "is_answer",
+]

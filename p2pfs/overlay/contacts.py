@@ -9,6 +9,7 @@ they outlive the process; tries in seconds of whatever clock the caller waits by
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,8 +21,12 @@ from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S: Final = (1.0, 5.0, 15.0, 600.0)
-"""Waits after the first, second, third and every later failure in a row (Hyperswarm)."""
+RETRY_AFTER_S: Final = (1.0, 5.0, 15.0, 60.0, 600.0)
+"""Waits after the first, second, ... and every later failure in a row (Hyperswarm)."""
+
+LONELY_RETRY_S: Final = 15.0
+"""The longest of these waits without any neighbour: a servent that was started before the one
+that it joins through, or whose network was down, was alone for ten minutes more."""
 
 JITTER: Final = 0.25
 """Waits vary by this share, so that a network that lost one servent does not dial in step."""
@@ -62,19 +67,19 @@ class Contact:
         """Whether it was chosen by the user or by chance, not by another servent's list."""
         return self.is_join or self.is_introduced
 
-    def failed(self, now: float, why: str) -> None:
+    def failed(self, now: float, why: str, *, has_neighbours: bool) -> None:
         """Note a dial that came to nothing, in seconds of the caller's clock."""
         self.failures += 1
         self.trouble = why
-        self._wait(self.failures, now)
+        self._wait(self.failures, now, math.inf if has_neighbours else LONELY_RETRY_S)
 
     def lost(self, now: float, lasted_s: float) -> None:
         """Note that a link to it ended."""
         self.breaks = 1 if lasted_s >= STABLE_S else self.breaks + 1
         self._wait(self.breaks, now)
 
-    def _wait(self, times: int, now: float) -> None:
-        wait = RETRY_AFTER_S[min(times, len(RETRY_AFTER_S)) - 1]
+    def _wait(self, times: int, now: float, longest_s: float = math.inf) -> None:
+        wait = min(longest_s, RETRY_AFTER_S[min(times, len(RETRY_AFTER_S)) - 1])
         self.next_try_at = now + wait * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
 
     def succeeded(self, peer: PeerInfo, wall_now: float) -> None:
@@ -123,6 +128,15 @@ class ContactBook:
         for contact in (*self._by_id.values(), *self._joins.values()):
             if contact.id == peer:
                 contact.lost(now, lasted_s)
+
+    def hasten(self, now: float) -> None:
+        """Cut the waits after failed dials to those of a servent without neighbours.
+
+        A peer that answers and soon hangs up, again and again, keeps its wait.
+        """
+        failed = (c for c in (*self._by_id.values(), *self._joins.values()) if c.failures)
+        for contact in failed:
+            contact.next_try_at = min(contact.next_try_at, now + LONELY_RETRY_S)
 
     def unlinked(self, linked: Iterable[ServentId]) -> list[Contact]:
         """Return the contacts that are not among `linked`, in the order in which to try them."""

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import trio
 
 from p2pfs.link import Link
+from p2pfs.overlay.neighbours import Handlers
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol import (
     GUID_BYTES,
@@ -98,6 +99,14 @@ class Switchboard:
         self._news = trio.lowlevel.ParkingLot()
         self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
         self._nursery: trio.Nursery | None = None
+        self.handlers: Handlers = {
+            Query: self._got_query,
+            QueryHit: self._got_query_hit,
+            Done: self._got_done,
+            Walk: self._got_walk,
+            Introduce: self._got_introduce,
+        }
+        """Who takes in what neighbours say of floods and walks."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the answers under way and end what has passed its deadline, until cancelled."""
@@ -123,23 +132,24 @@ class Switchboard:
         del self._links[link.id]
         self._carry_out(self._router.link_lost(link.id, trio.current_time()))
 
-    def said(self, link: Link, message: Message) -> None:
-        """Route what a neighbour sent; what is not for routing is counted and dropped."""
+    def _got_query(self, link: Link, message: Query) -> None:
+        self.counters["queries_seen"] += 1
+        self._carry_out(self._router.got_query(link.id, message, trio.current_time()))
+
+    def _got_query_hit(self, link: Link, message: QueryHit) -> None:
         now = trio.current_time()
-        match message:
-            case Query():
-                self.counters["queries_seen"] += 1
-                self._carry_out(self._router.got_query(link.id, message, now))
-            case QueryHit():
-                self._carry_out(self._router.got_query_hit(link.id, message, now), link)
-            case Done():
-                self._carry_out(self._router.got_done(link.id, message, now))
-            case Walk():
-                self._carry_out(self._router.got_walk(link.id, message, random.choice, now))
-            case Introduce():
-                self._carry_out(self._router.got_introduce(link.id, message, now), link)
-            case _:
-                self.counters[f"ignored: {type(message).__name__}"] += 1
+        self._carry_out(self._router.got_query_hit(link.id, message, now), link)
+
+    def _got_done(self, link: Link, message: Done) -> None:
+        self._carry_out(self._router.got_done(link.id, message, trio.current_time()))
+
+    def _got_walk(self, link: Link, message: Walk) -> None:
+        now = trio.current_time()
+        self._carry_out(self._router.got_walk(link.id, message, random.choice, now))
+
+    def _got_introduce(self, link: Link, message: Introduce) -> None:
+        now = trio.current_time()
+        self._carry_out(self._router.got_introduce(link.id, message, now), link)
 
     def start_walk(self) -> None:
         """Send one random walk on its way."""

@@ -1,29 +1,24 @@
-"""Join the network, stay joined, and leave it.
+"""Join the network, stay joined, and leave it: the links to the neighbours.
 
-The overlay holds the neighbour links and keeps their number right: it dials those whom the
-user named, those it knows, and those whom random walks introduce. Connecting to whatever
-list one servent returns, as the first paper had it, builds a clustered graph (average path
-13.5 hops, 369 of 2,000 servents within TTL 4; with walks 3.3 hops and 1,997), so the list is
-only what a newcomer starts from.
-
-What neighbours say to each other beyond that (queries, hits) goes to the owner.
+The overlay holds the links and judges who may have one; `degree` decides whom to dial. What
+neighbours say goes to the handler that the owner has named for that type of message.
 """
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
-from p2pfs.errors import LinkError, UnreachableError
 from p2pfs.journal import Journal
-from p2pfs.link import Link, LocalServent, Network, RefusedError, dial_link
+from p2pfs.link import Link, LocalServent, Network
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
-from p2pfs.overlay.contacts import Contact, ContactBook
+from p2pfs.overlay.contacts import ContactBook
+from p2pfs.overlay.degree import DegreeKeeper
 from p2pfs.protocol import (
     MAX_ALTERNATIVES,
     MAX_PEERS,
@@ -31,7 +26,6 @@ from p2pfs.protocol import (
     Bye,
     ByeCode,
     GetPeers,
-    LinkKind,
     Message,
     PeerInfo,
     Peers,
@@ -39,21 +33,6 @@ from p2pfs.protocol import (
     dialable,
 )
 from p2pfs.protocol.flood import LinkId, TokenBucket
-
-log = logging.getLogger(__name__)
-
-MAX_DIALS: Final = 3
-"""Dials under way at once: a joiner is quick and nobody is knocked over (Hyperswarm)."""
-
-WALK_AFTER_S: Final = (0.2, 1.0, 5.0, 15.0, 60.0, 600.0)
-"""Waits between walks while neighbours are wanted; starts again when a neighbour comes or goes.
-A small network has nobody more to offer: it must not be asked for ever."""
-
-WALKS_AT_ONCE: Final = 4
-"""Walks in one round: as many candidates, since each ends somewhere else."""
-
-PATIENT_WALKS: Final = 2
-"""Rounds of walks after which a servent with too few neighbours takes any peer it knows."""
 
 SIMULTANEOUS_S: Final = 10.0
 """Two links to one peer that began within this time crossed each other; a later second link
@@ -64,12 +43,20 @@ GET_PEERS_BURST: Final = 3
 """How often a neighbour may ask for peers: a joiner asks once, and our answer is a thousand
 times as long as its question."""
 
-IDLE_WAIT_S: Final = 600.0
-"""The longest sleep of the loop that keeps the degree."""
+Handler = Callable[[Link, Any], None]
+"""Takes in one message of a neighbour, of the type that it stands under in a table."""
+
+Handlers = Mapping[type[Message], Handler]
+"""Who takes in which type of message."""
 
 
 class Owner(Protocol):
     """What the overlay tells and asks of its owner."""
+
+    @property
+    def handlers(self) -> Handlers:
+        """Who takes in what neighbours say, but for what is about joining."""
+        ...
 
     def neighbour_opened(self, link: Link) -> None:
         """A neighbour is there."""
@@ -77,16 +64,13 @@ class Owner(Protocol):
     def neighbour_lost(self, link: Link) -> None:
         """A neighbour is gone; `link.ended` and `link.bye` say why."""
 
-    def neighbour_said(self, link: Link, message: Message) -> None:
-        """A neighbour sent something that is not about joining."""
-
     def start_walk(self) -> None:
         """Send one random walk on its way."""
 
 
 @dataclass(slots=True)
-class _Manners:
-    """What a neighbour may still ask and tell us."""
+class _Quota:
+    """What a neighbour may still ask of us, and what it owes."""
 
     asks: TokenBucket = field(default_factory=lambda: TokenBucket(GET_PEERS_PER_S, GET_PEERS_BURST))
     owes_peers: bool = True
@@ -109,23 +93,34 @@ class Overlay:
         max_neighbours: int,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._network = network
         self._local = local
         self._contacts = contacts
         self._journal = journal
         self._bans = bans
-        self._degree = degree
-        self._min = min_neighbours
         self._max = max_neighbours
         self._wall_clock = wall_clock
+        self.degree = DegreeKeeper(
+            network,
+            local,
+            contacts,
+            journal,
+            self,
+            degree=degree,
+            min_neighbours=min_neighbours,
+            max_neighbours=max_neighbours,
+            is_banned=self._is_banned,
+            start_walk=self._start_walk,
+            wall_clock=wall_clock,
+        )
         self._links: dict[ServentId, Link] = {}
-        self._dialling: set[int] = set()
-        self._manners: dict[LinkId, _Manners] = {}
-        self._walks = 0
-        self._next_walk_at = 0.0
-        self._news = trio.lowlevel.ParkingLot()
+        self._quotas: dict[LinkId, _Quota] = {}
+        self._handlers: Handlers = {}
+        self._ends = trio.lowlevel.ParkingLot()
+        """Those who wait for a link to end."""
         self._owner: Owner
         self._nursery: trio.Nursery
+        self.ignored: Counter[str] = Counter()
+        """Messages that nobody takes in, by type."""
         self.is_away = False
         """True after `leave`, until the next `join`."""
 
@@ -134,6 +129,11 @@ class Overlay:
         """The links that are open now. May be asked from any thread."""
         return tuple(self._links.values())
 
+    @property
+    def links(self) -> Mapping[ServentId, Link]:
+        """The links that are open now, by whom they lead to."""
+        return self._links
+
     async def run(
         self, owner: Owner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -141,8 +141,13 @@ class Overlay:
         async with trio.open_nursery() as nursery:
             self._owner = owner
             self._nursery = nursery
+            self._handlers = {
+                **owner.handlers,
+                GetPeers: self._asked_for_peers,
+                Peers: self._told_of_peers,
+            }
             task_status.started()
-            await self._keep_degree()
+            await self.degree.run()
 
     async def join(self, address: Address) -> PeerInfo:
         """Join through the servent at `address`, which is tried again later if it fails now.
@@ -151,12 +156,12 @@ class Overlay:
             UnreachableError, HandshakeError, RefusedError: the text is fit for people.
         """
         self.is_away = False
-        return await self._dial(self._contacts.add_join(address))
+        return await self.degree.dial(self._contacts.add_join(address))
 
     def join_later(self, address: Address) -> None:
         """Join through `address` as soon as it answers."""
         self._contacts.add_join(address)
-        self._look_around()
+        self.degree.start_afresh()
 
     def failing_joins(self) -> list[str]:
         """Return a line for each address to join through that has not answered, with why."""
@@ -176,7 +181,7 @@ class Overlay:
         for link in self.neighbours:
             link.close(Bye(ByeCode.LEAVING, "leaving the network"))
         while self._links:
-            await self._news.park()
+            await self._ends.park()
 
     def ban(self, peer: ServentId, text: str) -> None:
         """Drop a neighbour that floods, and do not deal with it for a while."""
@@ -189,6 +194,9 @@ class Overlay:
         if link is not None:
             self._journal.warning(f"{link.peer.name} is banned for a while: {bye.text}")
             link.close(bye)
+
+    def _start_walk(self) -> None:
+        self._owner.start_walk()
 
     # Who may be a neighbour.
 
@@ -210,8 +218,8 @@ class Overlay:
     def has_room(self) -> bool:
         """Return whether we would take another neighbour; a walk that ends here asks.
 
-        Also beyond the degree that we look for: whom only those with few neighbours take in
-        ends up among themselves.
+        There is room beyond the degree that we look for: if only servents with few neighbours
+        accepted newcomers, the newcomers would be linked to each other alone.
         """
         return not self.is_away and len(self._links) < self._max
 
@@ -248,11 +256,11 @@ class Overlay:
             former.close(Bye(ByeCode.DUPLICATE, "replaced by a newer link"))
             self._lost(former)
         self._links[link.peer.id] = link
-        self._manners[link.id] = _Manners()
+        self._quotas[link.id] = _Quota()
         self._contacts.shook_hands(link.peer, self._wall_clock())
         self._journal.info(f"neighbour {link.peer.name} joined from {link.remote}")
         self._owner.neighbour_opened(link)
-        self._look_around()
+        self.degree.start_afresh()
         link.post(GetPeers())
         self._nursery.start_soon(self._keep, link)
         return None
@@ -267,148 +275,43 @@ class Overlay:
                 self._lost(link)
 
     def _lost(self, link: Link) -> None:
-        del self._links[link.peer.id], self._manners[link.id]
+        del self._links[link.peer.id], self._quotas[link.id]
         self._journal.info(f"neighbour {link.peer.name} is gone: {link.ended}")
         self._owner.neighbour_lost(link)
-        self._look_around()
+        self._ends.unpark_all()
+        self.degree.start_afresh()
 
     def _said(self, link: Link, message: Message, _request_id: int) -> None:
-        if isinstance(message, GetPeers):
-            if self._manners[link.id].asks.take(trio.current_time()):
-                link.post(Peers(self._some(MAX_PEERS)))
-        elif isinstance(message, Peers):
-            self._told(link, message)
+        handle = self._handlers.get(type(message))
+        if handle is None:
+            self.ignored[type(message).__name__] += 1
         else:
-            self._owner.neighbour_said(link, message)
+            handle(link, message)
 
-    def _told(self, link: Link, message: Peers) -> None:
+    def _asked_for_peers(self, link: Link, _message: GetPeers) -> None:
+        if self._quotas[link.id].asks.take(trio.current_time()):
+            link.post(Peers(self._some(MAX_PEERS)))
+
+    def _told_of_peers(self, link: Link, message: Peers) -> None:
         """Note the peers that a neighbour names, once, as we asked."""
-        manners = self._manners[link.id]
-        if manners.owes_peers:
-            manners.owes_peers = False
+        quota = self._quotas[link.id]
+        if quota.owes_peers:
+            quota.owes_peers = False
             for peer in message.peers:
-                self._heard_of(peer, link.remote)
+                self.heard_of(peer, link.remote)
 
     def introduced(self, peer: PeerInfo, told_by: Link) -> None:
         """Note a peer whom a walk of ours found: it becomes a neighbour if one is wanted."""
-        self._heard_of(peer, told_by.remote, is_introduced=True)
+        self.heard_of(peer, told_by.remote, is_introduced=True)
 
-    def _heard_of(self, peer: PeerInfo, told_by: Address, *, is_introduced: bool = False) -> None:
+    def heard_of(self, peer: PeerInfo, told_by: Address, *, is_introduced: bool = False) -> None:
+        """Note a peer that another one named, if its addresses may be dialled from there."""
         addresses = dialable(peer.addresses, told_by)
         if addresses and peer.id != self._local.identity.id:
             known = PeerInfo(peer.id, peer.name, addresses)
             self._contacts.heard_of(known, is_introduced=is_introduced)
-            self._news.unpark_all()
+            self.degree.look_again()
 
     def _some(self, count: int) -> tuple[PeerInfo, ...]:
         fresh = self._contacts.fresh(self._wall_clock())
         return tuple(random.sample(fresh, min(count, len(fresh))))
-
-    # Keeping the degree.
-
-    def _look_around(self) -> None:
-        """Start walks and dials afresh: the neighbourhood has changed."""
-        self._walks, self._next_walk_at = 0, trio.current_time() + WALK_AFTER_S[0]
-        self._news.unpark_all()
-
-    async def _keep_degree(self) -> None:
-        while True:
-            now = trio.current_time()
-            if not self.is_away and self._wants_more():
-                self._dial_some(now)
-                self._walk_if_due(now)
-            with trio.move_on_at(self._next_look_at(now)):
-                await self._news.park()  # nothing was awaited since `now`: no news is missed
-
-    def _wants_more(self) -> bool:
-        """Half of the links should be our own choice, or strangers could surround us."""
-        outgoing = sum(link.direction == "out" for link in self._links.values())
-        count = len(self._links)
-        return count < self._degree or (outgoing < self._degree // 2 and count < self._max)
-
-    def _dial_some(self, now: float) -> None:
-        for contact in self._candidates():
-            if len(self._dialling) >= MAX_DIALS:
-                return
-            if contact.next_try_at <= now:
-                self._dialling.add(id(contact))
-                self._nursery.start_soon(self._dial_quietly, contact)
-
-    def _candidates(self) -> list[Contact]:
-        """Return whom to dial, best first.
-
-        Those of whom others told us are dialled only while walks cannot give us enough: a
-        graph built from lists is clustered.
-        """
-        count = len(self._links)
-        takes_any = not count or (count < self._min and self._walks >= PATIENT_WALKS)
-        return [
-            contact
-            for contact in self._contacts.unlinked(self._links)
-            if (contact.is_chosen or takes_any)
-            and id(contact) not in self._dialling
-            and not (contact.id and self._is_banned(contact.id))
-        ]
-
-    async def _dial_quietly(self, contact: Contact) -> None:
-        try:
-            await self._dial(contact)
-        except LinkError as error:
-            if contact.is_join and contact.failures == 1:
-                self._journal.warning(f"cannot join yet: {error}")
-            log.info("dial failed address=%s reason=%s", contact.addresses[0], error)
-        finally:
-            self._dialling.discard(id(contact))
-            self._news.unpark_all()
-
-    async def _dial(self, contact: Contact) -> PeerInfo:
-        """Dial a contact at its addresses in turn, and make it a neighbour."""
-        error: LinkError = UnreachableError("no address")
-        for address in contact.addresses:
-            try:
-                link = await dial_link(
-                    self._network, address, self._local, LinkKind.NEIGHBOUR, contact.id
-                )
-            except RefusedError as refusal:
-                linked = self._links.get(refusal.peer_id)
-                if linked is not None and refusal.bye.code is ByeCode.DUPLICATE:
-                    contact.succeeded(linked.peer, self._wall_clock())
-                    return linked.peer
-                for peer in refusal.bye.alternatives:
-                    self._heard_of(peer, refusal.remote)
-                error = refusal
-                break
-            except LinkError as failure:
-                error = failure
-            else:
-                contact.succeeded(link.peer, self._wall_clock())
-                self._check_adopted(link)
-                return link.peer
-        contact.failed(trio.current_time(), str(error))
-        self._news.unpark_all()
-        raise error
-
-    def _check_adopted(self, link: Link) -> None:
-        """Adopt a link that we dialled; RefusedError if it turns out that we have no room."""
-        bye = self.adopt(link)
-        if bye is not None and bye.code is not ByeCode.DUPLICATE:
-            text = f"not linked to {link.remote}: {bye.text}"
-            raise RefusedError(text, bye, link.peer.id, link.remote)
-
-    def _walk_if_due(self, now: float) -> None:
-        if not self._links or now < self._next_walk_at:
-            return
-        for _walk in range(WALKS_AT_ONCE):
-            self._owner.start_walk()
-        wait = WALK_AFTER_S[min(self._walks + 1, len(WALK_AFTER_S) - 1)]
-        self._walks, self._next_walk_at = self._walks + 1, now + wait
-
-    def _next_look_at(self, now: float) -> float:
-        if self.is_away or not self._wants_more():
-            return now + IDLE_WAIT_S
-        waits = [now + IDLE_WAIT_S]
-        if self._links:
-            waits.append(self._next_walk_at)
-        if len(self._dialling) < MAX_DIALS:
-            waits += (contact.next_try_at for contact in self._candidates())
-        return max(now, min(waits))

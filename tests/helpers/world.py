@@ -84,6 +84,14 @@ class World:
                 task_status.started(servent)
                 await trio.sleep_forever()
 
+    async def start_anew(self, number: int) -> None:
+        """Set a servent that was stopped up again: same host and port, another identity."""
+        (self._directory / str(number)).rename(self._directory / f"{number}-before")
+        scope = trio.CancelScope()
+        config = self.config(number)
+        self.servents[number] = await self._nursery.start(self._run, number, config, scope)
+        self._scopes[number] = scope
+
     def endpoint(self, number: int) -> Endpoint:
         """Return where a servent listens."""
         address = self[number].listen_address

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from p2pfs.overlay import contacts as contacts_module
-from p2pfs.overlay.contacts import FRESH_S, JITTER, RETRY_AFTER_S, Contact, ContactBook
+from p2pfs.overlay.contacts import (
+    FRESH_S,
+    JITTER,
+    LONELY_RETRY_S,
+    RETRY_AFTER_S,
+    Contact,
+    ContactBook,
+)
 from p2pfs.protocol.messages import Address, PeerInfo, ServentId
 from p2pfs.state import replace_file
 
@@ -25,14 +32,34 @@ def test_waits_grow_and_stay_at_the_last():
     contact = Contact(A.addresses)
 
     for expected in (*RETRY_AFTER_S, RETRY_AFTER_S[-1]):
-        contact.failed(100, "refused")
+        contact.failed(100, "refused", has_neighbours=True)
         wait = contact.next_try_at - 100
         assert expected * (1 - JITTER) <= wait <= expected * (1 + JITTER)
 
 
+def test_waits_are_short_without_any_neighbour():
+    contact = Contact(A.addresses)
+
+    for _failure in RETRY_AFTER_S:
+        contact.failed(100, "refused", has_neighbours=False)
+
+    assert contact.next_try_at <= 100 + LONELY_RETRY_S * (1 + JITTER)
+
+
+def test_waits_are_cut_when_the_last_neighbour_goes():
+    book = ContactBook()
+    contact = book.add_join(Address("10.0.0.9", 5000))
+    for _failure in RETRY_AFTER_S:
+        contact.failed(100, "refused", has_neighbours=True)
+
+    book.hasten(200)
+
+    assert contact.next_try_at == 200 + LONELY_RETRY_S
+
+
 def test_a_handshake_ends_the_waits():
     contact = Contact(A.addresses)
-    contact.failed(100, "refused")
+    contact.failed(100, "refused", has_neighbours=True)
 
     contact.succeeded(A, 200)
 
@@ -44,7 +71,7 @@ def test_a_handshake_ends_the_waits():
 def test_joins_are_unanswered_until_they_answer():
     book = ContactBook()
     contact = book.add_join(A.addresses[0])
-    contact.failed(100, "refused")
+    contact.failed(100, "refused", has_neighbours=True)
     assert [(one, one.trouble) for one in book.unanswered()] == [(contact, "refused")]
 
     contact.succeeded(A, 200)
@@ -97,7 +124,7 @@ def test_hearsay_does_not_replace_an_address_that_works():
 def test_hearsay_adds_an_address_to_one_that_fails():
     book = ContactBook()
     book.heard_of(A)
-    book.unlinked([])[0].failed(0, "refused")
+    book.unlinked([])[0].failed(0, "refused", has_neighbours=True)
 
     book.heard_of(peer("a", port=6666))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -14,8 +14,9 @@ from p2pfs.config import DEGREE, MAX_NEIGHBOURS, MIN_NEIGHBOURS, Endpoint
 from p2pfs.errors import HandshakeError
 from p2pfs.link import RefusedError, dial_link
 from p2pfs.overlay.bans import FLOOD_BAN_S
-from p2pfs.overlay.contacts import FRESH_S, JITTER, RETRY_AFTER_S
-from p2pfs.overlay.neighbours import GET_PEERS_BURST, MAX_DIALS, SIMULTANEOUS_S
+from p2pfs.overlay.contacts import FRESH_S, JITTER, LONELY_RETRY_S, RETRY_AFTER_S
+from p2pfs.overlay.degree import ENOUGH, MAX_DIALS, SETTLED_S
+from p2pfs.overlay.neighbours import GET_PEERS_BURST, SIMULTANEOUS_S
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.messages import (
     MAX_ALTERNATIVES,
@@ -62,12 +63,12 @@ async def dial(world: World, number: int = 0, identity: Identity | None = None) 
 def test_the_numbers_are_those_of_the_design():
     assert (DEGREE, MIN_NEIGHBOURS, MAX_NEIGHBOURS) == (12, 4, 32)
     assert (MAX_PEERS, MAX_ALTERNATIVES, FRESH_S) == (16, 10, 30 * 60)
-    assert RETRY_AFTER_S == (1, 5, 15, 600)
+    assert RETRY_AFTER_S == (1, 5, 15, 60, 600)
 
 
 async def test_everybody_finds_as_many_neighbours_as_it_looks_for(autojump_clock: MockClock):
     async with open_crowd(16) as world:
-        await world.linked(*[DEGREE] * 16, within_s=900)
+        await world.linked(*[int(DEGREE * ENOUGH)] * 16, within_s=900)
 
         assert max(degrees(world)) <= MAX_NEIGHBOURS
 
@@ -351,7 +352,7 @@ async def test_a_join_while_there_is_no_room_is_an_error(autojump_clock: MockClo
 async def dials_at(world: World, times: int, within_s: float) -> list[float]:
     """Return when servent 0 dialled the join address, counted from the first."""
     dialled: list[float] = []
-    network = world[0].overlay._network
+    network = world[0].overlay.degree._network
     real = network.dial
 
     async def dial(address: Address):
@@ -365,18 +366,77 @@ async def dials_at(world: World, times: int, within_s: float) -> list[float]:
     return [b - a for a, b in itertools.pairwise(dialled)]
 
 
-async def test_an_address_that_refuses_is_dialled_after_1_5_15_s_and_then_every_10_minutes(
+def assert_are_waits(waits: list[float], expected: Sequence[float]) -> None:
+    for wait, wanted in zip(waits, expected, strict=True):
+        assert wanted * (1 - JITTER) <= wait <= wanted * (1 + JITTER) + 1
+
+
+async def test_an_address_that_refuses_is_dialled_ever_more_seldom_by_who_has_neighbours(
     autojump_clock: MockClock,
 ):
+    async with open_crowd(2) as world:
+        world.net.host("10.9.0.1")
+        await world.linked(1, 1)
+        world[0].overlay.join_later(Address("10.9.0.1", PORT))
+
+        waits = await dials_at(world, 7, 3_000)
+
+        assert_are_waits(waits, (*RETRY_AFTER_S, RETRY_AFTER_S[-1]))
+
+
+async def test_who_has_no_neighbour_goes_on_trying_every_few_seconds(autojump_clock: MockClock):
     async with open_world() as world:
         world.net.host("10.9.0.1")
         await world.start()
         world[0].overlay.join_later(Address("10.9.0.1", PORT))
 
-        waits = await dials_at(world, 6, 3_000)
+        waits = await dials_at(world, 7, 3_000)
 
-        for wait, expected in zip(waits, (*RETRY_AFTER_S, RETRY_AFTER_S[-1]), strict=True):
-            assert expected * (1 - JITTER) <= wait <= expected * (1 + JITTER) + 1
+        assert_are_waits(waits, (1, 5, 15, LONELY_RETRY_S, LONELY_RETRY_S, LONELY_RETRY_S))
+
+
+async def test_a_servent_that_comes_up_late_is_joined_within_half_a_minute(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        world.net.host(host(1))
+        await world.start()
+        world[0].overlay.join_later(Address(host(1), PORT))
+        await trio.sleep(600)
+
+        await world.start()
+
+        await world.linked(1, 1, within_s=30)
+
+
+async def test_a_join_names_an_address_and_takes_whoever_answers_there(autojump_clock: MockClock):
+    async with open_crowd(2) as world:
+        await world.linked(1, 1)
+        former = world[0].identity.id
+        world.stop(0)
+        await trio.sleep(5)
+
+        await world.start_anew(0)
+
+        await world.until(
+            lambda: (
+                [link.peer.id for link in world[1].overlay.neighbours] == [world[0].identity.id]
+            ),
+            within_s=60,
+        )
+        assert world[0].identity.id != former
+
+
+async def test_a_network_that_grows_has_the_degree_in_the_mean(autojump_clock: MockClock):
+    async with open_world() as world:
+        await world.start()
+        for _ in range(39):
+            await world.start(joins=[0])
+            await trio.sleep(5)
+        await trio.sleep(3 * SETTLED_S)
+
+        assert min(degrees(world)) >= MIN_NEIGHBOURS
+        assert DEGREE * 0.9 <= sum(degrees(world)) / 40 <= DEGREE * 1.25
 
 
 async def test_a_peer_that_always_hangs_up_is_dialled_as_seldom(autojump_clock: MockClock):
@@ -401,7 +461,7 @@ async def test_no_more_dials_are_under_way_than_a_few(autojump_clock: MockClock)
             world[0].overlay.join_later(Address(f"10.9.0.{number}", PORT))
         await trio.sleep(5)
 
-        assert len(world[0].overlay._dialling) == MAX_DIALS
+        assert world[0].overlay.degree.dials == MAX_DIALS
 
 
 async def test_the_peers_of_the_last_time_are_found_without_the_one_that_was_named(

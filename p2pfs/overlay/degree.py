@@ -1,0 +1,256 @@
+"""Keep the number of neighbours right: whom to dial next, and when to walk.
+
+Theory. A neighbour is good for a search if it leads elsewhere than the others do. Those whom
+the user named come first, then those whom random walks of ours found, since a walk ends
+wherever it likes. Peers that others list lead back to where we are (average path 13.5 hops,
+369 of 2,000 servents within TTL 4; with walks 3.3 hops and 1,997), so they are dialled only
+by who has too few neighbours for walks to start from.
+
+A servent is dialled about as often as it dials, if the network goes on growing. So it dials
+until half of its degree are links of its own choice. A servent that dialled the whole degree
+had twice as many links: the mean was 24 in a network of 1,000 that grew. The last to come are
+not dialled by anybody. They dial more when they have had fewer than two thirds of the degree
+for a while; if they went on to the whole degree, the mean of 40 would be 18.
+
+Every change that may matter wakes the loop: a link that opened or ended, a peer that was
+told of, a dial that is over. Between these it sleeps until the next dial or walk is due.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.errors import LinkError, UnreachableError
+from p2pfs.journal import Journal
+from p2pfs.link import Link, LocalServent, Network, RefusedError, dial_link
+from p2pfs.overlay.contacts import Contact, ContactBook
+from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId
+
+log = logging.getLogger(__name__)
+
+MAX_DIALS: Final = 3
+"""Dials under way at once: a joiner is quick and nobody is knocked over (Hyperswarm)."""
+
+WALK_AFTER_S: Final = (0.2, 1.0, 5.0, 15.0, 60.0, 600.0)
+"""Waits between walks while neighbours are wanted; starts again when a neighbour comes or goes.
+A small network has nobody more to offer: it must not be asked for ever."""
+
+WALKS_AT_ONCE: Final = 4
+"""Walks in one round: as many candidates, since each ends somewhere else."""
+
+PATIENT_WALKS: Final = 2
+"""Rounds of walks after which a servent with too few neighbours takes any peer it knows."""
+
+SETTLED_S: Final = 60.0
+"""How long a servent that has dialled enough waits to be dialled itself, before it dials more:
+others find it by walks, of which a newcomer makes five rounds in this time."""
+
+CHOSEN: Final = 1 / 2
+"""The part of the degree that a servent dials at once. Strangers could surround a servent that
+has fewer links of its own choice."""
+
+ENOUGH: Final = 2 / 3
+"""The part of the degree with which a servent is content after it has waited."""
+
+IDLE_WAIT_S: Final = 600.0
+"""The longest sleep of the loop."""
+
+
+class Neighbourhood(Protocol):
+    """What the degree keeper asks of those who hold the links."""
+
+    @property
+    def links(self) -> Mapping[ServentId, Link]:
+        """The links that are open now."""
+        ...
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nobody is to be dialled, because the user has left."""
+        ...
+
+    def adopt(self, link: Link) -> Bye | None:
+        """Take a link that was dialled as a neighbour, or return what it was told."""
+        ...
+
+    def heard_of(self, peer: PeerInfo, told_by: Address, *, is_introduced: bool = False) -> None:
+        """Note a peer that another one named."""
+        ...
+
+
+class DegreeKeeper:
+    """Dials and walks until there are enough neighbours."""
+
+    def __init__(
+        self,
+        network: Network,
+        local: LocalServent,
+        contacts: ContactBook,
+        journal: Journal,
+        neighbourhood: Neighbourhood,
+        *,
+        degree: int,
+        min_neighbours: int,
+        max_neighbours: int,
+        is_banned: Callable[[ServentId], bool],
+        start_walk: Callable[[], None],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._network = network
+        self._local = local
+        self._contacts = contacts
+        self._journal = journal
+        self._neighbourhood = neighbourhood
+        self._chosen = int(degree * CHOSEN)
+        self._enough = int(degree * ENOUGH)
+        self._min = min_neighbours
+        self._max = max_neighbours
+        self._is_banned = is_banned
+        self._start_walk = start_walk
+        self._wall_clock = wall_clock
+        self._dialling: set[int] = set()
+        self._walks = 0
+        self._next_walk_at = 0.0
+        self._short_since: float | None = None
+        """Since when there have been fewer neighbours than are enough."""
+        self._changes = trio.lowlevel.ParkingLot()
+
+    @property
+    def dials(self) -> int:
+        """How many dials are under way."""
+        return len(self._dialling)
+
+    async def run(self) -> None:
+        """Keep the degree, until cancelled; dials under way are cancelled too."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                now = trio.current_time()
+                if not self._neighbourhood.is_away and self._wants_more(now):
+                    self._dial_some(nursery, now)
+                    self._walk_if_due(now)
+                with trio.move_on_at(self._next_look_at(now)):
+                    await self._changes.park()  # nothing was awaited since `now`: none is missed
+
+    def look_again(self) -> None:
+        """Decide anew: a peer was told of, or a dial is over."""
+        self._changes.unpark_all()
+
+    def start_afresh(self) -> None:
+        """Walk and dial as at the start: a neighbour has come or gone."""
+        now = trio.current_time()
+        self._walks, self._next_walk_at = 0, now + WALK_AFTER_S[0]
+        if not self._neighbourhood.links:
+            self._contacts.hasten(now)
+        self.look_again()
+
+    def _wants_more(self, now: float) -> bool:
+        links = self._neighbourhood.links
+        outgoing = sum(link.direction == "out" for link in links.values())
+        if len(links) >= self._enough:
+            self._short_since = None
+        elif self._short_since is None:
+            self._short_since = now
+        if outgoing < self._chosen or len(links) < self._min:
+            return len(links) < self._max
+        return self._short_since is not None and now >= self._short_since + SETTLED_S
+
+    def _dial_some(self, nursery: trio.Nursery, now: float) -> None:
+        for contact in self._candidates():
+            if len(self._dialling) >= MAX_DIALS:
+                return
+            if contact.next_try_at <= now:
+                self._dialling.add(id(contact))
+                nursery.start_soon(self._dial_quietly, contact)
+
+    def _candidates(self) -> list[Contact]:
+        """Return the contacts that may be dialled, best first."""
+        links = self._neighbourhood.links
+        takes_any = not links or (len(links) < self._min and self._walks >= PATIENT_WALKS)
+        return [
+            contact
+            for contact in self._contacts.unlinked(links)
+            if (contact.is_chosen or takes_any)
+            and id(contact) not in self._dialling
+            and not (contact.id and self._is_banned(contact.id))
+        ]
+
+    async def _dial_quietly(self, contact: Contact) -> None:
+        try:
+            await self.dial(contact)
+        except LinkError as error:
+            if contact.is_join and contact.failures == 1:
+                self._journal.warning(f"cannot join yet: {error}")
+            log.info("dial failed address=%s reason=%s", contact.addresses[0], error)
+        finally:
+            self._dialling.discard(id(contact))
+            self.look_again()
+
+    async def dial(self, contact: Contact) -> PeerInfo:
+        """Dial a contact at its addresses in turn, and make it a neighbour.
+
+        Raises:
+            UnreachableError, HandshakeError, RefusedError: about the last address that was
+                tried; the contact is tried again later.
+        """
+        error: LinkError = UnreachableError("no address")
+        for address in contact.addresses:
+            try:
+                return await self._dial_address(contact, address)
+            except RefusedError as refusal:
+                error = refusal
+                break  # the servent itself has answered: its other addresses lead to the same
+            except LinkError as failure:
+                error = failure
+        has_neighbours = bool(self._neighbourhood.links)
+        contact.failed(trio.current_time(), str(error), has_neighbours=has_neighbours)
+        self.look_again()
+        raise error
+
+    async def _dial_address(self, contact: Contact, address: Address) -> PeerInfo:
+        expected = None if contact.is_join else contact.id
+        try:
+            link = await dial_link(
+                self._network, address, self._local, LinkKind.NEIGHBOUR, expected
+            )
+        except RefusedError as refusal:
+            linked = self._neighbourhood.links.get(refusal.peer_id)
+            if linked is not None and refusal.bye.code is ByeCode.DUPLICATE:
+                contact.succeeded(linked.peer, self._wall_clock())
+                return linked.peer
+            for peer in refusal.bye.alternatives:
+                self._neighbourhood.heard_of(peer, refusal.remote)
+            raise
+        contact.succeeded(link.peer, self._wall_clock())
+        self._adopt(link)
+        return link.peer
+
+    def _adopt(self, link: Link) -> None:
+        """Adopt a link that we dialled; RefusedError if it turns out that we have no room."""
+        bye = self._neighbourhood.adopt(link)
+        if bye is not None and bye.code is not ByeCode.DUPLICATE:
+            text = f"not linked to {link.remote}: {bye.text}"
+            raise RefusedError(text, bye, link.peer.id, link.remote)
+
+    def _walk_if_due(self, now: float) -> None:
+        if not self._neighbourhood.links or now < self._next_walk_at:
+            return
+        for _walk in range(WALKS_AT_ONCE):
+            self._start_walk()
+        wait = WALK_AFTER_S[min(self._walks + 1, len(WALK_AFTER_S) - 1)]
+        self._walks, self._next_walk_at = self._walks + 1, now + wait
+
+    def _next_look_at(self, now: float) -> float:
+        waits = [now + IDLE_WAIT_S]
+        if self._neighbourhood.is_away:
+            return waits[0]
+        if not self._wants_more(now):
+            return waits[0] if self._short_since is None else self._short_since + SETTLED_S
+        if self._neighbourhood.links:
+            waits.append(self._next_walk_at)
+        if len(self._dialling) < MAX_DIALS:
+            waits += (contact.next_try_at for contact in self._candidates())
+        return max(now, min(waits))
