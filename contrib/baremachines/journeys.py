@@ -234,7 +234,7 @@ def _leftovers(system: System) -> set[str]:
     """Return the mounts of ours, the processes and the temporary files in a system."""
     script = r"""
     grep ' fuse' /proc/mounts || true
-    find /tmp /var/tmp /run /dev/shm ! -type d
+    find /tmp /var/tmp /run /dev/shm ! -type d ! -path '/run/sudo/*'
     for one in /proc/[0-9]*; do
         [ "$one" = "/proc/$$" ] || [ "$one" = /proc/1 ] || tr '\0' ' ' <"$one/cmdline" || true
         echo

@@ -139,6 +139,8 @@ class System:
         (self.root / "etc/hosts").write_text(
             f"127.0.0.1 localhost\n::1 localhost\n{FIRST_ADDRESS} first-machine\n"
         )
+        # As the first boot leaves it; fusermount needs it.
+        (self.root / "etc/mtab").symlink_to("/proc/self/mounts")
         # Nothing here outlives a power cut, so dpkg need not wait for the disk.
         (self.root / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")
         for package in self._kept_packages().glob("*.deb"):

@@ -161,6 +161,7 @@ def unmount(voice: Voice, mountpoint: str) -> None:
         running = choose_servent(mountpoint)
         place = running.mountpoint or running.state_directory
         end_servent(running)
+        remove_dead_mounts(place)  # if the servent itself could not; the error says why
         text = "the servent has ended"
     except VerbError as error:
         removed = remove_dead_mounts(mountpoint)

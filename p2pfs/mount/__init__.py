@@ -212,11 +212,14 @@ class _FuseThread:
         command = [self._program, "-u", *options, self.mountpoint]
         with trio.move_on_after(FUSERMOUNT_TIMEOUT_S):
             done = await trio.run_process(command, capture_stderr=True, check=False)
+            if done.returncode != 0:
+                logger.info("not unmounted: path=%r words=%r", self.mountpoint, done.stderr)
             return done.returncode == 0
         return False
 
     def _detach(self) -> None:
-        detach(self.mountpoint)
+        with suppress(UsageError):  # nobody is left to be told
+            detach(self.mountpoint)
         if self._thread is not None:
             self._thread.join(DRAIN_TIMEOUT_S)
 

@@ -31,6 +31,9 @@ is alive and stuck."""
 _FUSE_CONF: Final = "/etc/fuse.conf"
 """What the administrator lets other users than root ask of fusermount."""
 
+_MTAB: Final = "/etc/mtab"
+"""Where fusermount finds whose mounts are. A system that was never booted may lack it."""
+
 _MOUNTINFO: Final = "/proc/self/mountinfo"
 
 
@@ -45,6 +48,11 @@ def check_fuse(*, allow_other: bool = False) -> None:
         )
     fusermount()
     load_fuse()
+    if os.geteuid() != 0 and not os.path.exists(_MTAB):
+        raise UsageError(
+            f"{_MTAB} is missing, and without it fusermount unmounts nothing: "
+            f"ask the administrator for `ln -s /proc/self/mounts {_MTAB}`"
+        )
     if allow_other and not _may_allow_other():
         raise UsageError(f"--allow-other needs a line `user_allow_other` in {_FUSE_CONF}")
 
@@ -73,9 +81,22 @@ def check_mountpoint(path: str) -> str:
 
 
 def detach(mountpoint: str) -> None:
-    """Unmount `mountpoint` now, whoever uses it. Blocks; does nothing if it is not mounted."""
+    """Unmount `mountpoint` now, whoever uses it. Blocks; does nothing if it is not mounted.
+
+    Raises `UsageError` if it stays mounted, with fusermount's own words.
+    """
     command = [fusermount(), "-u", "-z", mountpoint]
-    subprocess.run(command, capture_output=True, check=False, timeout=FUSERMOUNT_TIMEOUT_S)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=FUSERMOUNT_TIMEOUT_S,
+    )
+    if _kind_mounted_at(mountpoint) == FSTYPE:
+        words = "; ".join(done.stderr.split("\n")).strip("; ")
+        raise UsageError(f"cannot unmount {mountpoint}: {words or 'fusermount does not say why'}")
 
 
 def stale_mounts(served: Collection[str | None]) -> list[str]:

@@ -304,6 +304,25 @@ def test_unmounting_from_outside_ends_the_servent(processes, leftovers, command)
 
 
 @pytest.mark.fuse
+def test_a_mount_that_stays_is_an_error_with_fusermounts_words(processes, leftovers):
+    fake = processes.directory / "programs" / "fusermount"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'fusermount: today not' >&2; exit 1\n")
+    fake.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+        processes.start("mount", "p2p")
+
+        done = processes.p2pfs("unmount", "p2p")
+
+    assert done.returncode != 0
+    assert f"cannot unmount {processes.directory}/p2p: fusermount: today not\n" in done.stderr
+    assert len(leftovers()) == 1
+    assert processes.p2pfs("unmount", "p2p").returncode == 0
+    assert leftovers() == []
+
+
+@pytest.mark.fuse
 def test_a_mountpoint_that_is_not_empty_is_refused(processes, leftovers):
     (processes.directory / "p2p").mkdir()
     (processes.directory / "p2p" / "precious").write_text("")

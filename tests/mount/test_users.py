@@ -117,6 +117,16 @@ def test_letting_others_in_needs_the_administrators_word(
     check_fuse(allow_other=True)
 
 
+def test_who_cannot_unmount_does_not_mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoint, "_MTAB", str(tmp_path / "mtab"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    with pytest.raises(UsageError, match="mtab is missing, and without it fusermount unmounts"):
+        check_fuse()
+    (tmp_path / "mtab").touch()
+    check_fuse()
+
+
 @pytest.fixture
 def p2pfs() -> tuple[str, ...]:
     """The command, as an ordinary user can run it."""
