@@ -90,8 +90,6 @@ def _follow_readme(luggage: Luggage, first: Person, second: Person) -> str:
                     shown.append(_typed(person, command))
     _assert_same_film(first, second)
     _assert_nothing_left(system, clean)
-    for person in (first, second):
-        person.keep_pip_cache()
     return "".join(shown)
 
 
@@ -148,7 +146,6 @@ def without_sudo(luggage: Luggage, suite: str) -> None:
             ann.run(mount).good()
         ann.run("contrib/p2pfs doctor; contrib/p2pfs unmount ~/p2p").good()
         _assert_nothing_left(system, clean)
-        ann.keep_pip_cache()
 
 
 def without_fuse(luggage: Luggage, suite: str) -> None:
@@ -201,7 +198,6 @@ def wheel(luggage: Luggage, suite: str) -> None:
 
 
 def _install(luggage: Luggage, person: Person, way: str) -> None:
-    person.take_pip_cache()
     place = shutil.copy(luggage.wheel, person.system.root / "srv")
     install, program = _WAYS[way]
     with step(f"installed by {way}"):
@@ -210,7 +206,6 @@ def _install(luggage: Luggage, person: Person, way: str) -> None:
         person.run(install.format(wheel=f"/srv/{Path(place).name}")).good()
     version = person.run(f"{program} --version; python3 --version").good()
     say(version.replace("\n", ", ").strip(", "))
-    person.keep_pip_cache()
 
 
 def _assert_one_line(refused: Done, text: str) -> None:
@@ -225,7 +220,6 @@ def _assert_one_line(refused: Done, text: str) -> None:
 
 def _clone(luggage: Luggage, person: Person) -> None:
     shutil.copy(luggage.bundle, person.system.root / "srv/p2pfs.bundle")
-    person.take_pip_cache()
     person.run("git clone -q -c advice.detachedHead=false /srv/p2pfs.bundle p2pfs").good()
     person.at = "~/p2pfs"
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from contrib.baremachines.system import CACHE, System
+from contrib.baremachines.system import System
 from contrib.baremachines.terminal import at_a_terminal
 
 PASSWORD: Final = "correct horse"
+
+PATIENCE_S: Final = 900.0
+"""How long a command may take where nobody sees how far it is."""
 
 SILENCE_S: Final = 300.0
 """How long a command may show nothing. A test of contrib/check may take as long."""
@@ -55,7 +56,7 @@ class Person:
         """Run some lines of the shell without a terminal; the first that fails ends it."""
         done = subprocess.run(
             self._command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+            stderr=subprocess.STDOUT, text=True, errors="replace", timeout=PATIENCE_S, check=False,
         )  # fmt: skip
         return Done(done.returncode, done.stdout)
 
@@ -66,21 +67,6 @@ class Person:
         ) as terminal:
             status = terminal.wait({"[sudo] password for ": f"{PASSWORD}\n"})
         return Done(status, terminal.seen.replace("\r\n", "\n"))
-
-    @property
-    def place(self) -> Path:
-        """The home, seen from outside. What is mounted there is seen from inside only."""
-        return self.system.root / self.home.lstrip("/")
-
-    def take_pip_cache(self) -> None:
-        """Spare this person what was fetched for others before."""
-        if (CACHE / "pip").exists():
-            shutil.copytree(CACHE / "pip", self.place / ".cache/pip", dirs_exist_ok=True)
-            self.system.run(f"chown -R {self.name} {self.home}/.cache")
-
-    def keep_pip_cache(self) -> None:
-        if (self.place / ".cache/pip").exists():
-            shutil.copytree(self.place / ".cache/pip", CACHE / "pip", dirs_exist_ok=True)
 
     def _command(self, script: str, *before: str) -> list[str]:
         become = [
