@@ -156,7 +156,8 @@ class Servent:
         self.browser = Browser(
             self.catalogue,
             self.switchboard.searches,
-            self._links.list_page,
+            self._links.list_pages,
+            self.journal,
             neighbours=self._neighbours,
             ttl=config.ttl,
             clock=self._clock,
@@ -388,6 +389,10 @@ class Servent:
         """Return a directory, asked for now; see `Browser.list`."""
         return await self.browser.list(path)
 
+    def partial(self, path: str) -> str | None:
+        """Return what keeps the last listing of a directory from being whole. Any thread."""
+        return self.browser.partial(path)
+
     def open(self, file: RemoteFile) -> Reader:
         """Return a reader pinned to this content. Any thread; no network."""
         return self.swarms.open(file)
@@ -478,6 +483,8 @@ class Servent:
             "messages_in": sum(link.messages_in for link in links),
             "messages_out": sum(link.messages_out for link in links),
             "queries_seen": self.switchboard.counters["queries_seen"],
+            "partial_directories": len(self.browser.partial_directories()),
+            "names_left_out": self.catalogue.dropped,
             "bad_blocks": self._bans.lies,
         }
 

@@ -13,6 +13,7 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
     attributes   what `stat` shows of things that lie on no disk
     backing      walking the backing directory of `shared/` without following links
     hidden       what was removed in `shared/` while it was open
+    absences     names of which the kernel was told that they are not there
     siblings     small files that will be opened next
     previews     what thumbnailers and indexers may read
     caller       who asks

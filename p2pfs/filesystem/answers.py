@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from p2pfs.errors import (
     BusyError,
@@ -30,12 +30,24 @@ from p2pfs.errors import (
 T = TypeVar("T")
 
 
+def _same(value: Any) -> Any:  # noqa: ANN401 - whatever it is
+    return value
+
+
+def _not_at_all(_answer: object) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Later(Generic[T]):
     """An answer that memory does not hold."""
 
-    fetch: Callable[[], Awaitable[T]]
+    fetch: Callable[[], Awaitable[Any]]
     """Run it in trio, once. It raises `OSError` with an errno, and may be cancelled."""
+    finish: Callable[[Any], T] = _same
+    """Run it on the thread that asked: it makes the answer of what was fetched."""
+    held_s: Callable[[T], float] = _not_at_all
+    """How long the answer is held back, once it is there."""
 
 
 Answer: TypeAlias = T | Later[T]

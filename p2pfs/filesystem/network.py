@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from p2pfs.errors import TransferError
+from p2pfs.filesystem.absences import Absences
 from p2pfs.filesystem.answers import Answer, Later, Stretch, as_os_error, os_error
 from p2pfs.filesystem.attributes import (
     DIRECTORY_MODE,
@@ -84,6 +85,10 @@ class NetworkView(Protocol):
 
     async def list(self, path: str) -> Sequence[Node]:
         """List a directory for the first time."""
+        ...
+
+    def partial(self, path: str) -> str | None:
+        """Return what keeps the last listing of a directory from being whole, for people."""
         ...
 
 
@@ -161,6 +166,7 @@ class NetworkTree:
         self._label = label
         self._root = RemoteDirectory("", now_ns(), ())
         self._kernel = _KernelCaches()
+        self._absences = Absences()
         self._siblings = Siblings(view.known_children, self._inode)
 
     def getattr(self, path: str) -> Answer[Attributes]:
@@ -170,9 +176,16 @@ class NetworkTree:
     def readdir(self, path: str) -> Answer[list[Listed]]:
         """Return the names in a directory, from memory unless it was never listed."""
         children = self._view.known_children(path)
+
+        def doubted_s(listed: list[Listed]) -> float:
+            return self._absences.left_s(path, (each.name for each in listed))
+
         if isinstance(children, Knowledge):
-            return Later(lambda: self._list(path))
-        return [self._listed(node) for node in children]
+            return Later(lambda: self._list(path), self._all_listed, doubted_s)
+        listed = self._all_listed(children)
+        if doubted_s(listed) > 0:
+            return Later(_at_once, lambda _: listed, doubted_s)
+        return listed
 
     def open(self, path: str, flags: int) -> Answer[OpenFile]:  # noqa: ARG002 - reading is all there is
         """Open what is at a path now, and show nothing else there until it is released."""
@@ -218,7 +231,7 @@ class NetworkTree:
         if not isinstance(node, Knowledge):
             return use(node)
         if node is Knowledge.ABSENT or names.check_path(path) is not None:
-            raise os_error(errno.ENOENT, path)
+            raise self._absent(path)
 
         async def search() -> T:
             return use(await self._search(path))
@@ -231,12 +244,17 @@ class NetworkTree:
         except TransferError as error:
             raise as_os_error(error, path) from error
         if node is None:
-            raise os_error(errno.ENOENT, path)
+            raise self._absent(path)
         return node
 
-    async def _list(self, path: str) -> list[Listed]:
+    def _absent(self, path: str) -> OSError:
+        """Return the error of a name that is not there, which the kernel will believe a while."""
+        self._absences.told(path)
+        return os_error(errno.ENOENT, path)
+
+    async def _list(self, path: str) -> Sequence[Node]:
         try:
-            return [self._listed(node) for node in await self._view.list(path)]
+            return await self._view.list(path)
         except TransferError as error:
             raise as_os_error(error, path) from error
 
@@ -263,7 +281,8 @@ class NetworkTree:
 
     def _xattrs(self, node: Node) -> dict[str, bytes]:
         if isinstance(node, RemoteDirectory):
-            return {}
+            partial = self._view.partial(node.path)
+            return {} if partial is None else {_OWN_PREFIX + "partial": partial.encode()}
         peers = ", ".join(_printable(source.name) for source in node.sources)
         values = {
             "id": node.file_id.hex(),
@@ -289,6 +308,9 @@ class NetworkTree:
         # Without the suffix of a version, which comes and goes with the number of sources.
         published = node.path.replace(f"~{node.file_id.hex()[:ID_SUFFIX_LENGTH]}", "")
         return virtual_inode(f"{self._label}/{published}", node.file_id)
+
+    def _all_listed(self, nodes: Sequence[Node]) -> list[Listed]:
+        return [self._listed(node) for node in nodes]
 
     def _listed(self, node: Node) -> Listed:
         mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE
@@ -361,6 +383,10 @@ class _KernelCaches:
             else:
                 del self._paths[oldest]
         return state
+
+
+async def _at_once() -> None:
+    """Fetch nothing."""
 
 
 def _placed(found: int | bytes, offset: int, length: int) -> bytes | Stretch:

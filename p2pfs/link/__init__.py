@@ -11,13 +11,14 @@ pool        transfer links that we dialled, and what is asked over them
 
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
 from p2pfs.link.live import DEAD_AFTER_S, PING_AFTER_S, Link, LinkStatistics, OnMessage
-from p2pfs.link.pool import Deliver, TransferLinks
+from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.reception import MAX_GREETINGS, accept_links
 from p2pfs.link.sockets import Listener, Network, TcpNetwork, listen_unix
 
 __all__ = [
     "DEAD_AFTER_S",
     "MAX_GREETINGS",
+    "PAGE_SILENCE_S",
     "PING_AFTER_S",
     "Deliver",
     "Judge",

@@ -22,7 +22,7 @@ import trio
 
 from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
 from p2pfs.link.outbox import Outbox
-from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests, Take
+from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests, Take, TakePage
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
     MAX_ADDRESSES,
@@ -37,6 +37,8 @@ from p2pfs.protocol import (
     Data,
     Hello,
     LinkKind,
+    List,
+    Listing,
     Message,
     PeerInfo,
     Ping,
@@ -211,6 +213,25 @@ class Link:
         if asked.answer is None:
             raise StalledError(f"no answer from {self.remote} within {timeout_s:g} s")
         return asked.answer
+
+    async def list_pages(self, message: List, *, silence_s: float, take: TakePage) -> None:
+        """Ask for pages of a directory, hand on each as it comes, and return after the last.
+
+        Raises:
+            RejectedError: the peer said no, maybe after some pages.
+            StalledError: nothing came for `silence_s`.
+            LinkClosedError: the link ended before.
+        """
+        self._check_open()
+
+        def took(page: Listing) -> None:
+            patience.deadline = trio.current_time() + silence_s
+            take(page)
+
+        with trio.move_on_after(silence_s) as patience:
+            await self._ask(message, self._requests.open(message, take_page=took))
+        if patience.cancelled_caught:
+            raise StalledError(f"no page from {self.remote} for {silence_s:g} s")
 
     async def fetch(self, message: Message, *, size_limit: int) -> bytes:
         """Ask for data and return all of it; otherwise as `stream`."""

@@ -15,11 +15,12 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import LinkError, P2pfsError, RejectedError, RemoteProtocolError, UnreachableError
+from p2pfs.errors import LinkError, P2pfsError, RejectedError, UnreachableError
 from p2pfs.link import Link, LocalServent, RefusedError, dial_link
 from p2pfs.link.sockets import Network
 from p2pfs.protocol import (
     MAX_MANIFEST_BYTES,
+    MAX_PAGES_ASKED,
     MIN_BLOCK_BYTES,
     Bye,
     ByeCode,
@@ -41,8 +42,8 @@ IDLE_S: Final = 60.0
 REDIAL_AFTER_S: Final = 1.0
 """How long the last failure to reach a peer stands for the next."""
 
-LISTING_TIMEOUT_S: Final = 5.0
-"""One page of a listing comes from memory: a peer that needs longer is not there."""
+PAGE_SILENCE_S: Final = 5.0
+"""A page of a listing comes from memory: a peer that needs longer is not there."""
 
 MAX_LINKS: Final = 200
 """Links dialled at once. Hits can name any number of servents, descriptors are few."""
@@ -106,28 +107,29 @@ class TransferLinks:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the links until cancelled, and close those that are not used."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
                 task_status.started()
                 while True:
                     await trio.sleep(IDLE_S)
                     self._close_idle(trio.current_time() - IDLE_S)
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it is closed: others run until it is
 
-    async def list_page(self, peer: PeerInfo, path: str, after: str) -> Listing:
-        """Return one page of a peer's directory.
+    async def list_pages(
+        self, peer: PeerInfo, path: str, after: str, take: Callable[[Listing], object]
+    ) -> None:
+        """Ask for the next pages of a peer's directory, and hand on each as it comes.
+
+        They are some, at least one; an older servent sends one whatever is asked.
 
         Raises:
-            LinkError, RejectedError, StalledError: it cannot be had now.
-            RemoteProtocolError: the answer is something else.
+            LinkError, RejectedError, StalledError: the next page cannot be had now.
         """
         link = await self._link_to(peer)
-        answer = await link.request(List(path, after), timeout_s=LISTING_TIMEOUT_S)
-        if not isinstance(answer, Listing):
-            raise RemoteProtocolError(f"asked for a listing, got {type(answer).__name__}")
-        return answer
+        message = List(path, after, MAX_PAGES_ASKED)
+        await link.list_pages(message, silence_s=PAGE_SILENCE_S, take=take)
 
     async def fetch_manifest(self, peer: PeerInfo, file_id: FileId) -> bytes:
         """Return the bytes of a manifest, unverified. Errors as for `fetch_blocks`."""

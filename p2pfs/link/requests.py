@@ -36,6 +36,9 @@ ANSWERS: Final[Mapping[type[Message], type[Message | Data]]] = {
 Take = Callable[[memoryview], object]
 """Is handed each part of an answer as it comes, by the reader of the link: it never waits."""
 
+TakePage = Callable[[Listing], object]
+"""Is handed each page of a listing, likewise."""
+
 ANSWER_TYPES: Final = (Pong, Peers, Listing, Reject)
 """Messages that answer a request if their frame has a request id."""
 
@@ -48,6 +51,9 @@ class Asked:
     answer_type: type[Message | Data]
     size_limit: int
     take: Take
+    take_page: TakePage
+    pages_left: int
+    """Pages that may still come."""
     answer: Message | None = None
     size: int = 0
     """Bytes of DATA so far."""
@@ -78,9 +84,20 @@ class Requests:
         self._last_id = self._last_id % MAX_REQUEST_ID + 1
         return self._last_id
 
-    def open(self, message: Message, size_limit: int = 0, take: Take = len) -> Asked:
-        """Note a request that is about to be sent; `take` is handed the DATA that answers it."""
-        asked = Asked(self.new_id(), ANSWERS[type(message)], size_limit, take)
+    def open(
+        self,
+        message: Message,
+        size_limit: int = 0,
+        take: Take = len,
+        take_page: TakePage = bool,
+    ) -> Asked:
+        """Note a request that is about to be sent.
+
+        `take` is handed the DATA that answers it, `take_page` all pages of a listing.
+        """
+        pages = message.pages if isinstance(message, List) else 0
+        answer_type = ANSWERS[type(message)]
+        asked = Asked(self.new_id(), answer_type, size_limit, take, take_page, pages)
         self._open[asked.request_id] = asked
         return asked
 
@@ -102,11 +119,21 @@ class Requests:
         if isinstance(message, Reject):
             text = f"{sender} refused: {message.text!r}"
             asked.error = RejectedError(text, message.code, message.retry_after_ms / 1000)
-        elif type(message) is asked.answer_type:
-            asked.answer = message
-        else:
+        elif type(message) is not asked.answer_type:
             raise RemoteProtocolError(f"{type(message).__name__} answers another request")
+        elif isinstance(message, Listing) and not self._is_last_page(message, asked):
+            return
+        else:
+            asked.answer = message
         self._finish(asked)
+
+    def _is_last_page(self, page: Listing, asked: Asked) -> bool:
+        """Hand on a page; return whether no other answers the same request."""
+        if not page.is_last and (asked.pages_left <= 1 or not page.has_more):
+            raise RemoteProtocolError("more pages than there are, or were asked for")
+        asked.pages_left -= 1
+        asked.take_page(page)
+        return page.is_last
 
     def got_data(self, data: Data) -> None:
         """Take in a part of an answer; RemoteProtocolError if it does not fit."""

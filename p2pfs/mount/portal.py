@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import trio
 
@@ -59,7 +60,7 @@ class Portal:
         return self._wait(later, lambda: self._is_interrupted() or self._is_leaving())
 
     def _wait(self, later: Later[T], is_interrupted: Callable[[], bool]) -> T:
-        request: _Request[T] = _Request(later.fetch)
+        request: _Request[Any] = _Request(later.fetch)
         self._in_trio(self._start, request)
         while not request.ended.wait(POLL_INTERVAL_S):
             if is_interrupted():
@@ -68,7 +69,17 @@ class Portal:
                     raise os_error(errno.EINTR)
                 break
             self._in_trio(_nothing)
-        return request.result()
+        answer = later.finish(request.result())
+        self._hold(later.held_s(answer), is_interrupted)
+        return answer
+
+    def _hold(self, seconds: float, is_interrupted: Callable[[], bool]) -> None:
+        """Let some time pass, if the reader is not interrupted: then EINTR."""
+        ends_at = time.monotonic() + seconds
+        while (left_s := ends_at - time.monotonic()) > 0 and not self._is_closed:
+            time.sleep(min(left_s, POLL_INTERVAL_S))
+            if is_interrupted():
+                raise os_error(errno.EINTR)
 
     def close(self) -> None:
         """Refuse new requests and cancel those under way: ESHUTDOWN. For trio's thread."""

@@ -2,6 +2,7 @@
 
     catalogue   all names that are known, in memory, for every thread
     browser     keeps `network/` true: what to ask, of whom, how long to wait
+    listing     what one servent tells of one directory, page by page, and what that lacks
     keywords    the searches below `search/`
     peers       the share of each peer by itself, below `peers/`
     query       the words and filters of a keyword search

@@ -19,22 +19,23 @@ same answer, and a waiter that is cancelled disturbs nobody.
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
-from p2pfs.errors import NotAskedError, P2pfsError, RejectedError, RemoteProtocolError, StalledError
+from p2pfs.errors import NotAskedError, TransferError
+from p2pfs.journal import Journal
 from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node
-from p2pfs.overlay import Searches, is_answer
+from p2pfs.namespace.listing import Listings, ListPages, Partial, Telling
+from p2pfs.overlay import Outcome, Searches
 from p2pfs.protocol import (
-    Listing,
     PeerInfo,
     QueryHit,
     QueryKind,
-    RejectCode,
     ServentId,
     check_path,
     is_probe,
@@ -42,13 +43,14 @@ from p2pfs.protocol import (
 from p2pfs.protocol.flood import Urgency
 from p2pfs.tasks import SingleFlight, Tasks
 
-log = logging.getLogger(__name__)
-
 FIND_TIMEOUT_S: Final = 2.0
 """The longest that a look at an unknown name may take (DESIGN 2.1)."""
 
 LIST_TIMEOUT_S: Final = 1.5
-"""The longest that the first listing of a directory may take (DESIGN 2.1)."""
+"""The longest that the first listing of a directory may take if nothing comes (DESIGN 2.1)."""
+
+QUIET_S: Final = 0.5
+"""A search for a directory goes on while hits come no further apart than this."""
 
 ABSENT_S: Final = 10.0
 """How long a name that nobody had is not asked for again (DESIGN 2.1)."""
@@ -61,24 +63,31 @@ TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below."""
 
 MAX_DIRECT: Final = 16
-"""Holders asked one by one; with more, a flood is cheaper."""
+"""Holders asked one by one instead of by a flood, and how many of any number at once."""
+
+LISTING_S: Final = 1.0
+"""How long a look at an unknown name waits for a listing before it is searched for."""
+
+MAX_PARTIAL: Final = 1_000
+"""Directories of which it is remembered why their listings are not whole."""
 
 MAX_LOOKED_AT: Final = 1_000
 """Directories of which it is remembered when they were looked at; the oldest is forgotten."""
 
-MAX_PAGES: Final = 200
-"""Pages of one listing from one servent: 100,000 names, more than any `ls` is for."""
-
-PAGES_TIMEOUT_S: Final = 30.0
-"""How long one servent's listing may go on behind those who no longer wait for it: the forty
-pages of 20,000 names take eight seconds from the other side of the world."""
+REFRESH_SHARE: Final = 0.1
+"""The part of the time for which a directory may be listed again behind those who look at it: one
+of 100,000 names takes seconds."""
 
 MUTED_S: Final = 60.0
 """How long the news of a neighbour are not waited for that said that it changed and was slow to
 say what: else it could delay every `ls`. What is new there shows when listings are refreshed."""
 
-FetchListing = Callable[[PeerInfo, str, str], Awaitable[Listing]]
-"""Ask a peer for one page of a directory, after a name."""
+FORGIVEN_S: Final = 600.0
+"""Within this time a servent that breaks off its listings fails a look only once: after that its
+part is missing, and is said to be."""
+
+
+Tellings = list[Telling]
 
 
 class Browser:
@@ -88,7 +97,8 @@ class Browser:
         self,
         catalogue: Catalogue,
         searches: Searches,
-        fetch_listing: FetchListing,
+        list_pages: ListPages,
+        journal: Journal,
         *,
         neighbours: Callable[[], Sequence[PeerInfo]],
         ttl: int,
@@ -96,7 +106,7 @@ class Browser:
     ) -> None:
         self._catalogue = catalogue
         self._searches = searches
-        self._fetch_listing = fetch_listing
+        self._journal = journal
         self._neighbours = neighbours
         self._ttl = ttl
         self._clock = clock
@@ -105,12 +115,21 @@ class Browser:
         """When each neighbour last said that its share changed."""
         self._muted: dict[ServentId, float] = {}
         """Until when it is not listened to for that."""
+        self._broke_off_at = _Times()
+        """When each servent last broke off a listing."""
         self._looked_at = _Times()
         self._caught_up_at = _Times()
         """When the neighbours with news were last asked for a directory, and nobody else."""
         self._refreshed_at = _Times()
+        self._listed_at = _Times()
+        """When everybody was last asked for a directory, new neighbours or not."""
+        self._took_s = _Times()
+        """How long that took."""
+        self._partial: dict[str, tuple[float, Partial]] = {}
+        """Directories whose listing is not whole, each with when it was begun."""
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
+        self._listings = Listings(catalogue, list_pages, self._tasks, clock)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the questions under way, until cancelled."""
@@ -148,16 +167,45 @@ class Browser:
         parent = _parent(path)
         if is_probe(_name(path)):
             return self._is_probe_worth_asking(parent)
-        return self.age(parent) > REFRESH_AFTER_S or bool(self._news(parent))
+        return self.age(parent) > REFRESH_AFTER_S or not self._is_conclusive(parent)
+
+    def _is_conclusive(self, directory: str) -> bool:
+        """Return whether a name that a listed directory lacks is absent, as far as can be told."""
+        if self._catalogue.listed_at(directory) is None or self._news(directory):
+            return False
+        partial = self._partial_of(directory)
+        return partial is None or not partial.is_doubtful
+
+    def partial(self, path: str) -> str | None:
+        """Return what keeps the listing of a directory from being whole; None if nothing does."""
+        partial = self._partial_of(path)
+        return None if partial is None else str(partial)
+
+    def partial_of(self, holder: PeerInfo, path: str) -> str | None:
+        """Return what keeps the last listing of one servent from being whole."""
+        return str(Partial(is_cut=True)) if self._listings.was_cut(holder, path) else None
+
+    def partial_directories(self) -> Sequence[str]:
+        """Return the directories whose listings are not whole, by path."""
+        return sorted(path for path in tuple(self._partial) if self._partial_of(path))
+
+    def _partial_of(self, path: str) -> Partial | None:
+        """Return what a listing lacks; who has told all since then is heard out."""
+        began_at, partial = self._partial.get(path, (0.0, None))
+        if partial is None or not self._is_there(path):
+            return None
+        heard = (self._catalogue.listed_by(peer.id, path) for peer in partial.unheard)
+        late = zip(partial.unheard, heard, strict=True)
+        unheard = tuple(peer for peer, at in late if at is None or at < began_at)
+        return replace(partial, unheard=unheard) or None
 
     def _is_probe_worth_asking(self, parent: str) -> bool:
         """Return whether a directory is worth a listing for a name that programs look up anywhere.
 
-        Only where there is such a directory, and if it was not listed before.
+        Only where there is such a directory, and if no earlier listing tells.
         """
         self._refresh_behind(parent, TRUST_S)
-        is_listed = self._catalogue.listed_at(parent) is not None and not self._news(parent)
-        return self._is_there(parent) and not is_listed
+        return self._is_there(parent) and not self._is_conclusive(parent)
 
     def _is_there(self, directory: str) -> bool:
         """Return whether a directory is known to exist; the root always does."""
@@ -190,7 +238,8 @@ class Browser:
     def _refresh_behind(self, path: str, after_s: float) -> None:
         """Ask again for a directory that is older than that; nobody waits for it. Any thread."""
         now = self._clock()
-        if not self._neighbours() or self.age(path) <= after_s:
+        took_s = max(0.0, self._took_s.get(path))
+        if not self._neighbours() or self.age(path) <= max(after_s, took_s / REFRESH_SHARE):
             return
         if now - self._refreshed_at.get(path) > REFRESH_AFTER_S:
             self._tasks.soon(self._start_refresh, path, idempotent=True)
@@ -209,28 +258,40 @@ class Browser:
         """
         if path and check_path(path) is not None:
             return None
-        parent = _parent(path)
-        not_asked: NotAskedError | None = None
-        try:
-            with trio.move_on_after(FIND_TIMEOUT_S):
-                if self._has_mere_news(parent):
-                    await self._ask("news", parent, self._list_news)
-                elif (
-                    self._holders(parent) or self._is_mere_probe(path) or self._is_second_look(path)
-                ):
-                    await self._ask("list", parent, self._list)
-                else:
-                    await self._ask("find", path, self._find)
-        except NotAskedError as error:
-            not_asked = error
+        with trio.move_on_after(FIND_TIMEOUT_S):
+            if not await self._is_told_by_listing(path):
+                await self._ask("find", path, self._find)
         node = self._catalogue.lookup(path, self._clock())
-        if node is Knowledge.UNKNOWN and not_asked is not None:
-            raise not_asked
         return None if isinstance(node, Knowledge) else node
 
-    def _is_mere_probe(self, path: str) -> bool:
-        """Return whether a name that programs look up anywhere is in a directory that exists."""
-        return is_probe(_name(path)) and self._is_there(_parent(path))
+    async def _is_told_by_listing(self, path: str) -> bool:
+        """List the directory of a path if that is cheaper than to search; return whether it tells.
+
+        For what programs look up anywhere there is no other way; NotAskedError if it does not.
+        """
+        parent, began_at = _parent(path), self._clock()
+        is_mere_probe = is_probe(_name(path)) and self._is_there(parent)
+        few = 0 < len(self._holders(parent)) <= MAX_DIRECT
+        has_mere_news = self._has_mere_news(parent)
+        if not (has_mere_news or few or is_mere_probe or self._is_second_look(path)):
+            return False
+        with trio.move_on_after(LIST_TIMEOUT_S if is_mere_probe else LISTING_S):
+            try:
+                if has_mere_news:
+                    await self._ask("news", parent, self._list_news)
+                else:
+                    await self._ask("list", parent, self._list)
+            except TransferError:
+                self._tasks.check()
+        is_fresh = is_mere_probe or self._heard_at(parent) > began_at - REFRESH_AFTER_S
+        if self._is_known(path) or (is_fresh and self._is_conclusive(parent)):
+            return True
+        if is_mere_probe:
+            raise NotAskedError("its directory was not listed whole", REFRESH_AFTER_S)
+        return False
+
+    def _is_known(self, path: str) -> bool:
+        return not isinstance(self._catalogue.lookup(path, self._clock()), Knowledge)
 
     def _is_second_look(self, path: str) -> bool:
         """Return whether another name in the same directory was looked for lately.
@@ -249,19 +310,29 @@ class Browser:
         return self.age(path) < TRUST_S and bool(self._news(path))
 
     async def list(self, path: str) -> Sequence[Node]:
-        """Return a directory, asked for now; after `LIST_TIMEOUT_S` what has come by then.
+        """Return a directory, asked for now.
+
+        Goes on while answers come, and ends when all is told or LIST_TIMEOUT_S after the last;
+        `partial` then says what is missing. What was listed before and of which some neighbours
+        have news is there after LIST_TIMEOUT_S at most.
 
         Raises:
             NotAskedError: nobody may be asked for it now.
+            NoSourceError, StalledError: a servent broke off in the middle. Another look shows
+                what has come.
             ShutdownError: we end.
         """
-        with trio.move_on_after(LIST_TIMEOUT_S):
-            if self._has_mere_news(path):
-                self._refresh_behind(path, REFRESH_AFTER_S)
+        if self._has_mere_news(path):
+            self._refresh_behind(path, REFRESH_AFTER_S)
+            with trio.move_on_after(LIST_TIMEOUT_S):
                 await self._ask("news", path, self._list_news)
-            else:
-                await self._ask("list", path, self._list)
+        else:
+            await self._ask("list", path, self._list)
         return self._catalogue.children(path)
+
+    def ask_one(self, holder: PeerInfo, path: str) -> Telling:
+        """Ask one servent for what it has in a directory, or join who has; ShutdownError."""
+        return self._listings.start(holder, path)
 
     def peer_joined(self) -> None:
         """Note a new neighbour: every listing is old, since it may have more."""
@@ -337,130 +408,168 @@ class Browser:
         """Ask the neighbours with news for a directory; what others have is held for true."""
         began_at = self._clock()
         news = self._news(path)
-        for slow in await self._list_directly(path, news):
-            self._changed.pop(slow.id, None)
-            self._muted[slow.id] = self._clock() + MUTED_S
+        with trio.move_on_after(LIST_TIMEOUT_S):
+            await self._hear(path, news)
+        for peer in news:
+            if self._listings.under_way(peer, path):
+                self._changed.pop(peer.id, None)
+                self._muted[peer.id] = self._clock() + MUTED_S
         self._caught_up_at.put(path, began_at)
 
     async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:
-        """Ask all for a directory: those who have it if they are known, else everybody.
+        """Ask all for a directory: those who have it if they are known and few, else everybody.
 
         Raises:
             NotAskedError: everybody may not be asked now, and nobody is known to have it.
+            NoSourceError, StalledError: a servent broke off in the middle.
         """
         began_at = self._clock()
+        await self._renew_above(path)
         holders = self._holders(path)
-        if holders:
-            await self._list_directly(path, holders)
+        if 0 < len(holders) <= MAX_DIRECT:
+            heard = _Heard(await self._hear(path, holders))
         else:
             try:
-                await self._list_by_flood(path, urgency)
+                heard = await self._list_by_flood(path, urgency)
             except NotAskedError:
-                some = self._catalogue.directory_sources(path)[:MAX_DIRECT]
+                some = holders or self._catalogue.directory_sources(path)[:MAX_DIRECT]
                 if not some or urgency is not Urgency.PERSON:
                     raise
-                await self._list_directly(path, some)
-                return  # not everybody was asked
+                heard = _Heard(await self._hear(path, some), is_unanswered=not holders)
+                if heard.is_unanswered:
+                    self._note_partial(path, began_at, heard)
+                    return  # the next look asks everybody
+        self._took_s.put(path, self._clock() - began_at)
+        self._listed_at.put(path, began_at)
         self._catalogue.mark_listed(path, began_at)
+        self._note_partial(path, began_at, heard)
+        self._fail_once(heard.tellings)
+
+    async def _renew_above(self, path: str) -> None:
+        """List again what is above a directory, if that was done before and is long ago.
+
+        Then the holders of all that is below are known: a walk that takes minutes costs a flood
+        now and then, not one for each directory.
+        """
+        parent = _parent(path)
+        if path and self._listed_at.get(parent) > -math.inf and self.age(parent) >= TRUST_S:
+            with contextlib.suppress(TransferError):
+                await self._ask("list", parent, self._list)
+            self._tasks.check()
+
+    def _note_partial(self, path: str, began_at: float, heard: _Heard) -> None:
+        """Note whether a listing was whole; say so once if names are known to be missing."""
+        was_doubtful = path in self._partial and self._partial[path][1].is_doubtful
+        partial = heard.partial()
+        self._partial.pop(path, None)
+        if not partial:
+            return
+        self._partial[path] = began_at, partial
+        if partial.is_doubtful and not was_doubtful:
+            self._journal.warning(f"the listing of {path or 'network/'} is not whole: {partial}")
+        if len(self._partial) > MAX_PARTIAL:
+            oldest = next(iter(self._partial))
+            del self._partial[oldest]
+            self._catalogue.mark_listed(oldest, -math.inf)  # nothing is concluded from it
+
+    def _fail_once(self, tellings: Sequence[Telling]) -> None:
+        """Fail whoever waits for what a servent began to tell and broke off: it is a part."""
+        now = self._clock()
+        for telling in tellings:
+            if telling.broke_off:
+                was_at = self._broke_off_at.get(telling.holder.id)
+                self._broke_off_at.put(telling.holder.id, now)
+                if now - was_at > FORGIVEN_S:
+                    raise telling.failure()
 
     def _holders(self, path: str) -> Sequence[PeerInfo]:
-        """Return all holders of a directory, if they are few and surely all; else nothing."""
+        """Return all holders of a directory, if they are surely all; else nothing."""
         holders = self._catalogue.directory_sources(path)
         if not path or not holders or self.age(_parent(path)) >= TRUST_S:
             return ()
         maybe = {peer.id: peer for peer in (*self._news(_parent(path)), *holders)}
-        return tuple(maybe.values()) if len(maybe) <= MAX_DIRECT else ()
+        return tuple(maybe.values())
 
-    async def _list_by_flood(self, path: str, urgency: Urgency) -> None:
+    async def _list_by_flood(self, path: str, urgency: Urgency) -> _Heard:
         """Ask everybody for a directory; NotAskedError if that may not be now.
 
-        Hits are taken in as they come: whoever waits may leave before the last.
+        Hits are taken in as they come, and who has more than fits one is asked for it at once.
         """
         learned: set[ServentId] = set()
+        tellings: Tellings = []
+        outcome: Outcome | NotAskedError
+        limit = trio.CapacityLimiter(MAX_DIRECT)
+        async with trio.open_nursery() as nursery:
 
-        def learn(hits: Sequence[QueryHit]) -> bool:
-            for hit in hits:
-                if hit.provider.id not in learned:
-                    learned.add(hit.provider.id)
-                    self._learn_hit(path, hit)
-            return False
+            def learn(hits: Sequence[QueryHit]) -> bool:
+                for hit in hits:
+                    if hit.provider.id not in learned:
+                        learned.add(hit.provider.id)
+                        if self._learn_hit(path, hit):
+                            nursery.start_soon(self._hear_one, path, hit.provider, tellings, limit)
+                return False
 
-        outcome = await self._searches.run(
-            QueryKind.DIRECTORY,
-            path,
-            rings=(self._ttl,),
-            timeout_s=LIST_TIMEOUT_S,
-            is_enough=learn,
-            urgency=urgency,
-        )
-        learn(outcome.hits)
+            try:
+                outcome = await self._searches.run(
+                    QueryKind.DIRECTORY,
+                    path,
+                    rings=(self._ttl,),
+                    timeout_s=LIST_TIMEOUT_S,
+                    quiet_s=QUIET_S,
+                    is_enough=learn,
+                    urgency=urgency,
+                )
+                learn(outcome.hits)
+            except NotAskedError as error:
+                outcome = error
+        if isinstance(outcome, NotAskedError):
+            raise outcome
         if outcome.is_complete:
             self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
-        longer = [hit.provider for hit in outcome.hits if hit.total > len(hit.entries)]
-        await self._list_directly(path, longer[:MAX_DIRECT])
+        return _Heard(tellings, outcome.is_cut, is_unanswered=not outcome.is_complete)
 
-    def _learn_hit(self, path: str, hit: QueryHit) -> None:
+    def _learn_hit(self, path: str, hit: QueryHit) -> bool:
+        """Take in what a hit tells; return whether its provider has more."""
         if hit.total > len(hit.entries):
             self._catalogue.learn(hit.provider, hit.entries)
-        else:
-            self._catalogue.learn_listing(hit.provider, path, hit.entries)
+            return True
+        self._catalogue.learn_listing(hit.provider, path, hit.entries)
+        return False
 
-    async def _list_directly(self, path: str, holders: Sequence[PeerInfo]) -> Sequence[PeerInfo]:
-        """Ask these servents for a directory, and return who is not done after a while.
+    async def _hear(self, path: str, holders: Sequence[PeerInfo]) -> Tellings:
+        """Ask these servents for a directory, some at a time, and wait for as long as they tell.
 
-        Their listings go on behind, and what comes is taken in.
+        What comes later is taken in behind.
         """
-        flights = {
-            peer: self._flights.start((peer.id, path), self._list_at, peer, path)
-            for peer in holders
-        }
-        with trio.move_on_after(LIST_TIMEOUT_S):
-            for flight in flights.values():
-                await flight.wait()
-        return [peer for peer, flight in flights.items() if not flight.has_ended]
+        tellings: Tellings = []
+        limit = trio.CapacityLimiter(MAX_DIRECT)
+        async with trio.open_nursery() as nursery:
+            for holder in holders:
+                nursery.start_soon(self._hear_one, path, holder, tellings, limit)
+        return tellings
 
-    async def _list_at(self, holder: PeerInfo, path: str) -> None:
-        """Take in one servent's whole listing; if it cannot be had, keep what is known."""
-        try:
-            await self.list_share(holder, path)
-        except P2pfsError as error:
-            log.info("listing failed peer=%s reason=%s", holder.id, error)
+    async def _hear_one(
+        self, path: str, holder: PeerInfo, tellings: Tellings, limit: trio.CapacityLimiter
+    ) -> None:
+        async with limit:
+            telling = self._listings.start(holder, path)
+            tellings.append(telling)
+            await telling.heard_out()
 
-    async def list_share(self, holder: PeerInfo, path: str) -> None:
-        """Take in what one servent has in a directory, asked of itself, page by page.
 
-        What it says that it does not have, or has not any more, is forgotten.
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What has come of asking for a directory."""
 
-        Raises:
-            LinkError, RejectedError, RemoteProtocolError, StalledError: it cannot be had now.
-        """
-        began_at = self._clock()
-        try:
-            with trio.fail_after(PAGES_TIMEOUT_S):
-                await self._take_pages(holder, path)
-        except RejectedError as error:
-            if error.code != RejectCode.NOT_FOUND:
-                raise
-            self._catalogue.forget_path(holder.id, path)
-        except trio.TooSlowError:
-            raise StalledError(f"{holder.name!r} is too slow in listing") from None
-        self._catalogue.mark_listed_by(holder.id, path, began_at)
+    tellings: Sequence[Telling]
+    is_cut: bool = False
+    is_unanswered: bool = False
 
-    async def _take_pages(self, holder: PeerInfo, path: str) -> None:
-        names: set[str] = set()
-        after = ""
-        for _page in range(MAX_PAGES):
-            page = await self._fetch_listing(holder, path, after)
-            good = [e for e in page.entries if is_answer(QueryKind.DIRECTORY, path, e)]
-            names.update(_name(entry.path) for entry in good)
-            self._catalogue.learn(holder, good)
-            if not page.has_more or not page.entries:
-                self._catalogue.keep_names(holder, path, names)
-                return
-            last = _name(page.entries[-1].path)
-            if last <= after:
-                raise RemoteProtocolError("a listing that does not go forward")
-            after = last
+    def partial(self) -> Partial:
+        """Return what is missing."""
+        unheard = (one.holder for one in self.tellings if not (one.is_whole or one.is_cut))
+        is_cut = self.is_cut or any(one.is_cut for one in self.tellings)
+        return Partial(tuple(unheard), is_cut, self.is_unanswered)
 
 
 class _Times:

@@ -51,6 +51,9 @@ SEARCH_TIMEOUT_S: Final = 5.0
 REFRESH_AFTER_S: Final = 10.0
 """Results older than this are asked for again, behind whoever looks at them."""
 
+NOT_ALL: Final = "not everybody has answered in time"
+"""What is said of the results of a search that was not complete."""
+
 MAX_FILES: Final = 1_000
 """Results of one search: more than anybody reads. When so many are found it ends."""
 
@@ -114,6 +117,8 @@ class _Search:
     shown: dict[str, RemoteFile] = field(default_factory=dict)
     """By the name below the folder of the search."""
     shown_at_ns: int = 0
+    partial: str | None = None
+    """Why these may not be all results, for people."""
     asked_at: float | None = None
     """None: there was no answer yet."""
 
@@ -203,6 +208,11 @@ class Results:
             return Knowledge.UNKNOWN
         return list(search.shown.values())
 
+    def partial(self, path: str) -> str | None:
+        """Return what keeps the results of a search from being all there are."""
+        search = self._searches.get(path)
+        return None if search is None else search.partial
+
     def _folder(self, text: str) -> RemoteDirectory | None:
         search = self._searches.get(text)
         if search is None and not _may_be_search(text):
@@ -289,7 +299,9 @@ class Results:
             found.take_in(outcome.hits)
             self._take_in(text, found, is_all=outcome.is_complete)
             if outcome.servents or found.offers:  # else there was nobody to ask
-                self._remember(text).asked_at = began_at
+                search = self._remember(text)
+                search.asked_at = began_at
+                search.partial = None if outcome.is_complete else NOT_ALL
         finally:
             del self._flights[text]
             flight.ended.set()

@@ -12,7 +12,9 @@ What is not async may be called from any thread and never waits for the network.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from unicodedata import normalize
 
 import trio
 
-from p2pfs.errors import NoSourceError, P2pfsError, StalledError, TransferError
+from p2pfs.errors import NoSourceError, StalledError, TransferError
 from p2pfs.namespace.catalogue import (
     ID_SUFFIX_LENGTH,
     Catalogue,
@@ -30,12 +32,12 @@ from p2pfs.namespace.catalogue import (
     RemoteDirectory,
     RemoteFile,
 )
+from p2pfs.namespace.listing import Telling
 from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names
 from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 FIND_TIMEOUT_S: Final = 2.0
-LIST_TIMEOUT_S: Final = 1.5
-"""The longest that a look may take, as anywhere (DESIGN 2.1)."""
+"""The longest that a look at a name, or for who is there, may take (DESIGN 2.1)."""
 
 REFRESH_AFTER_S: Final = 3.0
 """A listing older than this is shown and asked for again behind. It costs its peer a page."""
@@ -71,8 +73,11 @@ class Horizon(Protocol):
     def changed_at(self, peer: ServentId) -> float:
         """Return when a neighbour last said that its share changed."""
 
-    async def list_share(self, holder: PeerInfo, path: str) -> None:
-        """Take in what one servent has in a directory."""
+    def partial_of(self, holder: PeerInfo, path: str) -> str | None:
+        """Return what keeps the last listing of one servent from being whole."""
+
+    def ask_one(self, holder: PeerInfo, path: str) -> Telling:
+        """Ask one servent for what it has in a directory."""
 
 
 class Shares:
@@ -91,7 +96,7 @@ class Shares:
         self._neighbours = neighbours
         self._clock = clock
         self._folders = Folders()
-        self._failures: dict[ServentId, tuple[float, P2pfsError]] = {}
+        self._failures: dict[ServentId, tuple[float, TransferError]] = {}
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[ServentId, str]] = SingleFlight(self._tasks)
 
@@ -136,6 +141,12 @@ class Shares:
         if self._age(peer, rest) > REFRESH_AFTER_S:
             self._refresh_behind(peer, rest)
         return self._children(folder, peer, rest)
+
+    def partial(self, path: str) -> str | None:
+        """Return what keeps a folder from being whole; None if nothing does."""
+        folder, _, rest = path.partition("/")
+        peer = self._owner(folder) if path else None
+        return None if peer is None else self._horizon.partial_of(peer, rest)
 
     def _must_look_around(self) -> bool:
         """Return whether it is too long ago that we have seen who is there."""
@@ -186,7 +197,12 @@ class Shares:
     async def find(self, path: str) -> Node | None:
         """Return what is at a path, asking its peer if need be.
 
-        Nobody is asked for a name that cannot be published. Raises as `list` does.
+        Nobody is asked for a name that cannot be published.
+
+        Raises:
+            NoSourceError, StalledError: it is not known, and the peer does not tell.
+            NotAskedError: who is there may not be asked for now.
+            ShutdownError: we end.
         """
         folder, _, rest = path.partition("/")
         if rest and names.check_path(rest) is not None:
@@ -196,66 +212,77 @@ class Shares:
             return None
         if not rest:
             return RemoteDirectory(folder, 0, (peer,))
-        await self._ask(peer, _parent(rest), FIND_TIMEOUT_S)
+        failure = await self._ask(peer, _parent(rest), FIND_TIMEOUT_S)
         entry = self._catalogue.entry_of(peer.id, rest)
-        return None if entry is None else _node(folder, peer, entry)
+        if entry is not None:
+            return _node(folder, peer, entry)
+        if failure is not None:
+            raise failure
+        return None
 
     async def list(self, path: str) -> Sequence[Node]:
-        """Return a folder, asked for now; after LIST_TIMEOUT_S what has come by then.
+        """Return a folder, asked for now: all of it, or as it was when all of it was told.
 
         Raises:
-            NoSourceError, StalledError: the peer does not answer, and nothing is known.
+            NoSourceError, StalledError: the peer does not tell all, and never did.
             NotAskedError: who is there may not be asked for now.
             ShutdownError: we end.
         """
         if not path:
-            await self._horizon.list("")
+            await self._look_around()
             return self._top()
         folder, _, rest = path.partition("/")
         peer = await self._look_for(folder)
         if peer is None:
             return ()
-        await self._ask(peer, rest, LIST_TIMEOUT_S)
+        failure = await self._ask(peer, rest)
+        if failure is not None and self._catalogue.listed_by(peer.id, rest) is None:
+            raise failure
         return self._children(folder, peer, rest)
 
     async def _look_for(self, folder: str) -> PeerInfo | None:
         peer = self._owner(folder)
         if peer is None or (peer not in self._neighbours() and self._must_look_around()):
-            await self._horizon.list("")
+            await self._look_around()
             peer = self._owner(folder)
         return peer
 
-    async def _ask(self, peer: PeerInfo, directory: str, timeout_s: float) -> None:
-        """Ask a peer for a directory; raise if it does not answer and nothing is known of it."""
-        error: P2pfsError = StalledError(f"{peer.name!r} did not list its share in time")
+    async def _look_around(self) -> None:
+        """See who is there; what they have at the top is heard behind if that takes long."""
+        with trio.move_on_after(FIND_TIMEOUT_S), contextlib.suppress(NoSourceError, StalledError):
+            await self._horizon.list("")
+
+    async def _ask(
+        self, peer: PeerInfo, directory: str, timeout_s: float = math.inf
+    ) -> TransferError | None:
+        """Ask a peer for a directory; return why not all of it is known now, or None."""
         with trio.move_on_after(timeout_s):
             try:
                 await self._start(peer, directory).wait()
-            except P2pfsError as failure:
+            except TransferError as error:
                 self._tasks.check()
-                error = failure
-            else:
-                return
-        is_listed = self._catalogue.listed_by(peer.id, directory) is not None
-        if not is_listed and not self._catalogue.entries_of(peer.id, directory):
-            raise _as_transfer_error(peer, error)
+                return error
+            return None
+        return StalledError(f"{peer.name!r} did not list its share in time")
 
     def _start(self, peer: PeerInfo, directory: str) -> Flight:
         """Start a listing of our own, or join the one under way."""
         return self._flights.start((peer.id, directory), self._list_at, peer, directory)
 
     async def _list_at(self, peer: PeerInfo, directory: str) -> None:
-        """Take in what a peer has; one that could not be asked a moment ago is not asked."""
+        """Hear a peer out; one that could not be asked a moment ago is not asked."""
         failure = self._failure(peer)
         if failure is not None:
             raise failure
-        try:
-            await self._horizon.list_share(peer, directory)
-        except P2pfsError as error:
-            self._failures[peer.id] = (self._clock() + FAILED_S, error)
-            raise
+        telling = self._horizon.ask_one(peer, directory)
+        if await telling.heard_out() or telling.is_cut:
+            return
+        failure = telling.failure()
+        if telling.is_over:
+            self._failures[peer.id] = (self._clock() + FAILED_S, failure)
+        raise failure
 
-    def _failure(self, peer: PeerInfo) -> P2pfsError | None:
+    def _failure(self, peer: PeerInfo) -> TransferError | None:
         """Return why a peer could not be asked a moment ago."""
         now = self._clock()
         self._failures = {p: (until, e) for p, (until, e) in self._failures.items() if until > now}
@@ -321,12 +348,6 @@ def _choices(peer: PeerInfo) -> Iterator[str]:
     yield f"{wanted}~{peer.id[:ID_SUFFIX_LENGTH]}"
     yield f"{wanted}~{peer.id}"
     yield from (f"{wanted}~{number}" for number in itertools.count(2))
-
-
-def _as_transfer_error(peer: PeerInfo, error: P2pfsError) -> TransferError:
-    if isinstance(error, TransferError):
-        return error
-    return NoSourceError(f"{peer.name!r} cannot be listed: {error}")
 
 
 def _node(folder: str, peer: PeerInfo, entry: Entry) -> Node:

@@ -110,17 +110,17 @@ class Switchboard:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the answers under way and end what has passed its deadline, until cancelled."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
                 task_status.started()
                 while True:
                     self._carry_out(self._router.expire(trio.current_time()))
                     deadline = self._router.next_deadline()
                     with trio.move_on_at(float("inf") if deadline is None else deadline):
                         await self._news.park()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it is closed: others run until it is
 
     def opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from p2pfs.errors import NotAskedError, RemoteProtocolError
 from p2pfs.protocol import (
+    MAX_DEADLINE_MS,
     MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
     Address,
@@ -57,6 +58,8 @@ class Outcome:
     """How many servents were asked, as they say."""
     is_complete: bool
     """Whether everybody within the last ring answered in time; not if there was nobody to ask."""
+    is_cut: bool = False
+    """Whether there were more hits than are kept. Then it is not complete either."""
 
 
 @dataclass(slots=True)
@@ -65,10 +68,16 @@ class _Running:
 
     kind: QueryKind
     text: str
+    quiet_s: float
+    """How far apart hits may come that keep it going."""
     hits: dict[ServentId, tuple[Address, QueryHit]] = field(default_factory=dict)
     """By provider: the link that it came over, named by its far end, and the hit."""
+    is_cut: bool = False
     ring: Finished | None = None
     refused: Refused | None = None
+    patience: trio.CancelScope = field(default_factory=trio.CancelScope)
+    last_at: float = -math.inf
+    """When it ends, whatever comes."""
     news: trio.Event = field(default_factory=trio.Event)
 
     def found(self) -> tuple[QueryHit, ...]:
@@ -77,6 +86,7 @@ class _Running:
     def put(self, hit: QueryHit, told_by: Address) -> bool:
         """Keep a hit; return whether there is room for it."""
         if len(self.hits) >= MAX_HITS and hit.provider.id not in self.hits:
+            self.is_cut = True
             count = Counter(address for address, _ in self.hits.values())
             (busiest, most), *_rest = count.most_common(1)
             if count[told_by] + 1 >= most:
@@ -85,6 +95,11 @@ class _Running:
             del self.hits[last]
         self.hits[hit.provider.id] = (told_by, hit)
         return True
+
+    def go_on(self, now: float) -> None:
+        """Wait a while longer: a hit has come."""
+        at = min(now + self.quiet_s, self.last_at)
+        self.patience.deadline = max(self.patience.deadline, at)
 
     def tell(self) -> None:
         self.news.set()
@@ -108,14 +123,16 @@ class Searches:
         *,
         rings: Sequence[int],
         timeout_s: float,
+        quiet_s: float = 0.0,
         is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
         urgency: Urgency = Urgency.PERSON,
     ) -> Outcome:
         """Search until it is enough, the horizon is done, or the time is over.
 
-        A search that found nothing has no hits. A text too long for a query is not asked for:
-        MAX_QUERY_TEXT_BYTES in UTF-8. Cancelling it leaves nothing behind here; answers still
-        on their way are dropped.
+        With `quiet_s` it goes on after that time while hits come no further apart, for as long
+        as others remember a query. A search that found nothing has no hits. A text too long for
+        a query is not asked for: MAX_QUERY_TEXT_BYTES in UTF-8. Cancelling it leaves nothing
+        behind here; answers still on their way are dropped.
 
         Raises:
             NotAskedError: our budget of searches does not allow one as urgent now, or not one
@@ -124,15 +141,16 @@ class Searches:
         if len(text.encode()) > MAX_QUERY_TEXT_BYTES:
             return Outcome((), 0, is_complete=False)
         guid = self._new_guid()
-        running = self._running[guid] = _Running(kind, text)
+        running = self._running[guid] = _Running(kind, text, quiet_s)
         servents = 0
         is_complete = False
-        deadline = trio.current_time() + timeout_s
+        began_at = trio.current_time()
+        running.last_at = began_at + (MAX_DEADLINE_MS / 1000 if quiet_s else timeout_s)
         try:
-            with trio.move_on_at(deadline):
+            with trio.move_on_after(timeout_s) as running.patience:
                 for ttl in rings:
                     is_complete = False
-                    left_ms = max(0, int((deadline - trio.current_time()) * 1000))
+                    left_ms = max(0, int((running.last_at - trio.current_time()) * 1000))
                     query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms)
                     if not self._flood(query, urgency):
                         break
@@ -147,7 +165,8 @@ class Searches:
                         break  # the ring reached nobody new: this is the whole network
         finally:
             del self._running[guid]
-        return Outcome(running.found(), servents, is_complete)
+        is_complete = is_complete and not running.is_cut
+        return Outcome(running.found(), servents, is_complete, running.is_cut)
 
     async def _ring_end(
         self, running: _Running, ttl: int, is_enough: Callable[[Sequence[QueryHit]], bool]
@@ -180,6 +199,7 @@ class Searches:
             provider = PeerInfo(hit.provider.id, hit.provider.name, addresses)
             if running.put(replace(hit, provider=provider, entries=good), told_by):
                 running.tell()
+            running.go_on(trio.current_time())
 
     def got_finished(self, finished: Finished) -> None:
         """Take in the end of a ring."""

@@ -220,20 +220,28 @@ class Uploads:
                 number = next(iter(queue.waiting))
                 message = queue.waiting.pop(number)
                 queue.current = number
+                rest: Message | None = None
                 with trio.CancelScope() as queue.scope:
-                    await self._answer(link, peer, message, number)
+                    rest = await self._answer(link, peer, message, number)
+                if rest is not None and not queue.scope.cancel_called:
+                    queue.waiting[number] = rest  # behind what else was asked for meanwhile
                 queue.scope, queue.current = None, 0
             queue.news = trio.Event()
             await queue.news.wait()
 
-    async def _answer(self, link: Link, peer: _Peer, message: Message, number: int) -> None:
-        """Send the answer or the reason why there is none; every request ends in one."""
+    async def _answer(
+        self, link: Link, peer: _Peer, message: Message, number: int
+    ) -> Message | None:
+        """Send the answer or the reason why there is none; every request ends in one.
+
+        Returns what is still to be answered of it, in its next turn.
+        """
         try:
             if isinstance(message, List):
-                await link.send(self._page(message), number)
-            elif self._share.is_paused:
+                return await self._send_page(link, message, number)
+            if self._share.is_paused:
                 raise RejectedError("sharing is paused", RejectCode.PAUSED)
-            elif isinstance(message, GetManifest):
+            if isinstance(message, GetManifest):
                 manifest = await self._share.manifest(FileId(message.file_id))
                 await self._send(link, number, manifest.to_bytes())
             elif isinstance(message, GetBlocks):
@@ -244,6 +252,15 @@ class Uploads:
             pass  # the reader task sees the end as well, and stops us
         except (P2pfsError, OSError) as error:
             link.post(_refusal(error, link), number)
+        return None
+
+    async def _send_page(self, link: Link, wanted: List, number: int) -> Message | None:
+        """Send the next page of a directory; return what to ask for those behind it."""
+        page = self._page(wanted)
+        await link.send(page, number)
+        if isinstance(page, Listing) and not page.is_last:
+            return List(wanted.path, _name(page.entries[-1]), wanted.pages - 1)
+        return None
 
     async def _send_blocks(self, link: Link, peer: _Peer, wanted: GetBlocks, number: int) -> None:
         """Send blocks, some in each turn, up to the first that is not here."""
@@ -294,7 +311,8 @@ class Uploads:
             if room < 0:
                 break
             page.append(entry)
-        return Listing(tuple(page), has_more=first + len(page) < len(entries))
+        has_more = first + len(page) < len(entries)
+        return Listing(tuple(page), has_more, is_last=not has_more or wanted.pages == 1)
 
 
 async def _send_piece(link: Link, number: int, data: bytes | memoryview, *, is_last: bool) -> None:

@@ -23,6 +23,7 @@ STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
     "shared_files", "shared_bytes", "cache_bytes", "cache_limit_bytes", "transfers",
     "downloaded_bytes", "uploaded_bytes", "messages_in", "messages_out", "queries_seen",
+    "partial_directories", "names_left_out",
     "bad_blocks",
 }  # fmt: skip
 

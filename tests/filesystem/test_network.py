@@ -11,8 +11,10 @@ import pytest
 
 from p2pfs import errors
 from p2pfs.filesystem import Later
+from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_REMEMBERED, Absences
 from p2pfs.filesystem.answers import ERRNO_OF
 from p2pfs.filesystem.network import NetworkTree
+from p2pfs.mount import NAMES_S
 from p2pfs.namespace.catalogue import Knowledge, RemoteFile, version_name
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
@@ -31,6 +33,13 @@ def network() -> FakeNetwork:
     return network
 
 
+class FakeClock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
 def tree(network: FakeNetwork) -> NetworkTree:
     return NetworkTree(network, network, now_ns=lambda: NOW_NS)
@@ -39,7 +48,7 @@ def tree(network: FakeNetwork) -> NetworkTree:
 async def later(answer):
     """Return an answer that needs the network."""
     assert isinstance(answer, Later)
-    return await answer.fetch()
+    return answer.finish(await answer.fetch())
 
 
 async def refusal(answer) -> int | None:
@@ -159,6 +168,45 @@ async def test_whether_a_name_that_is_looked_up_anywhere_is_searched_is_left_to_
 ) -> None:
     assert await refusal(tree.getattr(path)) == errno.ENOENT
     assert network.searched == [path]
+
+
+async def test_a_listing_waits_for_the_kernel_to_forget_that_a_name_was_absent(
+    network, tree
+) -> None:
+    clock = FakeClock()
+    tree._absences = Absences(clock)
+    assert await refusal(tree.getattr("films/new.mkv")) == errno.ENOENT
+    clock.now = 0.4
+    assert isinstance(tree.readdir("films"), list)  # it is not there
+    network.add("films/new.mkv", b"new")
+
+    answer = tree.readdir("films")
+    listed = await later(answer)
+    assert "new.mkv" in [each.name for each in listed]
+    assert answer.held_s(listed) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
+
+    network.unlisted.add("films")
+    answer = tree.readdir("films")
+    assert answer.held_s(await later(answer)) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
+
+    network.unlisted.clear()
+    assert isinstance(tree.readdir(""), list)
+    clock.now = BELIEVED_S + MARGIN_S
+    assert isinstance(tree.readdir("films"), list)
+
+
+def test_what_the_kernel_was_told_is_remembered_in_bounds() -> None:
+    absences = Absences(FakeClock())
+    for number in range(MAX_REMEMBERED + 10):
+        absences.told(f"d/{number}")
+
+    assert absences.left_s("d", ["0"]) == 0
+    assert absences.left_s("d", [str(MAX_REMEMBERED)]) > 0
+    assert absences.left_s("", [str(MAX_REMEMBERED)]) == 0
+
+
+def test_the_kernel_believes_absences_for_as_long_as_the_tree_supposes() -> None:
+    assert BELIEVED_S >= NAMES_S
 
 
 async def test_opening_a_name_that_is_not_known_searches_and_opens(network, tree) -> None:
@@ -312,6 +360,17 @@ def test_the_attributes_of_a_file_tell_its_state(network, tree) -> None:
 
 def test_attributes_are_not_listed_so_that_no_copy_carries_them(network, tree) -> None:
     assert now(tree.listxattr("cached.txt")) == []
+
+
+def test_a_directory_says_what_its_listing_lacks(network, tree) -> None:
+    network.partials = {"": "anna is slow", "films": "anna is gone"}
+
+    assert now(tree.getxattr("", "user.p2pfs.partial")) == b"anna is slow"
+    assert now(tree.getxattr("films", "user.p2pfs.partial")) == b"anna is gone"
+    assert now(tree.listxattr("films")) == []
+
+    network.partials.clear()
+    assert errno_of(tree.getxattr, "films", "user.p2pfs.partial") == errno.ENODATA
 
 
 def test_a_directory_has_no_attributes_of_ours(tree) -> None:

@@ -39,7 +39,7 @@ def caller() -> FakeCaller:
 
 async def read(file, size: int, offset: int) -> bytes:
     answer = file.read(size, offset)
-    return bytes_of(await answer.fetch() if isinstance(answer, Later) else answer)
+    return bytes_of(answer.finish(await answer.fetch()) if isinstance(answer, Later) else answer)
 
 
 def opened(network, caller, path: str, previews: Previews = Previews.SMALL):

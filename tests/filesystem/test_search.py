@@ -8,6 +8,7 @@ import stat
 
 import pytest
 
+from p2pfs.filesystem.answers import Later
 from p2pfs.filesystem.search import SearchTree
 from p2pfs.namespace.catalogue import RemoteFile
 from tests.helpers.faketree import MTIME_NS, FakeCaller, FakeNetwork
@@ -36,6 +37,12 @@ def tree(network, caller) -> SearchTree:
     return SearchTree(network.results, network, caller, now_ns=lambda: NOW_NS)
 
 
+async def later(answer):
+    """Return an answer that needs the network."""
+    assert isinstance(answer, Later)
+    return answer.finish(await answer.fetch())
+
+
 def names(tree: SearchTree, path: str = "") -> list[str]:
     return [listed.name for listed in now(tree.readdir(path))]
 
@@ -56,7 +63,7 @@ def test_what_asks_for_nothing_is_not_there(tree, text) -> None:
 
 
 async def test_listing_a_folder_searches_once_and_shows_files(network, tree) -> None:
-    assert [listed.name for listed in await tree.readdir("blue wha").fetch()] == ["whale.mkv"]
+    assert [listed.name for listed in await later(tree.readdir("blue wha"))] == ["whale.mkv"]
 
     attributes = now(tree.getattr("blue wha/whale.mkv"))
     assert (attributes.size, attributes.mtime_ns) == (10, MTIME_NS)
@@ -66,9 +73,9 @@ async def test_listing_a_folder_searches_once_and_shows_files(network, tree) -> 
 
 
 async def test_a_result_is_read_as_in_the_network(network, tree) -> None:
-    file = await tree.open("blue wha/whale.mkv", os.O_RDONLY).fetch()
+    file = await later(tree.open("blue wha/whale.mkv", os.O_RDONLY))
 
-    assert bytes_of(await file.read(4, 3).fetch()) == b"3456"
+    assert bytes_of(await later(file.read(4, 3))) == b"3456"
     assert now(tree.getxattr("blue wha/whale.mkv", "user.p2pfs.sources")) == b"1"
     assert now(tree.listxattr("blue wha/whale.mkv")) == []
     assert network.opened == ["search/blue wha/whale.mkv"]
@@ -76,7 +83,7 @@ async def test_a_result_is_read_as_in_the_network(network, tree) -> None:
 
 
 async def test_what_is_not_among_the_results_is_not_there(network, tree) -> None:
-    await tree.readdir("blue wha").fetch()
+    await later(tree.readdir("blue wha"))
 
     assert errno_of(tree.getattr, "blue wha/other.mkv") == errno.ENOENT
     assert errno_of(tree.getattr, "blue wha/.hidden") == errno.ENOENT

@@ -141,6 +141,8 @@ class FakeNetwork:
         self.unlisted: set[str] = set()
         """Directories that only a listing shows."""
         self.failures: dict[str, TransferError] = {}
+        self.partials: dict[str, str] = {}
+        """Why listings are not whole, by directory."""
         self.sources: tuple[PeerInfo, ...] = (PeerInfo("a" * 32, "anna", ()),)
         self.searched: list[str] = []
         self.listed: list[str] = []
@@ -208,6 +210,9 @@ class FakeNetwork:
                 await trio.sleep_forever()
         return self._children(path)
 
+    def partial(self, path: str) -> str | None:
+        return self.partials.get(path)
+
     def open(self, file: RemoteFile) -> FakeReader:
         self.open_readers += 1
         self.opened.append(file.path)
@@ -268,6 +273,9 @@ class FakeResults:
         if text not in self.asked:
             return Knowledge.UNKNOWN
         return next((f for f in self.found[text] if f.path == path), Knowledge.ABSENT)
+
+    def partial(self, path: str) -> str | None:
+        return None
 
     async def find(self, path: str) -> Node | None:
         await self.list(path.partition("/")[0])

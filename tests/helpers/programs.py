@@ -40,7 +40,7 @@ class Programs:
     async def settle(self, answer: Answer):
         if isinstance(answer, Later):
             self.waited += 1
-            return await answer.fetch()
+            return answer.finish(await answer.fetch())
         return answer
 
     async def stat(self, path: str) -> Attributes:

@@ -91,8 +91,10 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
         file_ids,
         st.lists(integers(0, MAX_BLOCKS - 1), min_size=1, max_size=m.MAX_BLOCKS_ASKED).map(tuple),
     ),
-    m.List: st.builds(m.List, path_texts, path_texts),
-    m.Listing: st.builds(m.Listing, tuples(entries, m.MAX_LISTING), st.booleans()),
+    m.List: st.builds(m.List, path_texts, path_texts, st.integers(1, m.MAX_PAGES_ASKED)),
+    m.Listing: st.builds(
+        m.Listing, tuples(entries, m.MAX_LISTING), st.booleans(), st.booleans()
+    ),
     m.Reject: st.builds(m.Reject, st.sampled_from(m.RejectCode), texts(200), counts),
     m.Cancel: st.just(m.Cancel()),
 }  # fmt: skip

@@ -424,6 +424,44 @@ class TestRequests:
             assert await ours.link.request(List("", ""), timeout_s=1) == page
             assert not ours.link.is_busy
 
+    async def test_pages_are_handed_on_as_they_come(
+        self, net: MemoryNetwork, autojump_clock: MockClock
+    ) -> None:
+        pages = [Listing((), has_more=True, is_last=number == 2) for number in range(3)]
+        came: list[float] = []
+
+        async def answer(link: Link, number: int) -> None:
+            for page in pages:
+                await trio.sleep(4)
+                link.post(page, number)
+
+        async with linked(net) as (ours, theirs), trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                await ours.link.list_pages(
+                    List("", "", 3), silence_s=5, take=lambda _: came.append(trio.current_time())
+                )
+
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            await answer(theirs.link, theirs.got[0][1])
+
+        assert came == pytest.approx([4, 8, 12], abs=0.1)
+
+    async def test_silence_between_pages_is_a_stall_and_a_cancel(
+        self, net: MemoryNetwork, autojump_clock: MockClock
+    ) -> None:
+        one = Listing((), has_more=True, is_last=False)
+        came: list[Listing] = []
+
+        async with linked(net, answer=replying(one)) as (ours, theirs):
+            with pytest.raises(StalledError, match="for 5 s"):
+                await ours.link.list_pages(List("", "", 3), silence_s=5, take=came.append)
+            await wait_all_tasks_blocked()
+
+        assert came == [one]
+        assert theirs.got[-1][0] == Cancel()
+
     async def test_neighbours_are_asked_for_peers(self, net: MemoryNetwork) -> None:
         async with linked(net, NEIGHBOUR, answer=replying(Peers(()))) as (ours, _):
             assert await ours.link.request(GetPeers(), timeout_s=1) == Peers(())
@@ -762,6 +800,21 @@ class TestRogues:
             await rogue.receive_a(Bye)
 
         assert end.link.ended == "broke the protocol: answers what was never asked"
+
+    @pytest.mark.parametrize("has_more", [True, False])
+    async def test_more_pages_than_were_asked_for_break_the_protocol(
+        self, net: MemoryNetwork, has_more: bool
+    ) -> None:
+        async def ask(link: Link) -> None:
+            with pytest.raises(LinkClosedError, match="more pages"):
+                await link.list_pages(List("", "", 2), silence_s=5, take=bool)
+
+        async with linked_to_rogue(net) as (end, rogue), trio.open_nursery() as nursery:
+            nursery.start_soon(ask, end.link)
+            _, request_id = await rogue.receive_a(List)
+            for _ in range(2 if has_more else 1):
+                await rogue.send(Listing((), has_more, is_last=False), request_id)
+            await rogue.receive_a(Bye)
 
     async def test_data_for_nothing_breaks_the_protocol(self, net: MemoryNetwork) -> None:
         async with linked_to_rogue(net) as (end, rogue):

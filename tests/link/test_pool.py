@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from p2pfs.errors import LinkClosedError, RejectedError, StalledError, UnreachableError
 from p2pfs.link import Link
 from p2pfs.link import pool as transfers_module
-from p2pfs.link.pool import IDLE_S, LISTING_TIMEOUT_S, MAX_LINKS, REDIAL_AFTER_S, TransferLinks
+from p2pfs.link.pool import IDLE_S, MAX_LINKS, PAGE_SILENCE_S, REDIAL_AFTER_S, TransferLinks
 from p2pfs.overlay.bans import LIES_BAN_S, Bans
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import (
@@ -64,7 +64,13 @@ class Pool:
         return peer
 
     async def list(self, peer: HalfServent) -> Listing:
-        return await self.links.list_page(peer.info, "", "")
+        (page,) = await self.pages(peer.info)
+        return page
+
+    async def pages(self, peer: PeerInfo) -> list[Listing]:
+        got: list[Listing] = []
+        await self.links.list_pages(peer, "", "", got.append)
+        return got
 
 
 @asynccontextmanager
@@ -271,7 +277,7 @@ async def test_an_answer_that_does_not_come_ends_the_wait(autojump_clock: MockCl
     async with open_pool() as pool:
         peer = await pool.peer(silent)
 
-        with pytest.raises(StalledError), trio.fail_after(LISTING_TIMEOUT_S + 1):
+        with pytest.raises(StalledError), trio.fail_after(PAGE_SILENCE_S + 1):
             await pool.list(peer)
 
 
@@ -316,7 +322,7 @@ async def test_a_peer_without_an_address_cannot_be_reached(autojump_clock: MockC
         peer = await pool.peer()
 
         with pytest.raises(UnreachableError, match="no address"):
-            await pool.links.list_page(PeerInfo(peer.id, "nowhere", ()), "", "")
+            await pool.pages(PeerInfo(peer.id, "nowhere", ()))
 
 
 async def test_another_servent_at_the_address_is_not_taken_for_the_peer(
@@ -326,4 +332,4 @@ async def test_another_servent_at_the_address_is_not_taken_for_the_peer(
         peer, other = await pool.peer(), pool.absent()
 
         with pytest.raises(UnreachableError, match="not the servent"):
-            await pool.links.list_page(PeerInfo(other.id, "other", (peer.address,)), "", "")
+            await pool.pages(PeerInfo(other.id, "other", (peer.address,)))

@@ -50,6 +50,32 @@ async def test_an_answer_that_comes_later_is_waited_for() -> None:
         assert await in_thread(lambda: portal.settle(Later(fetch))) == b"fetched"
 
 
+async def test_an_answer_is_finished_by_the_thread_that_waits_for_it() -> None:
+    async def fetch() -> int:
+        await trio.lowlevel.checkpoint()
+        return threading.get_ident()
+
+    async with trio.open_nursery() as nursery:
+        portal = Portal(nursery, never)
+        later = Later(fetch, lambda fetched_by: (fetched_by, threading.get_ident()))
+
+        fetched_by, finished_by = await in_thread(lambda: portal.settle(later))
+        assert fetched_by == threading.get_ident() != finished_by
+
+
+async def test_an_answer_that_is_held_back_can_be_interrupted() -> None:
+    async def fetch() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"fetched"
+
+    interrupts = iter((False, False, True))
+    async with trio.open_nursery() as nursery:
+        portal = Portal(nursery, lambda: next(interrupts, True))
+        later = Later(fetch, held_s=lambda _answer: 1_000.0)
+
+        assert await in_thread(lambda: errno_of(portal.settle, later)) == errno.EINTR
+
+
 async def test_an_interrupted_reader_gets_eintr_and_its_request_is_cancelled() -> None:
     cancelled = trio.Event()
 

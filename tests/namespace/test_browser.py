@@ -12,23 +12,33 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.errors import NotAskedError, RejectedError, ShutdownError, StalledError, UnreachableError
+from p2pfs.errors import (
+    NoSourceError,
+    NotAskedError,
+    RejectedError,
+    ShutdownError,
+    StalledError,
+    UnreachableError,
+)
+from p2pfs.journal import Journal
 from p2pfs.namespace import browser as browser_module
 from p2pfs.namespace import catalogue as catalogue_module
+from p2pfs.namespace import listing as listing_module
 from p2pfs.namespace.browser import (
     ABSENT_S,
     FIND_TIMEOUT_S,
     LIST_TIMEOUT_S,
     MAX_DIRECT,
     MAX_LOOKED_AT,
-    MAX_PAGES,
     MUTED_S,
-    PAGES_TIMEOUT_S,
     REFRESH_AFTER_S,
+    REFRESH_SHARE,
     TRUST_S,
     Browser,
 )
 from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.listing import SLOW_AFTER_S
+from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
 from p2pfs.protocol.flood.decisions import Finished, Refused
@@ -36,7 +46,9 @@ from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, SENDING_S
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.messages import (
     GUID_BYTES,
+    MAX_PAGES_ASKED,
     MAX_RESULTS,
+    MIN_LISTING,
     Address,
     Entry,
     Guid,
@@ -45,11 +57,13 @@ from p2pfs.protocol.messages import (
     Query,
     QueryKind,
     RejectCode,
+    ServentId,
 )
 
 ID = bytes(range(32))
 TTL = 4
 PAGE = 500
+Take = Callable[[Listing], object]
 PATH, DIRECTORY = QueryKind.PATH, QueryKind.DIRECTORY
 
 
@@ -106,6 +120,10 @@ class Horizon:
         self.holders: list[Holder] = []
         self.neighbours: list[Holder] = []
         self.queries: list[tuple[QueryKind, str]] = []
+        self.journal = Journal()
+        self.asked: list[ServentId] = []
+        """Who is being asked for pages now."""
+        self.most_asked = 0
         self.lists: list[tuple[str, str]] = []
         """The name of who was asked, and the directory; once for each listing."""
         self.is_unfinished = False
@@ -122,7 +140,8 @@ class Horizon:
         self.browser = Browser(
             self.catalogue,
             self.searches,
-            self._fetch,
+            self._list_pages,
+            self.journal,
             neighbours=lambda: [holder.info for holder in self.neighbours],
             ttl=TTL,
             clock=trio.current_time,
@@ -176,14 +195,24 @@ class Horizon:
             self.searches.got_finished(Finished(query.guid, query.ttl, len(near), 0, True))
         return True
 
-    async def _fetch(self, peer: PeerInfo, path: str, after: str) -> Listing:
+    async def _list_pages(self, peer: PeerInfo, path: str, after: str, take: Take) -> None:
         if not after:
             self.lists.append((peer.name, path))
         holder = next((h for h in self.holders if h.id == peer.id), None)
         if holder is None:
             raise UnreachableError("it is gone")
-        await trio.sleep(holder.wait_s)
-        return holder.list(path, after)
+        self.most_asked = max(self.most_asked, len(self.asked))
+        self.asked.append(peer.id)
+        try:
+            for _ in range(MAX_PAGES_ASKED):
+                await trio.sleep(holder.wait_s)
+                page = holder.list(path, after)
+                take(page)
+                if not page.has_more:
+                    return
+                after = page.entries[-1].path.rpartition("/")[2]
+        finally:
+            self.asked.remove(peer.id)
 
     # What a user does.
 
@@ -314,6 +343,7 @@ async def test_a_name_that_programs_look_up_anywhere_costs_one_listing_of_a_dire
         assert isinstance(await horizon.stat("e"), RemoteDirectory)
         assert isinstance(await horizon.stat(f"e/{name}"), RemoteFile)
         assert (PATH, f"d/{name}") not in horizon.queries
+        await trio.sleep(1)  # until what is refreshed behind has come
         horizon.spent()
 
         await trio.sleep(1)
@@ -729,20 +759,214 @@ async def test_a_holder_that_does_not_answer_does_not_keep_back_what_others_have
         assert await horizon.ls("d") == ["d/quick", "d/slow"]
 
 
-async def test_a_long_listing_from_far_away_arrives_though_nobody_waits_so_long(
-    autojump_clock: MockClock,
-):
+# Whole or not.
+
+
+async def test_a_long_listing_from_far_away_is_whole_at_the_first_look(autojump_clock: MockClock):
     async with open_horizon() as horizon:
         names = [f"d/{number:05}" for number in range(20_000)]
         horizon.add("far", *names).wait_s = 0.1
         await horizon.ls()
 
-        with trio.fail_after(LIST_TIMEOUT_S + 0.01):
-            assert 0 < len(await horizon.ls("d")) < 20_000
-        await trio.sleep(20_000 / PAGE * 0.1)
-
         assert await horizon.ls("d") == names
-        assert Counter(horizon.lists)["far", "d"] <= 2
+        assert trio.current_time() >= 20_000 / PAGE * 0.1
+        assert Counter(horizon.lists)["far", "d"] == 1
+        assert horizon.browser.partial("d") is None
+
+
+async def test_who_joins_the_look_at_a_long_listing_waits_for_all_of_it(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("far", *[f"d/{number:05}" for number in range(10_000)]).wait_s = 0.2
+        await horizon.ls()
+        with trio.move_on_after(1):
+            await horizon.ls("d")
+
+        assert len(await horizon.ls("d")) == 10_000
+        assert Counter(horizon.lists)["far", "d"] == 1
+
+
+async def test_all_who_have_more_than_a_hit_holds_are_asked_some_at_a_time(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        count = 3 * MAX_DIRECT + 1
+        for number in range(count):
+            names = [f"s{number:02} {name:02}" for name in range(60)]
+            horizon.add(f"holder {number}", *names, is_far=number > 0).wait_s = 0.3
+
+        assert len(await horizon.ls()) == 60 * count
+        assert horizon.most_asked < MAX_DIRECT
+        assert horizon.spent() == (1, count)
+        assert isinstance(await horizon.stat(f"s{count - 1} 59"), RemoteFile)
+        assert horizon.browser.partial("") is None
+        assert horizon.journal.events() == []
+
+
+async def test_when_a_flood_is_refused_all_who_surely_have_a_directory_are_asked(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        for number in range(2 * MAX_DIRECT):
+            horizon.add(f"holder {number}", f"d/{number:02}")
+        await horizon.ls()
+        horizon.spend(Urgency.PERSON)
+        horizon.spent()
+
+        assert len(await horizon.ls("d")) == 2 * MAX_DIRECT
+        assert horizon.spent() == (0, 2 * MAX_DIRECT)
+        assert horizon.browser.partial("d") is None
+
+
+async def test_when_a_flood_is_refused_and_others_may_have_it_that_is_said(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "d/x")
+        await horizon.stat("d/x")
+        horizon.add("far", "d/y", is_far=True)
+        await trio.sleep(1)
+        horizon.spend(Urgency.PERSON)
+
+        assert await horizon.ls("d") == ["d/x"]
+        assert horizon.browser.partial("d") == "not everybody has answered in time"
+        await trio.sleep(60)
+        assert await horizon.ls("d") == ["d/x", "d/y"]
+        assert horizon.browser.partial("d") is None
+
+
+async def test_a_servent_that_breaks_off_fails_the_first_look_and_is_said_to_have_more(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        names = [f"d/{number:04}" for number in range(3_000)]
+        far = horizon.add("far", *names)
+        horizon.add("near", "d/x")
+        await horizon.ls()
+
+        def breaks_off(path: str, after: str) -> Listing:
+            if after:
+                raise UnreachableError("it is gone")
+            return far.page(path, after)
+
+        far.list = breaks_off
+        with pytest.raises(NoSourceError):
+            await horizon.ls("d")
+
+        told = [*names[:PAGE], "d/x"]
+        assert await horizon.ls("d") == told
+        assert horizon.browser.partial("d") == "not all was told by 'far'"
+        assert horizon.browser.partial_directories() == ["d"]
+        (event,) = horizon.journal.events()
+        assert event.text == "the listing of d is not whole: not all was told by 'far'"
+
+        await trio.sleep(1)
+        horizon.browser.peer_joined()  # so that the listing is old
+        assert await horizon.ls("d") == told  # it has failed once
+        assert len(horizon.journal.events()) == 1
+
+        far.list = far.page
+        await trio.sleep(1)
+        horizon.browser.peer_joined()
+        assert await horizon.ls("d") == [*names, "d/x"]
+        assert horizon.browser.partial_directories() == []
+
+
+async def test_what_one_told_only_behind_makes_the_listing_whole(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("slow", "d/slow").wait_s = 5
+        horizon.add("quick", "d/quick")
+        horizon.holders[0].wait_s = 5
+        await horizon.ls()
+        assert await horizon.ls("d") == ["d/quick"]
+        assert horizon.browser.partial("d") == "not all was told by 'slow'"
+
+        await trio.sleep(5)
+
+        assert horizon.browser.partial("d") is None
+        assert await horizon.ls("d") == ["d/quick", "d/slow"]
+
+
+async def test_no_absence_is_concluded_from_a_listing_that_is_not_whole(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("silent", "d/there", "d/HEAD").wait_s = 1_000
+        horizon.add("near", "d/x")
+        await horizon.ls()
+        assert await horizon.ls("d") == ["d/x"]
+        horizon.spent()
+
+        assert horizon.browser.known("d/there") is Knowledge.UNKNOWN
+        assert isinstance(await horizon.stat("d/there"), RemoteFile)
+        assert horizon.queries == [(PATH, "d/there")]
+        assert await horizon.stat("d/absent") is None
+        assert horizon.queries == [(PATH, "d/there"), (PATH, "d/absent")]
+        assert await horizon.stat("d/absent") is None  # it was asked for
+        with pytest.raises(NotAskedError):
+            await horizon.stat("d/HEAD")  # which is never searched for
+        assert len(horizon.queries) == 2
+
+
+async def test_what_is_held_of_a_listing_is_bounded_and_what_is_cut_is_said(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(catalogue_module, "MAX_ENTRIES_PER_SOURCE", 1_200)
+    async with open_horizon() as horizon:
+        horizon.add("large", *[f"d/{number:05}" for number in range(20_000)])
+        await horizon.ls()
+        horizon.spent()
+
+        shown = await horizon.ls("d")
+
+        assert 1_100 <= len(shown) <= 1_200
+        assert horizon.browser.partial("d") == "there are more names than are held"
+        assert [event.text for event in horizon.journal.events()] == [
+            "the listing of d is not whole: there are more names than are held"
+        ]
+        assert horizon.browser.known("d/19999") is Knowledge.UNKNOWN
+        assert isinstance(await horizon.stat("d/00000"), RemoteFile)
+
+
+async def test_more_servents_than_are_kept_of_a_search_make_it_a_part(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(search_module, "MAX_HITS", 20)
+    async with open_horizon() as horizon:
+        for number in range(30):
+            horizon.add(f"holder {number}", f"file {number:02}", is_far=number > 0)
+
+        assert len(await horizon.ls()) == 20
+        assert "there are more names than are held" in horizon.browser.partial("")
+
+
+async def test_a_walk_that_takes_minutes_costs_a_query_now_and_then(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        tree = [f"top/d{number:03}/file" for number in range(300)]
+        for name in ("one", "other"):
+            horizon.add(name, *tree).wait_s = 0.5
+
+        assert len(await horizon.walk()) == 1 + 300 + 300
+
+        assert trio.current_time() > 2 * TRUST_S
+        assert len(horizon.queries) <= 1 + trio.current_time() / TRUST_S
+        assert {kind for kind, _ in horizon.queries} == {DIRECTORY}
+
+
+async def test_a_listing_that_takes_long_is_refreshed_less_often(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        horizon.add("far", *[f"d/{number:05}" for number in range(10_000)]).wait_s = 0.1
+        await horizon.ls()
+        await horizon.ls("d")
+        horizon.spent()
+
+        for _ in range(120):
+            await horizon.ls("d")
+            await trio.sleep(1)
+
+        listings = sum(path == "d" for _, path in horizon.lists)
+        assert 2 <= listings <= 120 / (2 / REFRESH_SHARE)
 
 
 async def test_who_asks_when_it_ends_is_told_so(autojump_clock: MockClock):
@@ -781,45 +1005,61 @@ async def test_names_outside_the_directory_are_not_taken_in(autojump_clock: Mock
         assert [source.name for source in node.sources] == ["honest"]
 
 
-async def test_a_listing_without_end_is_cut(autojump_clock: MockClock):
-    assert MAX_PAGES * PAGE == 100_000
+def endless(holder: Holder, asked: list[float], count: int = MIN_LISTING) -> None:
+    """Let a servent tell without end, so many names a page."""
+
+    def page(path: str, after: str) -> Listing:
+        first = int(after or 0) + 1
+        asked.append(trio.current_time())
+        names = (f"{path}/{number:09}" for number in range(first, first + count))
+        return Listing(tuple(Entry(name, 1, 1, ID) for name in names), has_more=True)
+
+    holder.list = page
+
+
+async def test_a_listing_without_end_is_cut(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listing_module, "MAX_NAMES", 5_000)
     async with open_horizon() as horizon:
-        liar = horizon.add("liar", "d/x")
+        liar, asked = horizon.add("liar", "d/x"), []
         await horizon.ls()
-        asked = []
-
-        def endless(path: str, after: str) -> Listing:
-            asked.append(after)
-            return Listing((Entry(f"{path}/{len(asked):09}", 1, 1, ID),), has_more=True)
-
-        liar.list = endless
+        endless(liar, asked)
 
         await horizon.ls("d")
 
-        assert len(asked) == MAX_PAGES
+        assert 100 <= len(asked) <= 100 + 3 * MAX_PAGES_ASKED
+        assert horizon.browser.partial("d") == "there are more names than are held"
 
 
-async def test_a_listing_without_end_and_without_haste_is_cut(autojump_clock: MockClock):
+async def test_who_trickles_is_not_waited_for(autojump_clock: MockClock):
     async with open_horizon() as horizon:
-        liar = horizon.add("liar", "d/x")
+        liar, asked = horizon.add("liar", "d/x"), []
+        horizon.add("honest", "d/y")
         await horizon.ls()
-        asked = []
+        endless(liar, asked)
+        liar.wait_s = 1
 
-        def endless(path: str, after: str) -> Listing:
-            asked.append(trio.current_time())
-            return Listing((Entry(f"{path}/{len(asked):09}", 1, 1, ID),), has_more=True)
-
-        liar.list, liar.wait_s = endless, 1
-        began_at = trio.current_time()
-        await horizon.ls("d")
-        await trio.sleep(3 * PAGES_TIMEOUT_S)
-
-        assert asked[-1] - began_at <= PAGES_TIMEOUT_S
+        with pytest.raises(StalledError), trio.fail_after(SLOW_AFTER_S + 5):
+            await horizon.ls("d")
+        with trio.fail_after(0):
+            assert "d/y" in await horizon.ls("d")
 
 
-@pytest.mark.parametrize("name", ["x", "a"])
+async def test_who_tells_hardly_anything_on_a_page_is_not_heard_out(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        liar, asked = horizon.add("liar", "d/x"), []
+        await horizon.ls()
+        endless(liar, asked, count=MIN_LISTING - 1)
+
+        assert await horizon.ls("d") == []
+        assert len(asked) == 1
+        assert horizon.browser.partial("d") == "not all was told by 'liar'"
+
+
+@pytest.mark.parametrize("step", [0, -1])
 async def test_a_listing_that_goes_round_in_circles_is_given_up(
-    autojump_clock: MockClock, name: str
+    autojump_clock: MockClock, step: int
 ):
     async with open_horizon() as horizon:
         liar = horizon.add("liar", "d/x")
@@ -827,13 +1067,16 @@ async def test_a_listing_that_goes_round_in_circles_is_given_up(
         asked = []
 
         def circle(path: str, after: str) -> Listing:
+            first = MIN_LISTING + (step if asked else 0)
             asked.append(after)
-            here = "x" if len(asked) == 1 else name
-            return Listing((Entry(f"{path}/{here}", 1, 1, ID),), has_more=True)
+            names = (f"{path}/{number:03}" for number in range(first, first + MIN_LISTING))
+            return Listing(tuple(Entry(name, 1, 1, ID) for name in names), has_more=True)
 
         liar.list = circle
 
-        assert "d/x" in await horizon.ls("d")
+        with pytest.raises(NoSourceError):
+            await horizon.ls("d")
+        assert len(await horizon.ls("d")) == MIN_LISTING
         assert len(asked) == 2
 
 
@@ -844,6 +1087,7 @@ async def test_pages_that_are_empty_and_promise_more_are_the_end(autojump_clock:
         liar.list = lambda _path, _after: Listing((), has_more=True)
 
         assert await horizon.ls("d") == []
+        assert horizon.browser.partial("d") == "not all was told by 'liar'"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from trio.testing import MockClock
 from p2pfs.errors import NoSourceError, ShutdownError, StalledError, UnreachableError
 from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.listing import FIRST_PAGE_S, Listings, Telling
 from p2pfs.namespace.peers import (
     FAILED_S,
-    LIST_TIMEOUT_S,
     REFRESH_AFTER_S,
     RESERVED_S,
     SIGHTED_S,
@@ -24,7 +24,8 @@ from p2pfs.namespace.peers import (
     Shares,
 )
 from p2pfs.protocol import names
-from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
+from p2pfs.protocol.messages import Address, Entry, Listing, PeerInfo, ServentId
+from p2pfs.tasks import Tasks
 
 ID = bytes(range(32))
 
@@ -42,10 +43,14 @@ class Peers:
         self.neighbours: list[PeerInfo] = []
         self.unreachable: set[PeerInfo] = set()
         self.slow_s = 0.0
+        self.silent_s = 0.0
+        """How long it takes after each page that is not the last."""
         self.changed: dict[ServentId, float] = {}
         self.floods = 0
         self.lists: list[tuple[str, str]] = []
         self.looked_at: float | None = None
+        self.tasks = Tasks()
+        self.listings = Listings(self.catalogue, self._list_pages, self.tasks, trio.current_time)
         self.shares = Shares(
             self.catalogue, self, neighbours=lambda: self.neighbours, clock=trio.current_time
         )
@@ -84,14 +89,18 @@ class Peers:
     def changed_at(self, info: ServentId) -> float:
         return self.changed.get(info, float("-inf"))
 
-    async def list_share(self, holder: PeerInfo, path: str) -> None:
+    def ask_one(self, holder: PeerInfo, path: str) -> Telling:
+        return self.listings.start(holder, path)
+
+    async def _list_pages(self, holder: PeerInfo, path: str, after: str, take) -> None:
         self.lists.append((holder.name, path))
         await trio.sleep(self.slow_s)
         if holder in self.unreachable:
             raise UnreachableError("nobody answers")
-        entries = self._entries(holder, path)
-        self.catalogue.learn_listing(holder, path, entries)
-        self.catalogue.mark_listed_by(holder.id, path, trio.current_time())
+        entries = [e for e in self._entries(holder, path) if e.path.rpartition("/")[2] > after]
+        take(Listing(tuple(entries[:PAGE]), has_more=len(entries) > PAGE))
+        if len(entries) > PAGE:
+            await trio.sleep(self.silent_s)
 
     def _entries(self, holder: PeerInfo, directory: str) -> list[Entry]:
         prefix = f"{directory}/" if directory else ""
@@ -102,7 +111,7 @@ class Peers:
                 found[prefix + name] = Entry(
                     prefix + name, 0 if slash else 1, 1, b"" if slash else file_id
                 )
-        return list(found.values())
+        return [found[path] for path in sorted(found)]
 
     # What a user does.
 
@@ -122,11 +131,13 @@ class Peers:
 async def open_peers() -> AsyncIterator[Peers]:
     peers = Peers()
     async with trio.open_nursery() as nursery:
+        await nursery.start(peers.tasks.run)
         await nursery.start(peers.shares.run)
         yield peers
         nursery.cancel_scope.cancel()
 
 
+PAGE = 500
 ANNA, BEN = peer("anna"), peer("ben", "b")
 
 
@@ -284,11 +295,46 @@ async def test_a_slow_peer_is_waited_for_a_moment_and_its_answer_kept(autojump_c
         peers.slow_s = 3
         with pytest.raises(StalledError):
             await peers.ls("anna")
-        assert trio.current_time() == LIST_TIMEOUT_S
+        assert trio.current_time() == FIRST_PAGE_S
         await trio.sleep(3)
 
         assert await peers.ls("anna") == ["anna/x"]
         assert peers.lists == [("anna", "")]
+
+
+async def test_a_long_listing_is_whole_however_long_it_takes(autojump_clock: MockClock):
+    async with open_peers() as peers:
+        names = [f"{number:05}" for number in range(5_000)]
+        peers.add(ANNA, *names)
+        peers.slow_s = 1
+
+        assert await peers.ls("anna") == [f"anna/{name}" for name in names]
+        assert trio.current_time() >= 5_000 / PAGE
+
+
+async def test_what_a_peer_does_not_tell_to_its_end_is_no_listing(autojump_clock: MockClock):
+    async with open_peers() as peers:
+        peers.add(ANNA, *[f"{number:05}" for number in range(5_000)])
+        peers.silent_s = 1_000
+
+        with pytest.raises(StalledError):
+            await peers.ls("anna")
+        with pytest.raises(StalledError):
+            await peers.stat("anna/04999")
+        assert isinstance(await peers.stat("anna/00000"), RemoteFile)
+
+
+async def test_what_a_peer_told_before_is_shown_while_it_is_silent(autojump_clock: MockClock):
+    async with open_peers() as peers:
+        peers.add(ANNA, "x")
+        await peers.ls("anna")
+        await trio.sleep(1)
+        peers.slow_s = 1_000
+        peers.changed[ANNA.id] = trio.current_time()
+
+        assert await peers.ls("anna") == ["anna/x"]
+        with pytest.raises(StalledError):
+            await peers.stat("anna/y")
 
 
 async def test_a_peer_that_comes_back_is_listed_anew(autojump_clock: MockClock):
@@ -306,6 +352,7 @@ async def test_who_waits_while_the_servent_ends_is_told_so(autojump_clock: MockC
     peers.add(ANNA, "x")
     peers.slow_s = 1
     async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+        await nursery.start(peers.tasks.run)
         await nursery.start(peers.shares.run)
 
         async def wait() -> None:
@@ -318,7 +365,7 @@ async def test_who_waits_while_the_servent_ends_is_told_so(autojump_clock: MockC
 
 
 def test_a_browser_is_such_a_horizon():
-    for name in ("may_show", "list", "age", "changed_at", "list_share"):
+    for name in ("may_show", "list", "age", "changed_at", "ask_one"):
         assert callable(getattr(Browser, name))
 
 

@@ -18,6 +18,7 @@ from p2pfs.protocol.flood.decisions import Finished, Refused
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.messages import (
     GUID_BYTES,
+    MAX_DEADLINE_MS,
     MAX_QUERY_TEXT_BYTES,
     Address,
     Entry,
@@ -304,7 +305,61 @@ async def test_no_more_hits_are_kept_than_anybody_reads(monkeypatch: pytest.Monk
         for number in range(5):
             net.hit(query, f"whale {number}")
 
-    assert paths(await found(net, ring)) == ["whale 0", "whale 1", "whale 2"]
+    outcome = await found(net, ring)
+
+    assert paths(outcome) == ["whale 0", "whale 1", "whale 2"]
+    assert outcome.is_cut
+    assert not outcome.is_complete  # or who was left out would be taken for gone
+
+
+@pytest.mark.parametrize(
+    ("hits_at", "ends_at"),
+    [
+        ([4.7, 5.1, 5.5, 5.9], 6.4),
+        ([4.7, 5.1, 5.7], 5.6),
+        ([1.0, 4.3], 5.0),
+        ([], 5.0),
+    ],
+    ids=["one behind the other", "with a gap", "long before", "none"],
+)
+async def test_a_search_may_go_on_while_hits_come(
+    autojump_clock: MockClock, hits_at: list[float], ends_at: float
+):
+    net = Network()
+    sent: list[Query] = []
+    net.on_ring = sent.append
+
+    async def hits() -> None:
+        for at in hits_at:
+            await trio.sleep_until(at)
+            net.hit(sent[0], f"whale {at}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hits)
+        await net.run(rings=(1,), quiet_s=0.5)
+        nursery.cancel_scope.cancel()
+
+    assert trio.current_time() == pytest.approx(ends_at)
+    assert sent[0].deadline_ms == MAX_DEADLINE_MS
+
+
+async def test_a_search_that_goes_on_ends_when_others_forget_it(autojump_clock: MockClock):
+    net = Network()
+    sent: list[Query] = []
+    net.on_ring = sent.append
+
+    async def hits() -> None:
+        for number in range(1_000):
+            if sent:
+                net.hit(sent[0], f"whale {number}")
+            await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hits)
+        await net.run(rings=(1,), quiet_s=0.5)
+        nursery.cancel_scope.cancel()
+
+    assert trio.current_time() == pytest.approx(MAX_DEADLINE_MS / 1000)
 
 
 async def test_one_neighbour_that_makes_up_servents_does_not_crowd_out_the_others(

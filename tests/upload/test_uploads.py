@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import msgspec
 import pytest
@@ -543,6 +544,77 @@ async def test_listings_asked_for_all_at_once_come_all(autojump_clock: MockClock
 
         assert len(got) == 50
         assert link.ended is None
+
+
+async def test_pages_are_sent_one_behind_the_other_without_a_gap(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(5 * MAX_LISTING + 1)
+        link = await shop.enter()
+        pages: list[Listing] = []
+
+        await link.list_pages(List("", "", 4), silence_s=5, take=pages.append)
+        assert [len(page.entries) for page in pages] == [MAX_LISTING] * 4
+        assert [page.has_more for page in pages] == [True] * 4
+        assert [page.is_last for page in pages] == [False, False, False, True]
+
+        after = pages[-1].entries[-1].path.rpartition("/")[2]
+        await link.list_pages(List("", after, 4), silence_s=5, take=pages.append)
+        assert [entry for page in pages for entry in page.entries] == shop.shelf.entries
+        assert (pages[-1].has_more, pages[-1].is_last) == (False, True)
+
+
+async def test_a_page_begins_behind_the_last_name_whatever_has_changed(
+    autojump_clock: MockClock,
+):
+    async with open_shop() as shop:
+        all_entries = entries(4 * MAX_LISTING)
+        shop.shelf.entries = all_entries
+        link = await shop.enter()
+        pages: list[Listing] = []
+
+        def take(page: Listing) -> None:
+            pages.append(page)
+            shop.shelf.entries = all_entries[1:]  # the first one is gone
+
+        await link.list_pages(List("", "", 8), silence_s=5, take=take)
+
+        assert [entry for page in pages for entry in page.entries] == all_entries
+
+
+async def test_who_asks_for_many_pages_lets_others_of_the_same_link_pass(
+    autojump_clock: MockClock,
+):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(8 * MAX_LISTING)
+        link = await shop.enter()
+        came: list[str] = []
+
+        async def ask() -> None:
+            await link.list_pages(List("", "", 8), silence_s=5, take=lambda _: came.append("page"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.lowlevel.checkpoint()
+            await manifest(link)
+            came.append("manifest")
+
+        assert came.index("manifest") < 8
+
+
+async def test_pages_that_are_not_wanted_any_more_are_not_sent(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(8 * MAX_LISTING, name_length=100)
+        shop.net.set_upload_rate("10.0.0.1", 50_000)
+        link = await shop.enter()
+        came: list[Listing] = []
+        with trio.move_on_after(1.5):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    wanted = partial(link.list_pages, silence_s=5, take=came.append)
+                    nursery.start_soon(wanted, List("", "", 8))
+        await trio.sleep(60)
+
+        assert 0 < link.statistics().messages_in < 16
 
 
 async def test_a_listing_after_the_last_name_is_empty(autojump_clock: MockClock):

@@ -1,0 +1,52 @@
+"""Names of which the kernel has lately been told that they are not there.
+
+It believes that for a while and asks no more. A name that came in the meantime is in the next
+listing, and could not be opened: `ls` would show what `cat` does not find. So a listing that
+shows such a name is held back until the kernel has forgotten.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+BELIEVED_S: Final = 1.0
+"""How long the kernel believes that a name is not there (`p2pfs.mount.NAMES_S`)."""
+
+MARGIN_S: Final = 0.05
+"""What may pass until our answer reaches it."""
+
+MAX_REMEMBERED: Final = 10_000
+"""Names remembered, the latest."""
+
+
+class Absences:
+    """What the kernel was told is not there. Any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._told_at: OrderedDict[str, float] = OrderedDict()
+
+    def told(self, path: str) -> None:
+        """Note that a path is being answered with ENOENT."""
+        with self._lock:
+            self._told_at[path] = self._clock()
+            self._told_at.move_to_end(path)
+            if len(self._told_at) > MAX_REMEMBERED:
+                self._told_at.popitem(last=False)
+
+    def left_s(self, directory: str, names: Iterable[str]) -> float:
+        """Return how long the kernel still holds one of these names for absent; 0 if none."""
+        since = self._clock() - BELIEVED_S - MARGIN_S
+        with self._lock:
+            while self._told_at and next(iter(self._told_at.values())) <= since:
+                self._told_at.popitem(last=False)
+            split = ((*path.rpartition("/")[::2], at) for path, at in self._told_at.items())
+            told = {name: at for parent, name, at in split if parent == directory}
+        if not told:
+            return 0.0
+        return max((told[name] - since for name in names if name in told), default=0.0)

@@ -1,0 +1,327 @@
+"""What one servent tells of one directory: page after page, until it is whole or cut short.
+
+Who shows the directory waits for as long as pages come, and no longer: see `Telling.heard_out`.
+A listing that nobody waits for any more goes on behind, and what comes is taken in. It is whole
+only if every page has come and every name was held; what is not whole is never concluded from.
+
+All of this belongs to the trio thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from p2pfs.errors import (
+    NoSourceError,
+    P2pfsError,
+    RejectedError,
+    RemoteProtocolError,
+    StalledError,
+    TransferError,
+)
+from p2pfs.link import PAGE_SILENCE_S
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.overlay import is_answer
+from p2pfs.protocol import (
+    MAX_PAGES_ASKED,
+    MIN_LISTING,
+    Entry,
+    Listing,
+    PeerInfo,
+    QueryKind,
+    RejectCode,
+    ServentId,
+)
+from p2pfs.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+FIRST_PAGE_S: Final = 1.5
+"""How long nothing may come at first (DESIGN 2.1). What comes later is shown by the next look."""
+
+SLOW_AFTER_S: Final = 10.0
+MIN_NAMES_PER_S: Final = 500
+"""After some seconds whoever tells fewer names than this is not waited for any more: one servent
+that trickles must not hold up whoever looks at a directory that many have."""
+
+MAX_NAMES: Final = 400_000
+"""Names of one directory that are taken from one servent."""
+
+ENTRIES_AT_ONCE: Final = 100
+"""Entries taken in without a break: half a millisecond."""
+
+MAX_CUT: Final = 1_000
+"""Listings of which it is remembered that they were cut; the latest."""
+
+MAX_NAMED: Final = 5
+"""Servents that are named where some have not told all."""
+
+ListPages = Callable[[PeerInfo, str, str, Callable[[Listing], object]], Awaitable[None]]
+"""Ask a peer for the next pages of a directory, behind a name, and hand on each as it comes."""
+
+
+class Telling:
+    """One servent's listing of one directory, under way or over."""
+
+    def __init__(self, holder: PeerInfo, path: str) -> None:
+        self.holder = holder
+        self.path = path
+        self.names: set[str] = set()
+        self.is_whole = False
+        """Whether all was told and is held."""
+        self.is_cut = False
+        """Whether there are more names than are held."""
+        self.is_over = False
+        self.error: P2pfsError | None = None
+        """Why it ended before all was told."""
+        self._began_at = self._heard_at = trio.current_time()
+        self._has_begun = self._is_told = False
+        self._pages: deque[Listing] = deque()
+        """What has come and is not taken in yet."""
+        self._news = trio.Event()
+
+    async def heard_out(self) -> bool:
+        """Wait while it tells, and return whether it has told all.
+
+        False when nothing has come for FIRST_PAGE_S at first or PAGE_SILENCE_S later, when it
+        trickles, and when it cannot be had.
+        """
+        while not self.is_over and not self._trickles():
+            with trio.move_on_at(self._silent_at()):
+                await self._news.wait()
+            if trio.current_time() >= self._silent_at():
+                break
+        return self.is_whole
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether it has begun to tell and not told all, as far as can be said now."""
+        return self._has_begun and not self.is_whole and not self.is_cut
+
+    def heard(self, page: Listing) -> None:
+        """Note that a page has come."""
+        self._pages.append(page)
+        self._has_begun = True
+        self._heard_at = trio.current_time()
+        self._wake()
+
+    def told_all(self) -> None:
+        """Note that no page will come any more; some may be there still."""
+        self._is_told = True
+        self._wake()
+
+    async def next_page(self) -> Listing | None:
+        """Return the next page to take in, waiting for it; None at the end."""
+        while not self._pages:
+            if self._is_told:
+                return None
+            await self._news.wait()
+        self._wake()
+        return self._pages.popleft()
+
+    async def has_room(self) -> None:
+        """Wait until few pages wait to be taken in."""
+        while len(self._pages) >= MAX_PAGES_ASKED:
+            await self._news.wait()
+
+    def end(self) -> None:
+        """Note that all that has come is taken in."""
+        self.is_over = True
+        self._wake()
+
+    def failure(self) -> TransferError:
+        """Return what is told to whoever needs all of it."""
+        name = self.holder.name
+        if self.error is None:
+            return StalledError(f"{name!r} is slow in listing: look again in a while")
+        if isinstance(self.error, TransferError):
+            return self.error
+        return NoSourceError(f"{name!r} cannot be listed: {self.error}")
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def _silent_at(self) -> float:
+        return self._heard_at + (PAGE_SILENCE_S if self._has_begun else FIRST_PAGE_S)
+
+    def _trickles(self) -> bool:
+        told_for_s = trio.current_time() - self._began_at - SLOW_AFTER_S
+        return told_for_s > 0 and len(self.names) < told_for_s * MIN_NAMES_PER_S
+
+
+class Listings:
+    """The listings of single servents that are under way: whoever asks the same shares one."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        list_pages: ListPages,
+        tasks: Tasks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._catalogue = catalogue
+        self._list_pages = list_pages
+        self._tasks = tasks
+        self._clock = clock
+        self._tellings: dict[tuple[ServentId, str], Telling] = {}
+        self._cut: dict[tuple[ServentId, str], None] = {}
+
+    def start(self, holder: PeerInfo, path: str) -> Telling:
+        """Ask a servent for a directory, or join who has; raises ShutdownError.
+
+        What it says that it does not have, or has not any more, is forgotten.
+        """
+        telling = self.under_way(holder, path)
+        if telling is None:
+            telling = self._tellings[holder.id, path] = Telling(holder, path)
+            self._tasks.start(self._hear, telling)
+        return telling
+
+    def under_way(self, holder: PeerInfo, path: str) -> Telling | None:
+        """Return the listing of a directory that a servent is telling now, if it is."""
+        return self._tellings.get((holder.id, path))
+
+    def was_cut(self, holder: PeerInfo, path: str) -> bool:
+        """Return whether a servent has last told more than is held. Any thread."""
+        return (holder.id, path) in self._cut
+
+    async def _hear(self, telling: Telling) -> None:
+        began_at = self._clock()
+        try:
+            await self._take_in_all(telling)
+            self._conclude(telling, began_at)
+        finally:
+            del self._tellings[telling.holder.id, telling.path]
+            telling.end()
+
+    def _conclude(self, telling: Telling, began_at: float) -> None:
+        """Forget what it has no more, if it has told all that it has."""
+        holder, path, error = telling.holder, telling.path, telling.error
+        if isinstance(error, RejectedError) and error.code == RejectCode.NOT_FOUND:
+            self._catalogue.forget_path(holder.id, path)
+        elif error is not None:
+            log.info("listing failed peer=%s reason=%s", holder.id, error)
+            return
+        elif not telling.is_cut:
+            self._catalogue.keep_names(holder, path, telling.names)
+        telling.is_whole = not telling.is_cut
+        self._cut.pop((holder.id, path), None)
+        if telling.is_cut:
+            self._cut[holder.id, path] = None
+            if len(self._cut) > MAX_CUT:
+                del self._cut[next(iter(self._cut))]
+        self._catalogue.mark_listed_by(holder.id, path, began_at)
+
+    async def _take_in_all(self, telling: Telling) -> None:
+        """Take in page after page; while some are taken in, the next are on their way."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_all, telling)
+            while (page := await telling.next_page()) is not None:
+                if not await self._learn(telling, page):
+                    nursery.cancel_scope.cancel()
+                    return
+
+    async def _ask_all(self, telling: Telling) -> None:
+        """Ask for pages until all have come, no further ahead than they are taken in."""
+        after: str | None = ""
+        while after is not None:
+            after = await self._ask(telling, after)
+            await telling.has_room()
+        telling.told_all()
+
+    async def _ask(self, telling: Telling, after: str) -> str | None:
+        """Ask for the next pages; return the name to go on behind, None at the end or if it fails.
+
+        Then the telling has the error.
+        """
+        last, has_more = after, False
+
+        def take(page: Listing) -> None:
+            nonlocal last, has_more
+            last, has_more = _checked(page, last), page.has_more
+            telling.heard(page)
+
+        try:
+            await self._list_pages(telling.holder, telling.path, after, take)
+        except P2pfsError as error:
+            telling.error = error
+            return None
+        return last if has_more else None
+
+    async def _learn(self, telling: Telling, page: Listing) -> bool:
+        """Take in a page, a little at a time; return whether there is room for more."""
+        for first in range(0, len(page.entries), ENTRIES_AT_ONCE):
+            if not self._learn_some(telling, page.entries[first : first + ENTRIES_AT_ONCE]):
+                return False
+            await trio.lowlevel.checkpoint()
+        return True
+
+    def _learn_some(self, telling: Telling, entries: Sequence[Entry]) -> bool:
+        good = [e for e in entries if is_answer(QueryKind.DIRECTORY, telling.path, e)]
+        turned_away = self._catalogue.dropped
+        self._catalogue.learn(telling.holder, good)
+        telling.names.update(_name(entry) for entry in good)
+        is_full = self._catalogue.dropped > turned_away
+        telling.is_cut = is_full or len(telling.names) > MAX_NAMES
+        return not telling.is_cut
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What keeps the listing of a directory from being whole."""
+
+    unheard: tuple[PeerInfo, ...] = ()
+    """Servents that have it and have not told all."""
+    is_cut: bool = False
+    """Whether more was told than is held."""
+    is_unanswered: bool = False
+    """Whether somebody within the horizon may not have answered."""
+
+    def __bool__(self) -> bool:
+        """Return whether anything does."""
+        return self.is_doubtful or self.is_unanswered
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether names are missing that a search by path might still find.
+
+        Who did not answer for the listing would not answer such a search.
+        """
+        return bool(self.unheard) or self.is_cut
+
+    def __str__(self) -> str:
+        """Say so to people."""
+        reasons = []
+        if self.unheard:
+            names = [repr(peer.name) for peer in self.unheard[:MAX_NAMED]]
+            rest = len(self.unheard) - len(names)
+            names += [f"{rest} more"] if rest else []
+            reasons.append(f"not all was told by {', '.join(names)}")
+        if self.is_cut:
+            reasons.append("there are more names than are held")
+        if self.is_unanswered:
+            reasons.append("not everybody has answered in time")
+        return "; ".join(reasons)
+
+
+def _checked(page: Listing, after: str) -> str:
+    """Return the last name of a page that may follow a name; raise for one that may not."""
+    if page.has_more and len(page.entries) < MIN_LISTING:
+        raise RemoteProtocolError("a page of a listing with hardly anything on it")
+    if not page.entries:
+        return after
+    last = _name(page.entries[-1])
+    if last <= after:
+        raise RemoteProtocolError("a listing that does not go forward")
+    return last
+
+
+def _name(entry: Entry) -> str:
+    return entry.path.rpartition("/")[2]
