@@ -23,9 +23,6 @@ FILM_BYTES: Final = 50_000_000
 
 PATIENCE_S: Final = 60.0
 
-_PRELUDE: Final = 'p2pfs() { ~/p2pfs/contrib/p2pfs "$@"; }\n'
-"""The README calls contrib/p2pfs so."""
-
 
 @dataclass(frozen=True)
 class Luggage:
@@ -95,7 +92,7 @@ def _follow_readme(luggage: Luggage, first: Person, second: Person) -> str:
 
 def _whose(machine: str, command: str, first: Person, second: Person) -> list[Person]:
     """Return who is to give a command; on either machine, who offers a file or who reads it."""
-    if machine == EITHER and "unmount" in command:
+    if machine == EITHER and (" unmount " in command or _is_alias(command)):
         return [first, second]
     is_first = machine == FIRST or (machine == EITHER and "/shared/" in command)
     return [first if is_first else second]
@@ -103,13 +100,19 @@ def _whose(machine: str, command: str, first: Person, second: Person) -> list[Pe
 
 def _typed(person: Person, command: str) -> str:
     """Give a command at a terminal, once more if a listing does not show the file yet."""
-    done = person.type(_PRELUDE + command)
+    if _is_alias(command):
+        person.aliases += f"shopt -s expand_aliases\n{command}\n"
+    done = person.type(command)
     ends_at = time.monotonic() + PATIENCE_S
     while command.startswith("ls ") and "holiday.mkv" not in done.output:
         assert time.monotonic() < ends_at, f"{command} shows no file: {done.output}"
         time.sleep(0.5)
-        done = person.type(_PRELUDE + command)
+        done = person.type(command)
     return done.good()
+
+
+def _is_alias(command: str) -> bool:
+    return command.startswith("alias ")
 
 
 def _assert_same_film(first: Person, second: Person) -> None:

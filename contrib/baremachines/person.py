@@ -41,6 +41,8 @@ class Person:
         self.home = "/root" if name == "root" else f"/home/{name}"
         self.at = "~"
         """Where the commands are given."""
+        self.aliases = ""
+        """Lines that each of this person's shells begins with."""
         self._network = network
 
     @classmethod
@@ -73,5 +75,5 @@ class Person:
             "setpriv", f"--reuid={self.name}", f"--regid={self.name}", "--init-groups",
             "env", "-i", *self.system.environment(self.name, self.home),
         ]  # fmt: skip
-        lines = f"cd {self.at}\nset -e\n{script}"
+        lines = f"cd {self.at}\n{self.aliases}set -e\n{script}"
         return self.system.command(*before, *become, "bash", "-c", lines, network=self._network)
