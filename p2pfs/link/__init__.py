@@ -9,6 +9,7 @@ requests    requests that were sent and are not answered yet
 pool        transfer links that we dialled, and what is asked over them
 """
 
+from p2pfs.link.dialling import dial_servent
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
 from p2pfs.link.live import DEAD_AFTER_S, PING_AFTER_S, Link, LinkStatistics, OnMessage
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
@@ -34,5 +35,6 @@ __all__ = [
     "accept_links",
     "answer_link",
     "dial_link",
+    "dial_servent",
     "listen_unix",
 ]

@@ -82,8 +82,18 @@ async def dial_link(
             `expected_id`, or ourselves.
         RefusedError: the servent does not want this link.
     """
-    channel = await network.dial(address)
-    async with _greeting(channel, str(address)):
+    return await greet(await network.dial(address), str(address), local, kind, expected_id)
+
+
+async def greet(
+    channel: Channel,
+    address: str,
+    local: LocalServent,
+    kind: LinkKind,
+    expected_id: ServentId | None,
+) -> Link:
+    """Make a link of a connection that we have dialled, or close it; see `dial_link`."""
+    async with _greeting(channel, address):
         connection = Connection(Role.INITIATOR, local.identity, local.network_key)
         peer_id = await _shake_hands(channel, connection)
         if peer_id == local.identity.id:

@@ -16,7 +16,9 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkError, P2pfsError, RejectedError, UnreachableError
-from p2pfs.link import Link, LocalServent, RefusedError, dial_link
+from p2pfs.link.dialling import dial_servent
+from p2pfs.link.greeting import LocalServent, RefusedError
+from p2pfs.link.live import Link
 from p2pfs.link.sockets import Network
 from p2pfs.protocol import (
     MAX_MANIFEST_BYTES,
@@ -207,7 +209,9 @@ class TransferLinks:
 
     async def _open(self, peer: PeerInfo) -> None:
         try:
-            link = await self._dial(peer)
+            link = await dial_servent(
+                self._network, peer.addresses, self._local, LinkKind.TRANSFER, peer.id
+            )
         except LinkError as error:
             self._failed(peer.id, error)
             return
@@ -243,17 +247,6 @@ class TransferLinks:
         if isinstance(error, RefusedError) and error.bye.code is ByeCode.FULL:
             return RejectedError(str(error), RejectCode.BUSY)
         return UnreachableError(str(error))
-
-    async def _dial(self, peer: PeerInfo) -> Link:
-        error: LinkError = UnreachableError(f"no address of {peer.name!r} can be dialled")
-        for address in peer.addresses:
-            try:
-                return await dial_link(
-                    self._network, address, self._local, LinkKind.TRANSFER, peer.id
-                )
-            except LinkError as failure:
-                error = failure
-        raise error
 
     def _close_idle(self, since: float) -> None:
         for known in list(self._links.values()):

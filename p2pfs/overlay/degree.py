@@ -24,9 +24,9 @@ from typing import Final, Protocol
 
 import trio
 
-from p2pfs.errors import LinkError, UnreachableError
+from p2pfs.errors import LinkError
 from p2pfs.journal import Journal
-from p2pfs.link import Link, LocalServent, Network, RefusedError, dial_link
+from p2pfs.link import Link, LocalServent, Network, RefusedError, dial_servent
 from p2pfs.overlay.contacts import Contact, ContactBook
 from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId
 
@@ -190,31 +190,25 @@ class DegreeKeeper:
             self.look_again()
 
     async def dial(self, contact: Contact) -> PeerInfo:
-        """Dial a contact at its addresses in turn, and make it a neighbour.
+        """Dial a contact, and make it a neighbour.
 
         Raises:
-            UnreachableError, HandshakeError, RefusedError: about the last address that was
-                tried; the contact is tried again later.
+            UnreachableError, HandshakeError, RefusedError: the text is fit for people; the
+                contact is tried again later.
         """
-        error: LinkError = UnreachableError("no address")
-        for address in contact.addresses:
-            try:
-                return await self._dial_address(contact, address)
-            except RefusedError as refusal:
-                error = refusal
-                break  # the servent itself has answered: its other addresses lead to the same
-            except LinkError as failure:
-                error = failure
-        has_neighbours = bool(self._neighbourhood.links)
-        contact.failed(trio.current_time(), str(error), has_neighbours=has_neighbours)
-        self.look_again()
-        raise error
+        try:
+            return await self._dial(contact)
+        except LinkError as error:
+            has_neighbours = bool(self._neighbourhood.links)
+            contact.failed(trio.current_time(), str(error), has_neighbours=has_neighbours)
+            self.look_again()
+            raise
 
-    async def _dial_address(self, contact: Contact, address: Address) -> PeerInfo:
+    async def _dial(self, contact: Contact) -> PeerInfo:
         expected = None if contact.is_join else contact.id
         try:
-            link = await dial_link(
-                self._network, address, self._local, LinkKind.NEIGHBOUR, expected
+            link = await dial_servent(
+                self._network, contact.addresses, self._local, LinkKind.NEIGHBOUR, expected
             )
         except RefusedError as refusal:
             linked = self._neighbourhood.links.get(refusal.peer_id)

@@ -1,0 +1,110 @@
+"""Dial a servent at all of its addresses.
+
+An address that swallows packets holds up a dial for CONNECT_S. So the next address is tried
+STAGGER_S later beside it, or at once when one fails, as RFC 8305 does for names (and
+`trio.open_tcp_stream`, which explains at length why). Only connections race. One at a time is
+greeted: of two greetings the servent would take the later for the better link.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from p2pfs.errors import LinkError, UnreachableError
+from p2pfs.link.greeting import LocalServent, RefusedError, greet
+from p2pfs.link.live import Link
+from p2pfs.link.sockets import Channel, Network
+from p2pfs.protocol import Address, LinkKind, ServentId
+
+STAGGER_S: Final = 0.25
+"""How long an address is waited for before the next is tried beside it (RFC 8305, section 8)."""
+
+
+async def dial_servent(
+    network: Network,
+    addresses: Sequence[Address],
+    local: LocalServent,
+    kind: LinkKind,
+    expected_id: ServentId | None = None,
+) -> Link:
+    """Open a link to the servent that has these addresses; the caller must `run` it.
+
+    Takes at most CONNECT_S, STAGGER_S for each address, and HANDSHAKE_S for each that something
+    answers at. Cancelling it leaves no connection behind.
+
+    Raises:
+        RefusedError: the servent does not want this link. It has answered itself, so its
+            other addresses are not asked.
+        UnreachableError, HandshakeError: no address leads to it; the text tells why of each.
+    """
+    left = list(dict.fromkeys(addresses))
+    failures: list[LinkError] = []
+    while left:
+        race = _Race(network, left)
+        channel = await race.run()
+        left = race.left
+        failures += race.failures
+        if channel is None:
+            break
+        try:
+            return await greet(channel, str(race.winner), local, kind, expected_id)
+        except RefusedError:
+            raise
+        except LinkError as failure:
+            failures.append(failure)
+    if len(failures) == 1:
+        raise failures[0]
+    raise UnreachableError("; ".join(map(str, failures)) or "it has no address to be dialled at")
+
+
+class _Race:
+    """Dials of several addresses, until something answers at one of them."""
+
+    def __init__(self, network: Network, addresses: Sequence[Address]) -> None:
+        self._network = network
+        self._channel: Channel | None = None
+        self.left = list(addresses)
+        """The addresses that have neither failed nor won."""
+        self.failures: list[LinkError] = []
+        self.winner: Address | None = None
+
+    async def run(self) -> Channel | None:
+        """Return the first connection, or None if no address answers."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._start(nursery)
+        except BaseException:  # cancelled from outside, perhaps with a connection in hand
+            if self._channel is not None:
+                await trio.aclose_forcefully(self._channel.stream)
+            raise
+        return self._channel
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        for address in tuple(self.left):
+            over = trio.Event()
+            nursery.start_soon(self._dial, address, over, nursery.cancel_scope)
+            with trio.move_on_after(STAGGER_S if address != self.left[-1] else math.inf):
+                await over.wait()
+
+    async def _dial(self, address: Address, over: trio.Event, scope: trio.CancelScope) -> None:
+        try:
+            channel = await self._network.dial(address)
+        except LinkError as failure:
+            self.left.remove(address)
+            self.failures.append(failure)
+        else:
+            await self._arrived(address, channel, scope)
+        finally:
+            over.set()
+
+    async def _arrived(self, address: Address, channel: Channel, scope: trio.CancelScope) -> None:
+        if self.winner is None:
+            self.left.remove(address)
+            self.winner, self._channel = address, channel
+            scope.cancel()
+        else:  # two arrived at one moment; this address stays for another race
+            await trio.aclose_forcefully(channel.stream)
