@@ -1,12 +1,15 @@
 """Live links: dial or answer, greet, and carry messages until the end.
 
-sockets     dial and listen: the only module that opens sockets
-greeting    opens a link: preface, handshake, HELLO
-reception   lets others in
-live        the link itself: one reader, one writer
-outbox      messages that wait to be sent on a link
-requests    requests that were sent and are not answered yet
-pool        transfer links that we dialled, and what is asked over them
+    sockets     dial and listen: the only module that opens sockets
+    dialling    all addresses of a servent are dialled, and the first that leads to it is taken
+    greeting    opens a link: preface, handshake, HELLO
+    reception   lets others in
+    live        the link itself: one reader, one writer
+    outbox      messages that wait to be sent on a link
+    requests    requests that were sent and are not answered yet
+    pool        transfer links that we dialled, and what is asked over them
+
+One task reads a link and one writes it. Who wants a link runs it, and so decides its life.
 """
 
 from p2pfs.link.dialling import dial_servent
