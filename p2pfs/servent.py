@@ -29,6 +29,8 @@ from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, accep
 from p2pfs.namespace import (
     Browser,
     Catalogue,
+    Disputes,
+    Here,
     Knowledge,
     Node,
     RemoteFile,
@@ -49,6 +51,7 @@ from p2pfs.protocol import (
     PeerInfo,
     QueryKind,
     ServentId,
+    groups_of,
     scope_of,
 )
 from p2pfs.rates import RateLimit
@@ -135,7 +138,15 @@ class Servent:
             run_in_thread,
             kept=[(FileId(entry.file_id), entry.size) for entry in pinned],
         )
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(
+            Here(
+                size_of=self._size_here,
+                is_whole=self.cache.is_whole,
+                chosen=self._chosen,
+                is_refused=self._is_banned,
+                on_lie=self._lied,
+            )
+        )
         self.contacts = ContactBook.load(os.fspath(config.peers_path))
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
         self.uploads = Uploads(self.offer, _limit(config.upload_limit_bytes_s))
@@ -153,10 +164,12 @@ class Servent:
             wall_clock=wall_clock,
         )
         self.switchboard = Switchboard(self.identity, self._own_info, self.offer, self.overlay)
+        disputes = Disputes(self.catalogue, self._links.fetch_manifest, self._clock)
         self.browser = Browser(
             self.catalogue,
             self.switchboard.searches,
             self._links.list_pages,
+            disputes,
             self.journal,
             neighbours=self._neighbours,
             ttl=config.ttl,
@@ -165,6 +178,7 @@ class Servent:
         self.results = Results(
             self.catalogue,
             self.switchboard.searches.run,
+            disputes,
             ttl=config.ttl,
             clock=self._clock,
             wall_clock=wall_clock,
@@ -305,14 +319,31 @@ class Servent:
         return self.uploads.judge(peer)
 
     def _is_banned(self, peer: ServentId) -> bool:
-        return self._bans.is_banned(peer, trio.current_time())
+        return self._bans.is_banned(peer, self._clock())
 
     def _lied(self, peer: ServentId) -> None:
-        """Note a wrong block of a peer; a few are too many."""
-        if self._bans.lied(peer, trio.current_time()):
-            bye = Bye(ByeCode.BANNED, "too many wrong blocks")
+        """Note a wrong block or a false size of a peer; a few are too many."""
+        if self._bans.lied(peer, self._clock()):
+            bye = Bye(ByeCode.BANNED, "too many wrong blocks or sizes")
             self._links.drop(peer, bye)
             self.overlay.expel(peer, bye)
+            self.browser.peer_left(peer)
+
+    def _size_here(self, file_id: FileId) -> int | None:
+        """Return the size of a content whose manifest is here."""
+        size = self.cache.size_of(file_id)
+        if size is not None:
+            return size
+        shared = self.library.find_id(file_id)
+        return None if shared is None else shared.size
+
+    def _chosen(self) -> Mapping[ServentId, tuple[str, str]]:
+        """Return the neighbours that we dialled, each with where it is."""
+        return {
+            link.peer.id: groups_of(link.remote.host)
+            for link in self.overlay.neighbours
+            if link.direction == "out"
+        }
 
     # What the overlay tells (overlay.Owner).
 
@@ -392,6 +423,10 @@ class Servent:
     def partial(self, path: str) -> str | None:
         """Return what keeps the last listing of a directory from being whole. Any thread."""
         return self.browser.partial(path)
+
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        """Let a name below `network/` stay with its content; see `Catalogue.hold`. Any thread."""
+        return self.catalogue.hold(file)
 
     def open(self, file: RemoteFile) -> Reader:
         """Return a reader pinned to this content. Any thread; no network."""

@@ -124,6 +124,18 @@ class BlockCache:
         finally:
             file.close()
 
+    def is_whole(self, file_id: FileId) -> bool:
+        """Return whether all of a content seems to be cached, from memory.
+
+        Of one that nobody has open it is told by what it takes on the disk: a last block that
+        is missing may be overlooked.
+        """
+        key = Key(file_id, self._sizes.get(file_id, 0))
+        with self._lock:
+            file = self._open.get(key)
+            allocated_bytes = self._closed.get(key) or self._kept.get(key, 0)
+        return key.size > 0 and (file.done_bytes if file else allocated_bytes) >= key.size
+
     def holdings(self) -> list[Holding]:
         """Return what is cached, least recently used first. Reads each file's map: some 100 us."""
         with self._lock:

@@ -21,7 +21,7 @@ import trio
 from p2pfs.cache import BlockCache, CachedFile, Holding, RunInThread
 from p2pfs.errors import CacheFullError, NotFoundError, TransferError
 from p2pfs.journal import Journal
-from p2pfs.namespace import Catalogue, RemoteFile, version_name
+from p2pfs.namespace import Catalogue, RemoteFile, without_suffix
 from p2pfs.protocol import MIB, Entry, FileId, block_range, names
 from p2pfs.state import replace_file
 
@@ -185,7 +185,7 @@ class Pins:
             OSError: it cannot be saved.
         """
         async with self._saving:
-            found = (e.path for e in self._entries.values() if path in (e.path, _version(e)))
+            found = (e.path for e in self._entries.values() if _is_named(e, path))
             pinned = next(found, None)
             if pinned is None:
                 raise NotFoundError(f"{path} is not pinned")
@@ -219,12 +219,30 @@ class Pins:
         """Fetch a file to its end, however often that has to be tried."""
         with scope:
             for failures in itertools.count():
+                entry = await self._put_right(entry)
                 with contextlib.suppress(TransferError):  # it is in the journal
                     if await self._try_fetch(entry):
                         break
                 await self._pause(RETRY_AFTER_S[min(failures, len(RETRY_AFTER_S) - 1)])
         if self._fetches.get(entry.path) is scope:
             del self._fetches[entry.path]
+
+    async def _put_right(self, entry: Entry) -> Entry:
+        """Return a pinned file with the size that its manifest gives, if that was announced wrong.
+
+        Raises nothing: what cannot be saved now is put right again after a restart.
+        """
+        file_id = FileId(entry.file_id)
+        size = self._catalogue.size_of(file_id)
+        if size is None or size == entry.size:
+            return entry
+        right = msgspec.structs.replace(entry, size=size)
+        self._cache.let_go(file_id, entry.size)
+        self._hold(right)
+        async with self._saving:
+            with contextlib.suppress(OSError):
+                await self._run_in_thread(_save, self._path, tuple(self._entries.values()))
+        return right
 
     async def _try_fetch(self, entry: Entry) -> bool:
         """Fetch what is missing if somebody can be asked; return whether all is here."""
@@ -238,7 +256,7 @@ class Pins:
 
     async def _fetch(self, entry: Entry, cached: CachedFile) -> None:
         file_id = FileId(entry.file_id)
-        sources = self._catalogue.sources_of(file_id)
+        sources = self._catalogue.sources_of(file_id, entry.size)
         file = RemoteFile(entry.path, entry.size, entry.mtime_ns, file_id, sources)
         with contextlib.closing(self._open_reader(file)) as reader:
             for offset in range(0, entry.size, PIECE_BYTES):
@@ -266,8 +284,8 @@ def _is_here(cached: CachedFile, offset: int, length: int) -> bool:
     return all(cached.has(index) or cached.claims(index) for index in blocks)
 
 
-def _version(entry: Entry) -> str:
-    return version_name(entry.path, FileId(entry.file_id))
+def _is_named(entry: Entry, path: str) -> bool:
+    return entry.path in (path, without_suffix(path, FileId(entry.file_id)))
 
 
 def _save(path: str, entries: Sequence[Entry]) -> None:

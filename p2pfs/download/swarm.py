@@ -393,7 +393,8 @@ class Swarm:
         urgency = Urgency.SOURCES if self._searches else Urgency.PERSON
         try:
             with trio.move_on_after(SEARCH_TIMEOUT_S):
-                found = await self._upstream.find_sources(self._cached.file_id, urgency)
+                content = self._cached.file_id, self._cached.size
+                found = await self._upstream.find_sources(*content, urgency)
             self._searches += 1
         except NotAskedError as error:
             pause_s = max(pause_s, error.wait_s)
@@ -525,8 +526,10 @@ class Swarm:
             self._release_readers(outcome, request.index)
 
     def _keep_manifest(self, manifest: Manifest) -> None:
+        self._upstream.proved(manifest.file_id, manifest.size)
         if manifest.size != self._cached.size:
-            # The manifest is right, so the size that the search told was not.
+            # Who said so has lied, and the content is there under its right size. But our readers
+            # were told this one, and must not be given a part for the whole.
             self._give_up(CorruptError("the announced size is not that of the content"))
             return
         self._cached.put_manifest(manifest)

@@ -171,7 +171,7 @@ class Swarms:
                 await self._look(min(due, key=lambda running: running.look_at))
 
     def _tell_known(self, running: _Running) -> None:
-        known = self._catalogue.sources_of(running.cached.file_id)
+        known = self._catalogue.sources_of(*running.cached.key)
         fresh = [source for source in known if source.id not in running.told]
         if fresh:
             running.told.update(source.id for source in fresh)
@@ -184,7 +184,7 @@ class Swarms:
         running.look_at = trio.current_time() + pause_s
         file_id = running.cached.file_id
         try:
-            hits = await self._search(file_id, Urgency.SOURCES)
+            hits = await self._search(*running.cached.key, Urgency.SOURCES)
         except NotAskedError as error:
             running.looks -= 1
             running.look_at = trio.current_time() + error.wait_s
@@ -247,7 +247,8 @@ class Swarms:
     def _start(self, file: RemoteFile) -> _Running:
         self._tasks.check()
         cached = self._cache.open_file(file.file_id, file.size)
-        sources = dict.fromkeys((*file.sources, *self._catalogue.sources_of(file.file_id)))
+        known = self._catalogue.sources_of(file.file_id, file.size)
+        sources = dict.fromkeys((*file.sources, *known))
         swarm = Swarm(cached, tuple(sources), self, self._stall_timeout_s, self._limit)
         running = _Running(file.path, swarm, cached)
         self._remember_path(file)
@@ -288,18 +289,21 @@ class Swarms:
 
     # What a swarm asks (swarm.Upstream).
 
-    async def find_sources(self, file_id: FileId, urgency: Urgency) -> Sequence[PeerInfo]:
+    async def find_sources(
+        self, file_id: FileId, size: int, urgency: Urgency
+    ) -> Sequence[PeerInfo]:
         """Return who has a content, asked for now, beside those known already.
 
         Raises NotAskedError if that may not be now.
         """
-        for running in self._running.values():
-            if running.cached.file_id == file_id:
-                self._tell_known(running)
-        found = [hit.provider for hit in await self._search(file_id, urgency)]
-        return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id))))
+        running = self._running.get((file_id, size))
+        if running is not None:
+            self._tell_known(running)
+        found = [hit.provider for hit in await self._search(file_id, size, urgency)]
+        return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id, size))))
 
-    async def _search(self, file_id: FileId, urgency: Urgency) -> Sequence[QueryHit]:
+    async def _search(self, file_id: FileId, size: int, urgency: Urgency) -> Sequence[QueryHit]:
+        """Search for a content; who says another size of it is no source."""
         outcome = await self._searches.run(
             QueryKind.ID,
             file_id.hex(),
@@ -307,7 +311,12 @@ class Swarms:
             timeout_s=SOURCES_TIMEOUT_S,
             urgency=urgency,
         )
-        return outcome.hits
+        found = [(hit, self._catalogue.sift(hit.provider, hit.entries)) for hit in outcome.hits]
+        return [hit for hit, told in found if told and all(one.size == size for one in told)]
+
+    def proved(self, file_id: FileId, size: int) -> None:
+        """Note the size that the manifest of a content gives."""
+        self._catalogue.prove(file_id, size)
 
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
         """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""

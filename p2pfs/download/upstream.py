@@ -25,8 +25,10 @@ class Upstream(Protocol):
 
     own_id: ServentId
 
-    async def find_sources(self, file_id: FileId, urgency: Urgency) -> Sequence[PeerInfo]:
-        """Search for peers that have this content; empty if none answered.
+    async def find_sources(
+        self, file_id: FileId, size: int, urgency: Urgency
+    ) -> Sequence[PeerInfo]:
+        """Search for peers that have this content, and say so of this size; maybe nobody.
 
         Raises NotAskedError if that may not be now.
         """
@@ -48,6 +50,10 @@ class Upstream(Protocol):
         `wanted` gives the length that each should have, by index. What is raised is about the
         first block that was not delivered.
         """
+        ...
+
+    def proved(self, file_id: FileId, size: int) -> None:
+        """Note the size that the manifest of a content gives."""
         ...
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:

@@ -30,7 +30,7 @@ from p2pfs.filesystem.attributes import (
 )
 from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
-from p2pfs.namespace import ID_SUFFIX_LENGTH, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, without_suffix
 from p2pfs.protocol import FileId, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
@@ -91,6 +91,10 @@ class NetworkView(Protocol):
         """Return what keeps the last listing of a directory from being whole, for people."""
         ...
 
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        """Let the name of a file stay with its content; return what ends that, once."""
+        ...
+
 
 class Contents(Protocol):
     """What is in those files. What is not async is memory alone, from any thread."""
@@ -115,10 +119,13 @@ class Contents(Protocol):
 class NetworkFile(ReadOnlyFile):
     """A file in `network/` that somebody has open."""
 
-    def __init__(self, tree: NetworkTree, file: RemoteFile, reader: Reader) -> None:
+    def __init__(
+        self, tree: NetworkTree, file: RemoteFile, reader: Reader, release: Callable[[], None]
+    ) -> None:
         self._tree = tree
         self._file = file
         self._reader = reader
+        self._release = release
         self.path = file.path
 
     def getattr(self) -> Attributes:
@@ -146,6 +153,7 @@ class NetworkFile(ReadOnlyFile):
 
     def release(self) -> None:
         """Let go of the content, and of the path that showed it."""
+        self._release()
         self._tree.unpin(self.path)
         self._reader.close()
 
@@ -267,9 +275,11 @@ class NetworkTree:
         if isinstance(node, RemoteDirectory):
             raise os_error(errno.EISDIR, node.path)
         file, keep_cache, direct_io = self._kernel.opened(node)
+        release = self._view.hold(file)
         try:
-            opened = NetworkFile(self, file, self._contents.open(self._told(file)))
+            opened = NetworkFile(self, file, self._contents.open(self._told(file)), release)
         except BaseException as error:
+            release()
             self._kernel.released(node.path)
             if isinstance(error, TransferError):
                 raise as_os_error(error, node.path) from error
@@ -305,8 +315,8 @@ class NetworkTree:
     def _inode(self, node: Node) -> int:
         if isinstance(node, RemoteDirectory):
             return virtual_inode(f"{self._label}/{node.path}")
-        # Without the suffix of a version, which comes and goes with the number of sources.
-        published = node.path.replace(f"~{node.file_id.hex()[:ID_SUFFIX_LENGTH]}", "")
+        # Without the suffix of a version, which comes and goes.
+        published = without_suffix(node.path, node.file_id)
         return virtual_inode(f"{self._label}/{published}", node.file_id)
 
     def _all_listed(self, nodes: Sequence[Node]) -> list[Listed]:

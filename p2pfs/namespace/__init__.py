@@ -1,6 +1,9 @@
 """What names mean: which files and directories others offer, and under which names.
 
+    nodes       files and directories as shown, and who has which name: the one naming rule
+    claims      what each servent says that it has, as one tree
     catalogue   all names that are known, in memory, for every thread
+    disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     listing     what one servent tells of one directory, page by page, and what that lacks
     keywords    the searches below `search/`
@@ -11,23 +14,24 @@ The three views differ in whom they ask; what they show comes out of the catalog
 """
 
 from p2pfs.namespace.browser import Browser
-from p2pfs.namespace.catalogue import (
-    ID_SUFFIX_LENGTH,
-    Catalogue,
+from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.keywords import Results
+from p2pfs.namespace.nodes import (
     Knowledge,
     Node,
     RemoteDirectory,
     RemoteFile,
-    version_name,
+    without_suffix,
 )
-from p2pfs.namespace.keywords import Results
 from p2pfs.namespace.peers import Shares
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 
 __all__ = [
-    "ID_SUFFIX_LENGTH",
     "Browser",
     "Catalogue",
+    "Disputes",
+    "Here",
     "KeywordQuery",
     "Knowledge",
     "Node",
@@ -37,5 +41,5 @@ __all__ = [
     "Results",
     "Shares",
     "parse_query",
-    "version_name",
+    "without_suffix",
 ]

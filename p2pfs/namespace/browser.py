@@ -29,10 +29,13 @@ import trio
 
 from p2pfs.errors import NotAskedError, TransferError
 from p2pfs.journal import Journal
-from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.listing import Listings, ListPages, Partial, Telling
+from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile, may_be_suffixed
 from p2pfs.overlay import Outcome, Searches
 from p2pfs.protocol import (
+    FileId,
     PeerInfo,
     QueryHit,
     QueryKind,
@@ -98,6 +101,7 @@ class Browser:
         catalogue: Catalogue,
         searches: Searches,
         list_pages: ListPages,
+        disputes: Disputes,
         journal: Journal,
         *,
         neighbours: Callable[[], Sequence[PeerInfo]],
@@ -106,6 +110,7 @@ class Browser:
     ) -> None:
         self._catalogue = catalogue
         self._searches = searches
+        self._disputes = disputes
         self._journal = journal
         self._neighbours = neighbours
         self._ttl = ttl
@@ -140,18 +145,20 @@ class Browser:
     def known(self, path: str) -> Node | Knowledge:
         """Return what is known of a path; UNKNOWN if asking the network may help."""
         node = self._catalogue.lookup(path, self._clock())
+        path = self._catalogue.published(path)
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
             return Knowledge.ABSENT
         if isinstance(node, Knowledge) or not path:
             return node
-        if self._is_outdated(path, node):
+        if self._is_outdated(path, node) or self._disputes.concern(node):
             return Knowledge.UNKNOWN
         self._refresh_behind(_parent(path), TRUST_S)
         return node
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         """Return a directory as last listed, and ask again behind if that was a while ago."""
-        return self._catalogue.children(path) if self.may_show(path) else Knowledge.UNKNOWN
+        may_show = self.may_show(self._catalogue.published(path))
+        return self._catalogue.children(path) if may_show else Knowledge.UNKNOWN
 
     def may_show(self, path: str) -> bool:
         """Return whether a directory may be shown as known; ask again behind if it is old."""
@@ -178,7 +185,7 @@ class Browser:
 
     def partial(self, path: str) -> str | None:
         """Return what keeps the listing of a directory from being whole; None if nothing does."""
-        partial = self._partial_of(path)
+        partial = self._partial_of(self._catalogue.published(path))
         return None if partial is None else str(partial)
 
     def partial_of(self, holder: PeerInfo, path: str) -> str | None:
@@ -259,21 +266,37 @@ class Browser:
         if path and check_path(path) is not None:
             return None
         with trio.move_on_after(FIND_TIMEOUT_S):
-            if not await self._is_told_by_listing(path):
-                await self._ask("find", path, self._find)
+            await self._look_for(path)
         node = self._catalogue.lookup(path, self._clock())
         return None if isinstance(node, Knowledge) else node
 
-    async def _is_told_by_listing(self, path: str) -> bool:
+    async def _look_for(self, path: str) -> None:
+        """Ask for what is at a path, and for its manifest if it is said to have several sizes."""
+        node = self._catalogue.lookup(path, self._clock())
+        if not self._disputes.concern(node):
+            published = self._catalogue.published(path)
+            if not await self._is_told_by_listing(path, published):
+                await self._ask("find", published, self._find)
+            node = self._catalogue.lookup(path, self._clock())
+        if isinstance(node, RemoteFile) and self._disputes.concern(node):
+            await self._ask("size", node.file_id.hex(), self._settle)
+
+    async def _settle(self, file_id: str) -> None:
+        await self._disputes.settle(FileId(bytes.fromhex(file_id)))
+
+    async def _is_told_by_listing(self, path: str, published: str) -> bool:
         """List the directory of a path if that is cheaper than to search; return whether it tells.
 
         For what programs look up anywhere there is no other way; NotAskedError if it does not.
+        The name of a version that has not the plain one is found by nothing else.
         """
-        parent, began_at = _parent(path), self._clock()
+        parent, began_at = _parent(published), self._clock()
         is_mere_probe = is_probe(_name(path)) and self._is_there(parent)
+        is_version = self._is_there(parent) and may_be_suffixed(_name(path))
         few = 0 < len(self._holders(parent)) <= MAX_DIRECT
         has_mere_news = self._has_mere_news(parent)
-        if not (has_mere_news or few or is_mere_probe or self._is_second_look(path)):
+        is_cheaper = has_mere_news or few or is_mere_probe or is_version
+        if not is_cheaper and not self._is_second_look(published):
             return False
         with trio.move_on_after(LIST_TIMEOUT_S if is_mere_probe else LISTING_S):
             try:
@@ -322,12 +345,13 @@ class Browser:
                 what has come.
             ShutdownError: we end.
         """
-        if self._has_mere_news(path):
-            self._refresh_behind(path, REFRESH_AFTER_S)
+        published = self._catalogue.published(path)
+        if self._has_mere_news(published):
+            self._refresh_behind(published, REFRESH_AFTER_S)
             with trio.move_on_after(LIST_TIMEOUT_S):
-                await self._ask("news", path, self._list_news)
+                await self._ask("news", published, self._list_news)
         else:
-            await self._ask("list", path, self._list)
+            await self._ask("list", published, self._list)
         return self._catalogue.children(path)
 
     def ask_one(self, holder: PeerInfo, path: str) -> Telling:

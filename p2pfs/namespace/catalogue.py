@@ -4,28 +4,42 @@ Searches, listings and neighbours tell the catalogue; the tree asks it. It is me
 so `ls`, `stat` and extended attributes of known names never wait for the network. It does
 not ask anybody anything: deciding what is worth a search is the browser's work.
 
+What was told is a claim. A claim that a manifest contradicts is dropped, and costs who made it.
+Who has which name is decided by `nodes`; the paths in questions of the tree are the shown ones,
+all others are as published: `published` leads from the ones to the others.
+
 Everything here may be called from any thread. One lock is held for the length of one
 dictionary walk; a page of ten thousand names takes a few milliseconds.
 """
 
 from __future__ import annotations
 
-import enum
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from msgspec.structs import replace
-
+from p2pfs.namespace.claims import ClaimTree, Held, Place
+from p2pfs.namespace.nodes import (
+    Chosen,
+    Content,
+    Knowledge,
+    Names,
+    Nearness,
+    Node,
+    Rank,
+    RemoteDirectory,
+    RemoteFile,
+    Version,
+    backing,
+    believed,
+    directory_version,
+    file_version,
+    is_long,
+)
 from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
-
-MAX_ENTRIES: Final = 1_000_000
-"""Entries held in all; about a gigabyte. What comes later is dropped and counted."""
-
-MAX_ENTRIES_PER_SOURCE: Final = 200_000
-"""Entries held of one servent, so that no single share can fill the catalogue."""
 
 MAX_SOURCES: Final = 10_000
 """Servents held that have told of their shares, each with its addresses; some megabytes."""
@@ -36,116 +50,84 @@ MAX_LISTED_BY: Final = 1_000
 MAX_ABSENT: Final = 10_000
 """Names remembered as absent. The oldest is forgotten first."""
 
-ID_SUFFIX_LENGTH: Final = 8
-"""Characters of the file id that tell versions of one name apart (DESIGN 2.1)."""
-
+MAX_PROVED: Final = 10_000
+"""Contents whose size is remembered though their manifest is not here any more: 2 MB."""
 
 _HERE: Final = ServentId("")
 """The holder of what the user keeps, among the others: no servent has this id."""
 
 
-class Knowledge(enum.Enum):
-    """What the catalogue says of a name that it does not hold."""
-
-    UNKNOWN = enum.auto()
-    """A search is worth while."""
-    ABSENT = enum.auto()
-    """It was asked for lately, and nobody has it."""
-
-
 @dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """One content under one name."""
+class Here:
+    """What this servent itself knows and has: memory alone, from any thread."""
 
-    path: str
-    """As shown: a version that lost the plain name carries its suffix."""
-    size: int
-    mtime_ns: int
-    file_id: FileId
-    sources: tuple[PeerInfo, ...]
-    """Who offers this content at this path."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteDirectory:
-    """A directory that at least one servent has."""
-
-    path: str
-    mtime_ns: int
-    sources: tuple[PeerInfo, ...]
+    size_of: Callable[[FileId], int | None] = lambda _id: None
+    """The size of a content whose manifest is here."""
+    is_whole: Callable[[FileId], bool] = lambda _id: False
+    """Whether all of a content is in the cache."""
+    chosen: Callable[[], Chosen] = dict
+    """The neighbours that we chose ourselves, each with where it is."""
+    is_refused: Callable[[ServentId], bool] = lambda _source: False
+    """Whether a servent is banned: what it tells is not heard."""
+    on_lie: Callable[[ServentId], object] = lambda _source: None
+    """Is told of a servent that told what is proved to be false; without a lock."""
 
 
-Node = RemoteFile | RemoteDirectory
-
-
-@dataclass(slots=True)
-class _Place:
-    """One path, as all servents together describe it."""
-
-    parent: _Place | None = None
-    name: str = ""
-    children: dict[str, _Place] = field(default_factory=dict)
-    versions: dict[FileId, dict[ServentId, Entry]] = field(default_factory=dict)
-    directory: dict[ServentId, Entry] = field(default_factory=dict)
-    listed_at: float | None = None
-    """When the last listing of this directory was complete; None: never."""
-
-    def is_empty(self) -> bool:
-        return not (self.children or self.versions or self.directory)
-
-    def entry_of(self, source: ServentId) -> Entry | None:
-        held = (holders.get(source) for holders in self.versions.values())
-        return self.directory.get(source) or next((e for e in held if e is not None), None)
-
-    def sources(self) -> set[ServentId]:
-        return {*self.directory, *(peer for held in self.versions.values() for peer in held)}
-
-    def path(self) -> str:
-        labels = []
-        place: _Place | None = self
-        while place is not None and place.parent is not None:
-            labels.append(place.name)
-            place = place.parent
-        return "/".join(reversed(labels))
+_NOTHING: Final = Here()
 
 
 class Catalogue:
     """The union of what other servents offer."""
 
-    def __init__(self, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, here: Here = _NOTHING, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._here = here
         self._now_ns = now_ns
         self._lock = threading.RLock()
-        self._root = _Place()
+        self._tree = ClaimTree(here.is_whole)
         self._peers: dict[ServentId, PeerInfo] = {}
-        self._counts: dict[ServentId, int] = {}
-        self._total = 0
-        self._holders: dict[FileId, dict[ServentId, int]] = {}
+        self._proved: OrderedDict[FileId, int] = OrderedDict()
         self._absent: dict[str, float] = {}
         self._listed_by: dict[ServentId, dict[str, float]] = {}
         """When each servent was itself asked for all of a directory."""
         self._expired_at = float("-inf")
-        self.dropped = 0
-        """Entries that the bounds above turned away."""
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Entries and servents that the bounds turned away."""
+        return self._dropped + self._tree.dropped
 
     # What we are told.
 
-    def learn(self, source: PeerInfo, entries: Iterable[Entry]) -> None:
+    def learn(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
         """Take in that `source` has these entries, and the directories above them.
 
-        A time in the future becomes now, once: at each further announcement of the same content
-        it stays what it became. Else it would move with the clock, and `rsync` and `make` would
-        do their work forever.
+        Returns those that are believed. What a manifest contradicts is not, and its source has
+        lied. A time in the future becomes now, once: at each further announcement of the same
+        content it stays what it became. Else it would move with the clock, and `rsync` and
+        `make` would do their work forever.
         """
+        good = self.sift(source, entries)
         with self._lock:
-            if self._has_place(source):
-                for entry in entries:
-                    self._learn_one(source.id, entry)
+            if self._here.is_refused(source.id) or not self._has_place(source):
+                return good
+            return [self._learn_one(source.id, entry) for entry in good]
+
+    def sift(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
+        """Return those entries that no manifest contradicts; who told others has lied."""
+        if self._here.is_refused(source.id):
+            return ()
+        told = list(entries)
+        with self._lock:
+            wrong = [entry for entry in told if self._is_disproved(entry)]
+            liars = {liar for entry in wrong for liar in self._drop_false(FileId(entry.file_id))}
+        self._blame(liars | {source.id for _ in wrong})
+        return [entry for entry in told if entry not in wrong] if wrong else told
 
     def learn_listing(self, source: PeerInfo, directory: str, entries: Sequence[Entry]) -> None:
         """Take in all that `source` has in `directory`: what is not in `entries` it has no more."""
-        with self._lock:
-            self.learn(source, entries)
-            self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in entries})
+        good = self.learn(source, entries)
+        self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in good})
 
     def keep_names(self, source: PeerInfo, directory: str, names: Container[str]) -> None:
         """Take in that `source` has `directory`, and nothing in it but what has these names.
@@ -154,19 +136,46 @@ class Catalogue:
         20,000 entries at once took 0.3 s.
         """
         with self._lock:
-            if not self._has_place(source):
+            if self._here.is_refused(source.id) or not self._has_place(source):
                 return
             self._learn_one(source.id, Entry(directory, 0, 0, b""))
-            place = self._place(directory)
-            for name, child in list(place.children.items()) if place else ():
-                if name not in names:
-                    self._forget_tree(child, source.id)
-                    self._prune(child)
+            place = self._tree.place(directory)
+            if place is not None:
+                self._tree.forget_others(place, names, source.id)
+
+    def prove(self, file_id: FileId, size: int) -> None:
+        """Take in that a manifest gives a content this size: other claims are false."""
+        with self._lock:
+            self._proved[file_id] = size
+            self._proved.move_to_end(file_id)
+            if len(self._proved) > MAX_PROVED:
+                self._proved.popitem(last=False)
+            liars = self._drop_false(file_id)
+        self._blame(liars)
+
+    def _drop_false(self, file_id: FileId) -> set[ServentId]:
+        """Drop what a manifest contradicts; return who said it."""
+        size = self.size_of(file_id)
+        return {
+            source
+            for place, content, _ in list(self._tree.claims_to(file_id))
+            if content.size != size
+            for source in self._tree.forget_content(place, content)
+        }
+
+    def _blame(self, liars: set[ServentId]) -> None:
+        for liar in liars - {_HERE}:
+            self._here.on_lie(liar)
+
+    def _is_disproved(self, entry: Entry) -> bool:
+        if entry.is_directory:
+            return False
+        return self.size_of(FileId(entry.file_id)) not in (None, entry.size)
 
     def mark_listed(self, directory: str, now: float) -> None:
         """Note that everybody within the horizon has been asked for this directory."""
         with self._lock:
-            place = self._place(directory, create=directory == "")
+            place = self._tree.place(directory)
             if place is not None:
                 place.listed_at = now
 
@@ -183,26 +192,24 @@ class Catalogue:
     def keep_only(self, directory: str, sources: Iterable[ServentId]) -> None:
         """Forget `directory` and all below it at every servent that is not among `sources`."""
         with self._lock:
-            place = self._place(directory)
+            place = self._tree.place(directory)
             if place is None:
                 return
             kept = frozenset((*sources, _HERE))
-            for below in list(_walk(place)):
-                for gone in below.sources() - kept:
-                    self._forget_files(below, gone)
-                    if below.directory.pop(gone, None) is not None:
-                        self._count(gone, -1)
-                self._prune(below)
-            if place is self._root:
+            if place is self._tree.root:
+                gone = set(self._tree.sources()) - kept
                 self._peers = {peer: info for peer, info in self._peers.items() if peer in kept}
-            for gone in self._listed_by.keys() - kept:
-                self._unlist(gone, directory)
+            else:
+                gone = {source for claims in place.claims() for source in claims.by} - kept
+            for source in gone:
+                self._tree.forget(place, source)
+            for source in self._listed_by.keys() - kept:
+                self._unlist(source, directory)
 
     def forget(self, source: ServentId) -> None:
         """Forget all that one servent offers."""
         with self._lock:
-            if source in self._counts:
-                self._forget_tree(self._root, source)
+            self._tree.forget(self._tree.root, source)
             self._peers.pop(source, None)
             self._listed_by.pop(source, None)
 
@@ -210,10 +217,9 @@ class Catalogue:
         """Forget what one servent offers at `path` and below."""
         with self._lock:
             self._unlist(source, path)
-            place = self._place(path)
+            place = self._tree.place(path)
             if place is not None:
-                self._forget_tree(place, source)
-                self._prune(place)
+                self._tree.forget(place, source)
 
     def remember_absent(self, path: str, until: float) -> None:
         """Note that nobody has `path`, to be believed until a time."""
@@ -224,64 +230,136 @@ class Catalogue:
                 del self._absent[next(iter(self._absent))]
 
     def keep(self, entry: Entry) -> None:
-        """Show a file, whoever else offers it, until `let_go`.
-
-        Where others offer something else under its name, it is the version with fewest sources.
-        """
+        """Show a file under its name, whoever else offers what there, until `let_go`."""
         with self._lock:
             self._learn_one(_HERE, entry)
 
     def let_go(self, path: str) -> None:
         """Show the file that was kept at `path` only while others offer it."""
         with self._lock:
-            place = self._place(path)
-            if place is None:
-                return
-            parent = place.parent
-            self._forget_files(place, _HERE)
-            self._prune(place)
-            while parent is not None and not any(
-                _HERE in child.sources() for child in parent.children.values()
-            ):
-                if parent.directory.pop(_HERE, None) is not None:
-                    self._count(_HERE, -1)
-                self._prune(parent)
-                parent = parent.parent
+            place = self._tree.place(path)
+            while place is not None and place.parent is not None:
+                above = place.parent
+                self._tree.forget(place, _HERE)
+                is_empty = _keeps_directory(above) and not self._tree.names_of(_HERE, above)
+                place = above if is_empty else None
 
-    # What we are asked.
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        """Let a shown path keep its version, whatever becomes known; return what ends that.
+
+        The directories above keep theirs as well. What nobody offers any more is not shown, but
+        nothing else gets its name.
+        """
+        with self._lock:
+            holds = list(self._hold(file))
+
+        def release() -> None:
+            with self._lock:
+                for place, name in reversed(holds):
+                    place.held[name].count -= 1
+                    if not place.held[name].count:
+                        del place.held[name]
+                        self._tree.prune(place)
+
+        return release
+
+    def _hold(self, file: RemoteFile) -> Iterator[tuple[Place, str]]:
+        place = self._tree.root
+        *above, name = file.path.split("/")
+        for label in above:
+            below = self._below(place, label)
+            if below is None:
+                return
+            yield _held(place, label, (below.name, None))
+            place = below
+        content = Content(file.file_id, file.size)
+        version = self._names(place).find(name, content)
+        if version is not None:
+            yield _held(place, name, (version.name, content))
+
+    # What we are asked, by shown paths.
 
     def lookup(self, path: str, now: float) -> Node | Knowledge:
         """Return what is at `path`, as shown; a version may be asked for by its suffix."""
         with self._lock:
             if path == "":
-                return self._directory_node(self._root, "")
-            parent_path, _, name = path.rpartition("/")
-            parent = self._place(parent_path)
-            if parent is not None:
-                node = self._shown(parent, parent_path, name)
-                if node is not None:
-                    return node
-            if self._absent.get(path, 0.0) > now:
+                return self._directory_node(self._tree.root, "")
+            above, _, name = path.rpartition("/")
+            place = self._shown_directory(above)
+            holder = None if place is None else self._holder(place, name)
+            if place is not None and holder is not None:
+                child, key = place.children[holder[0]], holder[1]
+                return self._node(child, path, key, self._here.chosen())
+            published = self.published(path)
+            if self._absent.get(published, 0.0) > now or self._is_below_a_file(path):
                 return Knowledge.ABSENT
             return Knowledge.UNKNOWN
 
     def children(self, path: str) -> list[Node]:
         """Return everything shown in a directory, sorted by name."""
         with self._lock:
-            place = self._place(path)
+            place = self._shown_directory(path)
             if place is None:
                 return []
+            chosen = self._here.chosen()
             nodes = [
-                node
-                for name, child in place.children.items()
-                for node in self._nodes(child, _join(path, name))
+                self._node(place.children[published], _join(path, name), key, chosen)
+                for name, published, key in self._all_names(place)
             ]
         return sorted(nodes, key=lambda node: node.path)
+
+    def published(self, path: str) -> str:
+        """Return the path under which others know what is shown at a path.
+
+        They differ where a directory lost its name to something else. What is not known is the
+        same.
+        """
+        with self._lock:
+            labels = []
+            place: Place | None = self._tree.root
+            for label in path.split("/") if path else ():
+                place = None if place is None else self._below(place, label)
+                labels.append(label if place is None else place.name)
+            return "/".join(labels)
+
+    def is_disputed(self, file_id: FileId) -> bool:
+        """Return whether a content is said to have several sizes, of which one at most is right."""
+        with self._lock:
+            return len({content.size for _, content, _ in self._tree.claims_to(file_id)}) > 1
+
+    def size_of(self, file_id: FileId) -> int | None:
+        """Return the size of a content if a manifest was seen that gives it."""
+        proved = self._proved.get(file_id)
+        return self._here.size_of(file_id) if proved is None else proved
+
+    def believes(self, file: RemoteFile) -> bool:
+        """Return whether no manifest contradicts the size of a file."""
+        return self.size_of(file.file_id) in (None, file.size)
+
+    def chosen(self) -> Chosen:
+        """Return the neighbours that we chose ourselves, each with where it is."""
+        return self._here.chosen()
+
+    def is_whole(self, file_id: FileId) -> bool:
+        """Return whether all of a content is in the cache."""
+        return self._here.is_whole(file_id)
+
+    def rank(
+        self, content: Content, sources: Iterable[PeerInfo], known_at: int, *, is_whole: bool
+    ) -> Rank:
+        """Return how a content ranks that these sources have, found in whatever way."""
+        with self._lock:
+            claims = list(self._tree.claims_to(content.file_id))
+        is_pinned = any(_HERE in one.by for _, claimed, one in claims if claimed == content)
+        by = {source.id for source in sources} | ({_HERE} if is_pinned else set())
+        return _rank(by, known_at, self._here.chosen(), is_whole=is_whole)
+
+    # What we are asked, by paths as published.
 
     def listed_at(self, path: str) -> float | None:
         """Return when the whole horizon was last asked for this directory."""
         with self._lock:
-            place = self._place(path)
+            place = self._tree.place(path)
             if place is None or place.listed_at is None or place.listed_at < self._expired_at:
                 return None
             return place.listed_at
@@ -289,15 +367,28 @@ class Catalogue:
     def directory_sources(self, path: str) -> tuple[PeerInfo, ...]:
         """Return who is known to have this directory; for the root everybody known."""
         with self._lock:
-            place = self._place(path)
-            if place is None:
-                return ()
-            return self._infos(self._peers if place is self._root else place.directory)
+            place = self._tree.place(path)
+            return () if place is None else self._directory_node(place, path).sources
 
-    def sources_of(self, file_id: FileId) -> tuple[PeerInfo, ...]:
+    def sources_of(self, file_id: FileId, size: int) -> tuple[PeerInfo, ...]:
         """Return who is known to offer this content, under whatever path."""
         with self._lock:
-            return self._infos(self._holders.get(file_id, {}))
+            claims = self._tree.claims_to(file_id)
+            found = (one for _, content, one in claims if content.size == size)
+            return self._infos(source for one in found for source in one.by)
+
+    def claimants_of(self, file_id: FileId) -> Sequence[Sequence[PeerInfo]]:
+        """Return who is known to offer a content, together those who say the same size.
+
+        First those among whom is one that we chose ourselves, then those known first.
+        """
+        chosen = self._here.chosen()
+        with self._lock:
+            by_size: dict[int, list[ServentId]] = {}
+            for _, content, claims in self._tree.claims_to(file_id):
+                by_size.setdefault(content.size, []).extend(claims.by)
+            ranked = sorted(by_size.values(), key=lambda by: chosen.keys().isdisjoint(by))
+            return [self._infos(by) for by in ranked]
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return every servent that has told of its share."""
@@ -311,15 +402,15 @@ class Catalogue:
     def entry_of(self, source: ServentId, path: str) -> Entry | None:
         """Return what one servent is known to have at a path."""
         with self._lock:
-            place = self._place(path)
+            place = self._tree.place(path)
             return None if place is None else place.entry_of(source)
 
     def entries_of(self, source: ServentId, directory: str) -> list[Entry]:
         """Return what one servent is known to have in a directory, sorted by name."""
         with self._lock:
-            place = self._place(directory)
-            children = sorted(place.children.items()) if place else ()
-            entries = (child.entry_of(source) for _, child in children)
+            place = self._tree.place(directory)
+            names = sorted(self._tree.names_of(source, place)) if place else ()
+            entries = (place.children[name].entry_of(source) for name in names) if place else ()
             return [entry for entry in entries if entry is not None]
 
     def listed_by(self, source: ServentId, directory: str) -> float | None:
@@ -338,83 +429,24 @@ class Catalogue:
             self._expired_at = now
             self._absent.clear()
 
-    # The trie.
+    # How it is kept.
 
-    def _place(self, path: str, *, create: bool = False) -> _Place | None:
-        place = self._root
-        for label in path.split("/") if path else ():
-            child = place.children.get(label)
-            if child is None:
-                if not create:
-                    return None
-                child = place.children[label] = _Place(place, label)
-            place = child
-        return place
-
-    def _learn_one(self, source: ServentId, entry: Entry) -> None:
-        if entry.path == "":
-            return
-        if not self._has_room(source):
-            self.dropped += 1
-            return
-        place = self._place(entry.path, create=True)
-        assert place is not None
-        self._absent.pop(entry.path, None)
-        entry = self._not_in_future(entry, place, source)
-        if entry.is_directory:
-            self._forget_files(place, source)
-            known = place.directory.get(source)
-            if known is None:
-                self._count(source, 1)
-            if known is None or entry.mtime_ns:
-                place.directory[source] = entry
-        else:
-            self._forget_directory(place, source)
-            self._learn_file(place, source, entry)
-        self._learn_parents(place, source)
-
-    def _not_in_future(self, entry: Entry, place: _Place, source: ServentId) -> Entry:
-        now_ns = self._now_ns()
-        if entry.mtime_ns <= now_ns:
-            return entry
-        known = place.entry_of(source)
-        is_same = known is not None and known.mtime_ns and known.file_id == entry.file_id
-        return replace(entry, mtime_ns=known.mtime_ns if known and is_same else now_ns)
-
-    def _learn_file(self, place: _Place, source: ServentId, entry: Entry) -> None:
-        file_id = FileId(entry.file_id)
-        if source not in place.versions.get(file_id, {}):
-            self._forget_files(place, source)
-            self._count(source, 1)
-            held = self._holders.setdefault(file_id, {})
-            held[source] = held.get(source, 0) + 1
-        place.versions.setdefault(file_id, {})[source] = entry
-
-    def _learn_parents(self, place: _Place, source: ServentId) -> None:
-        parent = place.parent
-        while parent is not None and parent.parent is not None and source not in parent.directory:
-            parent.directory[source] = Entry(parent.path(), 0, 0, b"")
-            self._count(source, 1)
-            parent = parent.parent
+    def _learn_one(self, source: ServentId, entry: Entry) -> Entry:
+        if entry.path:
+            entry = self._tree.put(source, entry, self._now_ns())
+            self._absent.pop(entry.path, None)
+        return entry
 
     def _has_place(self, source: PeerInfo) -> bool:
         """Note a servent, in place of those that have nothing if there are too many."""
         if source.id not in self._peers and len(self._peers) >= MAX_SOURCES:
-            self._peers = {peer: self._peers[peer] for peer in self._counts if peer in self._peers}
+            busy = self._tree.sources()
+            self._peers = {peer: info for peer, info in self._peers.items() if peer in busy}
             if len(self._peers) >= MAX_SOURCES:
-                self.dropped += 1
+                self._dropped += 1
                 return False
         self._peers[source.id] = source
         return True
-
-    def _has_room(self, source: ServentId) -> bool:
-        return self._counts.get(source, 0) < MAX_ENTRIES_PER_SOURCE and self._total < MAX_ENTRIES
-
-    def _count(self, source: ServentId, change: int) -> None:
-        self._total += change
-        self._counts[source] = self._counts.get(source, 0) + change
-        if not self._counts[source]:
-            del self._counts[source]
 
     def _unlist(self, source: ServentId, path: str) -> None:
         """Forget that a directory, and those below it, were listed."""
@@ -424,114 +456,130 @@ class Catalogue:
         if not listed:
             self._listed_by.pop(source, None)
 
-    def _forget_files(self, place: _Place, source: ServentId) -> None:
-        for file_id, holders in list(place.versions.items()):
-            if holders.pop(source, None) is None:
-                continue
-            self._count(source, -1)
-            held = self._holders[file_id]
-            held[source] -= 1
-            if not held[source]:
-                del held[source]
-            if not held:
-                del self._holders[file_id]
-            if not holders:
-                del place.versions[file_id]
-
-    def _forget_directory(self, place: _Place, source: ServentId) -> None:
-        """Forget that `source` has a directory here, with all that it has below."""
-        for below in list(_walk(place)):
-            if below is not place:
-                self._forget_files(below, source)
-            if below.directory.pop(source, None) is not None:
-                self._count(source, -1)
-            self._prune(below, stop=place)
-
-    def _forget_tree(self, place: _Place, source: ServentId) -> None:
-        self._forget_files(place, source)
-        self._forget_directory(place, source)
-
-    def _prune(self, place: _Place, stop: _Place | None = None) -> None:
-        """Remove a place that nobody describes any more, and those above it that this empties."""
-        while place is not stop and place.parent is not None and place.is_empty():
-            place.parent.children.pop(place.name, None)
-            place = place.parent
-
     # What a place looks like.
 
-    def _infos(self, holders: Iterable[ServentId]) -> tuple[PeerInfo, ...]:
-        return tuple(self._peers[i] for i in sorted(holders) if i in self._peers)
+    def _names(self, place: Place) -> Names:
+        """Return who has which name in a directory."""
+        chosen = self._here.chosen()
 
-    def _directory_node(self, place: _Place, path: str) -> RemoteDirectory:
-        mtime_ns = max((entry.mtime_ns for entry in place.directory.values()), default=0)
-        holders = self._peers if place is self._root else place.directory
+        def versions_of(name: str) -> Sequence[Version]:
+            child = place.children.get(name)
+            return () if child is None else list(self._versions(child, chosen))
+
+        held = {name: one.holder for name, one in place.held.items()}
+        return Names(versions_of, held, lambda: filter(is_long, place.children))
+
+    def _versions(self, place: Place, chosen: Chosen) -> Iterator[Version]:
+        for content, claims in place.files.items():
+            # What somebody is reading does not take a name from what is shown under it.
+            may_count = claims.was_whole or place.owner == content
+            is_whole = may_count and self._here.is_whole(content.file_id)
+            rank = _rank(claims.by, claims.known_at, chosen, is_whole=is_whole)
+            yield file_version(place.name, content, rank)
+        if place.directory is not None:
+            rank = _rank(place.directory.by, place.directory.known_at, chosen, is_whole=False)
+            yield directory_version(place.name, rank)
+
+    def _all_names(self, place: Place) -> Iterator[tuple[str, str, Hashable]]:
+        """Yield each name shown in a directory, and whose it is.
+
+        Most have the only version of their own, and cost nothing but that.
+        """
+        names = self._names(place)
+        for published in (*place.contested, *(one.holder[0] for one in place.held.values())):
+            names.settle(published)
+        _note_owners(place, names)
+        yield from ((name, one.name, one.key) for name, one in names.shown.items())
+        for name, child in place.children.items():
+            if not names.is_settled(name):
+                yield from ((name, name, key) for key in _keys(child))
+
+    def _holder(self, place: Place, name: str) -> tuple[str, Hashable] | None:
+        """Return whose name that is in a directory."""
+        if not place.contested and not place.held and name in place.children:
+            return next(((name, key) for key in _keys(place.children[name])), None)
+        names = self._names(place)
+        version = names.holder(name) or names.alias(name)
+        _note_owners(place, names)
+        return version and (version.name, version.key)
+
+    def _below(self, place: Place, name: str) -> Place | None:
+        """Return the directory that is shown as `name` in a directory."""
+        published, key = self._holder(place, name) or ("", name)
+        return place.children[published] if key is None else None
+
+    def _shown_directory(self, path: str) -> Place | None:
+        place: Place | None = self._tree.root
+        for label in path.split("/") if path else ():
+            place = None if place is None else self._below(place, label)
+        return place
+
+    def _is_below_a_file(self, path: str) -> bool:
+        place = self._tree.root
+        for label in path.split("/")[:-1]:
+            below = self._below(place, label)
+            if below is None:
+                return self._holder(place, label) is not None
+            place = below
+        return False
+
+    def _node(
+        self,
+        place: Place,
+        path: str,
+        key: Hashable,
+        chosen: Chosen,
+    ) -> Node:
+        if key is None:
+            return self._directory_node(place, path)
+        assert isinstance(key, Content)
+        by = place.files[key].by
+        mtime_ns = believed(by, (_HERE, *chosen)).mtime_ns
+        return RemoteFile(path, key.size, mtime_ns, key.file_id, self._infos(by))
+
+    def _directory_node(self, place: Place, path: str) -> RemoteDirectory:
+        by = place.directory.by if place.directory else {}
+        mtime_ns = max((entry.mtime_ns for entry in by.values()), default=0)
+        holders = self._peers if place is self._tree.root else by
         return RemoteDirectory(path, mtime_ns, self._infos(holders))
 
-    def _file_node(self, place: _Place, path: str, file_id: FileId) -> RemoteFile:
-        holders = place.versions[file_id]
-        newest = max(holders.values(), key=lambda entry: entry.mtime_ns)
-        return RemoteFile(path, newest.size, newest.mtime_ns, file_id, self._infos(holders))
-
-    def _nodes(self, place: _Place, path: str) -> Iterator[Node]:
-        """Yield all that is shown for one place: the plain name, then its other versions."""
-        if place.directory:
-            yield self._directory_node(place, path)
-        ranked = _ranked(place)
-        if ranked and not place.directory:
-            yield self._file_node(place, path, ranked.pop(0))
-        for file_id in ranked:
-            shown = version_name(path, file_id)
-            # A published name that looks like a suffixed one keeps its place.
-            if place.parent is None or shown.rpartition("/")[2] not in place.parent.children:
-                yield self._file_node(place, shown, file_id)
-
-    def _shown(self, parent: _Place, parent_path: str, name: str) -> Node | None:
-        path = _join(parent_path, name)
-        for plain in _plain_names(name):
-            child = parent.children.get(plain)
-            for node in self._nodes(child, _join(parent_path, plain)) if child else ():
-                if node.path == path:
-                    return node
-        return None
+    def _infos(self, holders: Iterable[ServentId]) -> tuple[PeerInfo, ...]:
+        return tuple(self._peers[i] for i in dict.fromkeys(holders) if i in self._peers)
 
 
-def version_name(path: str, file_id: FileId, length: int = ID_SUFFIX_LENGTH) -> str:
-    """Return `stem~ID8.ext` for a version that does not have the plain name."""
-    parent, slash, name = path.rpartition("/")
-    stem, dot, extension = name.rpartition(".")
-    if not stem:
-        stem, dot, extension = name, "", ""
-    return f"{parent}{slash}{stem}~{file_id.hex()[:length]}{dot}{extension}"
+def _keeps_directory(place: Place) -> bool:
+    """Return whether a directory is shown for what the user keeps below it."""
+    return place.directory is not None and _HERE in place.directory.by
 
 
-def _plain_names(name: str) -> Iterator[str]:
-    """Yield the names that could be shown as `name`: itself, and itself without a suffix."""
-    yield name
-    stem, tilde, rest = name.rpartition("~")
-    identifier, dot, extension = rest.partition(".")
-    if tilde and len(identifier) == ID_SUFFIX_LENGTH:
-        yield f"{stem}{dot}{extension}"
+def _rank(
+    by: Container[ServentId],
+    known_at: int,
+    chosen: Chosen,
+    *,
+    is_whole: bool,
+) -> Rank:
+    nearness = Nearness.WHOLE if is_whole else Nearness.ELSEWHERE
+    return Rank(Nearness.PINNED if _HERE in by else nearness, backing(chosen, by), known_at)
 
 
-def _ranked(place: _Place) -> list[FileId]:
-    """Return the versions of a place: most sources (others) first, ties by the smaller id.
-
-    Both depend on what is known alone, so names do not change from one `ls` to the next
-    unless the network did.
-    """
-
-    def rank(file_id: FileId) -> tuple[int, FileId]:
-        holders = place.versions[file_id]
-        return (_HERE in holders) - len(holders), file_id
-
-    return sorted(place.versions, key=rank)
+def _note_owners(place: Place, names: Names) -> None:
+    """Note who has the plain names that were worked out."""
+    for name, version in names.shown.items():
+        if name == version.name and place.children[name].owner != version.key:
+            place.children[name].owner = version.key
 
 
-def _walk(place: _Place) -> Iterator[_Place]:
-    """Yield a place and all below it, deepest first, so that pruning may follow."""
-    for child in list(place.children.values()):
-        yield from _walk(child)
-    yield place
+def _keys(place: Place) -> Iterator[Hashable]:
+    """Yield the key of each version at a place."""
+    yield from place.files
+    if place.directory is not None:
+        yield None
+
+
+def _held(place: Place, name: str, holder: tuple[str, Hashable]) -> tuple[Place, str]:
+    place.held.setdefault(name, Held(holder)).count += 1
+    return place, name
 
 
 def _join(parent: str, name: str) -> str:

@@ -15,22 +15,26 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import trio
 
 from p2pfs.errors import NotAskedError, NotFoundError
-from p2pfs.namespace.catalogue import (
-    ID_SUFFIX_LENGTH,
-    Catalogue,
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.claims import Held
+from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.nodes import (
+    Content,
     Knowledge,
     Node,
     RemoteDirectory,
     RemoteFile,
-    version_name,
+    assign,
+    believed,
+    file_version,
 )
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.overlay import Outcome
@@ -86,26 +90,31 @@ class _Found:
     def __init__(self, query: KeywordQuery, catalogue: Catalogue) -> None:
         self.query = query
         self._catalogue = catalogue
-        self._providers: set[ServentId] = set()
-        self.offers: dict[FileId, list[tuple[PeerInfo, Entry]]] = {}
+        self._providers: dict[ServentId, PeerInfo] = {}
+        self.offers: dict[Content, dict[ServentId, Entry]] = {}
 
     def take_in(self, hits: Iterable[QueryHit]) -> bool:
         """Take in the hits that are new; return whether it is enough."""
         for hit in hits:
             if hit.provider.id not in self._providers:
-                self._providers.add(hit.provider.id)
+                self._providers[hit.provider.id] = hit.provider
                 self._take_in_one(hit)
         return len(self.offers) >= MAX_FILES
 
     def _take_in_one(self, hit: QueryHit) -> None:
-        self._catalogue.learn(hit.provider, hit.entries)
-        for entry in hit.entries:
+        for entry in self._catalogue.learn(hit.provider, hit.entries):
             if self.query.accepts(entry.path, entry.size):
-                self.offers.setdefault(FileId(entry.file_id), []).append((hit.provider, entry))
+                content = Content(FileId(entry.file_id), entry.size)
+                self.offers.setdefault(content, {}).setdefault(hit.provider.id, entry)
 
-    def files(self) -> dict[FileId, RemoteFile]:
-        """Return each content as most of its sources describe it."""
-        return {file_id: _as_file(file_id, offers) for file_id, offers in self.offers.items()}
+    def files(self) -> dict[Content, RemoteFile]:
+        """Return each content, in the order in which they became known."""
+        return {content: self._file(content, by) for content, by in self.offers.items()}
+
+    def _file(self, content: Content, by: Mapping[ServentId, Entry]) -> RemoteFile:
+        entry = believed(by, self._catalogue.chosen())
+        sources = tuple(self._providers[source] for source in by)
+        return RemoteFile(entry.path, content.size, entry.mtime_ns, content.file_id, sources)
 
 
 @dataclass(slots=True)
@@ -113,9 +122,15 @@ class _Search:
     """A search whose results are remembered."""
 
     query: KeywordQuery
-    files: dict[FileId, RemoteFile] = field(default_factory=dict)
+    files: dict[Content, RemoteFile] = field(default_factory=dict)
+    """In the order in which they became known, with the paths at which they are published."""
     shown: dict[str, RemoteFile] = field(default_factory=dict)
     """By the name below the folder of the search."""
+    held: dict[str, Held] = field(default_factory=dict)
+    """Such names that must keep their content."""
+    known: set[Content] = field(default_factory=set)
+    was_whole: set[Content] = field(default_factory=set)
+    """What was whole in the cache when it was found: a name goes before what is not here."""
     shown_at_ns: int = 0
     partial: str | None = None
     """Why these may not be all results, for people."""
@@ -139,6 +154,7 @@ class Results:
         self,
         catalogue: Catalogue,
         flood: Flood,
+        disputes: Disputes,
         *,
         ttl: int,
         clock: Callable[[], float],
@@ -147,6 +163,7 @@ class Results:
     ) -> None:
         self._catalogue = catalogue
         self._flood = flood
+        self._disputes = disputes
         self._ttl = ttl
         self._clock = clock
         self._wall_clock = wall_clock
@@ -195,8 +212,12 @@ class Results:
         if not slash:
             return self._folder(text) or Knowledge.ABSENT
         search = self._look_at(text)
-        if search is not None and name in search.shown:
-            return search.shown[name]
+        file = search.shown.get(name) if search is not None else None
+        if search is not None and file is not None and not self._catalogue.believes(file):
+            self._show(text, search)
+            file = search.shown.get(name)
+        if file is not None:
+            return Knowledge.UNKNOWN if self._disputes.concern(file) else file
         is_answered = search is not None and search.asked_at is not None
         is_absent = is_answered or names.is_probe(name) or not self._folder(text)
         return Knowledge.ABSENT if is_absent else Knowledge.UNKNOWN
@@ -206,12 +227,36 @@ class Results:
         search = self._look_at(path)
         if search is None or search.asked_at is None:
             return Knowledge.UNKNOWN
+        return self._shown(path, search)
+
+    def _shown(self, text: str, search: _Search) -> Sequence[Node]:
+        if not all(self._catalogue.believes(file) for file in search.shown.values()):
+            self._show(text, search)
         return list(search.shown.values())
 
     def partial(self, path: str) -> str | None:
         """Return what keeps the results of a search from being all there are."""
         search = self._searches.get(path)
         return None if search is None else search.partial
+
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        """Let the name of a result stay with its content; return what ends that."""
+        text, _, name = file.path.partition("/")
+        content = Content(file.file_id, file.size)
+        with self._lock:
+            search = self._searches.get(text)
+            published = search.files.get(content) if search is not None else None
+            if search is None or published is None:
+                return lambda: None
+            search.held.setdefault(name, Held((_name(published), content))).count += 1
+
+        def release() -> None:
+            with self._lock:
+                search.held[name].count -= 1
+                if not search.held[name].count:
+                    del search.held[name]
+
+        return release
 
     def _folder(self, text: str) -> RemoteDirectory | None:
         search = self._searches.get(text)
@@ -237,8 +282,13 @@ class Results:
 
         Raises as `list` does.
         """
-        text, _, name = path.partition("/")
-        return next((node for node in await self.list(text) if node.path == f"{text}/{name}"), None)
+        text = path.partition("/")[0]
+        node = next((node for node in await self.list(text) if node.path == path), None)
+        if isinstance(node, RemoteFile) and self._disputes.concern(node):
+            await self._disputes.settle(node.file_id)
+            known = self.known(path)
+            return None if isinstance(known, Knowledge) else known
+        return node
 
     def published_path(self, path: str) -> str:
         """Return the path in `network/` of a result that is known, or raise NotFoundError."""
@@ -247,7 +297,7 @@ class Results:
         file = search.shown.get(name) if search is not None else None
         if search is None or file is None:
             raise NotFoundError(f"{path} is no result of a search")
-        return search.files[file.file_id].path
+        return search.files[Content(file.file_id, file.size)].path
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return the results of a search; after FIRST_LOOK_S what has come by then.
@@ -266,7 +316,7 @@ class Results:
             raise flight.error.with_traceback(None)
         if not flight.ended.is_set():
             self._take_in(path, flight.found, is_all=False)
-        return list(self._searches[path].shown.values())
+        return self._shown(path, self._searches[path])
 
     def _refresh(self, text: str) -> None:
         if self._tasks.are_running and text in self._searches:
@@ -321,61 +371,49 @@ class Results:
     def _take_in(self, text: str, found: _Found, *, is_all: bool) -> None:
         """Show what was found; in place of what was there if everybody has answered."""
         search = self._remember(text)
-        files = found.files()
-        if not is_all:
-            files |= {old: file for old, file in search.files.items() if old not in files}
-        files = dict(itertools.islice(files.items(), MAX_FILES))
-        if files != search.files:
-            search.files = files
+        fresh = found.files()
+        known = search.files if not is_all else [one for one in search.files if one in fresh]
+        files = {content: fresh.get(content) or search.files[content] for content in known} | fresh
+        search.files = dict(itertools.islice(files.items(), MAX_FILES))
+        self._show(text, search)
+
+    def _show(self, text: str, search: _Search) -> None:
+        """Name what was found anew, but for what has turned out to be false."""
+        believes = self._catalogue.believes
+        search.files = {content: one for content, one in search.files.items() if believes(one)}
+        shown = self._named(text, search)
+        if shown != search.shown:
             search.shown_at_ns = self._now_ns()
-            search.shown = named(text, files.values())
+            search.shown = shown
+
+    def _named(self, text: str, search: _Search) -> dict[str, RemoteFile]:
+        """Return the results by their names in the folder, sorted."""
+        is_whole = self._catalogue.is_whole
+        search.was_whole |= {one for one in search.files if is_whole(one.file_id)} - search.known
+        search.known = set(search.files)
+        versions = []
+        for number, (content, file) in enumerate(search.files.items()):
+            has_name = search.shown.get(_name(file), file).file_id == content.file_id
+            may_count = has_name or content in search.was_whole
+            rank = self._catalogue.rank(
+                content, file.sources, number, is_whole=may_count and is_whole(content.file_id)
+            )
+            versions.append(file_version(_name(file), content, rank))
+        with self._lock:
+            held = {name: one.holder for name, one in search.held.items()}
+        names = assign(versions, held)
+        shown = {}
+        for name, version in sorted(names.items()):
+            assert isinstance(version.key, Content)
+            shown[name] = replace(search.files[version.key], path=f"{text}/{name}")
+        return shown
 
     def _now_ns(self) -> int:
         return int(self._wall_clock() * 1e9)
 
 
-def named(text: str, files: Iterable[RemoteFile]) -> dict[str, RemoteFile]:
-    """Give each content a name of its own in the folder of a search, sorted by name.
-
-    Of several with one name, the one with most sources has it; the others get a suffix as
-    other versions have in `network/`. What is published under such a name comes first.
-    """
-    ranked = sorted(files, key=lambda file: (-len(file.sources), file.file_id))
-    taken: dict[str, RemoteFile] = {}
-    for file in ranked:
-        taken.setdefault(_name(file), file)
-    for file in ranked:
-        if taken[_name(file)] is not file:
-            free = (name for name in _suffixed(file) if name not in taken)
-            taken.setdefault(next(free, _name(file)), file)
-    return {name: replace(taken[name], path=f"{text}/{name}") for name in sorted(taken)}
-
-
 def _name(file: RemoteFile) -> str:
     return file.path.rpartition("/")[2]
-
-
-def _suffixed(file: RemoteFile) -> Iterator[str]:
-    """Yield the names that a content may have instead of its own, ever more surely unique."""
-    digits = file.file_id.hex()
-    for length in range(ID_SUFFIX_LENGTH, len(digits) + 1, ID_SUFFIX_LENGTH):
-        name = version_name(_name(file), file.file_id, length)
-        if len(name.encode()) > names.MAX_LABEL_BYTES:
-            room = names.MAX_LABEL_BYTES - length - 1
-            stem = _name(file).encode()[:room].decode(errors="ignore")
-            name = f"{stem}~{digits[:length]}"
-        yield name
-
-
-def _as_file(file_id: FileId, offers: Sequence[tuple[PeerInfo, Entry]]) -> RemoteFile:
-    """Return a content as most of its sources describe it; ties go to the first name."""
-    sizes = Counter(entry.size for _, entry in offers)
-    size = min(sizes, key=lambda size: (-sizes[size], size))
-    believed = [(peer, entry) for peer, entry in offers if entry.size == size]
-    paths = Counter(entry.path for _, entry in believed)
-    path = min(paths, key=lambda path: (-paths[path], path))
-    sources = tuple(dict.fromkeys(peer for peer, _ in believed))
-    return RemoteFile(path, size, max(e.mtime_ns for _, e in believed), file_id, sources)
 
 
 def _may_be_search(text: str) -> bool:

@@ -266,8 +266,8 @@ class Listings:
     def _learn_some(self, telling: Telling, entries: Sequence[Entry]) -> bool:
         good = [e for e in entries if is_answer(QueryKind.DIRECTORY, telling.path, e)]
         turned_away = self._catalogue.dropped
-        self._catalogue.learn(telling.holder, good)
-        telling.names.update(_name(entry) for entry in good)
+        believed = self._catalogue.learn(telling.holder, good)
+        telling.names.update(_name(entry) for entry in believed)
         is_full = self._catalogue.dropped > turned_away
         telling.is_cut = is_full or len(telling.names) > MAX_NAMES
         return not telling.is_cut

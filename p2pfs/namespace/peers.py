@@ -5,7 +5,8 @@ asked of the peer itself over a transfer link and of nobody else, so it is exact
 no suffixes. What was listed before is shown at once and asked for again behind.
 
 Folders are named after their peers. A name that could do harm, or is taken, is changed; who
-came first keeps it, so that nobody can take the place of another by choosing its name.
+came first keeps it, so that nobody can take the place of another by choosing its name. Where
+several come together, `nodes` decides as everywhere.
 
 What is not async may be called from any thread and never waits for the network.
 """
@@ -13,10 +14,9 @@ What is not async may be called from any thread and never waits for the network.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from unicodedata import normalize
@@ -24,15 +24,19 @@ from unicodedata import normalize
 import trio
 
 from p2pfs.errors import NoSourceError, StalledError, TransferError
-from p2pfs.namespace.catalogue import (
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.listing import Telling
+from p2pfs.namespace.nodes import (
     ID_SUFFIX_LENGTH,
-    Catalogue,
     Knowledge,
+    Nearness,
     Node,
+    Rank,
     RemoteDirectory,
     RemoteFile,
+    Version,
+    assign,
 )
-from p2pfs.namespace.listing import Telling
 from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names
 from p2pfs.tasks import Flight, SingleFlight, Tasks
 
@@ -167,7 +171,7 @@ class Shares:
     def _peers(self) -> dict[str, PeerInfo]:
         """Return who is known, by folder."""
         known = {peer.id: peer for peer in (*self._catalogue.peers(), *self._neighbours())}
-        return self._folders.of(known.values(), self._clock())
+        return self._folders.of(known.values(), self._clock(), self._catalogue.chosen())
 
     def _top(self) -> list[Node]:
         return [RemoteDirectory(name, 0, (peer,)) for name, peer in sorted(self._peers().items())]
@@ -191,6 +195,10 @@ class Shares:
     def _refresh(self, peer: PeerInfo, directory: str) -> None:
         if self._tasks.are_running and self._failure(peer) is None:
             self._start(peer, directory)
+
+    def hold(self, file: RemoteFile) -> Callable[[], None]:  # noqa: ARG002 - see `NetworkView`
+        """Do nothing: a path names what its peer has there, and nothing else ever."""
+        return lambda: None
 
     # From the network, on the trio thread.
 
@@ -308,24 +316,35 @@ class Folders:
         """Return whose folder has this name, known or gone."""
         return self._owners.get(name)
 
-    def of(self, peers: Iterable[PeerInfo], now: float) -> dict[str, PeerInfo]:
-        """Return these peers by the names of their folders."""
-        with self._lock:
-            by_name = {self._name(peer, now): peer for peer in sorted(peers, key=lambda p: p.id)}
-            for gone, folder in list(self._folders.items()):
-                if folder.seen_at < now - RESERVED_S:
-                    self._forget(gone)
-            return by_name
+    def of(
+        self, peers: Iterable[PeerInfo], now: float, chosen: Container[ServentId] = ()
+    ) -> dict[str, PeerInfo]:
+        """Return these peers by the names of their folders.
 
-    def _name(self, peer: PeerInfo, now: float) -> str:
-        folder = self._folders.get(peer.id)
-        if folder is None or folder.peer_name != peer.name:
-            self._forget(peer.id)
-            name = next(name for name in _choices(peer) if name not in self._owners)
-            folder = self._folders[peer.id] = _Folder(name, peer.name, now)
+        Of those that come together, those are named first that we chose ourselves.
+        """
+        known = {peer.id: peer for peer in peers}
+        with self._lock:
+            for gone, folder in list(self._folders.items()):
+                is_renamed = gone in known and folder.peer_name != known[gone].name
+                if is_renamed or folder.seen_at < now - RESERVED_S:
+                    self._forget(gone)
+            self._name([known[i] for i in sorted(known) if i not in self._folders], chosen)
+            for peer in known:
+                self._folders[peer].seen_at = now
+            return {self._folders[peer].name: info for peer, info in known.items()}
+
+    def _name(self, peers: Iterable[PeerInfo], chosen: Container[ServentId]) -> None:
+        versions = [
+            Version(safe_name(peer), peer.id, peer, _rank(peer, number, chosen), is_directory=True)
+            for number, peer in enumerate(peers)
+        ]
+        taken = {name: (name, owner) for name, owner in self._owners.items()}
+        for name, version in assign(versions, taken).items():
+            peer = version.key
+            assert isinstance(peer, PeerInfo)
+            self._folders[peer.id] = _Folder(name, peer.name, 0.0)
             self._owners[name] = peer.id
-        folder.seen_at = now
-        return folder.name
 
     def _forget(self, peer: ServentId) -> None:
         folder = self._folders.pop(peer, None)
@@ -341,13 +360,8 @@ def safe_name(peer: PeerInfo) -> str:
     return safe if names.check_label(safe) is None else peer.id[:ID_SUFFIX_LENGTH]
 
 
-def _choices(peer: PeerInfo) -> Iterator[str]:
-    """Yield the names that a peer's folder may have, best first, without end."""
-    wanted = safe_name(peer)
-    yield wanted
-    yield f"{wanted}~{peer.id[:ID_SUFFIX_LENGTH]}"
-    yield f"{wanted}~{peer.id}"
-    yield from (f"{wanted}~{number}" for number in itertools.count(2))
+def _rank(peer: PeerInfo, number: int, chosen: Container[ServentId]) -> Rank:
+    return Rank(Nearness.ELSEWHERE, (-(peer.id in chosen), 0), number)
 
 
 def _node(folder: str, peer: PeerInfo, entry: Entry) -> Node:

@@ -7,6 +7,7 @@ people's doors: web servers, routers, what listens on this machine only.
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from collections.abc import Iterable
 from typing import Final
@@ -36,6 +37,28 @@ def scope_of(host: str) -> Scope | None:
     if address.is_multicast or address.is_unspecified or address.is_reserved:
         return None
     return Scope.SITE if address.is_private or address.is_link_local else Scope.WORLD
+
+
+@functools.lru_cache(maxsize=4_096)
+def groups_of(host: str) -> tuple[str, str]:
+    """Return the network that an address belongs to, and the part of it that one machine has.
+
+    That is /24 and the address itself, or /48 and /64 of IPv6. Who has one address of a network
+    may have them all, so servents are counted by network first. What is no IP address stands
+    for itself.
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host, host
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    wide, narrow = (24, 32) if address.version == 4 else (48, 64)
+    return _network(address, wide), _network(address, narrow)
+
+
+def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int) -> str:
+    return str(ipaddress.ip_network((address, bits), strict=False))
 
 
 def may_dial(address: Address, told_by: Address) -> bool:

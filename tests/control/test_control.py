@@ -35,7 +35,7 @@ from p2pfs.errors import (
     UnreachableError,
     UsageError,
 )
-from p2pfs.namespace.catalogue import RemoteDirectory, RemoteFile
+from p2pfs.namespace.nodes import RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId
 from tests.helpers.fakeservent import FakeServent
 

@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pfs.cache import BlockCache
 from p2pfs.download.small import SmallContents
-from p2pfs.namespace.catalogue import RemoteFile
+from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
 from p2pfs.tasks import Tasks

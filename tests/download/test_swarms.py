@@ -17,7 +17,7 @@ from p2pfs.config import Endpoint
 from p2pfs.download.swarms import FAILED_S, MAX_ERRORS, Reader, Swarms
 from p2pfs.errors import CorruptError, NoSourceError, TransferError
 from p2pfs.journal import Journal
-from p2pfs.namespace.catalogue import RemoteFile
+from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.overlay.bans import LIES_BAN_S, MAX_LIES
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Entry, QueryKind

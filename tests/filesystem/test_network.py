@@ -15,7 +15,7 @@ from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_REMEMBERED, Abse
 from p2pfs.filesystem.answers import ERRNO_OF
 from p2pfs.filesystem.network import NetworkTree
 from p2pfs.mount import NAMES_S
-from p2pfs.namespace.catalogue import Knowledge, RemoteFile, version_name
+from p2pfs.namespace.nodes import Knowledge, RemoteFile, version_name
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
 from tests.helpers.faketree import MTIME_NS, FakeNetwork

@@ -10,7 +10,7 @@ import pytest
 
 from p2pfs.filesystem.answers import Later
 from p2pfs.filesystem.search import SearchTree
-from p2pfs.namespace.catalogue import RemoteFile
+from p2pfs.namespace.nodes import RemoteFile
 from tests.helpers.faketree import MTIME_NS, FakeCaller, FakeNetwork
 from tests.helpers.files import bytes_of, now
 from tests.suites.filesystem_suite import errno_of

@@ -15,7 +15,7 @@ from p2pfs.control.client import ask, running_servents
 from p2pfs.control.server import serve_control
 from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
-from p2pfs.namespace.catalogue import Node, RemoteFile
+from p2pfs.namespace.nodes import Node, RemoteFile
 from p2pfs.protocol.manifest import FileId, Manifest
 from tests.helpers.contents import in_a_file
 

@@ -6,14 +6,14 @@ import errno
 import os
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 from blake3 import blake3
 
 from p2pfs.errors import TransferError
-from p2pfs.namespace.catalogue import Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.query import QueryError, parse_query
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
@@ -148,6 +148,7 @@ class FakeNetwork:
         self.listed: list[str] = []
         self.fetched_ahead: list[str] = []
         self.open_readers = 0
+        self.held: Counter[str] = Counter()
         self.opened: list[str] = []
         self.reads: list[tuple[str, int, int, bool]] = []
         self.waiting_calls: Counter[object] = Counter()
@@ -213,6 +214,14 @@ class FakeNetwork:
     def partial(self, path: str) -> str | None:
         return self.partials.get(path)
 
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        self.held[file.path] += 1
+
+        def release() -> None:
+            self.held[file.path] -= 1
+
+        return release
+
     def open(self, file: RemoteFile) -> FakeReader:
         self.open_readers += 1
         self.opened.append(file.path)
@@ -276,6 +285,9 @@ class FakeResults:
 
     def partial(self, path: str) -> str | None:
         return None
+
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        return lambda: None
 
     async def find(self, path: str) -> Node | None:
         await self.list(path.partition("/")[0])

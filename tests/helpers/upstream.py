@@ -116,6 +116,7 @@ class FakeUpstream:
         self.requests: list[tuple[str, int]] = []
         self.requested_at: list[float] = []
         self.blamed: list[str] = []
+        self.sizes: dict[FileId, int] = {}
         self.pending = 0
 
     @property
@@ -128,7 +129,9 @@ class FakeUpstream:
     def request_counts(self) -> Counter[int]:
         return Counter(index for _, index in self.requests)
 
-    async def find_sources(self, file_id: FileId, urgency: Urgency) -> Sequence[PeerInfo]:
+    async def find_sources(
+        self, file_id: FileId, size: int, urgency: Urgency
+    ) -> Sequence[PeerInfo]:
         if self.is_over_budget:
             raise NotAskedError("too many searches", 2.0)
         self.searched_at.append(trio.current_time())
@@ -149,6 +152,9 @@ class FakeUpstream:
         deliver: Callable[[bytes], object],
     ) -> None:
         await self._fetch(source, list(wanted), deliver)
+
+    def proved(self, file_id: FileId, size: int) -> None:
+        self.sizes[file_id] = size
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
         self.blamed.append(source.id)

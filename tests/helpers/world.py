@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from p2pfs.config import Config, Endpoint
-from p2pfs.namespace.catalogue import Node, RemoteFile
+from p2pfs.namespace.nodes import Node, RemoteFile
 from p2pfs.servent import Servent, open_servent
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.threads import run_directly

@@ -23,6 +23,7 @@ from p2pfs.errors import (
 from p2pfs.journal import Journal
 from p2pfs.namespace import browser as browser_module
 from p2pfs.namespace import catalogue as catalogue_module
+from p2pfs.namespace import claims as claims_module
 from p2pfs.namespace import listing as listing_module
 from p2pfs.namespace.browser import (
     ABSENT_S,
@@ -36,14 +37,17 @@ from p2pfs.namespace.browser import (
     TRUST_S,
     Browser,
 )
-from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.listing import SLOW_AFTER_S
+from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
 from p2pfs.protocol.flood.decisions import Finished, Refused
 from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, SENDING_SHARE
 from p2pfs.protocol.handshake import Identity, sign_hit
+from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import (
     GUID_BYTES,
     MAX_PAGES_ASKED,
@@ -130,6 +134,7 @@ class Horizon:
         """Whether the DONE of some neighbour never comes."""
         self.is_dead = False
         """Whether queries get no answer and no DONE."""
+        self.manifests: dict[FileId, bytes] = {}
         self._last_guid = b""
         self.catalogue = Catalogue()
         self.budget = SearchBudget(
@@ -141,11 +146,18 @@ class Horizon:
             self.catalogue,
             self.searches,
             self._list_pages,
+            Disputes(self.catalogue, self._fetch_manifest, trio.current_time),
             self.journal,
             neighbours=lambda: [holder.info for holder in self.neighbours],
             ttl=TTL,
             clock=trio.current_time,
         )
+
+    async def _fetch_manifest(self, holder: PeerInfo, file_id: FileId) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if file_id not in self.manifests:
+            raise UnreachableError("nobody answers")
+        return self.manifests[file_id]
 
     def add(self, name: str, *paths: str, is_far: bool = False) -> Holder:
         holder = Holder(name, paths)
@@ -912,7 +924,7 @@ async def test_no_absence_is_concluded_from_a_listing_that_is_not_whole(
 async def test_what_is_held_of_a_listing_is_bounded_and_what_is_cut_is_said(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(catalogue_module, "MAX_ENTRIES_PER_SOURCE", 1_200)
+    monkeypatch.setattr(claims_module, "MAX_ENTRIES_PER_SOURCE", 1_200)
     async with open_horizon() as horizon:
         horizon.add("large", *[f"d/{number:05}" for number in range(20_000)])
         await horizon.ls()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pfs.namespace import catalogue as catalogue_module
-from p2pfs.namespace.catalogue import (
-    Catalogue,
-    Knowledge,
-    RemoteDirectory,
-    RemoteFile,
-    version_name,
-)
+from p2pfs.namespace import claims as claims_module
+from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
 
@@ -48,7 +47,7 @@ def test_same_content_anywhere_is_one_file_with_many_sources():
 
     node = catalogue.lookup("films/x.mkv", 0)
 
-    assert node == RemoteFile("films/x.mkv", 100, 9, file_id(1), (A, B))
+    assert node == RemoteFile("films/x.mkv", 100, 5, file_id(1), (A, B))
     assert shown(catalogue, "films") == ["films/x.mkv"]
 
 
@@ -61,64 +60,282 @@ def test_directories_above_a_file_are_known_with_it():
     assert catalogue.directory_sources("a") == (A,)
 
 
-def test_the_content_with_most_sources_has_the_plain_name():
+# Who has which name; the law is in test_nodes.
+
+
+def names_of(catalogue: Catalogue, path: str = "") -> dict[str, FileId | None]:
+    """What is shown in a directory, and that each name is also found by itself."""
+    nodes = catalogue.children(path)
+    for node in nodes:
+        assert catalogue.lookup(node.path, 0) == node
+    assert len({node.path for node in nodes}) == len(nodes)
+    return {n.path: n.file_id if isinstance(n, RemoteFile) else None for n in nodes}
+
+
+def test_of_two_contents_the_one_known_first_has_the_plain_name():
     catalogue = Catalogue()
     catalogue.learn(A, [file("x.mkv", 1)])
-    catalogue.learn(B, [file("x.mkv", 2)])
-    catalogue.learn(C, [file("x.mkv", 2)])
+    for other in (B, C):
+        catalogue.learn(other, [file("x.mkv", 2)])
 
-    plain = catalogue.lookup("x.mkv", 0)
-    other = catalogue.lookup("x~01010101.mkv", 0)
-
-    assert isinstance(plain, RemoteFile)
-    assert plain.file_id == file_id(2)
-    assert isinstance(other, RemoteFile)
-    assert other.file_id == file_id(1)
-    assert shown(catalogue) == ["x.mkv", "x~01010101.mkv"]
+    assert names_of(catalogue) == {"x.mkv": file_id(1), "x~02020202.mkv": file_id(2)}
 
 
-def test_a_file_and_a_directory_of_one_name_both_stay_reachable():
+def test_servents_that_we_chose_give_a_name_and_count_once_for_each_network():
+    chosen = {B.id: ("net", "1")}
+    catalogue = Catalogue(Here(chosen=lambda: chosen))
+    catalogue.learn(A, [file("x", 1)])
+    catalogue.learn(B, [file("x", 2)])
+    assert names_of(catalogue)["x"] == file_id(2)
+
+    chosen[A.id] = ("net", "2")  # as many now, and known first
+    assert names_of(catalogue)["x"] == file_id(1)
+    catalogue.learn(C, [file("x", 2)])
+    chosen[C.id] = ("net", "1")
+    assert names_of(catalogue)["x"] == file_id(1)
+    chosen[C.id] = ("other net", "1")
+    assert names_of(catalogue)["x"] == file_id(2)
+
+
+def test_what_is_whole_in_the_cache_has_the_plain_name():
+    catalogue = Catalogue(
+        Here(is_whole=lambda i: i == file_id(2), chosen=lambda: {A.id: ("net", "1")})
+    )
+    catalogue.learn(A, [file("x", 1)])
+    catalogue.learn(B, [file("x", 2)])
+
+    assert names_of(catalogue) == {"x": file_id(2), "x~01010101": file_id(1)}
+
+
+def test_reading_a_version_changes_no_name():
+    whole: set[FileId] = set()
+    catalogue = Catalogue(Here(is_whole=whole.__contains__))
+    catalogue.learn(A, [file("x", 1)])
+    catalogue.learn(B, [file("x", 2)])
+    assert names_of(catalogue)["x"] == file_id(1)
+
+    whole.add(file_id(2))
+    assert names_of(catalogue)["x"] == file_id(1)
+
+
+@pytest.mark.parametrize("is_looked_at", [True, False])
+def test_what_had_the_plain_name_and_is_whole_keeps_it_whoever_comes(is_looked_at):
+    whole: set[FileId] = set()
+    chosen: dict[ServentId, tuple[str, str]] = {}
+    catalogue = Catalogue(Here(is_whole=whole.__contains__, chosen=lambda: chosen))
+    catalogue.learn(A, [file("x", 1), file("y", 1)])
+    catalogue.learn(C, [file("y", 3)])
+    assert not is_looked_at or names_of(catalogue)["x"] == file_id(1)
+
+    whole.add(file_id(1))
+    chosen |= {B.id: ("net", "1"), C.id: ("other net", "1")}
+    catalogue.learn(B, [file("x", 2)])
+    assert names_of(catalogue)["x"] == names_of(catalogue)["y"] == file_id(1)
+
+
+def test_a_directory_does_not_swallow_a_file_nor_a_file_a_directory():
     catalogue = Catalogue()
-    catalogue.learn(A, [file("music", 1)])
-    catalogue.learn(B, [file("music/song.ogg", 2)])
+    catalogue.learn(A, [file("music", 1), file("films/x", 2)])
+    catalogue.learn(B, [file("music/song.ogg", 3), file("films", 4)])
 
-    assert shown(catalogue) == ["music", "music~01010101"]
-    assert isinstance(catalogue.lookup("music", 0), RemoteDirectory)
-    assert isinstance(catalogue.lookup("music~01010101", 0), RemoteFile)
+    assert names_of(catalogue) == {
+        "films": None,
+        "films~04040404": file_id(4),
+        "music": file_id(1),
+        "music~dir": None,
+    }
+    assert names_of(catalogue, "music~dir") == {"music~dir/song.ogg": file_id(3)}
+    assert names_of(catalogue, "films") == {"films/x": file_id(2)}
+    assert catalogue.published("music~dir/song.ogg") == "music/song.ogg"
+    assert catalogue.published("unknown~dir/x") == "unknown~dir/x"
+    assert catalogue.lookup("music/song.ogg", 0) is Knowledge.ABSENT
+    assert catalogue.lookup("music/song.ogg/below", 0) is Knowledge.ABSENT
 
 
-def test_a_published_name_that_looks_like_a_version_keeps_its_place():
+def test_what_one_servent_says_of_a_name_is_one_thing():
     catalogue = Catalogue()
-    catalogue.learn(A, [file("x.mkv", 1), file("x~02020202.mkv", 3)])
-    catalogue.learn(B, [file("x.mkv", 2)])
+    catalogue.learn(A, [file("x", 1), file("x/below", 2)])
+    assert names_of(catalogue) == {"x": None}
 
-    node = catalogue.lookup("x~02020202.mkv", 0)
-
-    assert isinstance(node, RemoteFile)
-    assert node.file_id == file_id(3)
-    assert shown(catalogue) == ["x.mkv", "x~02020202.mkv"]
+    catalogue.learn(A, [file("x", 1)])
+    assert names_of(catalogue) == {"x": file_id(1)}
+    assert catalogue.entries_of(A.id, "") == [file("x", 1)]
 
 
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("x.mkv", "x~01010101.mkv"),
-        ("a/x", "a/x~01010101"),
-        ("archive.tar.gz", "archive.tar~01010101.gz"),
-        ("a.b/x", "a.b/x~01010101"),
-    ],
-)
-def test_version_names_keep_the_extension(path: str, name: str):
-    assert version_name(path, file_id(1)) == name
+def test_a_thief_of_names_gets_none_of_them():
+    """A directory with the name of a file, and a file with the name of that file's version."""
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("film.mkv", 1)])
+    catalogue.learn(B, [file("film.mkv/x", 2), file("film~01010101.mkv", 3)])
+
+    assert names_of(catalogue) == {
+        "film.mkv": file_id(1),
+        "film.mkv~dir": None,
+        "film~01010101.mkv": file_id(3),
+    }
 
 
-def test_versions_of_names_with_several_dots_are_found_by_their_shown_name():
+def test_a_version_is_found_by_its_suffix_though_it_has_the_plain_name():
     catalogue = Catalogue()
     catalogue.learn(A, [file("archive.tar.gz", 1)])
-    catalogue.learn(B, [file("archive.tar.gz", 2)])
+    assert names_of(catalogue) == {"archive.tar.gz": file_id(1)}
 
-    for path in shown(catalogue):
-        assert isinstance(catalogue.lookup(path, 0), RemoteFile), path
+    node = catalogue.lookup("archive.tar~01010101.gz", 0)
+    assert isinstance(node, RemoteFile)
+    assert (node.path, node.file_id) == ("archive.tar~01010101.gz", file_id(1))
+
+
+# What is open.
+
+
+def held(catalogue: Catalogue, path: str) -> Callable[[], None]:
+    node = catalogue.lookup(path, 0)
+    assert isinstance(node, RemoteFile)
+    return catalogue.hold(node)
+
+
+def test_an_open_file_keeps_its_name_and_its_directories_theirs():
+    chosen: dict[ServentId, tuple[str, str]] = {}
+    catalogue = Catalogue(Here(chosen=lambda: chosen))
+    catalogue.learn(A, [file("d/x", 1)])
+    release = held(catalogue, "d/x")
+    chosen[B.id] = ("net", "1")
+    catalogue.learn(B, [file("d/x", 2)])
+    catalogue.learn(C, [file("d", 3)])
+    chosen[C.id] = ("other net", "1")
+
+    assert names_of(catalogue, "d") == {"d/x": file_id(1), "d/x~02020202": file_id(2)}
+    assert names_of(catalogue) == {"d": None, "d~03030303": file_id(3)}
+    release()
+    assert names_of(catalogue, "d") == {"d/x": file_id(2), "d/x~01010101": file_id(1)}
+
+
+def test_what_nobody_offers_is_not_shown_but_its_name_is_held_while_it_is_open():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("d/x", 1)])
+    release = held(catalogue, "d/x")
+    second = held(catalogue, "d/x")
+    catalogue.forget(A.id)
+    assert shown(catalogue) == shown(catalogue, "d") == []
+
+    catalogue.learn(B, [file("d/x", 2)])
+    release()
+    assert names_of(catalogue, "d") == {"d/x~02020202": file_id(2)}
+    second()
+    assert names_of(catalogue, "d") == {"d/x": file_id(2)}
+    catalogue.forget(B.id)
+    assert not catalogue._tree.root.children
+
+
+def test_what_was_opened_by_its_suffix_is_shown_by_it_meanwhile():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file("x", 1)])
+    catalogue.learn(B, [file("x", 2)])
+
+    release = held(catalogue, "x~01010101")
+    assert names_of(catalogue) == {"x": file_id(2), "x~01010101": file_id(1)}
+    release()
+    assert names_of(catalogue) == {"x": file_id(1), "x~02020202": file_id(2)}
+
+
+# Sizes.
+
+
+def sized(path: str, size: int, content: int = 1) -> Entry:
+    return Entry(path, size, 5, file_id(content))
+
+
+class Court(list[str]):
+    """Who has lied, as the catalogue tells."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[FileId, int] = {}
+        self.refused: set[ServentId] = set()
+        self.catalogue = Catalogue(
+            Here(
+                size_of=self.sizes.get,
+                is_refused=lambda source: source in self.refused,
+                on_lie=lambda source: self.append(source[0]),
+            )
+        )
+
+
+def test_sizes_of_one_id_never_mix():
+    catalogue = Catalogue()
+    catalogue.learn(A, [sized("x", 5)])
+    catalogue.learn(B, [sized("x", 6), sized("y", 6)])
+
+    nodes = {node.path: node for node in catalogue.children("")}
+    assert {p: (n.size, n.sources) for p, n in nodes.items() if isinstance(n, RemoteFile)} == {
+        "x": (5, (A,)),
+        "x~01010101": (6, (B,)),
+        "y": (6, (B,)),
+    }
+    assert (catalogue.sources_of(file_id(1), 5), catalogue.sources_of(file_id(1), 6)) == (
+        (A,),
+        (B,),
+    )
+    assert catalogue.is_disputed(file_id(1))
+    assert catalogue.claimants_of(file_id(1)) == [(A,), (B,)]
+
+
+def test_a_manifest_ends_a_dispute_and_costs_the_liars():
+    court = Court()
+    catalogue = court.catalogue
+    catalogue.learn(A, [sized("x", 6), sized("y", 5, 2)])
+    catalogue.learn(B, [sized("x", 5)])
+    catalogue.learn(C, [sized("d/x", 7)])
+    catalogue.prove(file_id(1), 5)
+
+    assert sorted(court) == ["a", "c"]
+    assert shown(catalogue) == ["d", "x", "y"]
+    assert shown(catalogue, "d") == []
+    assert not catalogue.is_disputed(file_id(1))
+    node = catalogue.lookup("x", 0)
+    assert isinstance(node, RemoteFile)
+    assert (node.size, node.sources) == (5, (B,))
+
+
+def test_a_claim_that_a_manifest_contradicts_is_not_taken_in():
+    court = Court()
+    catalogue = court.catalogue
+    catalogue.learn(A, [sized("x", 5)])
+    court.sizes[file_id(1)] = 5
+
+    assert list(catalogue.learn(B, [sized("x", 6), sized("y", 1, 2)])) == [sized("y", 1, 2)]
+    catalogue.learn_listing(C, "", [sized("z", 6), sized("z2", 6)])
+    assert shown(catalogue) == ["x", "y"]
+    assert court == ["b", "c"]
+
+
+def test_what_a_manifest_contradicts_goes_when_it_is_told_again():
+    court = Court()
+    catalogue = court.catalogue
+    catalogue.learn(A, [sized("x", 6)])
+    court.sizes[file_id(1)] = 5
+    catalogue.learn(A, [sized("y", 6)])
+
+    assert shown(catalogue) == []
+    assert court == ["a"]
+
+
+def test_what_is_proved_is_remembered_when_the_content_is_gone():
+    court = Court()
+    court.catalogue.prove(file_id(1), 5)
+    court.catalogue.learn(A, [sized("x", 6)])
+
+    assert (shown(court.catalogue), court) == ([], ["a"])
+    assert court.catalogue.believes(RemoteFile("x", 5, 0, file_id(1), ()))
+    assert not court.catalogue.believes(RemoteFile("x", 6, 0, file_id(1), ()))
+
+
+def test_who_is_refused_is_not_heard():
+    court = Court()
+    court.refused.add(A.id)
+    court.catalogue.learn_listing(A, "", [file("x")])
+
+    assert shown(court.catalogue) == []
+    assert court.catalogue.peers() == ()
 
 
 def test_a_whole_listing_replaces_what_its_source_had_there_and_no_one_elses():
@@ -151,8 +368,8 @@ def test_new_content_at_a_path_replaces_the_old_of_the_same_source():
     catalogue.learn(A, [file("x", 2)])
 
     assert shown(catalogue) == ["x"]
-    assert catalogue.sources_of(file_id(1)) == ()
-    assert catalogue.sources_of(file_id(2)) == (A,)
+    assert catalogue.sources_of(file_id(1), 100) == ()
+    assert catalogue.sources_of(file_id(2), 200) == (A,)
 
 
 def test_who_leaves_takes_all_its_names_along():
@@ -237,7 +454,7 @@ def test_expiring_forgets_when_but_not_what():
 
 
 def test_one_source_cannot_fill_the_catalogue(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(catalogue_module, "MAX_ENTRIES_PER_SOURCE", 3)
+    monkeypatch.setattr(claims_module, "MAX_ENTRIES_PER_SOURCE", 3)
     catalogue = Catalogue()
 
     catalogue.learn(A, [file(f"{n}") for n in range(5)])
@@ -248,7 +465,7 @@ def test_one_source_cannot_fill_the_catalogue(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_all_sources_together_cannot_go_over_the_bound(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(catalogue_module, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(claims_module, "MAX_ENTRIES", 2)
     catalogue = Catalogue()
 
     catalogue.learn(A, [file("a"), file("b")])
@@ -270,37 +487,156 @@ def test_absent_names_are_bounded(monkeypatch: pytest.MonkeyPatch):
     assert catalogue.lookup("c", 0) is Knowledge.ABSENT
 
 
-PATHS = st.sampled_from(["x", "y", "d", "d/x", "d/y", "d/e/x"])
+PATHS = st.sampled_from(["x", "y", "d", "d/x", "d/y", "d/e/x", "x~01010101", "d~dir", "d~dir/x"])
 PEERS = st.sampled_from([A, B, C])
-ENTRIES = st.builds(file, PATHS, st.integers(1, 3)) | st.builds(directory, PATHS)
+FILES = st.builds(sized, PATHS, st.sampled_from([100, 200]), st.integers(1, 3))
+ENTRIES = FILES | st.builds(directory, PATHS)
 STEPS = st.one_of(
     st.tuples(st.just("learn"), PEERS, ENTRIES),
     st.tuples(st.just("forget"), PEERS),
+    st.tuples(st.just("forget path"), PEERS, PATHS),
+    st.tuples(st.just("keep only"), st.sampled_from(["", "d", "x"]), st.lists(PEERS, max_size=2)),
     st.tuples(st.just("list"), PEERS, st.sampled_from(["", "d"]), st.lists(ENTRIES, max_size=3)),
+    st.tuples(st.just("keep"), FILES),
+    st.tuples(st.just("let go"), PATHS),
+    st.tuples(st.just("hold"), st.integers(0, 9)),
+    st.tuples(st.just("release"), st.integers(0, 9)),
+    st.tuples(st.just("prove"), st.integers(1, 3)),
 )
 
 
+class Model:
+    """What each servent has, told in the simplest way: its entries by path."""
+
+    def __init__(self) -> None:
+        self.shares: dict[str, dict[str, Entry]] = defaultdict(dict)
+        self.proved: set[bytes] = set()
+
+    def is_false(self, entry: Entry) -> bool:
+        return entry.file_id in self.proved and entry.size != 100
+
+    def learn(self, who: str, entry: Entry) -> None:
+        if who and self.is_false(entry):
+            return
+        share = self.shares[who]
+        labels = entry.path.split("/")
+        for depth in range(1, len(labels)):
+            above = "/".join(labels[:depth])
+            if above not in share or not share[above].is_directory:
+                share[above] = Entry(above, 0, 0, b"")
+        if not (entry.is_directory and entry.path in share and share[entry.path].is_directory):
+            self.forget(who, entry.path)
+        share[entry.path] = entry
+
+    def forget(self, who: str, path: str) -> None:
+        gone = [p for p in self.shares[who] if not path or p == path or p.startswith(path + "/")]
+        for one in gone:
+            del self.shares[who][one]
+
+    def forget_but(self, who: str, directory: str, names: set[str]) -> None:
+        for path in [*self.shares[who]]:
+            parent, _, name = path.rpartition("/")
+            if parent == directory and name not in names:
+                self.forget(who, path)
+
+    def let_go(self, path: str) -> None:
+        self.forget("", path)
+        parent = path.rpartition("/")[0]
+        kept = self.shares[""]
+        is_directory = parent in kept and kept[parent].is_directory
+        if is_directory and not any(p.startswith(parent + "/") for p in kept):
+            self.let_go(parent)
+
+    def prove(self, file_id: FileId) -> None:
+        self.proved.add(file_id)
+        self.drop_false(file_id)
+
+    def drop_false(self, file_id: bytes) -> None:
+        for share in self.shares.values():
+            for path, entry in [*share.items()]:
+                if entry.file_id == file_id and self.is_false(entry):
+                    del share[path]
+
+    def published(self) -> Counter[tuple[str, bytes, int]]:
+        """Every version of every path, once however many have it."""
+        told = (one for share in self.shares.values() for one in share.items())
+        return Counter({(path, entry.file_id, entry.size) for path, entry in told})
+
+
+def every_version(catalogue: Catalogue, directory: str = "") -> Counter[tuple[str, bytes, int]]:
+    """All that is shown, by the paths as published."""
+    found: Counter[tuple[str, bytes, int]] = Counter()
+    names_of(catalogue, directory)
+    for node in catalogue.children(directory):
+        if isinstance(node, RemoteFile):
+            parent = catalogue.published(directory)
+            name = node.path.rpartition("/")[2]
+            version = catalogue._names(catalogue._tree.place(parent)).holder(name)
+            found[f"{parent}/{version.name}".lstrip("/"), node.file_id, node.size] += 1
+        else:
+            found[catalogue.published(node.path), b"", 0] += 1
+            found += every_version(catalogue, node.path)
+    return found
+
+
 @given(st.lists(STEPS, max_size=30))
-def test_whatever_is_told_everything_shown_can_be_looked_up_and_all_can_be_forgotten(steps):
-    catalogue = Catalogue()
+def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(steps):
+    catalogue, model = Catalogue(), Model()
+    releases: list[Callable[[], None]] = []
     for step in steps:
         match step:
             case "learn", who, entry:
                 catalogue.learn(who, [entry])
+                model.learn(who.id, entry)
             case "forget", who:
                 catalogue.forget(who.id)
+                model.forget(who.id, "")
+            case "forget path", who, path:
+                catalogue.forget_path(who.id, path)
+                model.forget(who.id, path)
+            case "keep only", path, kept:
+                catalogue.keep_only(path, [who.id for who in kept])
+                for who in {A, B, C} - {*kept}:
+                    model.forget(who.id, path)
             case "list", who, path, entries:
                 here = [e for e in entries if e.path.rpartition("/")[0] == path]
                 catalogue.learn_listing(who, path, here)
+                for entry in here:
+                    model.learn(who.id, entry)
+                if path:
+                    model.learn(who.id, directory(path, 0))
+                good = [entry for entry in here if not model.is_false(entry)]
+                model.forget_but(who.id, path, {e.path.rpartition("/")[2] for e in good})
+            case "keep", entry:
+                catalogue.keep(entry)
+                model.learn("", entry)
+            case "let go", path:
+                catalogue.let_go(path)
+                model.let_go(path)
+            case "hold", number:
+                files = [n for n in catalogue.children("d") if isinstance(n, RemoteFile)]
+                releases += [catalogue.hold(node) for node in files[number : number + 1]]
+            case "release", number:
+                for release in releases[number : number + 1]:
+                    release()
+                del releases[number : number + 1]
+            case "prove", content:
+                catalogue.prove(file_id(content), 100)
+                model.prove(file_id(content))
 
-    for path in ("", "d", "d/e"):
-        for node in catalogue.children(path):
-            assert catalogue.lookup(node.path, 0) == node
-            assert node.sources
+        assert every_version(catalogue) == model.published()
 
+    for release in releases:
+        release()
     for who in (A, B, C):
         catalogue.forget(who.id)
+    for path in [*model.shares[""]]:
+        catalogue.let_go(path)
     assert shown(catalogue) == []
+    assert not catalogue._tree.root.children
+    assert not catalogue._tree._total
+    assert not catalogue._tree._places
+    assert not catalogue._tree._names
 
 
 def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():
@@ -313,18 +649,15 @@ def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():
 
     assert catalogue.lookup("films/x.mkv", 0) == RemoteFile("films/x.mkv", 100, 5, file_id(1), ())
     assert shown(catalogue, "films") == ["films/x.mkv"]
-    assert catalogue.directory_sources("films") == catalogue.sources_of(file_id(1)) == ()
+    assert catalogue.directory_sources("films") == catalogue.sources_of(file_id(1), 100) == ()
 
 
-def test_what_is_kept_gives_way_to_what_others_offer_under_its_name():
-    catalogue = Catalogue()
-    catalogue.keep(file("x.mkv", 1))
+def test_what_is_kept_keeps_its_name_whatever_others_offer():
+    catalogue = Catalogue(Here(chosen=lambda: {A.id: ("net", "1")}))
     catalogue.learn(A, [file("x.mkv", 2)])
+    catalogue.keep(file("x.mkv", 1))
 
-    assert shown(catalogue) == ["x.mkv", version_name("x.mkv", file_id(1))]
-    node = catalogue.lookup("x.mkv", 0)
-    assert isinstance(node, RemoteFile)
-    assert node.file_id == file_id(2)
+    assert names_of(catalogue) == {"x.mkv": file_id(1), "x~02020202.mkv": file_id(2)}
 
 
 def test_what_is_let_go_is_shown_while_others_offer_it():

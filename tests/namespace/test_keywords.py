@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from p2pfs.errors import NotAskedError, ShutdownError
+from p2pfs.errors import NotAskedError, ShutdownError, UnreachableError
 from p2pfs.namespace import keywords as results_module
-from p2pfs.namespace.catalogue import Catalogue, Knowledge, RemoteDirectory, RemoteFile
+from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.keywords import (
     FIRST_LOOK_S,
     MAX_FILES,
@@ -24,15 +23,14 @@ from p2pfs.namespace.keywords import (
     REFRESH_AFTER_S,
     SEARCH_TIMEOUT_S,
     Results,
-    named,
 )
+from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.query import QueryError
 from p2pfs.overlay.search import Outcome, is_answer
 from p2pfs.protocol.flood.budgets import Urgency
 from p2pfs.protocol.handshake import Identity, sign_hit
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import Address, Entry, Guid, PeerInfo, QueryHit, QueryKind
-from p2pfs.protocol.names import MAX_LABEL_BYTES
+from p2pfs.protocol.manifest import FileId, Manifest
+from p2pfs.protocol.messages import Address, Entry, Guid, PeerInfo, QueryHit, QueryKind, ServentId
 
 
 def file_id(number: int) -> FileId:
@@ -42,14 +40,15 @@ def file_id(number: int) -> FileId:
 class Holder:
     """A servent with files by path: the size and a number for the content."""
 
-    def __init__(self, name: str, files: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, name: str, files: dict[str, tuple[int, int | FileId]]) -> None:
         self.identity = Identity.generate()
         self.info = PeerInfo(self.identity.id, name, (Address("10.0.0.2", 4774),))
         self.files = files
 
     def hit(self, text: str) -> QueryHit | None:
         entries = tuple(
-            Entry(path, size, 1, file_id(number)) for path, (size, number) in self.files.items()
+            Entry(path, size, 1, number if isinstance(number, bytes) else file_id(number))
+            for path, (size, number) in self.files.items()
         )
         good = tuple(e for e in entries if is_answer(QueryKind.WORDS, text, e))
         return sign_hit(self.identity, Guid(bytes(16)), 1, self.info, good, 9) if good else None
@@ -67,13 +66,16 @@ class Horizon:
         self.is_cut_short = False
         self.asked: list[str] = []
         self.urgencies: list[Urgency] = []
-        self.catalogue = Catalogue()
+        self.chosen: dict[ServentId, tuple[str, str]] = {}
+        self.catalogue = Catalogue(Here(chosen=lambda: self.chosen))
+        self.disputes = Disputes(self.catalogue, self.fetch_manifest, trio.current_time)
+        self.manifests: dict[FileId, bytes] = {}
         self.kept_path = directory / "searches"
         self.results = self.new_results()
 
     def new_results(self) -> Results:
         return Results(
-            self.catalogue, self.flood, ttl=4, clock=trio.current_time,
+            self.catalogue, self.flood, self.disputes, ttl=4, clock=trio.current_time,
             wall_clock=lambda: 1e9, kept_path=os.fspath(self.kept_path),
         )  # fmt: skip
 
@@ -81,6 +83,12 @@ class Horizon:
         holder = Holder(name, {path.replace("_", " "): told for path, told in files.items()})
         (self.far if is_far else self.near).append(holder)
         return holder
+
+    async def fetch_manifest(self, _peer: PeerInfo, file_id: FileId) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if file_id not in self.manifests:
+            raise UnreachableError("nobody answers")
+        return self.manifests[file_id]
 
     async def flood(self, kind, text, *, rings, timeout_s, is_enough, urgency) -> Outcome:
         assert (kind, timeout_s, list(rings)) == (QueryKind.WORDS, SEARCH_TIMEOUT_S, [1, 2, 3, 4])
@@ -137,7 +145,7 @@ async def test_a_search_shows_what_everybody_has(tmp_path, autojump_clock: MockC
 
         one = await horizon.stat("whale/whale one")
         assert (one.size, one.file_id, len(one.sources)) == (1, file_id(1), 2)
-        assert len(horizon.catalogue.sources_of(file_id(1))) == 2
+        assert len(horizon.catalogue.sources_of(file_id(1), 1)) == 2
         assert horizon.asked == ["whale"]
 
 
@@ -329,76 +337,94 @@ async def test_who_waits_while_the_servent_ends_is_told_so(tmp_path, autojump_cl
         await horizon.results.list("whale")
 
 
-# Names.
+# Names and sizes.
 
 
-def remote(path: str, number: int, sources: int = 1) -> RemoteFile:
-    infos = tuple(PeerInfo(str(n) * 32, "p", ()) for n in range(sources))
-    return RemoteFile(path, 1, 1, file_id(number), infos)
+async def test_of_two_contents_of_one_name_the_one_known_first_has_it(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        for number, name in enumerate(("first", "second", "third"), 1):
+            horizon.add(name, whale=(1, number))
+        horizon.add("fourth", whale=(1, 3))
+
+        assert await horizon.ls("whale") == ["whale", "whale~02000000", "whale~03000000"]
+        assert (await horizon.stat("whale/whale")).file_id == file_id(1)
 
 
-def shown(*files: RemoteFile) -> dict[str, FileId]:
-    return {name: file.file_id for name, file in named("q", files).items()}
+async def test_a_name_is_that_of_a_servent_that_we_chose(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("stranger", whale=(1, 1))
+        friend = horizon.add("friend", whale=(1, 2))
+        horizon.chosen[friend.info.id] = ("10.0.0.0/24", "10.0.0.2/32")
+
+        assert await horizon.ls("whale") == ["whale", "whale~01000000"]
+        assert (await horizon.stat("whale/whale")).file_id == file_id(2)
 
 
-def test_of_two_contents_with_one_name_the_one_with_more_sources_has_it() -> None:
-    assert shown(remote("a/x.mkv", 1), remote("b/x.mkv", 2, sources=2), remote("b/y", 3)) == {
-        "x.mkv": file_id(2),
-        "x~01000000.mkv": file_id(1),
-        "y": file_id(3),
-    }
+async def test_a_name_stays_though_its_content_is_found_later_the_next_time(
+    tmp_path, autojump_clock: MockClock
+):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("one", whale=(1, 1))
+        horizon.add("two", whale=(1, 2))
+        await horizon.ls("whale")
+        horizon.near.reverse()
+        await trio.sleep(REFRESH_AFTER_S + 1)
+        await horizon.ls("whale")
+        await trio.sleep(0.1)
+
+        assert horizon.asked == ["whale"] * 2
+        assert (await horizon.stat("whale/whale")).file_id == file_id(1)
 
 
-def test_what_is_published_under_such_a_name_keeps_it() -> None:
-    files = shown(remote("x", 1, sources=2), remote("d/x", 2), remote("x~02000000", 3))
+async def test_the_name_of_an_open_file_is_no_other_ones(tmp_path, autojump_clock: MockClock):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("one", whale=(1, 1))
+        await horizon.ls("whale")
+        release = horizon.results.hold(await horizon.stat("whale/whale"))
+        friend = horizon.add("friend", whale=(1, 2))
+        horizon.chosen[friend.info.id] = ("10.0.0.0/24", "10.0.0.2/32")
 
-    assert files == {
-        "x": file_id(1),
-        "x~02000000": file_id(3),
-        "x~0200000000000000": file_id(2),
-    }
+        async def again() -> FileId:
+            await trio.sleep(REFRESH_AFTER_S + 1)
+            await horizon.ls("whale")
+            await trio.sleep(0.1)
+            return (await horizon.stat("whale/whale")).file_id
 
-
-def test_no_name_is_too_long_for_a_file() -> None:
-    name = "\N{WHALE}" * (MAX_LABEL_BYTES // 4) + ".mk"
-    files = shown(remote(name, 1), remote("d/" + name, 2))
-
-    assert len(files) == 2
-    assert all(len(name.encode()) <= MAX_LABEL_BYTES for name in files)
-
-
-@given(
-    st.lists(
-        st.builds(
-            remote,
-            st.sampled_from(["x", "a/x", "x.e", "b/x.e", "x~01000000", "x~01000000.e"]),
-            st.integers(0, 8),
-            st.integers(1, 3),
-        ),
-        unique_by=lambda file: file.file_id,
-    ),
-    st.randoms(),
-)
-def test_every_content_has_one_name_whatever_the_order(files: Sequence[RemoteFile], random):
-    first = shown(*files)
-    again = list(files)
-    random.shuffle(again)
-
-    assert sorted(first.values()) == sorted(file.file_id for file in files)
-    assert shown(*again) == first
-    assert list(first) == sorted(first)
+        assert await again() == file_id(1)
+        release()
+        assert await again() == file_id(2)
 
 
-async def test_one_content_under_many_paths_is_one_file_as_most_describe_it(tmp_path):
+async def test_one_content_under_many_paths_is_one_file_as_the_first_describes_it(tmp_path):
     async with open_horizon(tmp_path) as horizon:
         horizon.add("one", whale_b=(1, 1))
         horizon.add("two", whale_a=(1, 1))
-        horizon.add("three", whale_b=(1, 1))
-        horizon.add("liar", whale_0=(99, 1))
+        horizon.add("three", whale_a=(1, 1))
 
         assert await horizon.ls("whale") == ["whale b"]
-        file = await horizon.stat("whale/whale b")
-        assert (file.size, len(file.sources)) == (1, 3)
+        assert len((await horizon.stat("whale/whale b")).sources) == 3
+
+
+async def test_a_false_size_is_found_out_before_a_file_is_shown(tmp_path):
+    manifest = Manifest(1, bytes(32))
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("liar").files["whale"] = (99, manifest.file_id)
+        horizon.add("honest").files["whale"] = (1, manifest.file_id)
+        horizon.manifests[manifest.file_id] = manifest.to_bytes()
+        await horizon.ls("whale")
+
+        assert (await horizon.stat("whale/whale")).size == 1
+        assert await horizon.ls("whale") == ["whale"]
+
+
+async def test_sizes_that_nobody_can_settle_are_two_files(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("one", whale=(99, 1))
+        horizon.add("two", whale=(1, 1))
+        await horizon.ls("whale")
+
+        assert (await horizon.stat("whale/whale")).size == 99
+        assert (await horizon.stat("whale/whale~01000000")).size == 1
 
 
 # What is kept.

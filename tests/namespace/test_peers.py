@@ -13,8 +13,9 @@ from trio.testing import MockClock
 
 from p2pfs.errors import NoSourceError, ShutdownError, StalledError, UnreachableError
 from p2pfs.namespace.browser import Browser
-from p2pfs.namespace.catalogue import Catalogue, Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import FIRST_PAGE_S, Listings, Telling
+from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.peers import (
     FAILED_S,
     REFRESH_AFTER_S,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from p2pfs.protocol.addresses import MIN_PORT, Scope, dialable, may_dial, scope_of
+from p2pfs.protocol.addresses import (
+    MIN_PORT,
+    Scope,
+    dialable,
+    groups_of,
+    may_dial,
+    scope_of,
+)
 from p2pfs.protocol.messages import Address
 
 PUBLIC = Address("93.184.216.34", 4774)
@@ -56,3 +63,17 @@ def test_names_from_strangers_are_not_resolved():
 
 def test_order_is_kept_and_repeats_are_not():
     assert dialable([PUBLIC, SITE, PUBLIC], SITE) == (PUBLIC, SITE)
+
+
+@pytest.mark.parametrize(
+    ("host", "groups"),
+    [
+        ("93.184.216.34", ("93.184.216.0/24", "93.184.216.34/32")),
+        ("::ffff:93.184.216.34", ("93.184.216.0/24", "93.184.216.34/32")),
+        ("2001:db8:1:2:3::4", ("2001:db8:1::/48", "2001:db8:1:2::/64")),
+        ("fe80::1%eth0", ("fe80::/48", "fe80::/64")),
+        ("router.example", ("router.example", "router.example")),
+    ],
+)
+def test_an_address_belongs_to_a_network_and_a_machine(host: str, groups: tuple[str, str]):
+    assert groups_of(host) == groups

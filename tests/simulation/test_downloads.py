@@ -15,7 +15,7 @@ from p2pfs.download.picker import MAX_IN_FLIGHT_BYTES
 from p2pfs.download.source import MANIFEST
 from p2pfs.download.swarm import Swarm
 from p2pfs.errors import NoSourceError, UnreachableError
-from p2pfs.namespace.catalogue import RemoteFile
+from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol.manifest import (
     GIB,
     MIB,

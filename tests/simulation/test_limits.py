@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.namespace.catalogue import RemoteFile
+from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.rates import WINDOW_S
 from p2pfs.servent import Servent
 from tests.helpers.world import World, open_world

@@ -10,7 +10,7 @@ from p2pfs.config import Endpoint
 from p2pfs.download.swarms import FAILED_S
 from p2pfs.errors import HandshakeError, StalledError, UnreachableError
 from p2pfs.link import RefusedError, dial_link
-from p2pfs.namespace.catalogue import Knowledge, RemoteFile
+from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.protocol.messages import Address, ByeCode, LinkKind
 from tests.helpers.servents import HalfServent

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -16,7 +17,7 @@ from trio.testing import MockClock
 
 from p2pfs.library.index import Index, Record
 from p2pfs.library.share import Share
-from p2pfs.namespace.catalogue import version_name
+from p2pfs.namespace.nodes import RemoteDirectory, RemoteFile
 from p2pfs.protocol.flood import Urgency
 from p2pfs.protocol.manifest import GIB, KIB, MIB, Manifest, block_count_for, block_span, digest
 from p2pfs.protocol.messages import Query
@@ -191,14 +192,38 @@ async def test_who_has_left_sees_nothing_of_others(autojump_clock: MockClock):
 # The union.
 
 
+def both(watched: Watched) -> tuple[str, str]:
+    """The names of the one file and the one directory in the root."""
+    nodes = watched.servent.catalogue.children("")
+    (file,) = (node.path for node in nodes if isinstance(node, RemoteFile))
+    (directory,) = (node.path for node in nodes if isinstance(node, RemoteDirectory))
+    return file, directory
+
+
 async def test_a_file_and_a_directory_of_one_name_are_both_there(autojump_clock: MockClock):
     async with watching({"x.y": b"a file"}, {"x.y/below": b"below"}) as watched:
         names = await watched.programs.ls("/network")
 
-        node = watched.servent.catalogue.children("")[1]
-        assert names == ["x.y", version_name("x.y", node.file_id)]
-        assert await watched.programs.cat(f"/network/{names[1]}") == b"a file"
-        assert await watched.programs.cat("/network/x.y/below") == b"below"
+        file, directory = both(watched)
+        assert sorted([file, directory]) == names
+        assert names[0] == "x.y"
+        assert await watched.programs.cat(f"/network/{file}") == b"a file"
+        assert await watched.programs.ls(f"/network/{directory}") == ["below"]
+        assert await watched.programs.cat(f"/network/{directory}/below") == b"below"
+
+
+async def test_what_is_below_a_directory_that_lost_its_name_is_found_at_first_sight(
+    autojump_clock: MockClock,
+):
+    async with watching({"x.y": b"a file"}, {"x.y/sub/below": b"below"}) as watched:
+        await watched.programs.ls("/network")
+        file = await watched.servent.find(both(watched)[0])
+        assert isinstance(file, RemoteFile)
+        await watched.servent.pins.add(replace(file, path="x.y"))
+
+        assert both(watched) == ("x.y", "x.y~dir")
+        assert await watched.programs.cat("/network/x.y~dir/sub/below") == b"below"
+        assert not await watched.programs.exists("/network/x.y/sub/below")
 
 
 async def test_order_names_and_numbers_stay_from_one_listing_to_the_next(

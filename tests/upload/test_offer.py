@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import RejectedError, TransferError
-from p2pfs.namespace.catalogue import RemoteFile
+from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol.messages import QueryHit, QueryKind
 from tests.helpers.contents import Content
 from tests.helpers.world import World, open_world

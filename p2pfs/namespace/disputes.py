@@ -1,0 +1,80 @@
+"""Which of several sizes that servents announce for one content is right: its manifest tells.
+
+A content is its file id, and its size follows from that. So where sizes differ at most one of
+them is right, and it costs one small question to know. It is asked before anybody is shown or
+given a file of such a content: else a reader would be told a size that the bytes do not have.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from p2pfs.errors import P2pfsError
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile
+from p2pfs.protocol import FileId, Manifest, PeerInfo
+
+log = logging.getLogger(__name__)
+
+MAX_ASKED: Final = 8
+"""Servents asked at once: of each announced size one, then others. Those come first that have it
+as a servent says that we chose ourselves."""
+
+SETTLE_S: Final = 1.5
+"""How long they may take; a look at a name may take two seconds (DESIGN 2.1)."""
+
+RETRY_AFTER_S: Final = 10.0
+"""How long a dispute stays open that nobody could settle; meanwhile `nodes` ranks the sizes."""
+
+MAX_REMEMBERED: Final = 10_000
+"""Disputes of which this is remembered; the oldest is forgotten."""
+
+FetchManifest = Callable[[PeerInfo, FileId], Awaitable[bytes]]
+"""Ask a peer for a manifest; what it sends is not verified."""
+
+
+class Disputes:
+    """All disputes about sizes."""
+
+    def __init__(
+        self, catalogue: Catalogue, fetch_manifest: FetchManifest, clock: Callable[[], float]
+    ) -> None:
+        self._catalogue = catalogue
+        self._fetch_manifest = fetch_manifest
+        self._clock = clock
+        self._asked_at: OrderedDict[FileId, float] = OrderedDict()
+
+    def concern(self, node: Node | Knowledge | None) -> bool:
+        """Return whether a file is disputed, and asking may help. Any thread."""
+        if not isinstance(node, RemoteFile) or not self._catalogue.is_disputed(node.file_id):
+            return False
+        return self._clock() - self._asked_at.get(node.file_id, float("-inf")) > RETRY_AFTER_S
+
+    async def settle(self, file_id: FileId) -> None:
+        """Ask those who announce a content for its manifest, and let the catalogue know."""
+        by_size = self._catalogue.claimants_of(file_id)
+        in_turn = (peer for turn in itertools.zip_longest(*by_size) for peer in turn if peer)
+        with trio.move_on_after(SETTLE_S):
+            async with trio.open_nursery() as nursery:
+                for peer in itertools.islice(dict.fromkeys(in_turn), MAX_ASKED):
+                    nursery.start_soon(self._ask, peer, file_id, nursery.cancel_scope)
+        self._asked_at[file_id] = self._clock()
+        self._asked_at.move_to_end(file_id)
+        if len(self._asked_at) > MAX_REMEMBERED:
+            self._asked_at.popitem(last=False)
+
+    async def _ask(self, peer: PeerInfo, file_id: FileId, scope: trio.CancelScope) -> None:
+        try:
+            data = await self._fetch_manifest(peer, file_id)
+            manifest = Manifest.from_bytes(data, file_id)
+        except P2pfsError as error:
+            log.info("no manifest peer=%s reason=%s", peer.id, error)
+            return
+        self._catalogue.prove(file_id, manifest.size)
+        scope.cancel()

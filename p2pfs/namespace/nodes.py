@@ -1,0 +1,323 @@
+"""What others offer, and who has which name: the one naming rule. Pure.
+
+A *version* is one of the things that are published under one name in one directory: a content,
+or a directory. The best of them has the plain name, each other a suffix. Law:
+
+- every version has exactly one name, and no two have the same one;
+- no version loses a name to one that ranks lower. First comes what is pinned here or whole in
+  the cache; then what more of the servents have that we chose ourselves; then what was known
+  first;
+- a name that is held, because it is open, stays with its version whatever the ranks become.
+
+So strangers decide about no names but those that nobody better has. Heads are not counted:
+identities are free.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import re
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeVar
+
+from p2pfs.protocol import FileId, PeerInfo, ServentId
+from p2pfs.protocol.names import MAX_LABEL_BYTES
+
+Claim = TypeVar("Claim")
+
+ID_SUFFIX_LENGTH: Final = 8
+"""Characters of the file id that tell versions of one name apart, or as many again where such a
+name is taken (DESIGN 2.1)."""
+
+MAX_EXTENSION_BYTES: Final = 32
+"""A longer extension is none, and is cut like the rest of a name that is too long for a suffix."""
+
+_DIRECTORY_SUFFIX: Final = "dir"
+"""The suffix of a directory, which has no id: several servents' directories are one."""
+
+_SUFFIX: Final = re.compile(r"((?:[0-9a-f]{8}){1,8}|dir)(~[0-9]+)?")
+"""What may stand behind a tilde in a shown name."""
+
+_LONGEST_SUFFIX: Final = 80
+"""Bytes of it: a tilde, an id in hexadecimal, and a number."""
+
+_LONGEST_CHARACTER: Final = 4
+"""Bytes of one in UTF-8: a name that was cut is shorter by fewer than it might be."""
+
+
+class Knowledge(enum.Enum):
+    """What is said of a name that is not known."""
+
+    UNKNOWN = enum.auto()
+    """A search is worth while."""
+    ABSENT = enum.auto()
+    """It was asked for lately, and nobody has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One content under one name."""
+
+    path: str
+    """As shown: a version that lost the plain name carries its suffix."""
+    size: int
+    mtime_ns: int
+    file_id: FileId
+    sources: tuple[PeerInfo, ...]
+    """Who offers this content at this path."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteDirectory:
+    """A directory that at least one servent has."""
+
+    path: str
+    """As shown, likewise."""
+    mtime_ns: int
+    sources: tuple[PeerInfo, ...]
+
+
+Node = RemoteFile | RemoteDirectory
+
+
+class Content(NamedTuple):
+    """What a file is said to be. Two sizes of one id are two claims, and one of them is false."""
+
+    file_id: FileId
+    size: int
+
+
+class Nearness(enum.IntEnum):
+    """What this servent itself has to do with a version, best first."""
+
+    PINNED = 0
+    WHOLE = 1
+    """All of it is in the cache."""
+    ELSEWHERE = 2
+
+
+class Rank(NamedTuple):
+    """Why one version has a name rather than another; the smaller is the better."""
+
+    nearness: Nearness
+    backers: tuple[int, int]
+    """In how many networks servents have it that we chose ourselves, and at how many addresses
+    there: less than 0, so that more is better. See `backing`."""
+    known_at: int
+    """Counts up with each version that becomes known."""
+
+
+_NO_RANK: Final = Rank(Nearness.ELSEWHERE, (0, 0), 0)
+
+
+Chosen = Mapping[ServentId, tuple[str, str]]
+"""The servents that we chose ourselves, each with its network and its address there."""
+
+
+def backing(chosen: Chosen, by: Container[ServentId]) -> tuple[int, int]:
+    """Return how much what some servents say is worth, for `Rank`.
+
+    Identities are free, so those of one network count as one; only between equals their
+    addresses do, or nothing would be told apart in a local network.
+    """
+    backers = {where for source, where in chosen.items() if source in by}
+    return -len({network for network, _ in backers}), -len(backers)
+
+
+class Version(NamedTuple):
+    """One of the things that are published under one name in one directory."""
+
+    name: str
+    """As published."""
+    token: str
+    """What it is told from the others by: the hex of its id."""
+    key: Hashable
+    """What it is: equal for two that are the same."""
+    rank: Rank
+    is_directory: bool = False
+
+
+def file_version(name: str, content: Content, rank: Rank) -> Version:
+    """Return a content as a version of its name."""
+    return Version(name, content.file_id.hex(), content, rank)
+
+
+def directory_version(name: str, rank: Rank) -> Version:
+    """Return a directory as a version of its name."""
+    return Version(name, _DIRECTORY_SUFFIX, None, rank, is_directory=True)
+
+
+Held = Mapping[str, tuple[str, Hashable]]
+"""Names that keep their version, which is given by its published name and its key."""
+
+
+def assign(versions: Iterable[Version], held: Held = MappingProxyType({})) -> dict[str, Version]:
+    """Return who has which name in a directory, given all that is in it: best rank first.
+
+    A version that is held under two names has the first of them, and nobody the other.
+    """
+    shown: dict[str, Version] = {}
+    holders = {holder: name for name, holder in reversed([*held.items()])}
+    for version in sorted(versions, key=_order):
+        name = holders.get((version.name, version.key))
+        if name is None:
+            name = next(n for n in candidates(version) if n not in shown and n not in held)
+        shown[name] = version
+    return shown
+
+
+class Names:
+    """What `assign` returns for a directory, worked out only as far as it is asked for.
+
+    Most names have one version, and a look at one of 100,000 names must not look at all. So
+    only those are put in order that may stand in each other's way. Good for as long as nothing
+    changes.
+    """
+
+    def __init__(
+        self,
+        versions_of: Callable[[str], Sequence[Version]],
+        held: Held = MappingProxyType({}),
+        long_names: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        """Ask for the versions of a published name, and for the names that `is_long`."""
+        self._versions_of = versions_of
+        self._held = held
+        self._long_names = long_names
+        self._settled: set[str] = set()
+        self.shown: dict[str, Version] = {}
+        """What is worked out so far, by name."""
+
+    def holder(self, name: str) -> Version | None:
+        """Return which version has a name."""
+        for published in self._rivals(name):
+            self.settle(published)
+        return self.shown.get(name)
+
+    def find(self, name: str, key: Hashable) -> Version | None:
+        """Return the version that has or had a name, given what it is."""
+        found = (v for published in self._rivals(name) for v in self._versions_of(published))
+        return next((version for version in found if version.key == key), None)
+
+    def alias(self, name: str) -> Version | None:
+        """Return the version that would have a name, if it had not a better one."""
+        found = (v for published in self._rivals(name) for v in self._versions_of(published))
+        return min((v for v in found if name in _usual(v)), key=_order, default=None)
+
+    def is_settled(self, published: str) -> bool:
+        """Return whether the versions of a published name are among those worked out."""
+        return published in self._settled
+
+    def settle(self, published: str) -> None:
+        """Work out the names of all versions of a published name."""
+        if published in self._settled:
+            return
+        todo = [published]
+        versions: list[Version] = []
+        while todo:
+            name = todo.pop()
+            if name not in self._settled:
+                self._settled.add(name)
+                here = self._versions_of(name)
+                versions += here
+                todo += (r for v in here for n in self._within_reach(v) for r in self._rivals(n))
+        self.shown |= assign(versions, self._held)
+
+    def _rivals(self, name: str) -> Iterator[str]:
+        """Yield the published names whose versions may have a name."""
+        yield from published_names(name)
+        if len(name.encode()) > MAX_LABEL_BYTES - _LONGEST_CHARACTER:
+            yield from self._long_names()
+
+    def _within_reach(self, version: Version) -> Iterator[str]:
+        """Yield the names that a version may come to have: it takes the first that is free."""
+        yield from _usual(version)
+        twins = sum(v.token == version.token for v in self._versions_of(version.name))
+        for name in _numbered(version):
+            if not self._versions_of(name):
+                twins -= 1
+            if not twins:
+                break
+            yield name
+
+
+def believed(claims: Mapping[ServentId, Claim], preferred: Iterable[ServentId]) -> Claim:
+    """Return what is believed of that about which servents differ, such as a time.
+
+    That is what one of the preferred says, or who was known first: it stays, whoever comes.
+    """
+    spoken = (claims[source] for source in preferred if source in claims)
+    return next(itertools.chain(spoken, claims.values()))
+
+
+def published_names(shown: str) -> Iterator[str]:
+    """Yield the names whose versions may be shown as `shown`: itself, and without a suffix.
+
+    Names that were cut to have room for a suffix are not among them: see `is_long`.
+    """
+    yield shown
+    for tilde in (i for i, character in enumerate(shown) if character == "~"):
+        suffix, dot, extension = shown[tilde + 1 :].partition(".")
+        if _SUFFIX.fullmatch(suffix):
+            yield shown[:tilde] + dot + extension
+
+
+def may_be_suffixed(name: str) -> bool:
+    """Return whether a name looks like one of a version that has not the plain one."""
+    return any(published != name for published in published_names(name))
+
+
+def without_suffix(path: str, file_id: FileId) -> str:
+    """Return the path of a content, without what tells it from other versions of its name."""
+    parent, slash, name = path.rpartition("/")
+    for published in published_names(name):
+        version = file_version(published, Content(file_id, 0), _NO_RANK)
+        if published != name and name in _usual(version):
+            return f"{parent}{slash}{published}"
+    return path
+
+
+def is_long(name: str) -> bool:
+    """Return whether a name may be cut to have room for a suffix."""
+    return len(name.encode()) > MAX_LABEL_BYTES - _LONGEST_SUFFIX
+
+
+def candidates(version: Version) -> Iterator[str]:
+    """Yield the names that a version may have, best first, without end."""
+    yield from _usual(version)
+    yield from _numbered(version)
+
+
+def version_name(path: str, file_id: FileId, length: int = ID_SUFFIX_LENGTH) -> str:
+    """Return the path at which a content is shown that has not the plain name."""
+    parent, slash, name = path.rpartition("/")
+    version = file_version(name, Content(file_id, 0), _NO_RANK)
+    return f"{parent}{slash}{_with_suffix(version, version.token[:length])}"
+
+
+def _usual(version: Version) -> Iterator[str]:
+    yield version.name
+    token = version.token
+    for end in range(ID_SUFFIX_LENGTH, len(token) + ID_SUFFIX_LENGTH, ID_SUFFIX_LENGTH):
+        yield _with_suffix(version, token[:end])
+
+
+def _numbered(version: Version) -> Iterator[str]:
+    """Yield what is left when others have published a content under each of the usual names."""
+    return (_with_suffix(version, f"{version.token}~{number}") for number in itertools.count(2))
+
+
+def _with_suffix(version: Version, suffix: str) -> str:
+    stem, dot, extension = version.name.rpartition(".")
+    if version.is_directory or not stem or len(extension.encode()) > MAX_EXTENSION_BYTES:
+        stem, dot, extension = version.name, "", ""
+    tail = f"~{suffix}{dot}{extension}"
+    room = MAX_LABEL_BYTES - len(tail.encode())
+    return stem.encode()[:room].decode(errors="ignore") + tail
+
+
+def _order(version: Version) -> tuple[Rank, str, str]:
+    return version.rank, version.token, repr(version.key)
