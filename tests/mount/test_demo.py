@@ -64,6 +64,9 @@ def test_every_step_works_and_nothing_is_left(directory):
         output, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 0, output
     assert "That was all." in output
+    assert "\n$ ls 'eve/search/whale ext:txt'\n" in output, (
+        "a command is shown as one would type it"
+    )
     assert_nothing_is_left(directory)
 
 
