@@ -53,13 +53,13 @@ class Sections(click.Group):
 @click.option("--line", type=str, hidden=True, help="Answer for this line, up to the cursor.")
 @click.option("--word", type=str, hidden=True, help="The last word, as bash has broken it.")
 def completion_(shell: str, line: str | None, word: str | None) -> None:
-    r"""Print what lets a shell complete verbs, options and paths.
+    """Print what lets a shell complete verbs, options and paths.
 
     \b
     bash, in ~/.bashrc:  eval "$(p2pfs completion bash)"
     zsh, in ~/.zshrc:    eval "$(p2pfs completion zsh)"
     fish, once:          p2pfs completion fish > ~/.config/fish/completions/p2pfs.fish
-    """
+    """  # noqa: D301 - click wants the character itself
     script = completion.SCRIPTS[shell].rstrip()
     click.echo(script if line is None else completion.answer(cli, line, word))
 

@@ -108,7 +108,8 @@ def command_of(arguments: Sequence[str]) -> list[str]:
     texts += [f"join={_escaped(source)}"] if re.search(r":\d+$", source, re.ASCII) else []
     texts += [_SLOPPY] if ("-s", "") in given else []
     texts += [value for option, value in given if option == "-o"]
-    return ["mount", *(f"-o{text}" for text in texts), "--", directory]
+    quiet = [] if ("-v", "") in given else ["--quiet"]
+    return ["mount", *quiet, *(f"-o{text}" for text in texts), "--", directory]
 
 
 def become(user: str) -> None:

@@ -12,7 +12,16 @@ from typing import Final, cast
 import click
 
 from p2pfs.cli import fstab
-from p2pfs.cli.options import DIRECTORY, FILE, STATE, Text, servent_options, takes, voiced
+from p2pfs.cli.options import (
+    DIRECTORY,
+    FILE,
+    SERVENT_OPTIONS,
+    STATE,
+    Text,
+    servent_options,
+    takes,
+    voiced,
+)
 from p2pfs.cli.voice import Voice, told
 from p2pfs.config import Config, LogLevel, load_config
 from p2pfs.control import ExitStatus, VerbError
@@ -34,12 +43,8 @@ def take_mount_options(
     context: click.Context, _parameter: click.Parameter, texts: Sequence[str]
 ) -> Sequence[str]:
     """Let `-o` say what options say, unless they are given themselves; return the kernel's."""
-    others = ("kernel_option", "foreground", "help")
-    own = {
-        name.replace("_", "-"): option
-        for option in context.command.params
-        if isinstance(option, click.Option) and (name := option.name or "") not in others
-    }
+    own = {str(option.name).replace("_", "-"): option for option in SERVENT_OPTIONS}
+    del own["foreground"]  # mount(8) would wait for it
     flags = {name for name, option in own.items() if option.is_flag}
     told = fstab.mount_options(texts, flags, own.keys() - flags)
     for user in told.pop(fstab.USER, []):
