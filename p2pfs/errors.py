@@ -111,5 +111,9 @@ class ShutdownError(TransferError):
     """The servent is shutting down."""
 
 
+class BugError(TransferError):
+    """A bug of ours, which the log has with its traceback: `tasks` says what becomes of it."""
+
+
 class BadBlockError(P2pfsError):
     """A block is not what the manifest says it is."""

@@ -57,6 +57,7 @@ from p2pfs.protocol import (
 from p2pfs.rates import RateLimit
 from p2pfs.report import Record
 from p2pfs.state import Leftovers, remove_file, replace_file
+from p2pfs.tasks import kept_up
 from p2pfs.upload import Offer, Uploads
 
 log = logging.getLogger(__name__)
@@ -257,8 +258,8 @@ class Servent:
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self)
                 nursery.start_soon(self._accept_links, self._listener)
-                nursery.start_soon(self._announce_changes)
-                nursery.start_soon(self._save_contacts)
+                nursery.start_soon(kept_up, self._announce_changes)
+                nursery.start_soon(kept_up, self._save_contacts)
                 task_status.started()
 
     # Who we are (link.LocalServent).

@@ -3,17 +3,27 @@
 A search that several readers share, or a transfer that outlives the read which began it,
 must not live in the nursery of whoever came first. Each part that has such tasks owns one
 `Tasks`, whose `run` is called where the life of the part is decided.
+
+A bug ends the one task that has it, never the servent: it is logged with its traceback, who
+waits for the task gets a `BugError`, and everything else goes on. What is called here a bug is
+any exception that the task should not have let out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar, TypeVarTuple
+from typing import Final, Generic, TypeVar, TypeVarTuple
 
 import trio
 
-from p2pfs.errors import P2pfsError, ShutdownError
+from p2pfs.errors import BugError, P2pfsError, ShutdownError
+
+log = logging.getLogger(__name__)
+
+AGAIN_AFTER_S: Final = 1.0
+"""Between two attempts at a task that a bug has ended: a bug at each does not fill the disk."""
 
 K = TypeVar("K", bound=Hashable)
 Ts = TypeVarTuple("Ts")
@@ -31,13 +41,13 @@ class Tasks:
         *first: Callable[[], Awaitable[None]],
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Own the tasks, these to begin with, until cancelled or until one of them fails."""
+        """Own the tasks until cancelled; `first` are kept up, see `kept_up`."""
         async with trio.open_nursery() as nursery:
             self._token = trio.lowlevel.current_trio_token()
             self._nursery = nursery
             try:
                 for function in first:
-                    self.start(function)
+                    self.start(kept_up, function)
                 task_status.started()
                 await trio.sleep_forever()
             finally:
@@ -63,10 +73,7 @@ class Tasks:
         self, function: Callable[[*Ts], Awaitable[None]], arguments: tuple[*Ts]
     ) -> None:
         try:
-            await function(*arguments)
-        except ShutdownError:
-            if self._nursery is not None:
-                raise  # else it only could not go on, as everything
+            await guarded(function, *arguments)
         except BaseException:
             # Whoever waits for what this task did, and wakes now, must see that all is over.
             self._nursery = None
@@ -78,7 +85,7 @@ class Tasks:
         """Call in trio's thread, soon, from any thread; not at all before `run` or after trio."""
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(call, *arguments, idempotent=idempotent)
+                self._token.run_sync_soon(called, call, *arguments, idempotent=idempotent)
 
 
 class Flight:
@@ -112,6 +119,9 @@ class Flight:
             await function(*arguments)
         except P2pfsError as error:
             self.error = error
+        except Exception:
+            log.exception("a bug of ours ended one task: %s", _name_of(function))
+            self.error = BugError("a bug of ours: see the log")
         finally:
             self._ended.set()
 
@@ -146,3 +156,35 @@ class SingleFlight(Generic[K]):
             await flight.run(function, *arguments)
         finally:
             del self._flights[key]
+
+
+async def guarded(function: Callable[[*Ts], Awaitable[object]], *arguments: *Ts) -> bool:
+    """Run a task and return whether it came through; a bug is logged and goes no further."""
+    try:
+        await function(*arguments)
+    except ShutdownError:
+        return True  # it only could not go on, as everything
+    except Exception:
+        log.exception("a bug of ours ended one task: %s", _name_of(function))
+        return False
+    return True
+
+
+async def kept_up(function: Callable[[], Awaitable[object]]) -> None:
+    """Run a task that lasts as long as the servent; after a bug it begins anew."""
+    while not await guarded(function):  # noqa: ASYNC110 - a pause, not a wait
+        await trio.sleep(AGAIN_AFTER_S)
+
+
+def called(call: Callable[[*Ts], object], *arguments: *Ts) -> None:
+    """Call a function, where nobody could take what it raises; a bug in it is logged."""
+    try:
+        call(*arguments)
+    except ShutdownError:
+        pass
+    except Exception:
+        log.exception("a bug of ours ended one call: %s", _name_of(call))
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", repr(function))

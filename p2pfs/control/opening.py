@@ -9,6 +9,7 @@ write is written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -37,7 +38,10 @@ LOCK_WAIT_S: Final = 2.0
 """How long another download of the same may take to let go: it may have been interrupted just
 now, and the servent closes what it was handed when it has seen that."""
 
-LOCK_LOOK_S: Final = 0.05
+FIFO_WAIT_S: Final = 30.0
+"""How long a FIFO may be without a reader, who is started by the same hand."""
+
+LOOK_EVERY_S: Final = 0.05
 
 PUMP_END_S: Final = 1.0
 """How long to wait for why a destination could not be written, when the servent has given up."""
@@ -127,7 +131,7 @@ def open_destination(output: str, name: str, *, replace: bool = False) -> Destin
     elif output.endswith("/"):
         raise UsageError(f"{output} is no directory")
     if _is_descriptor(output) or not _is_regular_or_missing(output):
-        return Stream(_open(output, os.O_WRONLY))
+        return Stream(_open_to_write(output))
     return WholeFile(output, replace=replace)
 
 
@@ -268,7 +272,7 @@ def _write(target: int, data: bytes) -> None:
     while rest:
         try:
             rest = rest[os.write(target, rest) :]
-        except BlockingIOError:  # another program has made it so
+        except BlockingIOError:  # we, or another program, have made it so
             select.select([], [target], [])
 
 
@@ -304,7 +308,7 @@ def _locked(part: str, path: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-        time.sleep(LOCK_LOOK_S)
+        time.sleep(LOOK_EVERY_S)
     raise UsageError(f"another get is writing {path}")
 
 
@@ -354,6 +358,23 @@ def _open(path: str, flags: int) -> int:
     if own is not None and own[0] == os.getpid():
         return os.dup(own[1])
     return os.open(path, flags | os.O_CLOEXEC)
+
+
+def _open_to_write(path: str) -> int:
+    """Open what is no regular file; a FIFO when somebody reads it.
+
+    Raises:
+        UsageError: nobody did for a while.
+    """
+    ends_at = time.monotonic() + FIFO_WAIT_S
+    while time.monotonic() < ends_at:
+        try:
+            return _open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
+                raise
+        time.sleep(LOOK_EVERY_S)
+    raise UsageError(f"nobody reads {path}")
 
 
 def _descriptor_at(path: str) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from p2pfs.control import ALIVE_EVERY_S, MAX_REQUEST_BYTES, ExitStatus, exit_sta
 from p2pfs.control.verbs import HANDED, VERBS, Args, Servent
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.link import listen_unix
+from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ async def serve_control(
             task_status.started()
             while True:
                 stream = await listener.accept()
-                nursery.start_soon(_Client(servent, shut_down, stream).serve)
+                nursery.start_soon(guarded, _Client(servent, shut_down, stream).serve)
     finally:
         record.unlink(missing_ok=True)
         with trio.CancelScope(shield=True):

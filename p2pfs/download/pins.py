@@ -24,6 +24,7 @@ from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, RemoteFile, without_suffix
 from p2pfs.protocol import MIB, Entry, FileId, block_range, names
 from p2pfs.state import replace_file
+from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
 
@@ -213,16 +214,20 @@ class Pins:
     def _start_fetch(self, entry: Entry) -> None:
         if self._nursery is not None:
             self._fetches[entry.path] = scope = trio.CancelScope()
-            self._nursery.start_soon(self._complete, entry, scope)
+            self._nursery.start_soon(guarded, self._complete, entry, scope)
 
     async def _complete(self, entry: Entry, scope: trio.CancelScope) -> None:
         """Fetch a file to its end, however often that has to be tried."""
         with scope:
             for failures in itertools.count():
-                entry = await self._put_right(entry)
-                with contextlib.suppress(TransferError):  # it is in the journal
+                try:
+                    entry = await self._put_right(entry)
                     if await self._try_fetch(entry):
                         break
+                except TransferError:
+                    pass  # it is in the journal
+                except OSError as error:
+                    log.warning("pinned file not fetched path=%r reason=%s", entry.path, error)
                 await self._pause(RETRY_AFTER_S[min(failures, len(RETRY_AFTER_S) - 1)])
         if self._fetches.get(entry.path) is scope:
             del self._fetches[entry.path]

@@ -98,9 +98,11 @@ class SmallContents:
         try:
             while self._arrived:
                 some, self._arrived = self._arrived[:KEPT_AT_ONCE], self._arrived[KEPT_AT_ONCE:]
-                await self._cache.put_small([(one.cached, one.data) for one in some])
-                for one in some:
-                    one.cached.close()
-                    one.is_done.set()
+                try:
+                    await self._cache.put_small([(one.cached, one.data) for one in some])
+                finally:
+                    for one in some:
+                        one.cached.close()
+                        one.is_done.set()
         finally:
             self._is_keeping = False

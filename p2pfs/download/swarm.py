@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ from p2pfs.download.upstream import Transfer, Upstream, transfers_for
 from p2pfs.download.verifying import Arrival, Arrivals
 from p2pfs.errors import (
     BadBlockError,
+    BugError,
     CorruptError,
     NotAskedError,
     P2pfsError,
@@ -46,6 +48,9 @@ from p2pfs.errors import (
 from p2pfs.protocol import KIB, MIB, Manifest, PeerInfo, RejectCode, block_bytes_for, block_range
 from p2pfs.protocol.flood import Urgency
 from p2pfs.rates import Flow, RateLimit
+from p2pfs.tasks import called
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -126,9 +131,13 @@ class Swarm:
         self._flow = Flow()
         self._has_failed = False
         self._last_error: str | None = None
+        self._end_reason: TransferError = ShutdownError("the servent is shutting down")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the transfers until cancelled; then every reader gets ShutdownError."""
+        """Own the transfers until cancelled; then every reader gets ShutdownError.
+
+        A bug ends this swarm alone: then every reader gets BugError.
+        """
         self._token = trio.lowlevel.current_trio_token()
         self._clock = trio.lowlevel.current_clock()
         expects = self._cached.expects = self._expects
@@ -140,17 +149,25 @@ class Swarm:
                 nursery.start_soon(self._watch)
                 task_status.started()
                 self._pump()
+        except Exception:
+            log.exception("a bug of ours ended the swarm of %s", self._cached.file_id.hex())
+            self._end_reason = BugError("a bug of ours: see the log")
         finally:
             self._nursery = None
             if self._cached.expects is expects:  # else a later swarm of this content has begun
                 self._cached.expects = expects_nothing
-            self._release_readers(ShutdownError("the servent is shutting down"))
+            self._release_readers(self._end_reason)
 
     def add_sources(self, sources: Sequence[PeerInfo], readers: Sequence[PeerInfo] = ()) -> None:
         """Use these sources too, from now on, and share the work with these readers."""
         self._picker.add_sources(sources)
         self._picker.add_sources(readers, are_readers=True)
         self._pump()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can be fetched with it any more."""
+        return self._nursery is None and self._token is not None
 
     @property
     def wants_sources(self) -> bool:
@@ -167,7 +184,7 @@ class Swarm:
             blocks = block_range(self._cached.size, offset, length)
             if not self._ahead.tripwires.isdisjoint(blocks):
                 with contextlib.suppress(trio.RunFinishedError):
-                    self._token.run_sync_soon(self._noticed, offset, length)
+                    self._token.run_sync_soon(called, self._noticed, offset, length)
         return found
 
     async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
@@ -250,7 +267,7 @@ class Swarm:
 
     async def _wait_for(self, missing: set[int]) -> None:
         if self._nursery is None:
-            raise ShutdownError("the servent is shutting down")
+            raise type(self._end_reason)(*self._end_reason.args)
         now = trio.current_time()
         if not self._waiting:
             self._begin_waiting(now)

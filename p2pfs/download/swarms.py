@@ -208,7 +208,7 @@ class Swarms:
         try:
             await running.is_up.wait()
         except trio.Cancelled:
-            self._left(_content_of(file))
+            self._left(_content_of(file), running.swarm)
             raise
         running.swarm.add_sources(file.sources)
         return running.swarm
@@ -222,9 +222,9 @@ class Swarms:
         self.received_bytes += count
         self._remember_path(file)
 
-    def leave(self, file: RemoteFile) -> None:
+    def leave(self, file: RemoteFile, swarm: Swarm) -> None:
         """Note that a reader that had joined is gone. Any thread."""
-        self._tasks.soon(self._left, _content_of(file))
+        self._tasks.soon(self._left, _content_of(file), swarm)
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have small contents ready that somebody will probably open next. Any thread."""
@@ -268,7 +268,7 @@ class Swarms:
         try:
             async with trio.open_nursery() as nursery:
                 with running.scope:
-                    await nursery.start(running.swarm.run)
+                    await nursery.start(self._run_swarm, running)
                     running.is_up.set()
                     await trio.sleep_forever()
                 nursery.cancel_scope.cancel()
@@ -278,9 +278,13 @@ class Swarms:
                 del self._running[content]
             running.cached.close()
 
-    def _left(self, content: _Content) -> None:
+    async def _run_swarm(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
+        await running.swarm.run(task_status=task_status)
+        running.scope.cancel()  # a bug has ended it: who reads next gets another
+
+    def _left(self, content: _Content, swarm: Swarm) -> None:
         running = self._running.get(content)
-        if running is None:
+        if running is None or running.swarm is not swarm:
             return
         running.readers -= 1
         if not running.readers:
@@ -395,6 +399,8 @@ class Reader:
 
     async def _settled(self, offset: int, ask: Callable[[Swarm], Awaitable[T]]) -> T:
         self._fail_again(offset)
+        if self._swarm is not None and self._swarm.has_ended:
+            self._swarm = None
         swarm = self._swarm or await self._join()
         try:
             answer = await ask(swarm)
@@ -408,7 +414,7 @@ class Reader:
         """Join the swarm once, however many reads of this file wait for that."""
         swarm = await self._swarms.join(self._file)
         if self._swarm is not None or self._is_closed:
-            self._swarms.leave(self._file)
+            self._swarms.leave(self._file, swarm)
         else:
             self._swarm = swarm
         return swarm
@@ -435,4 +441,4 @@ class Reader:
         self._is_closed = True
         self._cached.close()
         if self._swarm is not None:
-            self._swarms.leave(self._file)
+            self._swarms.leave(self._file, self._swarm)

@@ -34,6 +34,7 @@ from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.servent import Servent, open_servent
 from p2pfs.state import OUTPUT, Leftovers, lock_state, open_private
+from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +92,11 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)
             if config.notify:
-                nursery.start_soon(notify_failures, servent.journal)
+                nursery.start_soon(guarded, notify_failures, servent.journal)
             if mountpoint is not None:
                 await nursery.start(_mount, servent, mountpoint, end)
             if manager.is_listening:
-                nursery.start_soon(_keep_told, manager, servent)
+                nursery.start_soon(guarded, _keep_told, manager, servent)
             await _wait_for_a_neighbour(servent)
             announce(_greeting(servent))
     log.info("ended")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -21,6 +22,7 @@ from p2pfs.library.share import ChangedError, Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from p2pfs.protocol import Entry, FileId, Manifest, block_span, words_of
+from p2pfs.tasks import kept_up
 
 GATHER_S: Final = 0.01
 """How long the first change waits for company. Files that are copied in one after the other
@@ -109,8 +111,8 @@ class Library:
         try:
             async with trio.open_nursery() as nursery:
                 if self._watch is not None:
-                    nursery.start_soon(self._heed, self._watch)
-                await self._work()
+                    nursery.start_soon(kept_up, functools.partial(self._heed, self._watch))
+                await kept_up(self._work)
         finally:
             self._token = None
             with trio.CancelScope(shield=True):

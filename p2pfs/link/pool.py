@@ -37,6 +37,7 @@ from p2pfs.protocol import (
     RejectCode,
     ServentId,
 )
+from p2pfs.tasks import guarded
 
 IDLE_S: Final = 60.0
 """A link unused for so long is closed; opening a new one costs two round trips."""
@@ -195,7 +196,7 @@ class TransferLinks:
             if self._nursery is None:
                 raise UnreachableError("the servent is shutting down")
             self._dials[peer.id] = trio.Event()
-            self._nursery.start_soon(self._open, peer)
+            self._nursery.start_soon(guarded, self._open, peer)
         await self._dials[peer.id].wait()
 
     def _make_room(self) -> None:

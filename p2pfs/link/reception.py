@@ -13,6 +13,7 @@ from p2pfs.errors import LinkError
 from p2pfs.link.greeting import Judge, LocalServent, answer_link
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Listener
+from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class _Reception:
                     self._make_room()
                     scope = trio.CancelScope()
                     self._greetings[scope] = channel.remote.host
-                    nursery.start_soon(self._receive, channel, scope)
+                    nursery.start_soon(guarded, self._receive, channel, scope)
             finally:
                 with trio.CancelScope(shield=True):  # closing a listener does not wait
                     await self._listener.aclose()

@@ -29,6 +29,7 @@ from p2pfs.journal import Journal
 from p2pfs.link import Link, LocalServent, Network, RefusedError, dial_servent
 from p2pfs.overlay.contacts import Contact, ContactBook
 from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId
+from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class DegreeKeeper:
                 return
             if contact.next_try_at <= now:
                 self._dialling.add(id(contact))
-                nursery.start_soon(self._dial_quietly, contact)
+                nursery.start_soon(guarded, self._dial_quietly, contact)
 
     def _candidates(self) -> list[Contact]:
         """Return the contacts that may be dialled, best first."""
@@ -199,10 +200,16 @@ class DegreeKeeper:
         try:
             return await self._dial(contact)
         except LinkError as error:
-            has_neighbours = bool(self._neighbourhood.links)
-            contact.failed(trio.current_time(), str(error), has_neighbours=has_neighbours)
-            self.look_again()
+            self._failed(contact, str(error))
             raise
+        except Exception:
+            self._failed(contact, "a bug of ours")  # else it would be dialled at once
+            raise
+
+    def _failed(self, contact: Contact, reason: str) -> None:
+        has_neighbours = bool(self._neighbourhood.links)
+        contact.failed(trio.current_time(), reason, has_neighbours=has_neighbours)
+        self.look_again()
 
     async def _dial(self, contact: Contact) -> PeerInfo:
         expected = None if contact.is_join else contact.id

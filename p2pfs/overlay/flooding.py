@@ -50,6 +50,7 @@ from p2pfs.protocol.flood import (
     Send,
     Urgency,
 )
+from p2pfs.tasks import guarded, kept_up
 
 ANSWERS_AT_ONCE: Final = 8
 """Queries that the index is asked at once; the rest wait, no longer than their askers. They
@@ -114,13 +115,16 @@ class Switchboard:
             self._nursery = nursery
             try:
                 task_status.started()
-                while True:
-                    self._carry_out(self._router.expire(trio.current_time()))
-                    deadline = self._router.next_deadline()
-                    with trio.move_on_at(float("inf") if deadline is None else deadline):
-                        await self._news.park()
+                await kept_up(self._expire)
             finally:
                 self._nursery = None  # before it is closed: others run until it is
+
+    async def _expire(self) -> None:
+        while True:
+            self._carry_out(self._router.expire(trio.current_time()))
+            deadline = self._router.next_deadline()
+            with trio.move_on_at(float("inf") if deadline is None else deadline):
+                await self._news.park()
 
     def opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
@@ -129,7 +133,7 @@ class Switchboard:
 
     def lost(self, link: Link) -> None:
         """Take a neighbour that is gone out of the flood; what it owed counts as answered."""
-        del self._links[link.id]
+        self._links.pop(link.id, None)
         self._carry_out(self._router.link_lost(link.id, trio.current_time()))
 
     def _got_query(self, link: Link, message: Query) -> None:
@@ -174,7 +178,7 @@ class Switchboard:
                 self._post(to, message)
             case Answer(query=query):
                 if self._nursery is not None:  # else we end, and nobody waits for long
-                    self._nursery.start_soon(self._answer, query)
+                    self._nursery.start_soon(guarded, self._answer, query)
             case Deliver(hit=hit):
                 assert told_by is not None
                 self.searches.got_hit(hit, told_by.remote)

@@ -33,6 +33,7 @@ from p2pfs.protocol import (
     dialable,
 )
 from p2pfs.protocol.flood import LinkId, TokenBucket
+from p2pfs.tasks import called, guarded, kept_up
 
 SIMULTANEOUS_S: Final = 10.0
 """Two links to one peer that began within this time crossed each other; a later second link
@@ -147,7 +148,7 @@ class Overlay:
                 Peers: self._told_of_peers,
             }
             task_status.started()
-            await self.degree.run()
+            await kept_up(self.degree.run)
 
     async def join(self, address: Address) -> PeerInfo:
         """Join through the servent at `address`, which is tried again later if it fails now.
@@ -249,7 +250,7 @@ class Overlay:
         """
         refusal = self.judge(link.peer.id)
         if refusal is not None:
-            self._nursery.start_soon(link.refuse, refusal)
+            self._nursery.start_soon(guarded, link.refuse, refusal)
             return refusal
         former = self._links.get(link.peer.id)
         if former is not None:
@@ -257,12 +258,16 @@ class Overlay:
             self._lost(former)
         self._links[link.peer.id] = link
         self._quotas[link.id] = _Quota()
-        self._contacts.shook_hands(link.peer, self._wall_clock())
-        self._journal.info(f"neighbour {link.peer.name} joined from {link.remote}")
-        self._owner.neighbour_opened(link)
+        self._nursery.start_soon(guarded, self._keep, link)
+        try:
+            self._contacts.shook_hands(link.peer, self._wall_clock())
+            self._journal.info(f"neighbour {link.peer.name} joined from {link.remote}")
+            self._owner.neighbour_opened(link)
+        except Exception:
+            link.close()  # a bug: nobody else would know of this neighbour
+            raise
         self.degree.start_afresh()
         link.post(GetPeers())
-        self._nursery.start_soon(self._keep, link)
         return None
 
     async def _keep(self, link: Link) -> None:
@@ -277,7 +282,7 @@ class Overlay:
     def _lost(self, link: Link) -> None:
         del self._links[link.peer.id], self._quotas[link.id]
         self._journal.info(f"neighbour {link.peer.name} is gone: {link.ended}")
-        self._owner.neighbour_lost(link)
+        called(self._owner.neighbour_lost, link)
         self._ends.unpark_all()
         self.degree.start_afresh()
 

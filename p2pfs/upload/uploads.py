@@ -252,6 +252,9 @@ class Uploads:
             pass  # the reader task sees the end as well, and stops us
         except (P2pfsError, OSError) as error:
             link.post(_refusal(error, link), number)
+        except Exception:
+            log.exception("a bug of ours: not answered %r", message)
+            link.post(Reject(RejectCode.FAILED, "a bug"), number)
         return None
 
     async def _send_page(self, link: Link, wanted: List, number: int) -> Message | None:

@@ -137,6 +137,13 @@ def test_a_fifo_is_written_to():
     assert os.listdir() == ["fifo"]
 
 
+def test_a_fifo_that_nobody_reads_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr("p2pfs.control.opening.FIFO_WAIT_S", 0.1)
+    os.mkfifo("fifo")
+    with pytest.raises(UsageError, match="nobody reads fifo"):
+        receive("fifo")
+
+
 @pytest.mark.parametrize("is_linked", [False, True])
 def test_a_device_is_written_to(is_linked):
     try:

@@ -1,0 +1,124 @@
+"""A bug ends the one task that has it."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from p2pfs.errors import ShutdownError
+from p2pfs.tasks import AGAIN_AFTER_S, Tasks, called, guarded, kept_up
+
+
+@pytest.fixture(autouse=True)
+def _bugs(expect_log):
+    expect_log("a bug of ours")
+
+
+async def stumble(*_arguments: object) -> None:
+    await trio.lowlevel.checkpoint()
+    raise ZeroDivisionError
+
+
+async def stumble_in_a_nursery() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stumble)
+        nursery.start_soon(trio.sleep_forever)
+
+
+@pytest.mark.parametrize("bug", [stumble, stumble_in_a_nursery])
+async def test_a_bug_ends_its_own_task_and_leaves_a_traceback(bug, caplog):
+    tasks, done = Tasks(), trio.Event()
+
+    async def other() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tasks.run)
+        tasks.start(bug)
+        tasks.start(other)
+        await done.wait()
+        assert tasks.are_running
+        nursery.cancel_scope.cancel()
+
+    assert "ZeroDivisionError" in caplog.text
+    assert bug.__name__ in caplog.text
+
+
+async def test_what_lasts_begins_anew_after_a_bug(autojump_clock: MockClock):
+    began_at = []
+
+    async def lasting() -> None:
+        began_at.append(trio.current_time())
+        if len(began_at) < 3:
+            await stumble()
+        await trio.sleep_forever()
+
+    tasks = Tasks()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tasks.run, lasting)
+        await trio.sleep(10 * AGAIN_AFTER_S)
+        nursery.cancel_scope.cancel()
+
+    assert [at - began_at[0] for at in began_at] == [0, AGAIN_AFTER_S, 2 * AGAIN_AFTER_S]
+
+
+async def test_what_ends_by_itself_is_not_begun_anew():
+    calls = []
+
+    async def once() -> None:
+        await trio.lowlevel.checkpoint()
+        calls.append(1)
+
+    await kept_up(once)
+
+    assert calls == [1]
+
+
+async def test_a_cancellation_is_no_bug():
+    with trio.move_on_after(0) as scope:
+        await guarded(trio.sleep_forever)
+
+    assert scope.cancelled_caught
+
+
+async def test_whether_a_task_came_through_is_told():
+    async def end() -> None:
+        await trio.lowlevel.checkpoint()
+        raise ShutdownError("over")
+
+    assert not await guarded(stumble, 1, 2)
+    assert await guarded(trio.sleep, 0)
+    assert await guarded(end)
+
+
+async def test_a_bug_in_a_call_from_another_thread_ends_that_call_alone(caplog):
+    tasks, calls = Tasks(), []
+
+    def stumble_at_once(number: int) -> None:
+        calls.append(number)
+        raise ZeroDivisionError
+
+    tasks.soon(stumble_at_once, 0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tasks.run)
+        await trio.to_thread.run_sync(tasks.soon, stumble_at_once, 1)
+        tasks.soon(calls.append, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    called(stumble_at_once, 3)
+
+    assert calls == [1, 2, 3]
+    assert "stumble_at_once" in caplog.text
+
+
+async def test_nothing_starts_after_the_end():
+    tasks = Tasks()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tasks.run)
+        nursery.cancel_scope.cancel()
+
+    with pytest.raises(ShutdownError):
+        tasks.start(trio.sleep, 0)
