@@ -310,9 +310,9 @@ class Servent:
         else:
             await self.uploads.serve(link)
 
-    def _judge(self, peer: ServentId, hello: Hello, _remote: Address) -> Bye | None:
+    def _judge(self, peer: ServentId, hello: Hello, remote: Address) -> Bye | None:
         if hello.kind is LinkKind.NEIGHBOUR:
-            return self.overlay.judge(peer)
+            return self.overlay.judge(peer, remote)
         if self._is_banned(peer):
             return Bye(ByeCode.BANNED, "banned for a while")
         if self.overlay.is_away:

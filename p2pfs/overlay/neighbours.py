@@ -18,7 +18,8 @@ from p2pfs.journal import Journal
 from p2pfs.link import Link, LocalServent, Network
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
 from p2pfs.overlay.contacts import ContactBook
-from p2pfs.overlay.degree import DegreeKeeper
+from p2pfs.overlay.degree import CHOSEN, DegreeKeeper
+from p2pfs.overlay.slots import who_gives_way
 from p2pfs.protocol import (
     MAX_ALTERNATIVES,
     MAX_PEERS,
@@ -34,6 +35,10 @@ from p2pfs.protocol import (
 )
 from p2pfs.protocol.flood import LinkId, TokenBucket
 from p2pfs.tasks import called, guarded, kept_up
+
+MOST_RESERVED: Final = 1 / 4
+"""The part of all slots that is kept for those whom we dial, at most: who has room for a few
+neighbours only lets others in all the same."""
 
 SIMULTANEOUS_S: Final = 10.0
 """Two links to one peer that began within this time crossed each other; a later second link
@@ -99,6 +104,7 @@ class Overlay:
         self._journal = journal
         self._bans = bans
         self._max = max_neighbours
+        self._reserved = int(min(degree * CHOSEN, max_neighbours * MOST_RESERVED))
         self._wall_clock = wall_clock
         self.degree = DegreeKeeper(
             network,
@@ -201,8 +207,21 @@ class Overlay:
 
     # Who may be a neighbour.
 
-    def judge(self, peer: ServentId) -> Bye | None:
+    def judge(self, peer: ServentId, remote: Address) -> Bye | None:
         """Return the BYE that a peer who dialled us gets, or None if it is welcome."""
+        refusal = self._judge_any(peer)
+        if refusal is not None or peer in self._links or self._has_slot():
+            return refusal
+        return None if who_gives_way(self._inbound(), remote.host) else self._full()
+
+    def _judge_dialled(self, peer: ServentId) -> Bye | None:
+        """Return the BYE that a peer whom we dialled gets, or None if it is still wanted."""
+        refusal = self._judge_any(peer)
+        if refusal is None and peer not in self._links and len(self._links) >= self._max:
+            return self._full()
+        return refusal
+
+    def _judge_any(self, peer: ServentId) -> Bye | None:
         if peer == self._local.identity.id:
             return Bye(ByeCode.DUPLICATE, "that is this servent itself")
         if self._is_banned(peer):
@@ -210,11 +229,10 @@ class Overlay:
         if self.is_away:
             return Bye(ByeCode.LEAVING, "has left the network")
         known = self._links.get(peer)
-        if known is not None:
-            return self._judge_second(known, peer)
-        if len(self._links) >= self._max:
-            return Bye(ByeCode.FULL, "no room for more neighbours", self._some(MAX_ALTERNATIVES))
-        return None
+        return None if known is None else self._judge_second(known, peer)
+
+    def _full(self) -> Bye:
+        return Bye(ByeCode.FULL, "no room for more neighbours", self._some(MAX_ALTERNATIVES))
 
     def has_room(self) -> bool:
         """Return whether we would take another neighbour; a walk that ends here asks.
@@ -222,7 +240,22 @@ class Overlay:
         There is room beyond the degree that we look for: if only servents with few neighbours
         accepted newcomers, the newcomers would be linked to each other alone.
         """
-        return not self.is_away and len(self._links) < self._max
+        return not self.is_away and self._has_slot()
+
+    def _has_slot(self) -> bool:
+        """Return whether a slot for those who dial us is free."""
+        return len(self._links) < self._max and len(self._inbound()) < self._max - self._reserved
+
+    def _inbound(self) -> list[Link]:
+        return [link for link in self._links.values() if link.direction == "in"]
+
+    def _make_room(self, link: Link) -> None:
+        """Let the latest of the largest group go, for one of a smaller group that dialled us."""
+        if link.direction == "in" and link.peer.id not in self._links and not self._has_slot():
+            victim = who_gives_way(self._inbound(), link.remote.host)
+            assert victim is not None, "it was judged at this moment"
+            victim.close(self._full())
+            self._lost(victim)
 
     def _is_banned(self, peer: ServentId) -> bool:
         return self._bans.is_banned(peer, trio.current_time())
@@ -248,10 +281,13 @@ class Overlay:
         Much may have happened since its handshake began, so it is judged again; returns what
         it was told if it is refused.
         """
-        refusal = self.judge(link.peer.id)
+        is_inbound = link.direction == "in"
+        peer = link.peer.id
+        refusal = self.judge(peer, link.remote) if is_inbound else self._judge_dialled(peer)
         if refusal is not None:
             self._nursery.start_soon(guarded, link.refuse, refusal)
             return refusal
+        self._make_room(link)
         former = self._links.get(link.peer.id)
         if former is not None:
             former.close(Bye(ByeCode.DUPLICATE, "replaced by a newer link"))

@@ -98,7 +98,7 @@ async def test_who_is_full_refuses_and_stays_full(autojump_clock: MockClock):
         await world.start(max_neighbours=2)
         await dial(world)
         await dial(world)
-        third = HalfServent(world.net, "10.8.1.1")
+        third = HalfServent(world.net, "10.8.0.201")
 
         with pytest.raises(RefusedError) as caught:
             await dial_link(third.host, Address(host(0), PORT), third, NEIGHBOUR)
@@ -118,7 +118,7 @@ async def test_a_refusal_names_at_most_ten_others_and_only_fresh_ones(autojump_c
         world[0].contacts.shook_hands(stale, now - FRESH_S - 1)
         await dial(world)
 
-        bye = world[0].overlay.judge(Identity.generate().id)
+        bye = world[0].overlay.judge(Identity.generate().id, Address("10.8.0.200", PORT))
 
         assert bye is not None
         assert bye.code is ByeCode.FULL
