@@ -72,7 +72,11 @@ class DelayProxy:
 
     async def _relay(self, client: trio.SocketStream) -> None:
         port = int((self._state / PORT).read_text())
-        servent = await trio.open_tcp_stream(HOST, port)
+        try:
+            servent = await trio.open_tcp_stream(HOST, port)
+        except OSError:  # it has ended, and others still dial it
+            await client.aclose()
+            return
         async with client, servent, trio.open_nursery() as nursery:
             asked, answered = lambda: self._answered + 1, lambda: self._asked
             nursery.start_soon(self._pass_on, client, servent, asked, self._note_question)

@@ -51,6 +51,14 @@ def errno_name(call: Callable[..., object], *arguments: object) -> str:
         return errno.errorcode[error.errno or 0]
 
 
+def make_shared(state: Path) -> Path:
+    """Make a state directory that a servent will take, and return its share, to be filled."""
+    state.mkdir(mode=0o700, parents=True)
+    shared = state / "shared"
+    shared.mkdir()
+    return shared
+
+
 def is_mounted(path: Path) -> bool:
     """Return whether something is mounted there, without touching it."""
     escaped = str(path).replace(" ", r"\040")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.mounted import Servent, Servents, open_servents, until
+from tests.helpers.mounted import Servent, Servents, make_shared, open_servents, until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
@@ -35,8 +35,7 @@ def servents(tmp_path: Path) -> Iterator[Servents]:
 
 def start_source(servents: Servents, number: int, joins: list[Servent]) -> Servent:
     """Start a servent without a mount that has the content, and sends it slowly."""
-    shared = servents.directory / f"source-{number}.state" / "shared"
-    shared.mkdir(parents=True)
+    shared = make_shared(servents.directory / f"source-{number}.state")
     (shared / "film").write_bytes(CONTENT)
     options = ("--upload-limit", LIMIT)
     return servents.start(f"source-{number}", *options, joins=joins, mounted=False)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.delayproxy import DelayProxy, delayed
 from tests.helpers.leftovers import left_below
-from tests.helpers.mounted import Servent, open_servents
+from tests.helpers.mounted import Servent, make_shared, open_servents
 
 pytestmark = pytest.mark.fuse
 
@@ -49,7 +49,7 @@ class Distant:
 def distant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distant]:
     directory = tmp_path_factory.mktemp("distance")
     state = directory / "far.state"
-    offer(state / "shared")
+    offer(make_shared(state))
     with delayed(state, DELAY_S) as line, open_servents(directory) as servents:
         far = servents.start("far", mounted=False, program="tests.helpers.farservent")
         reader = servents.start("reader", joins=[far])
@@ -59,7 +59,6 @@ def distant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distant]:
 
 
 def offer(shared: Path) -> None:
-    shared.mkdir(parents=True)
     (shared / "opens the link").write_bytes(b"anything")
     for number in range(FILES):
         content = random.Random(number).randbytes(4 * 2**20)
