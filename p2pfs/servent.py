@@ -164,7 +164,9 @@ class Servent:
             max_neighbours=config.max_neighbours,
             wall_clock=wall_clock,
         )
-        self.switchboard = Switchboard(self.identity, self._own_info, self.offer, self.overlay)
+        self.switchboard = Switchboard(
+            self.identity, self._own_info, self.offer, self.overlay, self.journal
+        )
         disputes = Disputes(self.catalogue, self._links.fetch_manifest, self._clock)
         self.browser = Browser(
             self.catalogue,

@@ -8,6 +8,7 @@ and ended by DONE, in whatever order the router says.
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import secrets
 from collections import Counter
@@ -16,6 +17,8 @@ from typing import Final, Protocol
 
 import trio
 
+from p2pfs.errors import NotAskedError
+from p2pfs.journal import Journal
 from p2pfs.link import Link
 from p2pfs.overlay.neighbours import Handlers
 from p2pfs.overlay.search import Searches
@@ -65,6 +68,10 @@ class Offer(Protocol):
         ...
 
 
+TELL_AGAIN_S: Final = 60.0
+"""How often people are told that they search too much: a script does it many times a second."""
+
+
 class Neighbourhood(Protocol):
     """What the switchboard tells and asks of the overlay."""
 
@@ -87,8 +94,12 @@ class Switchboard:
         own_info: Callable[[], PeerInfo],
         offer: Offer,
         neighbourhood: Neighbourhood,
+        journal: Journal,
     ) -> None:
-        self.searches = Searches(self._flood, new_guid)
+        self.searches = Searches(self._flood, new_guid, self._round_trip_s, self._search_refused)
+        self._journal = journal
+        self._told_at = -math.inf
+        """When people were last told that a search may not be now."""
         self.counters: Counter[str] = Counter()
         """What happened to messages: `queries_seen`, and drops by reason."""
         self._identity = identity
@@ -159,6 +170,16 @@ class Switchboard:
         """Send one random walk on its way."""
         now = trio.current_time()
         self._carry_out(self._router.originate_walk(new_guid(), random.choice, now))
+
+    def _search_refused(self, error: NotAskedError) -> None:
+        now = trio.current_time()
+        if now - self._told_at > TELL_AGAIN_S:
+            self._told_at = now
+            self._journal.warning(str(error))
+
+    def _round_trip_s(self) -> float:
+        """Return the longest round trip to a neighbour that was measured."""
+        return max((link.rtt_s or 0.0 for link in self._links.values()), default=0.0)
 
     def _flood(self, query: Query, urgency: Urgency) -> bool:
         if not self._links:

@@ -1,9 +1,10 @@
 """One query's life: flooded ring by ring, its hits gathered, its end known.
 
 A search asks TTL 1 first and goes further only while that is not enough (expanding ring,
-Lv et al., ICS 2002). DONE tells the exact end of each ring, so no timer guesses; the
-timeout only bounds a network that loses messages. Hits are believed when their signature
-and every name in them hold; what fails is dropped and counted, entry by entry.
+Lv et al., ICS 2002). DONE tells the exact end of each ring; who owes it keeps the next ring
+back for a few round trips and no longer, and is heard until the search ends. Hits are believed
+when their signature and every name in them hold; what fails is dropped and counted, entry by
+entry.
 """
 
 from __future__ import annotations
@@ -45,6 +46,15 @@ MAX_HITS: Final = 500
 that came over one link make room for others': one neighbour that makes up servents must not
 crowd out what all others found."""
 
+HOP_ROUND_TRIPS: Final = 3
+MIN_HOP_S: Final = 0.1
+MAX_HOP_S: Final = 0.5
+"""What a ring may take for each of its hops, in measured round trips and in bounds: a stopped
+servent holds up what is behind it, and must not hold up what is not."""
+
+END_MARGIN_S: Final = 0.05
+"""Others end a search so much earlier than we do, and what has come counts."""
+
 Flood = Callable[[Query, Urgency], bool]
 """Send a query to every neighbour; False if there is none. Perhaps it is refused instead."""
 
@@ -73,6 +83,7 @@ class _Running:
     hits: dict[ServentId, tuple[Address, QueryHit]] = field(default_factory=dict)
     """By provider: the link that it came over, named by its far end, and the hit."""
     is_cut: bool = False
+    servents: int = 0
     ring: Finished | None = None
     refused: Refused | None = None
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -109,9 +120,21 @@ class _Running:
 class Searches:
     """The searches of this servent that wait for answers."""
 
-    def __init__(self, flood: Flood, new_guid: Callable[[], Guid]) -> None:
+    def __init__(
+        self,
+        flood: Flood,
+        new_guid: Callable[[], Guid],
+        round_trip_s: Callable[[], float] = lambda: 0.0,
+        on_refused: Callable[[NotAskedError], object] = lambda _error: None,
+    ) -> None:
+        """Prepare; `round_trip_s` tells what the slowest neighbour takes for an answer.
+
+        `on_refused` is told when somebody waits for a search that may not be now.
+        """
         self._flood = flood
         self._new_guid = new_guid
+        self._round_trip_s = round_trip_s
+        self._on_refused = on_refused
         self._running: dict[bytes, _Running] = {}
         self.bad_hits = 0
         """Hits and entries that were dropped because they broke a rule."""
@@ -142,31 +165,48 @@ class Searches:
             return Outcome((), 0, is_complete=False)
         guid = self._new_guid()
         running = self._running[guid] = _Running(kind, text, quiet_s)
-        servents = 0
         is_complete = False
-        began_at = trio.current_time()
-        running.last_at = began_at + (MAX_DEADLINE_MS / 1000 if quiet_s else timeout_s)
+        ends_at = trio.current_time() + timeout_s
+        running.last_at = trio.current_time() + MAX_DEADLINE_MS / 1000 if quiet_s else ends_at
         try:
-            with trio.move_on_after(timeout_s) as running.patience:
-                for ttl in rings:
+            with trio.move_on_at(ends_at) as running.patience:
+                for number, ttl in enumerate(rings, 1):
                     is_complete = False
-                    left_ms = max(0, int((running.last_at - trio.current_time()) * 1000))
-                    query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms)
+                    left_s = running.last_at - END_MARGIN_S - trio.current_time()
+                    query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, max(0, int(left_s * 1000)))
                     if not self._flood(query, urgency):
                         break
-                    finished = await self._ring_end(running, ttl, is_enough)
+                    finished: Finished | None = None
+                    with trio.move_on_at(self._ring_ends_at(ttl, len(rings) - number, ends_at)):
+                        finished = await self._ring_end(running, ttl, is_enough)
+                        if finished is None:
+                            break
                     if finished is None:
-                        break
-                    servents += finished.servents
-                    if finished.refusals and not servents:
+                        continue  # its time is over, whoever owes an answer
+                    if finished.refusals and not running.servents:
                         raise _not_asked(1 / SEARCHES_PER_S)
                     is_complete = finished.is_complete
                     if not finished.servents and is_complete:
                         break  # the ring reached nobody new: this is the whole network
+        except NotAskedError as error:
+            if urgency is Urgency.PERSON:
+                self._on_refused(error)
+            raise
         finally:
             del self._running[guid]
         is_complete = is_complete and not running.is_cut
-        return Outcome(running.found(), servents, is_complete, running.is_cut)
+        return Outcome(running.found(), running.servents, is_complete, running.is_cut)
+
+    def _ring_ends_at(self, ttl: int, further: int, ends_at: float) -> float:
+        """Return when the next ring goes out at the latest, if there are further ones.
+
+        Each leaves as much time to each of them.
+        """
+        if not further:
+            return math.inf
+        now = trio.current_time()
+        hop_s = min(max(HOP_ROUND_TRIPS * self._round_trip_s(), MIN_HOP_S), MAX_HOP_S)
+        return now + min(ttl * hop_s, (ends_at - now) / (further + 1))
 
     async def _ring_end(
         self, running: _Running, ttl: int, is_enough: Callable[[Sequence[QueryHit]], bool]
@@ -206,6 +246,7 @@ class Searches:
         running = self._running.get(finished.guid)
         if running is not None:
             running.ring = finished
+            running.servents += finished.servents
             running.tell()
 
     def got_refused(self, refused: Refused) -> None:

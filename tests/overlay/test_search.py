@@ -12,7 +12,15 @@ from trio.testing import MockClock
 
 from p2pfs.errors import NotAskedError
 from p2pfs.overlay import search as search_module
-from p2pfs.overlay.search import MAX_HITS, Outcome, Searches, is_answer
+from p2pfs.overlay.search import (
+    END_MARGIN_S,
+    MAX_HITS,
+    MAX_HOP_S,
+    MIN_HOP_S,
+    Outcome,
+    Searches,
+    is_answer,
+)
 from p2pfs.protocol.flood.budgets import Urgency
 from p2pfs.protocol.flood.decisions import Finished, Refused
 from p2pfs.protocol.handshake import Identity, sign_hit
@@ -169,13 +177,14 @@ async def test_the_end_of_an_earlier_ring_is_not_that_of_a_later_one(autojump_cl
 
     outcome = await net.run()
 
-    assert [query.ttl for query in net.asked] == [1, 2]
+    assert [query.ttl for query in net.asked] == [1, 2, 3]
     assert not outcome.is_complete
+    assert trio.current_time() == pytest.approx(5)
 
 
 async def test_a_search_ends_at_its_timeout_with_what_has_come(autojump_clock: MockClock):
     net = Network()
-    net.on_ring = lambda query: net.hit(query, "whale")
+    net.on_ring = lambda query: net.hit(query, "whale") if query.ttl == 1 else None
 
     with trio.fail_after(5.1):
         outcome = await net.run()
@@ -185,18 +194,48 @@ async def test_a_search_ends_at_its_timeout_with_what_has_come(autojump_clock: M
     assert not outcome.is_complete
 
 
-async def test_each_ring_is_given_the_time_that_is_left(autojump_clock: MockClock):
+@pytest.mark.parametrize(
+    ("round_trip_s", "timeout_s", "asked_at"),
+    [
+        (0.0, 5, [0, MIN_HOP_S, 3 * MIN_HOP_S]),
+        (0.1, 5, [0, 0.3, 0.9]),
+        (9.0, 5, [0, MAX_HOP_S, 3 * MAX_HOP_S]),
+        (9.0, 0.9, [0, 0.3, 0.6]),
+    ],
+    ids=["near", "measured", "bounded", "short of time"],
+)
+async def test_a_ring_ends_when_its_time_is_over_whoever_owes_an_answer(
+    autojump_clock: MockClock, round_trip_s: float, timeout_s: float, asked_at: list[float]
+):
+    net = Network()
+    times: list[float] = []
+    net.on_ring = lambda _query: times.append(trio.current_time())
+    net.searches._round_trip_s = lambda: round_trip_s
+
+    await net.searches.run(WORDS, "whale", rings=(1, 2, 3), timeout_s=timeout_s)
+
+    assert times == pytest.approx(asked_at)
+    assert [query.deadline_ms for query in net.asked] == pytest.approx(
+        [1_000 * (timeout_s - END_MARGIN_S - at) for at in asked_at], abs=1
+    )
+    assert trio.current_time() == pytest.approx(timeout_s)
+
+
+async def test_who_answers_after_its_ring_is_heard_and_counted(autojump_clock: MockClock):
     net = Network()
 
-    async def end_later(query: Query) -> None:
-        await trio.sleep(2)
-        net.end(query)
+    def ring(query: Query) -> None:
+        if query.ttl == 3:
+            net.hit(net.asked[0], "whale")
+            net.end(net.asked[0], servents=2, is_complete=False)
+            net.end(query, servents=5)
 
-    async with trio.open_nursery() as nursery:
-        net.on_ring = lambda query: nursery.start_soon(end_later, query)
-        await net.run()
+    net.on_ring = ring
+    outcome = await net.run()
 
-    assert [query.deadline_ms for query in net.asked] == [5000, 3000, 1000]
+    assert paths(outcome) == ["whale"]
+    assert outcome.servents == 7
+    assert trio.current_time() < 1
 
 
 async def test_a_cancelled_search_takes_in_nothing_more(autojump_clock: MockClock):
@@ -340,7 +379,7 @@ async def test_a_search_may_go_on_while_hits_come(
         nursery.cancel_scope.cancel()
 
     assert trio.current_time() == pytest.approx(ends_at)
-    assert sent[0].deadline_ms == MAX_DEADLINE_MS
+    assert sent[0].deadline_ms == MAX_DEADLINE_MS - 1_000 * END_MARGIN_S
 
 
 async def test_a_search_that_goes_on_ends_when_others_forget_it(autojump_clock: MockClock):

@@ -88,6 +88,8 @@ async def test_with_the_budget_spent_a_path_is_neither_absent_nor_its_directory_
             await world[1].find("unicorn.txt")
         with pytest.raises(NotAskedError):
             await world[1].list("")
+        told = [event.text for event in world[1].journal.events() if "too many" in event.text]
+        assert len(told) == 1
         with pytest.raises(NotAskedError):
             await world[1].results.list("unicorn")
         assert math.isinf(world[1].browser.age(""))
