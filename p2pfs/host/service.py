@@ -83,7 +83,7 @@ class UserService:
         """Run `p2pfs ARGUMENTS` now and from each login on; return when the servent is up.
 
         One that this unit runs already is started anew. Where the servent does not come up,
-        the unit goes again.
+        all is as it was before.
 
         Raises:
             UsageError: there is no systemd for this user, or the name is taken.
@@ -92,16 +92,13 @@ class UserService:
         if not self.is_installed and os.path.lexists(self.path):
             raise UsageError(f"{self.path} is there and not of p2pfs: choose another --unit")
         _check_systemd()
-        _write(self.path, unit_text(arguments))
+        former = self.path.read_text() if self.is_installed else None
         try:
-            _systemctl("daemon-reload")
-            _systemctl("enable", self.unit)
-            self._forget_failures()
-            _systemctl("restart", self.unit)
+            self._run(unit_text(arguments))
         except ServiceError as error:
             reason = self.status() or str(error)
             with contextlib.suppress(ServiceError):
-                self.remove()
+                self.remove() if former is None else self._run(former)
             raise ServiceError(f"{self.unit} did not start: {reason}") from error
 
     def remove(self) -> None:
@@ -124,6 +121,14 @@ class UserService:
     def status(self) -> str:
         """Return what the servent last said of itself, or nothing."""
         return self._shown("StatusText")
+
+    def _run(self, text: str) -> None:
+        """Make this the unit, and start it or start it anew."""
+        _write(self.path, text)
+        _systemctl("daemon-reload")
+        _systemctl("enable", self.unit)
+        self._forget_failures()
+        _systemctl("restart", self.unit)
 
     def _forget_failures(self) -> None:
         """Let it be started again, however often it has failed."""

@@ -236,6 +236,11 @@ def test_a_service_is_up_when_it_is_installed_comes_back_and_goes(manager, tmp_p
     assert p2pfs(*install, "--name", "zoe").returncode == 0
     assert "name: zoe\n" in p2pfs("status").stdout
 
+    failed = p2pfs("service", "install", "--no-mount", "--state", "/proc/nowhere")
+    assert "p2pfs.service did not start: " in failed.stderr
+    assert manager.run("ls", str(place / "shared")).returncode == 0, "the former one is back"
+    assert "name: zoe\n" in p2pfs("status").stdout
+
     assert p2pfs("service", "remove").stdout == "p2pfs.service: removed\n"
     assert manager.run("ls", str(place)).stdout == ""
     assert [one for one in (tmp_path / ".config").rglob("*") if not one.is_dir()] == []
