@@ -28,11 +28,13 @@ PATIENCE_S: Final = 60.0
 class Luggage:
     """What is brought into each system."""
 
+    place: Path
+    """Where more may be put."""
     bundle: Path
     """The repository at the commit that is checked out."""
     wheel: Path
     checks: bool
-    """Whether contrib/check is run where the README says so, for some minutes."""
+    """Whether contrib/check is run where the README says so, by one who has sudo, for minutes."""
 
 
 def say(text: str) -> None:
@@ -62,7 +64,7 @@ def readme_as_user(luggage: Luggage, suite: str) -> None:
     """The README, by a user whose sudo asks for a password, and one without sudo."""
     with System(suite) as system:
         system.add_second_network()
-        first = Person.added(system, "ann", sudo=True)
+        first = Person.added(system, "ann", has_sudo=True)
         said = _follow_readme(luggage, first, Person.added(system, "bob", network=1))
         before, asked, _after = said.partition("[sudo] password for ann: ")
         assert asked, said
@@ -79,7 +81,7 @@ def _follow_readme(luggage: Luggage, first: Person, second: Person) -> str:
     shown = []
     for block in blocks():
         for command in block.commands:
-            if command.startswith("contrib/check") and not luggage.checks:
+            if command.startswith("contrib/check") and not (luggage.checks and first.has_sudo):
                 say(f"left out here, for its time: {command}")
                 continue
             for person in _whose(block.machine, command, first, second):
@@ -182,17 +184,17 @@ _WAYS: Final = {
 def wheel(luggage: Luggage, suite: str) -> None:
     """The wheel by pip, pipx and uv: what is missing is said in one line, and then it works."""
     with System(suite) as system:
-        system.run("apt-get update -qq; apt-get install -qq --no-install-recommends python3-venv")
+        system.install("python3-venv")
         people = {way: Person.added(system, way) for way in _WAYS}
         for way, person in people.items():
             _install(luggage, person, way)
             refused = person.run(f"{_WAYS[way][1]} mount p2p")
             _assert_one_line(refused, "is missing: install")
-        system.run("apt-get install -qq --no-install-recommends fuse3")
+        system.install("fuse3")
         _assert_one_line(
             people["pip"].run("v/bin/p2pfs mount p2p"), "libfuse 2 is missing: install"
         )
-        system.run("apt-get install -qq --no-install-recommends libfuse2")
+        system.install("libfuse2")
         clean = _leftovers(system)
         for way, person in people.items():
             program = _WAYS[way][1]
@@ -216,6 +218,60 @@ def _assert_one_line(refused: Done, text: str) -> None:
     assert refused.output.count("\n") == 1, refused.output
     assert text in refused.output, refused.output
     say(refused.output.strip())
+
+
+# The package.
+
+
+def package(luggage: Luggage, suite: str) -> None:
+    """The Debian package: built in one system, installed in another, and taken away again."""
+    with System(suite) as system:
+        system.install("python3-venv")
+        ann = Person.added(system, "ann")
+        _clone(luggage, ann)
+        with step("built"):
+            say(ann.run("contrib/packaging/deb ~ 2>&1 | tail -n 1").good().strip())
+        (built,) = (system.root / "home/ann").glob("*.deb")
+        brought = shutil.copy(built, luggage.place)
+    with System(suite) as system:
+        shutil.copy(brought, system.root / "srv/p2pfs.deb")
+        before = _files(system)
+        with step("installed"):
+            system.install("/srv/p2pfs.deb")
+        system.add_second_network()
+        clean = _leftovers(system)
+        _carry_film(Person.added(system, "ann"), Person.added(system, "bob", network=1))
+        Person(system, "root").run(_USE_PACKAGE).good()
+        _assert_nothing_left(system, clean)
+        system.run("apt-get purge -y -qq p2pfs >/dev/null")
+        assert not (left := _files(system) - before), left
+
+
+_USE_PACKAGE: Final = """
+for page in p2pfs p2pfs-mount; do gzip -dc /usr/share/man/man1/$page.1.gz | grep -q '^.TH'; done
+bash -c '. /usr/share/bash-completion/completions/p2pfs; complete -p p2pfs' | grep -q _p2pfs
+grep -q '^ExecStart=/usr/bin/p2pfs mount' /usr/lib/systemd/user/p2pfs.service
+grep -q '^Exec=' /usr/share/applications/p2pfs.desktop
+mount -t fuse.p2pfs p2pfs /mnt
+ls /mnt/shared
+umount /mnt
+"""
+
+
+def _files(system: System) -> set[str]:
+    """Return what of the system's own has our name."""
+    return set(system.run("find /etc /usr /var/lib -name '*p2pfs*'").split())
+
+
+def _carry_film(first: Person, second: Person) -> None:
+    first.run(f"head -c {FILM_BYTES} /dev/urandom >holiday.mkv; p2pfs mount ~/p2p").good()
+    second.run("p2pfs mount ~/p2p --join first-machine:4774").good()
+    first.run("p2pfs doctor; cp holiday.mkv ~/p2p/shared/").good()
+    _typed(second, "ls -l ~/p2p/network/")
+    second.run("cp ~/p2p/network/holiday.mkv .").good()
+    _assert_same_film(first, second)
+    for person in (first, second):
+        person.run("p2pfs unmount ~/p2p").good()
 
 
 # What all have in common.
@@ -252,5 +308,5 @@ def _assert_nothing_left(system: System, clean: set[str]) -> None:
 Journey = Callable[[Luggage, str], None]
 
 JOURNEYS: Final[list[Journey]] = [
-    readme_as_root, readme_as_user, without_sudo, without_fuse, wheel,
+    readme_as_root, readme_as_user, without_sudo, without_fuse, wheel, package,
 ]  # fmt: skip

@@ -35,9 +35,12 @@ class Done:
 class Person:
     """A user of a system, on one of its networks."""
 
-    def __init__(self, system: System, name: str, *, network: int = 0) -> None:
+    def __init__(
+        self, system: System, name: str, *, has_sudo: bool = False, network: int = 0
+    ) -> None:
         self.system = system
         self.name = name
+        self.has_sudo = has_sudo
         self.home = "/root" if name == "root" else f"/home/{name}"
         self.at = "~"
         """Where the commands are given."""
@@ -46,13 +49,15 @@ class Person:
         self._network = network
 
     @classmethod
-    def added(cls, system: System, name: str, *, sudo: bool = False, network: int = 0) -> Person:
-        """Make a user; with `sudo` one who may use that, with a password."""
+    def added(
+        cls, system: System, name: str, *, has_sudo: bool = False, network: int = 0
+    ) -> Person:
+        """Make a user; with sudo it asks for the password."""
         system.run(f"useradd --create-home --shell /bin/bash {name}")
         system.run(f"echo {shlex.quote(f'{name}:{PASSWORD}')} | chpasswd")
-        if sudo:
-            system.run(f"adduser --quiet {name} sudo || usermod -aG sudo {name}")
-        return cls(system, name, network=network)
+        if has_sudo:
+            system.run(f"usermod --append --groups sudo {name}")
+        return cls(system, name, has_sudo=has_sudo, network=network)
 
     def run(self, script: str) -> Done:
         """Run some lines of the shell without a terminal; the first that fails ends it."""

@@ -9,6 +9,7 @@ machine. When the journey is over the namespaces end, and with them all that was
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -121,6 +122,15 @@ class System:
         """Run a script as the system's root and return what it prints; it must not fail."""
         command = self.command("env", "-i", *self.environment("root", "/root"), "sh", "-ec", script)
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    def install(self, *packages: str) -> None:
+        """Install packages, which may be files, and what they depend on."""
+        words = shlex.join(packages)
+        self.run(
+            "export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; "
+            f"apt-get install -y -qq --no-install-recommends {words} >/run/apt.log 2>&1 || "
+            "{ cat /run/apt.log; exit 1; }"
+        )
 
     def environment(self, user: str, home: str) -> list[str]:
         """Return the variables of a user who has just logged in."""
