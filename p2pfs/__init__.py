@@ -24,6 +24,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     tasks         tasks that outlive the calls which start them
     state         the directory of a servent: made, held, unmade
     config        every knob, once
+    mounts        the kernel's table of mounts
     errors        every exception, by whose fault it is
 
 To follow one read, start at `mount.adapter` and go downward: `filesystem.network`,

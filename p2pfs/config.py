@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from p2pfs.errors import UsageError
+from p2pfs.mounts import mount_of
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -80,6 +81,10 @@ SOURCE: Final = "fsname"
 
 MAX_NAME_LENGTH: Final = 64
 """Characters (`messages.MAX_NAME_LENGTH`)."""
+
+IDENTITY: Final = "identity.key"
+LOCK: Final = "lock"
+"""Both are in each state directory, and nowhere else: so it is known, and never published."""
 
 SHARED: Final = "shared"
 """The directory of the user's files, in the state directory."""
@@ -182,7 +187,7 @@ class Config:
     @property
     def identity_path(self) -> Path:
         """The secret key: mode 0600."""
-        return self.state_directory / "identity.key"
+        return self.state_directory / IDENTITY
 
     @property
     def shared_directory(self) -> Path:
@@ -252,7 +257,7 @@ def load_config(
     Raises:
         UsageError: a value cannot be; the text names the file and the key, or the option.
     """
-    state = Path(state_directory or default_state_directory()).expanduser().resolve()
+    state = _checked_state(Path(state_directory or default_state_directory()).expanduser())
     settings = _Settings(state / "config.toml", command_line)
     listen_host, listen_ports = settings.take("listen", parse_listen, _LISTEN_ANYWHERE)
     config = Config(
@@ -570,9 +575,27 @@ def _checked_mountpoint(text: str, state: Path) -> Path:
     mountpoint = Path(os.path.realpath(Path(text).expanduser()))
     if state.is_relative_to(mountpoint):  # the servent would wait for itself for ever
         raise UsageError(f"the state directory {state} must not lie below the mountpoint")
-    if mountpoint.is_relative_to(state / SHARED):
+    if mountpoint.is_relative_to((state / SHARED).resolve()):
         raise UsageError("the mountpoint must not lie within what it shares")
     return mountpoint
+
+
+def _checked_state(state: Path) -> Path:
+    """Return where the state directory really is; refuse places that publish it or p2pfs itself."""
+    _refuse_ours(Path(os.path.abspath(state)))  # before anything in a mount is asked for
+    resolved = state.resolve()
+    _refuse_ours(resolved)
+    _refuse_ours((resolved / SHARED).resolve())
+    for above in resolved.parents:
+        if all(os.path.exists(above / name) for name in (IDENTITY, LOCK)):
+            raise UsageError(f"{resolved} is in the state directory of another servent, {above}")
+    return resolved
+
+
+def _refuse_ours(place: Path) -> None:
+    mount = mount_of(str(place))
+    if mount is not None and mount.is_ours:
+        raise UsageError(f"{place} is in a mount of p2pfs: neither state nor share can be there")
 
 
 def _default_cache(state: Path) -> int:

@@ -129,6 +129,7 @@ class Servent:
             on_lost=lambda: self.journal.error(
                 "the directory behind shared/ was removed: unmount, and mount again"
             ),
+            tell=lambda path, text: self.journal.info(text, f"shared/{path}".rstrip("/")),
         )
         if config.paused_path.exists():
             self.library.pause()

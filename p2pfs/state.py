@@ -17,12 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from p2pfs.config import Config
+from p2pfs.config import LOCK, Config
 from p2pfs.errors import UsageError
 
 log = logging.getLogger(__name__)
-
-LOCK: Final = "lock"
 
 OUTPUT: Final = "output"
 """What a servent in the background prints."""

@@ -25,6 +25,7 @@ from p2pfs.config import (
     parse_size,
 )
 from p2pfs.errors import UsageError
+from p2pfs.mounts import Mount
 from p2pfs.protocol import messages
 from p2pfs.state import OUTPUT, lock_state, new_state_undone
 
@@ -166,6 +167,42 @@ def test_the_mountpoint_must_not_hold_the_state_directory(load, tmp_path):
 def test_the_mountpoint_must_not_lie_in_the_share(load, tmp_path):
     with pytest.raises(UsageError, match="must not lie within"):
         load(mountpoint=str(tmp_path / "shared" / "p2p"))
+
+
+def test_the_mountpoint_must_not_lie_in_what_the_share_leads_to(load, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "shared").symlink_to(tmp_path / "data")
+    (tmp_path / "way").symlink_to(tmp_path / "data")
+
+    with pytest.raises(UsageError, match="must not lie within"):
+        load(mountpoint=str(tmp_path / "way" / "p2p"))
+
+
+@pytest.mark.parametrize("inside", ["shared/mine", "cache/deep/er"])
+def test_the_state_directory_must_not_lie_in_that_of_another_servent(tmp_path, inside):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("identity.key", "lock"):
+        (other / name).touch()
+    (tmp_path / "way").symlink_to(other)
+
+    with pytest.raises(UsageError, match=r"is in the state directory of another servent, .*other$"):
+        load_config({}, state_directory=str(tmp_path / "way" / inside))
+    load_config({}, state_directory=str(other))
+
+
+@pytest.mark.parametrize("place", ["mount/shared/state", "way/state", "elsewhere"])
+def test_neither_state_nor_share_may_lie_in_a_mount_of_p2pfs(tmp_path, monkeypatch, place):
+    """By name, by a link, and by a share that is a link."""
+    (tmp_path / "mount" / "shared").mkdir(parents=True)
+    (tmp_path / "way").symlink_to(tmp_path / "mount")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "shared").symlink_to(tmp_path / "mount" / "network")
+    ours = Mount(str(tmp_path / "mount"), "fuse.p2pfs", 77)
+    monkeypatch.setattr("p2pfs.mounts.read_mounts", lambda: [Mount("/", "ext4", 1), ours])
+
+    with pytest.raises(UsageError, match="is in a mount of p2pfs"):
+        load_config({}, state_directory=str(tmp_path / place))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
 from p2pfs.control.paths import Subtree, TreePath, received_target
 from p2pfs.errors import NotAskedError, NotFoundError, UsageError
 from p2pfs.journal import Journal
-from p2pfs.library import published_path, unacceptable
+from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
 from p2pfs.protocol import Manifest, block_bytes_for
 
@@ -391,9 +391,9 @@ async def _publish(servent: Servent, args: Args, report: Report) -> object:
         raise UsageError(f"{target} is not below shared/")
     if not isinstance(mode, int):
         raise UsageError("mode: a number is needed")
-    if published_path(target.path) is None:
-        why = unacceptable(target.path) or "files of this name stay private"
-        raise UsageError(f"{target.path} is not published: {why}")
+    why = why_private(target.path)
+    if why is not None:
+        raise UsageError(f"{target.path} is not published: {why or 'its name begins with a dot'}")
     (source,) = _handed(args, 1)
     root = servent.config.shared_directory
     await _copy_in(source, root, target.path, mode, report)

@@ -39,6 +39,7 @@ touched with it would be newer than one written right after."""
 _OWN_PREFIX: Final = "user.p2pfs."
 _ID: Final = _OWN_PREFIX + "id"
 _STATE: Final = _OWN_PREFIX + "state"
+_REASON: Final = _OWN_PREFIX + "reason"
 
 
 class FileState(Protocol):
@@ -52,6 +53,11 @@ class FileState(Protocol):
     @property
     def file_id(self) -> FileId | None:
         """The content that is offered, if any is."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it is private; nothing if it is meant to be."""
         ...
 
 
@@ -68,6 +74,14 @@ class Share(Protocol):
 
     def touched(self, path: str) -> None:
         """Note that something at or below this path changed: look again."""
+        ...
+
+    def attributes_changed(self, path: str) -> None:
+        """Note that mode, owner, times or extended attributes were set, and no byte."""
+        ...
+
+    def names_changed(self, old: str, new: str) -> None:
+        """Note that something was renamed, or has a second name, and no byte was changed."""
         ...
 
     def file_state(self, path: str) -> FileState:
@@ -229,15 +243,13 @@ class SharedTree:
         with self._lock, self._writers_moving(old, new), self._hiding(old, new):
             self._backing.rename(old, new)
         self.hidden.moved(old, new)
-        self._share.touched(old)
-        self._share.touched(new)
+        self._share.names_changed(old, new)
 
     def link(self, old: str, new: str) -> None:
         """Give the file `old` a second name."""
         _check_name(new)
         self._backing.link(old, new)
-        self._share.touched(old)
-        self._share.touched(new)
+        self._share.names_changed(old, new)
 
     def symlink(self, path: str, target: str, owner: Owner | None = None) -> None:
         """Create a symbolic link; it works here and is never published."""
@@ -252,19 +264,19 @@ class SharedTree:
         with self._backing.opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             os.fsync(descriptor)
 
-    # Attributes. Each changes the file's ctime, which the library goes by: it looks again.
+    # Attributes. None ends a read that others have begun.
 
     def chmod(self, path: str, mode: int) -> None:
         """Change the permissions."""
         with self._backing.near(path) as (place, name):
             os.chmod(name, mode, dir_fd=place)
-        self._share.touched(path)
+        self._share.attributes_changed(path)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Change owner and group; -1 leaves one as it is."""
         with self._backing.near(path) as (place, name):
             os.chown(name, uid, gid, dir_fd=place, follow_symlinks=False)
-        self._share.touched(path)
+        self._share.attributes_changed(path)
 
     def utimens(self, path: str, atime: Time, mtime: Time) -> None:
         """Set the times of access and of modification."""
@@ -275,7 +287,7 @@ class SharedTree:
                 held = os.stat(name, dir_fd=place, follow_symlinks=False)
                 times = _resolved(atime, held.st_atime_ns), _resolved(mtime, held.st_mtime_ns)
                 os.utime(name, ns=times, dir_fd=place, follow_symlinks=False)
-        self._share.touched(path)
+        self._share.attributes_changed(path)
 
     def getxattr(self, path: str, name: str) -> bytes:
         """Return the value of an extended attribute; those of p2pfs come from the library."""
@@ -306,7 +318,7 @@ class SharedTree:
             return
         with self._backing.named(path) as name_of_file:
             os.setxattr(name_of_file, name, value, flags)
-        self._share.touched(path)
+        self._share.attributes_changed(path)
 
     def removexattr(self, path: str, name: str) -> None:
         """Remove an extended attribute of the user's; one of ours stays what it is."""
@@ -314,7 +326,7 @@ class SharedTree:
             return
         with self._backing.named(path) as name_of_file:
             os.removexattr(name_of_file, name)
-        self._share.touched(path)
+        self._share.attributes_changed(path)
 
     # Inside.
 
@@ -328,10 +340,11 @@ class SharedTree:
         return False
 
     def _own_xattrs(self, path: str) -> dict[str, bytes]:
-        if not stat.S_ISREG(self._backing.lstat(path).st_mode):
-            return {}
+        self._backing.lstat(path)
         state = self._share.file_state(path)
         own = {_STATE: state.state.encode()}
+        if state.reason:
+            own[_REASON] = state.reason.encode()
         if state.file_id is not None:
             own[_ID] = state.file_id.hex().encode()
         return own

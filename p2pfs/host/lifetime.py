@@ -22,9 +22,10 @@ from typing import Final
 import trio
 
 from p2pfs.config import Config
+from p2pfs.control.client import running_servents
 from p2pfs.control.files import remove_temporaries
 from p2pfs.control.server import serve_control
-from p2pfs.errors import P2pfsError
+from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.filesystem import FileSystem
 from p2pfs.host.desktop import notify_failures
 from p2pfs.host.manager import Manager
@@ -32,6 +33,7 @@ from p2pfs.journal import printable
 from p2pfs.keys import weaknesses_of
 from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
+from p2pfs.mounts import is_within
 from p2pfs.servent import Servent, open_servent
 from p2pfs.state import OUTPUT, Leftovers, lock_state, open_private
 from p2pfs.tasks import guarded
@@ -66,6 +68,7 @@ def live(config: Config, announce: Announce) -> None:
     """
     manager = Manager()
     try:
+        _check_apart(config)
         with lock_state(config):
             _forget_output(config)
             _start_logging(config)
@@ -76,6 +79,17 @@ def live(config: Config, announce: Announce) -> None:
     except (P2pfsError, OSError) as error:
         manager.stopping(str(error))
         raise
+
+
+def _check_apart(config: Config) -> None:
+    """Refuse a state directory that another servent of this user would publish."""
+    for running in running_servents():
+        share = os.path.realpath(running.shared_directory)
+        if is_within(os.fspath(config.state_directory), share):
+            raise UsageError(
+                f"the state directory {config.state_directory} is in what the servent with "
+                f"the state directory {running.state_directory} shares"
+            )
 
 
 async def _live(config: Config, announce: Announce, manager: Manager) -> None:

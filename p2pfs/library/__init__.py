@@ -3,19 +3,24 @@
     library   joins all below: facts from the tree in, offers and blocks out
     worker    the thread that looks at files and hashes them
     register  which path offers which content, and what became of each change
-    agenda    which paths have to be looked at, and which files are being written
-    offers    what is offered at this moment, in memory
+    agenda    which paths have to be looked at, who writes what, and whom to believe
+    offers    what is offered at this moment, in memory: names
+    holdings  what is served: contents, under whatever name
     index     SQLite: manifests and words, kept over a restart
     share     the backing directory: the only file here that opens what users wrote
     watch     what is changed there, by whomever
+    mounted   what servents have mounted there, which is not looked at
+    notices   what the user is told of that is not published
 
 A path is offered from the moment it has been hashed with nobody writing it, until the first
-sign that it may have changed. All of it serves one promise: what is offered matches its bytes.
+sign that its bytes may be others. A content is served as long as a file has it: each block is
+verified as it leaves. What a change leaves in doubt is a table: see `agenda.Sign`.
 """
 
-from p2pfs.library.library import FileState, Library, LibraryStatistics
+from p2pfs.library.library import Library, LibraryStatistics
 from p2pfs.library.offers import SharedFile
-from p2pfs.library.share import published_path, unacceptable
+from p2pfs.library.register import FileState
+from p2pfs.library.share import why_private
 from p2pfs.library.watch import Watch
 
 __all__ = [
@@ -24,6 +29,5 @@ __all__ = [
     "LibraryStatistics",
     "SharedFile",
     "Watch",
-    "published_path",
-    "unacceptable",
+    "why_private",
 ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pfs.errors import RemoteProtocolError
-from p2pfs.library.share import StatKey
+from p2pfs.library.share import Identity, StatKey
 from p2pfs.protocol import FileId, Manifest, words_of
 from p2pfs.state import open_private
 
@@ -31,7 +31,7 @@ MANIFESTS_IN_MEMORY: Final = 16
 _APPLICATION_ID: Final = 0x70327066
 """`p2pf`, in the header of the file: tells an index from any other database."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Of the tables below. Any other version is thrown away, not converted."""
 
 _TABLES: Final = f"""
@@ -41,7 +41,8 @@ _TABLES: Final = f"""
     CREATE TABLE files (
         number INTEGER PRIMARY KEY,     -- also the row of its words
         path TEXT NOT NULL UNIQUE,      -- as published
-        ino INTEGER NOT NULL,           -- these four are the StatKey at the time of hashing
+        device INTEGER NOT NULL,        -- these five are the StatKey at the time of hashing
+        ino INTEGER NOT NULL,
         size INTEGER NOT NULL,
         mtime_ns INTEGER NOT NULL,
         ctime_ns INTEGER NOT NULL,
@@ -55,7 +56,7 @@ _TABLES: Final = f"""
     COMMIT;
 """
 
-_SAME_STATE: Final = "ino = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ?"
+_SAME_STATE: Final = "device = ? AND ino = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ?"
 
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 
@@ -71,6 +72,15 @@ class Record:
     path: str
     key: StatKey
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """What the index says of a file that may be the one that was asked for."""
+
+    path: str
+    key: StatKey
+    file_id: FileId
 
 
 class Index:
@@ -113,14 +123,21 @@ class Index:
                 self._connection.close()
                 self._connection = None
 
-    def find(self, key: StatKey) -> dict[str, FileId]:
-        """Return the paths under which a file in exactly this state was filed."""
+    def find(self, key: StatKey) -> list[Filed]:
+        """Return files of this inode, size and mtime, whatever their device and ctime.
+
+        Many file systems have another device number after each start of the machine.
+        """
         with self._opened() as connection:
             rows = connection.execute(
-                f"SELECT path, file_id FROM files WHERE {_SAME_STATE}",  # noqa: S608 - a constant
-                _state(key),
+                "SELECT path, device, ctime_ns, file_id FROM files"
+                " WHERE ino = ? AND size = ? AND mtime_ns = ?",
+                (key.ino, key.size, key.mtime_ns),
             )
-            return {path: FileId(file_id) for path, file_id in rows}
+            return [
+                Filed(path, key._replace(device=device, ctime_ns=ctime_ns), FileId(file_id))
+                for path, device, ctime_ns, file_id in rows
+            ]
 
     def manifest_at_hand(self, file_id: FileId) -> Manifest | None:
         """Return the manifest of a content if it was asked for lately; never waits."""
@@ -145,11 +162,26 @@ class Index:
                 _forget_other_content(connection, record)
                 _put(connection, record)
 
+    def rekey(self, keys: Sequence[tuple[str, StatKey]]) -> None:
+        """File under each path the state in which its file is now, with the same bytes."""
+        with self._opened() as connection:
+            connection.executemany(
+                "UPDATE files SET device = ?, ino = ?, size = ?, mtime_ns = ?, ctime_ns = ?"
+                " WHERE path = ?",
+                [(*key, path) for path, key in keys],
+            )
+
     def remove(self, paths: Iterable[str]) -> None:
         """Forget what was filed under these paths."""
         with self._opened() as connection:
             for path in paths:
                 _remove(connection, "path = ?", (path,))
+
+    def forget(self, files: Iterable[Identity]) -> None:
+        """Forget what was filed of these files, under whatever path."""
+        with self._opened() as connection:
+            for file in files:
+                _remove(connection, "device = ? AND ino = ?", file)
 
     def paths(self) -> list[str]:
         """Return all paths that are filed."""
@@ -212,10 +244,6 @@ def _is_ours(connection: sqlite3.Connection) -> bool:
     return bool(application == _APPLICATION_ID and version == _VERSION)
 
 
-def _state(key: StatKey) -> tuple[int, int, int, int]:
-    return key.ino, key.size, key.mtime_ns, key.ctime_ns
-
-
 def _parse(data: bytes, file_id: FileId) -> Manifest:
     try:
         return Manifest.from_bytes(data, file_id)
@@ -226,10 +254,10 @@ def _parse(data: bytes, file_id: FileId) -> Manifest:
 def _put(connection: sqlite3.Connection, record: Record) -> None:
     _remove(connection, "path = ?", (record.path,))
     manifest = record.manifest
-    row = (record.path, *_state(record.key), manifest.file_id, manifest.to_bytes())
+    row = (record.path, *record.key, manifest.file_id, manifest.to_bytes())
     number = connection.execute(
-        "INSERT INTO files (path, ino, size, mtime_ns, ctime_ns, file_id, manifest)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO files (path, device, ino, size, mtime_ns, ctime_ns, file_id, manifest)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         row,
     ).lastrowid
     connection.execute(
@@ -239,7 +267,7 @@ def _put(connection: sqlite3.Connection, record: Record) -> None:
 
 def _forget_other_content(connection: sqlite3.Connection, record: Record) -> None:
     """Forget other links to the same file if what was filed for them is no longer true."""
-    other = (*_state(record.key), record.manifest.file_id)
+    other = (*record.key, record.manifest.file_id)
     _remove(connection, f"{_SAME_STATE} AND file_id != ?", other)
 
 

@@ -14,13 +14,15 @@ from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 import trio
 
-from p2pfs.errors import BadBlockError, NotFoundError, StaleError
+from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, StaleError
+from p2pfs.library.agenda import Sign
 from p2pfs.library.index import DamagedIndexError, Index
+from p2pfs.library.mounted import Mounted
 from p2pfs.library.offers import SharedFile
-from p2pfs.library.register import Register, State
-from p2pfs.library.share import ChangedError, Share
+from p2pfs.library.register import FileState, Register
+from p2pfs.library.share import ChangedError, Identity, MovedError, Share
 from p2pfs.library.watch import Watch
-from p2pfs.library.worker import Worker
+from p2pfs.library.worker import GONE, PASSING, Worker
 from p2pfs.protocol import Entry, FileId, Manifest, block_span, words_of
 from p2pfs.tasks import kept_up
 
@@ -44,17 +46,6 @@ class RunInThread(Protocol):
     async def __call__(self, sync_fn: Callable[[*_Ts], _T], /, *args: *_Ts) -> _T:
         """Return what `sync_fn(*args)` returns; not abandoned when cancelled."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """How one file in `shared/` stands."""
-
-    state: State
-    """`hashing`: will be offered when its writers are done and it is hashed. `private`: stays
-    here, for its name, its kind or because it cannot be read."""
-    file_id: FileId | None
-    """Its content, once it is offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +73,21 @@ class Library:
         run_in_thread: RunInThread,
         watch: Watch | None = None,
         on_lost: Callable[[], object] = lambda: None,
+        tell: Callable[[str, str], object] = lambda _path, _text: None,
     ) -> None:
         """Prepare; `watch` makes it notice what others change in the directory.
 
-        `on_lost` is called, in a worker thread, when the directory itself has gone.
+        `on_lost` is called, in a worker thread, when the directory itself has gone; `tell`
+        with the path of each thing that is not published and the reason, once.
         """
         self._directory = directory
         self._watch = watch
         self._share = Share(directory, None if watch is None else watch.add)
         self._index = Index(index_path)
         self._register = Register(self._wake)
-        self._worker = Worker(self._share, self._index, self._register, watch, on_lost)
+        self._worker = Worker(
+            self._share, Mounted(directory), self._index, self._register, watch, on_lost, tell
+        )
         self._run_in_thread = run_in_thread
         self._token: trio.lowlevel.TrioToken | None = None
         self._woken = trio.Event()
@@ -112,11 +107,12 @@ class Library:
             async with trio.open_nursery() as nursery:
                 if self._watch is not None:
                     nursery.start_soon(kept_up, functools.partial(self._heed, self._watch))
+                    nursery.start_soon(kept_up, functools.partial(self._heed_mounts, self._watch))
                 await kept_up(self._work)
         finally:
             self._token = None
             with trio.CancelScope(shield=True):
-                await self._run_in_thread(self._index.close)
+                await self._run_in_thread(self._worker.close)
             if self._watch is not None:
                 self._watch.close()
 
@@ -126,6 +122,12 @@ class Library:
             await watch.changed()
             self._set_woken()
             await trio.sleep(GATHER_S)
+
+    async def _heed_mounts(self, watch: Watch) -> None:
+        """Wake the worker, which looks whether something was mounted below the share."""
+        while True:
+            await watch.mounts_changed()
+            self._set_woken()
 
     async def _work(self) -> None:
         tidy_at = math.inf
@@ -172,11 +174,27 @@ class Library:
         self._register.write_ended(path)
 
     def touched(self, path: str) -> None:
-        """Note that something at or below this path changed: look again.
+        """Note that something at or below this path changed, bytes maybe: look again.
 
         What has vanished from this path, or is another file, is offered no more on return.
         """
-        self._register.touched(path, self._share.status(path))
+        self._register.touched(path, self._share.status(path), Sign.WRITTEN)
+
+    def attributes_changed(self, path: str) -> None:
+        """Note that mode, owner, times or extended attributes were set: the bytes are the same.
+
+        It stays offered, with its new time.
+        """
+        self._register.touched(path, self._share.status(path), Sign.ATTRIBUTES)
+
+    def names_changed(self, old: str, new: str) -> None:
+        """Note that something was renamed, or has a second name: the bytes are the same.
+
+        On return nothing is offered under a name that is gone, and soon all under the new
+        one. Who reads it goes on reading.
+        """
+        for path in (old, new):
+            self._register.touched(path, self._share.status(path), Sign.NAMES)
 
     # Questions, answered from memory. Nothing is offered while paused.
 
@@ -193,12 +211,16 @@ class Library:
 
     def find_id(self, file_id: FileId) -> SharedFile | None:
         """Return a file with this content."""
-        holders = [] if self.is_paused else self._register.holders(file_id)
-        return holders[0] if holders else None
+        return None if self.is_paused else self._register.file_with(file_id)
+
+    def size_of(self, file_id: FileId) -> int | None:
+        """Return the size of a content that can be served, be it named at this moment or not."""
+        holding = self._register.holding(file_id)
+        return None if holding is None else holding.key.size
 
     def file_state(self, path: str) -> FileState:
         """Return how the file at a local path stands."""
-        return FileState(*self._register.state(path))
+        return self._register.state(path)
 
     def statistics(self) -> LibraryStatistics:
         """Return what is offered, paused or not."""
@@ -225,21 +247,21 @@ class Library:
             return []
 
     async def manifest(self, file_id: FileId) -> Manifest:
-        """Return the manifest of a content that is offered.
+        """Return the manifest of a content that is held.
 
         Raises:
             NotFoundError: it is not.
         """
         # One for each block that is served: a hop to a thread would cost as much as the block.
         known = self._index.manifest_at_hand(file_id)
-        if known is not None and self._register.holders(file_id):
+        if known is not None and self._register.holding(file_id) is not None:
             await trio.lowlevel.checkpoint()
             return known
         return await self._run_in_thread(self._manifest, file_id)
 
     def _manifest(self, file_id: FileId) -> Manifest:
-        holders = self._register.holders(file_id)
-        if not holders:
+        holding = self._register.holding(file_id)
+        if holding is None:
             raise NotFoundError("this content is not shared here")
         try:
             manifest = self._index.manifest(file_id)
@@ -247,20 +269,23 @@ class Library:
             self._worker.index_failed(error)
             raise NotFoundError("the index failed") from error
         if manifest is None:
-            for file in holders:
-                self._register.lost(file)
+            self._register.spoiled(holding.key.identity)
             raise NotFoundError("this content is not in the index")
         return manifest
 
     async def read_block(self, file_id: FileId, index: int) -> bytes:
-        """Return one block of a content that is offered, verified just now.
+        """Return one block of a content that is held, verified just now.
 
-        A file that turns out to be another than was offered is withdrawn and hashed anew; if
-        the same content is there under another path, the block comes from that.
+        What it is verified against vouches for it, whatever has happened to its file: so a
+        read outlasts all that leaves the bytes as they are. A file whose bytes turn out to be
+        others is withdrawn and hashed anew; if the same content is there under another path,
+        the block comes from that.
 
         Raises:
-            NotFoundError: the content is not offered, or has no such block.
-            StaleError: it was offered, but no file holds it any more.
+            NotFoundError: the content is not held, or has no such block; NotYetError if its
+                file is being looked for, which has been renamed, say.
+            StaleError: no file holds it any more.
+            OSError: it cannot be read now, and nothing is known to be wrong with it.
         """
         (block,) = await self.read_blocks(file_id, (index,))
         return block
@@ -278,18 +303,37 @@ class Library:
         known = list(itertools.takewhile(lambda index: 0 <= index < manifest.block_count, indexes))
         if not known:
             raise NotFoundError(f"this content has no block {indexes[0]}")
-        spans = [block_span(manifest.size, index) for index in known]
-        for file in self._register.holders(file_id):
-            try:
-                blocks = self._share.read(file.local_path, file.key, spans)
-                for index, block in zip(known, blocks, strict=True):
-                    manifest.verify(index, block)
-            except (OSError, ChangedError, BadBlockError) as error:
-                log.info("file is not as offered path=%r error=%r", file.local_path, str(error))
-                self._register.lost(file)
-            else:
+        for file, path in self._register.places(file_id):
+            blocks = self._read_from(file, path, manifest, known)
+            if blocks:
                 return blocks
+        if self._register.holding(file_id) is not None:
+            raise NotYetError("the file is not where it was")
         raise StaleError("the file changed or was removed")
+
+    def _read_from(
+        self, file: Identity, path: str, manifest: Manifest, indexes: Sequence[int]
+    ) -> list[bytes]:
+        """Return these blocks up to the first that is not right; take back what is not."""
+        spans = [block_span(manifest.size, index) for index in indexes]
+        right: list[bytes] = []
+        try:
+            key, blocks = self._share.read(path, file, spans)
+            for index, block in zip(indexes, blocks, strict=True):
+                manifest.verify(index, block)
+                right.append(block)
+            self._register.seen(path, key)
+        except (BadBlockError, ChangedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise
+            log.info("file is not as offered path=%r error=%r", path, str(error))
+            if isinstance(error, MovedError) or (
+                isinstance(error, OSError) and error.errno in GONE
+            ):
+                self._register.misplaced(path, file)
+            else:
+                self._register.spoiled(file)
+        return right
 
     # Pausing and waiting.
 

@@ -1,15 +1,18 @@
-"""What is offered at this moment, in memory. Not locked: the library guards it."""
+"""What is offered at this moment, in memory: a tree of names. Not locked: the register guards it.
+
+A directory is taken back in one step however much is below it: it is cut off, and what was
+below is told of in pieces afterwards.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeAlias
+from unicodedata import normalize
 
-from p2pfs.library.share import StatKey
+from p2pfs.library.share import Identity, StatKey, published_path
 from p2pfs.protocol import Entry, FileId
-
-_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,9 @@ class SharedFile:
     local_path: str
     """Where it is in the backing directory; differs from the entry's in normal form at most."""
     key: StatKey
-    """The state in which it was hashed."""
+    """The state in which it was hashed, or in which its bytes are known to be the same."""
+    is_filed: bool = True
+    """Whether the index has it in this state."""
 
     @property
     def path(self) -> str:
@@ -44,125 +49,189 @@ class SharedFile:
         return FileId(self.entry.file_id)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Directory:
     entry: Entry
-    names: set[str] = field(default_factory=set)
+    identity: Identity
+    children: dict[str, _Directory | SharedFile] = field(default_factory=dict)
+    refused: dict[str, str] | None = None
+    """Why other names that are here are not offered, by local name; few directories have any."""
+    order: list[str] = field(default_factory=list)
+    """The names as they were sorted last: to sort them anew takes little if few have changed."""
     listing: tuple[Entry, ...] | None = None
     """All entries sorted by name, kept until one changes: a peer asks for page after page."""
 
+    def listed(self) -> tuple[Entry, ...]:
+        if self.listing is None:
+            names = {name: None for name in self.order if name in self.children}
+            names |= dict.fromkeys(self.children)
+            self.order = sorted(names)
+            self.listing = tuple(self.children[name].entry for name in self.order)
+        return self.listing
+
+
+_Node: TypeAlias = _Directory | SharedFile
+
+_NO_DIRECTORY: Final[Identity] = (0, 0)
+
 
 class Offers:
-    """Files and directories by path, files by content and by inode."""
+    """Files and directories by path, as others see it."""
 
     def __init__(self) -> None:
-        self._files: dict[str, SharedFile] = {}
-        self._directories = {"": _Directory(directory_entry("", 0))}
-        self._paths_by_id: dict[FileId, dict[str, None]] = {}
-        self._paths_by_inode: dict[int, dict[str, None]] = {}
+        self._root = _Directory(directory_entry("", 0), _NO_DIRECTORY)
+        self._cut_off: list[_Directory] = []
+        self._count = 0
         self.total_bytes = 0
-        """Of all files, each path counted."""
+        """Of all files, each path counted; of those that were cut off, until they are told of."""
         self.version = 0
         """Differs whenever anything that can be asked for does."""
 
     def __len__(self) -> int:
-        """Return how many files are offered."""
-        return len(self._files)
+        """Return how many files are offered; counts as `total_bytes` does."""
+        return self._count
 
     def file(self, path: str) -> SharedFile | None:
         """Return the file at a path."""
-        return self._files.get(path)
+        node = self._node(path)
+        return node if isinstance(node, SharedFile) else None
 
-    def has_directory(self, path: str) -> bool:
-        """Return whether a directory is offered at this path; the root always is."""
-        return path in self._directories
+    def directory(self, path: str) -> Identity | None:
+        """Return which directory is offered at this path; the root always is."""
+        node = self._node(path)
+        return node.identity if isinstance(node, _Directory) else None
 
     def entry(self, path: str) -> Entry | None:
         """Return what is at a path."""
-        holder = self._files.get(path) or self._directories.get(path)
-        return holder.entry if holder else None
+        node = self._node(path)
+        return node.entry if node is not None else None
 
     def listing(self, path: str) -> Sequence[Entry] | None:
         """Return what is in a directory, sorted by name in code point order."""
-        directory = self._directories.get(path)
-        if directory is None:
-            return None
-        if directory.listing is None:
-            paths = (join(path, name) for name in sorted(directory.names))
-            directory.listing = tuple(entry for p in paths if (entry := self.entry(p)))
-        return directory.listing
+        node = self._node(path)
+        return node.listed() if isinstance(node, _Directory) else None
 
-    def names(self, path: str) -> frozenset[str]:
-        """Return the names in a directory, none if it is no directory."""
-        directory = self._directories.get(path)
-        return frozenset(directory.names) if directory else frozenset()
-
-    def holders(self, file_id: FileId) -> list[SharedFile]:
-        """Return every file with this content."""
-        return [self._files[path] for path in self._paths_by_id.get(file_id, ())]
-
-    def links(self, inode: int) -> list[SharedFile]:
-        """Return every file that is a link to this inode."""
-        return [self._files[path] for path in self._paths_by_inode.get(inode, ())]
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory in any order, none if it is no directory."""
+        node = self._node(path)
+        return list(node.children) if isinstance(node, _Directory) else []
 
     def put_file(self, file: SharedFile) -> None:
         """Offer a file in a directory that is offered, in place of what was at its path."""
-        path = file.path
-        self.withdraw(path)
-        self._files[path] = file
-        self._paths_by_id.setdefault(file.file_id, {})[path] = None
-        self._paths_by_inode.setdefault(file.key.ino, {})[path] = None
-        self.total_bytes += file.size
-        self._name(path)
-
-    def put_directory(self, entry: Entry) -> None:
-        """Offer a directory in one that is offered, or take in its new time."""
-        path = entry.path
-        known = self._directories.get(path)
-        if known is None:
-            self.withdraw(path)
-            self._directories[path] = _Directory(entry)
-        elif known.entry == entry:
-            return
+        former = self._node(file.path)
+        if isinstance(former, SharedFile):
+            self._count_out(former)
         else:
-            known.entry = entry
-        self._name(path)
+            self.withdraw(file.path)
+        self._count += 1
+        self.total_bytes += file.size
+        self._name(file.path, file)
+
+    def put_directory(self, entry: Entry, identity: Identity) -> None:
+        """Offer a directory in one that is offered, or take in what is new of it.
+
+        Nothing else may be at its path.
+        """
+        known = self._node(entry.path)
+        if not isinstance(known, _Directory):
+            self._name(entry.path, _Directory(entry, identity))
+        elif (known.entry, known.identity) != (entry, identity):
+            known.entry, known.identity = entry, identity
+            self._name(entry.path, known)
 
     def withdraw(self, path: str) -> list[SharedFile]:
-        """Take back what is at `path` and all below it; return the files among it."""
-        if path not in self._files and path not in self._directories:
+        """Take back what is at `path` and all below it; return a file that was there.
+
+        What was below a directory is returned by `dismantle`.
+        """
+        node = self._node(path)
+        if node is None:
             return []
-        gone: list[SharedFile] = []
-        self._drop(path, gone)
-        parent, name = split(path)
-        if path:
-            self._directories[parent].names.discard(name)
-            self._directories[parent].listing = None
+        parent = self._parent(path)
+        if parent is None:
+            self._root = _Directory(self._root.entry, _NO_DIRECTORY)
+        else:
+            del parent.children[split(path)[1]]
+            parent.listing = None
         self.version += 1
+        if isinstance(node, _Directory):
+            self._cut_off.append(node)
+            return []
+        self._count_out(node)
+        return [node]
+
+    def dismantle(self, limit: int) -> list[SharedFile]:
+        """Return files that were below directories that were taken back, each once."""
+        gone: list[SharedFile] = []
+        while self._cut_off and len(gone) < limit:
+            directory = self._cut_off.pop()
+            while directory.children and len(gone) < limit:
+                _, node = directory.children.popitem()
+                if isinstance(node, _Directory):
+                    self._cut_off.append(node)
+                else:
+                    self._count_out(node)
+                    gone.append(node)
+            if directory.children:
+                self._cut_off.append(directory)
         return gone
 
-    def _name(self, path: str) -> None:
-        """Note a new or changed entry at its parent."""
-        parent, name = split(path)
-        if path:
-            self._directories[parent].names.add(name)
-            self._directories[parent].listing = None
+    def is_whole(self) -> bool:
+        """Return whether there is nothing to dismantle."""
+        return not self._cut_off
+
+    # What is there and is not offered.
+
+    def refuse(self, path: str, reason: str) -> None:
+        """Note why a local path in a directory that is offered is not."""
+        directory, name = self._parent(published_path(path)), split(path)[1]
+        if directory is not None:
+            if directory.refused is None:
+                directory.refused = {}
+            directory.refused[name] = reason
+
+    def forgive(self, path: str) -> None:
+        """Forget why a local path is not offered."""
+        directory, name = self._parent(published_path(path)), split(path)[1]
+        if directory is not None and directory.refused is not None:
+            directory.refused.pop(name, None)
+
+    def refusal(self, path: str) -> str | None:
+        """Return why a local path, or a directory above it, is not offered; None if unknown."""
+        directory: _Node | None = self._root
+        for label in path.split("/"):
+            if not isinstance(directory, _Directory):
+                break
+            if directory.refused is not None and label in directory.refused:
+                return directory.refused[label]
+            directory = directory.children.get(normalize("NFC", label))
+        return None
+
+    # Inside.
+
+    def _node(self, path: str) -> _Node | None:
+        node: _Node | None = self._root
+        for label in path.split("/") if path else ():
+            if not isinstance(node, _Directory):
+                return None
+            node = node.children.get(label)
+        return node
+
+    def _parent(self, path: str | None) -> _Directory | None:
+        node = self._node(split(path)[0]) if path else None
+        return node if isinstance(node, _Directory) else None
+
+    def _name(self, path: str, node: _Node) -> None:
+        """Put a new or changed node under its parent."""
+        parent = self._parent(path)
+        if parent is not None:
+            parent.children[split(path)[1]] = node
+            parent.listing = None
         self.version += 1
 
-    def _drop(self, path: str, gone: list[SharedFile]) -> None:
-        directory = self._directories.get(path)
-        if directory is not None:
-            for name in directory.names:
-                self._drop(join(path, name), gone)
-            del self._directories[path]
-            if path == "":
-                self._directories[""] = _Directory(directory.entry)
-            return
-        file = self._files.pop(path)
+    def _count_out(self, file: SharedFile) -> None:
+        self._count -= 1
         self.total_bytes -= file.size
-        _discard(self._paths_by_id, file.file_id, path)
-        _discard(self._paths_by_inode, file.key.ino, path)
-        gone.append(file)
 
 
 def directory_entry(path: str, mtime_ns: int) -> Entry:
@@ -179,10 +248,3 @@ def split(path: str) -> tuple[str, str]:
     """Return (directory, name)."""
     directory, _, name = path.rpartition("/")
     return directory, name
-
-
-def _discard(table: dict[_Key, dict[str, None]], key: _Key, path: str) -> None:
-    paths = table[key]
-    del paths[path]
-    if not paths:
-        del table[key]

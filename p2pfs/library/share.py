@@ -15,11 +15,12 @@ import re
 import signal
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from p2pfs.config import IDENTITY, LOCK
 from p2pfs.protocol import (
     MIB,
     Manifest,
@@ -63,13 +64,35 @@ class ChangedError(Exception):
     """A file is not, or no longer, the one that was looked at."""
 
 
+class MovedError(ChangedError):
+    """Another file is where it was, or something that is no file."""
+
+
+Identity = tuple[int, int]
+"""Device and inode: what tells one file or directory from another while both are there. An
+inode alone does not: below one share there may be several file systems."""
+
+
 class StatKey(NamedTuple):
     """What tells one state of a file from another without reading it."""
 
+    device: int
+    ino: int
     size: int
     mtime_ns: int
     ctime_ns: int
-    ino: int
+
+    @property
+    def identity(self) -> Identity:
+        """Which file it is, in whatever state."""
+        return self.device, self.ino
+
+    def has_bytes_of(self, other: StatKey) -> bool:
+        """Return whether the bytes are the same, by file, size and time of the last write.
+
+        The ctime says less: renaming, linking, chmod and attributes move it as well.
+        """
+        return self[:4] == other[:4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +100,23 @@ class Status:
     """What is at a path."""
 
     key: StatKey
-    is_file: bool
-    is_directory: bool
+    mode: int
+    uid: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
 
 
 @functools.lru_cache(maxsize=4096)  # a look asks a dozen times, a label costs microseconds
@@ -87,12 +125,33 @@ def published_path(path: str) -> str | None:
 
     Others accept normal form C alone, so a name in form D (macOS makes them) is offered in C.
     """
+    return None if why_private(path) is not None else unicodedata.normalize("NFC", path)
+
+
+def why_private(path: str) -> str | None:
+    """Return why a local path stays private by its name, or None if it does not.
+
+    A leading dot is meant to keep it private, and needs no reason: the text is empty.
+    """
     if path == "":
-        return path
-    if any(_TEMPORARY.fullmatch(label) for label in path.split("/")):
         return None
-    published = unicodedata.normalize("NFC", path)
-    return published if check_path(published) is None else None
+    labels = path.split("/")
+    if any(is_private(label) for label in labels):
+        return ""
+    if any(_TEMPORARY.fullmatch(label) for label in labels):
+        return "its name is that of a temporary file"
+    if IDENTITY in labels:
+        return "its name is that of a servent's secret key"
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # as the file system hands out bytes that are not UTF-8
+        return "its name is not UTF-8"
+    return check_path(unicodedata.normalize("NFC", path))
+
+
+def holds_state(names: Collection[str]) -> bool:
+    """Return whether a directory with these names is the state directory of a servent."""
+    return IDENTITY in names and LOCK in names
 
 
 def other_forms(path: str) -> list[str]:
@@ -100,20 +159,6 @@ def other_forms(path: str) -> list[str]:
     directory, slash, name = path.rpartition("/")
     forms = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} - {name}
     return [f"{directory}{slash}{form}" for form in sorted(forms)]
-
-
-def unacceptable(path: str) -> str | None:
-    """Return why others would refuse this path, or None if they would not.
-
-    A last label that is private by intent (a leading dot) is no such case.
-    """
-    if is_private(path.rpartition("/")[2]):
-        return None
-    try:
-        path.encode()
-    except UnicodeEncodeError:  # as the file system hands out bytes that are not UTF-8
-        return "not UTF-8"
-    return check_path(unicodedata.normalize("NFC", path))
 
 
 class Share:
@@ -152,27 +197,35 @@ class Share:
             finally:
                 os.close(listing)
 
-    def read(self, path: str, key: StatKey, spans: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Return what is at each (offset, length) of a file whose state is still `key`.
+    def read(
+        self, path: str, identity: Identity, spans: Iterable[tuple[int, int]]
+    ) -> tuple[StatKey, list[bytes]]:
+        """Return the state of a file, and what is at each (offset, length) of it.
 
         Raises:
-            ChangedError: it is another file, or another state of it.
+            MovedError: another file is there.
+            ChangedError: it is too short.
             OSError: as the disk says.
         """
-        with self.opened(path, key) as descriptor:
-            return [_read_exactly(descriptor, offset, length) for offset, length in spans]
+        with self.opened(path, identity) as (descriptor, key):
+            return key, [_read_exactly(descriptor, offset, length) for offset, length in spans]
 
     @contextmanager
-    def opened(self, path: str, key: StatKey) -> Iterator[int]:
-        """Open a file whose state is still `key`, for the time of the block; raises as `read`."""
+    def opened(self, path: str, identity: Identity) -> Iterator[tuple[int, StatKey]]:
+        """Open this file for the time of the block; yields descriptor and state.
+
+        Raises:
+            MovedError: another file is there.
+            OSError: as the disk says.
+        """
         *above, name = _labels(path)
         with self._walk(above) as parent:
             descriptor = os.open(name, _FILE_FLAGS, dir_fd=parent)
         try:
             status = _status(os.fstat(descriptor))
-            if not status.is_file or status.key != key:
-                raise ChangedError
-            yield descriptor
+            if not status.is_file or status.key.identity != identity:
+                raise MovedError
+            yield descriptor, status.key
         finally:
             os.close(descriptor)
 
@@ -196,10 +249,14 @@ class Hashing:
     It holds no descriptor between steps, so it can be dropped at any time.
     """
 
-    def __init__(self, share: Share, path: str, key: StatKey) -> None:
+    def __init__(self, share: Share, path: str, key: StatKey, suspicion: int) -> None:
         self._share = share
-        self._path = path
-        self._key = key
+        self.path = path
+        """Where the file is; to be changed when it has been renamed meanwhile."""
+        self.key = key
+        """The state that is hashed."""
+        self.suspicion = suspicion
+        """What was suspected of the file when this began; see `Agenda`."""
         self._digests = bytearray()
         self._next_block = 0
 
@@ -212,12 +269,14 @@ class Hashing:
             ChangedError: the file changed since it was looked at.
             OSError: as the disk says.
         """
-        size = self._key.size
+        size = self.key.size
         last_block = block_count_for(size)
         blocks = max(1, STEP_BYTES // block_bytes_for(size))
         stop = min(self._next_block + blocks, last_block)
-        with self._share.opened(self._path, self._key) as descriptor:
-            if self._next_block == 0 and _has_writer(descriptor):
+        with self._share.opened(self.path, self.key.identity) as (descriptor, key):
+            if not key.has_bytes_of(self.key) or (
+                self._next_block == 0 and _has_writer(descriptor)
+            ):
                 raise ChangedError
             is_sparse = os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size
             buffer = memoryview(bytearray(min(size, block_bytes_for(size))))
@@ -231,8 +290,10 @@ class Hashing:
         self._next_block = stop
         if stop < last_block:
             return None
-        if self._share.look(self._path).key != self._key:
+        key = self._share.look(self.path).key
+        if not key.has_bytes_of(self.key):
             raise ChangedError
+        self.key = key  # it may have been renamed or linked meanwhile
         return Manifest(size, bytes(self._digests))
 
 
@@ -245,12 +306,13 @@ def _labels(path: str) -> list[str]:
 
 def _status(result: os.stat_result) -> Status:
     key = StatKey(
+        result.st_dev & _MAX_INT64,
+        result.st_ino & _MAX_INT64,
         result.st_size,
         _clamped(result.st_mtime_ns),
         _clamped(result.st_ctime_ns),
-        result.st_ino & _MAX_INT64,
     )
-    return Status(key, stat.S_ISREG(result.st_mode), stat.S_ISDIR(result.st_mode))
+    return Status(key, result.st_mode, result.st_uid)
 
 
 def _clamped(time_ns: int) -> int:

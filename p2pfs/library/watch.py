@@ -17,7 +17,9 @@ from typing import Final
 import trio
 from inotify_simple import INotify, flags
 
+from p2pfs.library.agenda import Sign
 from p2pfs.library.offers import join
+from p2pfs.mounts import MOUNTINFO
 
 RESCAN_S: Final = 60.0
 """How often the whole share is looked at if not all of it can be watched."""
@@ -41,7 +43,9 @@ class Watch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inotify: INotify | None = None
-        self._paths: dict[int, str] = {}
+        self._mounts: select.epoll | None = None
+        """Of the table of mounts alone: trio waits for what can be read, and that always can."""
+        self._paths: dict[int, dict[str, None]] = {}
         self._above = 0
         self._name = ""
         self._is_whole = False
@@ -56,6 +60,9 @@ class Watch:
         it is not gone as long as somebody, such as the tree, has it open.
         """
         above, self._name = os.path.split(os.path.abspath(directory))
+        self._table = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        self._mounts = select.epoll()
+        self._mounts.register(self._table, select.EPOLLPRI)
         try:
             self._inotify = INotify(nonblocking=True)
             self._poll = select.poll()
@@ -71,6 +78,10 @@ class Watch:
                 self._inotify.close()
             self._inotify = None
             self._paths.clear()
+            if self._mounts is not None:
+                self._mounts.close()
+                os.close(self._table)
+            self._mounts = None
 
     def add(self, path: str, descriptor: int) -> None:
         """Watch an open directory, which is known under this path from now on."""
@@ -82,7 +93,9 @@ class Watch:
             except OSError as error:
                 self._miss(error)
                 return
-            self._paths[number] = path
+            # A bind mount gives one directory two paths; one that was renamed keeps the old one
+            # until something happens there.
+            self._paths.setdefault(number, {})[path] = None
             if path == "":  # a look at the whole share begins
                 self._is_whole = True
 
@@ -98,37 +111,43 @@ class Watch:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
             self._is_rescan_due = scope.cancelled_caught and not self._is_whole
 
+    async def mounts_changed(self) -> None:
+        """Wait until something has been mounted or unmounted, wherever it is."""
+        assert self._mounts is not None
+        await trio.lowlevel.wait_readable(self._mounts.fileno())
+        self._mounts.poll(0)
+
     def has_news(self) -> bool:
         """Return whether there is something to take."""
         if self._is_rescan_due or self._inotify is None:
             return self._is_rescan_due
         return bool(self._poll.poll(0))
 
-    def take(self) -> list[str]:
-        """Return the paths at or below which something changed, each once."""
+    def take(self) -> dict[str, Sign]:
+        """Return the paths at or below which something changed, and what is known of it."""
+        paths: dict[str, Sign] = {}
         with self._lock:
-            paths = dict.fromkeys(self._read())
+            for path, sign in self._read():
+                paths[path] = max(sign, paths.get(path, sign))
         if self._is_rescan_due:
             self._is_rescan_due = False
-            paths[""] = None
-        return list(paths)
+            paths[""] = Sign.FOUND
+        return paths
 
-    def _read(self) -> Iterator[str]:
+    def _read(self) -> Iterator[tuple[str, Sign]]:
         for event in self._inotify.read(timeout=0) if self._inotify is not None else ():
-            directory = self._paths.get(event.wd)
             if event.wd == self._above:
                 if event.name == self._name:
-                    yield ""
+                    yield "", Sign.FOUND
             elif event.mask & flags.Q_OVERFLOW:
                 log.info("more changed than could be told: looking at everything")
-                yield ""
-            elif directory is None:
-                continue
+                yield "", Sign.FOUND
             elif event.mask & flags.IGNORED:
-                del self._paths[event.wd]
-                self._is_whole = self._is_whole and directory != ""
+                self._is_whole = self._is_whole and "" not in self._paths.pop(event.wd, ())
             else:
-                yield join(directory, event.name) if event.name else directory
+                sign = Sign.WRITTEN if event.mask & flags.MODIFY else Sign.NAMES
+                for directory in self._paths.get(event.wd, ()):
+                    yield join(directory, event.name) if event.name else directory, sign
 
     def _miss(self, error: OSError) -> None:
         self._is_whole = False

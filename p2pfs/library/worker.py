@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
-from p2pfs.library.agenda import Look
+from p2pfs.config import IDENTITY, LOCK
+from p2pfs.errors import BadBlockError
+from p2pfs.library.agenda import Look, Sign
 from p2pfs.library.index import DamagedIndexError, Index, Record
-from p2pfs.library.offers import join
-from p2pfs.library.register import Register
+from p2pfs.library.mounted import Mounted
+from p2pfs.library.notices import Notices, Tell
+from p2pfs.library.offers import SharedFile, join, split
+from p2pfs.library.register import NAMES_AT_ONCE, Register
 from p2pfs.library.share import (
     STEP_BYTES,
     ChangedError,
@@ -24,11 +29,12 @@ from p2pfs.library.share import (
     Share,
     StatKey,
     Status,
+    holds_state,
     published_path,
-    unacceptable,
+    why_private,
 )
 from p2pfs.library.watch import Watch
-from p2pfs.protocol import MAX_FILE_BYTES, MIB, FileId
+from p2pfs.protocol import MAX_FILE_BYTES, MIB, FileId, block_span
 
 BATCH_FILES: Final = 64
 """Files in one hop and one transaction: 64 small ones take about 10 ms."""
@@ -40,10 +46,37 @@ HOP_S: Final = 0.01
 """How long steps of a large file may follow each other in one hop, if nothing else is due. A hop
 costs 0.3 ms beside its work, which was a tenth of what hashing took."""
 
-_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+YIELD_S: Final = 0.0002
+"""How long the interpreter is left to other threads after some hundred names. Without a pause
+each of them waits its turn of 5 ms, at every call."""
+
+FORGET_AT_ONCE: Final = 500
+"""Paths that the index forgets in one transaction: who asks it meanwhile waits some 10 ms."""
+
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""What says that nothing is there; the last one of a name that no file can have."""
+
+PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+"""What fails for now, and says nothing of the file."""
+
+_IS_STATE: Final = "it is the state directory of a servent"
+_IS_OURS: Final = "it is in a mount of p2pfs"
 
 log = logging.getLogger(__name__)
+
+
+class _Known(NamedTuple):
+    """What is known of a file without reading it."""
+
+    file_id: FileId
+    key: StatKey
+    """The state in which its bytes were these."""
+    is_sure: bool
+    """Whether its ctime is the same, or it was told why it is not."""
+    is_filed: bool
+    """Whether the index has it under its path."""
+    is_current: bool = False
+    """Whether the index has it in its present state."""
 
 
 @dataclass(slots=True)
@@ -52,10 +85,10 @@ class _Batch:
 
     looks: list[Look] = field(default_factory=list)
     hashed_bytes: int = 0
-    filed: list[tuple[Look, StatKey, FileId]] = field(default_factory=list)
-    """Files that the index has as they are."""
-    found: list[tuple[Look, Record]] = field(default_factory=list)
-    """Files that the index has to take in before they are offered."""
+    known: list[tuple[Look, StatKey, _Known]] = field(default_factory=list)
+    """Files that the index has under their paths, maybe in another state of the same bytes."""
+    found: list[tuple[Look, StatKey, Record, bool]] = field(default_factory=list)
+    """Files that the index has to take in before they are offered, and whether that is sure."""
 
     def has_room(self) -> bool:
         return len(self.looks) < BATCH_FILES and self.hashed_bytes < BATCH_BYTES
@@ -67,28 +100,34 @@ class Worker:
     def __init__(
         self,
         share: Share,
+        mounted: Mounted,
         index: Index,
         register: Register,
         watch: Watch | None,
         on_lost: Callable[[], object],
+        tell: Tell,
     ) -> None:
         self._share = share
+        self._mounted = mounted
         self._on_lost = on_lost
         self._is_lost = False
         self._watch = watch
         self._index = index
         self._register = register
-        self._large: tuple[Look, Hashing, StatKey] | None = None
+        self._notices = Notices(tell)
+        self._large: tuple[Look, Hashing] | None = None
+        self._left: Hashing | None = None
+        """What was hashed of a file that was renamed, say, before it was done."""
         self._is_index_open = False
         self._is_index_damaged = False
         self._is_index_failing = False
-        self._told: set[str] = set()
 
     def has_work(self) -> bool:
         """Return whether a hop would do something."""
         if self._watch is not None and self._watch.has_news():
             return True
-        return self._large is not None or self._register.has_work()
+        is_busy = self._large is not None or self._register.has_work()
+        return is_busy or self._mounted.has_changed()
 
     def hop(self) -> bool:
         """Do the next bounded piece of work, up to about 20 ms.
@@ -100,26 +139,44 @@ class Worker:
         try:
             self._open_index()
             self._hear_of_changes()
+            self._register.dismantle()
             self._look_at_some(batch)
             self._hash_large(batch)
             self._publish(batch)
+            self._check_one()
         except (DamagedIndexError, sqlite3.Error, OSError) as error:
             self.index_failed(error)
-            for look in (*batch.looks, *(look for look, _ in batch.found)):
+            for look in (*batch.looks, *(look for look, *_ in batch.found)):
                 self._register.put_off(look)
             return False
         self._is_index_failing = False
         return True
 
     def tidy(self) -> None:
-        """Take up what was put off; let the index forget what is gone for good."""
+        """Take up what was put off; forget what is gone for good."""
         self._register.recall()
-        if self.has_work():
-            return
         try:
-            self._index.remove(self._register.take_withdrawn())
+            while not self._register.has_quick_work():
+                if not self._forget_some():
+                    return
+                time.sleep(YIELD_S)
         except (DamagedIndexError, sqlite3.Error) as error:
             self.index_failed(error)
+
+    def _forget_some(self) -> bool:
+        """Forget some of what is gone; return whether there is more."""
+        is_more = self._register.let_go()
+        if paths := self._register.take_withdrawn(FORGET_AT_ONCE):
+            self._index.remove(paths)
+        if doubts := self._register.stale_doubts():
+            self._index.forget(doubts)
+            self._register.believe(doubts)
+        return is_more or bool(paths)
+
+    def close(self) -> None:
+        """Let go of the index and of the table of mounts."""
+        self._index.close()
+        self._mounted.close()
 
     def index_failed(self, error: Exception) -> None:
         """Take in that the index failed. A damaged one is made anew, all files hashed anew."""
@@ -144,9 +201,18 @@ class Worker:
 
         So what the tree did and told is not heard again after the file has been hashed.
         """
-        for path in self._watch.take() if self._watch is not None else ():
-            if not self._register.is_open(path) and published_path(path) is not None:
-                self._register.touched(path, self._share.status(path))
+        for path in self._mounted.changes():
+            self._register.touched(path, self._status(path), Sign.NAMES)
+        for path, sign in (self._watch.take() if self._watch is not None else {}).items():
+            if self._register.is_open(path):
+                continue
+            if published_path(path) is not None:
+                self._register.touched(path, self._status(path), sign)
+            else:
+                self._look_at_private(path)
+
+    def _status(self, path: str) -> Status | None:
+        return None if self._mounted.holds(path) else self._share.status(path)
 
     # What is quick.
 
@@ -158,52 +224,130 @@ class Worker:
             batch.looks.append(look)
             if published_path(look.path) is None:
                 self._register.finish(look)
+                self._look_at_private(look.path)
             else:
                 self._look_at(look, batch)
 
+    def _look_at_private(self, path: str) -> None:
+        """Have the directory looked at that a secret key has come into."""
+        directory, name = split(path)
+        if name == IDENTITY and published_path(directory) is not None:
+            self._register.look_at(directory)
+
     def _look_at(self, look: Look, batch: _Batch) -> None:
         try:
-            status = self._share.look(look.path)
-            if status.is_directory:
+            status = None if self._mounted.holds(look.path) else self._share.look(look.path)
+            if status is None or self._mounted.has_device(status.key.device):
+                self._refuse(look, _IS_OURS)
+            elif status.is_directory:
                 self._look_into(look, status)
-                return
+            elif self._is_beside_key(look.path):
+                self._refuse(look, _IS_STATE)
+                self._register.look_at(split(look.path)[0])
+            elif self._is_wanted(look, status):
+                self._look_at_file(look, status.key, batch)
         except OSError as error:
             self._file_failed(look, error)
-            return
-        if self._is_wanted(look, status):
-            self._look_at_file(look, status.key, batch)
+
+    def _is_beside_key(self, path: str) -> bool:
+        """Return whether this is the second of the files that mark a state directory."""
+        directory, name = split(path)
+        return name == LOCK and self._share.status(join(directory, IDENTITY)) is not None
 
     def _look_into(self, look: Look, status: Status) -> None:
         names = self._share.names(look.path)
         self._is_lost = self._is_lost and look.path != ""
-        for path in (join(look.path, name) for name in names):
-            if published_path(path) is None:
-                self._tell_unacceptable(path)
-        self._register.saw_directory(look, status.key.mtime_ns, names)
+        if holds_state(names):
+            self._refuse(look, _IS_STATE)
+        elif self._register.saw_directory(look, status.key):
+            self._take_names(look, names)
+            self._register.finish(look)
+
+    def _take_names(self, look: Look, names: list[str]) -> None:
+        """Have the names in a directory looked at, and take back what it has no more."""
+        kept = set()
+        for some in _batched(names, NAMES_AT_ONCE):
+            paths = []
+            for path in (join(look.path, name) for name in some):
+                published = published_path(path)
+                if published is None:
+                    self._notices.private(path, why_private(path) or "")
+                else:
+                    kept.add(split(published)[1])
+                    paths.append(path)
+            if not self._register.saw_names(look, paths):
+                return
+            time.sleep(YIELD_S)
+        lacking = [name for name in self._register.names(look.path) if name not in kept]
+        for some in _batched(lacking, NAMES_AT_ONCE):
+            self._register.miss(look, some)
 
     def _is_wanted(self, look: Look, status: Status) -> bool:
         """Return whether what is there has to be hashed or found in the index."""
-        if not status.is_file or status.key.size > MAX_FILE_BYTES:
-            self._register.refuse(look, stays_visible=True)
-            return False
-        return self._register.saw_file(look, status.key)
+        if status.is_link:
+            self._refuse(look, "it is a symbolic link")
+        elif not status.is_file:
+            self._refuse(look, "it is neither a file nor a directory")
+        elif status.key.size > MAX_FILE_BYTES:
+            self._refuse(look, "it is too large")
+        else:
+            return self._register.saw_file(look, status.key)
+        return False
 
     def _look_at_file(self, look: Look, key: StatKey, batch: _Batch) -> None:
-        filed = {} if self._register.is_doubted(key) else self._index.find(key)
         path = published_path(look.path) or ""
-        if path in filed:
-            batch.filed.append((look, key, filed[path]))
-            return
-        for file_id in filed.values():  # another name of it: renamed, or a hard link
-            manifest = self._index.manifest(file_id)
+        known = self._recall(look, path, key)
+        if known is not None:
+            with self._share.opened(look.path, key.identity):
+                pass  # or it could be read before, and cannot now
+            if known.is_filed:
+                batch.known.append((look, key, known))
+                return
+            manifest = self._index.manifest(known.file_id)
             if manifest is not None:
-                batch.found.append((look, Record(path, key, manifest)))
+                record = Record(path, key if known.is_sure else known.key, manifest)
+                batch.found.append((look, key, record, known.is_sure))
                 return
         if key.size > STEP_BYTES:
             self._register.put_aside(look)
         else:
             batch.hashed_bytes += key.size
-            self._step(look, Hashing(self._share, look.path, key), key, batch)
+            self._step(look, Hashing(self._share, look.path, key, 0), batch)
+
+    def _recall(self, look: Look, path: str, key: StatKey) -> _Known | None:
+        """Return what is known of a file whose bytes have not changed since they were hashed."""
+        if self._register.is_doubted(key):
+            return None
+        known = self._remember(look, path, key) or self._look_up(path, key)
+        is_suspected = self._register.suspicion(key) > 0
+        if known is None or (is_suspected and known.key.ctime_ns != key.ctime_ns):
+            return None
+        return known
+
+    def _remember(self, look: Look, path: str, key: StatKey) -> _Known | None:
+        holding = self._register.held(key)
+        if holding is None:
+            return None
+        is_sure = look.sign < Sign.FOUND or holding.key.ctime_ns == key.ctime_ns
+        is_filed = self._register.is_offered(path, holding.file_id)
+        return _Known(holding.file_id, holding.key, is_sure, is_filed)
+
+    def _look_up(self, path: str, key: StatKey) -> _Known | None:
+        filed = self._index.find(key)
+        for file in filed:
+            if file.path == path:
+                is_sure = file.key.ctime_ns == key.ctime_ns
+                return _Known(file.file_id, file.key, is_sure, True, file.key == key)
+        for file in filed:
+            # A name that it had before, or a hard link. Device numbers are given anew at each
+            # start, so that this may be another file of a twin of that file system.
+            if file.key.device == key.device and not self._is_another(file.path, key):
+                return _Known(file.file_id, file.key, is_sure=False, is_filed=False)
+        return None
+
+    def _is_another(self, path: str, key: StatKey) -> bool:
+        status = self._status(path)
+        return status is not None and status.key.identity != key.identity
 
     # What takes long.
 
@@ -212,11 +356,11 @@ class Worker:
             self._begin_large(batch)
         ends_at = time.monotonic() + HOP_S
         while self._large is not None:
-            look, hashing, key = self._large
+            look, hashing = self._large
             if look.is_void:
                 self._register.finish(look)
-                self._large = None
-            elif self._step(look, hashing, key, batch):
+                self._large, self._left = None, hashing
+            elif self._step(look, hashing, batch):
                 self._large = None
             if time.monotonic() >= ends_at or self._register.has_quick_work():
                 return
@@ -232,9 +376,18 @@ class Worker:
             self._file_failed(look, error)
             return
         if self._is_wanted(look, status):
-            self._large = look, Hashing(self._share, look.path, status.key), status.key
+            self._large = look, self._hashing(look.path, status.key)
 
-    def _step(self, look: Look, hashing: Hashing, key: StatKey, batch: _Batch) -> bool:
+    def _hashing(self, path: str, key: StatKey) -> Hashing:
+        """Begin to hash a file, or go on if it was only renamed meanwhile."""
+        left, self._left = self._left, None
+        suspicion = self._register.suspicion(key)
+        if left is None or left.suspicion != suspicion or not left.key.has_bytes_of(key):
+            return Hashing(self._share, path, key, suspicion)
+        left.path = path
+        return left
+
+    def _step(self, look: Look, hashing: Hashing, batch: _Batch) -> bool:
         """Hash one step of a file; return whether it is over, for better or worse."""
         try:
             manifest = hashing.step()
@@ -242,39 +395,78 @@ class Worker:
             self._register.put_off(look)
             return True
         except OSError as error:
+            self._left = hashing
             self._file_failed(look, error)
             return True
         if manifest is None:
             return False
-        batch.found.append((look, Record(published_path(look.path) or "", key, manifest)))
+        record = Record(published_path(look.path) or "", hashing.key, manifest)
+        batch.found.append((look, hashing.key, record, True))
         return True
+
+    def _check_one(self) -> None:
+        """Compare a file that nobody vouches for with its first and last block."""
+        if self._large is not None or self._register.has_quick_work():
+            return
+        file = self._register.take_check()
+        if file is None:
+            return
+        try:
+            self._compare(file)
+        except (ChangedError, BadBlockError, OSError) as error:
+            log.info("file has changed unnoticed path=%r error=%r", file.local_path, str(error))
+            self._register.spoiled(file.key.identity)
+        else:
+            self._index.rekey([(file.path, file.key)])
+
+    def _compare(self, file: SharedFile) -> None:
+        manifest = self._index.manifest(file.file_id)
+        if manifest is None:
+            raise ChangedError
+        indexes = sorted({0, manifest.block_count - 1}) if file.size else []
+        spans = [block_span(file.size, index) for index in indexes]
+        _, blocks = self._share.read(file.local_path, file.key.identity, spans)
+        for index, block in zip(indexes, blocks, strict=True):
+            manifest.verify(index, block)
 
     # What comes out.
 
     def _publish(self, batch: _Batch) -> None:
         """File first, offer second: what is offered has its manifest in the index."""
         if batch.found:
-            self._index.put([record for _, record in batch.found])
-        for look, key, file_id in batch.filed:
-            self._register.offer(look, key, file_id)
-        for look, record in batch.found:
-            self._register.offer(look, record.key, record.manifest.file_id)
+            self._index.put([record for _, _, record, _ in batch.found])
+        moved = [
+            (published_path(look.path) or "", key)
+            for look, key, known in batch.known
+            if known.is_sure and not known.is_current
+        ]
+        if moved:
+            self._index.rekey(moved)
+        for look, key, known in batch.known:
+            self._register.offer(look, key, known.file_id, is_sure=known.is_sure)
+        for look, key, record, is_sure in batch.found:
+            self._register.offer(look, key, record.manifest.file_id, is_sure=is_sure)
 
     def _file_failed(self, look: Look, error: OSError) -> None:
-        if error.errno in _PASSING:
+        if error.errno in PASSING:
             self._register.put_off(look)
-        elif error.errno in _GONE:
-            self._register.refuse(look, stays_visible=False)
+        elif error.errno in GONE:
+            self._register.refuse(look, None)
             if look.path == "" and not self._is_lost:
                 self._is_lost = True
                 self._on_lost()
         else:
             log.warning("file is not published path=%r error=%r", look.path, str(error))
-            self._register.refuse(look, stays_visible=True)
+            self._refuse(look, f"it cannot be read: {os.strerror(error.errno or errno.EIO)}")
 
-    def _tell_unacceptable(self, path: str) -> None:
-        """Log once why a name stays private, unless it is meant to."""
-        reason = unacceptable(path)
-        if reason is not None and path not in self._told:
-            self._told.add(path)
-            log.info("name is not published path=%r reason=%r", path, reason)
+    def _refuse(self, look: Look, reason: str) -> None:
+        self._register.refuse(look, reason)
+        self._notices.private(look.path, reason)
+
+
+_T = TypeVar("_T")
+
+
+def _batched(items: Sequence[_T], count: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), count):
+        yield items[start : start + count]

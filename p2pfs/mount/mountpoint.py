@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -17,9 +16,7 @@ from types import ModuleType
 from typing import Final, cast
 
 from p2pfs.errors import UsageError
-
-FSTYPE: Final = "fuse.p2pfs"
-"""What the kernel's table of mounts calls ours."""
+from p2pfs.mounts import is_ours_on, mount_on, read_mounts
 
 FUSERMOUNT_TIMEOUT_S: Final = 10.0
 """fusermount is done in milliseconds; on a machine that is busy beyond reason it may not be."""
@@ -33,8 +30,6 @@ _FUSE_CONF: Final = "/etc/fuse.conf"
 
 _MTAB: Final = "/etc/mtab"
 """Where fusermount finds whose mounts are. A system that was never booted may lack it."""
-
-_MOUNTINFO: Final = "/proc/self/mountinfo"
 
 
 def check_fuse(*, allow_other: bool = False) -> None:
@@ -64,7 +59,7 @@ def check_mountpoint(path: str) -> str:
     on the disk, so not for trio's thread. Raises `UsageError` with one clear line.
     """
     path = _without_links(path)
-    if _kind_mounted_at(path) == FSTYPE:
+    if is_ours_on(path):
         if not _is_stale(path):
             raise UsageError(f"{path} is already mounted by a running p2pfs")
         detach(path)
@@ -94,7 +89,7 @@ def detach(mountpoint: str) -> None:
         check=False,
         timeout=FUSERMOUNT_TIMEOUT_S,
     )
-    if _kind_mounted_at(mountpoint) == FSTYPE:
+    if is_ours_on(mountpoint):
         words = "; ".join(done.stderr.split("\n")).strip("; ")
         raise UsageError(f"cannot unmount {mountpoint}: {words or 'fusermount does not say why'}")
 
@@ -104,8 +99,7 @@ def stale_mounts(served: Collection[str | None]) -> list[str]:
 
     Those in `served`, which running servents claim, are not touched: one could be stuck.
     """
-    with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
-        places = [_unescaped(line.split()[4]) for line in lines if f" - {FSTYPE} " in line]
+    places = [mount.place for mount in read_mounts() if mount.is_ours]
     return [place for place in places if place not in served and _is_stale(place)]
 
 
@@ -146,7 +140,7 @@ def _without_links(path: str) -> str:
     """Return `path` absolute and without symbolic links; what is mounted there is not asked."""
     parent, name = os.path.split(os.path.abspath(path))
     place = os.path.join(os.path.realpath(parent), name)
-    return place if _kind_mounted_at(place) else os.path.realpath(place)
+    return place if mount_on(place) else os.path.realpath(place)
 
 
 def _may_allow_other() -> bool:
@@ -157,22 +151,6 @@ def _may_allow_other() -> bool:
             return any(line.strip() == "user_allow_other" for line in lines)
     except OSError:
         return False
-
-
-def _kind_mounted_at(path: str) -> str | None:
-    """Return what kind of file system is mounted on `path` last, without touching it."""
-    found = None
-    with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            place, _, kind = line.partition(" - ")
-            if _unescaped(place.split()[4]) == path:
-                found = kind.split()[0]
-    return found
-
-
-def _unescaped(field_text: str) -> str:
-    """Undo the octal escapes that mountinfo has for blanks and backslashes (proc(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field_text)
 
 
 def _is_stale(path: str) -> bool:

@@ -36,9 +36,9 @@ class Offer:
 
     def size_of(self, file_id: FileId) -> int | None:
         """Return the size of a content that is here, whole or in part, from memory."""
-        shared = self._library.find_id(file_id)
-        if shared is not None:
-            return shared.size
+        size = self._library.size_of(file_id)
+        if size is not None:
+            return size
         return self._cache.size_of(file_id) if self._reshare else None
 
     def list_directory(self, path: str) -> Sequence[Entry] | None:

@@ -99,28 +99,28 @@ def test_truncating_by_path_is_a_write(files, share) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "touched"),
+    ("change", "heard"),
     [
-        (lambda files: files.mkdir("new"), ["new"]),
-        (lambda files: files.rmdir("d"), ["d"]),
-        (lambda files: files.unlink("f"), ["f"]),
-        (lambda files: files.rename("f", "g"), ["f", "g"]),
-        (lambda files: files.link("f", "g"), ["f", "g"]),
-        (lambda files: files.symlink("f", "g"), ["g"]),
-        (lambda files: files.mknod("g", stat.S_IFREG | 0o600), ["g"]),
-        (lambda files: files.utime("f", (1, 1)), ["f"]),
-        (lambda files: files.chmod("f", 0o600), ["f"]),
-        (lambda files: files.setxattr("f", "user.x", b""), ["f"]),
+        (lambda files: files.mkdir("new"), ("touched", "new")),
+        (lambda files: files.rmdir("d"), ("touched", "d")),
+        (lambda files: files.unlink("f"), ("touched", "f")),
+        (lambda files: files.rename("f", "g"), ("names", "f g")),
+        (lambda files: files.link("f", "g"), ("names", "f g")),
+        (lambda files: files.symlink("f", "g"), ("touched", "g")),
+        (lambda files: files.mknod("g", stat.S_IFREG | 0o600), ("touched", "g")),
+        (lambda files: files.utime("f", (1, 1)), ("attributes", "f")),
+        (lambda files: files.chmod("f", 0o600), ("attributes", "f")),
+        (lambda files: files.setxattr("f", "user.x", b""), ("attributes", "f")),
     ],
 )
-def test_every_change_of_a_name_or_a_time_is_told(files, share, change, touched) -> None:
+def test_every_change_of_a_name_or_an_attribute_is_told(files, share, change, heard) -> None:
     put(files, "f")
     files.mkdir("d")
     share.forget()
 
     change(files)
 
-    assert share.forget() == [("touched", path) for path in touched]
+    assert share.forget() == [heard]
 
 
 def test_a_change_that_failed_is_not_told(files, share) -> None:
@@ -236,11 +236,23 @@ def test_a_file_that_is_not_offered_has_no_id(files, share) -> None:
     assert errno_of(files.getxattr, "f", "user.p2pfs.id") == errno.ENODATA
 
 
-def test_directories_have_no_state(files, tree) -> None:
-    files.mkdir("d")
+def test_what_is_meant_to_be_private_gives_no_reason(files, share) -> None:
+    put(files, ".f")
+    share.state = FakeState("private", None)
 
-    assert errno_of(files.getxattr, "d", "user.p2pfs.state") == errno.ENODATA
-    assert now(tree.listxattr("/shared/d")) == []
+    assert files.getxattr(".f", "user.p2pfs.state") == b"private"
+    assert errno_of(files.getxattr, ".f", "user.p2pfs.reason") == errno.ENODATA
+
+
+def test_what_is_private_says_why(files, share) -> None:
+    put(files, "f.part")
+    files.mkdir("d")
+    share.state = FakeState("private", None, "too deep")
+
+    for path in ("f.part", "d"):
+        assert files.getxattr(path, "user.p2pfs.state") == b"private"
+        assert files.getxattr(path, "user.p2pfs.reason") == b"too deep"
+    assert errno_of(files.getxattr, "absent", "user.p2pfs.state") == errno.ENOENT
 
 
 def test_our_attributes_are_not_listed_so_that_no_program_carries_them(files, tree) -> None:

@@ -29,6 +29,7 @@ FILE_ID = FileId(b"\x07" * 32)
 class FakeState:
     state: str = "published"
     file_id: FileId | None = FILE_ID
+    reason: str = ""
 
 
 class FakeShare:
@@ -51,6 +52,12 @@ class FakeShare:
 
     def touched(self, path: str) -> None:
         self.heard.append(("touched", path))
+
+    def attributes_changed(self, path: str) -> None:
+        self.heard.append(("attributes", path))
+
+    def names_changed(self, old: str, new: str) -> None:
+        self.heard.append(("names", f"{old} {new}"))
 
     def file_state(self, path: str) -> FakeState:
         return self.state

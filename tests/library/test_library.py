@@ -3,101 +3,20 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 import trio
 
-from p2pfs.errors import NotFoundError, StaleError
-from p2pfs.library import FileState, Library, share
+from p2pfs.errors import NotFoundError, NotYetError, StaleError
+from p2pfs.library import FileState, share
 from p2pfs.library.index import Index
 from p2pfs.library.share import STEP_BYTES
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from tests.helpers.contents import Content
+from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of
 from tests.helpers.sizes import INTERESTING_SIZES
 from tests.helpers.threads import run_directly
-
-
-class World:
-    """A shared directory with its library, and the few things that tests do to them."""
-
-    def __init__(self, base, run_in_thread=run_directly):
-        self.root = os.fspath(base / "shared")
-        self.index = os.fspath(base / "index")
-        self.outside = os.fspath(base / "outside")
-        os.makedirs(self.root, exist_ok=True)
-        os.makedirs(self.outside, exist_ok=True)
-        self._run_in_thread = run_in_thread
-        self.library = Library(self.root, self.index, run_in_thread)
-
-    def at(self, path):
-        return os.path.join(self.root, path)
-
-    def write(self, path, data=b"data"):
-        """As the tree does it."""
-        self.library.write_began(path)
-        with open(self.at(path), "wb") as file:
-            self.library.touched(path)
-            file.write(data)
-        self.library.write_ended(path)
-
-    def put(self, path, data=b"data"):
-        """Behind the library's back."""
-        os.makedirs(os.path.dirname(self.at(path)), exist_ok=True)
-        with open(self.at(path), "wb") as file:
-            file.write(data)
-
-    def remove(self, path):
-        os.unlink(self.at(path))
-        self.library.touched(path)
-
-    def rename(self, old, new):
-        os.rename(self.at(old), self.at(new))
-        self.library.touched(old)
-        self.library.touched(new)
-
-    def mkdir(self, path):
-        os.mkdir(self.at(path))
-        self.library.touched(path)
-
-    def offered(self, directory=""):
-        """Return every file that is offered, by path."""
-        files = {}
-        for entry in self.library.list_directory(directory):
-            if entry.is_directory:
-                files |= self.offered(entry.path)
-            else:
-                files[entry.path] = entry.file_id
-        return files
-
-    @asynccontextmanager
-    async def running(self):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.library.run)
-            await self.library.wait_idle()
-            yield self
-            nursery.cancel_scope.cancel()
-
-    def restarted(self):
-        self.library = Library(self.root, self.index, self._run_in_thread)
-        return self.running()
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-@pytest.fixture
-async def running(world):
-    async with world.running():
-        yield world
-
-
-def id_of(data: bytes) -> FileId:
-    return Content(data).file_id
-
 
 # What is published.
 
@@ -197,31 +116,38 @@ async def test_thousands_of_small_files_are_offered(world):
 
 # What stays private.
 
-PRIVATE = (
-    ".hidden",
-    ".fuse_hidden0000000100000001",
-    ".goutputstream-ABCDEF",
-    ".~lock.report.odt#",
-    ".report.txt.swp",
-    "report.txt.swp",
-    "REPORT.SWX",
-    "report.txt~",
-    "~$report.docx",
-    "#report.txt#",
-    "4913",
-    "film.mkv.part",
-    "film.mkv.crdownload",
-    "tab\tname",
-    "x\u202egnp.exe",
-    ".git/config",
-    "a/.cache/b/c",
-    "/".join("d" * 17),
-    os.fsdecode(b"latin-\xe9"),
-)
+TEMPORARY = "its name is that of a temporary file"
+UNSEEN = "control, bidi or invisible character"
+
+PRIVATE = {
+    ".hidden": "",
+    ".fuse_hidden0000000100000001": "",
+    ".goutputstream-ABCDEF": "",
+    ".~lock.report.odt#": "",
+    ".report.txt.swp": "",
+    ".git/config": "",
+    "a/.cache/b/c": "",
+    "report.txt.swp": TEMPORARY,
+    "REPORT.SWX": TEMPORARY,
+    "report.txt~": TEMPORARY,
+    "~$report.docx": TEMPORARY,
+    "#report.txt#": TEMPORARY,
+    "4913": TEMPORARY,
+    "film.mkv.part": TEMPORARY,
+    "film.mkv.crdownload": TEMPORARY,
+    "tab\tname": UNSEEN,
+    "x\u202egnp.exe": UNSEEN,
+    "pay\u200dpal": UNSEEN,
+    "Thumbs.db": "reserved name",
+    "identity.key": "its name is that of a servent's secret key",
+    "/".join("d" * 17): "too deep",
+    "/".join(["n" * 250] * 5): "path too long",
+    os.fsdecode(b"latin-\xe9"): "its name is not UTF-8",
+}
 
 
 @pytest.mark.parametrize("path", PRIVATE)
-async def test_private_and_unacceptable_names_are_not_offered(world, path):
+async def test_private_and_unacceptable_names_are_not_offered_and_it_is_told_why(world, path):
     world.put(path)
 
     async with world.running():
@@ -229,7 +155,24 @@ async def test_private_and_unacceptable_names_are_not_offered(world, path):
         await world.library.wait_idle()
 
         assert world.offered() == {}
-        assert world.library.file_state(path) == FileState("private", None)
+        assert world.library.file_state(path) == FileState("private", None, PRIVATE[path])
+        assert len(world.told) == bool(PRIVATE[path])
+        assert all(text == f"not published: {PRIVATE[path]}" for _, text in world.told)
+
+
+async def test_what_is_not_published_is_told_once_and_many_alike_in_one_line(world):
+    for number in range(100):
+        world.put(f"d/{number}.part")
+    world.put("other.part")
+
+    async with world.running():
+        world.library.touched("")
+        await world.library.wait_idle()
+
+    told = [path for path, _ in world.told]
+    assert len(told) == 22
+    assert min(told, key=len) == "d"
+    assert "other.part" in told
 
 
 async def test_a_name_in_form_d_is_offered_in_form_c(running):
@@ -314,7 +257,7 @@ async def test_a_link_swapped_in_after_publishing_serves_nothing(running, swap):
     os.rename(running.at(victim), os.path.join(running.outside, "moved"))
     os.symlink(os.path.join(running.outside, target), running.at(victim))
 
-    with pytest.raises(StaleError):
+    with pytest.raises(NotYetError):
         await running.library.read_block(id_of(b"public"), 0)
     await running.library.wait_idle()
     assert running.offered() == {}
@@ -327,7 +270,7 @@ async def test_a_fifo_swapped_in_after_publishing_blocks_nothing(running):
     os.unlink(running.at("f"))
     os.mkfifo(running.at("f"))
 
-    with pytest.raises(StaleError):
+    with pytest.raises(NotYetError):
         await running.library.read_block(id_of(b"public"), 0)
 
 
@@ -579,20 +522,6 @@ async def test_a_content_under_two_paths_is_served_while_one_is_left(running):
 # Changes while hashing.
 
 
-class Interrupting:
-    """Runs things directly, and something else before the n-th call."""
-
-    def __init__(self):
-        self.actions = {}
-        self.calls = 0
-
-    async def __call__(self, sync_fn, /, *args):
-        self.calls += 1
-        if self.calls in self.actions:
-            self.actions.pop(self.calls)()
-        return await run_directly(sync_fn, *args)
-
-
 @pytest.fixture
 def _step_by_step(monkeypatch):
     """Let a slow machine hash: one step fills a hop."""
@@ -678,13 +607,6 @@ async def test_running_out_of_descriptors_only_delays(running, monkeypatch, auto
 
 
 # Over a restart.
-
-
-def forbid_hashing(monkeypatch):
-    def preadv(*_):
-        raise AssertionError("a file was read")
-
-    monkeypatch.setattr(os, "preadv", preadv)
 
 
 async def test_unchanged_files_are_offered_after_a_restart_without_being_read(world, monkeypatch):

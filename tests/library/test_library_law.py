@@ -12,6 +12,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2pfs.errors import NotYetError
 from p2pfs.library import Library
 from tests.helpers.contents import Content
 from tests.helpers.threads import run_directly
@@ -64,6 +65,14 @@ class Tree:
         while self.writers:
             self.close()
 
+    def open_and_close(self, path):
+        """Open to write, and write nothing."""
+        self.library.write_began(path)
+        try:
+            os.close(os.open(self.at(path), os.O_RDWR))
+        finally:
+            self.library.write_ended(path)
+
     def rename(self, old, new):
         """Writers move: they begin at the new path before, and end at the old one after."""
         moving = [path for path, _ in self.writers if path == old or path.startswith(old + "/")]
@@ -79,13 +88,11 @@ class Tree:
         self.writers = [(moved.get(path, path), writer) for path, writer in self.writers]
         for path in moving:
             self.library.write_ended(path)
-        self.library.touched(old)
-        self.library.touched(new)
+        self.library.names_changed(old, new)
 
     def link(self, old, new):
         os.link(self.at(old), self.at(new), follow_symlinks=False)
-        self.library.touched(old)
-        self.library.touched(new)
+        self.library.names_changed(old, new)
 
     def symlink(self, target, path):
         os.symlink(self.at(target), self.at(path))
@@ -106,6 +113,21 @@ class Tree:
     def chmod(self, path):
         if not os.path.islink(self.at(path)):
             os.chmod(self.at(path), 0o700)
+        self.library.attributes_changed(path)
+
+    def set_time(self, path, seconds):
+        os.utime(self.at(path), (seconds, seconds), follow_symlinks=False)
+        self.library.attributes_changed(path)
+
+    def write_and_restore_the_time(self, path, data):
+        status = os.stat(self.at(path))
+        self.write(path, data)
+        os.utime(self.at(path), ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.library.attributes_changed(path)
+
+    def write_past_the_tree(self, path, data):
+        with open(os.open(self.at(path), _OPEN_FLAGS), "wb") as file:
+            file.write(data)
         self.library.touched(path)
 
     # What should be, and what is.
@@ -120,6 +142,17 @@ class Tree:
                 if is_public and not path.endswith(".part") and not os.path.islink(whole):
                     files[path.replace("e\u0301", "\u00e9")] = self.id_at(path)
         return files
+
+    def states(self):
+        """Return the local paths of all files that others could be told of."""
+        published, private = set(), set()
+        for directory, _, names in os.walk(self.root):
+            for name in names:
+                path = os.path.relpath(os.path.join(directory, name), self.root)
+                if not os.path.islink(self.at(path)):
+                    is_published = self.library.file_state(path).state == "published"
+                    (published if is_published else private).add(path)
+        return {path.replace("e\u0301", "\u00e9") for path in published}, private
 
     def id_at(self, path):
         with open(self.at(path), "rb") as file:
@@ -153,6 +186,9 @@ OPERATIONS = st.one_of(
     op("mkdir", PLACES),
     op("rmdir", PLACES),
     op("chmod", PATHS),
+    op("set_time", PATHS, st.integers(1, 2)),
+    op("write_and_restore_the_time", PATHS, DATA),
+    op("write_past_the_tree", PATHS, DATA),
     op("hop", st.integers(1, 3)),
 )
 
@@ -184,9 +220,54 @@ async def test_what_is_offered_matches_its_bytes_at_all_times_and_is_everything_
             await library.wait_idle()
             assert tree.offered() == tree.expected()
             assert library.statistics().files == len(tree.expected())
+            published, private = tree.states()
+            assert published == set(tree.expected())
+            assert all(library.file_state(path).state == "private" for path in private)
             nursery.cancel_scope.cancel()
 
         await restart_offers_the_same(tree, base)
+    finally:
+        shutil.rmtree(base)
+
+
+HARMLESS = st.one_of(
+    op("rename", st.sampled_from(("d/a", "d/b", "f/a")), st.sampled_from(("d/a", "d/b", "f/a"))),
+    op("rename", st.sampled_from(("d", "f")), st.sampled_from(("d", "f"))),
+    op("link", st.sampled_from(("d/a", "d/b", "f/a")), st.sampled_from(("d/l", "f/l", ".l"))),
+    op("chmod", st.sampled_from(("d/a", "d/b", "d", "f/a", "d/l"))),
+    op("set_time", st.sampled_from(("d/a", "d/b", "f/a", "f/l")), st.integers(1, 3)),
+    op("open_and_close", st.sampled_from(("d/a", "d/b", "f/a", "d/l", "f/l", ".l"))),
+    op("hop", st.integers(1, 3)),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(HARMLESS, max_size=20))
+async def test_a_read_outlasts_all_that_leaves_the_bytes_as_they_are(operations):
+    base = tempfile.mkdtemp(prefix="p2pfs-library-")
+    root = os.path.join(base, "shared")
+    os.makedirs(os.path.join(root, "d"))
+    content = Content(b"what somebody reads")
+    with open(os.path.join(root, "d", "a"), "wb") as file:
+        file.write(content.data)
+    library = Library(root, os.path.join(base, "index"), run_directly)
+    tree = Tree(root, library)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(library.run)
+            await library.wait_idle()
+            for name, *arguments in operations:
+                if name == "hop":
+                    for _ in range(arguments[0]):
+                        await trio.testing.wait_all_tasks_blocked()
+                else:
+                    with suppress(OSError):
+                        getattr(tree, name)(*arguments)
+                with suppress(NotYetError):
+                    assert await library.read_block(content.file_id, 0) == content.data
+            await library.wait_idle()
+            assert await library.read_block(content.file_id, 0) == content.data
+            nursery.cancel_scope.cancel()
     finally:
         shutil.rmtree(base)
 

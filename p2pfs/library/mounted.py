@@ -1,0 +1,70 @@
+"""What servents have mounted below the share: none of it is looked at, let alone published.
+
+A share that holds a mount of p2pfs would fetch what the whole network shares and offer it as
+its own. The table of mounts tells where one is, before it is asked for anything.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from p2pfs.mounts import MOUNTINFO, Mount, is_within, read_mounts
+
+
+class Mounted:
+    """The mounts below one directory. For one thread at a time."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._places: dict[str, Mount] = {}
+        self._devices: frozenset[int] = frozenset()
+        self._table: int | None = None
+        self._poll = select.poll()
+        self._is_new = False
+
+    def close(self) -> None:
+        """Let go of the table."""
+        if self._table is not None:
+            self._poll.unregister(self._table)
+            os.close(self._table)
+            self._table = None
+
+    def changes(self) -> list[str]:
+        """Return the paths at which something was mounted or unmounted since it was asked."""
+        if not self.has_changed():
+            return []
+        self._is_new = False
+        former = self._places
+        root = os.path.realpath(self._directory)
+        mounts = read_mounts()
+        self._devices = frozenset(mount.device for mount in mounts if mount.is_ours)
+        self._places = {
+            os.path.relpath(mount.place, root): mount
+            for mount in mounts
+            if is_within(mount.place, root) and mount.place != root
+        }
+        paths = former | self._places
+        return [path for path in paths if former.get(path) != self._places.get(path)]
+
+    def holds(self, path: str) -> bool:
+        """Return whether a path below the directory is in a mount of p2pfs, by its name."""
+        while path and self._places:
+            mount = self._places.get(path)
+            if mount is not None and mount.is_ours:
+                return True
+            path = os.path.dirname(path)
+        return False
+
+    def has_device(self, device: int) -> bool:
+        """Return whether what lies on this device is in a mount of p2pfs, wherever it is."""
+        return device in self._devices
+
+    def has_changed(self) -> bool:
+        """Return whether there may be changes to take."""
+        if self._table is None:
+            self._table = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+            self._poll.register(self._table, select.POLLPRI)
+            self._is_new = True
+        self._is_new = self._is_new or bool(self._poll.poll(0))
+        return self._is_new

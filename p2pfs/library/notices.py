@@ -1,0 +1,42 @@
+"""Telling the user once of each thing that is not published, and of many in one line."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from p2pfs.library.offers import split
+
+EACH: Final = 20
+"""Names in one directory that are told of one by one, for one reason."""
+
+MAX_GROUPS: Final = 1_000
+"""Directories and reasons that are remembered; the oldest is told of again."""
+
+Tell = Callable[[str, str], object]
+"""Takes a local path and a text."""
+
+
+class Notices:
+    """What has been told."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._told: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+
+    def private(self, path: str, reason: str) -> None:
+        """Tell why a local path is not published; not where a leading dot says so."""
+        if not reason:
+            return
+        directory, name = split(path)
+        names = self._told.setdefault((directory, reason), set())
+        if name in names or len(names) > EACH:
+            return
+        names.add(name)
+        if len(names) <= EACH:
+            self._tell(path, f"not published: {reason}")
+        else:
+            self._tell(directory, f"more files in this directory are not published: {reason}")
+        if len(self._told) > MAX_GROUPS:
+            self._told.popitem(last=False)

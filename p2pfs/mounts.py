@@ -1,0 +1,80 @@
+"""The kernel's table of mounts, read without touching anything that is mounted (proc(5)).
+
+Who asks a live mount waits for its answer, and who asks a stuck one waits for ever: so what is
+mounted where is told by the table, before anything is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+FSTYPE: Final = "fuse.p2pfs"
+"""What the table calls ours."""
+
+MOUNTINFO: Final = "/proc/self/mountinfo"
+
+
+class Mount(NamedTuple):
+    """One line of the table."""
+
+    place: str
+    """Where it is: absolute, without symbolic links."""
+    kind: str
+    """The type of file system."""
+    device: int
+    """`st_dev` of all that is in it, but for a few types of file system."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a servent serves it, this one or another."""
+        return self.kind == FSTYPE
+
+
+def read_mounts() -> list[Mount]:
+    """Return what is mounted in our namespace, in the order in which it was mounted."""
+    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
+        return [_parsed(line) for line in lines]
+
+
+def mount_on(path: str) -> Mount | None:
+    """Return what is mounted on exactly this path, the last if there are several."""
+    return _last(mount for mount in read_mounts() if mount.place == path)
+
+
+def is_ours_on(path: str) -> bool:
+    """Return whether a servent's mount is what is seen at exactly this path."""
+    mount = mount_on(path)
+    return mount is not None and mount.is_ours
+
+
+def mount_of(path: str) -> Mount | None:
+    """Return the mount that a path without symbolic links lies in."""
+    # Of two one above the other, the later hides the earlier, whichever is longer.
+    return _last(mount for mount in read_mounts() if is_within(path, mount.place))
+
+
+def is_within(path: str, directory: str) -> bool:
+    """Return whether an absolute path is a directory or lies below it, by its text."""
+    return os.path.commonpath([path, directory]) == directory
+
+
+def _last(mounts: Iterable[Mount]) -> Mount | None:
+    found = None
+    for found in mounts:  # noqa: B007 - the last one is wanted
+        pass
+    return found
+
+
+def _parsed(line: str) -> Mount:
+    about, _, system = line.partition(" - ")
+    _, _, device, _, place, *_ = about.split(" ")
+    major, minor = device.split(":")
+    return Mount(_unescaped(place), system.split(" ")[0], os.makedev(int(major), int(minor)))
+
+
+def _unescaped(field: str) -> str:
+    """Undo the octal escapes that the table has for blanks and backslashes."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -1,0 +1,113 @@
+"""A library over a directory, and the few things that tests do to them."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import asynccontextmanager
+
+import trio
+
+from p2pfs.library import Library
+from p2pfs.protocol import FileId
+from tests.helpers.contents import Content
+from tests.helpers.threads import run_directly
+
+
+class World:
+    """A shared directory with its library, and the few things that tests do to them."""
+
+    def __init__(self, base, run_in_thread=run_directly):
+        self.root = os.fspath(base / "shared")
+        self.index = os.fspath(base / "index")
+        self.outside = os.fspath(base / "outside")
+        os.makedirs(self.root, exist_ok=True)
+        os.makedirs(self.outside, exist_ok=True)
+        self._run_in_thread = run_in_thread
+        self.told = []
+        self.library = self._open()
+
+    def _open(self):
+        tell = lambda path, text: self.told.append((path, text))  # noqa: E731
+        return Library(self.root, self.index, self._run_in_thread, tell=tell)
+
+    def at(self, path):
+        return os.path.join(self.root, path)
+
+    def write(self, path, data=b"data"):
+        """As the tree does it."""
+        self.library.write_began(path)
+        with open(self.at(path), "wb") as file:
+            self.library.touched(path)
+            file.write(data)
+        self.library.write_ended(path)
+
+    def put(self, path, data=b"data"):
+        """Behind the library's back."""
+        os.makedirs(os.path.dirname(self.at(path)), exist_ok=True)
+        with open(self.at(path), "wb") as file:
+            file.write(data)
+
+    def remove(self, path):
+        os.unlink(self.at(path))
+        self.library.touched(path)
+
+    def rename(self, old, new):
+        os.rename(self.at(old), self.at(new))
+        self.library.names_changed(old, new)
+
+    def mkdir(self, path):
+        os.mkdir(self.at(path))
+        self.library.touched(path)
+
+    def offered(self, directory=""):
+        """Return every file that is offered, by path."""
+        files = {}
+        for entry in self.library.list_directory(directory):
+            if entry.is_directory:
+                files |= self.offered(entry.path)
+            else:
+                files[entry.path] = entry.file_id
+        return files
+
+    @asynccontextmanager
+    async def running(self):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.library.run)
+            await self.library.wait_idle()
+            yield self
+            nursery.cancel_scope.cancel()
+
+    def restarted(self):
+        self.library = self._open()
+        return self.running()
+
+
+def id_of(data: bytes) -> FileId:
+    return Content(data).file_id
+
+
+class Interrupting:
+    """Runs things directly, and something else before the n-th call."""
+
+    def __init__(self):
+        self.actions = {}
+        self.calls = 0
+
+    async def __call__(self, sync_fn, /, *args):
+        self.calls += 1
+        if self.calls in self.actions:
+            self.actions.pop(self.calls)()
+        return await run_directly(sync_fn, *args)
+
+
+def forbid_hashing(monkeypatch):
+    def preadv(*_):
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr(os, "preadv", preadv)
+
+
+def settled():
+    """Return when the kernel's clock has moved on."""
+    time.sleep(0.02)
