@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from p2pfs.errors import (
+    BugError,
     BusyError,
     CacheFullError,
     CorruptError,
@@ -77,6 +78,7 @@ ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
         NotAskedError: errno.EAGAIN,
         CacheFullError: errno.ENOSPC,
         ShutdownError: errno.ESHUTDOWN,
+        BugError: errno.EIO,
     }
 )
 """What a reader is told (DESIGN 2.2). A kind that is missing here is a bug of ours: EIO."""
