@@ -33,6 +33,10 @@ SILENCE_S: Final = 20.0
 """After this silence the client takes the servent for stuck."""
 
 
+RECORD: Final = "record"
+"""The verb that tells which servent this is, for a client that finds the socket alone."""
+
+
 class ExitStatus(enum.IntEnum):
     """What the command's exit status says (DESIGN 2.3)."""
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from p2pfs.config import SHARED, runtime_directories, socket_name
-from p2pfs.control import SILENCE_S, ExitStatus, VerbError
+from p2pfs.control import RECORD, SILENCE_S, ExitStatus, VerbError
 from p2pfs.control.opening import Destination, Source
 from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import UsageError
@@ -51,7 +51,7 @@ class Running:
 
 def running_servents() -> list[Running]:
     """Return the servents of this user that run now."""
-    found = (_read_record(path) for path in _records())
+    found = (_servent_at(path) for path in _sockets())
     return [running for running in found if running is not None and _answers(running)]
 
 
@@ -179,10 +179,20 @@ def _end(running: Running, process: int) -> None:
 
 
 def places_of(directory: str) -> set[str]:
-    """Return what `directory` may be known as, without a look at the directory itself."""
+    """Return what `directory` may be known as.
+
+    It is not looked at itself, but for whether it is a symbolic link, which the kernel answers
+    without the servent.
+    """
+    places = set[str]()
     whole = os.path.abspath(directory)
-    parent, name = os.path.split(whole)
-    return {whole, os.path.join(os.path.realpath(parent), name)}
+    while whole not in places:
+        parent, name = os.path.split(whole)
+        real = os.path.join(os.path.realpath(parent), name)
+        places |= {whole, real}
+        with contextlib.suppress(OSError):
+            whole = os.path.normpath(os.path.join(os.path.dirname(real), os.readlink(real)))
+    return places
 
 
 def _ended(process: int) -> bool:
@@ -240,17 +250,32 @@ def _records() -> list[Path]:
     return [path for place in runtime_directories() for path in sorted(place.glob("*.json"))]
 
 
+def _sockets() -> list[Path]:
+    return [path for place in runtime_directories() for path in sorted(place.glob("*.sock"))]
+
+
+def _servent_at(path: Path) -> Running | None:
+    """Return which servent listens on a socket, as its record says or, without one, itself."""
+    known = _read_record(path.with_suffix(".json"))
+    if known is not None:
+        return known
+    with contextlib.suppress(VerbError):
+        return _running(ask(Running(0, None, "", os.fspath(path)), RECORD), path)
+    return None
+
+
 def _read_record(path: Path) -> Running | None:
     try:
-        record = json.loads(path.read_text())
-        return Running(
-            record["pid"],
-            record["mountpoint"],
-            record["state"],
-            os.fspath(path.with_suffix(".sock")),
-        )
-    except (OSError, ValueError, TypeError, KeyError):
+        return _running(json.loads(path.read_text()), path.with_suffix(".sock"))
+    except (OSError, ValueError):
         return None
+
+
+def _running(record: object, control_path: Path) -> Running | None:
+    match record:
+        case {"pid": int(pid), "mountpoint": None | str() as mountpoint, "state": str(state)}:
+            return Running(pid, mountpoint, state, os.fspath(control_path))
+    return None
 
 
 def _here() -> str:

@@ -9,18 +9,18 @@ import json
 import logging
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from p2pfs.config import Config
-from p2pfs.control import ALIVE_EVERY_S, MAX_REQUEST_BYTES, ExitStatus, exit_status_of
+from p2pfs.control import ALIVE_EVERY_S, MAX_REQUEST_BYTES, RECORD, ExitStatus, exit_status_of
 from p2pfs.control.verbs import HANDED, VERBS, Args, Servent
 from p2pfs.errors import P2pfsError, UsageError
-from p2pfs.link import listen_unix
-from p2pfs.tasks import guarded
+from p2pfs.link import UnixListener, listen_unix
+from p2pfs.tasks import guarded, kept_up
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,10 @@ REQUEST_S: Final = 10.0
 """Who connects has its request at hand."""
 
 SHUTDOWN: Final = "shutdown"
-"""The one verb that is not the servent's: it ends the process."""
+"""The verb that ends the process."""
+
+DOOR_LOOK_S: Final = 30.0
+"""How often it is looked whether socket and record are still there."""
 
 MAX_DESCRIPTORS: Final = 4
 """With one request; `get` has two."""
@@ -53,32 +56,84 @@ async def serve_control(
     Raises:
         UsageError: a servent is running already for this state directory.
     """
-    path = servent.config.control_path
-    listener = await listen_unix(os.fspath(path))
-    record = path.with_suffix(".json")
+    door = _Door(servent.config)
+    await door.open()
     try:
-        record.write_text(_record(servent.config))
         async with trio.open_nursery() as nursery:
             task_status.started()
+            nursery.start_soon(kept_up, door.keep_open)
             while True:
-                stream = await listener.accept()
+                stream = await door.accept()
                 nursery.start_soon(guarded, _Client(servent, shut_down, stream).serve)
     finally:
-        record.unlink(missing_ok=True)
         with trio.CancelScope(shield=True):
+            await door.close()
+
+
+class _Door:
+    """The socket and the record beside it, by which verbs find us."""
+
+    def __init__(self, config: Config) -> None:
+        self._path = config.control_path
+        self._record = self._path.with_suffix(".json")
+        self._text = json.dumps(_record(config))
+        self._listener: UnixListener | None = None
+        self._inode = 0
+        self._opened = trio.Event()
+
+    async def open(self) -> None:
+        """Listen, and say so."""
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        self._listener = await listen_unix(os.fspath(self._path))
+        self._inode = self._path.lstat().st_ino
+        self._record.write_text(self._text)
+        self._opened.set()
+        self._opened = trio.Event()
+
+    async def accept(self) -> trio.SocketStream:
+        """Wait for the next client."""
+        while True:
+            if self._listener is None:
+                await self._opened.wait()
+                continue
+            with contextlib.suppress(trio.ClosedResourceError):  # it is opened anew
+                return await self._listener.accept()
+
+    async def keep_open(self) -> None:
+        """Open it anew when somebody has removed it: /tmp is cleaned of what is old."""
+        while True:
+            await trio.sleep(DOOR_LOOK_S)
+            if self._is_there():
+                continue
+            await self.close()
+            try:
+                await self.open()
+                log.info("the control socket was removed, and made anew path=%s", self._path)
+            except (OSError, UsageError) as error:
+                log.info("the control socket was removed path=%s: %s", self._path, error)
+
+    def _is_there(self) -> bool:
+        try:
+            return self._path.lstat().st_ino == self._inode and self._record.exists()
+        except OSError:
+            return False
+
+    async def close(self) -> None:
+        """Let nobody in any more, and remove what shows the way."""
+        self._record.unlink(missing_ok=True)
+        listener, self._listener = self._listener, None
+        if listener is not None:
             await listener.aclose()
 
 
-def _record(config: Config) -> str:
-    """Return what lets a verb choose this servent without asking it."""
+def _record(config: Config) -> Mapping[str, object]:
+    """Return what lets a verb choose this servent."""
     mountpoint: Path | None = config.mountpoint
-    return json.dumps(
-        {
-            "pid": os.getpid(),
-            "mountpoint": mountpoint and os.fspath(mountpoint),
-            "state": os.fspath(config.state_directory),
-        }
-    )
+    return {
+        "pid": os.getpid(),
+        "mountpoint": mountpoint and os.fspath(mountpoint),
+        "state": os.fspath(config.state_directory),
+    }
 
 
 class _Client:
@@ -134,6 +189,8 @@ class _Client:
             verb, args = _parsed(line)
             if verb == SHUTDOWN:
                 return await self._end()
+            if verb == RECORD:
+                return {"ok": _record(self._servent.config)}
             if self._is_out_of_descriptors:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             args = {**args, HANDED: tuple(self._descriptors)}
@@ -227,7 +284,7 @@ def _parsed(line: bytes) -> tuple[str, Args]:
         raise UsageError("not a request") from error
     if not isinstance(verb, str) or not isinstance(args, dict):
         raise UsageError("not a request")
-    if verb not in VERBS and verb != SHUTDOWN:
+    if verb not in VERBS and verb not in (SHUTDOWN, RECORD):
         raise UsageError(f"this servent, of another version, does not know {verb!r}")
     return verb, args
 

@@ -52,8 +52,15 @@ JOIN_LOOK_S: Final = 0.02
 TELL_EVERY_S: Final = 10.0
 """How old what the service manager shows of us may be."""
 
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING: Final = frozenset(
+    {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU}
+)
 
+UNHEEDED: Final = frozenset(
+    {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO}
+)
+"""Signals that mean nothing to us. At their defaults they would end the process at once and
+leave a dead mount behind; `kill -USR1` is how people ask some daemons for a new log."""
 
 Announce = Callable[[Sequence[str]], None]
 """Takes the lines that tell the user that all is up, and what is amiss nevertheless."""
@@ -94,7 +101,7 @@ def _check_apart(config: Config) -> None:
 
 async def _live(config: Config, announce: Announce, manager: Manager) -> None:
     # Before the mount: libfuse takes over the signals that are at their defaults.
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    with trio.open_signal_receiver(*ENDING, *UNHEEDED) as signals:
         mountpoint = await _prepared_mountpoint(config)
         await trio.to_thread.run_sync(_tidy_share, config)
         async with open_servent(config, watch=Watch()) as servent, trio.open_nursery() as nursery:
@@ -132,7 +139,8 @@ def _tidy_share(config: Config) -> None:
 async def _end_on_signal(signals: AsyncIterator[int], end: Callable[[], None]) -> None:
     async for number in signals:
         log.info("signal received number=%d", number)
-        end()
+        if number in ENDING:
+            end()
 
 
 async def _mount(

@@ -17,7 +17,7 @@ from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, 
 from p2pfs.link.live import DEAD_AFTER_S, PING_AFTER_S, Link, LinkStatistics, OnMessage
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.reception import MAX_GREETINGS, accept_links
-from p2pfs.link.sockets import Listener, Network, TcpNetwork, listen_unix
+from p2pfs.link.sockets import Listener, Network, TcpNetwork, UnixListener, listen_unix
 
 __all__ = [
     "DEAD_AFTER_S",
@@ -35,6 +35,7 @@ __all__ = [
     "RefusedError",
     "TcpNetwork",
     "TransferLinks",
+    "UnixListener",
     "accept_links",
     "answer_link",
     "dial_link",

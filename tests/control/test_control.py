@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import socket
 import stat
 import subprocess
@@ -207,6 +208,30 @@ async def test_a_socket_may_lie_deeper_than_its_address_is_long(servent, tmp_pat
 
     async with serving(servent) as ask_it:
         assert await ask_it("status") == servent.status()
+
+
+async def test_a_servent_whose_record_was_removed_is_found(servent):
+    async with serving(servent) as ask_it:
+        servent.config.control_path.with_suffix(".json").unlink()
+
+        assert await ask_it("status") == servent.status()
+
+
+async def test_what_shows_the_way_is_made_anew(servent, monkeypatch):
+    monkeypatch.setattr("p2pfs.control.server.DOOR_LOOK_S", 0.01)
+    path = servent.config.control_path
+    async with serving(servent) as ask_it:
+        shutil.rmtree(path.parent)
+        while not path.with_suffix(".json").exists():
+            await trio.sleep(0.01)
+
+        assert await ask_it("status") == servent.status()
+        path.unlink()
+        while not path.exists():
+            await trio.sleep(0.01)
+        assert await ask_it("status") == servent.status()
+
+    assert list(path.parent.iterdir()) == []
 
 
 async def test_a_second_servent_on_one_state_directory_is_refused(servent):
@@ -851,6 +876,8 @@ async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
     other = FakeServent(load_config({"name": "other"}, state_directory=str(tmp_path / "b")))
     (tmp_path / "mnt" / "shared").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "to mnt").symlink_to("link/mnt")
+    (tmp_path / "round").symlink_to("round")
 
     def choose(directory: str | None = None) -> str:
         return choose_servent(directory).state_directory
@@ -868,6 +895,9 @@ async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
 
             assert await trio.to_thread.run_sync(choose, "mnt/") == first
             assert await trio.to_thread.run_sync(choose, "link/mnt") == first
+            assert await trio.to_thread.run_sync(choose, "to mnt") == first
+            with pytest.raises(VerbError, match="no servent runs at"):
+                await trio.to_thread.run_sync(choose, "round")
             assert await trio.to_thread.run_sync(choose, second) == second
             with pytest.raises(VerbError, match="several servents") as caught:
                 await trio.to_thread.run_sync(choose)

@@ -1,0 +1,43 @@
+"""What ends a servent, and what does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from p2pfs.host.lifetime import ENDING, UNHEEDED
+from tests.helpers.leftovers import mounts_below
+from tests.helpers.processes import Processes
+
+
+def test_signals_that_mean_nothing_leave_it_alone(processes: Processes):
+    processes.start("serve")
+    pid = int(str(processes.status()["pid"]))
+    for number in UNHEEDED:
+        os.kill(pid, number)
+
+    assert processes.status()["pid"] == pid
+
+
+@pytest.mark.parametrize("number", sorted(ENDING))
+def test_signals_that_end_it_end_it_in_order(processes: Processes, number: signal.Signals):
+    processes.start("serve")
+    processes.kill(int(str(processes.status()["pid"])), number)
+
+    assert (processes.directory / "state" / "p2pfs.log").read_text().endswith("ended\n")
+
+
+@pytest.mark.fuse
+def test_no_signal_leaves_a_dead_mount(processes: Processes):
+    mountpoint = processes.directory / "mnt"
+    processes.start("mount", "mnt")
+    pid = int(str(processes.status()["pid"]))
+    for number in UNHEEDED:
+        os.kill(pid, number)
+    assert "shared" in os.listdir(mountpoint)
+
+    processes.kill(pid, signal.SIGQUIT)
+
+    assert not mounts_below(processes.directory)
