@@ -13,8 +13,6 @@ import pytest
 from tests.documents.reading import DOCUMENTS, Block, Example, blocks, examples
 from tests.helpers.machines import Machine, Plan, machines
 
-pytestmark = [pytest.mark.fuse, pytest.mark.slow]
-
 FIRST, SECOND, FRIEND = "first", "second", "friend"
 
 PLANS = {
@@ -70,6 +68,8 @@ def test_every_block_is_of_a_kind_that_is_checked():
             assert not block.mark.startswith("not run") or block.mark in NOT_RUN, place
 
 
+@pytest.mark.fuse
+@pytest.mark.slow
 @pytest.mark.parametrize("document", [one for one in DOCUMENTS if [*consoles(one)]],
                          ids=lambda path: path.name)  # fmt: skip
 def test_what_is_shown_happens(document, tmp_path):
