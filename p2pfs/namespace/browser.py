@@ -65,6 +65,10 @@ published anywhere within the horizon is listed within five seconds (DESIGN 4)."
 TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below."""
 
+LONGEST_S: Final = 120.0
+"""The longest that anybody waits while answers come: identities are free, and hundreds that tell
+without end must not hold up who looks. It fails then, and the next look shows what has come."""
+
 MAX_DIRECT: Final = 16
 """Holders asked one by one instead of by a flood, and how many of any number at once."""
 
@@ -352,7 +356,11 @@ class Browser:
                 await self._ask("news", published, self._list_news)
         else:
             await self._ask("list", published, self._list)
-        return self._catalogue.children(path)
+        nodes: list[Node] = []
+        for part in self._catalogue.parts(path):
+            nodes += part
+            await trio.lowlevel.checkpoint()
+        return nodes
 
     def ask_one(self, holder: PeerInfo, path: str) -> Telling:
         """Ask one servent for what it has in a directory, or join who has; ShutdownError."""
@@ -524,6 +532,7 @@ class Browser:
         outcome: Outcome | NotAskedError
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
 
             def learn(hits: Sequence[QueryHit]) -> bool:
                 for hit in hits:
@@ -568,6 +577,7 @@ class Browser:
         tellings: Tellings = []
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
             for holder in holders:
                 nursery.start_soon(self._hear_one, path, holder, tellings, limit)
         return tellings

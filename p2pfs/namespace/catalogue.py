@@ -47,6 +47,9 @@ MAX_SOURCES: Final = 10_000
 MAX_LISTED_BY: Final = 1_000
 """Directories of one servent that are held for listed; the oldest is asked for again."""
 
+NAMES_AT_ONCE: Final = 200
+"""Names of a directory that are shown without a break: some microseconds each."""
+
 MAX_ABSENT: Final = 10_000
 """Names remembered as absent. The oldest is forgotten first."""
 
@@ -297,16 +300,28 @@ class Catalogue:
 
     def children(self, path: str) -> list[Node]:
         """Return everything shown in a directory, sorted by name."""
+        return [node for part in self.parts(path) for node in part]
+
+    def parts(self, path: str) -> Iterator[list[Node]]:
+        """Yield everything shown in a directory, sorted by name, in parts of a millisecond.
+
+        What changes between two parts may be in a later one, or not.
+        """
         with self._lock:
             place = self._shown_directory(path)
             if place is None:
-                return []
-            chosen = self._here.chosen()
-            nodes = [
-                self._node(place.children[published], _join(path, name), key, chosen)
-                for name, published, key in self._all_names(place)
-            ]
-        return sorted(nodes, key=lambda node: node.path)
+                return
+            settled = self._settled_names(place)
+            names = sorted((*settled.shown, *_others(place, settled)))
+        for first in range(0, len(names), NAMES_AT_ONCE):
+            with self._lock:
+                chosen = self._here.chosen()
+                part = [
+                    self._node(place.children[published], _join(path, name), key, chosen)
+                    for name in names[first : first + NAMES_AT_ONCE]
+                    for published, key in _versions_at(place, name, settled)
+                ]
+            yield part
 
     def published(self, path: str) -> str:
         """Return the path under which others know what is shown at a path.
@@ -480,19 +495,13 @@ class Catalogue:
             rank = _rank(place.directory.by, place.directory.known_at, chosen, is_whole=False)
             yield directory_version(place.name, rank)
 
-    def _all_names(self, place: Place) -> Iterator[tuple[str, str, Hashable]]:
-        """Yield each name shown in a directory, and whose it is.
-
-        Most have the only version of their own, and cost nothing but that.
-        """
+    def _settled_names(self, place: Place) -> Names:
+        """Return who has the names in a directory that more than one version could have."""
         names = self._names(place)
         for published in (*place.contested, *(one.holder[0] for one in place.held.values())):
             names.settle(published)
         _note_owners(place, names)
-        yield from ((name, one.name, one.key) for name, one in names.shown.items())
-        for name, child in place.children.items():
-            if not names.is_settled(name):
-                yield from ((name, name, key) for key in _keys(child))
+        return names
 
     def _holder(self, place: Place, name: str) -> tuple[str, Hashable] | None:
         """Return whose name that is in a directory."""
@@ -568,6 +577,23 @@ def _note_owners(place: Place, names: Names) -> None:
     for name, version in names.shown.items():
         if name == version.name and place.children[name].owner != version.key:
             place.children[name].owner = version.key
+
+
+def _others(place: Place, settled: Names) -> Iterable[str]:
+    """Return the names that have the only version of their own: most, and they cost no more."""
+    if not settled.shown:
+        return place.children
+    return (name for name in place.children if not settled.is_settled(name))
+
+
+def _versions_at(place: Place, name: str, settled: Names) -> Iterator[tuple[str, Hashable]]:
+    """Yield what is shown under a name, by published name and key, if it is still there."""
+    one = settled.shown.get(name)
+    published = name if one is None else one.name
+    child = place.children.get(published)
+    for key in () if child is None else _keys(child):
+        if one is None or key == one.key:
+            yield published, key
 
 
 def _keys(place: Place) -> Iterator[Hashable]:

@@ -19,7 +19,7 @@ from p2pfs.protocol import Entry, FileId, ServentId
 MAX_ENTRIES: Final = 1_000_000
 """Entries held in all; about a gigabyte. What comes later is dropped and counted."""
 
-MAX_ENTRIES_PER_SOURCE: Final = 200_000
+MAX_ENTRIES_PER_SOURCE: Final = 400_000
 """Entries held of one servent, so that no single share can fill the catalogue."""
 
 

@@ -46,11 +46,11 @@ FIRST_PAGE_S: Final = 1.5
 """How long nothing may come at first (DESIGN 2.1). What comes later is shown by the next look."""
 
 SLOW_AFTER_S: Final = 10.0
-MIN_NAMES_PER_S: Final = 500
+MIN_NAMES_PER_S: Final = 1_000
 """After some seconds whoever tells fewer names than this is not waited for any more: one servent
 that trickles must not hold up whoever looks at a directory that many have."""
 
-MAX_NAMES: Final = 400_000
+MAX_NAMES: Final = 200_000
 """Names of one directory that are taken from one servent."""
 
 ENTRIES_AT_ONCE: Final = 100

@@ -29,6 +29,7 @@ from p2pfs.namespace.browser import (
     ABSENT_S,
     FIND_TIMEOUT_S,
     LIST_TIMEOUT_S,
+    LONGEST_S,
     MAX_DIRECT,
     MAX_LOOKED_AT,
     MUTED_S,
@@ -1023,7 +1024,8 @@ def endless(holder: Holder, asked: list[float], count: int = MIN_LISTING) -> Non
     def page(path: str, after: str) -> Listing:
         first = int(after or 0) + 1
         asked.append(trio.current_time())
-        names = (f"{path}/{number:09}" for number in range(first, first + count))
+        prefix = f"{path}/" if path else ""
+        names = (f"{prefix}{number:09}" for number in range(first, first + count))
         return Listing(tuple(Entry(name, 1, 1, ID) for name in names), has_more=True)
 
     holder.list = page
@@ -1056,6 +1058,23 @@ async def test_who_trickles_is_not_waited_for(autojump_clock: MockClock):
             await horizon.ls("d")
         with trio.fail_after(0):
             assert "d/y" in await horizon.ls("d")
+
+
+async def test_many_who_tell_without_end_hold_nobody_up_for_ever(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listing_module, "MIN_NAMES_PER_S", 10)
+    async with open_horizon() as horizon:
+        horizon.add("honest", "honest")
+        for number in range(100):
+            liar = horizon.add(f"liar {number}", *[f"{number:03} {n}" for n in range(60)])
+            endless(liar, [])
+            liar.wait_s = 1
+        with pytest.raises(StalledError):
+            await horizon.ls()
+        assert trio.current_time() == pytest.approx(LONGEST_S)
+        assert "honest" in await horizon.ls()
+        assert trio.current_time() == pytest.approx(LONGEST_S)
 
 
 async def test_who_tells_hardly_anything_on_a_page_is_not_heard_out(autojump_clock: MockClock):

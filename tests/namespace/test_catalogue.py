@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from p2pfs.namespace import catalogue as catalogue_module
 from p2pfs.namespace import claims as claims_module
-from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.catalogue import NAMES_AT_ONCE, Catalogue, Here
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
@@ -370,6 +370,32 @@ def test_new_content_at_a_path_replaces_the_old_of_the_same_source():
     assert shown(catalogue) == ["x"]
     assert catalogue.sources_of(file_id(1), 100) == ()
     assert catalogue.sources_of(file_id(2), 200) == (A,)
+
+
+def test_a_long_directory_is_shown_in_parts_whatever_changes_meanwhile():
+    catalogue = Catalogue()
+    names = [f"{number:04}" for number in range(3 * NAMES_AT_ONCE)]
+    catalogue.learn(A, [file(f"d/{name}") for name in names])
+    catalogue.learn(B, [file("d/0000", 2)])
+    assert shown(catalogue, "d") == ["d/0000", "d/0000~02020202", *[f"d/{n}" for n in names[1:]]]
+
+    parts = catalogue.parts("d")
+    first = next(parts)
+    catalogue.keep_names(A, "d", set(names[: NAMES_AT_ONCE * 2]))
+    catalogue.learn(A, [file("d/new")])
+    rest = [node.path for part in parts for node in part]
+
+    assert len(first) == NAMES_AT_ONCE
+    assert [node.path for node in first] + rest == [
+        "d/0000",
+        "d/0000~02020202",
+        *[f"d/{name}" for name in names[1 : NAMES_AT_ONCE * 2]],
+    ]
+
+
+def test_one_servent_may_offer_three_hundred_thousand_files():
+    assert claims_module.MAX_ENTRIES_PER_SOURCE >= 300_000
+    assert claims_module.MAX_ENTRIES >= 2 * claims_module.MAX_ENTRIES_PER_SOURCE
 
 
 def test_who_leaves_takes_all_its_names_along():
