@@ -1,6 +1,8 @@
 """Bytes in: from the search for sources to verified blocks in the cache.
 
-    swarms          readers join the swarm of their content here; further sources are looked for
+    reader          one open file: pinned to one content, whatever happens to its name
+    swarms          the swarms of all contents that somebody reads
+    scout           looks for further sources of what is being fetched
     swarm           one content: locate(offset, size) -> verified bytes in a file
     small           files of one block: one exchange, no swarm
     pins            contents that the user keeps whole
@@ -8,15 +10,17 @@
     source          how one source has behaved: rate, patience, trouble
     rendezvous      which of several downloaders fetches which block for all of them
     readahead       which blocks readers will want next
-    upstream        what a swarm asks of its owner, and of one source at a time
+    batches         what one source is asked for at once
+    upstream        what a swarm has below it: searches, the pool of links, blame
     pending_reads   reads that wait for blocks
     verifying       blocks that wait to be verified
 
-A read goes downward: swarms, swarm, the cache or the picker, upstream.
+A read goes downward: reader, swarm, the cache or the picker, upstream.
 """
 
 from p2pfs.download.pins import Pins, load_pins
+from p2pfs.download.reader import Reader
 from p2pfs.download.swarm import SwarmStatistics
-from p2pfs.download.swarms import Reader, Swarms
+from p2pfs.download.swarms import Swarms
 
 __all__ = ["Pins", "Reader", "SwarmStatistics", "Swarms", "load_pins"]

@@ -9,7 +9,7 @@ read, some blocks or a deadline, ends in `_pump`, which looks at everything anew
 has to know what else it may set going, and nothing can be forgotten but a deadline: `_watch`
 keeps those.
 
-A block is one request of the picker's, and some requests to one source are one transfer: they
+A block is one request of the picker's, and some requests to one source are one batch: they
 cross the wire, and get a task, together. What arrives is verified and kept by one task,
 `_keep`, a few blocks at a time.
 """
@@ -28,11 +28,12 @@ from typing import Final, TypeVar
 import trio
 
 from p2pfs.cache import CachedFile, NotKeptError, expects_nothing
+from p2pfs.download.batches import Batch, batches_for
 from p2pfs.download.pending_reads import Waiting
 from p2pfs.download.picker import Picker
 from p2pfs.download.readahead import ReadAhead
 from p2pfs.download.source import BACK_OFF_S, MANIFEST, Request, Trouble, error_of, trouble_of
-from p2pfs.download.upstream import Transfer, Upstream, transfers_for
+from p2pfs.download.upstream import Upstream
 from p2pfs.download.verifying import Arrival, Arrivals
 from p2pfs.errors import (
     BadBlockError,
@@ -112,8 +113,8 @@ class Swarm:
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
         self._waiting = Waiting()
-        self._transfers: dict[Request, Transfer] = {}  # until a block is kept, or cancelled
-        self._unasked: deque[Transfer] = deque()
+        self._in_flight: dict[Request, Batch] = {}  # until a block is kept, or cancelled
+        self._unasked: deque[Batch] = deque()
         self._arrivals = Arrivals()
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
@@ -172,7 +173,7 @@ class Swarm:
     @property
     def wants_sources(self) -> bool:
         """Whether something is on its way and further sources would make it quicker."""
-        return bool(self._transfers) and not self._picker.has_enough
+        return bool(self._in_flight) and not self._picker.has_enough
 
     def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
         """Return what `locate` would if all is in the cache, else None. From any thread.
@@ -201,7 +202,7 @@ class Swarm:
         """Return the bytes at `offset`, fetching what is missing.
 
         Fewer than `length` only at the end of the content, and never a byte that was not
-        verified. Readers of one block share its transfer; cancelling one disturbs no other.
+        verified. Readers of one block share its batch; cancelling one disturbs no other.
         A read after a failed one tries everything anew.
 
         Raises:
@@ -259,7 +260,7 @@ class Swarm:
     def _state(self, now: float) -> str:
         if self._is_searching:
             return "searching"
-        if self._waiting or self._transfers or now - self._held_back_at < HELD_BACK_S:
+        if self._waiting or self._in_flight or now - self._held_back_at < HELD_BACK_S:
             return "reading"
         return "failed" if self._has_failed else "idle"
 
@@ -294,10 +295,10 @@ class Swarm:
         self._last_error = str(error)
 
     def _give_up(self, error: TransferError) -> None:
-        """Fail every reader and end every transfer: the next read begins afresh."""
+        """Fail every reader and end every batch: the next read begins afresh."""
         self._release_readers(error)
         self._ahead.clear()
-        self._cancel(tuple(self._transfers))
+        self._cancel(tuple(self._in_flight))
 
     # What is to be done now
 
@@ -305,14 +306,14 @@ class Swarm:
         if self._nursery is None:
             return
         now = trio.current_time()
-        if not self._transfers and self._picker.is_held_back(now):
+        if not self._in_flight and self._picker.is_held_back(now):
             self._held_back_at = now
         self._judge(now)
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
-        for transfer in transfers_for(requests):
-            self._transfers.update(dict.fromkeys(transfer.pending, transfer))
-            self._unasked.append(transfer)
-            self._nursery.start_soon(self._run_next_transfer)
+        for batch in batches_for(requests):
+            self._in_flight.update(dict.fromkeys(batch.pending, batch))
+            self._unasked.append(batch)
+            self._nursery.start_soon(self._run_next_batch)
         if self._is_search_due(now):
             self._is_searching = True
             self._nursery.start_soon(self._search)
@@ -422,54 +423,54 @@ class Swarm:
 
     # Transfers
 
-    async def _run_next_transfer(self) -> None:
+    async def _run_next_batch(self) -> None:
         """Take what one source answers, unless `_cancel` or its silence comes between.
 
         trio starts tasks in any order, and what is nearest to a reader was decided first.
         """
-        transfer = self._unasked.popleft()
-        with transfer.scope:
-            transfer.scope.deadline = trio.current_time() + self._stall_s
+        batch = self._unasked.popleft()
+        with batch.scope:
+            batch.scope.deadline = trio.current_time() + self._stall_s
             try:
-                await self._fetch(transfer)
+                await self._fetch(batch)
             except P2pfsError as error:
-                self._failed(transfer, error)
-        if transfer.scope.cancelled_caught:
-            self._blame(self._left_of(transfer), Trouble.SILENT)
-        self._end(self._left_of(transfer))
+                self._failed(batch, error)
+        if batch.scope.cancelled_caught:
+            self._blame(self._left_of(batch), Trouble.SILENT)
+        self._end(self._left_of(batch))
         self._pump()
 
-    async def _fetch(self, transfer: Transfer) -> None:
-        source, file_id = transfer.source, self._cached.file_id
-        if transfer.pending[0].index == MANIFEST:
+    async def _fetch(self, batch: Batch) -> None:
+        source, file_id = batch.source, self._cached.file_id
+        if batch.pending[0].index == MANIFEST:
             data = await self._upstream.fetch_manifest(source, file_id)
-            self._manifest_arrived(transfer, data)
+            self._manifest_arrived(batch, data)
         else:
-            wanted = {request.index: request.length for request in transfer.pending}
-            deliver = functools.partial(self._arrived, transfer)
+            wanted = {request.index: request.length for request in batch.pending}
+            deliver = functools.partial(self._arrived, batch)
             await self._upstream.fetch_blocks(source, file_id, wanted, deliver)
 
-    def _left_of(self, transfer: Transfer) -> list[Request]:
+    def _left_of(self, batch: Batch) -> list[Request]:
         """Return what a source has not answered and is still wanted of it."""
-        return [request for request in transfer.pending if request in self._transfers]
+        return [request for request in batch.pending if request in self._in_flight]
 
-    def _received(self, transfer: Transfer) -> Request | None:
-        """Note that the next answer of a transfer is here; return for what, if it is wanted."""
-        request = transfer.pending.popleft()
+    def _received(self, batch: Batch) -> Request | None:
+        """Note that the next answer of a batch is here; return for what, if it is wanted."""
+        request = batch.pending.popleft()
         now = trio.current_time()
-        transfer.scope.deadline = now + self._stall_s
-        if request not in self._transfers:
+        batch.scope.deadline = now + self._stall_s
+        if request not in self._in_flight:
             return None
         self._picker.received(request, now)
         return request
 
-    def _arrived(self, transfer: Transfer, data: bytes) -> None:
-        request = self._received(transfer)
+    def _arrived(self, batch: Batch, data: bytes) -> None:
+        request = self._received(batch)
         if request is not None:
             self._arrivals.put(request, data, is_urgent=bool(self._waiting))
 
-    def _manifest_arrived(self, transfer: Transfer, data: bytes) -> None:
-        request = self._received(transfer)
+    def _manifest_arrived(self, batch: Batch, data: bytes) -> None:
+        request = self._received(batch)
         if request is None:
             return
         try:
@@ -482,19 +483,19 @@ class Swarm:
 
     def _end(self, requests: Iterable[Request]) -> None:
         for request in requests:
-            if self._transfers.pop(request, None) is not None:
+            if self._in_flight.pop(request, None) is not None:
                 self._picker.ended(request, trio.current_time())
 
     def _cancel(self, requests: Iterable[Request]) -> None:
         """End requests now, whose tasks only find out later."""
         for request in requests:
-            transfer = self._transfers[request]
+            batch = self._in_flight[request]
             self._end([request])
-            if not self._left_of(transfer):
-                transfer.scope.cancel()
+            if not self._left_of(batch):
+                batch.scope.cancel()
 
-    def _failed(self, transfer: Transfer, error: P2pfsError) -> None:
-        left = self._left_of(transfer)
+    def _failed(self, batch: Batch, error: P2pfsError) -> None:
+        left = self._left_of(batch)
         if not left:
             return
         self._last_error = str(error)
@@ -502,7 +503,7 @@ class Swarm:
             self._blame(left, trouble_of(error))
         elif error.code == RejectCode.NOT_FOUND and left[0].index != MANIFEST:
             # It was about the first; whether it has the others was not looked at.
-            if left[0] is transfer.pending[0]:
+            if left[0] is batch.pending[0]:
                 self._picker.lacked(left[0], trio.current_time(), error.retry_after_s)
         else:
             self._blame(left, trouble_of(error), error.retry_after_s or None)

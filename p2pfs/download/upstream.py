@@ -1,21 +1,26 @@
-"""What a swarm asks of its owner, and of one source at a time."""
+"""What a swarm has below it: searches for sources, the pool of links, and blame.
+
+A swarm knows nothing but its `Upstream`, so tests give it another.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
-import trio
-
-from p2pfs.download.source import MANIFEST, Request
-from p2pfs.protocol import MAX_BLOCKS_ASKED, FileId, PeerInfo, ServentId
+from p2pfs.journal import Journal
+from p2pfs.link import Deliver, TransferLinks
+from p2pfs.namespace import Catalogue
+from p2pfs.overlay import Searches
+from p2pfs.protocol import FileId, PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.flood import Urgency
+
+SOURCES_TIMEOUT_S: Final = 2.0
+"""How long a search for more sources may take before the swarm goes on without."""
 
 
 class Upstream(Protocol):
-    """What a swarm asks of its owner.
+    """What a swarm asks of the network.
 
     `own_id` is who we are, for other readers of the content.
 
@@ -61,27 +66,72 @@ class Upstream(Protocol):
         ...
 
 
-@dataclass(eq=False, slots=True)
-class Transfer:
-    """What one source is asked for at once: some blocks, or the manifest."""
+class NetworkUpstream:
+    """The network below all swarms."""
 
-    source: PeerInfo
-    pending: deque[Request]
-    """What it has not answered, in the order in which it will; cancelled ones stay."""
-    scope: trio.CancelScope
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        searches: Searches,
+        links: TransferLinks,
+        journal: Journal,
+        *,
+        ttl: int,
+        own_id: ServentId,
+        on_bad_block: Callable[[ServentId], None],
+    ) -> None:
+        self._catalogue = catalogue
+        self._searches = searches
+        self._links = links
+        self._journal = journal
+        self._ttl = ttl
+        self.own_id = own_id
+        self._on_bad_block = on_bad_block
+        self.received_bytes = 0
+        """File data that has come in blocks, right or wrong."""
 
+    async def find_sources(
+        self, file_id: FileId, size: int, urgency: Urgency
+    ) -> Sequence[PeerInfo]:
+        """Return who has a content, asked for now, beside those known already.
 
-def transfers_for(requests: Iterable[Request]) -> list[Transfer]:
-    """Return what to ask of each source at once; the manifest goes alone."""
-    transfers: list[Transfer] = []
-    open_transfers: dict[str, Transfer] = {}
-    for request in requests:
-        transfer = open_transfers.get(request.source.id)
-        is_manifest = request.index == MANIFEST
-        if transfer is None or is_manifest or len(transfer.pending) == MAX_BLOCKS_ASKED:
-            transfer = Transfer(request.source, deque(), trio.CancelScope())
-            transfers.append(transfer)
-            if not is_manifest:
-                open_transfers[request.source.id] = transfer
-        transfer.pending.append(request)
-    return transfers
+        Raises NotAskedError if that may not be now.
+        """
+        found = [hit.provider for hit in await self.search(file_id, size, urgency)]
+        return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id, size))))
+
+    async def search(self, file_id: FileId, size: int, urgency: Urgency) -> Sequence[QueryHit]:
+        """Search for a content; who says another size of it is no source."""
+        outcome = await self._searches.run(
+            QueryKind.ID,
+            file_id.hex(),
+            rings=range(1, self._ttl + 1),
+            timeout_s=SOURCES_TIMEOUT_S,
+            urgency=urgency,
+        )
+        found = [(hit, self._catalogue.sift(hit.provider, hit.entries)) for hit in outcome.hits]
+        return [hit for hit, told in found if told and all(one.size == size for one in told)]
+
+    def proved(self, file_id: FileId, size: int) -> None:
+        """Note the size that the manifest of a content gives."""
+        self._catalogue.prove(file_id, size)
+
+    async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
+        """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""
+        return await self._links.fetch_manifest(source, file_id)
+
+    async def fetch_blocks(
+        self, source: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver
+    ) -> None:
+        """Deliver blocks as sent; see `TransferLinks.fetch_blocks`."""
+
+        def counted(block: bytes) -> None:
+            self.received_bytes += len(block)
+            deliver(block)
+
+        await self._links.fetch_blocks(source, file_id, wanted, counted)
+
+    def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
+        """Note that a source sent a wrong block."""
+        self._journal.warning(f"{source.name} sent a wrong block of {file_id.hex()[:8]}")
+        self._on_bad_block(source.id)

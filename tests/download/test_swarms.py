@@ -14,7 +14,8 @@ from trio.testing import MockClock
 
 from p2pfs.cache import expects_nothing
 from p2pfs.config import Endpoint
-from p2pfs.download.swarms import FAILED_S, MAX_ERRORS, Reader, Swarms
+from p2pfs.download.reader import FAILED_S, Reader
+from p2pfs.download.swarms import MAX_ERRORS, Swarms
 from p2pfs.errors import CorruptError, NoSourceError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.namespace.nodes import RemoteFile

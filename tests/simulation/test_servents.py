@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.config import Endpoint
-from p2pfs.download.swarms import FAILED_S
+from p2pfs.download.reader import FAILED_S
 from p2pfs.errors import HandshakeError, StalledError, UnreachableError
 from p2pfs.link import RefusedError, dial_link
 from p2pfs.namespace.nodes import Knowledge, RemoteFile

@@ -62,7 +62,9 @@ async def test_words_find_what_is_behind_others(autojump_clock: MockClock, is_st
 @pytest.mark.parametrize("is_stopped", [False, True])
 async def test_a_source_behind_others_is_found(autojump_clock: MockClock, is_stopped: bool):
     async with chain(is_stopped=is_stopped) as world:
-        found = await world[0].swarms.find_sources(WHALE.file_id, WHALE.size, Urgency.PERSON)
+        found = await world[0].swarms.upstream.find_sources(
+            WHALE.file_id, WHALE.size, Urgency.PERSON
+        )
         assert [source.id for source in found] == [world[2].identity.id]
 
 

@@ -1,0 +1,116 @@
+"""Look for further sources of what is being fetched.
+
+Swarms that could use more sources are told of those that the catalogue has come to know, and
+the network is asked for others, one search at a time. A search that may not be made now
+counts for nothing and is made later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.download.swarm import Swarm
+from p2pfs.download.upstream import NetworkUpstream
+from p2pfs.errors import NotAskedError
+from p2pfs.namespace import Catalogue
+from p2pfs.protocol import FileId, PeerInfo, QueryHit, ServentId
+from p2pfs.protocol.flood import Urgency
+
+LOOK_S: Final = 0.5
+"""How often the catalogue is asked for sources that others' searches and listings found."""
+
+LOOK_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""When the network is asked for further sources of what is being fetched: after the first, then
+the second, ... of these, and again each last one. What takes a second to fetch costs no search."""
+
+
+@dataclass(eq=False, slots=True)
+class Wanting:
+    """A swarm that may want further sources, and what was done about it."""
+
+    swarm: Swarm
+    file_id: FileId
+    size: int
+    told: set[ServentId] = field(default_factory=set)
+    """Sources that the catalogue knew and the swarm was told of."""
+    searches: int = 0
+    """Searches for further sources so far."""
+    search_at: float = 0.0
+    """When the next of them is due."""
+
+
+class Scout:
+    """Tells swarms of further sources."""
+
+    def __init__(self, catalogue: Catalogue, upstream: NetworkUpstream) -> None:
+        self._catalogue = catalogue
+        self._upstream = upstream
+        self._wanting: set[Wanting] = set()
+
+    def watch(
+        self, swarm: Swarm, content: tuple[FileId, int], known: Iterable[PeerInfo]
+    ) -> Wanting:
+        """Look after a swarm that knows these sources, until `forget`."""
+        told = {source.id for source in known}
+        search_at = trio.current_time() + LOOK_PAUSES_S[0]
+        wanting = Wanting(swarm, *content, told, search_at=search_at)
+        self._wanting.add(wanting)
+        return wanting
+
+    def forget(self, wanting: Wanting) -> None:
+        """Look after a swarm no more."""
+        self._wanting.discard(wanting)
+
+    def look_soon(self) -> None:
+        """Note that a servent has come, or shares something new: it may be a source."""
+        for wanting in self._wanting:
+            wanting.search_at = 0.0
+
+    async def run(self) -> None:
+        """Tell the swarms of further sources, until cancelled; one search at a time."""
+        while True:
+            await trio.sleep(LOOK_S)
+            wanting = [one for one in self._wanting if one.swarm.wants_sources]
+            for one in wanting:
+                self._tell_known(one)
+            now = trio.current_time()
+            due = [one for one in wanting if one.search_at <= now]
+            if due:
+                await self._search(min(due, key=lambda one: one.search_at))
+
+    def _tell_known(self, wanting: Wanting) -> None:
+        known = self._catalogue.sources_of(wanting.file_id, wanting.size)
+        fresh = [source for source in known if source.id not in wanting.told]
+        if fresh:
+            wanting.told.update(source.id for source in fresh)
+            wanting.swarm.add_sources(fresh)
+
+    async def _search(self, wanting: Wanting) -> None:
+        """Search for further sources; if that may not be now, it counts for nothing."""
+        wanting.searches += 1
+        pause_s = LOOK_PAUSES_S[min(wanting.searches, len(LOOK_PAUSES_S) - 1)]
+        wanting.search_at = trio.current_time() + pause_s
+        try:
+            hits = await self._upstream.search(wanting.file_id, wanting.size, Urgency.SOURCES)
+        except NotAskedError as error:
+            wanting.searches -= 1
+            wanting.search_at = trio.current_time() + error.wait_s
+            return
+        wanting.swarm.add_sources(*_sources_and_readers(hits, wanting.file_id))
+
+
+def _sources_and_readers(
+    hits: Sequence[QueryHit], file_id: FileId
+) -> tuple[list[PeerInfo], list[PeerInfo]]:
+    """Tell apart those who share a content and those who have some of it in their caches."""
+    readers = [hit.provider for hit in hits if _is_of_reader(hit, file_id)]
+    return [hit.provider for hit in hits if not _is_of_reader(hit, file_id)], readers
+
+
+def _is_of_reader(hit: QueryHit, file_id: FileId) -> bool:
+    """Return whether a hit names a content in a cache, under no name but its id."""
+    return all(entry.path == file_id.hex() for entry in hit.entries)
