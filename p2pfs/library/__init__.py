@@ -18,7 +18,7 @@ verified as it leaves. What a change leaves in doubt is a table: see `agenda.Sig
 """
 
 from p2pfs.library.library import Library, LibraryStatistics
-from p2pfs.library.offers import SharedFile
+from p2pfs.library.offers import Page, SharedFile
 from p2pfs.library.register import FileState
 from p2pfs.library.share import why_private
 from p2pfs.library.watch import Watch
@@ -27,6 +27,7 @@ __all__ = [
     "FileState",
     "Library",
     "LibraryStatistics",
+    "Page",
     "SharedFile",
     "Watch",
     "why_private",

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from p2pfs.library.share import Identity, StatKey
 from p2pfs.protocol import FileId
@@ -20,8 +21,7 @@ MAX_PLACES: Final = 16
 """Places that one read tries. Who has a thousand copies of a file reads one of them."""
 
 
-@dataclass(slots=True, eq=False)
-class Holding:
+class Holding(Struct, eq=False, gc=False):
     """One file, under however many names, and the content that it had when it was hashed."""
 
     file_id: FileId

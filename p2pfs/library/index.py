@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import astuple, replace
+
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.library.share import Identity, StatKey
 from p2pfs.protocol import FileId, Manifest, words_of
@@ -135,7 +137,7 @@ class Index:
                 (key.ino, key.size, key.mtime_ns),
             )
             return [
-                Filed(path, key._replace(device=device, ctime_ns=ctime_ns), FileId(file_id))
+                Filed(path, replace(key, device=device, ctime_ns=ctime_ns), FileId(file_id))
                 for path, device, ctime_ns, file_id in rows
             ]
 
@@ -168,7 +170,7 @@ class Index:
             connection.executemany(
                 "UPDATE files SET device = ?, ino = ?, size = ?, mtime_ns = ?, ctime_ns = ?"
                 " WHERE path = ?",
-                [(*key, path) for path, key in keys],
+                [(*astuple(key), path) for path, key in keys],
             )
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -254,7 +256,7 @@ def _parse(data: bytes, file_id: FileId) -> Manifest:
 def _put(connection: sqlite3.Connection, record: Record) -> None:
     _remove(connection, "path = ?", (record.path,))
     manifest = record.manifest
-    row = (record.path, *record.key, manifest.file_id, manifest.to_bytes())
+    row = (record.path, *astuple(record.key), manifest.file_id, manifest.to_bytes())
     number = connection.execute(
         "INSERT INTO files (path, device, ino, size, mtime_ns, ctime_ns, file_id, manifest)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -267,7 +269,7 @@ def _put(connection: sqlite3.Connection, record: Record) -> None:
 
 def _forget_other_content(connection: sqlite3.Connection, record: Record) -> None:
     """Forget other links to the same file if what was filed for them is no longer true."""
-    other = (*record.key, record.manifest.file_id)
+    other = (*astuple(record.key), record.manifest.file_id)
     _remove(connection, f"{_SAME_STATE} AND file_id != ?", other)
 
 

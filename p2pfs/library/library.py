@@ -18,7 +18,7 @@ from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, StaleError
 from p2pfs.library.agenda import Sign
 from p2pfs.library.index import DamagedIndexError, Index
 from p2pfs.library.mounted import Mounted
-from p2pfs.library.offers import SharedFile
+from p2pfs.library.offers import Page, SharedFile
 from p2pfs.library.register import FileState, Register
 from p2pfs.library.share import ChangedError, Identity, MovedError, Share
 from p2pfs.library.watch import Watch
@@ -202,12 +202,12 @@ class Library:
         """Return what is offered at a path, as others see it."""
         return self._register.entry(path)
 
-    def list_directory(self, path: str) -> Sequence[Entry] | None:
-        """Return a directory sorted by name in code point order, None if there is none.
+    def list_page(self, path: str, after: str, limit: int) -> Page | None:
+        """Return the first `limit` entries of a directory behind a name, None if there is none.
 
-        The root is the empty path. Asking again costs nothing until something changes there.
+        They are sorted by name in code point order. The root is the empty path.
         """
-        return self._register.listing(path)
+        return self._register.page(path, after, limit)
 
     def find_id(self, file_id: FileId) -> SharedFile | None:
         """Return a file with this content."""

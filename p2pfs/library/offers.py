@@ -6,17 +6,19 @@ below is told of in pieces afterwards.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from unicodedata import normalize
+
+from msgspec import Struct
 
 from p2pfs.library.share import Identity, StatKey, published_path
 from p2pfs.protocol import Entry, FileId
 
 
-@dataclass(frozen=True, slots=True)
-class SharedFile:
+class SharedFile(Struct, frozen=True, gc=False):
     """One file that is offered."""
 
     entry: Entry
@@ -49,6 +51,21 @@ class SharedFile:
         return FileId(self.entry.file_id)
 
 
+class Page(NamedTuple):
+    """A part of a directory, sorted by name in code point order."""
+
+    entries: Sequence[Entry]
+    start: int
+    """How many names come before these."""
+    total: int
+    """How many names there are in all."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether names come behind these."""
+        return self.start + len(self.entries) < self.total
+
+
 @dataclass(slots=True, eq=False)
 class _Directory:
     entry: Entry
@@ -56,18 +73,17 @@ class _Directory:
     children: dict[str, _Directory | SharedFile] = field(default_factory=dict)
     refused: dict[str, str] | None = None
     """Why other names that are here are not offered, by local name; few directories have any."""
-    order: list[str] = field(default_factory=list)
-    """The names as they were sorted last: to sort them anew takes little if few have changed."""
-    listing: tuple[Entry, ...] | None = None
-    """All entries sorted by name, kept until one changes: a peer asks for page after page."""
+    names: list[str] = field(default_factory=list)
+    """The same, always sorted: to sort sixty thousand when a peer asks would hold up trio."""
 
-    def listed(self) -> tuple[Entry, ...]:
-        if self.listing is None:
-            names = {name: None for name in self.order if name in self.children}
-            names |= dict.fromkeys(self.children)
-            self.order = sorted(names)
-            self.listing = tuple(self.children[name].entry for name in self.order)
-        return self.listing
+    def put(self, name: str, node: _Directory | SharedFile) -> None:
+        if name not in self.children:
+            bisect.insort(self.names, name)
+        self.children[name] = node
+
+    def remove(self, name: str) -> None:
+        del self.children[name]
+        del self.names[bisect.bisect_left(self.names, name)]
 
 
 _Node: TypeAlias = _Directory | SharedFile
@@ -106,10 +122,14 @@ class Offers:
         node = self._node(path)
         return node.entry if node is not None else None
 
-    def listing(self, path: str) -> Sequence[Entry] | None:
-        """Return what is in a directory, sorted by name in code point order."""
+    def page(self, path: str, after: str, limit: int) -> Page | None:
+        """Return the first so many entries of a directory behind a name."""
         node = self._node(path)
-        return node.listed() if isinstance(node, _Directory) else None
+        if not isinstance(node, _Directory):
+            return None
+        start = bisect.bisect_right(node.names, after)
+        entries = [node.children[name].entry for name in node.names[start : start + limit]]
+        return Page(entries, start, len(node.names))
 
     def names(self, path: str) -> list[str]:
         """Return the names in a directory in any order, none if it is no directory."""
@@ -151,8 +171,7 @@ class Offers:
         if parent is None:
             self._root = _Directory(self._root.entry, _NO_DIRECTORY)
         else:
-            del parent.children[split(path)[1]]
-            parent.listing = None
+            parent.remove(split(path)[1])
         self.version += 1
         if isinstance(node, _Directory):
             self._cut_off.append(node)
@@ -225,8 +244,7 @@ class Offers:
         """Put a new or changed node under its parent."""
         parent = self._parent(path)
         if parent is not None:
-            parent.children[split(path)[1]] = node
-            parent.listing = None
+            parent.put(split(path)[1], node)
         self.version += 1
 
     def _count_out(self, file: SharedFile) -> None:

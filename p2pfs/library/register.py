@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec.structs import replace
 
 from p2pfs.library.agenda import Agenda, Look, Sign
 from p2pfs.library.holdings import Holding, Holdings
-from p2pfs.library.offers import Offers, SharedFile, directory_entry, join, split
+from p2pfs.library.offers import Offers, Page, SharedFile, directory_entry, join, split
 from p2pfs.library.share import (
     Identity,
     StatKey,
@@ -539,10 +541,10 @@ class Register:
         with self._lock:
             return None if self._is_paused else self._offers.entry(path)
 
-    def listing(self, path: str) -> Sequence[Entry] | None:
-        """Return what is offered in a directory, sorted by name."""
+    def page(self, path: str, after: str, limit: int) -> Page | None:
+        """Return the first so many entries of a directory behind a name."""
         with self._lock:
-            return None if self._is_paused else self._offers.listing(path)
+            return None if self._is_paused else self._offers.page(path, after, limit)
 
     def file_with(self, file_id: FileId) -> SharedFile | None:
         """Return a file that is offered with this content, paused or not."""

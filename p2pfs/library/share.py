@@ -18,7 +18,9 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from p2pfs.config import IDENTITY, LOCK
 from p2pfs.protocol import (
@@ -73,8 +75,12 @@ Identity = tuple[int, int]
 inode alone does not: below one share there may be several file systems."""
 
 
-class StatKey(NamedTuple):
-    """What tells one state of a file from another without reading it."""
+class StatKey(Struct, frozen=True, gc=False):
+    """What tells one state of a file from another without reading it.
+
+    Untracked, as all that there is one of for each file: a collection that goes through a
+    million objects stops every thread for a tenth of a second.
+    """
 
     device: int
     ino: int
@@ -92,7 +98,12 @@ class StatKey(NamedTuple):
 
         The ctime says less: renaming, linking, chmod and attributes move it as well.
         """
-        return self[:4] == other[:4]
+        return (self.device, self.ino, self.size, self.mtime_ns) == (
+            other.device,
+            other.ino,
+            other.size,
+            other.mtime_ns,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.errors import CacheFullError, NotFoundError, NotYetError
-from p2pfs.library import Library
+from p2pfs.library import Library, Page
 from p2pfs.protocol import FILE_ID_BYTES, Entry, FileId, Manifest, Query, QueryKind, block_span
 
 Answer = tuple[Sequence[Entry], int]
@@ -41,9 +41,9 @@ class Offer:
             return size
         return self._cache.size_of(file_id) if self._reshare else None
 
-    def list_directory(self, path: str) -> Sequence[Entry] | None:
-        """Return a directory sorted by name, or None if there is none."""
-        return self._library.list_directory(path)
+    def list_page(self, path: str, after: str, limit: int) -> Page | None:
+        """Return the first `limit` entries of a directory behind a name, None if there is none."""
+        return self._library.list_page(path, after, limit)
 
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return the manifest of a content that is here, whole or in part.
@@ -101,8 +101,8 @@ class Offer:
         if query.kind is QueryKind.PATH:
             return _one(self._library.find_path(query.text))
         if query.kind is QueryKind.DIRECTORY:
-            entries = self._library.list_directory(query.text) or ()
-            return entries[: query.limit], len(entries)
+            page = self._library.list_page(query.text, "", query.limit)
+            return _NOTHING if page is None else (page.entries, page.total)
         return self._holding(query.text)
 
     def _holding(self, text: str) -> Answer:

@@ -8,7 +8,6 @@ All file data keeps to one limit, if there is one: pieces of it take turns among
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import logging
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from p2pfs.errors import (
     RejectedError,
     StaleError,
 )
+from p2pfs.library import Page
 from p2pfs.link import Link
 from p2pfs.protocol import (
     KIB,
@@ -98,8 +98,8 @@ class Share(Protocol):
     def size_of(self, file_id: FileId) -> int | None:
         """Return the size of a content, from memory; None if it is not here."""
 
-    def list_directory(self, path: str) -> Sequence[Entry] | None:
-        """Return a directory sorted by name, or None if there is none."""
+    def list_page(self, path: str, after: str, limit: int) -> Page | None:
+        """Return the first `limit` entries of a directory behind a name, None if there is none."""
 
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return a manifest. Raises NotFoundError."""
@@ -303,19 +303,20 @@ class Uploads:
 
     def _page(self, wanted: List) -> Message:
         """Return the next page of a directory: as many entries as one frame holds."""
-        entries = None if self._share.is_paused else self._share.list_directory(wanted.path)
-        if entries is None:
+        page = None
+        if not self._share.is_paused:
+            page = self._share.list_page(wanted.path, wanted.after, MAX_LISTING)
+        if page is None:
             return Reject(RejectCode.NOT_FOUND, "no such directory")
-        first = bisect.bisect_right(entries, wanted.after, key=_name)
-        page: list[Entry] = []
+        entries: list[Entry] = []
         room = MAX_PAGE_BYTES
-        for entry in entries[first : first + MAX_LISTING]:
+        for entry in page.entries:
             room -= len(msgspec.msgpack.encode(entry))
             if room < 0:
                 break
-            page.append(entry)
-        has_more = first + len(page) < len(entries)
-        return Listing(tuple(page), has_more, is_last=not has_more or wanted.pages == 1)
+            entries.append(entry)
+        has_more = page.has_more or len(entries) < len(page.entries)
+        return Listing(tuple(entries), has_more, is_last=not has_more or wanted.pages == 1)
 
 
 async def _send_piece(link: Link, number: int, data: bytes | memoryview, *, is_last: bool) -> None:

@@ -63,7 +63,7 @@ class World:
     def offered(self, directory=""):
         """Return every file that is offered, by path."""
         files = {}
-        for entry in self.library.list_directory(directory):
+        for entry in listed(self.library, directory):
             if entry.is_directory:
                 files |= self.offered(entry.path)
             else:
@@ -81,6 +81,12 @@ class World:
     def restarted(self):
         self.library = self._open()
         return self.running()
+
+
+def listed(library, path):
+    """Return all that is in a directory, None if there is none."""
+    page = library.list_page(path, "", 10**6)
+    return None if page is None else page.entries
 
 
 def id_of(data: bytes) -> FileId:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+from msgspec import structs
 
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, share
@@ -14,7 +15,7 @@ from p2pfs.library.index import Index
 from p2pfs.library.share import STEP_BYTES
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from tests.helpers.contents import Content
-from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of
+from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, listed
 from tests.helpers.sizes import INTERESTING_SIZES
 from tests.helpers.threads import run_directly
 
@@ -71,8 +72,8 @@ async def test_directories_are_offered_also_when_they_are_empty(running):
     entry = running.library.find_path("empty")
     assert (entry.size, entry.file_id, entry.is_directory) == (0, b"", True)
     assert entry.mtime_ns == os.stat(running.at("empty")).st_mtime_ns
-    assert running.library.list_directory("empty") == ()
-    assert running.library.list_directory("absent") is None
+    assert listed(running.library, "empty") == []
+    assert listed(running.library, "absent") is None
 
 
 @pytest.mark.parametrize("time_ns", [-(10**9), 0, 2**63 + 10**9])
@@ -91,7 +92,7 @@ async def test_a_listing_is_sorted_by_name_in_code_point_order(running):
         running.write(name)
     await running.library.wait_idle()
 
-    names = [entry.path for entry in running.library.list_directory("")]
+    names = [entry.path for entry in listed(running.library, "")]
     assert names == ["B", "a", "a.z", "a0", "b", "Ä"]
 
 
@@ -223,7 +224,7 @@ async def test_links_are_never_followed(world):
 
         assert world.offered() == {}
         assert world.library.file_state("file").state == "private"
-        assert world.library.list_directory("directory") is None
+        assert listed(world.library, "directory") is None
 
 
 async def test_a_fifo_blocks_nothing(world):
@@ -379,7 +380,8 @@ async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running, monkey
 
     def stopped_clock(result):
         status = real(result)
-        return replace(status, key=status.key._replace(mtime_ns=now, ctime_ns=now))
+        key = structs.replace(status.key, mtime_ns=now, ctime_ns=now)
+        return replace(status, key=key)
 
     monkeypatch.setattr(share, "_status", stopped_clock)
     running.write("f", b"old")
@@ -429,7 +431,7 @@ async def test_a_removed_file_is_gone_when_the_call_returns(running):
 
     assert running.library.find_path("f") is None
     assert running.library.find_id(id_of(b"f")) is None
-    assert running.library.list_directory("") == ()
+    assert listed(running.library, "") == []
     with pytest.raises(NotFoundError):
         await running.library.read_block(id_of(b"f"), 0)
 
@@ -759,7 +761,7 @@ async def test_nothing_is_offered_while_paused(running):
     assert running.library.version != version
     assert running.library.is_paused
     assert running.library.find_path("f") is None
-    assert running.library.list_directory("") is None
+    assert listed(running.library, "") is None
     assert running.library.find_id(id_of(b"f")) is None
     assert await running.library.match_words("f", 10) == ((), 0)
     assert running.library.file_state("f") == FileState("paused", id_of(b"f"))

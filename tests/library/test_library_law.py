@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from p2pfs.errors import NotYetError
 from p2pfs.library import Library
 from tests.helpers.contents import Content
+from tests.helpers.libraries import listed
 from tests.helpers.threads import run_directly
 
 # The kernel follows links before it calls the tree.
@@ -160,7 +161,7 @@ class Tree:
 
     def offered(self, directory=""):
         files = {}
-        for entry in self.library.list_directory(directory):
+        for entry in listed(self.library, directory):
             if entry.is_directory:
                 assert os.path.isdir(self.at(entry.path))
                 files |= self.offered(entry.path)

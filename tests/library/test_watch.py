@@ -18,6 +18,7 @@ from inotify_simple import Event, INotify, flags
 from p2pfs.errors import NotFoundError, StaleError
 from p2pfs.library import Library, Watch, watch
 from tests.helpers.contents import Content
+from tests.helpers.libraries import listed
 
 PATIENCE_S = 60.0
 
@@ -273,7 +274,7 @@ async def test_whatever_others_do_in_the_end_all_there_is_is_offered(share, seed
 
     def offered(directory: str = "") -> dict[str, bytes]:
         files = {}
-        for entry in share.library.list_directory(directory) or ():
+        for entry in listed(share.library, directory) or ():
             if entry.is_directory:
                 files |= offered(entry.path)
             else:

@@ -19,6 +19,7 @@ from p2pfs.errors import (
     RejectedError,
     StaleError,
 )
+from p2pfs.library import Page
 from p2pfs.link import Link, RefusedError, dial_link
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.manifest import FileId, Manifest
@@ -81,8 +82,11 @@ class Shelf:
         content = self.contents.get(file_id)
         return content and content.size
 
-    def list_directory(self, path: str) -> Sequence[Entry] | None:
-        return self.entries if path == "" else None
+    def list_page(self, path: str, after: str, limit: int) -> Page | None:
+        if path != "":
+            return None
+        start = sum(entry.path <= after for entry in self.entries)
+        return Page(self.entries[start : start + limit], start, len(self.entries))
 
     async def manifest(self, file_id: FileId) -> Manifest:
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,158 @@
+"""Sixty thousand names in one directory hold up nobody who writes or asks."""
+
+from __future__ import annotations
+
+import random
+import stat
+import threading
+import time
+
+import pytest
+
+from p2pfs.library.agenda import Sign
+from p2pfs.library.register import NAMES_AT_ONCE, Register
+from p2pfs.library.share import StatKey, Status
+from p2pfs.protocol import FileId
+
+pytestmark = pytest.mark.slow
+
+NAMES = 60_000
+
+LONGEST_S = 0.05
+"""Of processor time, which does not depend on what else the machine does."""
+
+FILE_ID = FileId(bytes(32))
+
+
+class TimedLock:
+    """Knows how long it was held at a stretch, by the processor time of who held it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.longest_s = 0.0
+
+    def __enter__(self):
+        self._lock.acquire()
+        self._since = time.thread_time()
+
+    def __exit__(self, *_):
+        self.longest_s = max(self.longest_s, time.thread_time() - self._since)
+        self._lock.release()
+
+
+class Many:
+    """A register, and a worker that looks at files which are not there."""
+
+    def __init__(self):
+        self.register = Register(lambda: None)
+        self.lock = self.register._lock = TimedLock()
+        self.names = [f"file number {number:07d}" for number in range(NAMES)]
+        random.Random(1).shuffle(self.names)
+        self.numbers = {name: number for number, name in enumerate([*self.names, "new"])}
+        self.directory("", 1)
+
+    def directory(self, path, ino):
+        key = StatKey(1, ino, 0, 5, 5)
+        self.register.touched(path, Status(key, stat.S_IFDIR, 0), Sign.NAMES)
+        look = self.register.take()
+        assert self.register.saw_directory(look, key)
+        self.register.finish(look)
+
+    def look_into(self, path, ino):
+        key = StatKey(1, ino, 0, 5, 5)
+        self.register.touched(path, Status(key, stat.S_IFDIR, 0), Sign.FOUND)
+        look = self.register.take()
+        assert self.register.saw_directory(look, key)
+        for start in range(0, NAMES, NAMES_AT_ONCE):
+            paths = [f"{path}/{name}" for name in self.names[start : start + NAMES_AT_ONCE]]
+            assert self.register.saw_names(look, paths)
+        self.register.finish(look)
+
+    def look_at_all(self):
+        count = 0
+        while (look := self.register.take()) is not None:
+            key = StatKey(1, 100 + self.numbers[look.path.rpartition("/")[2]], 1, 5, 5)
+            if self.register.saw_file(look, key):
+                self.register.offer(look, key, FILE_ID)
+                count += 1
+        return count
+
+    def tidy(self):
+        while self.register.dismantle():
+            pass
+        while self.register.let_go():
+            pass
+        while self.register.take_withdrawn(NAMES_AT_ONCE):
+            pass
+
+
+@pytest.fixture(scope="module")
+def many():
+    many = Many()
+    many.look_into("many", 2)
+    assert many.look_at_all() == NAMES
+    assert many.lock.longest_s < LONGEST_S
+    return many
+
+
+@pytest.fixture(autouse=True)
+def _held_for_moments(many):
+    many.lock.longest_s = 0.0
+    yield
+    assert many.lock.longest_s < LONGEST_S
+
+
+def test_a_look_at_a_directory_that_is_offered(many):
+    many.look_into("many", 2)
+
+    assert many.look_at_all() == 0
+    assert len(many.register.page("many", "file number 0030000", 500).entries) == 500
+
+
+def test_a_page_after_a_change(many):
+    key = StatKey(1, 100 + NAMES, 1, 5, 5)
+    many.register.touched("many/new", Status(key, stat.S_IFREG, 0), Sign.NAMES)
+    assert many.look_at_all() == 1
+
+    assert many.register.page("many", "file number 0059999", 500).entries[0].path == "many/new"
+    many.register.touched("many/new", None, Sign.NAMES)
+    assert many.register.page("many", "", 1).total == NAMES
+
+
+def test_names_that_are_there_no_more(many):
+    many.directory("few", 4)
+    many.look_into("few", 4)
+    assert many.look_at_all() == NAMES
+    look_at = Status(StatKey(1, 4, 0, 5, 5), stat.S_IFDIR, 0)
+    many.register.touched("few", look_at, Sign.NAMES)
+    look = many.register.take()
+    assert many.register.saw_directory(look, look_at.key)
+    names = many.register.names("few")
+    for start in range(0, NAMES, NAMES_AT_ONCE):
+        many.register.miss(look, names[start : start + NAMES_AT_ONCE])
+    many.register.finish(look)
+    many.tidy()
+
+    assert many.register.page("few", "", 1).total == 0
+    assert many.register.totals()[0] == NAMES
+
+
+def test_a_directory_that_is_renamed(many):
+    many.register.touched("many", None, Sign.NAMES)
+    many.register.refuse(many.register.take(), None)
+    assert many.register.page("many", "", 1) is None
+    many.look_into("renamed", 2)
+    assert many.look_at_all() == NAMES
+    many.tidy()
+
+    assert many.register.page("renamed", "", 1).total == NAMES
+    assert many.register.file_with(FILE_ID).path.startswith("renamed/")
+    assert many.register.totals()[0] == NAMES
+
+
+def test_a_start_from_nothing(many):
+    many.register.start_over()
+    assert many.register.page("", "", 1).total == 0
+    many.tidy()
+
+    assert many.register.totals() == (0, 0)
