@@ -22,6 +22,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     protocol/     the wire, sans-IO: see protocol/PROTOCOL.md
     rates         how many bytes may pass
     tasks         tasks that outlive the calls which start them
+    threads       threads for what may block, in lanes
     state         the directory of a servent: made, held, unmade
     config        every knob, once
     mounts        the kernel's table of mounts

@@ -107,6 +107,10 @@ class CacheFullError(TransferError):
     """The cache cannot grow: the disk is full, or open files hold the whole quota."""
 
 
+class TooManyFilesError(TransferError, LinkError):
+    """This process may not open more files: the cache cannot, and no link can be opened."""
+
+
 class ShutdownError(TransferError):
     """The servent is shutting down."""
 

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from p2pfs import __version__, report
-from p2pfs.cache import BlockCache, RunInThread
+from p2pfs.cache import BlockCache
 from p2pfs.config import Config, Endpoint
 from p2pfs.download import Pins, Reader, Swarms, load_pins
 from p2pfs.errors import UsageError
@@ -58,6 +58,7 @@ from p2pfs.rates import RateLimit
 from p2pfs.report import Record
 from p2pfs.state import Leftovers, remove_file, replace_file
 from p2pfs.tasks import kept_up
+from p2pfs.threads import RunInThread, lane
 from p2pfs.upload import Offer, Uploads
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,13 @@ SEEN_SHARE: Final = 0.25
 """Where we say that we are: where we are seen by at least so many neighbours for each that sees
 us at the most usual place. Two networks show us at two; one liar does not make a third."""
 
+LIBRARY_THREADS: Final = 16
+CACHE_THREADS: Final = 16
+"""More than the uploads and downloads that keep one disk busy."""
+
+STATE_THREADS: Final = 2
+"""For what is written seldom: pins, contacts."""
+
 Clock = Callable[[], float]
 
 
@@ -87,7 +95,7 @@ async def open_servent(
     *,
     network: Network | None = None,
     wall_clock: Clock = time.time,
-    run_in_thread: RunInThread = trio.to_thread.run_sync,
+    run_in_thread: RunInThread | None = None,
     watch: Watch | None = None,
 ) -> AsyncIterator[Servent]:
     """Run a servent for the length of the block; at its end it has left the network.
@@ -112,7 +120,7 @@ class Servent:
         config: Config,
         network: Network,
         wall_clock: Clock,
-        run_in_thread: RunInThread,
+        run_in_thread: RunInThread | None,
         watch: Watch | None,
     ) -> None:
         self.config = config
@@ -121,10 +129,11 @@ class Servent:
         self.network_key = load_network_key(config)
         self.leftovers = Leftovers(config.leftovers_directory)
         self.journal = Journal(wall_clock)
+        self._run_in_thread = run_in_thread or lane(STATE_THREADS)
         self.library = Library(
             os.fspath(config.shared_directory),
             os.fspath(config.index_path),
-            run_in_thread,
+            run_in_thread or lane(LIBRARY_THREADS),
             watch,
             on_lost=lambda: self.journal.error(
                 "the directory behind shared/ was removed: unmount, and mount again"
@@ -137,7 +146,7 @@ class Servent:
         self.cache = BlockCache(
             os.fspath(config.cache_directory),
             config.cache_limit_bytes,
-            run_in_thread,
+            run_in_thread or lane(CACHE_THREADS),
             kept=[(FileId(entry.file_id), entry.size) for entry in pinned],
         )
         self.catalogue = Catalogue(
@@ -211,9 +220,8 @@ class Servent:
             self.journal,
             open_reader=self.swarms.open,
             has_neighbours=lambda: bool(self.overlay.neighbours),
-            run_in_thread=run_in_thread,
+            run_in_thread=self._run_in_thread,
         )
-        self._run_in_thread = run_in_thread
         self._network = network
         self._started_at = self._clock()
         self._written_contacts = b""

@@ -24,7 +24,6 @@ from p2pfs.cache.blocks import (
     CachedFile,
     Key,
     NotKeptError,
-    RunInThread,
     expects_nothing,
 )
 from p2pfs.cache.store import BlockCache, Holding
@@ -38,6 +37,5 @@ __all__ = [
     "Holding",
     "Key",
     "NotKeptError",
-    "RunInThread",
     "expects_nothing",
 ]

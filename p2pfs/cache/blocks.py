@@ -8,12 +8,18 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar, TypeVarTuple
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
 from p2pfs.cache.passage import Passage, punch
-from p2pfs.errors import BadBlockError, CacheFullError, RemoteProtocolError
+from p2pfs.errors import (
+    BadBlockError,
+    CacheFullError,
+    RemoteProtocolError,
+    TooManyFilesError,
+    TransferError,
+)
 from p2pfs.protocol import (
     FILE_ID_BYTES,
     MIB,
@@ -26,6 +32,7 @@ from p2pfs.protocol import (
     digest,
     manifest_bytes_for,
 )
+from p2pfs.threads import RunInThread
 
 PAGE_BYTES: Final = 4096
 """What file systems allocate by, hence what is accounted by."""
@@ -49,18 +56,7 @@ _VERIFIED: Final = 2
 _IS_CLAIMED: Final = bytes([_CLAIMED])
 _IS_VERIFIED: Final = bytes([_VERIFIED])
 
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
-
 log = logging.getLogger(__name__)
-
-
-class RunInThread(Protocol):
-    """How to run a function that may block; `trio.to_thread.run_sync`, or a test's own."""
-
-    async def __call__(self, sync_fn: Callable[[*_Ts], _T], /, *args: *_Ts) -> _T:
-        """Return what `sync_fn(*args)` returns; not abandoned when cancelled."""
-        ...
 
 
 class Key(NamedTuple):
@@ -88,7 +84,7 @@ class Key(NamedTuple):
         return key if len(key.file_id) == FILE_ID_BYTES and key.name == name else None
 
 
-NotKeptError = BadBlockError | CacheFullError
+NotKeptError = BadBlockError | TransferError
 """Why a block was not kept: it is not what the manifest says, or there is no room."""
 
 
@@ -426,7 +422,7 @@ class CachedFile:
             try:
                 self._write(index, data)
                 outcomes.append(None)
-            except (BadBlockError, CacheFullError) as error:
+            except (BadBlockError, TransferError) as error:
                 outcomes.append(error)
         return outcomes
 
@@ -478,10 +474,10 @@ class CachedFile:
         try:
             descriptor = _Descriptor(path, os.O_CREAT | os.O_TRUNC)
         except OSError as error:
-            raise CacheFullError(f"cannot make a cache file: {error.strerror}") from error
+            raise cannot("make", error) from error
         try:
             self._store(descriptor, stored, offset, _whole_pages(len(stored)))
-        except CacheFullError:
+        except TransferError:
             os.unlink(path)
             raise
         self._cache.created(self.key)
@@ -492,7 +488,7 @@ class CachedFile:
         self._cache.reserve(cost)
         try:
             self._write_file(descriptor, data, offset)
-        except CacheFullError:
+        except TransferError:
             self._cache.give_back(cost)
             raise
         self.allocated_bytes += cost
@@ -504,7 +500,7 @@ class CachedFile:
                 count = os.pwrite(descriptor.number, left, offset)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise CacheFullError(f"cannot write the cache: {error.strerror}") from error
+                    raise cannot("write", error) from error
                 self._cache.make_room()
             else:
                 left, offset = left[count:], offset + count
@@ -533,6 +529,13 @@ class CachedFile:
             yield
         except OSError as error:
             log.warning("cache: %s cannot be synced: %s", self.key.name, error)
+
+
+def cannot(verb: str, error: OSError) -> TransferError:
+    """Return the error that tells why a cache file cannot be used."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TooManyFilesError(f"cannot {verb} a cache file: {error.strerror}")
+    return CacheFullError(f"cannot {verb} a cache file: {error.strerror}")
 
 
 def _remember(descriptor: _Descriptor, states: bytes) -> Remembered:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from p2pfs.cache.blocks import CachedFile, Key, Remembered, RunInThread
-from p2pfs.errors import CacheFullError
+from p2pfs.cache.blocks import CachedFile, Key, Remembered, cannot
+from p2pfs.errors import CacheFullError, TransferError
 from p2pfs.protocol import FileId
+from p2pfs.threads import RunInThread
 
 MAX_REMEMBERED: Final = 1_000
 """Closed contents of which we remember what was verified: 16 KiB each at most. A reopened file
@@ -86,7 +87,8 @@ class BlockCache:
         must be closed once.
 
         Raises:
-            CacheFullError: the file is there and cannot be opened (no descriptors left).
+            CacheFullError: the file is there and cannot be opened.
+            TooManyFilesError: because this process may not open more files.
         """
         key = Key(file_id, size)
         with self._lock:
@@ -116,13 +118,22 @@ class BlockCache:
 
     def percent(self, file_id: FileId) -> int:
         """Return how much of a content is cached, rounded down."""
-        file = self.find(file_id)
+        try:
+            file = self.find(file_id)
+        except TransferError:  # no descriptors left: what it takes on the disk is near enough
+            return self._percent_on_disk(file_id)
         if file is None:
             return 0
         try:
             return 100 * file.done_bytes // max(1, file.size)
         finally:
             file.close()
+
+    def _percent_on_disk(self, file_id: FileId) -> int:
+        key = Key(file_id, self._sizes.get(file_id, 0))
+        with self._lock:
+            allocated_bytes = self._closed.get(key) or self._kept.get(key, 0)
+        return min(100, 100 * allocated_bytes // max(1, key.size))
 
     def is_whole(self, file_id: FileId) -> bool:
         """Return whether all of a content seems to be cached, from memory.
@@ -142,7 +153,7 @@ class BlockCache:
             keys = [*self._closed, *self._kept, *self._open]
         found = []
         for key in dict.fromkeys(keys):
-            with contextlib.suppress(CacheFullError):  # no descriptors left
+            with contextlib.suppress(TransferError):  # no descriptors left
                 file = self.open_file(*key)
                 found.append(Holding(key.file_id, key.size, file.done_bytes))
                 file.close()
@@ -297,7 +308,7 @@ class BlockCache:
         try:
             is_sound = file.load(allocated_bytes, self._remembered.pop(file.key, None))
         except OSError as error:
-            raise CacheFullError(f"cannot open a cache file: {error.strerror}") from error
+            raise cannot("open", error) from error
         del shelf[file.key]
         if not is_sound:
             log.warning("cache: %s is damaged and starts anew", file.key.name)

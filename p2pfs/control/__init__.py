@@ -62,6 +62,7 @@ _STATUS_OF: Final[tuple[tuple[type[errors.P2pfsError], ExitStatus], ...]] = (
     (errors.UsageError, ExitStatus.USAGE),
     (errors.NotFoundError, ExitStatus.NOT_FOUND),
     (errors.CorruptError, ExitStatus.CORRUPT),
+    (errors.TooManyFilesError, ExitStatus.FAILED),
     (errors.LinkError, ExitStatus.UNREACHABLE),
     (errors.RemoteProtocolError, ExitStatus.UNREACHABLE),
     (errors.NoSourceError, ExitStatus.UNREACHABLE),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import trio
-from trio.to_thread import run_sync as run_in_thread
 
 from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
@@ -24,6 +23,7 @@ from p2pfs.journal import Journal
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
 from p2pfs.protocol import Manifest, block_bytes_for
+from p2pfs.threads import lane
 
 Record = Mapping[str, object]
 """A JSON object."""
@@ -33,6 +33,9 @@ Args = Mapping[str, object]
 
 Report = Callable[[object], Awaitable[None]]
 """Sends one progress line."""
+
+VERB_THREADS: Final = 8
+"""Verbs that copy at once, perhaps out of our own mount or into it; the others wait."""
 
 HANDED: Final = "descriptors"
 
@@ -175,6 +178,8 @@ class Servent(Protocol):
     async def resume(self) -> None:
         """Offer the share again."""
 
+
+run_in_thread: Final = lane(VERB_THREADS)
 
 Verb = Callable[[Servent, Args, Report], Awaitable[object]]
 

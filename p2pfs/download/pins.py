@@ -18,13 +18,14 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from p2pfs.cache import BlockCache, CachedFile, Holding, RunInThread
+from p2pfs.cache import BlockCache, CachedFile, Holding
 from p2pfs.errors import CacheFullError, NotFoundError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, RemoteFile, without_suffix
 from p2pfs.protocol import MIB, Entry, FileId, block_range, names
 from p2pfs.state import replace_file
 from p2pfs.tasks import guarded
+from p2pfs.threads import RunInThread
 
 log = logging.getLogger(__name__)
 

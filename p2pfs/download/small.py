@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from p2pfs.cache import BlockCache, CachedFile, Key
-from p2pfs.errors import CacheFullError, P2pfsError
+from p2pfs.errors import P2pfsError, TransferError
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import RemoteFile
 from p2pfs.tasks import Tasks
@@ -81,7 +81,7 @@ class SmallContents:
                 self._tasks.start(self._fetch_unread, file)
 
     async def _fetch_unread(self, file: RemoteFile) -> None:
-        with contextlib.suppress(CacheFullError), self._cache.opened(file.file_id, file.size) as it:
+        with contextlib.suppress(TransferError), self._cache.opened(file.file_id, file.size) as it:
             if not it.has(0):
                 await self.fetch(file, it)
 

@@ -26,6 +26,7 @@ from p2pfs.errors import (
     RemoteProtocolError,
     StaleError,
     StalledError,
+    TooManyFilesError,
     TransferError,
 )
 from p2pfs.protocol import MIB, PeerInfo, RejectCode
@@ -85,6 +86,8 @@ for it alone, costs as much as to receive it."""
 class Trouble(enum.Enum):
     """Why a source gave nothing. The first that applies to any source is the verdict on all."""
 
+    TOO_MANY_FILES = enum.auto()
+    """Ours: nothing was asked of it."""
     SILENT = enum.auto()
     BUSY = enum.auto()
     CORRUPT = enum.auto()
@@ -245,6 +248,7 @@ class Source:
 
 
 _ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
+    Trouble.TOO_MANY_FILES: (TooManyFilesError, "too many open files"),
     Trouble.SILENT: (StalledError, "nothing arrived for the stall time"),
     Trouble.BUSY: (BusyError, "every holder refuses for now"),
     Trouble.CORRUPT: (CorruptError, "every holder sends wrong bytes"),
@@ -255,6 +259,7 @@ _ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
 
 _TROUBLE_OF_ERROR: Final[tuple[tuple[type[P2pfsError], Trouble], ...]] = (
     (LinkClosedError, Trouble.CLOSED),
+    (TooManyFilesError, Trouble.TOO_MANY_FILES),
     (LinkError, Trouble.UNREACHABLE),
     (RemoteProtocolError, Trouble.CORRUPT),
     (StalledError, Trouble.SILENT),

@@ -25,6 +25,7 @@ from p2pfs.errors import (
     ShutdownError,
     StaleError,
     StalledError,
+    TooManyFilesError,
     TransferError,
 )
 
@@ -77,6 +78,7 @@ ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
         BusyError: errno.EBUSY,
         NotAskedError: errno.EAGAIN,
         CacheFullError: errno.ENOSPC,
+        TooManyFilesError: errno.EMFILE,
         ShutdownError: errno.ESHUTDOWN,
         BugError: errno.EIO,
     }

@@ -120,8 +120,16 @@ class SharedFile:
         os.ftruncate(self._descriptor, size)
 
     def flush(self) -> None:
-        """Let the disk report a late error now, as closing a plain file does."""
-        os.close(os.dup(self._descriptor))
+        """Let the disk report a late error now, as closing a plain file does.
+
+        It asks by a second descriptor. Without one left there is nothing to report: that we
+        have too many files open is no reason for close(2) to fail.
+        """
+        try:
+            os.close(os.dup(self._descriptor))
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
 
     def fsync(self, *, data_only: bool) -> None:
         """Return when the file is on the disk."""

@@ -14,6 +14,7 @@ import functools
 import logging
 import logging.handlers
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from io import TextIOWrapper
@@ -49,6 +50,9 @@ JOIN_WAIT_S: Final = 3.0
 
 JOIN_LOOK_S: Final = 0.02
 
+MAX_FILES: Final = 2**20
+"""What Linux lets a process open at most unless it was told otherwise (fs.nr_open)."""
+
 TELL_EVERY_S: Final = 10.0
 """How old what the service manager shows of us may be."""
 
@@ -74,6 +78,7 @@ def live(config: Config, announce: Announce) -> None:
         OSError: the machine did not let it start or go on.
     """
     manager = Manager()
+    _raise_file_limit()
     try:
         _check_apart(config)
         with lock_state(config):
@@ -97,6 +102,18 @@ def _check_apart(config: Config) -> None:
                 f"the state directory {config.state_directory} is in what the servent with "
                 f"the state directory {running.state_directory} shares"
             )
+
+
+def _raise_file_limit() -> None:
+    """Let this process open as many files as it is allowed to ask for.
+
+    The soft limit is 1,024 for the sake of programs that use select(2), which we do not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # less than the kernel's own limit it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _live(config: Config, announce: Announce, manager: Manager) -> None:

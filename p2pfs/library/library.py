@@ -10,7 +10,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar, TypeVarTuple
+from typing import Final
 
 import trio
 
@@ -25,6 +25,7 @@ from p2pfs.library.watch import Watch
 from p2pfs.library.worker import GONE, PASSING, Worker
 from p2pfs.protocol import Entry, FileId, Manifest, block_span, words_of
 from p2pfs.tasks import kept_up
+from p2pfs.threads import RunInThread
 
 GATHER_S: Final = 0.01
 """How long the first change waits for company. Files that are copied in one after the other
@@ -34,18 +35,7 @@ three times as long a thousand small ones were published no sooner."""
 RETRY_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
 
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
-
 log = logging.getLogger(__name__)
-
-
-class RunInThread(Protocol):
-    """How to run a function that may block; `trio.to_thread.run_sync`, or a test's own."""
-
-    async def __call__(self, sync_fn: Callable[[*_Ts], _T], /, *args: *_Ts) -> _T:
-        """Return what `sync_fn(*args)` returns; not abandoned when cancelled."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import LinkError, UnreachableError
+from p2pfs.errors import LinkError, TooManyFilesError, UnreachableError
 from p2pfs.link.greeting import LocalServent, RefusedError, greet
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Network
@@ -40,6 +40,7 @@ async def dial_servent(
         RefusedError: the servent does not want this link. It has answered itself, so its
             other addresses are not asked.
         UnreachableError, HandshakeError: no address leads to it; the text tells why of each.
+        TooManyFilesError: it is ours that no connection could be opened.
     """
     left = list(dict.fromkeys(addresses))
     failures: list[LinkError] = []
@@ -56,8 +57,9 @@ async def dial_servent(
             raise
         except LinkError as failure:
             failures.append(failure)
-    if len(failures) == 1:
-        raise failures[0]
+    own = next((failure for failure in failures if isinstance(failure, TooManyFilesError)), None)
+    if own is not None or len(failures) == 1:
+        raise own or failures[0]
     raise UnreachableError("; ".join(map(str, failures)) or "it has no address to be dialled at")
 
 

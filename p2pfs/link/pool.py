@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import LinkError, P2pfsError, RejectedError, UnreachableError
+from p2pfs.errors import LinkError, P2pfsError, RejectedError, TooManyFilesError, UnreachableError
 from p2pfs.link.dialling import dial_servent
 from p2pfs.link.greeting import LocalServent, RefusedError
 from p2pfs.link.live import Link
@@ -247,6 +247,8 @@ class TransferLinks:
         error = self._failures[peer][1]
         if isinstance(error, RefusedError) and error.bye.code is ByeCode.FULL:
             return RejectedError(str(error), RejectCode.BUSY)
+        if isinstance(error, TooManyFilesError):
+            return TooManyFilesError(str(error))
         return UnreachableError(str(error))
 
     def _close_idle(self, since: float) -> None:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import trio
 
 from p2pfs.config import socket_name
-from p2pfs.errors import UnreachableError, UsageError
+from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
 from p2pfs.protocol import Address
 
 CONNECT_S: Final = 10.0
@@ -35,7 +35,8 @@ SEND_BUFFER_BYTES: Final = 1024 * 1024
 """Unsent bytes below which the kernel asks for more. trio's own 16 KiB wakes the writer of a
 transfer link for every frame."""
 
-_OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_OUT_OF_ROOM: Final = _TOO_MANY | {errno.ENOMEM, errno.ENOBUFS}
 _NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """What binding to `::` gives where the kernel knows IPv6 but it is switched off."""
 
@@ -74,6 +75,7 @@ class Network(Protocol):
         Raises:
             UnreachableError: it refuses, does not answer within CONNECT_S, or its name
                 does not resolve; the text says which and is fit for people.
+            TooManyFilesError: this process may not open more files.
         """
 
     async def listen(self, host: str | None, port: int) -> Listener:
@@ -98,6 +100,8 @@ class TcpNetwork:
         except (socket.gaierror, UnicodeError, ValueError) as error:
             raise UnreachableError(f"cannot resolve name {address.host!r}") from error
         except OSError as error:
+            if _TOO_MANY & set(_numbers(error)):
+                raise TooManyFilesError(os.strerror(errno.EMFILE)) from error
             raise UnreachableError(_why_not(address, error)) from error
         channel = _channel(stream)
         if channel is None:
@@ -250,11 +254,16 @@ def _address(sockname: tuple[str, int] | tuple[str, int, int, int]) -> Address:
     return Address(host, port)
 
 
-def _why_not(address: Address, error: OSError) -> str:
-    """Return the reason for people; trio wraps the errors of the single attempts."""
+def _numbers(error: OSError) -> list[int | None]:
+    """Return the errnos of the single attempts, whose errors trio wraps."""
     cause = error.__cause__
     attempts = cause.exceptions if isinstance(cause, ExceptionGroup) else (cause or error,)
-    numbers = [attempt.errno for attempt in attempts if isinstance(attempt, OSError)]
+    return [attempt.errno for attempt in attempts if isinstance(attempt, OSError)]
+
+
+def _why_not(address: Address, error: OSError) -> str:
+    """Return the reason for people."""
+    numbers = _numbers(error)
     if errno.ECONNREFUSED in numbers:
         return f"connection refused by {address}"
     reasons = [os.strerror(number) for number in numbers if number is not None]

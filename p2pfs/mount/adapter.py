@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import resource
 import stat
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -28,6 +29,10 @@ from p2pfs.filesystem import (
 from p2pfs.mount.portal import Portal
 
 logger = logging.getLogger(__name__)
+
+RESERVED_FILES: Final = 1024
+"""Of the files that this process may have open, those that are not for the programs that use
+the mount: links, the cache, listings, verbs. If it may have few, a quarter of them."""
 
 _UTIME_NOW: Final = (1 << 30) - 1
 _UTIME_OMIT: Final = (1 << 30) - 2
@@ -65,6 +70,8 @@ class Adapter:
         self._caller = caller
         self._on_init = on_init
         self._files: dict[int, OpenFile] = {}
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._max_files = allowed - min(RESERVED_FILES, allowed // 4)
         self._handles = itertools.count(1)
 
     def __call__(self, operation: str, *arguments: object) -> object:
@@ -106,9 +113,11 @@ class Adapter:
     # Files.
 
     def open(self, path: str, info: FileInfo) -> None:
+        self._check_room(path)
         self._opened(self._settle(self._tree.open(path, info.flags)), info)
 
     def create(self, path: str, mode: int, info: FileInfo) -> None:
+        self._check_room(path)
         self._opened(self._tree.create(path, info.flags, mode, self._caller()), info)
 
     def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes | Stretch:
@@ -183,6 +192,11 @@ class Adapter:
         self._tree.removexattr(path, name)
 
     # Inside.
+
+    def _check_room(self, path: str) -> None:
+        """Refuse to open a file for which we would need the last of our own descriptors."""
+        if len(self._files) >= self._max_files:
+            raise os_error(errno.EMFILE, path)
 
     def _opened(self, file: OpenFile, info: FileInfo) -> None:
         info.fh = next(self._handles)

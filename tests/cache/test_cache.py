@@ -17,9 +17,10 @@ from trio.testing import MockClock
 
 from p2pfs.cache import FLUSH_BYTES, FLUSH_S, PAGE_BYTES, BlockCache, CachedFile
 from p2pfs.cache.store import MAX_RESTING
-from p2pfs.errors import BadBlockError, CacheFullError
+from p2pfs.errors import BadBlockError, CacheFullError, TooManyFilesError
 from p2pfs.protocol.manifest import FileId, block_span
 from tests.helpers.contents import Content
+from tests.helpers.limits import no_file_left
 from tests.helpers.sizes import BLOCK, INTERESTING_SIZES
 from tests.helpers.threads import run_directly
 
@@ -710,3 +711,24 @@ async def test_looking_at_what_is_held_does_not_change_what_goes_first(tmp_path:
     await put_whole(cache, Content.of(2 * BLOCK, seed=9))
 
     assert contents[0].file_id not in {one.file_id for one in cache.holdings()}
+
+
+async def test_that_no_descriptor_is_left_is_told_as_that(tmp_path: Path) -> None:
+    cache = open_cache(tmp_path)
+    content, other = Content.of(3 * BLOCK), Content.of(BLOCK + 1, seed=1)
+    await put_whole(cache, content)
+    with no_file_left():
+        with pytest.raises(TooManyFilesError, match="cannot open a cache file: Too many open"):
+            cache.open_file(content.file_id, content.size)
+        assert cache.percent(content.file_id) == 100
+        assert cache.holdings() == []
+        with cache.opened(other.file_id, other.size) as file:
+            file.put_manifest(other.manifest)
+            (outcome,) = await file.put([(0, other.block(0))])
+    assert isinstance(outcome, TooManyFilesError)
+    used = cache.used_bytes
+
+    await put_whole(cache, other)
+    with cache.opened(content.file_id, content.size) as file:
+        assert file.done_bytes == content.size
+    assert cache.used_bytes > used

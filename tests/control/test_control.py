@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 import stat
@@ -39,6 +38,7 @@ from p2pfs.errors import (
 from p2pfs.namespace.nodes import RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId
 from tests.helpers.fakeservent import FakeServent
+from tests.helpers.limits import no_file_left
 
 
 @pytest.fixture(autouse=True)
@@ -382,21 +382,15 @@ async def test_descriptors_that_nobody_wants_are_closed(servent):
 
 
 async def test_that_no_descriptor_is_free_is_told(servent):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with serving(servent):
         with socket.socket(socket.AF_UNIX) as client, open("/dev/null", "rb") as null:
             client.connect(str(servent.config.control_path))
             await trio.testing.wait_all_tasks_blocked()
-            free = os.open("/dev/null", os.O_RDONLY)
-            os.close(free)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-            try:
+            with no_file_left():
                 socket.send_fds(client, [STATUS], [null.fileno()])
                 client.setblocking(False)
                 stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
                 answer = json.loads(await stream.receive_some())
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert answer == {"error": "Too many open files", "status": ExitStatus.FAILED}
 

@@ -17,6 +17,7 @@ from p2pfs.filesystem import FileSystem, Moment, Owner
 from p2pfs.state import Leftovers
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
+from tests.helpers.limits import no_file_left
 from tests.helpers.powercut import check_cuts, power_may_fail
 from tests.suites.filesystem_suite import FileSystemSuite, errno_of, get, put
 
@@ -52,6 +53,13 @@ class TestTreeCalledDirectly(FileSystemSuite):
     @pytest.fixture
     def files(self, tree: FileSystem) -> TreeFiles:
         return TreeFiles(tree)
+
+
+def test_closing_needs_no_descriptor(tree: FileSystem) -> None:
+    file = tree.create("/shared/x", os.O_RDWR, 0o600)
+    with no_file_left():
+        file.flush()
+    file.release()
 
 
 # What the library hears.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 
 import pytest
 
-from p2pfs.host.lifetime import ENDING, UNHEEDED
+from p2pfs.host.lifetime import ENDING, MAX_FILES, UNHEEDED
 from tests.helpers.leftovers import mounts_below
 from tests.helpers.processes import Processes
 
@@ -41,3 +42,15 @@ def test_no_signal_leaves_a_dead_mount(processes: Processes):
     processes.kill(pid, signal.SIGQUIT)
 
     assert not mounts_below(processes.directory)
+
+
+def test_it_may_open_as_many_files_as_it_is_allowed(processes: Processes):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+    try:
+        processes.start("serve")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    pid = int(str(processes.status()["pid"]))
+
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == min(hard, MAX_FILES)

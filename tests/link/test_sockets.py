@@ -7,10 +7,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.errors import UnreachableError, UsageError
+from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
 from p2pfs.link import sockets
 from p2pfs.link.sockets import Network, TcpNetwork, dial_unix, listen_unix
 from p2pfs.protocol.messages import Address
+from tests.helpers.limits import no_file_left
 from tests.helpers.memnet import MemoryNetwork
 from tests.suites.network_suite import NetworkSuite, close, join
 
@@ -288,3 +289,13 @@ def reset_on_close(stream: trio.abc.Stream) -> None:
     assert isinstance(stream, trio.SocketStream)
     linger = (1).to_bytes(4, "little") + bytes(4)
     stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
+
+
+async def test_that_no_descriptor_is_left_is_told_as_that() -> None:
+    network = TcpNetwork()
+    listener = await network.listen("127.0.0.1", 0)
+    with no_file_left(), pytest.raises(TooManyFilesError, match="Too many open files"):
+        await network.dial(listener.address)
+    channel = await network.dial(listener.address)
+    await channel.stream.aclose()
+    await listener.aclose()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import resource
 import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -275,3 +277,31 @@ def test_a_missing_libfuse_is_said_with_what_to_install(monkeypatch) -> None:
 
     with pytest.raises(UsageError, match="install libfuse2"):
         check_fuse()
+
+
+def test_the_last_descriptors_are_not_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Tree:
+        def open(self, path: str, _flags: int) -> SimpleNamespace:
+            opened.append(path)
+            return SimpleNamespace(keep_cache=0, direct_io=0, release=lambda: None)
+
+        def create(self, path: str, flags: int, _mode: int, _owner: object) -> SimpleNamespace:
+            return self.open(path, flags)
+
+    class Portal(NoPortal):
+        def settle(self, answer: object) -> object:
+            return answer
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (40, 40))
+    adapter = Adapter(Tree(), Portal(), lambda: None)
+    infos = [SimpleNamespace(flags=0, fh=0) for _ in range(31)]
+    for info in infos[:30]:
+        adapter("open", "/shared/x", info)
+
+    assert errno_of(adapter, "open", "/shared/x", infos[30]) == errno.EMFILE
+    assert errno_of(adapter, "create", "/shared/x", 0o600, infos[30]) == errno.EMFILE
+    adapter("release", "/shared/x", infos[0])
+    adapter("create", "/shared/y", 0o600, infos[30])
+    assert len(opened) == 31
