@@ -139,6 +139,7 @@ class Servent:
                 "the directory behind shared/ was removed: unmount, and mount again"
             ),
             tell=lambda path, text: self.journal.info(text, f"shared/{path}".rstrip("/")),
+            is_shared_by_root=config.allow_other and os.geteuid() == 0,
         )
         if config.paused_path.exists():
             self.library.pause()

@@ -20,6 +20,10 @@ _VIRTUAL_INODE: Final = 1 << 63
 ours can be taken for a file in the backing directory."""
 
 
+_FOREIGN_INODE: Final = 1 << 62
+"""Set in the inode numbers of what lies on other disks than the share itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """One file or directory as `stat` shows it. Times are in nanoseconds since 1970."""
@@ -47,11 +51,22 @@ class Listed(NamedTuple):
     inode: int
 
 
-def from_stat(status: os.stat_result) -> Attributes:
+def shown_inode(device: int, inode: int, own_device: int) -> int:
+    """Return the inode number to show of a file: its own, unless it lies on another device.
+
+    The mount shows all with one device. Two files of two disks with one inode number would be
+    one file to `cp`, `diff` and `rsync -H`.
+    """
+    if device == own_device:
+        return inode
+    return hash((device, inode)) & (_FOREIGN_INODE - 1) | _FOREIGN_INODE
+
+
+def from_stat(status: os.stat_result, own_device: int) -> Attributes:
     """Return the attributes of a real file."""
     return Attributes(
         mode=status.st_mode,
-        inode=status.st_ino,
+        inode=shown_inode(status.st_dev, status.st_ino, own_device),
         links=status.st_nlink,
         uid=status.st_uid,
         gid=status.st_gid,

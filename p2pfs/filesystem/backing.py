@@ -10,9 +10,10 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
+from p2pfs.config import MEANT
 from p2pfs.filesystem.subtree import Owner
 
 _PATH_BYTES: Final = 4095
@@ -35,6 +36,7 @@ class Backing:
 
     def __init__(self, directory: str) -> None:
         self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.device: Final = os.fstat(self._root).st_dev
         # The kernel has applied the caller's umask to every mode that reaches us. Ours would
         # be applied again; `hand_over` gives back what it took.
         self._umask = os.umask(0o077)
@@ -119,12 +121,19 @@ class Backing:
         taken = mode & self._umask
         if owner is None and not taken:
             return
+        if owner is not None and owner.uid == os.geteuid() and not mode & stat.S_IROTH:
+            self._mark(path)
         status = self.lstat(path)
         held = stat.S_IMODE(status.st_mode)
         is_moved = owner is not None and self._give(path, status, owner)
         if not stat.S_ISLNK(status.st_mode) and (taken or is_moved):
             with self.near(path) as (place, name):
                 os.chmod(name, held | taken, dir_fd=place)  # the change of owner may take bits
+
+    def _mark(self, path: str) -> None:
+        """Note that who serves the share made this: he meant it to be shared."""
+        with suppress(OSError), self.named(path) as name:  # not every disk has attributes
+            os.setxattr(name, MEANT, b"")
 
     def _give(self, path: str, status: os.stat_result, owner: Owner) -> bool:
         if (status.st_uid, status.st_gid) == owner:

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import os_error
-from p2pfs.filesystem.attributes import Attributes, Listed, from_stat
+from p2pfs.filesystem.attributes import Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.hidden import HiddenFiles, is_hidden
 from p2pfs.filesystem.subtree import Moment, Owner, Time
@@ -105,7 +105,7 @@ class SharedFile:
 
     def getattr(self) -> Attributes:
         """Return the attributes of the open file, also when it has been removed."""
-        return from_stat(os.fstat(self._descriptor))
+        return from_stat(os.fstat(self._descriptor), self._tree.device)
 
     def read(self, size: int, offset: int) -> bytes:
         """Return what the disk holds; fewer bytes than `size` only at the end of the file."""
@@ -148,6 +148,8 @@ class SharedTree:
 
     def __init__(self, directory: str, share: Share, leftovers: Leftovers) -> None:
         self._backing = Backing(directory)
+        self.device = self._backing.device
+        """Of the share itself; what is mounted below it has others."""
         self._share = share
         self.hidden = HiddenFiles(directory, leftovers)
         self._lock = threading.Lock()
@@ -163,13 +165,17 @@ class SharedTree:
 
     def getattr(self, path: str) -> Attributes:
         """Return what `stat` shows; a symbolic link is not followed."""
-        return from_stat(self._backing.lstat(path))
+        return from_stat(self._backing.lstat(path), self.device)
 
     def readdir(self, path: str) -> list[Listed]:
         """Return the names in a directory."""
         flags = os.O_RDONLY | os.O_DIRECTORY
         with self._backing.opened(path, flags) as descriptor, os.scandir(descriptor) as entries:
-            return [Listed(entry.name, _type_of(entry), entry.inode()) for entry in entries]
+            device = os.fstat(descriptor).st_dev
+            return [
+                Listed(entry.name, _type_of(entry), shown_inode(device, entry.inode(), self.device))
+                for entry in entries
+            ]
 
     def readlink(self, path: str) -> str:
         """Return where a symbolic link points, unresolved."""

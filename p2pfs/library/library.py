@@ -64,11 +64,15 @@ class Library:
         watch: Watch | None = None,
         on_lost: Callable[[], object] = lambda: None,
         tell: Callable[[str, str], object] = lambda _path, _text: None,
+        *,
+        is_shared_by_root: bool = False,
     ) -> None:
         """Prepare; `watch` makes it notice what others change in the directory.
 
         `on_lost` is called, in a worker thread, when the directory itself has gone; `tell`
-        with the path of each thing that is not published and the reason, once.
+        with the path of each thing that is not published and the reason, once. In a mount of
+        root's that others use (`is_shared_by_root`), what they may not read is not published,
+        unless root made it there.
         """
         self._directory = directory
         self._watch = watch
@@ -76,7 +80,14 @@ class Library:
         self._index = Index(index_path)
         self._register = Register(self._wake)
         self._worker = Worker(
-            self._share, Mounted(directory), self._index, self._register, watch, on_lost, tell
+            self._share,
+            Mounted(directory),
+            self._index,
+            self._register,
+            watch,
+            on_lost,
+            tell,
+            is_shared_by_root=is_shared_by_root,
         )
         self._run_in_thread = run_in_thread
         self._token: trio.lowlevel.TrioToken | None = None

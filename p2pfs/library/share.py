@@ -22,7 +22,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from p2pfs.config import IDENTITY, LOCK
+from p2pfs.config import IDENTITY, LOCK, MEANT
 from p2pfs.protocol import (
     MIB,
     Manifest,
@@ -129,6 +129,12 @@ class Status:
         """Whether it is a symbolic link."""
         return stat.S_ISLNK(self.mode)
 
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether every user of this machine may read it, as far as its own mode goes."""
+        wanted = stat.S_IROTH | (stat.S_IXOTH if self.is_directory else 0)
+        return self.is_link or self.mode & wanted == wanted
+
 
 @functools.lru_cache(maxsize=4096)  # a look asks a dozen times, a label costs microseconds
 def published_path(path: str) -> str | None:
@@ -189,6 +195,19 @@ class Share:
         *above, name = _labels(path)
         with self._walk(above) as parent:
             return _status(os.stat(name, dir_fd=parent, follow_symlinks=False))
+
+    def is_meant(self, path: str) -> bool:
+        """Return whether who serves this share made what is at `path` through the mount."""
+        *above, name = _labels(path)
+        try:
+            with self._walk(above) as parent:
+                descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent)
+            try:
+                return os.getxattr(f"/proc/self/fd/{descriptor}", MEANT) is not None
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return False
 
     def status(self, path: str) -> Status | None:
         """Return what is at `path`, None if that cannot be told."""

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -106,10 +107,13 @@ class Worker:
         watch: Watch | None,
         on_lost: Callable[[], object],
         tell: Tell,
+        *,
+        is_shared_by_root: bool,
     ) -> None:
         self._share = share
         self._mounted = mounted
         self._on_lost = on_lost
+        self._is_shared_by_root = is_shared_by_root
         self._is_lost = False
         self._watch = watch
         self._index = index
@@ -239,6 +243,9 @@ class Worker:
             status = None if self._mounted.holds(look.path) else self._share.look(look.path)
             if status is None or self._mounted.has_device(status.key.device):
                 self._refuse(look, _IS_OURS)
+            elif not self._may_be_read(look.path, status):
+                look.key = status.key
+                self._refuse(look, "other users of this machine may not read it")
             elif status.is_directory:
                 self._look_into(look, status)
             elif self._is_beside_key(look.path):
@@ -248,6 +255,17 @@ class Worker:
                 self._look_at_file(look, status.key, batch)
         except OSError as error:
             self._file_failed(look, error)
+
+    def _may_be_read(self, path: str, status: Status) -> bool:
+        """Return whether the users of root's mount have not kept this from each other.
+
+        Root can read everything; what he publishes is what all may read, and what he made
+        there himself.
+        """
+        if not self._is_shared_by_root or status.is_open_to_all or path == "":
+            return True
+        is_own = status.uid == os.geteuid() and bool(status.mode & stat.S_IRUSR)
+        return is_own and self._share.is_meant(path)
 
     def _is_beside_key(self, path: str) -> bool:
         """Return whether this is the second of the files that mark a state directory."""

@@ -17,7 +17,7 @@ from tests.helpers.threads import run_directly
 class World:
     """A shared directory with its library, and the few things that tests do to them."""
 
-    def __init__(self, base, run_in_thread=run_directly):
+    def __init__(self, base, run_in_thread=run_directly, **how):
         self.root = os.fspath(base / "shared")
         self.index = os.fspath(base / "index")
         self.outside = os.fspath(base / "outside")
@@ -25,11 +25,12 @@ class World:
         os.makedirs(self.outside, exist_ok=True)
         self._run_in_thread = run_in_thread
         self.told = []
+        self._how = how
         self.library = self._open()
 
     def _open(self):
         tell = lambda path, text: self.told.append((path, text))  # noqa: E731
-        return Library(self.root, self.index, self._run_in_thread, tell=tell)
+        return Library(self.root, self.index, self._run_in_thread, tell=tell, **self._how)
 
     def at(self, path):
         return os.path.join(self.root, path)

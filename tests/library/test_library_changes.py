@@ -10,10 +10,13 @@ import trio
 from msgspec import structs
 
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
+from p2pfs.filesystem import Owner
+from p2pfs.filesystem.shared import SharedTree
 from p2pfs.library import share
 from p2pfs.library.index import Index, Record
 from p2pfs.library.share import STEP_BYTES
 from tests.helpers.contents import Content
+from tests.helpers.faketree import FakeLeftovers
 from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, settled
 
 pytestmark = pytest.mark.usefixtures("_settled_clock")
@@ -611,3 +614,52 @@ def test_what_the_index_has_of_another_name_of_a_file_goes_with_its_content(tmp_
         ("other", 9, old.file_id),
     }
     index.close()
+
+
+# In a mount of root's that others use.
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what others may not")
+
+
+@needs_root
+async def test_what_others_keep_from_each_other_is_not_published_by_root(tmp_path):
+    world = World(tmp_path, is_shared_by_root=True)
+    for path, mode in {"open": 0o644, "closed": 0o640, "home/diary": 0o644, "none": 0o000}.items():
+        world.put(path)
+        os.chmod(world.at(path), mode)
+    os.chmod(world.at("home"), 0o711)
+    async with world.running():
+        assert set(world.offered()) == {"open"}
+        state = world.library.file_state("home/diary")
+        assert (state.state, state.reason) == (
+            "private",
+            "other users of this machine may not read it",
+        )
+
+        os.chmod(world.at("home"), 0o755)
+        world.library.attributes_changed("home")
+        os.chmod(world.at("open"), 0o600)
+        world.library.attributes_changed("open")
+        await world.library.wait_idle()
+
+        assert set(world.offered()) == {"home/diary"}
+        assert world.library.file_state("open").state == "private"
+
+
+@needs_root
+async def test_what_root_made_through_his_mount_is_meant_to_be_shared(tmp_path):
+    world = World(tmp_path, is_shared_by_root=True)
+    tree = SharedTree(world.root, world.library, FakeLeftovers())
+    async with world.running():
+        for path, owner in {"mine": Owner(0, 0), "theirs": Owner(65_534, 65_534)}.items():
+            tree.create(path, os.O_WRONLY, 0o600, owner).release()
+        world.put("past the mount")
+        os.chmod(world.at("past the mount"), 0o600)
+        world.library.touched("past the mount")
+        await world.library.wait_idle()
+        assert set(world.offered()) == {"mine"}
+
+        tree.chmod("mine", 0o000)
+        await world.library.wait_idle()
+        assert set(world.offered()) == set()
+    tree.close()
