@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,3 +38,40 @@ def test_a_neighbour_sees_what_is_changed_past_the_mount(servents: Servents) -> 
     assert ben.sees("d/g").read_bytes() == b"half and half"
     (backing / "d" / "g").unlink()
     until(lambda: not ben.shows("d/g"))
+
+
+HARMLESS = {
+    "rename": lambda film: film.rename(film.with_name("film 2")),
+    "chmod": lambda film: film.chmod(0o600),
+    "touch": os.utime,
+    "link": lambda film: film.with_name(".second").hardlink_to(film),
+    "tag": lambda film: os.setxattr(film, "user.tag", b"x"),
+    "open": lambda film: film.open("r+b").close(),
+    "append nothing": lambda film: film.open("ab").close(),
+}
+
+
+@pytest.mark.parametrize("place", ["mount", "disk"])
+def test_a_read_outlasts_all_that_leaves_the_bytes_as_they_are(
+    servents: Servents, place: str
+) -> None:
+    """Each is done in the middle of a read of far more than is read ahead."""
+    anna = servents.start("anna")
+    ben = servents.start("ben", joins=[anna])
+    for name, change in HARMLESS.items():
+        data = random.Random(name).randbytes(40 * 2**20)
+        film = (anna.shared if place == "mount" else anna.state / "shared") / "film"
+        film.write_bytes(data)
+        anna.wait_published("film")
+        with ben.sees("film").open("rb", buffering=0) as reader:
+            begun = reader.read(2**16)
+            change(film)
+            rest = bytearray()
+            while piece := reader.read(2**20):
+                rest += piece
+        assert begun + rest == data, name
+        for left in film.parent.glob("*"):
+            left.unlink()
+        for left in film.parent.glob(".second"):
+            left.unlink()
+        until(lambda: not ben.shows("film") and not ben.shows("film 2"))
