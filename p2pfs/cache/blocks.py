@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from p2pfs.cache.passage import Passage, punch
+from p2pfs.cache.passage import Passage, punch, size_at_hand
 from p2pfs.errors import (
     BadBlockError,
     CacheFullError,
@@ -46,8 +46,8 @@ cost. Synced with each bitmap, a fast download took a tenth more processor time,
 had no rest. A bitmap ahead of its blocks costs nothing: what it claims is verified."""
 
 LOOK_S: Final = 0.1
-"""How often it is looked whether somebody has cut a file. Each look is a system call, for which
-a reader gives up the interpreter and waits to have it back."""
+"""How often the attributes of a file are asked for, for which a reader gives up the interpreter
+and waits to have it back. Between two such looks the kernel has the size at hand."""
 
 _MISSING: Final = 0
 _CLAIMED: Final = 1  # the bitmap of an earlier run says that it is there
@@ -248,13 +248,21 @@ class CachedFile:
         return self._states.count(_VERIFIED, first, end) == end - first
 
     def _is_whole(self, descriptor: _Descriptor) -> bool:
-        """Look now and then whether somebody has cut the file: then nothing in it is there."""
+        """Look whether somebody has cut the file: then nothing in it is there.
+
+        A reader is given the descriptor, and would take a file that is too short for the end.
+        """
         now = time.monotonic()
         if now >= self._look_at:
-            if os.fstat(descriptor.number).st_size < self._map_offset:
-                self._states[:] = bytes(len(self._states))
-                return False
+            size = os.fstat(descriptor.number).st_size
             self._look_at = now + LOOK_S
+        else:
+            size = size_at_hand(descriptor.number)
+        if size < self._map_offset:
+            self._states[:] = bytes(len(self._states))
+            with contextlib.suppress(OSError):  # else what comes anew would be thought cut too
+                os.ftruncate(descriptor.number, self._map_offset)
+            return False
         return True
 
     def put_manifest(self, manifest: Manifest) -> None:

@@ -31,6 +31,11 @@ _KEEP_SIZE: Final = 0x01
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
+_at_once: Final = ctypes.PyDLL(None)
+_lseek: Final = getattr(_at_once, "lseek64", None) or _at_once.lseek  # musl has the one alone
+_lseek.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int]
+_lseek.restype = ctypes.c_int64
+
 
 class Passage:
     """What is kept of one such content, in the order in which it came."""
@@ -79,3 +84,12 @@ def punch(descriptor: int, offset: int, length: int) -> None:
     if _libc.fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, length) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise CacheFullError(f"the content is larger than the cache, and cannot pass: {reason}")
+
+
+def size_at_hand(descriptor: int) -> int:
+    """Return the size of an open file as the kernel knows it, or -1.
+
+    Unlike os.fstat it keeps the interpreter: to wait for that again can take a reader longer
+    than the read. The place in the file changes; nothing here uses it.
+    """
+    return int(_lseek(descriptor, 0, os.SEEK_END))

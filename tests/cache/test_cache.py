@@ -158,6 +158,25 @@ async def test_nothing_is_located_in_a_file_that_somebody_has_cut(tmp_path: Path
         assert not file.has(0)
 
 
+@pytest.mark.parametrize("left", [0, 1000, 3 * BLOCK - 1])
+async def test_nothing_is_located_right_after_somebody_has_cut_the_file(
+    tmp_path: Path, left: int
+) -> None:
+    content = Content.of(3 * BLOCK)
+
+    with opened(open_cache(tmp_path), content) as file:
+        await put_all(file, content)
+        assert file.locate_nowait(0, 2000) is not None  # with the look of this moment
+        (path,) = tmp_path.iterdir()
+        os.truncate(path, left)
+
+        assert file.locate_nowait(2 * BLOCK, BLOCK) is None
+        assert not file.has(2)
+        for index in range(3):  # the first of them too, though the file is short then
+            await put(file, index, content.block(index))
+            assert file.locate_nowait(index * BLOCK, BLOCK) is not None
+
+
 async def test_a_wrong_block_is_refused_and_not_kept(tmp_path: Path) -> None:
     content = Content.of(2 * BLOCK)
     cache = open_cache(tmp_path)
