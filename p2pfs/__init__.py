@@ -17,6 +17,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     link/         every stream: sockets, greeting, live links, the pool of dialled ones
     library/      what `shared/` offers
     cache/        verified blocks on disk
+    wording       values as people read them
     keys          the identity of a servent, and the key of a private network
     journal       what happened, for people
     protocol/     the wire, sans-IO: see protocol/PROTOCOL.md

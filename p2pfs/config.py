@@ -290,6 +290,49 @@ def load_config(
     return config
 
 
+def to_options(config: Config) -> dict[str, object]:
+    """Return the options that stand for a configuration: a config.toml of them means the same.
+
+    Where a servent's state and mountpoint are is not among them, and what TOML has no value for
+    (no key file, the usual ports) is left out.
+    """
+    options: dict[str, object] = {
+        "name": config.name,
+        "join": [str(endpoint) for endpoint in config.joins],
+        "listen": _listen_option(config),
+        "foreground": config.foreground,
+        "allow-other": config.allow_other,
+        "kernel-option": list(config.kernel_options),
+        "cache-size": _size_option(config.cache_limit_bytes),
+        "network-key-file": config.network_key_file and os.fspath(config.network_key_file),
+        "stall-timeout": config.stall_timeout_s,
+        "previews": str(config.previews),
+        "no-notify": not config.notify,
+        "no-reshare": not config.reshare,
+        "max-neighbours": config.max_neighbours,
+        "ttl": config.ttl,
+        "upload-limit": _size_option(config.upload_limit_bytes_s or 0),
+        "download-limit": _size_option(config.download_limit_bytes_s or 0),
+        "log-level": str(config.log_level),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _listen_option(config: Config) -> str | int | None:
+    if (config.listen_host, config.listen_ports) == _LISTEN_ANYWHERE:
+        return None
+    port = config.listen_ports[0]
+    return port if config.listen_host is None else str(Endpoint(config.listen_host, port))
+
+
+def _size_option(count: int) -> str | int:
+    """Return 10737418240 as "10G", and what is no whole number of anything in bytes."""
+    for letter in "tgmk":
+        if count and count % _UNITS[letter] == 0:
+            return f"{count // _UNITS[letter]}{letter.upper()}"
+    return count
+
+
 def default_state_directory() -> Path:
     """Return where a servent keeps its things unless told otherwise (XDG data home)."""
     from platformdirs import user_data_path  # noqa: PLC0415 - verbs that need it are few

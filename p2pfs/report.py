@@ -1,14 +1,24 @@
-"""What the verbs and `.p2pfs/` tell, as records: JSON objects with the keys of DESIGN 2.3."""
+"""What the verbs and `.p2pfs/` tell: JSON objects with the keys of DESIGN 2.3, and text."""
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
 
+import tomli_w
+
+from p2pfs.config import Config, to_options
 from p2pfs.download import SwarmStatistics
-from p2pfs.journal import printable
+from p2pfs.journal import Event, printable
 from p2pfs.link import Link
 from p2pfs.namespace import KeywordQuery
-from p2pfs.protocol import FileId, PeerInfo, QueryHit
+from p2pfs.protocol import Address, FileId, PeerInfo, QueryHit
+from p2pfs.upload import UploadStatistics
+from p2pfs.wording import EVENT_COLUMNS, field_lines, row_line
 
 Record = dict[str, object]
 
@@ -19,19 +29,39 @@ def of_peer(peer: PeerInfo) -> Record:
     return {"id": peer.id, "name": peer.name, "address": address}
 
 
-def of_link(link: Link, now: float) -> Record:
-    """Describe a neighbour by the link to it."""
-    return {
-        **of_peer(link.peer),
-        "direction": link.direction,
-        "connected_s": round(now - link.opened_at, 1),
-        "rtt_ms": None if link.rtt_s is None else round(link.rtt_s * 1000, 1),
-    }
+def of_neighbours(
+    links: Iterable[Link], now: float, transfers: Iterable[Record]
+) -> Sequence[Record]:
+    """Describe the neighbours by the links to them, and by what `transfers` move now."""
+    rates: Counter[tuple[object, object]] = Counter()
+    for transfer in transfers:
+        for peer in cast("Sequence[Record]", transfer["peers"]):
+            rates[transfer["direction"], peer["id"]] += cast("int", peer["rate_bytes_s"])
+    return [
+        {
+            **of_peer(link.peer),
+            "direction": link.direction,
+            "connected_s": round(now - link.opened_at, 1),
+            "rtt_ms": None if link.rtt_s is None else round(link.rtt_s * 1000, 1),
+            "download_bytes_s": rates["download", link.peer.id],
+            "upload_bytes_s": rates["upload", link.peer.id],
+        }
+        for link in links
+    ]
 
 
-def of_transfer(path: str, file_id: FileId, swarm: SwarmStatistics) -> Record:
-    """Describe a download."""
+def join_command(address: Address, network_key_file: Path | None) -> str:
+    """Return what others type in a shell to join through an address of ours."""
+    words = ["--join", str(address)]
+    if network_key_file is not None:
+        words += ["--network-key-file", network_key_file.name]
+    return f"p2pfs mount ~/p2p {shlex.join(words)}"
+
+
+def of_download(path: str, file_id: FileId, swarm: SwarmStatistics) -> Record:
+    """Describe a download, with the peers that something of it is asked of."""
     return {
+        "direction": "download",
         "path": path,
         "id": file_id.hex(),
         "size": swarm.size,
@@ -39,7 +69,27 @@ def of_transfer(path: str, file_id: FileId, swarm: SwarmStatistics) -> Record:
         "rate_bytes_s": round(swarm.rate_bytes_s),
         "sources": swarm.sources,
         "state": swarm.state,
+        "peers": [_giving(peer, rate) for peer, rate in swarm.givers],
     }
+
+
+def of_upload(path: str, upload: UploadStatistics) -> Record:
+    """Describe an upload as the same transfer on the other side: we are the one source."""
+    return {
+        "direction": "upload",
+        "path": path,
+        "id": upload.file_id.hex(),
+        "size": upload.size,
+        "done_bytes": upload.sent_bytes,
+        "rate_bytes_s": round(upload.rate_bytes_s),
+        "sources": 1,
+        "state": upload.state,
+        "peers": [_giving(upload.peer, upload.rate_bytes_s)],
+    }
+
+
+def _giving(peer: PeerInfo, rate_bytes_s: float) -> Record:
+    return {**of_peer(peer), "rate_bytes_s": round(rate_bytes_s)}
 
 
 def of_hits(hits: Iterable[QueryHit], query: KeywordQuery) -> Sequence[Record]:
@@ -55,10 +105,28 @@ def of_hits(hits: Iterable[QueryHit], query: KeywordQuery) -> Sequence[Record]:
     ]
 
 
-def as_text(records: Sequence[Mapping[str, object]]) -> bytes:
-    """Return records as lines of `key: value`, an empty line between two."""
+# As text, for people: what is below `.p2pfs/`.
+
+
+def as_fields(records: Sequence[Mapping[str, object]]) -> str:
+    """Return records as lines of `name: value`, an empty line between two."""
     blocks = (
-        "".join(f"{key}: {printable(str(value))}\n" for key, value in record.items())
+        "".join(f"{line}\n" for key, value in record.items() for line in field_lines(key, value))
         for record in records
     )
-    return "\n".join(blocks).encode()
+    return "\n".join(blocks)
+
+
+def as_events(events: Iterable[Event]) -> str:
+    """Return events as `p2pfs events` lists them: a line for each, with tabs."""
+    rows = (dataclasses.asdict(event) for event in events)
+    return "".join(f"{row_line(row, EVENT_COLUMNS)}\n" for row in rows)
+
+
+def as_config(config: Config) -> str:
+    """Return the settings as a config.toml that means the same."""
+    where = [f"state directory: {config.state_directory}"]
+    if config.mountpoint is not None:
+        where.append(f"mountpoint: {config.mountpoint}")
+    comments = "".join(f"# {printable(line)}\n" for line in where)
+    return comments + tomli_w.dumps(to_options(config))

@@ -50,6 +50,7 @@ from p2pfs.protocol import (
     LinkKind,
     PeerInfo,
     QueryKind,
+    Scope,
     ServentId,
     groups_of,
     scope_of,
@@ -85,6 +86,10 @@ CACHE_THREADS: Final = 16
 
 STATE_THREADS: Final = 2
 """For what is written seldom: pins, contacts."""
+
+MIN_SEEN: Final = 2
+"""Neighbours who must see us at an address that no interface has before the user is told of it:
+one could send his friends anywhere."""
 
 Clock = Callable[[], float]
 
@@ -299,6 +304,21 @@ class Servent:
         least = seen[0][1] * SEEN_SHARE if seen else 0
         return tuple(Address(host, port) for host, count in seen if count >= least)
 
+    def addresses(self) -> Sequence[Address]:
+        """Return where others may reach us, the likeliest first. Any thread.
+
+        Those of this machine's interfaces, and public ones at which two neighbours or more see
+        us: there a router may pass our port on.
+        """
+        assert self._listener is not None
+        port = self.listen_address.port
+        own = self._listener.addresses()
+        if self.listen_address in own:
+            return own
+        seen = [host for host, count in dict(self._observed).items() if count >= MIN_SEEN]
+        public = [Address(host, port) for host in seen if scope_of(host) is Scope.WORLD]
+        return list(dict.fromkeys((*own, *public)))
+
     def _neighbours(self) -> Sequence[PeerInfo]:
         return [link.peer for link in self.overlay.neighbours]
 
@@ -390,6 +410,11 @@ class Servent:
     def start_walk(self) -> None:
         """Send one random walk on its way."""
         self.switchboard.start_walk()
+
+    @property
+    def knows_peers(self) -> bool:
+        """Whether anybody is known who may become a neighbour, named by the user or of earlier."""
+        return bool(self.contacts.unlinked(()))
 
     # What goes on behind.
 
@@ -511,6 +536,7 @@ class Servent:
         """Describe the servent. Any thread."""
         shared = self.library.statistics()
         links = [link.statistics() for link in self.overlay.neighbours]
+        addresses, key = self.addresses(), self.config.network_key_file
         return {
             "id": self.identity.id,
             "name": self.config.name,
@@ -518,6 +544,8 @@ class Servent:
             "pid": os.getpid(),
             "mountpoint": self.config.mountpoint and os.fspath(self.config.mountpoint),
             "listen": str(self.listen_address),
+            "addresses": [str(address) for address in addresses],
+            "join_commands": [report.join_command(one, key) for one in addresses],
             "uptime_s": round(self._clock() - self._started_at, 1),
             "sharing": not self.library.is_paused,
             "neighbours": len(self.overlay.neighbours),
@@ -526,6 +554,7 @@ class Servent:
             "cache_bytes": self.cache.used_bytes,
             "cache_limit_bytes": self.config.cache_limit_bytes,
             "transfers": len(self.swarms.statistics()),
+            "uploads": len(self.uploads.under_way.statistics(self._clock())),
             "downloaded_bytes": self.swarms.received_bytes,
             "uploaded_bytes": self.uploads.sent_bytes,
             "messages_in": sum(link.messages_in for link in links),
@@ -539,11 +568,18 @@ class Servent:
     def peers(self) -> Sequence[Record]:
         """Describe the neighbours. Any thread."""
         now = self._clock()
-        return [report.of_link(link, now) for link in self.overlay.neighbours]
+        return report.of_neighbours(self.overlay.neighbours, now, self.transfers())
 
     def transfers(self) -> Sequence[Record]:
-        """Describe the downloads. Any thread."""
-        return [report.of_transfer(*transfer) for transfer in self.swarms.statistics()]
+        """Describe the downloads and the uploads. Any thread."""
+        downloads = [report.of_download(*download) for download in self.swarms.statistics()]
+        uploads = self.uploads.under_way.statistics(self._clock())
+        return downloads + [report.of_upload(self._path_of(one.file_id), one) for one in uploads]
+
+    def _path_of(self, file_id: FileId) -> str:
+        """Return where a content that is being sent is shared, or else was read."""
+        shared = self.library.find_id(file_id)
+        return shared.path if shared else self.swarms.path_of(file_id) or file_id.hex()
 
     async def cached(self) -> Record:
         """Describe the cache: its bounds, and what is in it or pinned."""
@@ -564,14 +600,14 @@ class Servent:
         Raises:
             KeyError: there is no such text.
         """
-        texts: dict[str, Callable[[], Sequence[Mapping[str, object]]]] = {
-            "status": lambda: [self.status()],
-            "peers": self.peers,
-            "transfers": self.transfers,
-            "events": lambda: [dataclasses.asdict(event) for event in self.journal.events()],
-            "config": lambda: [dataclasses.asdict(self.config)],
+        texts: dict[str, Callable[[], str]] = {
+            "status": lambda: report.as_fields([self.status()]),
+            "peers": lambda: report.as_fields(self.peers()),
+            "transfers": lambda: report.as_fields(self.transfers()),
+            "events": lambda: report.as_events(self.journal.events()),
+            "config": lambda: report.as_config(self.config),
         }
-        return report.as_text(texts[name]())
+        return texts[name]().encode("utf-8", "backslashreplace")
 
 
 def _limit(bytes_s: int | None) -> RateLimit | None:

@@ -7,14 +7,18 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pfs import config as config_module
 from p2pfs.config import (
     DEFAULT_PORT,
+    MIN_CACHE_BYTES,
+    MIN_LIMIT_BYTES_PER_S,
     Config,
     Endpoint,
+    LogLevel,
     Previews,
     default_name,
     load_config,
@@ -23,11 +27,18 @@ from p2pfs.config import (
     parse_name,
     parse_rate,
     parse_size,
+    to_options,
 )
 from p2pfs.errors import UsageError
 from p2pfs.mounts import Mount
 from p2pfs.protocol import messages
 from p2pfs.state import OUTPUT, lock_state, new_state_undone
+
+
+def is_name(text: str) -> bool:
+    with suppress(ValueError):
+        return parse_name(text) == text
+    return False
 
 
 @pytest.fixture
@@ -325,6 +336,62 @@ def test_listen_takes_a_port_with_or_without_a_host(load, text, host, port):
     config = load(listen=text)
 
     assert (config.listen_host, config.listen_ports) == (host, (port,))
+
+
+endpoints = st.builds(
+    Endpoint, st.sampled_from(["host", "10.0.0.1", "::1", "a.example"]), st.integers(1, 65_535)
+)
+listening = st.one_of(
+    st.just((None, (DEFAULT_PORT, 0))),
+    st.tuples(st.sampled_from([None, "127.0.0.1", "::"]), st.tuples(st.integers(0, 65_535))),
+)
+rates = st.one_of(
+    st.none(), st.integers(MIN_LIMIT_BYTES_PER_S, 2**40), st.sampled_from([2**20, 20_000_000])
+)
+
+
+@given(
+    name=st.text(min_size=1, max_size=20).filter(is_name),
+    joins=st.lists(endpoints, max_size=3).map(tuple),
+    listen=listening,
+    flags=st.tuples(*[st.booleans()] * 4),
+    kernel_options=st.sampled_from([(), ("noexec",), ("noexec", "sync")]),
+    cache_limit_bytes=st.integers(MIN_CACHE_BYTES, 2**50) | st.sampled_from([2**30, 10 * 2**30]),
+    network_key_file=st.sampled_from([None, "/k", '/a "key" with # and \\ in it', "/ü/\x7f"]),
+    stall_timeout_s=st.sampled_from([1.0, 2.5, 30.0, 3600.0]),
+    previews=st.sampled_from(Previews),
+    numbers=st.tuples(st.integers(1, 32), st.integers(1, 5)),
+    limits=st.tuples(rates, rates),
+    log_level=st.sampled_from(LogLevel),
+)
+def test_the_options_of_a_configuration_mean_the_same(
+    tmp_path_factory, name, joins, listen, flags, kernel_options, cache_limit_bytes,
+    network_key_file, stall_timeout_s, previews, numbers, limits, log_level,
+):  # fmt: skip
+    state = tmp_path_factory.mktemp("state")
+    config = Config(
+        state_directory=state, name=name, joins=joins, listen_host=listen[0],
+        listen_ports=listen[1], foreground=flags[0], allow_other=flags[1], notify=flags[2],
+        reshare=flags[3], kernel_options=kernel_options, cache_limit_bytes=cache_limit_bytes,
+        network_key_file=network_key_file and Path(network_key_file),
+        stall_timeout_s=stall_timeout_s, previews=previews, max_neighbours=numbers[0],
+        ttl=numbers[1], upload_limit_bytes_s=limits[0], download_limit_bytes_s=limits[1],
+        log_level=log_level,
+    )  # fmt: skip
+
+    (state / "config.toml").write_text(tomli_w.dumps(to_options(config)))
+
+    assert load_config({}, state_directory=str(state)) == config
+
+
+def test_sizes_are_told_as_people_write_them(load):
+    options = to_options(load(cache_size="10G", upload_limit="2MiB/s", download_limit=100_000))
+
+    assert [options[name] for name in ("cache-size", "upload-limit", "download-limit")] == [
+        "10G", "2M", 100_000,
+    ]  # fmt: skip
+    assert "listen" not in options
+    assert "network-key-file" not in options
 
 
 def test_a_second_servent_in_one_state_directory_is_refused(load):

@@ -60,6 +60,7 @@ FOREIGN = {
     "fuse": "mount",
     "noise": "protocol",
     "socket": "link",
+    "ifaddr": "link",
     "jeepney": "host",
     "sqlite3": "library",
     "inotify_simple": "library",

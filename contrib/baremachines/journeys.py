@@ -6,11 +6,8 @@ assertion, or is good.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,8 +32,6 @@ class Luggage:
     """Where more may be put."""
     bundle: Path
     """The repository at the commit that is checked out."""
-    clone: Path
-    """A clone of it."""
     wheel: Path
     checks: bool
     """Whether contrib/check is run where the README says so, by one who has sudo, for minutes."""
@@ -279,50 +274,6 @@ def _carry_film(first: Person, second: Person) -> None:
         person.run("p2pfs unmount ~/p2p").good()
 
 
-# The container.
-
-_USE_CONTAINER: Final = """
-[ "$(id -un)" = p2pfs ]
-p2pfs serve --state /var/lib/p2pfs --listen 127.0.0.1:0
-p2pfs status
-p2pfs unmount /var/lib/p2pfs
-"""
-
-
-def container(luggage: Luggage, suite: str) -> None:
-    """The container file, on the bare system as its base, built and run by buildah."""
-    base = luggage.place / "base.tar"
-    with System(suite) as system:  # which has this machine's certificates
-        command = ["tar", "-C", system.root, "--one-file-system", "-cf", base, "."]
-        subprocess.run(command, check=True)
-    with tempfile.TemporaryDirectory(prefix="p2pfs-fresh-") as store:
-        _buildah(
-            store, "add", "--quiet", made := _buildah(store, "from", "scratch"), str(base), "/"
-        )
-        _buildah(store, "commit", "--quiet", "--rm", made, "localhost/bare")
-        base.unlink()
-        with step("built"):
-            _buildah(
-                store, "build", "--quiet", "--network=host", "--pull-never",
-                "--build-arg=BASE=localhost/bare", "--tag=p2pfs",
-                f"--file={luggage.clone}/contrib/packaging/Containerfile", str(luggage.clone),
-            )  # fmt: skip
-        made = _buildah(store, "from", "p2pfs")
-        status = _buildah(store, "run", "--network=host", made, "--", "sh", "-ec", _USE_CONTAINER)
-        assert "mountpoint: -" in status, status
-
-
-def _buildah(store: str, *words: str) -> str:
-    """Run buildah with all that it keeps in a directory, and return its last line or lines."""
-    command = ["buildah", f"--root={store}/root", f"--runroot={store}/run", "--storage-driver=vfs"]
-    done = subprocess.run(
-        [*command, *words], env=os.environ | {"BUILDAH_ISOLATION": "chroot"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{words}: {done.stdout}"
-    return done.stdout.strip() if words[0] == "run" else done.stdout.strip().split("\n")[-1]
-
-
 # What all have in common.
 
 
@@ -357,5 +308,5 @@ def _assert_nothing_left(system: System, clean: set[str]) -> None:
 Journey = Callable[[Luggage, str], None]
 
 JOURNEYS: Final[list[Journey]] = [
-    readme_as_root, readme_as_user, without_sudo, without_fuse, wheel, package, container,
+    readme_as_root, readme_as_user, without_sudo, without_fuse, wheel, package,
 ]  # fmt: skip

@@ -9,7 +9,8 @@
     asker        asks a servent for a verb
     voice        says it: as text, as JSON, or not at all
     screen       tables, progress bars and `top` on a terminal
-    wording      values as people read them
+    page         what `top` shows
+    layout       lines that fit a terminal of any width
 
 Nothing heavy is imported before it is needed, so that `p2pfs status` answers at once: `screen`
 only where there is a terminal, the servent only where one is started.

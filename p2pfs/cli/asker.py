@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from p2pfs.cli.voice import OnProgress, Voice
-from p2pfs.cli.wording import Record
 from p2pfs.control.client import Running, ask, choose_servent
+from p2pfs.wording import Record
 
 log = logging.getLogger(__name__)
 

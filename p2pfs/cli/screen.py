@@ -1,60 +1,54 @@
 """What a terminal shows beyond lines of text: tables, progress bars, the live screen of `top`.
 
 Importing it takes longer than all the rest of a verb, so it is imported where it is needed.
-Cells are `Text`, so that nothing in a name is taken for markup.
+What fits where is for `layout` to say.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
+import sys
+import termios
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tty
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
-from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
+from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
-from p2pfs.cli.wording import Estimate, Record, heading, is_number, shown, shown_bytes
+from p2pfs.cli.layout import glyphs_of, number_of, progress_line, table, wrapping_sheet
+from p2pfs.cli.page import Look, page
 from p2pfs.journal import printable
-
-ID_LENGTH: Final = 8
-"""Characters of an id that people are shown."""
-
-BAR_WIDTH: Final = 16
-"""Characters of a bar in a table."""
+from p2pfs.wording import Estimate, Record
 
 REFRESH_S: Final = 1.0
 """Between two looks of `top`: what changes faster cannot be read."""
 
-TRANSFER_COLUMNS: Final = ("path", "size", "done_bytes", "rate_bytes_s", "sources", "state")
-PEER_COLUMNS: Final = ("name", "address", "direction", "connected_s", "rtt_ms")
+END_KEYS: Final = b"qQ"
+
+_KEYS_READ: Final = 64
 
 
-def show_table(rows: Iterable[Record], columns: Sequence[str]) -> None:
-    """Print a table as wide as the terminal."""
-    Console().print(_table(rows, columns))
+def show_table(rows: Sequence[Record], columns: Sequence[str]) -> None:
+    """Print a table as wide as the terminal. Nothing is cut: what is too long is wrapped."""
+    console = Console()
+    lines = table(rows, columns, wrapping_sheet(console)).lines
+    console.print(*lines, sep="\n", soft_wrap=True)
 
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr, with rate and remaining time; the function given moves it."""
     estimate = Estimate()
-    columns = (
-        TextColumn(
-            "{task.description}",
-            markup=False,
-            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
-        ),
-        BarColumn(bar_width=BAR_WIDTH),
-        TaskProgressColumn(),
-        _EstimateColumn(estimate),
-    )
-    with Progress(*columns, console=Console(stderr=True), expand=True) as progress:
-        task = progress.add_task(printable(title), total=None)
+    console = Console(stderr=True)
+    line = _ProgressLine(printable(title), estimate, console)
+    with Progress(line, console=console) as progress:
+        task = progress.add_task("", total=None)
 
         def on_progress(done: int, size: int) -> None:
             estimate.reached(done, size)
@@ -68,92 +62,84 @@ def watch(
     ask_transfers: Callable[[], Sequence[Record]],
     ask_peers: Callable[[], Sequence[Record]],
 ) -> None:
-    """Fill the terminal with what a servent does, anew each second, until interrupted.
+    """Fill the terminal with what a servent does, anew each second, until `q` or an interrupt.
 
     Whatever ends it, be it an error of what is asked, the terminal is as it was before.
     """
     rates = _Rates()
-    with Live(console=Console(), screen=True, auto_refresh=False) as live:
+    console = Console()
+    with _keys() as is_ended, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             status = ask_status()
-            summary = _summary(status, rates.words(status))
-            transfers = _part("transfers", ask_transfers(), TRANSFER_COLUMNS)
-            peers = _part("peers", ask_peers(), PEER_COLUMNS)
-            live.update(Group(summary, *transfers, *peers), refresh=True)
-            time.sleep(REFRESH_S)
+            look = Look(status, ask_transfers(), ask_peers(), *rates.of(status))
+            lines = page(look, console.width, console.height, glyphs_of(console))
+            live.update(Text("\n", no_wrap=True).join(lines), refresh=True)
+            if is_ended(REFRESH_S):
+                return
 
 
-class _EstimateColumn(ProgressColumn):
-    """Done, rate and remaining time; looked at anew with each refresh, so a stop is seen."""
+@contextlib.contextmanager
+def _keys() -> Iterator[Callable[[float], bool]]:
+    """Give what waits so many seconds and returns whether a key was pressed that ends it."""
+    keyboard = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
+    if keyboard is None:
+        yield _sleep
+        return
+    before = termios.tcgetattr(keyboard)
+    tty.setcbreak(keyboard)  # each key by itself, and not shown; Ctrl-C interrupts nevertheless
+    try:
+        yield lambda seconds: _is_end_pressed(keyboard, seconds)
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
-    def __init__(self, estimate: Estimate) -> None:
-        super().__init__(table_column=Column(no_wrap=True))
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def _is_end_pressed(keyboard: int, seconds: float) -> bool:
+    """Wait for a key that ends; others are read and change nothing."""
+    ends_at = time.monotonic() + seconds
+    while (left_s := ends_at - time.monotonic()) > 0:
+        if select.select([keyboard], [], [], left_s)[0]:
+            keys = os.read(keyboard, _KEYS_READ)
+            if not keys:  # the terminal has gone
+                return True
+            if any(key in END_KEYS for key in keys):
+                return True
+    return False
+
+
+class _ProgressLine(ProgressColumn):
+    """A line that is looked at anew with each refresh, so that a stop is seen."""
+
+    def __init__(self, title: str, estimate: Estimate, console: Console) -> None:
+        super().__init__()
+        self._title = title
         self._estimate = estimate
+        self._console = console
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.total is None else self._estimate.text())
+        width = self._console.width
+        if task.total is None:
+            return Text(self._title, no_wrap=True, overflow="ellipsis")
+        return progress_line(self._title, self._estimate, width, glyphs_of(self._console))
 
 
 class _Rates:
     """What goes in and out, from the counters of one status and the next."""
 
-    KEYS: Final = {"downloaded_bytes": "down", "uploaded_bytes": "up"}
+    KEYS: Final = ("downloaded_bytes", "uploaded_bytes")
 
     def __init__(self) -> None:
         self._last: Record | None = None
         self._at = 0.0
 
-    def words(self, status: Record) -> str:
+    def of(self, status: Record) -> tuple[float, float]:
+        """Return bytes a second down and up since the last status."""
         now, last = time.monotonic(), self._last or status
         passed_s = max(now - self._at, 0.001)
         self._last, self._at = status, now
-        rates = ((_count(status, key) - _count(last, key)) / passed_s for key in self.KEYS)
-        words = (f"{w} {shown_bytes(r)}/s" for w, r in zip(self.KEYS.values(), rates, strict=True))
-        return ", ".join(words)
-
-
-def _count(status: Record, key: str) -> int:
-    value = status[key]
-    assert isinstance(value, int)
-    return value
-
-
-def _summary(status: Record, rates: str) -> Text:
-    told = {key: shown(key, value) for key, value in status.items()}
-    return Text(
-        "{name} at {listen}: {rates}\n"
-        "{shared_files} files shared, {cache_bytes} of {cache_limit_bytes} cached\n".format(
-            rates=rates, **told
-        )
-    )
-
-
-def _part(title: str, rows: Sequence[Record], columns: Sequence[str]) -> list[RenderableType]:
-    if not rows:
-        return [Text(f"no {title}\n")]
-    return [Text(title, style="bold underline"), _table(rows, columns), Text()]
-
-
-def _table(rows: Iterable[Record], columns: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(heading(column), justify="right" if is_number(column) else "left")
-        if column == "done_bytes":
-            table.add_column("")
-    for row in rows:
-        table.add_row(*(cell for column in columns for cell in _cells(row, column)))
-    return table
-
-
-def _cells(row: Record, column: str) -> list[RenderableType]:
-    text = shown(column, row[column])
-    if column == "id":
-        return [Text(text[:ID_LENGTH])]
-    if column == "done_bytes":
-        return [Text(text), _bar(_count(row, "done_bytes"), _count(row, "size"))]
-    return [Text(text)]
-
-
-def _bar(done: int, size: int) -> ProgressBar:
-    # A file of no bytes is all there.
-    return ProgressBar(total=size or 1, completed=done if size else 1, width=BAR_WIDTH)
+        down, up = ((number_of(status, key) - number_of(last, key)) / passed_s for key in self.KEYS)
+        return down, up

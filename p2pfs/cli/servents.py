@@ -91,9 +91,9 @@ def start(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -
         return live(config, report.ready, report.failed)
     with new_state_undone(config) as keep:
 
-        def up(lines: Sequence[str]) -> None:
+        def up(welcome: background.Welcome) -> None:
             keep()
-            greet(voice, config, lines)
+            greet(voice, welcome)
 
         def fail(text: str) -> None:
             voice.failed(text, ExitStatus.FAILED)
@@ -121,7 +121,7 @@ def config_of(voice: Voice, options: Mapping[str, object], mountpoint: str | Non
 
 
 def live(
-    config: Config, announce: Callable[[Sequence[str]], None], fail: Callable[[str], None]
+    config: Config, announce: Callable[[background.Welcome], None], fail: Callable[[str], None]
 ) -> int:
     """Run the servent in this process."""
     from p2pfs.host import lifetime  # noqa: PLC0415 - the whole servent
@@ -143,12 +143,10 @@ def live(
     return ExitStatus.DONE
 
 
-def greet(voice: Voice, config: Config, lines: Sequence[str]) -> None:
+def greet(voice: Voice, welcome: background.Welcome) -> None:
     """Show that a servent is up; what is amiss nevertheless goes to stderr."""
-    place = config.mountpoint and os.fspath(config.mountpoint)
-    state = os.fspath(config.state_directory)
-    voice.done(lines[0], {"mountpoint": place, "state": state, "warnings": lines[1:]})
-    for line in lines[1:]:
+    voice.say(welcome.lines, {**welcome.record, "warnings": welcome.warnings})
+    for line in welcome.warnings:
         voice.warn(line)
 
 

@@ -14,11 +14,11 @@ import click
 from p2pfs.cli.asker import Asker
 from p2pfs.cli.options import ENDPOINT, FILE, MOUNT, REMOTE, SHARED, Text, voiced
 from p2pfs.cli.voice import Voice, has_screen
-from p2pfs.cli.wording import Record, shown
 from p2pfs.control import ExitStatus, client
 from p2pfs.control.opening import Source, open_destination
 from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import UsageError
+from p2pfs.wording import EVENT_COLUMNS, PEER_COLUMNS, TRANSFER_COLUMNS, Record, shown
 
 
 def verb(command: Callable[..., object]) -> click.Command:
@@ -46,21 +46,19 @@ def status(asker: Asker) -> None:
 @verb
 def peers(asker: Asker) -> None:
     """List the neighbours."""
-    columns = ("name", "address", "direction", "connected_s", "rtt_ms", "id")
-    asker.voice.table(asker.list("peers"), columns, "no neighbours")
+    asker.voice.table(asker.list("peers"), PEER_COLUMNS, "no neighbours")
 
 
 @verb
 def transfers(asker: Asker) -> None:
-    """List the downloads under way."""
-    columns = ("path", "size", "done_bytes", "rate_bytes_s", "sources", "state")
-    asker.voice.table(asker.list("transfers"), columns, "no transfers")
+    """List the downloads and uploads under way."""
+    asker.voice.table(asker.list("transfers"), TRANSFER_COLUMNS, "no transfers")
 
 
 @verb
 def events(asker: Asker) -> None:
     """List what happened lately."""
-    asker.voice.table(asker.list("events"), ("time", "severity", "text", "path"), "no events")
+    asker.voice.table(asker.list("events"), EVENT_COLUMNS, "no events")
 
 
 @verb

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from p2pfs.cli.wording import Estimate, Record, heading, shown
 from p2pfs.journal import printable
+from p2pfs.wording import Estimate, Record, field_lines, row_line
 
 PLAIN_EVERY_S: Final = 5.0
 """Time between two lines of progress where there is no terminal."""
@@ -42,6 +42,12 @@ class Voice:
         elif not self.is_quiet:
             print(printable(text), flush=True)
 
+    def say(self, lines: Sequence[str], record: object) -> None:
+        """Say in some lines what a verb has done and what comes next."""
+        if self.as_json or not self.is_quiet:
+            self.lines(lines, record)
+            sys.stdout.flush()  # a servent in the foreground goes on
+
     def lines(self, lines: Sequence[str], record: object) -> None:
         """Say what was asked for, be it quiet or not."""
         if self.as_json:
@@ -55,7 +61,7 @@ class Voice:
             print(json.dumps(record))
             return
         for key, value in record.items():
-            print(f"{heading(key)}: {shown(key, value)}")
+            print("\n".join(field_lines(key, value)))
 
     def table(self, rows: Sequence[Record], columns: Sequence[str], nothing: str) -> None:
         """Show records as a table on a terminal, or else with tabs between the columns.
@@ -72,7 +78,7 @@ class Voice:
             show_table(rows, columns)
         else:
             for row in rows:
-                print("\t".join(shown(column, row[column]) for column in columns))
+                print(row_line(row, columns))
 
     def note(self, text: str) -> None:
         """Say on stderr what is good to know beside the result."""

@@ -100,6 +100,14 @@ class Picker:
             elif len(self._sources) < MAX_KNOWN_SOURCES:
                 self._sources[ServentId(peer.id)] = Source(peer, is_reader=are_readers)
 
+    def rates(self, now: float) -> list[tuple[PeerInfo, float]]:
+        """Return who gives or is asked for something, and the bytes a second. Any thread."""
+        return [
+            (source.peer, rate)
+            for source in list(self._sources.values())
+            if (rate := source.meter.rate_after(now - source.progress_at)) >= 1 or source.requests
+        ]
+
     def forgive(self) -> None:
         """Try every source anew, but for the liars."""
         for source in self._sources.values():

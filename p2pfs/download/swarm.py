@@ -88,6 +88,8 @@ class SwarmStatistics:
     """`searching`, `reading`, `failed` or `idle`."""
     last_error: str | None
     """Why the last failed read failed, or the last source; for people."""
+    givers: Sequence[tuple[PeerInfo, float]]
+    """The sources that give something, or are asked for it, and how many bytes a second."""
 
 
 class Swarm:
@@ -255,6 +257,7 @@ class Swarm:
             sources=self._picker.source_count,
             state=self._state(now),
             last_error=self._last_error,
+            givers=self._picker.rates(now),
         )
 
     def _state(self, now: float) -> str:

@@ -2,6 +2,7 @@
 
     lifetime     open all parts of a servent, mount it, wait for the signal that ends it
     background   start the command anew in the background, and report when it is ready
+    welcome      what a person needs when a servent is up
     desktop      tells failures as notifications: the only module that knows D-Bus
     manager      tells systemd how the servent is
     service      the unit that makes systemd keep a servent running

@@ -9,13 +9,15 @@ reported: if the parent goes away first, the child ends itself.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,12 +35,24 @@ MAX_REPORT_BYTES: Final = 65_536
 _VARIABLE: Final = "P2PFS_REPORT_FD"
 
 
+@dataclass(frozen=True)
+class Welcome:
+    """What is said when a servent is up."""
+
+    lines: Sequence[str]
+    """What a person needs next."""
+    warnings: Sequence[str]
+    """What is amiss nevertheless."""
+    record: Mapping[str, object]
+    """The same for programs: a JSON object."""
+
+
 class StartError(P2pfsError):
     """The servent did not start; the text says why."""
 
 
-def start(arguments: Sequence[str], output_path: Path) -> list[str]:
-    """Run `p2pfs ARGUMENTS` in the background and return the lines that it reports as ready.
+def start(arguments: Sequence[str], output_path: Path) -> Welcome:
+    """Run `p2pfs ARGUMENTS` in the background and return what it says when it is ready.
 
     What it prints is added to `output_path`. If anything fails, or this process is interrupted,
     the child is ended before this returns.
@@ -55,9 +69,9 @@ def start(arguments: Sequence[str], output_path: Path) -> list[str]:
         finally:
             os.close(write_end)
         try:
-            lines = _lines(_report(pipe.fileno()), output_path)
+            welcome = _welcome(_report(pipe.fileno()), output_path)
             child.returncode = 0  # it lives on, and nobody is going to wait for it
-            return lines
+            return welcome
         except BaseException:
             _end(child)
             raise
@@ -76,7 +90,7 @@ class Report:
         """Whether we are a child in the background that has not reported yet."""
         return self._descriptor is not None
 
-    def ready(self, lines: Sequence[str]) -> None:
+    def ready(self, welcome: Welcome) -> None:
         """Report that all is up, and leave the session of who started us.
 
         Not before: an automounter lets nobody but its own process group see the directory
@@ -88,18 +102,18 @@ class Report:
         if self.is_awaited:
             with contextlib.suppress(PermissionError):  # it has one
                 os.setsid()
-        if not self._send("ready", lines):
+        if not self._send("ready", json.dumps(asdict(welcome))):
             raise StartError("the command that started this servent was interrupted")
 
     def failed(self, text: str) -> None:
         """Report why the start failed; later failures are nobody's to hear."""
-        self._send("failed", [text])
+        self._send("failed", text)
 
-    def _send(self, outcome: str, lines: Sequence[str]) -> bool:
+    def _send(self, outcome: str, text: str) -> bool:
         if self._descriptor is None:
             return True
         try:
-            os.write(self._descriptor, "\n".join((outcome, *lines)).encode("utf-8", "replace"))
+            os.write(self._descriptor, f"{outcome}\n{text}".encode("utf-8", "replace"))
         except BrokenPipeError:
             return False
         finally:
@@ -144,12 +158,12 @@ def _report(pipe: int) -> bytes:
     return report
 
 
-def _lines(report: bytes, output_path: Path) -> list[str]:
-    outcome, *lines = report.decode("utf-8", "replace").split("\n")
+def _welcome(report: bytes, output_path: Path) -> Welcome:
+    outcome, _, text = report.decode("utf-8", "replace").partition("\n")
     if outcome == "ready":
-        return lines
+        return Welcome(**json.loads(text))
     if outcome == "failed":
-        raise StartError(lines[0])
+        raise StartError(text)
     last = _last_line(output_path)
     raise StartError(f"the servent ended before it was ready: {last or 'it said nothing'}")
 

@@ -16,7 +16,7 @@ import logging.handlers
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from io import TextIOWrapper
 from typing import Final
 
@@ -28,10 +28,10 @@ from p2pfs.control.files import remove_temporaries
 from p2pfs.control.server import serve_control
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.filesystem import FileSystem
+from p2pfs.host.background import Welcome
 from p2pfs.host.desktop import notify_failures
 from p2pfs.host.manager import Manager
-from p2pfs.journal import printable
-from p2pfs.keys import weaknesses_of
+from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.mounts import is_within
@@ -66,8 +66,8 @@ UNHEEDED: Final = frozenset(
 """Signals that mean nothing to us. At their defaults they would end the process at once and
 leave a dead mount behind; `kill -USR1` is how people ask some daemons for a new log."""
 
-Announce = Callable[[Sequence[str]], None]
-"""Takes the lines that tell the user that all is up, and what is amiss nevertheless."""
+Announce = Callable[[Welcome], None]
+"""Takes what the user is told when all is up."""
 
 
 def live(config: Config, announce: Announce) -> None:
@@ -136,7 +136,7 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
             if manager.is_listening:
                 nursery.start_soon(guarded, _keep_told, manager, servent)
             await _wait_for_a_neighbour(servent)
-            announce(_greeting(servent))
+            announce(welcome_of(servent))
     log.info("ended")
 
 
@@ -185,35 +185,15 @@ async def _mount(
 async def _keep_told(manager: Manager, servent: Servent) -> None:
     """Tell the service manager that all is up, and from then on how the servent is."""
     while True:
-        manager.ready(_state_of(servent))
+        manager.ready(state_of(servent))
         await trio.sleep(TELL_EVERY_S)
 
 
 async def _wait_for_a_neighbour(servent: Servent) -> None:
-    if servent.config.joins:
+    if servent.knows_peers:
         with trio.move_on_after(JOIN_WAIT_S):
             while not servent.peers():  # noqa: ASYNC110 - once in a life; not worth an event
                 await trio.sleep(JOIN_LOOK_S)
-
-
-def _greeting(servent: Servent) -> list[str]:
-    lines = [_state_of(servent)]
-    if not servent.peers():
-        failing = servent.overlay.failing_joins()
-        lines += [f"warning: {line}; it is tried again and again" for line in failing]
-    if servent.library.is_paused:
-        lines.append("warning: sharing is paused: `p2pfs resume` offers your files again")
-    key = servent.config.network_key_file
-    if key is not None:
-        lines += [f"warning: {line}" for line in weaknesses_of(key)]
-    return [printable(line) for line in lines]
-
-
-def _state_of(servent: Servent) -> str:
-    config, peers = servent.config, len(servent.peers())
-    place = f"mounted on {config.mountpoint}, " if config.mountpoint else "serving, "
-    count = "1 peer" if peers == 1 else f"{peers} peers"
-    return f"{place}listening on {servent.listen_address}, {count}"
 
 
 def _forget_output(config: Config) -> None:

@@ -1,6 +1,7 @@
 """Live links: dial or answer, greet, and carry messages until the end.
 
     sockets     dial and listen: the only module that opens sockets
+    interfaces  where others may dial this machine
     dialling    all addresses of a servent are dialled, and the first that leads to it is taken
     greeting    opens a link: preface, handshake, HELLO
     reception   lets others in

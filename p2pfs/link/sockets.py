@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,6 +21,7 @@ import trio
 
 from p2pfs.config import socket_name
 from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
+from p2pfs.link.interfaces import hosts_of_machine
 from p2pfs.protocol import Address
 
 CONNECT_S: Final = 10.0
@@ -58,6 +60,9 @@ class Listener(Protocol):
     @property
     def address(self) -> Address:
         """Where it listens, with the real port."""
+
+    def addresses(self) -> Sequence[Address]:
+        """Return where others may dial it now, the likeliest first. Any thread."""
 
     async def accept(self) -> Channel:
         """Wait for the next connection, for ever; trio.ClosedResourceError once closed."""
@@ -124,6 +129,17 @@ class TcpListener:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = trio.socket.from_stdlib_socket(sock)
         self.address = _address(sock.getsockname())
+        self._takes_ipv4 = sock.family == socket.AF_INET or not sock.getsockopt(
+            socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+        )
+
+    def addresses(self) -> Sequence[Address]:
+        """Return its address, or if it listens on every interface, those of this machine."""
+        host, port = self.address.host, self.address.port
+        if not ipaddress.ip_address(host).is_unspecified:
+            return (self.address,)
+        hosts = hosts_of_machine(ipv4=self._takes_ipv4, ipv6=":" in host)
+        return [Address(one, port) for one in hosts]
 
     async def accept(self) -> Channel:
         """Wait for the next connection; who has hung up by then is passed over."""

@@ -15,7 +15,7 @@ flood is `flood.Router`. Everything a peer sends comes out as a checked value or
 RemoteProtocolError (HandshakeError before the peer is known), and as nothing else.
 """
 
-from p2pfs.protocol.addresses import MIN_PORT, dialable, groups_of, scope_of
+from p2pfs.protocol.addresses import MIN_PORT, Scope, dialable, groups_of, scope_of
 from p2pfs.protocol.codec import MAX_DATA_BYTES, MAX_REQUEST_ID, Data, Received, Unknown
 from p2pfs.protocol.connection import NEED_DATA, Connection, Ended, Event, Greeted, NeedData, State
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, servent_id, sign_hit
@@ -153,6 +153,7 @@ __all__ = [
     "Reject",
     "RejectCode",
     "Role",
+    "Scope",
     "ServentId",
     "State",
     "Unknown",

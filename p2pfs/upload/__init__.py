@@ -1,12 +1,14 @@
 """Bytes out: what this servent offers, and to whom it sends blocks next.
 
-    offer     answers to queries, manifests and blocks, from the library and the cache
-    uploads   the transfer links of others: slots, turns, limits
+    offer       answers to queries, manifests and blocks, from the library and the cache
+    uploads     the transfer links of others: slots, turns, limits
+    under_way   which peer is being sent what, for people
 
 Nothing leaves this machine that is not offered by the one and sent by the other.
 """
 
 from p2pfs.upload.offer import Offer
+from p2pfs.upload.under_way import UploadStatistics
 from p2pfs.upload.uploads import Uploads
 
-__all__ = ["Offer", "Uploads"]
+__all__ = ["Offer", "UploadStatistics", "Uploads"]

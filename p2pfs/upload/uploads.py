@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -49,6 +49,7 @@ from p2pfs.protocol import (
     block_count_for,
 )
 from p2pfs.rates import RateLimit
+from p2pfs.upload.under_way import UnderWay
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ class Uploads:
         """Held by who passes the limit next."""
         self.sent_bytes = 0
         """File data that was put on its way."""
+        self.under_way = UnderWay()
         self._slots = trio.CapacityLimiter(UPLOAD_SLOTS)
         self._peers: dict[ServentId, _Peer] = {}
 
@@ -273,20 +275,31 @@ class Uploads:
             raise NotFoundError("no such block")
         a_turn = max(1, TURN_BYTES // block_bytes_for(size))
         left = wanted.indexes
-        while left:
-            async with contextlib.AsyncExitStack() as place:
-                if size > SMALL_BYTES:
-                    await place.enter_async_context(peer.turn)
-                    await place.enter_async_context(self._slots)
-                blocks = await self._share.read_blocks(file_id, left[:a_turn])
-                left = left[len(blocks) :]
-                await self._send(link, number, b"".join(blocks), is_last=not left)
+        with self.under_way.answering(link.peer, file_id, size) as upload:
+            while left:
+                async with contextlib.AsyncExitStack() as place:
+                    if size > SMALL_BYTES:
+                        await place.enter_async_context(peer.turn)
+                        await place.enter_async_context(self._slots)
+                    blocks = await self._share.read_blocks(file_id, left[:a_turn])
+                    left = left[len(blocks) :]
+                    data = b"".join(blocks)
+                    await self._send(link, number, data, is_last=not left, sent=upload.sent)
 
-    async def _send(self, link: Link, number: int, data: bytes, *, is_last: bool = True) -> None:
-        """Send a part of an answer, in pieces if there is a limit."""
+    async def _send(
+        self,
+        link: Link,
+        number: int,
+        data: bytes,
+        *,
+        is_last: bool = True,
+        sent: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        """Send a part of an answer, in pieces if there is a limit; `sent` is told of each."""
         if self._limit is None:
             await _send_piece(link, number, data, is_last=is_last)
             self.sent_bytes += len(data)
+            sent(len(data))
             return
         rest = memoryview(data)
         while rest:
@@ -294,6 +307,7 @@ class Uploads:
             await self._pass(len(piece), self._limit)
             await _send_piece(link, number, piece, is_last=is_last and not rest)
             self.sent_bytes += len(piece)
+            sent(len(piece))
 
     async def _pass(self, count: int, limit: RateLimit) -> None:
         """Wait until so many bytes may be sent; who comes first is first."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -21,7 +23,8 @@ from tests.suites.filesystem_suite import errno_of
 
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
-    "shared_files", "shared_bytes", "cache_bytes", "cache_limit_bytes", "transfers",
+    "addresses", "join_commands", "shared_files", "shared_bytes", "cache_bytes",
+    "cache_limit_bytes", "transfers", "uploads",
     "downloaded_bytes", "uploaded_bytes", "messages_in", "messages_out", "queries_seen",
     "partial_directories", "names_left_out",
     "bad_blocks",
@@ -189,6 +192,34 @@ def test_a_network_key_is_made_and_a_bad_one_warned_of(processes):
     doctor = processes.p2pfs("doctor", "--state", "state")
     assert doctor.returncode == 1
     assert "!!  network key: others can read" in doctor.stdout
+
+
+def test_a_restart_waits_for_the_peers_that_it_knows(processes):
+    processes.start("serve", "--name", "a", state="a")
+    address = processes.status()["listen"]
+    first = processes.start("serve", "--join", address, state="b")
+    assert ", 1 peer\n" in first.stdout
+    assert processes.p2pfs("unmount", "b").returncode == 0
+
+    again = processes.start("serve", state="b")
+
+    assert ", 1 peer\n" in again.stdout
+    assert again.stderr == ""
+
+
+def test_what_is_said_at_the_start_joins_when_it_is_typed(processes):
+    started = processes.start("serve", state="a")
+    (command,) = [line.strip() for line in started.stdout.splitlines() if "--join" in line]
+    program, verb, place, *options = shlex.split(command)
+    assert (program, verb, place) == ("p2pfs", "mount", "~/p2p")
+
+    joined = processes.start("serve", *options, state="b")
+
+    assert ", 1 peer\n" in joined.stdout
+    as_json = json.loads(processes.start("serve", "--json", state="c").stdout)
+    assert as_json["warnings"] == []
+    assert as_json["neighbours"] == 0
+    assert len(as_json["join_commands"]) == 1
 
 
 def test_a_port_that_is_taken_is_one_line_and_status_1(processes, leftovers):

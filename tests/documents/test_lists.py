@@ -175,7 +175,8 @@ def given(processes: Processes) -> dict[str, object]:
     give("serve", "--join", listen, "--listen", "127.0.0.1:0", "--state", "b")
     until(lambda: give("search", *b, "whale"))
     give("pin", *b, "whale.bin")
-    for verb in ("transfers", "peers", "events"):
+    until(lambda: any(row["peers"] for row in give("transfers", *b)))
+    for verb in ("peers", "events"):
         until(lambda verb=verb: give(verb, *b))
     give("status", *b)
     give("cache", *b)

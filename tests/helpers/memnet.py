@@ -158,6 +158,9 @@ class MemoryListener:
         self._host = host
         self.queue, self._accepted = trio.open_memory_channel[Channel](LISTEN_BACKLOG)
 
+    def addresses(self) -> tuple[Address, ...]:
+        return (self.address,)
+
     async def accept(self) -> Channel:
         return await self._accepted.receive()
 

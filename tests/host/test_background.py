@@ -13,6 +13,7 @@ import pytest
 
 import p2pfs
 from p2pfs.host import background
+from p2pfs.host.background import Welcome
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def child(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     prelude = f"""
 import os, sys, time
-from p2pfs.host.background import Report, StartError
+from p2pfs.host.background import Report, StartError, Welcome
 report = Report()
 with open({str(tmp_path / "pid")!r}, "w") as file: file.write(str(os.getpid()))
 """
@@ -56,12 +57,14 @@ def has_ended(pid: int, within_s: float = 60) -> bool:
 
 def test_what_the_servent_reports_is_returned_and_it_lives_on(child, pid):
     output = child(
-        "report.ready([' '.join(sys.argv[1:]), f'group {os.getpgid(0)}'])\n"
+        "line = f'{sys.argv[1:]} in group {os.getpgid(0)}'\n"
+        "report.ready(Welcome([line], ['warning: wet'], {'pid': 1}))\n"
         "print('printed', flush=True); time.sleep(1000)"
     )
 
-    group = f"group {os.getpgid(0)}"  # ours, until it was up
-    assert background.start(["mount", "dir"], output) == ["mount dir", group]
+    line = f"['mount', 'dir'] in group {os.getpgid(0)}"  # ours, until it was up
+    welcome = Welcome([line], ["warning: wet"], {"pid": 1})
+    assert background.start(["mount", "dir"], output) == welcome
     assert os.getsid(pid()) == pid()
 
     assert not has_ended(pid(), 0)
@@ -122,7 +125,7 @@ def test_a_servent_nobody_waits_for_any_more_is_told_so(child, tmp_path):
     output = child(
         f"""
 open({str(tmp_path / "started")!r}, 'w').close(); open({str(tmp_path / "go")!r}).read()
-try: report.ready(['x'])
+try: report.ready(Welcome([], [], {{}}))
 except StartError as error: open({str(tmp_path / "result")!r}, 'w').write(str(error))
 """
     )
@@ -141,4 +144,4 @@ def test_without_a_parent_reports_go_nowhere(monkeypatch):
     report = background.Report()
 
     assert not report.is_awaited
-    assert report.ready(["x"]) is None
+    assert report.ready(Welcome([], [], {})) is None

@@ -55,9 +55,13 @@ class Terminal:
         until(lambda: all(word in self.text() for word in words))
         return self.text()
 
+    def press(self, key: str) -> None:
+        """Press a key, as tmux calls it."""
+        self._run("send-keys", key)
+
     def interrupt(self) -> None:
         """Press Ctrl-C."""
-        self._run("send-keys", "C-c")
+        self.press("C-c")
 
     def close(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False)
@@ -66,16 +70,18 @@ class Terminal:
 class Scene:
     """A reader and a slow source of one film."""
 
-    def __init__(self, directory: Path, reader: Servent) -> None:
+    def __init__(self, directory: Path, reader: Servent, source: Servent) -> None:
         self.reader = reader
+        self.source = source
         self._directory = directory
         self._terminals: list[Terminal] = []
 
-    def terminal(self, verb: str, *arguments: str | Path) -> Terminal:
-        """Run a verb of the reader's in a new terminal."""
+    def terminal(self, verb: str, *arguments: str | Path, whose: Servent | None = None) -> Terminal:
+        """Run a verb of the reader's, or of another's, in a new terminal."""
+        servent = whose or self.reader
         directory = self._directory / f"terminal-{len(self._terminals)}"
         directory.mkdir()
-        command = [sys.executable, "-m", "p2pfs", verb, "-m", self.reader.state, *arguments]
+        command = [sys.executable, "-m", "p2pfs", verb, "-m", servent.state, *arguments]
         self._terminals.append(Terminal(directory, [str(word) for word in command]))
         return self._terminals[-1]
 
@@ -91,7 +97,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         source.share("film.mkv", CONTENT)
         reader = servents.start("reader", joins=[source])
         reader.sees("film.mkv")
-        scene = Scene(tmp_path, reader)
+        scene = Scene(tmp_path, reader, source)
         yield scene
         scene.close()
 
@@ -105,14 +111,52 @@ def test_top_shows_what_goes_on_and_ends_on_ctrl_c(scene: Scene):
     shown = top.wait_for("film.mkv", "reading", "source", "KiB/s")
     assert "━" in shown
     assert "5.7 MiB" in shown
-    assert "down" in shown.splitlines()[0]
+    assert "downloads: 1" in shown
+    assert "no uploads" in shown
     reading.join()
-    top.wait_for("no transfers", "source")
+    top.wait_for("no downloads", "source")
     top.interrupt()
 
     after = top.wait_for("status 0")
     assert "film.mkv" not in after  # the screen is as it was before
     assert "Traceback" not in after
+
+
+def test_top_of_the_source_shows_who_gets_what_and_ends_on_q(scene: Scene):
+    reading = threading.Thread(target=(scene.reader.network / "film.mkv").read_bytes)
+    reading.start()
+    top = scene.terminal("top", whose=scene.source)
+    transfers = scene.terminal("transfers", whose=scene.source)
+
+    shown = top.wait_for("uploads: 1", "film.mkv", "sending", "reader", "KiB/s", "q ends")
+    assert "no downloads" in shown
+    assert f"--join {scene.source.address}" in shown
+    assert "upload" in transfers.wait_for("film.mkv", "reader", "status 0")
+    top.press("x")
+    top.wait_for("uploads: 1")
+    top.press("q")
+
+    after = top.wait_for("status 0")
+    assert "film.mkv" not in after
+    assert "Z" not in after
+    top.press("Z")
+    top.wait_for("Z")  # what is typed is shown again
+    reading.join()
+
+
+def test_top_says_that_sharing_is_paused_and_survives_its_servent(scene: Scene):
+    top = scene.terminal("top")
+    top.wait_for("no downloads", "source")
+    scene.reader.ask("pause")
+    top.wait_for("paused")
+    scene.reader.ask("resume")
+    until(lambda: "paused" not in top.text())
+
+    scene.reader.unmount()
+
+    after = top.wait_for("status 6")
+    assert "Traceback" not in after
+    assert "no uploads" not in after
 
 
 def test_get_shows_rate_and_remaining_time_and_goes_on_where_it_was(scene: Scene, tmp_path: Path):

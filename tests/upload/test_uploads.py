@@ -35,6 +35,7 @@ from p2pfs.protocol.messages import (
     RejectCode,
 )
 from p2pfs.upload import uploads as uploads_module
+from p2pfs.upload.under_way import LINGER_S, MAX_LINGERING
 from p2pfs.upload.uploads import (
     GRACE_S,
     MAX_LINKS,
@@ -629,3 +630,86 @@ async def test_a_listing_after_the_last_name_is_empty(autojump_clock: MockClock)
         assert await link.request(List("", "zzz"), timeout_s=1) == Listing((), False)
         with pytest.raises(RejectedError):
             await link.request(List("nowhere", ""), timeout_s=1)
+
+
+# What people see of it.
+
+
+def told(shop: Shop) -> list[tuple[str, int, int, str]]:
+    """Return peer, size, bytes sent and state of each upload."""
+    uploads = shop.uploads.under_way.statistics(trio.current_time())
+    return [(one.peer.name, one.size, one.sent_bytes, one.state) for one in uploads]
+
+
+async def test_an_upload_is_told_from_its_first_request_until_a_while_after_its_last(
+    autojump_clock: MockClock,
+):
+    async with open_shop() as shop:
+        link = await shop.enter()
+        assert told(shop) == []
+
+        shop.hold()
+        shop.ask(link, 0)
+        await trio.sleep(1)
+        assert told(shop) == [("half", LARGE.size, 0, "waiting")]
+        shop.shelf.goes.set()
+        await trio.sleep(1)
+        assert told(shop) == [("half", LARGE.size, BLOCK, "sending")]
+        assert shop.uploads.under_way.statistics(trio.current_time())[0].rate_bytes_s > 0
+        assert await block(link, 1)
+        assert told(shop) == [("half", LARGE.size, 2 * BLOCK, "sending")]
+
+        await trio.sleep(LINGER_S - 0.1)
+        assert told(shop) != []
+        await trio.sleep(0.2)
+        assert told(shop) == []
+
+
+async def test_what_is_sent_twice_is_no_more_than_all(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+
+        for _ in range(2):
+            for index in range(3):
+                assert await block(link, index)
+
+        assert told(shop) == [("half", LARGE.size, LARGE.size, "sending")]
+
+
+async def test_who_waits_for_a_slot_is_told_apart(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.hold()
+        for _ in range(UPLOAD_SLOTS + 1):
+            shop.ask(await shop.enter(), 0)
+        await trio.sleep(1)
+        assert [state for *_, state in told(shop)] == ["waiting"] * (UPLOAD_SLOTS + 1)
+
+        shop.shelf.goes.set()
+        await trio.sleep(1)
+        assert [state for *_, state in told(shop)] == ["sending"] * (UPLOAD_SLOTS + 1)
+
+
+async def test_a_peer_that_fetches_thousands_of_files_takes_no_room_for_it(
+    autojump_clock: MockClock,
+):
+    async with open_shop() as shop:
+        link = await shop.enter()
+        for number in range(2 * MAX_LINGERING):
+            small = Content.of(10, seed=number)
+            shop.shelf.contents[small.file_id] = small
+            assert await link.fetch(GetBlocks(small.file_id, (0,)), size_limit=BLOCK)
+
+        assert len(told(shop)) <= MAX_LINGERING + 1
+
+
+async def test_a_link_that_ends_ends_its_uploads(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+        shop.hold()
+        shop.ask(link, 0)
+        await trio.sleep(1)
+
+        link.close()
+        await trio.sleep(LINGER_S + 1)
+
+        assert told(shop) == []

@@ -6,7 +6,7 @@ What comes from the servent goes through `printable` here: peers wrote it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from p2pfs.journal import printable
@@ -14,6 +14,13 @@ from p2pfs.rates import Flow
 
 Record = Mapping[str, object]
 """A JSON object that a verb gave."""
+
+PEER_COLUMNS: Final = ("name", "address", "direction", "connected_s", "rtt_ms", "id")
+TRANSFER_COLUMNS: Final = (
+    "path", "size", "done_bytes", "rate_bytes_s", "sources", "state", "direction", "peers",
+)  # fmt: skip
+EVENT_COLUMNS: Final = ("time", "severity", "text", "path")
+"""What people are told of a record of each kind, in this order."""
 
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 SUFFIXES: Final = ("_bytes_s", "_bytes", "_ms", "_s")
@@ -30,14 +37,31 @@ def is_number(column: str) -> bool:
     return column in ("size", "sources", "percent") or column.endswith(SUFFIXES)
 
 
+def field_lines(key: str, value: object) -> list[str]:
+    """Return a field of a record as lines: of several commands, each has its own."""
+    if key == "join_commands" and isinstance(value, list) and value:
+        return [f"{heading(key)}:", *(f"  {printable(str(command))}" for command in value)]
+    return [f"{heading(key)}: {shown(key, value)}"]
+
+
+def row_line(row: Record, columns: Sequence[str]) -> str:
+    """Return a record as one line, with a tab between two columns.
+
+    What is not in it, as a servent of an older version gave it, is told as not known.
+    """
+    return "\t".join(shown(column, row.get(column)) for column in columns)
+
+
 def shown(key: str, value: object) -> str:
     """Return a value as people read it; its key tells the unit."""
-    if value is None or value == "":
+    if value is None or value in ("", []):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key == "peers" and isinstance(value, list):
         return ", ".join(shown("name", peer["name"]) for peer in value)
+    if isinstance(value, list):
+        return ", ".join(shown("", one) for one in value)
     if isinstance(value, int | float):
         return shown_number(key, value)
     return printable(str(value))
@@ -80,18 +104,32 @@ class Estimate:
     def __init__(self) -> None:
         self._flow = Flow()
         self._flow.add(0, time.monotonic())
-        self._done = self._size = 0
+        self.done = self.size = 0
 
     def reached(self, done: int, size: int) -> None:
         """Note that `done` of `size` bytes are done."""
-        self._flow.add(done - self._done, time.monotonic())
-        self._done, self._size = done, size
+        self._flow.add(done - self.done, time.monotonic())
+        self.done, self.size = done, size
+
+    @property
+    def percent(self) -> int:
+        """How much is done, rounded down."""
+        return 100 * self.done // self.size if self.size else 100
+
+    @property
+    def rate_bytes_s(self) -> float:
+        """What was done lately; 0 after a stop."""
+        return self._flow.rate(time.monotonic())
+
+    @property
+    def left_s(self) -> float | None:
+        """How long the rest takes at this rate; None while nothing goes on."""
+        rate = self.rate_bytes_s
+        return (self.size - self.done) / rate if rate >= 1 else None
 
     def text(self) -> str:
         """Return all of it as one line; what is not known yet is left out."""
-        words = f"{shown_bytes(self._done)} of {shown_bytes(self._size)}"
-        rate = self._flow.rate(time.monotonic())
-        if rate >= 1:
-            left_s = (self._size - self._done) / rate
-            words += f", {shown_bytes(rate)}/s, {shown_time(left_s)} left"
+        words = f"{shown_bytes(self.done)} of {shown_bytes(self.size)}"
+        if self.left_s is not None:
+            words += f", {shown_bytes(self.rate_bytes_s)}/s, {shown_time(self.left_s)} left"
         return words
