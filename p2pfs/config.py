@@ -87,7 +87,7 @@ LOCK: Final = "lock"
 """Both are in each state directory, and nowhere else: so it is known, and never published."""
 
 MEANT: Final = "trusted.p2pfs.meant"
-"""The attribute of what root made in the mount that he lets others use: he meant to share it."""
+"""The attribute of what was made in a mount of root's, with who made it: he meant to share it."""
 
 SHARED: Final = "shared"
 """The directory of the user's files, in the state directory."""

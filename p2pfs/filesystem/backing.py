@@ -121,8 +121,8 @@ class Backing:
         taken = mode & self._umask
         if owner is None and not taken:
             return
-        if owner is not None and owner.uid == os.geteuid() and not mode & stat.S_IROTH:
-            self._mark(path)
+        if owner is not None and not mode & stat.S_IROTH:
+            self._mark(path, owner)
         status = self.lstat(path)
         held = stat.S_IMODE(status.st_mode)
         is_moved = owner is not None and self._give(path, status, owner)
@@ -130,10 +130,16 @@ class Backing:
             with self.near(path) as (place, name):
                 os.chmod(name, held | taken, dir_fd=place)  # the change of owner may take bits
 
-    def _mark(self, path: str) -> None:
-        """Note that who serves the share made this: he meant it to be shared."""
+    def opened_to_all(self, path: str) -> None:
+        """Note that all may read this now: who closes it later means to keep it to himself."""
+        if os.geteuid() == 0:
+            with suppress(OSError), self.named(path) as name:
+                os.removexattr(name, MEANT)
+
+    def _mark(self, path: str, owner: Owner) -> None:
+        """Note who made this where all is shared, though not every user may read it."""
         with suppress(OSError), self.named(path) as name:  # not every disk has attributes
-            os.setxattr(name, MEANT, b"")
+            os.setxattr(name, MEANT, str(owner.uid).encode())
 
     def _give(self, path: str, status: os.stat_result, owner: Owner) -> bool:
         if (status.st_uid, status.st_gid) == owner:

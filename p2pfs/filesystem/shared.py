@@ -284,6 +284,8 @@ class SharedTree:
         """Change the permissions."""
         with self._backing.near(path) as (place, name):
             os.chmod(name, mode, dir_fd=place)
+        if mode & stat.S_IROTH:
+            self._backing.opened_to_all(path)
         self._share.attributes_changed(path)
 
     def chown(self, path: str, uid: int, gid: int) -> None:

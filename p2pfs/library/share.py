@@ -196,14 +196,14 @@ class Share:
         with self._walk(above) as parent:
             return _status(os.stat(name, dir_fd=parent, follow_symlinks=False))
 
-    def is_meant(self, path: str) -> bool:
-        """Return whether who serves this share made what is at `path` through the mount."""
+    def is_meant(self, path: str, uid: int) -> bool:
+        """Return whether this user made what is at `path` through a mount of root's."""
         *above, name = _labels(path)
         try:
             with self._walk(above) as parent:
                 descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent)
             try:
-                return os.getxattr(f"/proc/self/fd/{descriptor}", MEANT) is not None
+                return os.getxattr(f"/proc/self/fd/{descriptor}", MEANT) == str(uid).encode()
             finally:
                 os.close(descriptor)
         except OSError:

@@ -259,13 +259,14 @@ class Worker:
     def _may_be_read(self, path: str, status: Status) -> bool:
         """Return whether the users of root's mount have not kept this from each other.
 
-        Root can read everything; what he publishes is what all may read, and what he made
-        there himself.
+        Root can read everything. What he publishes is what all may read, and what its owner
+        made through the mount, but not in a directory that a user keeps to himself.
         """
         if not self._is_shared_by_root or status.is_open_to_all or path == "":
             return True
-        is_own = status.uid == os.geteuid() and bool(status.mode & stat.S_IRUSR)
-        return is_own and self._share.is_meant(path)
+        if not status.mode & stat.S_IRUSR or (status.is_directory and status.uid != os.geteuid()):
+            return False
+        return self._share.is_meant(path, status.uid)
 
     def _is_beside_key(self, path: str) -> bool:
         """Return whether this is the second of the files that mark a state directory."""

@@ -647,19 +647,27 @@ async def test_what_others_keep_from_each_other_is_not_published_by_root(tmp_pat
 
 
 @needs_root
-async def test_what_root_made_through_his_mount_is_meant_to_be_shared(tmp_path):
+async def test_what_its_owner_made_through_the_mount_is_meant_to_be_shared(tmp_path):
     world = World(tmp_path, is_shared_by_root=True)
     tree = SharedTree(world.root, world.library, FakeLeftovers())
+    root, nobody = Owner(0, 0), Owner(65_534, 65_534)
     async with world.running():
-        for path, owner in {"mine": Owner(0, 0), "theirs": Owner(65_534, 65_534)}.items():
-            tree.create(path, os.O_WRONLY, 0o600, owner).release()
+        tree.create("root's", os.O_WRONLY, 0o600, root).release()
+        tree.create("nobody's", os.O_WRONLY, 0o640, nobody).release()
+        tree.mkdir("home", 0o700, nobody)
+        tree.create("home/diary", os.O_WRONLY, 0o600, nobody).release()
+        tree.mkdir("mine", 0o700, root)
+        tree.create("mine/film", os.O_WRONLY, 0o644, root).release()
         world.put("past the mount")
         os.chmod(world.at("past the mount"), 0o600)
         world.library.touched("past the mount")
         await world.library.wait_idle()
-        assert set(world.offered()) == {"mine"}
+        assert set(world.offered()) == {"root's", "nobody's", "mine/film"}
 
-        tree.chmod("mine", 0o000)
+        for mode in (0o644, 0o600):
+            tree.chmod("root's", mode)
+        os.chown(world.at("nobody's"), 1234, 1234)
+        world.library.attributes_changed("nobody's")
         await world.library.wait_idle()
-        assert set(world.offered()) == set()
+        assert set(world.offered()) == {"mine/film"}
     tree.close()
