@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import stat
 from collections.abc import Sequence
@@ -20,13 +19,13 @@ from typing import Final
 from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import BadBlockError, NotFoundError, UsageError
 from p2pfs.protocol import Manifest, block_bytes_for, block_range, block_span
+from p2pfs.state import Leftovers
 
 CHUNK_BYTES: Final = 1024**2
 """Bytes between two looks at progress and cancellation."""
 
 _TEMPORARY_BYTES: Final = 8
-_TEMPORARY: Final = re.compile(rf"\.p2pfs-[0-9a-f]{{{2 * _TEMPORARY_BYTES}}}")
-"""The name of a copy that is not whole yet. No dotfile is ever published."""
+"""Of the name of a copy that is not whole yet: a dotfile, which is never published."""
 
 
 class Incoming:
@@ -105,8 +104,10 @@ class Incoming:
 class Copying:
     """A file on its way into the share, under a private name until it is whole."""
 
-    def __init__(self, source: int, root: Path, path: str, mode: int) -> None:
+    def __init__(self, source: int, root: Path, path: str, mode: int, leftovers: Leftovers) -> None:
         """Open the copy of what a descriptor reads; directories above it are made.
+
+        `leftovers` has a note of it until it has its name or is gone.
 
         Raises:
             UsageError: `path` leads out of the share, or is a directory.
@@ -126,13 +127,17 @@ class Copying:
         self.is_pipe = not stat.S_ISREG(status.st_mode)
         """Whether what comes must be waited for, in place of read."""
         self.size = status.st_size
-        # Where start-up looks for what was left, unless rename(2) could not take it from there.
-        is_one_disk = os.stat(share).st_dev == os.stat(parent).st_dev
-        name = f".p2pfs-{secrets.token_hex(_TEMPORARY_BYTES)}"
-        self._temporary = Path(share if is_one_disk else parent, name)
+        self._temporary = Path(parent, f".p2pfs-{secrets.token_hex(_TEMPORARY_BYTES)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._copy = FileIO(os.open(self._temporary, flags, 0o600), "w")
-        os.fchmod(self._copy.fileno(), mode & 0o777)  # the umask is the client's, and is in it
+        self._leftovers = leftovers
+        self._inode = os.fstat(self._copy.fileno()).st_ino
+        try:
+            leftovers.note(os.fspath(self._temporary), self._inode)
+            os.fchmod(self._copy.fileno(), mode & 0o777)  # the umask is the client's, and is in it
+        except BaseException:
+            self.discard()
+            raise
 
     def step(self) -> bool:
         """Copy one chunk; return whether there is more."""
@@ -149,7 +154,9 @@ class Copying:
         return sent > 0
 
     def finish(self) -> None:
-        """Give the copy its name, in place of what had it."""
+        """Give the copy its name. Of what had it, a power cut leaves all, or all of the copy."""
+        if os.path.lexists(self._target):
+            os.fsync(self._copy.fileno())
         os.replace(self._temporary, self._target)
 
     def discard(self) -> None:
@@ -157,14 +164,7 @@ class Copying:
         with contextlib.suppress(OSError):  # a close that fails after a write that did
             self._copy.close()
         self._temporary.unlink(missing_ok=True)
-
-
-def remove_temporaries(share: Path) -> None:
-    """Remove what was on its way into the share when a servent was killed."""
-    for path in share.glob(".p2pfs-*"):
-        if _TEMPORARY.fullmatch(path.name):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        self._leftovers.forget(os.fspath(self._temporary), self._inode)
 
 
 def find_shared(root: Path, target: TreePath | Id) -> str:

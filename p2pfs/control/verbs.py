@@ -23,6 +23,7 @@ from p2pfs.journal import Journal
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
 from p2pfs.protocol import Manifest, block_bytes_for
+from p2pfs.state import Leftovers
 from p2pfs.threads import lane
 
 Record = Mapping[str, object]
@@ -125,6 +126,10 @@ class Servent(Protocol):
     @property
     def library(self) -> Share:
         """Its share."""
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """Where what is to be removed after a crash is noted."""
 
     @property
     def pins(self) -> Pins:
@@ -401,13 +406,15 @@ async def _publish(servent: Servent, args: Args, report: Report) -> object:
         raise UsageError(f"{target.path} is not published: {why or 'its name begins with a dot'}")
     (source,) = _handed(args, 1)
     root = servent.config.shared_directory
-    await _copy_in(source, root, target.path, mode, report)
+    await _copy_in(source, root, target.path, mode, servent.leftovers, report)
     servent.library.touched(target.path)
     return {"path": target.path, "state": await _settled(servent.library, target.path)}
 
 
-async def _copy_in(source: int, root: Path, path: str, mode: int, report: Report) -> None:
-    copying = await run_in_thread(Copying, source, root, path, mode)
+async def _copy_in(
+    source: int, root: Path, path: str, mode: int, leftovers: Leftovers, report: Report
+) -> None:
+    copying = await run_in_thread(Copying, source, root, path, mode, leftovers)
     try:
         progress = Progress(copying.size, report)
         is_more = True

@@ -24,7 +24,6 @@ import trio
 
 from p2pfs.config import Config
 from p2pfs.control.client import running_servents
-from p2pfs.control.files import remove_temporaries
 from p2pfs.control.server import serve_control
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.filesystem import FileSystem
@@ -150,7 +149,6 @@ async def _prepared_mountpoint(config: Config) -> str | None:
 def _tidy_share(config: Config) -> None:
     """Remove what a servent that was killed would have removed."""
     Leftovers(config.leftovers_directory).remove()
-    remove_temporaries(config.shared_directory)
 
 
 async def _end_on_signal(signals: AsyncIterator[int], end: Callable[[], None]) -> None:

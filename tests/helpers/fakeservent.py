@@ -17,6 +17,7 @@ from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.namespace.nodes import Node, RemoteFile
 from p2pfs.protocol.manifest import FileId, Manifest
+from p2pfs.state import Leftovers
 from tests.helpers.contents import in_a_file
 
 
@@ -126,6 +127,7 @@ class FakeServent:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.library = FakeLibrary()
+        self.leftovers = Leftovers(config.leftovers_directory)
         self.pins = FakePins()
         self.journal = Journal(now=lambda: 1e9)
         self.nodes: dict[str, Node] = {}

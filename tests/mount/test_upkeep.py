@@ -95,17 +95,20 @@ def test_a_publish_that_was_killed_leaves_nothing(servents: Servents, tmp_path: 
         file.truncate(4 * 2**30)
     killed = servents.start("servent", mounted=False)
     share = killed.state / "shared"
-    (share / ".p2pfs-mine").touch()
+    users_own = f".p2pfs-{'0' * 16}"  # from a backup of another share, say
+    (share / users_own).touch()
     command = [sys.executable, "-m", "p2pfs", "publish", "-m", killed.state, large]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as publishing:
-        until(lambda: len(os.listdir(share)) > 1)
+        noted = killed.state / "leftovers"
+        until(lambda: noted.exists() and os.listdir(noted))
         killed.kill()
         assert publishing.wait() != 0
     assert len(os.listdir(share)) > 1
 
     servents.start("servent", mounted=False)
 
-    assert os.listdir(share) == [".p2pfs-mine"]
+    assert os.listdir(share) == [users_own]
+    assert os.listdir(noted) == []
 
 
 def test_what_was_removed_while_open_goes_at_the_next_start_and_no_file_of_the_users(
