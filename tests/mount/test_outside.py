@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +77,23 @@ def test_a_read_outlasts_all_that_leaves_the_bytes_as_they_are(
         for left in film.parent.glob(".second"):
             left.unlink()
         until(lambda: not ben.shows("film") and not ben.shows("film 2"))
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_rsync_with_attributes_converges_in_and_out(servents: Servents, tmp_path: Path) -> None:
+    anna = servents.start("anna")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "f").write_bytes(b"bytes")
+    os.setxattr(source / "f", "user.mine", b"1")
+
+    def rsync(*arguments: str | Path) -> str:
+        command = ["rsync", "-aXi", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert rsync(f"{source}/", anna.shared / "in") != ""
+    anna.wait_published("in/f")
+    assert rsync(f"{source}/", anna.shared / "in") == ""
+    rsync(anna.shared / "in/", tmp_path / "out")
+
+    assert os.listxattr(tmp_path / "out" / "in" / "f") == ["user.mine"]
