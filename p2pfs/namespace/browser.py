@@ -139,6 +139,7 @@ class Browser:
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
         self._listings = Listings(catalogue, list_pages, self._tasks, clock)
+        catalogue.on_fading = lambda: self._tasks.soon(self._start_fading, idempotent=True)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the questions under way, until cancelled."""
@@ -407,6 +408,15 @@ class Browser:
         self._refreshed_at.put(path, self._clock())
         if self._tasks.are_running:
             self._flights.start(("refresh", path), self._refresh, path)
+
+    def _start_fading(self) -> None:
+        if self._tasks.are_running:
+            self._flights.start(("fade", ""), self._fade, "")
+
+    async def _fade(self, _path: str) -> None:
+        """Forget what is to be forgotten, a little at a time."""
+        while self._catalogue.fade():
+            await trio.lowlevel.checkpoint()
 
     async def _find(self, path: str) -> None:
         began_at = self._clock()

@@ -47,6 +47,10 @@ MAX_SOURCES: Final = 10_000
 MAX_LISTED_BY: Final = 1_000
 """Directories of one servent that are held for listed; the oldest is asked for again."""
 
+FORGOTTEN_AT_ONCE: Final = 100
+"""Entries forgotten without a break: some milliseconds. Of 200,000 at once everything else would
+wait for five seconds."""
+
 NAMES_AT_ONCE: Final = 200
 """Names of a directory that are shown without a break: some microseconds each."""
 
@@ -94,6 +98,10 @@ class Catalogue:
         """When each servent was itself asked for all of a directory."""
         self._expired_at = float("-inf")
         self._dropped = 0
+        self._fading: dict[ServentId, dict[Place, None]] = {}
+        """What is still to be forgotten of each servent: these places and all below."""
+        self.on_fading: Callable[[], object] = lambda: None
+        """Is called when there is something for `fade` to do."""
 
     @property
     def dropped(self) -> int:
@@ -144,7 +152,7 @@ class Catalogue:
             self._learn_one(source.id, Entry(directory, 0, 0, b""))
             place = self._tree.place(directory)
             if place is not None:
-                self._tree.forget_others(place, names, source.id)
+                self._forget(source.id, *self._tree.others(place, names, source.id))
 
     def prove(self, file_id: FileId, size: int) -> None:
         """Take in that a manifest gives a content this size: other claims are false."""
@@ -205,14 +213,14 @@ class Catalogue:
             else:
                 gone = {source for claims in place.claims() for source in claims.by} - kept
             for source in gone:
-                self._tree.forget(place, source)
+                self._forget(source, place)
             for source in self._listed_by.keys() - kept:
                 self._unlist(source, directory)
 
     def forget(self, source: ServentId) -> None:
         """Forget all that one servent offers."""
         with self._lock:
-            self._tree.forget(self._tree.root, source)
+            self._forget(source, self._tree.root)
             self._peers.pop(source, None)
             self._listed_by.pop(source, None)
 
@@ -222,7 +230,45 @@ class Catalogue:
             self._unlist(source, path)
             place = self._tree.place(path)
             if place is not None:
-                self._tree.forget(place, source)
+                self._forget(source, place)
+
+    def _forget(self, source: ServentId, *places: Place) -> None:
+        """Forget what a servent has at some places and below: some at once, the rest behind."""
+        if not places:
+            return
+        self._fading.setdefault(source, {}).update(dict.fromkeys(places))
+        if self.fade():
+            self.on_fading()
+
+    def fade(self) -> bool:
+        """Forget some of what is to be forgotten; return whether there is more of it."""
+        with self._lock:
+            room = FORGOTTEN_AT_ONCE
+            while self._fading and room:
+                source, places = next(iter(self._fading.items()))
+                place = next(reversed(places))
+                count = self._tree.fade(place, source, room)
+                if count < room:
+                    self._faded(source, place)
+                room -= max(count, 1)
+            return bool(self._fading)
+
+    def _faded(self, source: ServentId, place: Place) -> None:
+        del self._fading[source][place]
+        if not self._fading[source]:
+            del self._fading[source]
+
+    def _end_fading(self, source: ServentId, path: str) -> None:
+        """Make room for what a servent tells of a path that is still to be forgotten.
+
+        One that has left, and is back, has what it had until it says otherwise.
+        """
+        for place in self._tree.places(path):
+            if place in self._fading.get(source, ()):
+                self._faded(source, place)
+                if place is not self._tree.root:
+                    self._tree.forget(place, source)
+                return
 
     def remember_absent(self, path: str, until: float) -> None:
         """Note that nobody has `path`, to be believed until a time."""
@@ -447,6 +493,8 @@ class Catalogue:
     # How it is kept.
 
     def _learn_one(self, source: ServentId, entry: Entry) -> Entry:
+        if source in self._fading:
+            self._end_fading(source, entry.path)
         if entry.path:
             entry = self._tree.put(source, entry, self._now_ns())
             self._absent.pop(entry.path, None)

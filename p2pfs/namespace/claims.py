@@ -113,6 +113,16 @@ class ClaimTree:
             place = child
         return place
 
+    def places(self, path: str) -> Iterator[Place]:
+        """Yield the places from the root to a path, as far as they are there."""
+        place: Place | None = self.root
+        yield self.root
+        for label in path.split("/") if path else ():
+            place = place and place.children.get(label)
+            if place is None:
+                return
+            yield place
+
     def sources(self) -> Collection[ServentId]:
         """Return who has something."""
         return self._counts.keys()
@@ -199,10 +209,21 @@ class ClaimTree:
                 place.directory = None
         _weigh(place)
 
-    def forget_others(self, place: Place, names: Container[str], source: ServentId) -> None:
-        """Take in that a servent has nothing in a directory but what has these names."""
-        for name in [n for n in self.names_of(source, place) if n not in names]:
-            self.forget(place.children[name], source)
+    def fade(self, place: Place, source: ServentId, at_most: int) -> int:
+        """Do a part of `forget`; return how many entries went, fewer than asked for at the end."""
+        for count in range(at_most):
+            names = self._names.get(source, {})
+            last = place
+            while last in names:
+                last = last.children[next(iter(names[last]))]
+            self.forget(last, source)
+            if last is place:
+                return count
+        return at_most
+
+    def others(self, place: Place, names: Container[str], source: ServentId) -> list[Place]:
+        """Return what a servent has in a directory under other names than these."""
+        return [place.children[name] for name in self.names_of(source, place) if name not in names]
 
     def forget_content(self, place: Place, content: Content) -> Collection[ServentId]:
         """Drop all claims to a content at a place; return who made them."""
@@ -242,7 +263,8 @@ class ClaimTree:
     def prune(self, place: Place) -> None:
         """Remove a place that nobody describes any more, and those above that this empties."""
         while place.parent is not None and place.is_empty():
-            place.parent.children.pop(place.name, None)
+            if place.parent.children.get(place.name) is place:  # else another has come since
+                del place.parent.children[place.name]
             place = place.parent
 
 

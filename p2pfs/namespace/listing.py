@@ -50,7 +50,7 @@ MIN_NAMES_PER_S: Final = 1_000
 """After some seconds whoever tells fewer names than this is not waited for any more: one servent
 that trickles must not hold up whoever looks at a directory that many have."""
 
-MAX_NAMES: Final = 200_000
+MAX_NAMES: Final = 150_000
 """Names of one directory that are taken from one servent."""
 
 ENTRIES_AT_ONCE: Final = 100

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pfs.errors import (
     NoSourceError,
@@ -1075,6 +1075,22 @@ async def test_many_who_tell_without_end_hold_nobody_up_for_ever(
         assert trio.current_time() == pytest.approx(LONGEST_S)
         assert "honest" in await horizon.ls()
         assert trio.current_time() == pytest.approx(LONGEST_S)
+
+
+async def test_a_long_share_whose_servent_has_left_is_forgotten_behind(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        far = horizon.add("far", *[f"d/{number:05}" for number in range(3_000)])
+        horizon.add("near", "d/x")
+        await horizon.ls()
+        assert len(await horizon.ls("d")) == 3_001
+        horizon.leave(far)
+
+        horizon.browser.peer_left(far.id)
+        await wait_all_tasks_blocked()
+
+        assert horizon.catalogue.children("d")[0].path == "d/x"
 
 
 async def test_who_tells_hardly_anything_on_a_page_is_not_heard_out(autojump_clock: MockClock):

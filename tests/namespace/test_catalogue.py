@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from p2pfs.namespace import catalogue as catalogue_module
 from p2pfs.namespace import claims as claims_module
-from p2pfs.namespace.catalogue import NAMES_AT_ONCE, Catalogue, Here
+from p2pfs.namespace.catalogue import FORGOTTEN_AT_ONCE, NAMES_AT_ONCE, Catalogue, Here
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
@@ -383,6 +383,7 @@ def test_a_long_directory_is_shown_in_parts_whatever_changes_meanwhile():
     first = next(parts)
     catalogue.keep_names(A, "d", set(names[: NAMES_AT_ONCE * 2]))
     catalogue.learn(A, [file("d/new")])
+    fade(catalogue)
     rest = [node.path for part in parts for node in part]
 
     assert len(first) == NAMES_AT_ONCE
@@ -391,6 +392,96 @@ def test_a_long_directory_is_shown_in_parts_whatever_changes_meanwhile():
         "d/0000~02020202",
         *[f"d/{name}" for name in names[1 : NAMES_AT_ONCE * 2]],
     ]
+
+
+def fade(catalogue: Catalogue) -> int:
+    """Let all go that is to be forgotten; return in how many parts."""
+    parts = 1
+    while catalogue.fade():
+        parts += 1
+    return parts
+
+
+MANY = [f"d/{number:04}" for number in range(5 * FORGOTTEN_AT_ONCE)]
+
+
+def forget_all(catalogue: Catalogue) -> None:
+    catalogue.forget(A.id)
+
+
+def forget_a_path(catalogue: Catalogue) -> None:
+    catalogue.forget_path(A.id, "d")
+
+
+def forget_names(catalogue: Catalogue) -> None:
+    catalogue.keep_names(A, "d", set())
+    catalogue.keep_names(A, "", set())
+
+
+def forget_who_did_not_answer(catalogue: Catalogue) -> None:
+    catalogue.keep_only("", [B.id])
+
+
+FORGET = [forget_all, forget_a_path, forget_names, forget_who_did_not_answer]
+
+
+@pytest.mark.parametrize("forget", FORGET)
+def test_much_is_forgotten_a_little_at_a_time(forget: Callable[[Catalogue], None]):
+    catalogue, calls = Catalogue(), []
+    catalogue.on_fading = lambda: calls.append("fading")
+    catalogue.learn(A, [file(path) for path in MANY])
+    catalogue.learn(B, [file("d/0000"), file("e/x")])
+
+    forget(catalogue)
+
+    left = len(shown(catalogue, "d"))
+    assert len(MANY) - 2 * FORGOTTEN_AT_ONCE <= left < len(MANY)
+    assert calls
+    assert fade(catalogue) >= len(MANY) / FORGOTTEN_AT_ONCE - 2
+    assert shown(catalogue, "d") == ["d/0000"]
+    assert shown(catalogue) == ["d", "e"]
+    assert not catalogue.fade()
+
+
+def test_what_is_told_again_while_it_is_being_forgotten_stays():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file(path) for path in MANY])
+    catalogue.forget_path(A.id, "d")
+
+    catalogue.learn(A, [file("d/0001"), file("e/x")])
+    fade(catalogue)
+
+    assert shown(catalogue, "d") == ["d/0001"]
+    assert shown(catalogue) == ["d", "e"]
+
+
+def test_who_is_back_while_it_is_being_forgotten_has_what_it_had():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file(path) for path in MANY])
+    catalogue.forget(A.id)
+    left = shown(catalogue, "d")
+
+    catalogue.learn(A, [file("x")])
+    fade(catalogue)
+
+    assert shown(catalogue, "d") == left
+    catalogue.learn_listing(A, "d", [file("d/new")])
+    fade(catalogue)
+    assert shown(catalogue, "d") == ["d/new"]
+
+
+def test_what_others_tell_under_a_name_that_is_being_forgotten_stays():
+    catalogue = Catalogue()
+    catalogue.learn(A, [file(path) for path in MANY])
+    catalogue.keep_names(A, "d", set())
+    catalogue.learn(B, [file(path) for path in MANY])
+
+    fade(catalogue)
+
+    assert shown(catalogue, "d") == MANY
+    node = catalogue.lookup(MANY[0], 0)
+    assert isinstance(node, RemoteFile)
+    assert node.sources == (B,)
 
 
 def test_one_servent_may_offer_three_hundred_thousand_files():
