@@ -97,11 +97,6 @@ class Flight:
         self.error: P2pfsError | None = None
         """What it failed with, once it has ended."""
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether there is nothing to wait for any more."""
-        return self._ended.is_set()
-
     async def wait(self) -> None:
         """Return when the work is done.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import logging.handlers
 import os
@@ -55,6 +56,12 @@ MAX_FILES: Final = 2**20
 TELL_EVERY_S: Final = 10.0
 """How old what the service manager shows of us may be."""
 
+COLLECT_AFTER: Final = (10_000, 20, 100)
+"""When Python looks for garbage that counting references does not find, of which there is little
+here: after so many new objects, and of the older ones at each 20th and 2,000th time. At its
+defaults it took half of the processor time of listing 110,000 names, 2.9 s instead of 1.6, and
+held everything up for 0.28 s instead of 0.05."""
+
 ENDING: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU}
 )
@@ -78,6 +85,7 @@ def live(config: Config, announce: Announce) -> None:
     """
     manager = Manager()
     _raise_file_limit()
+    gc.set_threshold(*COLLECT_AFTER)
     try:
         _check_apart(config)
         with lock_state(config):
