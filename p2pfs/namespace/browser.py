@@ -94,7 +94,8 @@ FORGIVEN_S: Final = 600.0
 part is missing, and is said to be."""
 
 
-Tellings = list[Telling]
+Asked = dict[PeerInfo, Telling | None]
+"""Servents that have a directory, and what they told of it; None: their turn did not come."""
 
 
 class Browser:
@@ -469,7 +470,7 @@ class Browser:
         await self._renew_above(path)
         holders = self._holders(path)
         if 0 < len(holders) <= MAX_DIRECT:
-            heard = _Heard(await self._hear(path, holders))
+            heard = await self._hear(path, holders)
         else:
             try:
                 heard = await self._list_by_flood(path, urgency)
@@ -477,15 +478,15 @@ class Browser:
                 some = holders or self._catalogue.directory_sources(path)[:MAX_DIRECT]
                 if not some or urgency is not Urgency.PERSON:
                     raise
-                heard = _Heard(await self._hear(path, some), is_unanswered=not holders)
-                if heard.is_unanswered:
-                    self._note_partial(path, began_at, heard)
-                    return  # the next look asks everybody
+                heard = await self._hear(path, some)
+                if not holders:  # the next look asks everybody
+                    self._note_partial(path, began_at, replace(heard, is_unanswered=True))
+                    return
         self._took_s.put(path, self._clock() - began_at)
         self._listed_at.put(path, began_at)
         self._catalogue.mark_listed(path, began_at)
         self._note_partial(path, began_at, heard)
-        self._fail_once(heard.tellings)
+        self._fail_once([one for one in heard.asked.values() if one is not None])
 
     async def _renew_above(self, path: str) -> None:
         """List again what is above a directory, if that was done before and is long ago.
@@ -538,8 +539,8 @@ class Browser:
         Hits are taken in as they come, and who has more than fits one is asked for it at once.
         """
         learned: set[ServentId] = set()
-        tellings: Tellings = []
-        outcome: Outcome | NotAskedError
+        asked: Asked = {}
+        outcome: Outcome | NotAskedError = Outcome((), 0, is_complete=False)
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
@@ -549,7 +550,8 @@ class Browser:
                     if hit.provider.id not in learned:
                         learned.add(hit.provider.id)
                         if self._learn_hit(path, hit):
-                            nursery.start_soon(self._hear_one, path, hit.provider, tellings, limit)
+                            asked[hit.provider] = None
+                            nursery.start_soon(self._hear_one, path, hit.provider, asked, limit)
                 return False
 
             try:
@@ -563,13 +565,13 @@ class Browser:
                     urgency=urgency,
                 )
                 learn(outcome.hits)
+                if outcome.is_complete:
+                    self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
             except NotAskedError as error:
                 outcome = error
         if isinstance(outcome, NotAskedError):
             raise outcome
-        if outcome.is_complete:
-            self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
-        return _Heard(tellings, outcome.is_cut, is_unanswered=not outcome.is_complete)
+        return _Heard(asked, outcome.is_cut, is_unanswered=not outcome.is_complete)
 
     def _learn_hit(self, path: str, hit: QueryHit) -> bool:
         """Take in what a hit tells; return whether its provider has more."""
@@ -579,25 +581,24 @@ class Browser:
         self._catalogue.learn_listing(hit.provider, path, hit.entries)
         return False
 
-    async def _hear(self, path: str, holders: Sequence[PeerInfo]) -> Tellings:
+    async def _hear(self, path: str, holders: Sequence[PeerInfo]) -> _Heard:
         """Ask these servents for a directory, some at a time, and wait for as long as they tell.
 
         What comes later is taken in behind.
         """
-        tellings: Tellings = []
+        asked: Asked = dict.fromkeys(holders)
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
             for holder in holders:
-                nursery.start_soon(self._hear_one, path, holder, tellings, limit)
-        return tellings
+                nursery.start_soon(self._hear_one, path, holder, asked, limit)
+        return _Heard(asked)
 
     async def _hear_one(
-        self, path: str, holder: PeerInfo, tellings: Tellings, limit: trio.CapacityLimiter
+        self, path: str, holder: PeerInfo, asked: Asked, limit: trio.CapacityLimiter
     ) -> None:
         async with limit:
-            telling = self._listings.start(holder, path)
-            tellings.append(telling)
+            asked[holder] = telling = self._listings.start(holder, path)
             await telling.heard_out()
 
 
@@ -605,14 +606,15 @@ class Browser:
 class _Heard:
     """What has come of asking for a directory."""
 
-    tellings: Sequence[Telling]
+    asked: Asked
     is_cut: bool = False
     is_unanswered: bool = False
 
     def partial(self) -> Partial:
         """Return what is missing."""
-        unheard = (one.holder for one in self.tellings if not (one.is_whole or one.is_cut))
-        is_cut = self.is_cut or any(one.is_cut for one in self.tellings)
+        heard_out = {h for h, one in self.asked.items() if one and (one.is_whole or one.is_cut)}
+        unheard = (holder for holder in self.asked if holder not in heard_out)
+        is_cut = self.is_cut or any(one and one.is_cut for one in self.asked.values())
         return Partial(tuple(unheard), is_cut, self.is_unanswered)
 
 

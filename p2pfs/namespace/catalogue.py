@@ -286,12 +286,13 @@ class Catalogue:
     def let_go(self, path: str) -> None:
         """Show the file that was kept at `path` only while others offer it."""
         with self._lock:
-            place = self._tree.place(path)
-            while place is not None and place.parent is not None:
-                above = place.parent
+            above = list(self._tree.places(path))[1:]
+            if above and above[-1] is self._tree.place(path):
+                self._tree.forget(above.pop(), _HERE)
+            for place in reversed(above):
+                if not _keeps_directory(place) or self._tree.names_of(_HERE, place):
+                    return
                 self._tree.forget(place, _HERE)
-                is_empty = _keeps_directory(above) and not self._tree.names_of(_HERE, above)
-                place = above if is_empty else None
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
         """Let a shown path keep its version, whatever becomes known; return what ends that.

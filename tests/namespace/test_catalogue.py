@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from p2pfs.namespace import catalogue as catalogue_module
@@ -634,6 +634,7 @@ class Model:
 
     def learn(self, who: str, entry: Entry) -> None:
         if who and self.is_false(entry):
+            self.drop_false(entry.file_id)  # of the user's own, too
             return
         share = self.shares[who]
         labels = entry.path.split("/")
@@ -697,6 +698,7 @@ def every_version(catalogue: Catalogue, directory: str = "") -> Counter[tuple[st
 
 
 @given(st.lists(STEPS, max_size=30))
+@example(steps=[("keep", sized("d/e/x", 200, 1)), ("prove", 1), ("let go", "d/e/x")])
 def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(steps):
     catalogue, model = Catalogue(), Model()
     releases: list[Callable[[], None]] = []
