@@ -381,6 +381,54 @@ async def test_many_bytes_are_flushed_before_the_time(
             nursery.cancel_scope.cancel()
 
 
+async def test_blocks_are_synced_within_the_flush_time(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut may cost is what came within that time."""
+    content = Content.of(3 * BLOCK)
+    synced: list[bytes] = []
+    real = os.fdatasync
+
+    def fdatasync(descriptor: int) -> None:
+        real(descriptor)
+        synced.append(os.pread(descriptor, BLOCK, 0))
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with opened(open_cache(tmp_path), content) as file:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.keep_flushed)
+            await put(file, 0, content.block(0))
+            await trio.sleep(FLUSH_S + 1)
+            assert synced == [content.block(0)]
+
+            await trio.sleep(10 * FLUSH_S)
+            assert len(synced) == 1  # the disk has its rest while nothing comes
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("size", [BLOCK, 2 * BLOCK])
+async def test_what_was_verified_is_not_believed_after_somebody_touched_the_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    expect_log: Callable[[str], None],
+) -> None:
+    expect_log("damaged")
+    monkeypatch.setattr("p2pfs.cache.store.MAX_RESTING", 0)
+    content = Content.of(size)
+    cache = open_cache(tmp_path)
+    await put_whole(cache, content)
+    path = only_file(tmp_path)
+    with path.open("r+b") as disk:
+        disk.write(bytes(10))
+    os.utime(path, (1, 1))
+
+    with opened(cache, content) as file:
+        assert not file.has(0)
+        assert file.read_nowait(0, 10) is None
+        assert not await file.prepare(0)
+
+
 async def test_leftovers_of_an_eviction_are_removed_and_strangers_left_alone(
     tmp_path: Path,
 ) -> None:

@@ -11,13 +11,19 @@ from msgspec import structs
 
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, share
-from p2pfs.library.index import Index
+from p2pfs.library.index import Index, Record
 from p2pfs.library.share import STEP_BYTES
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from tests.helpers.contents import Content
 from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, listed
 from tests.helpers.sizes import INTERESTING_SIZES
 from tests.helpers.threads import run_directly
+
+ONE_TICK_NS = 4_000_000
+"""A file's times stand still for that long; the kernel's, at 250 Hz."""
+
+SYNCHRONOUS_NORMAL = 1
+"""As `PRAGMA synchronous` says it."""
 
 # What is published.
 
@@ -392,6 +398,42 @@ async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running, monkey
     assert running.offered() == {"f": id_of(b"new")}
 
 
+async def test_a_rewrite_within_one_tick_that_is_only_heard_of_is_noticed(running, monkeypatch):
+    """It came past the mount: nobody counts the writer, and the times are the same."""
+    real, now = share._status, time.time_ns()
+
+    def stopped_clock(result):
+        status = real(result)
+        return replace(status, key=structs.replace(status.key, mtime_ns=now, ctime_ns=now))
+
+    monkeypatch.setattr(share, "_status", stopped_clock)
+    monkeypatch.setattr(time, "time_ns", lambda: now + ONE_TICK_NS)
+    running.write("f", b"old")
+    await running.library.wait_idle()
+    running.put("f", b"new")
+    running.library.touched("f")
+    await running.library.wait_idle()
+
+    assert running.offered() == {"f": id_of(b"new")}
+
+
+async def test_nothing_is_offered_before_the_index_has_it(running, monkeypatch):
+    """Who is told of a content asks for its manifest at once."""
+    real, offered = Index.put, []
+
+    def put(*args):
+        offered.append(running.offered())
+        real(*args)
+        offered.append(running.offered())
+
+    monkeypatch.setattr(Index, "put", put)
+    running.write("f", b"bytes")
+    await running.library.wait_idle()
+
+    assert offered == [{}, {}]
+    assert running.offered() == {"f": id_of(b"bytes")}
+
+
 @pytest.mark.parametrize("fact", ["write_began", "touched"])
 async def test_what_happens_in_the_last_moment_of_hashing_voids_it(tmp_path, monkeypatch, fact):
     """The bytes are read, the times compared, and the offer is about to be made."""
@@ -450,6 +492,24 @@ async def test_a_renamed_directory_moves_with_all_below_and_is_not_hashed_anew(
     await running.library.wait_idle()
 
     assert running.offered() == {"z/b/c": id_of(b"c")}
+
+
+async def test_a_name_that_a_directory_has_no_more_is_offered_no_more(running):
+    """Nobody told of the name: the directory is read anew, as after a loss of notices."""
+    for path in ("d/stays", "d/goes", "d/below/goes too"):
+        running.put(path, path.encode())
+    running.library.touched("d")
+    await running.library.wait_idle()
+    assert len(running.offered()) == 3
+
+    os.unlink(running.at("d/goes"))
+    os.unlink(running.at("d/below/goes too"))
+    os.rmdir(running.at("d/below"))
+    running.library.touched("d")
+    await running.library.wait_idle()
+
+    assert running.offered() == {"d/stays": id_of(b"d/stays")}
+    assert [entry.path for entry in listed(running.library, "d")] == ["d/stays"]
 
 
 async def test_a_file_replaced_by_a_directory_and_back(running):
@@ -548,6 +608,35 @@ async def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(
 
         assert not between.actions
         assert world.offered() == {"f": new.file_id}
+
+
+async def test_a_file_that_changes_as_its_last_bytes_are_read_is_hashed_again(
+    tmp_path, monkeypatch, autojump_clock
+):
+    """Nobody tells of it: only its times do, after the bytes were read."""
+    seen = []
+
+    async def watched(sync_fn, /, *args):
+        result = await run_directly(sync_fn, *args)
+        seen.append(world.offered())
+        return result
+
+    world = World(tmp_path, watched)
+    real, moments = share._read_into, iter((True,))
+
+    def read_into(*args):
+        real(*args)
+        if next(moments, False):
+            world.put("f", b"new")
+            os.utime(world.at("f"), (1, 1))
+
+    monkeypatch.setattr(share, "_read_into", read_into)
+    async with world.running():
+        world.write("f", b"old")
+        await world.library.wait_idle()
+
+        assert {"f": id_of(b"old")} not in seen
+        assert world.offered() == {"f": id_of(b"new")}
 
 
 @pytest.mark.usefixtures("_step_by_step")
@@ -689,6 +778,48 @@ async def test_a_damaged_or_foreign_index_is_made_anew(world, damage, expect_log
         await world.library.match_words("file", 10)
         await world.library.wait_idle()
         assert (await world.library.match_words("file", 10))[1] == 50
+
+
+def test_a_batch_that_fails_between_two_files_files_none(tmp_path):
+    """A file that is filed without its words would be found by nobody until it changes."""
+    index = Index(str(tmp_path / "index"))
+    index.open()
+    key, manifest = share.StatKey(1, 2, 3, 4, 5), Content(b"x").manifest
+    index.put([Record("before", key, manifest)])
+
+    with pytest.raises(UnicodeEncodeError):
+        index.put(
+            [
+                Record("before", key, manifest),
+                Record("f", key, manifest),
+                Record("\udcff", key, manifest),
+            ]
+        )
+    index.close()
+
+    assert index.paths() == ["before"]
+    assert index.match(["before"]) == [("before", manifest.file_id)]
+    assert index.match(["f"]) == []
+    index.close()
+
+
+def test_the_index_outlives_a_power_cut_whole(tmp_path, monkeypatch):
+    """SQLite tears a database whose log it does not sync: PRAGMA synchronous."""
+    connections = []
+    real = sqlite3.connect
+
+    def connect(*args, **options):
+        connections.append(real(*args, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    index = Index(str(tmp_path / "index"))
+    index.open()
+
+    assert connections[-1].execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    (synchronous,) = connections[-1].execute("PRAGMA synchronous").fetchone()
+    assert synchronous >= SYNCHRONOUS_NORMAL
+    index.close()
 
 
 async def test_an_index_that_cannot_be_written_delays_and_then_recovers(
