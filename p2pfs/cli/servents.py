@@ -26,11 +26,11 @@ from p2pfs.cli.voice import Voice, told
 from p2pfs.config import Config, LogLevel, load_config
 from p2pfs.control import ExitStatus, VerbError
 from p2pfs.control.client import (
-    choose_servent,
+    dead_place_of,
     end_servent,
     forget_dead,
-    places_of,
     running_servents,
+    servent_at,
 )
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.host import background
@@ -161,30 +161,30 @@ def unmount(voice: Voice, mountpoint: str) -> None:
     directory. The dead mount of a servent that was killed is removed.
     """
     try:
-        running = choose_servent(mountpoint)
+        running = servent_at(mountpoint)
+    except VerbError:
+        place = remove_dead_mount(mountpoint)
+        if place is None:
+            raise
+        text = "the servent was gone already; its mount is removed"
+    else:
         place = running.mountpoint or running.state_directory
         end_servent(running)
-        remove_dead_mounts(place)  # if the servent itself could not; the error says why
+        remove_dead_mount(place)  # if the servent itself could not; the error says why
         text = "the servent has ended"
-    except VerbError as error:
-        removed = remove_dead_mounts(mountpoint)
-        if error.status != ExitStatus.NO_SERVENT or not removed:
-            raise
-        place = removed[0]
-        text = "the servent was gone already; its mount is removed"
     voice.done(f"{place}: {text}", {"ended": place})
 
 
-def remove_dead_mounts(mountpoint: str) -> Sequence[str]:
-    """Remove the mount that a killed servent left; return where there was one."""
+def remove_dead_mount(mountpoint: str) -> str | None:
+    """Remove the mount that a killed servent left, and return where it was, if there was one."""
     from p2pfs.mount import detach, stale_mounts  # noqa: PLC0415 - heavy
 
     stale = stale_mounts(served={one.mountpoint for one in running_servents()})
-    found = sorted(places_of(mountpoint).intersection(stale))
-    for place in found:
+    place = dead_place_of(mountpoint, stale)
+    if place is not None:
         detach(place)
         forget_dead(place)
-    return found
+    return place
 
 
 @click.group()

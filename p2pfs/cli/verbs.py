@@ -11,11 +11,13 @@ from typing import cast
 
 import click
 
+from p2pfs.cli import trees
 from p2pfs.cli.asker import Asker
 from p2pfs.cli.options import ENDPOINT, FILE, MOUNT, REMOTE, SHARED, Text, voiced
+from p2pfs.cli.trees import Outcome, each
 from p2pfs.cli.voice import Voice, has_screen
 from p2pfs.control import ExitStatus, client
-from p2pfs.control.opening import Source, open_destination
+from p2pfs.control.opening import Source
 from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import UsageError
 from p2pfs.wording import EVENT_COLUMNS, PEER_COLUMNS, TRANSFER_COLUMNS, Record, shown
@@ -115,23 +117,25 @@ def search(asker: Asker, words: Sequence[str]) -> int:
 
 
 @verb
-@click.argument("path", type=REMOTE)
+@click.argument("paths", nargs=-1, required=True, type=REMOTE)
 @click.option("-o", "--output", metavar="DEST", type=FILE, default=".", show_default=True,
               help="A file, a directory, or - for the output.")  # fmt: skip
 @click.option("-f", "--force", is_flag=True, help="Replace another file that is DEST.")
-def get(asker: Asker, path: str, output: str, *, force: bool) -> None:
-    """Download the file at PATH in network/.
+def get(asker: Asker, paths: Sequence[str], output: str, *, force: bool) -> int:
+    """Download files and directories.
 
-    A DEST that holds the file already, or the beginning of it, is completed. Devices, FIFOs
-    and open descriptors are written to.
+    PATHS start at network/, or lead into network/, search/ or peers/ through the mount.
+    Directories are downloaded with all that is in them. A DEST that holds the file already, or
+    the beginning of it, is completed. Devices, FIFOs and open descriptors are written to.
     """
-    target = read_target(path, asker.servent)
-    name = os.path.basename(str(target).rstrip("/"))
-    with open_destination(output, name, replace=force) as destination:
-        with asker.voice.progress(path) as on_progress:
-            client.get(asker.servent, target, destination, on_progress)
-        if destination.shown is not None:
-            asker.voice.done(destination.shown, {"destination": destination.shown})
+    if len(paths) > 1 and not os.path.isdir(output):
+        raise UsageError(f"{output} is no directory: {len(paths)} files cannot all go there")
+
+    def download(path: str) -> Outcome:
+        target = read_target(path, asker.servent)
+        return trees.download(asker, target, path, output, replace=force)
+
+    return each(paths, asker.voice, download)
 
 
 @verb
@@ -165,7 +169,7 @@ def pin(asker: Asker, path: str) -> None:
 
     It is fetched behind; `p2pfs cache` shows how much of it is here.
     """
-    done = asker.ask("pin", path=str(read_target(path, asker.servent)))
+    done = asker.ask("pin", path=str(read_target(path, asker.servent)), typed=path)
     text = f"{done['path']}: pinned; `p2pfs cache` shows how much of it is here"
     asker.voice.done(text, done)
 
@@ -174,7 +178,7 @@ def pin(asker: Asker, path: str) -> None:
 @click.argument("path", type=REMOTE)
 def unpin(asker: Asker, path: str) -> None:
     """Let a pinned file go when the cache needs room."""
-    done = asker.ask("unpin", path=str(read_target(path, asker.servent)))
+    done = asker.ask("unpin", path=str(read_target(path, asker.servent)), typed=path)
     asker.voice.done(f"{done['path']}: unpinned; it goes when the cache needs room", done)
 
 

@@ -39,7 +39,11 @@ class Voice:
         """Say in one line what a verb has done."""
         if self.as_json:
             print(json.dumps(record))
-        elif not self.is_quiet:
+        self.said(text)
+
+    def said(self, text: str) -> None:
+        """Say in one line a part of what a verb has done; JSON has it at the end."""
+        if not self.is_quiet and not self.as_json:
             print(printable(text), flush=True)
 
     def say(self, lines: Sequence[str], record: object) -> None:

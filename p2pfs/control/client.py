@@ -13,16 +13,17 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NotRequired, TypedDict, cast
 
 from p2pfs.config import SHARED, runtime_directories, socket_name
 from p2pfs.control import RECORD, SILENCE_S, ExitStatus, VerbError
 from p2pfs.control.opening import Destination, Source
-from p2pfs.control.paths import Id, Subtree, TreePath
-from p2pfs.errors import UsageError
+from p2pfs.control.paths import Id, Subtree, TreePath, place_of
+from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.state import lock_directory
 
 OnProgress = Callable[[int, int], None]
@@ -32,6 +33,45 @@ END_S: Final = 30.0
 """A servent that was told to end has said BYE, synced and unmounted by then."""
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
+
+
+class Row(TypedDict):
+    """What is in a directory: a file with its size and id, or another directory."""
+
+    name: str
+    is_directory: bool
+    size: NotRequired[int]
+    id: NotRequired[str]
+
+
+class Hangup:
+    """Ends, from another thread, whatever is asked with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
+        self.is_ended = False
+
+    @contextlib.contextmanager
+    def covers(self, connection: socket.socket) -> Iterator[None]:
+        """Let a connection be ended, for the length of the block."""
+        with self._lock:
+            if self.is_ended:
+                raise ConnectionError
+            self._connections.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+
+    def end(self) -> None:
+        """End all that is asked, now and later: who asks gets a VerbError."""
+        with self._lock:
+            self.is_ended = True
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True)
@@ -56,7 +96,7 @@ def running_servents() -> list[Running]:
 
 
 def choose_servent(directory: str | None) -> Running:
-    """Return the servent of this mountpoint, of the current directory, or the only one.
+    """Return the servent whose mount holds `directory`, else the current one, or the only one.
 
     A servent without a mount goes by its state directory.
 
@@ -65,14 +105,14 @@ def choose_servent(directory: str | None) -> Running:
     """
     running = running_servents()
     if directory is not None:
-        places = places_of(directory)
-        found = [one for one in running if {one.mountpoint, one.state_directory} & places]
-        if not found:
+        place = _place_of(directory, running)
+        around = _around(running, place)
+        around = around or [one for one in running if one.state_directory == place]
+        if not around:
             raise VerbError(f"no servent runs at {directory}", ExitStatus.NO_SERVENT)
-        return found[0]
-    around = [one for one in running if one.mountpoint and _holds(one.mountpoint, _here())]
-    if around:
-        return max(around, key=lambda one: len(one.mountpoint or ""))
+        return around[0]
+    if around := _around(running, _here()):
+        return around[0]
     if not running:
         raise VerbError("no servent is running", ExitStatus.NO_SERVENT)
     if len(running) > 1:
@@ -83,17 +123,36 @@ def choose_servent(directory: str | None) -> Running:
     return running[0]
 
 
+def servent_at(directory: str) -> Running:
+    """Return the servent of exactly this mountpoint or state directory.
+
+    Raises:
+        VerbError: there is none.
+    """
+    running = running_servents()
+    place = _place_of(directory, running)
+    for one in running:
+        if place in (one.mountpoint, one.state_directory):
+            return one
+    raise VerbError(f"no servent runs at {directory}", ExitStatus.NO_SERVENT)
+
+
 def forget_dead(directory: str) -> None:
     """Remove the socket and the record of a killed servent of this directory."""
-    places = places_of(directory)
     for path in _records():
         record = _read_record(path)
-        if record is None or not {record.mountpoint, record.state_directory} & places:
+        if record is None or directory not in (record.mountpoint, record.state_directory):
             continue
         # While we hold the lock no other can start there, and who runs there has it.
         with contextlib.suppress(UsageError), lock_directory(Path(record.state_directory)):
             Path(record.control_path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+
+
+def dead_place_of(directory: str, dead: Collection[str]) -> str | None:
+    """Return which of some dead mountpoints a path leads to, without a look at any of them."""
+    place = place_of(directory, [*dead, *_mountpoints(running_servents())])
+    return place if place in dead else None
 
 
 def ask(
@@ -102,20 +161,53 @@ def ask(
     args: Mapping[str, object] | None = None,
     on_progress: OnProgress = lambda _done, _size: None,
     descriptors: Sequence[int] = (),
+    hangup: Hangup | None = None,
 ) -> object:
     """Have the servent do a verb and return its result.
 
     `on_progress` is called with the bytes done and their whole number; the servent gets
-    descriptors of its own for the same open files.
+    descriptors of its own for the same open files. Another thread may end it by `hangup`.
 
     Raises:
         VerbError: it could not, it is gone, or it was silent for 20 s.
     """
-    request = {"verb": verb, "args": dict(args or {})}
+
+    def on_piece(piece: Mapping[str, object]) -> None:
+        on_progress(cast("int", piece["done_bytes"]), cast("int", piece["size"]))
+
+    return _asked(running, verb, args or {}, on_piece, descriptors, hangup)
+
+
+def list_directory(
+    running: Running, target: TreePath, hangup: Hangup | None = None
+) -> Sequence[Row]:
+    """Return what is in a directory, by name.
+
+    Raises:
+        VerbError: the servent could not tell.
+    """
+    rows: list[Row] = []
+
+    def on_piece(piece: Mapping[str, object]) -> None:
+        rows.extend(cast("Sequence[Row]", piece["rows"]))
+
+    _asked(running, "list", {"path": str(target)}, on_piece, (), hangup)
+    return rows
+
+
+def _asked(
+    running: Running,
+    verb: str,
+    args: Mapping[str, object],
+    on_piece: Callable[[Mapping[str, object]], None],
+    descriptors: Sequence[int],
+    hangup: Hangup | None,
+) -> object:
+    request = {"verb": verb, "args": dict(args)}
     try:
-        with _connected(running) as connection:
+        with _connected(running) as connection, (hangup or Hangup()).covers(connection):
             _send(connection, json.dumps(request).encode() + b"\n", descriptors)
-            return _result(connection, on_progress)
+            return _result(connection, on_piece)
     except TimeoutError as error:
         raise VerbError("the servent does not answer", ExitStatus.UNREACHABLE) from error
     except (OSError, ValueError) as error:
@@ -123,25 +215,39 @@ def ask(
 
 
 def get(
-    running: Running, target: TreePath | Id, destination: Destination, on_progress: OnProgress
-) -> None:
-    """Download a file.
+    running: Running,
+    target: TreePath | Id,
+    destination: Destination,
+    on_progress: OnProgress,
+    *,
+    typed: str | None = None,
+    hangup: Hangup | None = None,
+) -> int:
+    """Download a file, and return its size. An error calls it as it was typed, if that is told.
 
     Raises:
         VerbError: the servent could not.
         UsageError, OSError: the destination did not take it.
     """
     args = {"path": str(target), **destination.arguments}
+    if typed is not None:
+        args["typed"] = typed
     try:
-        done = ask(running, "get", args, on_progress, destination.descriptors)
+        done = ask(running, "get", args, on_progress, destination.descriptors, hangup)
     except VerbError as error:
         raise destination.failure(error) from error
-    is_there_already = bool(cast("Mapping[str, object]", done)["is_there_already"])
-    destination.finish(is_there_already=is_there_already)
+    answer = cast("Mapping[str, object]", done)
+    destination.finish(is_there_already=bool(answer["is_there_already"]))
+    return cast("int", answer["size"])
 
 
 def publish(
-    running: Running, source: Source, path: str, on_progress: OnProgress
+    running: Running,
+    source: Source,
+    path: str,
+    on_progress: OnProgress,
+    *,
+    hangup: Hangup | None = None,
 ) -> Mapping[str, object]:
     """Copy a file to a path in `shared/`, and return how it stands there.
 
@@ -149,7 +255,7 @@ def publish(
         VerbError: the servent could not.
     """
     args = {"path": str(TreePath(Subtree.SHARED, path)), "mode": source.mode}
-    done = ask(running, "publish", args, on_progress, [source.descriptor])
+    done = ask(running, "publish", args, on_progress, [source.descriptor], hangup)
     return cast("Mapping[str, object]", done)
 
 
@@ -178,28 +284,29 @@ def _end(running: Running, process: int) -> None:
             raise VerbError(text, ExitStatus.FAILED)
 
 
-def places_of(directory: str) -> set[str]:
-    """Return what `directory` may be known as.
+def _place_of(directory: str, running: Sequence[Running]) -> str:
+    """Return where a path leads, without a look at a mount."""
+    try:
+        return place_of(directory, _mountpoints(running))
+    except (NotFoundError, OSError):  # it leads nowhere, and no servent is there
+        return ""
 
-    It is not looked at itself, but for whether it is a symbolic link, which the kernel answers
-    without the servent.
-    """
-    places = set[str]()
-    whole = os.path.abspath(directory)
-    while whole not in places:
-        parent, name = os.path.split(whole)
-        real = os.path.join(os.path.realpath(parent), name)
-        places |= {whole, real}
-        with contextlib.suppress(OSError):
-            whole = os.path.normpath(os.path.join(os.path.dirname(real), os.readlink(real)))
-    return places
+
+def _mountpoints(running: Sequence[Running]) -> list[str]:
+    return [one.mountpoint for one in running if one.mountpoint]
+
+
+def _around(running: Sequence[Running], place: str) -> list[Running]:
+    """Return the servents whose mounts hold a place, the innermost first."""
+    around = [one for one in running if one.mountpoint and _holds(one.mountpoint, place)]
+    return sorted(around, key=lambda one: len(one.mountpoint or ""), reverse=True)
 
 
 def _ended(process: int) -> bool:
     return bool(select.select([process], [], [], END_S)[0])
 
 
-def _result(connection: socket.socket, on_progress: Callable[[int, int], None]) -> object:
+def _result(connection: socket.socket, on_piece: Callable[[Mapping[str, object]], None]) -> object:
     for line in connection.makefile("rb"):
         answer = json.loads(line)
         if "ok" in answer:
@@ -209,7 +316,7 @@ def _result(connection: socket.socket, on_progress: Callable[[int, int], None]) 
             raise VerbError(str(answer["error"]), ExitStatus(answer["status"]))
         progress = answer.get("progress")
         if progress is not None:
-            on_progress(progress["done_bytes"], progress["size"])
+            on_piece(progress)
     raise ConnectionError
 
 

@@ -16,6 +16,7 @@ import enum
 import errno
 import os
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -87,7 +88,7 @@ def read_target(text: str, tree: Tree) -> TreePath | Id:
     """
     if _FILE_ID.fullmatch(text.lower()):
         return Id(text.lower())
-    place = _walk(text, _here(), tree, follow_last=True)
+    place = _walk_tree(text, _here(), tree, follow_last=True)
     found = _below(place, tree, text)
     if found is not None and found.subtree is not Subtree.SHARED:
         return found
@@ -103,10 +104,10 @@ def removal_target(text: str, tree: Tree) -> TreePath:
         UsageError: it leads elsewhere.
         NotFoundError: the path cannot be walked.
     """
-    found = _below(_walk(text, _here(), tree, follow_last=False), tree, text)
+    found = _below(_walk_tree(text, _here(), tree, follow_last=False), tree, text)
     if found is None and not os.path.isabs(text):
         share = os.path.realpath(tree.shared_directory)
-        found = _below(_walk(text, share, tree, follow_last=False), tree, text)
+        found = _below(_walk_tree(text, share, tree, follow_last=False), tree, text)
     if found is None or found.subtree is not Subtree.SHARED:
         raise UsageError(f"{text} is not below shared/")
     return found
@@ -153,26 +154,45 @@ def _tree_path(subtree: Subtree, path: str, text: str) -> TreePath:
     return TreePath(subtree, path, bool(path) and names_directory)
 
 
-def _walk(text: str, start: str, tree: Tree, *, follow_last: bool) -> str:
-    """Return where a path leads from `start`, without symbolic links.
+def place_of(text: str, mountpoints: Collection[str]) -> str:
+    """Return where a path leads on this machine, without a look at or below a mountpoint.
+
+    Who serves a mount may be stuck, and would not answer the look.
+
+    Raises:
+        NotFoundError: the path cannot be walked.
+    """
+
+    def is_local(place: str) -> bool:
+        return not any(_holds(one, place) for one in mountpoints)
+
+    return _walk(text, _here(), is_local, follow_last=True)
+
+
+def _walk_tree(text: str, start: str, tree: Tree, *, follow_last: bool) -> str:
+    """Return where a path leads, as `rm` or `cat` would have it.
 
     Nothing below `network/`, `search/` and `peers/` is looked at: there are no links in
     them, and a look may ask the whole network.
     """
+    return _walk(text, start, lambda place: _is_local(place, tree), follow_last=follow_last)
+
+
+def _walk(text: str, start: str, may_look: Callable[[str], bool], *, follow_last: bool) -> str:
+    """Return where a path leads from `start`, without symbolic links."""
     at, links = "/", 0
     pending = os.path.join(start, text).split("/")[::-1]
     while pending:
         label = pending.pop()
         if label in ("", "."):
             continue
-        is_local = _is_local(at, tree)
         if label == "..":
-            if is_local and not os.path.isdir(at):
+            if may_look(at) and not os.path.isdir(at):
                 raise NotFoundError(f"{text}: no such file")
             at = os.path.dirname(at)
             continue
         at = os.path.join(at, label)
-        target = _link_at(at) if (pending or follow_last) and _is_local(at, tree) else None
+        target = _link_at(at) if (pending or follow_last) and may_look(at) else None
         if target is not None:
             links += 1
             if links > MAX_LINKS:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import trio
 
 from p2pfs.config import Config, Endpoint, parse_endpoint
+from p2pfs.control import finding
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
+from p2pfs.control.finding import find_file, find_node, in_turn, list_directory, network_path
 from p2pfs.control.paths import Subtree, TreePath, received_target
-from p2pfs.errors import NotAskedError, NotFoundError, UsageError
+from p2pfs.errors import UsageError
 from p2pfs.journal import Journal
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
@@ -43,14 +44,11 @@ HANDED: Final = "descriptors"
 PROGRESS_EVERY_S: Final = 0.2
 """Fast enough for the eye."""
 
+ROWS: Final = 500
+"""Rows of a listing in one line: it takes a millisecond to write them."""
+
 PUBLISH_WAIT_S: Final = 60.0
 """How long `publish` waits for the hashing of one file before it reports it as under way."""
-
-
-TURN_S: Final = 10.0
-"""How long a verb waits for its turn when too many searches have begun lately."""
-
-T = TypeVar("T")
 
 
 class FileState(Protocol):
@@ -92,20 +90,6 @@ class Reader(Protocol):
         """Let go of the file."""
 
 
-class Tree(Protocol):
-    """One of the sub-trees that others fill."""
-
-    async def find(self, path: str) -> Node | None:
-        """Search for exactly this path, which starts at the sub-tree."""
-
-
-class Results(Tree, Protocol):
-    """What is below `search/`."""
-
-    def published_path(self, path: str) -> str:
-        """Return the path in `network/` of a result that is known, or raise NotFoundError."""
-
-
 class Pins(Protocol):
     """What the verbs need of the pinned files."""
 
@@ -116,7 +100,7 @@ class Pins(Protocol):
         """Unpin a file, or raise NotFoundError."""
 
 
-class Servent(Protocol):
+class Servent(finding.Servent, Protocol):
     """What the verbs need of the servent."""
 
     @property
@@ -156,17 +140,6 @@ class Servent(Protocol):
 
     async def search(self, words: str) -> Sequence[Record]:
         """Search the network for files; see `p2pfs.namespace.query` for what may be asked."""
-
-    async def find(self, path: str) -> Node | None:
-        """Search for exactly this path in `network/`."""
-
-    @property
-    def results(self) -> Results:
-        """What is below `search/`."""
-
-    @property
-    def shares(self) -> Tree:
-        """What is below `peers/`."""
 
     def open(self, file: RemoteFile) -> Reader:
         """Pin a file for reading."""
@@ -217,56 +190,46 @@ async def _clear_cache(servent: Servent, _args: Args, _report: Report) -> object
 
 
 async def _pin(servent: Servent, args: Args, _report: Report) -> object:
-    target = _place(args)
-    file = await _find_file(servent, target)
-    file = replace(file, path=_network_path(servent, target))
+    file = await find_file(servent, *_target(args))
     await servent.pins.add(file)
     return {"path": file.path, "id": file.file_id.hex(), "size": file.size}
 
 
 async def _unpin(servent: Servent, args: Args, _report: Report) -> object:
-    path = _network_path(servent, _place(args))
+    path = network_path(servent, _target(args)[0])
     await servent.pins.remove(path)
     return {"path": path}
 
 
-async def _find_file(servent: Servent, target: TreePath) -> RemoteFile:
-    trees: Mapping[Subtree, Tree] = {
-        Subtree.NETWORK: servent,
-        Subtree.SEARCH: servent.results,
-        Subtree.PEERS: servent.shares,
-    }
-    tree = trees[target.subtree]
-    file = await _in_turn(lambda: tree.find(target.path))
-    if file is None:
-        raise NotFoundError(f"{_shown(target)}: nobody within the horizon has it")
-    if isinstance(file, RemoteDirectory):
-        raise UsageError(f"{_shown(target)} is a directory: name the files in it")
-    if target.must_be_directory:
-        raise UsageError(f"{_shown(target)} is a file, not a directory")
-    return file
+async def _look(servent: Servent, args: Args, _report: Report) -> object:
+    """Tell what is at a path."""
+    return _row(await find_node(servent, *_target(args)))
 
 
-def _place(args: Args) -> TreePath:
-    """Return where what is wanted lies in the tree."""
+async def _list(servent: Servent, args: Args, report: Report) -> object:
+    """Send what is in a directory, some rows at a time."""
+    nodes = await list_directory(servent, _target(args)[0])
+    for start in range(0, len(nodes), ROWS):
+        await report({"rows": [_row(node) for node in nodes[start : start + ROWS]]})
+    return {"count": len(nodes)}
+
+
+def _row(node: Node) -> Record:
+    name = node.path.rpartition("/")[2]
+    if isinstance(node, RemoteDirectory):
+        return {"name": name, "is_directory": True}
+    file_id = node.file_id.hex()
+    return {"name": name, "is_directory": False, "size": node.size, "id": file_id}
+
+
+def _target(args: Args) -> tuple[TreePath, str]:
+    """Return where what is wanted lies in the tree, and how the user named it."""
     target = received_target(_text(args, "path"))
     if not isinstance(target, TreePath) or target.subtree is Subtree.SHARED:
         raise UsageError(f"{target} is not a path in the network")
-    return target
-
-
-def _network_path(servent: Servent, target: TreePath) -> str:
-    """Return the path in `network/` of a file that was named below any sub-tree."""
-    if target.subtree is Subtree.PEERS:
-        return target.path.partition("/")[2]
-    if target.subtree is Subtree.SEARCH:
-        return servent.results.published_path(target.path)
-    return target.path
-
-
-def _shown(target: TreePath) -> str:
-    """Return a path as people write it: from `network/` down, or with its sub-tree."""
-    return target.path if target.subtree is Subtree.NETWORK else str(target)
+    is_network = target.subtree is Subtree.NETWORK
+    typed = args.get("typed", target.path if is_network else str(target))
+    return target, str(typed)
 
 
 async def _search(servent: Servent, args: Args, _report: Report) -> object:
@@ -275,22 +238,7 @@ async def _search(servent: Servent, args: Args, _report: Report) -> object:
         parse_query(words)
     except QueryError as error:
         raise UsageError(str(error)) from error
-    return await _in_turn(lambda: servent.search(words))
-
-
-async def _in_turn(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask, and ask again while the budget of searches will soon allow it.
-
-    So a script that searches for one thing after the other gets all its answers.
-    """
-    give_up_at = trio.current_time() + TURN_S
-    while True:
-        try:
-            return await ask()
-        except NotAskedError as error:
-            if trio.current_time() + error.wait_s > give_up_at:
-                raise
-            await trio.sleep(error.wait_s)
+    return await in_turn(lambda: servent.search(words))
 
 
 async def _join(servent: Servent, args: Args, _report: Report) -> object:
@@ -318,8 +266,7 @@ async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
 
 async def _get(servent: Servent, args: Args, report: Report) -> object:
     """Write a file into the descriptors that the client has opened; see `opening`."""
-    target = _place(args)
-    file = await _find_file(servent, target)
+    file = await find_file(servent, *_target(args))
     with contextlib.closing(servent.open(file)) as reader:
         if args.get("stream"):
             (sink,) = _handed(args, 1)
@@ -328,7 +275,7 @@ async def _get(servent: Servent, args: Args, report: Report) -> object:
         else:
             incoming = await run_in_thread(Incoming, _handed(args, 2))
             is_there_already = await _receive(reader, file, incoming, args, report)
-    return {"path": target.path, "size": file.size, "is_there_already": is_there_already}
+    return {"path": file.path, "size": file.size, "is_there_already": is_there_already}
 
 
 async def _receive(
@@ -461,6 +408,8 @@ VERBS: Final[Mapping[str, Verb]] = {
     "search": _search,
     "cache": _cache,
     "clear-cache": _clear_cache,
+    "look": _look,
+    "list": _list,
     "pin": _pin,
     "unpin": _unpin,
     "get": _get,

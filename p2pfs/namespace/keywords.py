@@ -282,6 +282,7 @@ class Results:
 
         Raises as `list` does.
         """
+<<<<<<< HEAD
         text = path.partition("/")[0]
         node = next((node for node in await self.list(text) if node.path == path), None)
         if isinstance(node, RemoteFile) and self._disputes.concern(node):
@@ -289,6 +290,12 @@ class Results:
             known = self.known(path)
             return None if isinstance(known, Knowledge) else known
         return node
+=======
+        text, slash, _ = path.partition("/")
+        if not slash:
+            return self._folder(text)
+        return next((node for node in await self.list(text) if node.path == path), None)
+>>>>>>> d55bfa6 (get: directories too, several files at once, and errors that name what was typed)
 
     def published_path(self, path: str) -> str:
         """Return the path in `network/` of a result that is known, or raise NotFoundError."""
@@ -302,10 +309,14 @@ class Results:
     async def list(self, path: str) -> Sequence[Node]:
         """Return the results of a search; after FIRST_LOOK_S what has come by then.
 
+        What is at the top are the searches that are kept.
+
         Raises:
             NotAskedError: it may not be asked for now.
             ShutdownError: we end.
         """
+        if not path:
+            return [folder for text in self.kept() if (folder := self._folder(text))]
         if not _may_be_search(path) and path not in self._searches:
             return ()
         flight = self._start(path)

@@ -11,9 +11,7 @@ import pytest
 
 from p2pfs import __version__
 from p2pfs.cli import commands as cli
-from p2pfs.config import load_config
 from p2pfs.wording import shown
-from tests.helpers.fakeservent import FakeServent, running
 
 ROW = {
     "path": "films/x\x1b[2J.mkv",
@@ -24,35 +22,6 @@ ROW = {
         {"id": "q" * 32, "name": "B\u202eob", "address": None},
     ],
 }
-
-
-@pytest.fixture(autouse=True)
-def _runtime(tmp_path, monkeypatch):
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def p2pfs(monkeypatch, capsys):
-    """Run the command; return its exit status, output and error output."""
-
-    def p2pfs(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["p2pfs", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output, errors = capsys.readouterr()
-        return int(ended.value.code), output, errors
-
-    return p2pfs
-
-
-@pytest.fixture
-def servent(tmp_path):
-    options = {"state_directory": str(tmp_path / "state"), "mountpoint": str(tmp_path / "mnt")}
-    servent = FakeServent(load_config({"name": "fake"}, **options))
-    with running(servent):
-        yield servent
 
 
 def test_the_version_is_shown(p2pfs):

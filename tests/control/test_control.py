@@ -20,9 +20,16 @@ import trio.testing
 
 from p2pfs.config import load_config
 from p2pfs.control import MAX_REQUEST_BYTES, ExitStatus, VerbError, client, exit_status_of
-from p2pfs.control.client import Running, ask, choose_servent, end_servent, running_servents
+from p2pfs.control.client import (
+    Running,
+    ask,
+    choose_servent,
+    end_servent,
+    running_servents,
+    servent_at,
+)
 from p2pfs.control.opening import Source, open_destination
-from p2pfs.control.paths import received_target
+from p2pfs.control.paths import place_of, received_target
 from p2pfs.control.server import serve_control
 from p2pfs.errors import (
     CorruptError,
@@ -864,6 +871,30 @@ def test_exit_statuses_tell_the_kinds_of_failure_apart():
     assert [exit_status_of(kind("")) for kind in kinds] == [2, 3, 4, 4, 5, 1]
 
 
+def servent_state_at(directory: str) -> str:
+    return servent_at(directory).state_directory
+
+
+def test_no_mountpoint_is_looked_at_to_find_its_servent(tmp_path, monkeypatch):
+    """Who serves it may be stuck: even readlink(2) would then wait for an answer."""
+    looked_at = []
+    readlink = os.readlink
+
+    def noted(path):
+        looked_at.append(path)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", noted)
+    (tmp_path / "link").symlink_to("mnt")
+    mountpoint = str(tmp_path / "mnt")
+
+    assert place_of(str(tmp_path / "link" / "network" / ".." / "x"), [mountpoint]) == (
+        f"{mountpoint}/x"
+    )
+    assert str(tmp_path / "link") in looked_at
+    assert not [path for path in looked_at if path.startswith(mountpoint)]
+
+
 async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
     servent, tmp_path, monkeypatch
 ):
@@ -872,6 +903,7 @@ async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
     (tmp_path / "link").symlink_to(tmp_path)
     (tmp_path / "to mnt").symlink_to("link/mnt")
     (tmp_path / "round").symlink_to("round")
+    (tmp_path / "mount link").symlink_to("link/mnt")
 
     def choose(directory: str | None = None) -> str:
         return choose_servent(directory).state_directory
@@ -892,6 +924,9 @@ async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
             assert await trio.to_thread.run_sync(choose, "to mnt") == first
             with pytest.raises(VerbError, match="no servent runs at"):
                 await trio.to_thread.run_sync(choose, "round")
+            assert await trio.to_thread.run_sync(choose, "mount link") == first
+            assert await trio.to_thread.run_sync(choose, "mount link/network/films") == first
+            assert await trio.to_thread.run_sync(choose, "mnt/nothing/..") == first
             assert await trio.to_thread.run_sync(choose, second) == second
             with pytest.raises(VerbError, match="several servents") as caught:
                 await trio.to_thread.run_sync(choose)
@@ -899,6 +934,14 @@ async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
             with pytest.raises(VerbError, match="no servent runs at") as caught:
                 await trio.to_thread.run_sync(choose, "elsewhere")
             assert caught.value.status == ExitStatus.NO_SERVENT
+
+            for directory in ("elsewhere/../mnt", "mnt/..", f"{second}/shared"):
+                with pytest.raises(VerbError, match="no servent runs at"):
+                    await trio.to_thread.run_sync(choose, directory)
+            assert await trio.to_thread.run_sync(servent_state_at, "mount link") == first
+            assert await trio.to_thread.run_sync(servent_state_at, second) == second
+            with pytest.raises(VerbError, match="no servent runs at"):
+                await trio.to_thread.run_sync(servent_state_at, "mnt/shared")
 
             monkeypatch.chdir(tmp_path / "mnt" / "shared")
             assert await trio.to_thread.run_sync(choose) == first

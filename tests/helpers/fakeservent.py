@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,11 @@ from p2pfs.control.client import ask, running_servents
 from p2pfs.control.server import serve_control
 from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
+<<<<<<< HEAD
 from p2pfs.namespace.nodes import Node, RemoteFile
+=======
+from p2pfs.namespace.catalogue import Node, RemoteDirectory, RemoteFile
+>>>>>>> d55bfa6 (get: directories too, several files at once, and errors that name what was typed)
 from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.state import Leftovers
 from tests.helpers.contents import in_a_file
@@ -71,6 +75,21 @@ class FakePins:
         self.paths.remove(path)
 
 
+def found_in(nodes: Mapping[str, Node], path: str) -> Node | None:
+    """Return what is at a path; there are the directories above each node."""
+    if path not in nodes and any(other.startswith(f"{path}/") for other in nodes):
+        return RemoteDirectory(path, 0, ())
+    return nodes.get(path)
+
+
+def listed_in(nodes: Mapping[str, Node], path: str) -> Sequence[Node]:
+    """Return what is in a directory."""
+    start = path and f"{path}/"
+    labels = {other[len(start) :].partition("/")[0] for other in nodes if other.startswith(start)}
+    found = (found_in(nodes, f"{start}{label}") for label in sorted(labels))
+    return [node for node in found if node is not None]
+
+
 class FakeTree:
     """What is below `search/` or `peers/`: paths of files, and their paths in `network/`."""
 
@@ -80,16 +99,23 @@ class FakeTree:
 
     async def find(self, path: str) -> Node | None:
         await trio.lowlevel.checkpoint()
-        return self.files.get(path)
+        return found_in(self.files, path)
+
+    async def list(self, path: str) -> Sequence[Node]:
+        await trio.lowlevel.checkpoint()
+        return listed_in(self.files, path)
 
     def published_path(self, path: str) -> str:
-        return self.published[path]
+        return self.published.get(path, path.partition("/")[2])
 
 
 class FakeReader:
     """Gives the bytes of a content, some from memory, some later."""
 
-    def __init__(self, content: bytes, error: Exception | None, error_from: int) -> None:
+    def __init__(
+        self, content: bytes, error: Exception | None, error_from: int, takes_s: float = 0.0
+    ) -> None:
+        self._takes_s = takes_s
         self._content = content
         self._file = in_a_file(content)
         self._error = error
@@ -103,7 +129,7 @@ class FakeReader:
         return self._file if offset else None
 
     async def locate(self, offset: int, length: int) -> int:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._takes_s)
         if self._error is not None and offset >= self._error_from:
             raise self._error
         return self._file
@@ -137,6 +163,9 @@ class FakeServent:
         self.rows: list[dict[str, object]] = []
         self.read_error: Exception | None = None
         self.read_error_from = 0
+        self.read_errors: dict[str, Exception] = {}
+        """Of the files at these paths; there is one error for all else."""
+        self.read_takes_s = 0.0
         self.search_takes_s = 0.0
         self.calls: list[str] = []
         self.readers: list[FakeReader] = []
@@ -184,11 +213,16 @@ class FakeServent:
 
     async def find(self, path: str) -> Node | None:
         await trio.lowlevel.checkpoint()
-        return self.nodes.get(path)
+        return found_in(self.nodes, path)
+
+    async def list(self, path: str) -> Sequence[Node]:
+        await trio.lowlevel.checkpoint()
+        return listed_in(self.nodes, path)
 
     def open(self, file: RemoteFile) -> FakeReader:
         content = self.contents[file.file_id]
-        self.readers.append(FakeReader(content, self.read_error, self.read_error_from))
+        error = self.read_errors.get(file.path, self.read_error)
+        self.readers.append(FakeReader(content, error, self.read_error_from, self.read_takes_s))
         return self.readers[-1]
 
     async def join(self, endpoint: Endpoint) -> dict[str, object]:

@@ -1,0 +1,118 @@
+"""What a path that has travelled means to a servent: the file or directory that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Protocol, TypeVar
+
+import trio
+
+from p2pfs.control.paths import Subtree, TreePath
+from p2pfs.errors import NotAskedError, NotFoundError, UsageError
+from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
+
+TURN_S: Final = 10.0
+"""How long a verb waits for its turn when too many searches have begun lately."""
+
+T = TypeVar("T")
+
+
+class Tree(Protocol):
+    """One of the sub-trees that others fill. Paths start at the sub-tree."""
+
+    async def find(self, path: str) -> Node | None:
+        """Search for exactly this path."""
+
+    async def list(self, path: str) -> Sequence[Node]:
+        """Return what is in a directory, asked for now."""
+
+
+class Results(Tree, Protocol):
+    """What is below `search/`."""
+
+    def published_path(self, path: str) -> str:
+        """Return the path in `network/` of a result that is known, or raise NotFoundError."""
+
+
+class Servent(Tree, Protocol):
+    """What finding needs of the servent, which is itself what is below `network/`."""
+
+    @property
+    def results(self) -> Results:
+        """What is below `search/`."""
+
+    @property
+    def shares(self) -> Tree:
+        """What is below `peers/`."""
+
+
+async def find_node(servent: Servent, target: TreePath, typed: str) -> Node:
+    """Return what is at a path that the user typed so; its name is the one in its sub-tree.
+
+    Raises:
+        NotFoundError: nobody within the horizon has it.
+        UsageError: it was written as a directory, and is none.
+    """
+    if not target.path:
+        return RemoteDirectory("", 0, ())
+    tree = _tree_of(servent, target)
+    node = await in_turn(lambda: tree.find(target.path))
+    if node is None:
+        raise NotFoundError(f"{typed}: nobody within the horizon has it")
+    if target.must_be_directory and not isinstance(node, RemoteDirectory):
+        raise UsageError(f"{typed} is a file, not a directory")
+    return node
+
+
+async def find_file(servent: Servent, target: TreePath, typed: str) -> RemoteFile:
+    """Return the file at a path; its name is the one in `network/`.
+
+    Raises:
+        NotFoundError: nobody within the horizon has it.
+        UsageError: it is a directory.
+    """
+    node = await find_node(servent, target, typed)
+    if isinstance(node, RemoteDirectory):
+        raise UsageError(f"{typed} is a directory")
+    return replace(node, path=network_path(servent, target))
+
+
+async def list_directory(servent: Servent, target: TreePath) -> Sequence[Node]:
+    """Return what is in a directory, by name."""
+    tree = _tree_of(servent, target)
+    nodes = await in_turn(lambda: tree.list(target.path))
+    return sorted(nodes, key=lambda node: node.path)
+
+
+async def in_turn(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask, and ask again while the budget of searches will soon allow it.
+
+    So a script that searches for one thing after the other gets all its answers.
+    """
+    give_up_at = trio.current_time() + TURN_S
+    while True:
+        try:
+            return await ask()
+        except NotAskedError as error:
+            if trio.current_time() + error.wait_s > give_up_at:
+                raise
+            await trio.sleep(error.wait_s)
+
+
+def _tree_of(servent: Servent, target: TreePath) -> Tree:
+    trees: Mapping[Subtree, Tree] = {
+        Subtree.NETWORK: servent,
+        Subtree.SEARCH: servent.results,
+        Subtree.PEERS: servent.shares,
+    }
+    return trees[target.subtree]
+
+
+def network_path(servent: Servent, target: TreePath) -> str:
+    """Return the path in `network/` of what was named below any sub-tree."""
+    if target.subtree is Subtree.PEERS:
+        return target.path.partition("/")[2]
+    if target.subtree is Subtree.SEARCH:
+        return servent.results.published_path(target.path)
+    return target.path

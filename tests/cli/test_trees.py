@@ -1,0 +1,202 @@
+"""`get` on trees, as `cp -r` has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from p2pfs.errors import CorruptError, StalledError
+from tests.helpers.mounted import until
+
+TREE = {
+    "films/blue whale.mkv": b"whale",
+    "films/old/a": b"a" * 300_000,
+    "films/old/b": b"",
+    "films/old/deep/er/c": b"c" * 70_000,
+    "music/d": b"d",
+}
+
+
+@pytest.fixture
+def tree(servent):
+    for path, content in TREE.items():
+        servent.offer(path, content)
+    return servent
+
+
+def files_below(top: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()
+    }
+
+
+def below(directory: str) -> dict[str, bytes]:
+    start = f"{directory}/"
+    return {path[len(start) :]: data for path, data in TREE.items() if path.startswith(start)}
+
+
+@pytest.mark.parametrize("typed", ["films", "films/", "mnt/network/films", "mnt/network/films/."])
+def test_a_directory_is_downloaded_whole_into_where_one_is(p2pfs, tree, here, typed):
+    status, output, errors = p2pfs("get", typed)
+
+    assert (status, errors) == (0, "")
+    assert files_below(here / "films") == below("films")
+    assert output == f"{here}/films: 4 files, 361.3 KiB\n"
+
+
+def test_a_directory_takes_the_name_of_a_destination_that_is_not_there(p2pfs, tree, here):
+    assert p2pfs("get", "films", "-o", "copy")[0] == 0
+    assert files_below(here / "copy") == below("films")
+
+    assert p2pfs("get", "films", "-o", "copy")[0] == 0
+    assert files_below(here / "copy" / "films") == below("films")
+
+
+def test_a_file_too_is_downloaded_as_it_was(p2pfs, tree, here):
+    assert p2pfs("get", "films/old/b") == (0, f"{here}/b\n", "")
+    assert (here / "b").read_bytes() == b""
+
+
+def test_several_go_into_one_directory_or_nowhere(p2pfs, tree, here):
+    status, output, errors = p2pfs("get", "films", "music/d", "-o", "both")
+    assert (status, output) == (2, "")
+    assert "both is no directory: 2 files cannot all go there" in errors
+    assert tree.calls == []
+
+    (here / "both").mkdir()
+    assert p2pfs("get", "films", "music/d", "-o", "both")[0] == 0
+    assert files_below(here / "both" / "films") == below("films")
+    assert (here / "both" / "d").read_bytes() == b"d"
+
+
+def test_what_is_there_is_completed_and_what_is_another_file_is_left(p2pfs, tree, here):
+    (here / "films" / "old").mkdir(parents=True)
+    (here / "films" / "old" / "a").write_bytes(b"a" * 262_144)
+    (here / "films" / "blue whale.mkv").write_text("mine")
+
+    status, output, errors = p2pfs("get", "films")
+
+    assert status == 2
+    assert errors == f"p2pfs: {here}/films/blue whale.mkv is another file; --force replaces it\n"
+    assert output == f"{here}/films: 3 files, 361.3 KiB\n"
+    assert (here / "films" / "blue whale.mkv").read_text() == "mine"
+    assert (here / "films" / "old" / "a").read_bytes() == TREE["films/old/a"]
+    assert p2pfs("get", "films", "--force")[0] == 0
+    assert files_below(here / "films") == below("films")
+
+
+def test_a_directory_in_the_way_of_a_file_is_told_and_left(p2pfs, tree, here):
+    (here / "films" / "old" / "a").mkdir(parents=True)
+
+    status, _, errors = p2pfs("get", "films")
+
+    assert status == 2
+    assert errors == f"p2pfs: {here}/films/old/a is a directory, and films/old/a is a file\n"
+    assert list((here / "films" / "old" / "a").iterdir()) == []
+
+
+def test_a_file_that_fails_keeps_no_other_from_coming(p2pfs, tree, here):
+    tree.read_errors = {"films/old/a": StalledError("nothing came for 30 s")}
+
+    status, output, errors = p2pfs("get", "films", "-o", "x")
+
+    assert status == 4
+    assert errors == "p2pfs: nothing came for 30 s\n"
+    assert output == f"{here}/x: 3 files, 68.4 KiB\n"
+    assert files_below(here / "x") == {
+        path: data for path, data in below("films").items() if path != "old/a"
+    }
+
+
+def test_json_tells_of_each_file_what_came_of_it(p2pfs, tree, here):
+    tree.read_errors = {"films/old/a": CorruptError("every source sends wrong bytes")}
+
+    status, output, errors = p2pfs("get", "mnt/network/films", "music/d", "nothing", "--json")
+
+    assert (status, errors) == (5, "")
+    rows = {row["path"]: row for row in json.loads(output)}
+    assert rows["mnt/network/films/old/a"] == {
+        "path": "mnt/network/films/old/a",
+        "error": "every source sends wrong bytes",
+        "status": 5,
+    }
+    assert rows["music/d"] == {"path": "music/d", "destination": f"{here}/d", "size": 1}
+    assert rows["nothing"]["status"] == 3
+    assert len(rows) == 6
+
+
+def test_errors_name_what_was_typed(p2pfs, tree):
+    for typed in ("nothing", "mnt/network/nothing", "mnt/search/whale/nothing", "mnt/peers/ann/no"):
+        errors = p2pfs("get", typed)[2]
+        assert errors == f"p2pfs: {typed}: nobody within the horizon has it\n"
+        errors = p2pfs("pin", typed)[2]
+        assert errors == f"p2pfs: {typed}: nobody within the horizon has it\n"
+
+
+def test_the_results_of_a_search_and_a_share_are_downloaded_as_directories(p2pfs, servent, here):
+    servent.offer("films/x", b"content")
+    servent.results.files["blue whale/x"] = servent.nodes["films/x"]
+    servent.shares.files["ann/films/x"] = servent.nodes["films/x"]
+
+    assert p2pfs("get", "mnt/search/blue whale")[0] == 0
+    assert files_below(here / "blue whale") == {"x": b"content"}
+    assert p2pfs("get", "mnt/peers/ann")[0] == 0
+    assert files_below(here / "ann") == {"films/x": b"content"}
+
+
+def test_nothing_at_all_is_a_directory_too(p2pfs, servent, here):
+    assert p2pfs("get", "mnt/network", "-o", "all") == (0, f"{here}/all: 0 files, 0 B\n", "")
+    assert os.listdir(here / "all") == []
+
+
+def test_progress_is_of_all_files_together(p2pfs, tree, monkeypatch):
+    monkeypatch.setattr("p2pfs.cli.voice.PLAIN_EVERY_S", 0.0)
+
+    errors = p2pfs("get", "films")[2]
+
+    lines = errors.splitlines()
+    assert all(line.startswith("films: ") and " of 361.3 KiB" in line for line in lines)
+    assert lines[-1].startswith("films: 361.3 KiB of 361.3 KiB")
+
+
+def test_ctrl_c_ends_it_and_leaves_no_empty_files(tree, here):
+    tree.read_takes_s = 1000.0
+    with subprocess.Popen([sys.executable, "-m", "p2pfs", "get", "films"]) as command:
+        until(lambda: len(tree.readers) == 4)
+        command.send_signal(signal.SIGINT)
+
+        assert command.wait(20) == 130
+
+    assert set(files_below(here / "films")) <= {"old/b"}  # which has nothing to wait for
+    until(lambda: all(reader.is_closed for reader in tree.readers))
+
+
+LABELS = st.sampled_from(["a", "b", "c d", "é", "x" * 255, "$(touch pwned)", "-o"])
+PATHS = st.lists(LABELS, min_size=1, max_size=4).map("/".join)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(files=st.dictionaries(PATHS, st.binary(max_size=9), max_size=12))
+def test_any_tree_arrives_as_it_is(p2pfs, servent, here, tmp_path_factory, files):
+    leaves = {
+        f"top/{path}": data
+        for path, data in files.items()
+        if not any(other.startswith(f"{path}/") for other in files)
+    }
+    servent.nodes.clear()
+    servent.contents.clear()
+    for path, data in leaves.items():
+        servent.offer(path, data)
+    target = tmp_path_factory.mktemp("copy")
+
+    assert p2pfs("get", "top", "-o", str(target))[0] == (0 if leaves else 3)
+
+    assert files_below(target) == leaves
