@@ -5,6 +5,7 @@ A file that fails does not keep the others from being done, as with `cp -r`.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections import deque
@@ -15,7 +16,7 @@ from typing import Final, cast
 from p2pfs.cli.asker import Asker
 from p2pfs.cli.voice import OnProgress, Voice, told
 from p2pfs.cli.wording import Record, shown_bytes
-from p2pfs.control import ExitStatus, exit_status_of
+from p2pfs.control import ExitStatus, VerbError, exit_status_of
 from p2pfs.control.client import Hangup, Row, Running, get, list_directory
 from p2pfs.control.opening import open_destination
 from p2pfs.control.paths import Id, TreePath
@@ -24,7 +25,7 @@ from p2pfs.errors import P2pfsError, UsageError
 AT_ONCE: Final = 8
 """Files under way. A small one takes a round trip: that is its time, and not the line's."""
 
-END_S: Final = 2.0
+END_S: Final = 5.0
 """How long files under way may take to let go when the user interrupts."""
 
 
@@ -110,6 +111,8 @@ class _Crew:
         self._size = sum(job.size for job in jobs)
         self._voice = voice
         self._hangup = Hangup()
+        self._ended = threading.Semaphore(0)
+        """Counts the threads that have ended."""
         self._lock = threading.Lock()
         """Guards all that follows, the outcome and the voice."""
         self._under_way: dict[Job, int] = {}
@@ -117,29 +120,33 @@ class _Crew:
         self._done_bytes = 0
 
     def work(self, on_progress: OnProgress) -> None:
-        threads = [
-            threading.Thread(target=self._take_jobs, args=(on_progress,), daemon=True)
-            for _ in range(min(AT_ONCE, len(self._jobs)))
-        ]
-        for thread in threads:
-            thread.start()
+        under_way = 0
         try:
-            for thread in threads:
-                thread.join()
+            for _ in range(min(AT_ONCE, len(self._jobs))):
+                work = functools.partial(self._take_jobs, on_progress)
+                threading.Thread(target=work, daemon=True).start()
+                under_way += 1
+            while under_way:
+                self._ended.acquire()  # Thread.join, if interrupted, takes the thread for ended
+                under_way -= 1
         except KeyboardInterrupt:
-            self._jobs.clear()
+            with self._lock:
+                self._jobs.clear()
             self._hangup.end()
-            for thread in threads:
-                thread.join(END_S)
+            for _ in range(under_way):
+                self._ended.acquire(timeout=END_S)
             raise
 
     def _take_jobs(self, on_progress: OnProgress) -> None:
-        while True:
-            try:
-                job = self._jobs.popleft()
-            except IndexError:
-                return
-            self._do(job, on_progress)
+        try:
+            while (job := self._next_job()) is not None:
+                self._do(job, on_progress)
+        finally:
+            self._ended.release()
+
+    def _next_job(self) -> Job | None:
+        with self._lock:
+            return self._jobs.popleft() if self._jobs else None
 
     def _do(self, job: Job, on_progress: OnProgress) -> None:
         def reached(done: int, _size: int) -> None:
@@ -200,7 +207,10 @@ def _download_jobs(
     """
     if not os.path.isdir(top):
         os.mkdir(top)
-    for row in list_directory(running, target):
+    rows, partial = list_directory(running, target)
+    if partial is not None:
+        yield _failing_job(typed, f"{typed}: not all of it was listed: {partial}")
+    for row in rows:
         name = row["name"]
         inner = TreePath(target.subtree, os.path.join(target.path, name))
         names = os.path.join(typed, name), os.path.join(top, name)
@@ -208,6 +218,15 @@ def _download_jobs(
             yield from _download_jobs(running, inner, *names, replace=replace)
         else:
             yield _download_job(running, inner, *names, row["size"], replace=replace)
+
+
+def _failing_job(typed: str, reason: str) -> Job:
+    """Return a job that tells why a part of a tree is not there to be done."""
+
+    def run(_on_progress: OnProgress, _hangup: Hangup) -> Record:
+        raise VerbError(reason, ExitStatus.FAILED)
+
+    return Job(typed, 0, run)
 
 
 def _download_job(

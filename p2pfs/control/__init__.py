@@ -12,8 +12,8 @@ and hangs up. A client that hangs up first cancels its verb. Only the owner of t
 and root can connect. `server` answers and `verbs` does the work. `client` is the command
 line's side, with `paths` (what is meant) and `opening` (what is handed over); it imports
 neither trio nor the servent, so that a verb starts quickly.
-`paths` parses what people type, `files` copies into the share and out of the network. Each of
-the five is a door of its own.
+`paths` parses what people type, `finding` tells what that is in the network, `files` copies into
+the share and out of the network. Each of the six is a door of its own.
 """
 
 from __future__ import annotations

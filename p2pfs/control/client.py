@@ -123,7 +123,7 @@ def choose_servent(directory: str | None) -> Running:
     return running[0]
 
 
-def servent_at(directory: str) -> Running:
+def servent_of(directory: str) -> Running:
     """Return the servent of exactly this mountpoint or state directory.
 
     Raises:
@@ -180,8 +180,8 @@ def ask(
 
 def list_directory(
     running: Running, target: TreePath, hangup: Hangup | None = None
-) -> Sequence[Row]:
-    """Return what is in a directory, by name.
+) -> tuple[Sequence[Row], str | None]:
+    """Return what is in a directory, by name, and what keeps that from being all.
 
     Raises:
         VerbError: the servent could not tell.
@@ -191,8 +191,8 @@ def list_directory(
     def on_piece(piece: Mapping[str, object]) -> None:
         rows.extend(cast("Sequence[Row]", piece["rows"]))
 
-    _asked(running, "list", {"path": str(target)}, on_piece, (), hangup)
-    return rows
+    end = _asked(running, "list", {"path": str(target)}, on_piece, (), hangup)
+    return rows, cast("Mapping[str, str | None]", end)["partial"]
 
 
 def _asked(

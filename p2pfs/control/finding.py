@@ -27,6 +27,9 @@ class Tree(Protocol):
     async def list(self, path: str) -> Sequence[Node]:
         """Return what is in a directory, asked for now."""
 
+    def partial(self, path: str) -> str | None:
+        """Return what keeps the last listing of a directory from being whole, for people."""
+
 
 class Results(Tree, Protocol):
     """What is below `search/`."""
@@ -78,11 +81,11 @@ async def find_file(servent: Servent, target: TreePath, typed: str) -> RemoteFil
     return replace(node, path=network_path(servent, target))
 
 
-async def list_directory(servent: Servent, target: TreePath) -> Sequence[Node]:
-    """Return what is in a directory, by name."""
+async def list_directory(servent: Servent, target: TreePath) -> tuple[Sequence[Node], str | None]:
+    """Return what is in a directory, by name, and what keeps that from being all."""
     tree = _tree_of(servent, target)
     nodes = await in_turn(lambda: tree.list(target.path))
-    return sorted(nodes, key=lambda node: node.path)
+    return sorted(nodes, key=lambda node: node.path), tree.partial(target.path)
 
 
 async def in_turn(ask: Callable[[], Awaitable[T]]) -> T:

@@ -208,10 +208,10 @@ async def _look(servent: Servent, args: Args, _report: Report) -> object:
 
 async def _list(servent: Servent, args: Args, report: Report) -> object:
     """Send what is in a directory, some rows at a time."""
-    nodes = await list_directory(servent, _target(args)[0])
+    nodes, partial = await list_directory(servent, _target(args)[0])
     for start in range(0, len(nodes), ROWS):
         await report({"rows": [_row(node) for node in nodes[start : start + ROWS]]})
-    return {"count": len(nodes)}
+    return {"partial": partial}
 
 
 def _row(node: Node) -> Record:

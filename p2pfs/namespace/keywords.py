@@ -282,20 +282,15 @@ class Results:
 
         Raises as `list` does.
         """
-<<<<<<< HEAD
-        text = path.partition("/")[0]
+        text, slash, _ = path.partition("/")
+        if not slash:
+            return self._folder(text)
         node = next((node for node in await self.list(text) if node.path == path), None)
         if isinstance(node, RemoteFile) and self._disputes.concern(node):
             await self._disputes.settle(node.file_id)
             known = self.known(path)
             return None if isinstance(known, Knowledge) else known
         return node
-=======
-        text, slash, _ = path.partition("/")
-        if not slash:
-            return self._folder(text)
-        return next((node for node in await self.list(text) if node.path == path), None)
->>>>>>> d55bfa6 (get: directories too, several files at once, and errors that name what was typed)
 
     def published_path(self, path: str) -> str:
         """Return the path in `network/` of a result that is known, or raise NotFoundError."""

@@ -116,6 +116,16 @@ def test_a_file_that_fails_keeps_no_other_from_coming(p2pfs, tree, here):
     }
 
 
+def test_a_tree_that_was_not_listed_whole_says_so(p2pfs, tree, here):
+    tree.partial_listings["films/old"] = "1 servent did not answer"
+
+    status, output, errors = p2pfs("get", "films")
+
+    assert status == 1
+    assert errors == "p2pfs: films/old: not all of it was listed: 1 servent did not answer\n"
+    assert output == f"{here}/films: 4 files, 361.3 KiB\n"
+
+
 def test_json_tells_of_each_file_what_came_of_it(p2pfs, tree, here):
     tree.read_errors = {"films/old/a": CorruptError("every source sends wrong bytes")}
 

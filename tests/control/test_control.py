@@ -26,7 +26,7 @@ from p2pfs.control.client import (
     choose_servent,
     end_servent,
     running_servents,
-    servent_at,
+    servent_of,
 )
 from p2pfs.control.opening import Source, open_destination
 from p2pfs.control.paths import place_of, received_target
@@ -872,7 +872,7 @@ def test_exit_statuses_tell_the_kinds_of_failure_apart():
 
 
 def servent_state_at(directory: str) -> str:
-    return servent_at(directory).state_directory
+    return servent_of(directory).state_directory
 
 
 def test_no_mountpoint_is_looked_at_to_find_its_servent(tmp_path, monkeypatch):

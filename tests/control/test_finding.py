@@ -68,9 +68,14 @@ async def test_a_listing_comes_in_pieces_and_is_whole(servent, running):
     for name in names:
         servent.nodes[f"films/{name}"] = RemoteFile(f"films/{name}", 0, 0, EMPTY, ())
 
-    rows = await trio.to_thread.run_sync(list_directory, running, received_target("network/films"))
+    servent.partial_listings["films"] = "2 servents did not answer"
+
+    rows, partial = await trio.to_thread.run_sync(
+        list_directory, running, received_target("network/films")
+    )
 
     assert [row["name"] for row in rows] == names
+    assert partial == "2 servents did not answer"
 
 
 async def test_a_question_that_nobody_may_be_asked_waits_its_turn(servent, running):

@@ -15,11 +15,7 @@ from p2pfs.control.client import ask, running_servents
 from p2pfs.control.server import serve_control
 from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
-<<<<<<< HEAD
-from p2pfs.namespace.nodes import Node, RemoteFile
-=======
-from p2pfs.namespace.catalogue import Node, RemoteDirectory, RemoteFile
->>>>>>> d55bfa6 (get: directories too, several files at once, and errors that name what was typed)
+from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.state import Leftovers
 from tests.helpers.contents import in_a_file
@@ -105,6 +101,9 @@ class FakeTree:
         await trio.lowlevel.checkpoint()
         return listed_in(self.files, path)
 
+    def partial(self, path: str) -> str | None:
+        return None
+
     def published_path(self, path: str) -> str:
         return self.published.get(path, path.partition("/")[2])
 
@@ -166,6 +165,7 @@ class FakeServent:
         self.read_errors: dict[str, Exception] = {}
         """Of the files at these paths; there is one error for all else."""
         self.read_takes_s = 0.0
+        self.partial_listings: dict[str, str] = {}
         self.search_takes_s = 0.0
         self.calls: list[str] = []
         self.readers: list[FakeReader] = []
@@ -218,6 +218,9 @@ class FakeServent:
     async def list(self, path: str) -> Sequence[Node]:
         await trio.lowlevel.checkpoint()
         return listed_in(self.nodes, path)
+
+    def partial(self, path: str) -> str | None:
+        return self.partial_listings.get(path)
 
     def open(self, file: RemoteFile) -> FakeReader:
         content = self.contents[file.file_id]
