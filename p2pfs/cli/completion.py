@@ -5,19 +5,30 @@ SHELL --line LINE` and gets lines of
 
     KIND <TAB> VALUE <TAB> HELP
 
-`plain` is a whole word, `path` one that may go on, and is quoted as a file name is: strangers
-choose the names in `network/`, and nothing in one may be run by the shell that completes it.
-`file` and `dir` leave it to the shell. The functions that click brings do not quote, and
-leave files to nobody.
+`plain` is a whole word; `path` one that may go on, and is quoted: strangers choose the names in
+`network/`, and nothing in one may be run by the shell that completes it. zsh and fish quote by
+themselves. bash does not (of file names it quotes some dollars and brackets, and others not), so
+for bash it is done here. `file` and `dir` leave it to the shell. The functions that click brings
+quote nothing, and complete files badly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import os
+import re
+import threading
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem, ShellComplete, split_arg_string
+
+from p2pfs.control.client import Hangup, Running, choose_servent, list_directory
+from p2pfs.control.paths import Subtree, TreePath
+from p2pfs.errors import P2pfsError
+
+LOOK_S: Final = 1.5
+"""How long a person who has pressed TAB waits; the next TAB finds what has come meanwhile."""
 
 _BASH: Final = r"""
 _p2pfs() {
@@ -31,7 +42,6 @@ _p2pfs() {
             plain) COMPREPLY+=("$value") ;;
             path)
                 COMPREPLY+=("$value")
-                compopt -o filenames
                 [[ $value == */ ]] && compopt -o nospace
                 ;;
             file) compopt -o default ;;
@@ -58,9 +68,9 @@ _p2pfs() {
         esac
     done < <("${(Q)words[1]}" completion zsh --line "$line" 2>/dev/null)
     (( $#words_ )) && _describe p2pfs words_
-    (( $#paths )) && compadd -f -a paths
-    (( $#directories )) && compadd -f -S '' -a directories
-    (( files )) && _files
+    (( $#paths )) && compadd -a paths
+    (( $#directories )) && compadd -S '' -a directories
+    (( files && ! $#paths && ! $#directories )) && _files
     (( places )) && _files -/
     return 0
 }
@@ -74,12 +84,14 @@ fi
 _FISH: Final = r"""
 function __p2pfs_complete
     set -l line (commandline -cp)
+    set -l found
     p2pfs completion fish --line "$line" 2>/dev/null | while read -l -d \t kind value help
         switch $kind
             case plain path
+                set found yes
                 printf '%s\t%s\n' $value $help
             case file
-                __fish_complete_path (commandline -ct)
+                test -n "$found"; or __fish_complete_path (commandline -ct)
             case dir
                 __fish_complete_directories (commandline -ct)
         end
@@ -91,6 +103,8 @@ complete -c p2pfs -f -a '(__p2pfs_complete)'
 SCRIPTS: Final = {"bash": _BASH.lstrip(), "zsh": _ZSH.lstrip(), "fish": _FISH.lstrip()}
 """What a shell must read to complete `p2pfs`."""
 
+_OF_THE_SHELL: Final = ("file", "dir")
+
 BREAKS: Final = ":="
 """Where bash begins a new word within one, though the command gets it whole."""
 
@@ -101,9 +115,35 @@ def answer(cli: click.Command, line: str, word: str | None = None) -> str:
     `word` is the last word as bash has broken it; bash replaces no more than that.
     """
     *before, incomplete = _words(line)
+    option = _option_of(incomplete)
     items = ShellComplete(cli, {}, "p2pfs", "").get_completions(before[1:], incomplete)
-    cut = 0 if word is None else len(incomplete) - len(_unbroken(word, incomplete))
-    return "\n".join(_lines(items, _option_of(incomplete), incomplete[:cut]))
+    rows = [_Row(one.type, "" if one.type in _OF_THE_SHELL else option + one.value, one.help or "")
+            for one in items]  # fmt: skip
+    if word is not None:
+        rows = [_for_bash(row, incomplete, word) for row in rows]
+    return "\n".join("\t".join(row) for row in rows if "".join(row).isprintable())
+
+
+class _Row(NamedTuple):
+    kind: str
+    value: str
+    help: str
+
+
+def _for_bash(row: _Row, incomplete: str, word: str) -> _Row:
+    """Return a row with what bash is to put in place of the last word, quoted as that is."""
+    gone = incomplete[: len(incomplete) - len(_unbroken(word, incomplete))]
+    value = row.value.removeprefix(gone)
+    return row._replace(value=_quoted(value, word[:1]) if row.kind == "path" else value)
+
+
+def _quoted(text: str, quote: str) -> str:
+    """Return a text that goes on where a word of bash has begun with `quote` or without."""
+    if quote == "'":
+        return text.replace("'", r"'\''")
+    if quote == '"':
+        return re.sub(r'([$`"\\])', r"\\\1", text).replace("!", "\"'!'\"")
+    return re.sub(r"([^\w./@%+,-])", r"\\\1", text)
 
 
 def _words(line: str) -> list[str]:
@@ -124,8 +164,42 @@ def _unbroken(word: str, incomplete: str) -> str:
     return last if incomplete.endswith(last) else incomplete
 
 
-def _lines(items: Iterable[CompletionItem], option: str, gone: str) -> Iterable[str]:
-    for item in items:
-        value = f"{option}{item.value}".removeprefix(gone)
-        if value.isprintable():
-            yield f"{item.type}\t{value}\t{item.help or ''}"
+def paths_below(
+    subtree: Subtree, directory: str | None, incomplete: str
+) -> Iterator[CompletionItem]:
+    """Return the paths below a sub-tree that begin so, and let the shell add those on its disk.
+
+    `directory` says which servent is asked, as for the verbs. What leads there through the
+    mount is the shell's: a mount is a directory as any other.
+    """
+    if not incomplete.startswith(("/", "./", "../", "~", "$")):
+        head, slash, start = incomplete.rpartition("/")
+        for name in _names_in(subtree, directory and os.path.expanduser(directory), head):
+            if name.startswith(start):
+                yield CompletionItem(f"{head}{slash}{name}", type="path")
+    yield CompletionItem("", type="file")
+
+
+def _names_in(subtree: Subtree, directory: str | None, path: str) -> list[str]:
+    """Return the names in a directory, with a slash after those of directories.
+
+    Where none can be had there are none.
+    """
+    hangup = Hangup()
+    timer = threading.Timer(LOOK_S, hangup.end)
+    timer.start()
+    try:
+        servent = choose_servent(directory)
+        if subtree is Subtree.SHARED:
+            return _names_on_disk(servent, path)
+        rows, _partial = list_directory(servent, TreePath(subtree, path), hangup)
+        return [row["name"] + "/" * row["is_directory"] for row in rows]
+    except (P2pfsError, OSError):
+        return []
+    finally:
+        timer.cancel()
+
+
+def _names_on_disk(servent: Running, path: str) -> list[str]:
+    with os.scandir(os.path.join(servent.shared_directory, path)) as entries:
+        return sorted(entry.name + "/" * entry.is_dir() for entry in entries)

@@ -7,12 +7,13 @@ mountpoint of a servent that is stuck would hold up the command that is to end i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from p2pfs.cli.completion import paths_below
 from p2pfs.cli.voice import Voice, typed
 from p2pfs.config import (
     DEFAULT_PORT,
@@ -29,6 +30,7 @@ from p2pfs.config import (
     parse_name,
     parse_rate,
 )
+from p2pfs.control.paths import Subtree
 
 if TYPE_CHECKING:
     _TextType = click.ParamType[str, str]
@@ -80,15 +82,19 @@ class Place(_TextType):
 class TreePath(Text):
     """A path below a sub-tree of the servent, or to it through the mount."""
 
+    def __init__(self, name: str, subtree: Subtree) -> None:
+        super().__init__(name)
+        self._subtree = subtree
+
     def shell_complete(
-        self, _ctx: click.Context, _param: click.Parameter, incomplete: str
+        self, ctx: click.Context, _param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Leave it to the shell: the mount is a directory like others."""
-        return [CompletionItem(incomplete, type="file")]
+        """Return what is there."""
+        return list(paths_below(self._subtree, ctx.params.get("mount"), incomplete))
 
 
-REMOTE: Final = TreePath("PATH")
-SHARED: Final = TreePath("PATH")
+REMOTE: Final = TreePath("PATH", Subtree.NETWORK)
+SHARED: Final = TreePath("PATH", Subtree.SHARED)
 DIRECTORY: Final = Place("DIR", "dir")
 FILE: Final = Place("FILE")
 ENDPOINT: Final = Text("HOST:PORT", parse_endpoint)
@@ -96,10 +102,14 @@ RATE: Final = Text("RATE", parse_rate)
 
 
 class Knob(click.Option):
-    """An option of a servent. Its default is settled after config.toml was read."""
+    """An option whose default is settled later: `otherwise` is what help tells of it.
 
-    otherwise = ""
-    """What holds if it is given in neither place, as help tells it."""
+    What a servent is told on the command line wins over its config.toml.
+    """
+
+    def __init__(self, names: Sequence[str], *, otherwise: str, **settings: Any) -> None:  # noqa: ANN401 - click's
+        super().__init__(names, **settings)
+        self.otherwise = otherwise
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
         """Return what help shows in brackets."""
@@ -113,17 +123,13 @@ def _knob(
     type: click.ParamType[Any] | None,  # noqa: A002 - click's word
     otherwise: str,
     help: str,  # noqa: A002 - click's word
-    *,
-    metavar: str | None = None,
-    multiple: bool = False,
+    **settings: object,
 ) -> Knob:
     """Make an option, which is a flag if it has no type."""
     is_flag = type is None
-    knob = Knob(
-        names.split(), type=type, help=help, metavar=metavar, multiple=multiple, is_flag=is_flag
+    return Knob(
+        names.split(), otherwise=otherwise, type=type, help=help, is_flag=is_flag, **settings
     )
-    knob.otherwise = otherwise
-    return knob
 
 
 STATE: Final = _knob("--state", DIRECTORY, "p2pfs in the XDG data directory",

@@ -17,6 +17,7 @@ from p2pfs.cli.options import (
     FILE,
     SERVENT_OPTIONS,
     STATE,
+    Knob,
     Text,
     servent_options,
     takes,
@@ -30,7 +31,7 @@ from p2pfs.control.client import (
     end_servent,
     forget_dead,
     running_servents,
-    servent_at,
+    servent_of,
 )
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.host import background
@@ -58,14 +59,21 @@ def take_mount_options(
     return [str(option) for option in kernel]
 
 
+MOUNT_OPTIONS: Final = Knob(
+    ["-o", "kernel_option"],
+    type=Text("OPTIONS"),
+    multiple=True,
+    is_eager=True,
+    callback=take_mount_options,
+    otherwise="none",
+    help="Take these as in fstab: ro,join=HOST:PORT,...",
+)
+
+
 @voiced
 @click.command()
 @click.argument("mountpoint", type=DIRECTORY)
-@click.option(
-    "-o", "kernel_option", type=Text("OPTIONS"), multiple=True, is_eager=True,
-    callback=take_mount_options, show_default="none",
-    help="Take these as in fstab: ro,join=HOST:PORT,...",
-)  # fmt: skip
+@takes(MOUNT_OPTIONS)
 @servent_options
 @click.pass_obj
 def mount(voice: Voice, /, mountpoint: str, **options: object) -> int:
@@ -161,7 +169,7 @@ def unmount(voice: Voice, mountpoint: str) -> None:
     directory. The dead mount of a servent that was killed is removed.
     """
     try:
-        running = servent_at(mountpoint)
+        running = servent_of(mountpoint)
     except VerbError:
         place = remove_dead_mount(mountpoint)
         if place is None:
