@@ -248,7 +248,7 @@ def package(luggage: Luggage, suite: str) -> None:
 
 
 _USE_PACKAGE: Final = """
-for page in p2pfs p2pfs-mount; do gzip -dc /usr/share/man/man1/$page.1.gz | grep -q '^.TH'; done
+gzip -dc /usr/share/man/man1/p2pfs.1.gz | grep -q '^.TH'
 bash -c '. /usr/share/bash-completion/completions/p2pfs; complete -p p2pfs' | grep -q _p2pfs
 grep -q '^ExecStart=/usr/bin/p2pfs mount' /usr/lib/systemd/user/p2pfs.service
 grep -q '^Exec=' /usr/share/applications/p2pfs.desktop

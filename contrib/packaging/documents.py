@@ -1,19 +1,14 @@
-"""Write the manual pages and the unit of the package, from what the command says of itself."""
+"""Write the unit of the package, from the one that `p2pfs service install` writes."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from click_man.core import write_man_pages
-
-from p2pfs import __version__
-from p2pfs.cli import cli
 from p2pfs.host.service import unit_text
 
 
-def main(manual: Path, units: Path) -> None:
-    write_man_pages("p2pfs", cli, version=__version__, target_dir=str(manual))
+def main(units: Path) -> None:
     (units / "p2pfs.service").write_text(_unit())
 
 
@@ -27,4 +22,4 @@ def _unit() -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))
