@@ -15,12 +15,12 @@ from typing import Final, cast
 
 from p2pfs.cli.asker import Asker
 from p2pfs.cli.voice import OnProgress, Voice, told
-from p2pfs.cli.wording import Record, shown_bytes
 from p2pfs.control import ExitStatus, VerbError, exit_status_of
 from p2pfs.control.client import Hangup, Row, Running, get, list_directory
 from p2pfs.control.opening import open_destination
 from p2pfs.control.paths import Id, TreePath
 from p2pfs.errors import P2pfsError, UsageError
+from p2pfs.wording import Record, shown_bytes
 
 AT_ONCE: Final = 8
 """Files under way. A small one takes a round trip: that is its time, and not the line's."""
