@@ -15,8 +15,8 @@ from p2pfs.config import Config, to_options
 from p2pfs.download import SwarmStatistics
 from p2pfs.journal import Event, printable
 from p2pfs.link import Link
-from p2pfs.namespace import KeywordQuery
-from p2pfs.protocol import Address, FileId, PeerInfo, QueryHit
+from p2pfs.namespace import Gathering
+from p2pfs.protocol import Address, FileId, PeerInfo
 from p2pfs.upload import UploadStatistics
 from p2pfs.wording import EVENT_COLUMNS, field_lines, row_line
 
@@ -92,17 +92,18 @@ def _giving(peer: PeerInfo, rate_bytes_s: float) -> Record:
     return {**of_peer(peer), "rate_bytes_s": round(rate_bytes_s)}
 
 
-def of_hits(hits: Iterable[QueryHit], query: KeywordQuery) -> Sequence[Record]:
-    """Describe what was found for a query: one record for each path and content, by path."""
-    rows: dict[tuple[str, bytes], tuple[int, list[PeerInfo]]] = {}
-    for hit in hits:
-        for entry in (e for e in hit.entries if query.accepts(e.path, e.size)):
-            row = rows.setdefault((entry.path, entry.file_id), (entry.size, []))
-            row[1].append(hit.provider)
-    return [
-        {"path": path, "size": size, "id": file_id.hex(), "peers": [of_peer(p) for p in peers]}
-        for (path, file_id), (size, peers) in sorted(rows.items())
+def of_search(found: Gathering) -> Record:
+    """Describe what a search found: each content at each path, and why that may not be all."""
+    rows = [
+        {
+            "path": file.path,
+            "size": file.size,
+            "id": file.file_id.hex(),
+            "peers": [of_peer(peer) for peer in file.sources],
+        }
+        for file in found.rows()
     ]
+    return {"files": rows, "partial": found.partial(len(rows))}
 
 
 # As text, for people: what is below `.p2pfs/`.

@@ -30,6 +30,7 @@ from p2pfs.namespace import (
     Browser,
     Catalogue,
     Disputes,
+    Gatherer,
     Here,
     Knowledge,
     Node,
@@ -49,7 +50,6 @@ from p2pfs.protocol import (
     Hello,
     LinkKind,
     PeerInfo,
-    QueryKind,
     Scope,
     ServentId,
     groups_of,
@@ -72,9 +72,6 @@ ANNOUNCE_AFTER_S: Final = 0.2
 
 SAVE_CONTACTS_S: Final = 60.0
 """Contacts are written this often; what a crash loses is found again by joining."""
-
-SEARCH_TIMEOUT_S: Final = 5.0
-"""How long `p2pfs search` may take."""
 
 SEEN_SHARE: Final = 0.25
 """Where we say that we are: where we are seen by at least so many neighbours for each that sees
@@ -194,11 +191,16 @@ class Servent:
             ttl=config.ttl,
             clock=self._clock,
         )
-        self.results = Results(
+        self._gatherer = Gatherer(
             self.catalogue,
             self.switchboard.searches.run,
-            disputes,
+            self._links.match_page,
             ttl=config.ttl,
+        )
+        self.results = Results(
+            self.catalogue,
+            self._gatherer,
+            disputes,
             clock=self._clock,
             wall_clock=wall_clock,
             kept_path=os.fspath(config.searches_path),
@@ -514,23 +516,16 @@ class Servent:
         await self._run_in_thread(remove_file, self.config.paused_path)
         self.library.resume()
 
-    async def search(self, words: str) -> Sequence[Record]:
-        """Search within the horizon: a row for each path and content, sorted by path.
+    async def search(self, words: str) -> Record:
+        """Search within the horizon: a row for each path and content; see `report.of_search`.
 
         Raises:
             QueryError: the text asks for nothing that could be searched.
             NotAskedError: too many searches have begun lately.
         """
-        query = parse_query(words)
-        outcome = await self.switchboard.searches.run(
-            QueryKind.WORDS,
-            query.words,
-            rings=range(1, self.config.ttl + 1),
-            timeout_s=SEARCH_TIMEOUT_S,
-        )
-        for hit in outcome.hits:
-            self.catalogue.learn(hit.provider, hit.entries)
-        return report.of_hits(outcome.hits, query)
+        found = self._gatherer.begin(parse_query(words))
+        await found.run()
+        return report.of_search(found)
 
     def status(self) -> Record:
         """Describe the servent. Any thread."""

@@ -103,13 +103,16 @@ def search(asker: Asker, words: Sequence[str]) -> int:
     """Search the network for files.
 
     WORDS are words that the path must have, "exact phrases", ext:pdf, size:>10M, and after --
-    also -word for what must not be.
+    also -word for what must not be. What is not shown is counted on the error output.
     """
     text = " ".join(words)
     if text.count('"') % 2:
         raise UsageError(f"{text}: a phrase lacks its last quotation mark")
-    rows = asker.list("search", words=text)
+    found = asker.ask("search", words=text)
+    rows = cast("Sequence[Record]", found["files"])
     asker.voice.table(rows, ("path", "size", "id", "peers"), "nothing found")
+    if found["partial"]:
+        asker.voice.aside(str(found["partial"]))
     return ExitStatus.DONE if rows else ExitStatus.NOT_FOUND
 
 

@@ -94,6 +94,11 @@ class Voice:
         if not self.as_json:
             complain(text)
 
+    def aside(self, text: str) -> None:
+        """Say on stderr what is good to know beside the result, and JSON has no place for."""
+        if not self.is_quiet:
+            complain(text)
+
     def failed(self, text: str, status: int, hint: str = "") -> None:
         """Say why there is no result; people get the hint too."""
         if self.as_json:

@@ -138,7 +138,7 @@ class Servent(finding.Servent, Protocol):
     async def clear_cache(self) -> int:
         """Remove what is neither open nor pinned; return the bytes that gave."""
 
-    async def search(self, words: str) -> Sequence[Record]:
+    async def search(self, words: str) -> Record:
         """Search the network for files; see `p2pfs.namespace.query` for what may be asked."""
 
     def open(self, file: RemoteFile) -> Reader:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -21,14 +22,13 @@ from msgspec.structs import astuple, replace
 
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.library.share import Identity, StatKey
-from p2pfs.protocol import FileId, Manifest, words_of
+from p2pfs.protocol import MAX_TOTAL, FileId, Manifest, Terms, tokens_of, words_of
 from p2pfs.state import open_private
-
-MAX_MATCHES: Final = 10_000
-"""Files that one search looks at; what a peer may ask for must not grow with the share."""
 
 MANIFESTS_IN_MEMORY: Final = 16
 """Half a megabyte each at most: about as many as there are uploads at once."""
+
+ANY: Final = Terms()
 
 _APPLICATION_ID: Final = 0x70327066
 """`p2pf`, in the header of the file: tells an index from any other database."""
@@ -190,17 +190,28 @@ class Index:
         with self._opened() as connection:
             return [path for (path,) in connection.execute("SELECT path FROM files")]
 
-    def match(self, words: Sequence[str]) -> list[tuple[str, FileId]]:
-        """Return (path, file id) of what holds all words, the last one as a beginning.
+    def match(
+        self, words: Sequence[str], terms: Terms = ANY, after: str = ""
+    ) -> list[tuple[str, FileId]]:
+        """Return (path, file id) of what may be like the words and terms, behind a path.
 
-        Sorted by path. `words` come from `words_of` and are not empty.
+        It has all words, the last one as a beginning, and a size within the bounds; the caller
+        looks at the other terms. Sorted by path, MAX_TOTAL at most. `words` come from `words_of`.
         """
-        expression = " AND ".join(f'"{word}"' for word in words) + " *"
+        table, conditions, values = "files", ["size BETWEEN ? AND ?", "path > ?"], _bounds(terms)
+        if words:
+            table = "words JOIN files ON number = words.rowid"
+            conditions.append("words MATCH ?")
+            values = [*values, after, _expression(words, terms)]
+        else:
+            endings = [ending for ending in terms.endings if ending.isascii()]
+            conditions += ["path LIKE ? ESCAPE '\\'"] * len(endings)
+            values = [*values, after, *map(_like, endings)]
         with self._opened() as connection:
             return connection.execute(
-                "SELECT path, file_id FROM words JOIN files ON number = words.rowid"
-                " WHERE words MATCH ? ORDER BY path LIMIT ?",
-                (expression, MAX_MATCHES),
+                f"SELECT path, file_id FROM {table} WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants
+                " ORDER BY path LIMIT ?",
+                (*values, MAX_TOTAL),
             ).fetchall()
 
     def _remember(self, manifest: Manifest) -> Manifest:
@@ -222,6 +233,22 @@ class Index:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
                     raise DamagedIndexError(str(error)) from error
                 raise
+
+
+def _bounds(terms: Terms) -> list[str | int]:
+    return [terms.at_least, terms.at_most]
+
+
+def _expression(words: Sequence[str], terms: Terms) -> str:
+    """Return what FTS5 is asked for; words come without quotes, by `words_of`."""
+    wanted = " AND ".join(f'"{word}"' for word in words) + " *"
+    alone = (words_of(phrase) for phrase in terms.no_phrases if len(tokens_of(phrase)) == 1)
+    return wanted + "".join(f' NOT "{word}"' for found in alone for word in found)
+
+
+def _like(ending: str) -> str:
+    escaped = re.sub(r"([\\%_])", r"\\\1", ending)
+    return f"%.{escaped}"
 
 
 def _connect(path: str) -> sqlite3.Connection:

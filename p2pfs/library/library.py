@@ -16,14 +16,14 @@ import trio
 
 from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, StaleError
 from p2pfs.library.agenda import Sign
-from p2pfs.library.index import DamagedIndexError, Index
+from p2pfs.library.index import ANY, DamagedIndexError, Index
 from p2pfs.library.mounted import Mounted
 from p2pfs.library.offers import Page, SharedFile
 from p2pfs.library.register import FileState, Register
 from p2pfs.library.share import ChangedError, Identity, MovedError, Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import GONE, PASSING, Worker
-from p2pfs.protocol import Entry, FileId, Manifest, block_span, words_of
+from p2pfs.protocol import Entry, FileId, Manifest, Terms, Wanted, block_span, words_of
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
 
@@ -229,23 +229,27 @@ class Library:
 
     # Questions to the disk.
 
-    async def match_words(self, text: str, limit: int) -> tuple[Sequence[Entry], int]:
-        """Return the first `limit` files by path that have all words, and how many there are.
+    async def match_words(
+        self, text: str, limit: int, terms: Terms | None = None, after: str = ""
+    ) -> tuple[Sequence[Entry], int]:
+        """Return the first `limit` files behind a path that a keyword query finds, and how many.
 
-        The last word may be the beginning of one, as people type. Counts up to 10,000.
+        Sorted by path in code point order. Counts up to MAX_TOTAL.
         """
-        words = words_of(text)
-        if self.is_paused or not words:
+        if self.is_paused or not (words_of(text) or terms):
             return (), 0
-        entries = await self._run_in_thread(self._match, words)
+        entries = await self._run_in_thread(self._match, text, terms, after)
         return entries[:limit], len(entries)
 
-    def _match(self, words: Sequence[str]) -> list[Entry]:
+    def _match(self, text: str, terms: Terms | None, after: str) -> list[Entry]:
+        wanted = Wanted(text, terms)
         try:
-            return self._register.offered(self._index.match(words))
+            found = self._index.match(words_of(text), terms or ANY, after)
         except (DamagedIndexError, sqlite3.Error) as error:
             self._worker.index_failed(error)
             return []
+        offered = self._register.offered(found)
+        return [entry for entry in offered if wanted.accepts(entry.path, entry.size)]
 
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return the manifest of a content that is held.

@@ -32,6 +32,7 @@ from p2pfs.protocol import (
     LinkKind,
     List,
     Listing,
+    Match,
     Message,
     PeerInfo,
     RejectCode,
@@ -133,6 +134,13 @@ class TransferLinks:
         link = await self._link_to(peer)
         message = List(path, after, MAX_PAGES_ASKED)
         await link.list_pages(message, silence_s=PAGE_SILENCE_S, take=take)
+
+    async def match_page(self, peer: PeerInfo, wanted: Match) -> Listing:
+        """Return further files of a peer that a keyword query finds; errors as for a listing."""
+        link = await self._link_to(peer)
+        page = await link.request(wanted, timeout_s=PAGE_SILENCE_S)
+        assert isinstance(page, Listing)
+        return page
 
     async def fetch_manifest(self, peer: PeerInfo, file_id: FileId) -> bytes:
         """Return the bytes of a manifest, unverified. Errors as for `fetch_blocks`."""

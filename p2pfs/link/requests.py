@@ -17,6 +17,7 @@ from p2pfs.protocol import (
     GetPeers,
     List,
     Listing,
+    Match,
     Message,
     Peers,
     Ping,
@@ -28,6 +29,7 @@ ANSWERS: Final[Mapping[type[Message], type[Message | Data]]] = {
     Ping: Pong,
     GetPeers: Peers,
     List: Listing,
+    Match: Listing,
     GetManifest: Data,
     GetBlocks: Data,
 }

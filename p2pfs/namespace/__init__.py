@@ -6,6 +6,7 @@
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     listing     what one servent tells of one directory, page by page, and what that lacks
+    gathering   what one keyword search brings
     keywords    the searches below `search/`
     peers       the share of each peer by itself, below `peers/`
     query       the words and filters of a keyword search
@@ -16,6 +17,7 @@ The three views differ in whom they ask; what they show comes out of the catalog
 from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue, Here
 from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.gathering import Gatherer, Gathering
 from p2pfs.namespace.keywords import Results
 from p2pfs.namespace.nodes import (
     Knowledge,
@@ -31,6 +33,8 @@ __all__ = [
     "Browser",
     "Catalogue",
     "Disputes",
+    "Gatherer",
+    "Gathering",
     "Here",
     "KeywordQuery",
     "Knowledge",

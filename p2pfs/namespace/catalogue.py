@@ -279,9 +279,13 @@ class Catalogue:
                 del self._absent[next(iter(self._absent))]
 
     def keep(self, entry: Entry) -> None:
-        """Show a file under its name, whoever else offers what there, until `let_go`."""
+        """Show a file under its name, whoever else offers what there, until `let_go`.
+
+        One of a size that its manifest contradicts is not shown.
+        """
         with self._lock:
-            self._learn_one(_HERE, entry)
+            if not self._is_disproved(entry):
+                self._learn_one(_HERE, entry)
 
     def let_go(self, path: str) -> None:
         """Show the file that was kept at `path` only while others offer it."""

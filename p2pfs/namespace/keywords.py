@@ -16,9 +16,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -26,6 +26,7 @@ from p2pfs.errors import NotAskedError, NotFoundError
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.claims import Held
 from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.gathering import MAX_FILES, Gatherer, Gathering
 from p2pfs.namespace.nodes import (
     Content,
     Knowledge,
@@ -33,12 +34,10 @@ from p2pfs.namespace.nodes import (
     RemoteDirectory,
     RemoteFile,
     assign,
-    believed,
     file_version,
 )
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
-from p2pfs.overlay import Outcome
-from p2pfs.protocol import Entry, FileId, PeerInfo, QueryHit, QueryKind, ServentId, names
+from p2pfs.protocol import names
 from p2pfs.protocol.flood import Urgency
 from p2pfs.state import replace_file
 from p2pfs.tasks import Tasks
@@ -49,72 +48,14 @@ FIRST_LOOK_S: Final = 1.5
 """The longest that the first listing of a search may take, as of any directory (DESIGN 2.1).
 It goes on behind, and the next look shows more."""
 
-SEARCH_TIMEOUT_S: Final = 5.0
-"""How long a search may go on."""
-
 REFRESH_AFTER_S: Final = 10.0
 """Results older than this are asked for again, behind whoever looks at them."""
-
-NOT_ALL: Final = "not everybody has answered in time"
-"""What is said of the results of a search that was not complete."""
-
-MAX_FILES: Final = 1_000
-"""Results of one search: more than anybody reads. When so many are found it ends."""
 
 MAX_SEARCHES: Final = 200
 """Searches whose results are remembered; those not looked at for longest go first."""
 
 MAX_KEPT: Final = 1_000
 """Searches that are kept: each is a name in a folder, and a line in a file."""
-
-
-class Flood(Protocol):
-    """Search within reach; see `Searches.run`."""
-
-    def __call__(
-        self,
-        kind: QueryKind,
-        text: str,
-        *,
-        rings: Sequence[int],
-        timeout_s: float,
-        is_enough: Callable[[Sequence[QueryHit]], bool],
-        urgency: Urgency,
-    ) -> Awaitable[Outcome]:
-        """Return what came of it; NotAskedError if it may not be asked now."""
-
-
-class _Found:
-    """What one search has brought so far."""
-
-    def __init__(self, query: KeywordQuery, catalogue: Catalogue) -> None:
-        self.query = query
-        self._catalogue = catalogue
-        self._providers: dict[ServentId, PeerInfo] = {}
-        self.offers: dict[Content, dict[ServentId, Entry]] = {}
-
-    def take_in(self, hits: Iterable[QueryHit]) -> bool:
-        """Take in the hits that are new; return whether it is enough."""
-        for hit in hits:
-            if hit.provider.id not in self._providers:
-                self._providers[hit.provider.id] = hit.provider
-                self._take_in_one(hit)
-        return len(self.offers) >= MAX_FILES
-
-    def _take_in_one(self, hit: QueryHit) -> None:
-        for entry in self._catalogue.learn(hit.provider, hit.entries):
-            if self.query.accepts(entry.path, entry.size):
-                content = Content(FileId(entry.file_id), entry.size)
-                self.offers.setdefault(content, {}).setdefault(hit.provider.id, entry)
-
-    def files(self) -> dict[Content, RemoteFile]:
-        """Return each content, in the order in which they became known."""
-        return {content: self._file(content, by) for content, by in self.offers.items()}
-
-    def _file(self, content: Content, by: Mapping[ServentId, Entry]) -> RemoteFile:
-        entry = believed(by, self._catalogue.chosen())
-        sources = tuple(self._providers[source] for source in by)
-        return RemoteFile(entry.path, content.size, entry.mtime_ns, content.file_id, sources)
 
 
 @dataclass(slots=True)
@@ -142,7 +83,7 @@ class _Search:
 class _Flight:
     """A search under way."""
 
-    found: _Found
+    found: Gathering
     ended: trio.Event = field(default_factory=trio.Event)
     error: NotAskedError | None = None
 
@@ -153,18 +94,16 @@ class Results:
     def __init__(
         self,
         catalogue: Catalogue,
-        flood: Flood,
+        gatherer: Gatherer,
         disputes: Disputes,
         *,
-        ttl: int,
         clock: Callable[[], float],
         kept_path: str,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalogue = catalogue
-        self._flood = flood
+        self._gatherer = gatherer
         self._disputes = disputes
-        self._ttl = ttl
         self._clock = clock
         self._wall_clock = wall_clock
         self._kept = _Kept(kept_path)
@@ -333,7 +272,7 @@ class Results:
         self._tasks.check()
         if text not in self._flights:
             search = self._remember(text)
-            self._flights[text] = _Flight(_Found(search.query, self._catalogue))
+            self._flights[text] = _Flight(self._gatherer.begin(search.query))
             self._tasks.start(self._fly, text, self._flights[text], urgency)
         return self._flights[text]
 
@@ -341,23 +280,15 @@ class Results:
         began_at = self._clock()
         found = flight.found
         try:
-            outcome = await self._flood(
-                QueryKind.WORDS,
-                found.query.words,
-                rings=range(1, self._ttl + 1),
-                timeout_s=SEARCH_TIMEOUT_S,
-                is_enough=found.take_in,
-                urgency=urgency,
-            )
+            await found.run(urgency, is_bounded=True)
         except NotAskedError as error:
             flight.error = error
         else:
-            found.take_in(outcome.hits)
-            self._take_in(text, found, is_all=outcome.is_complete)
-            if outcome.servents or found.offers:  # else there was nobody to ask
-                search = self._remember(text)
+            self._take_in(text, found, is_all=found.is_complete)
+            search = self._remember(text)
+            if found.has_asked or search.files:  # else there was nobody to ask
                 search.asked_at = began_at
-                search.partial = None if outcome.is_complete else NOT_ALL
+                search.partial = found.partial(len(search.files))
         finally:
             del self._flights[text]
             flight.ended.set()
@@ -374,7 +305,7 @@ class Results:
                 self._searches.pop(next(idle, text))
             return search
 
-    def _take_in(self, text: str, found: _Found, *, is_all: bool) -> None:
+    def _take_in(self, text: str, found: Gathering, *, is_all: bool) -> None:
         """Show what was found; in place of what was there if everybody has answered."""
         search = self._remember(text)
         fresh = found.files()

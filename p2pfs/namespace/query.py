@@ -1,4 +1,4 @@
-"""The language of keyword searches, from a text to what a file must be like. Pure.
+"""The language of keyword searches, from a text to what is asked of others. Pure.
 
     blue whale          all words in the path; the last may be the beginning of one
     "exact phrase"      these words side by side, in this order
@@ -6,22 +6,34 @@
     ext:pdf             names that end in `.pdf`
     size:>10M size:<1G  larger, or smaller
 
-Only words travel: others answer with what has all of them, and the rest is sifted here. So
-a search needs at least one word that is wanted; an extension is one.
+All of it travels, so that others cut what they answer after the last term. Who answers finds
+files by their words; so those of phrases and extensions are among the words as well. Only what
+must not be is not enough to ask for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from p2pfs.config import parse_size
-from p2pfs.protocol import MAX_QUERY_TEXT_BYTES, tokens_of, words_of
+from p2pfs.protocol import (
+    MAX_FILE_BYTES,
+    MAX_LABEL_BYTES,
+    MAX_QUERY_TEXT_BYTES,
+    MAX_TERMS,
+    Terms,
+    Wanted,
+    fits_query,
+    tokens_of,
+    words_of,
+)
 
 _TERM: Final = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
 """Perhaps `-`; then a phrase, whose last quote may be missing, or what has no space in it."""
+
+_ANYTHING: Final = Terms()
 
 
 class QueryError(ValueError):
@@ -29,102 +41,90 @@ class QueryError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A file that may be what is wanted."""
-
-    name: str
-    size: int
-    text: str
-    """All tokens of the path, with a space before and after each."""
-
-
-_Test = Callable[[_Candidate], bool]
-
-
-@dataclass(frozen=True, slots=True)
 class KeywordQuery:
     """What a text asks for."""
 
     words: str
-    """What to ask others: they take the last word for the beginning of one."""
-    _tests: tuple[_Test, ...]
-
-    def accepts(self, path: str, size: int) -> bool:
-        """Return whether a file is what was asked for."""
-        name = path.rpartition("/")[2].casefold()
-        candidate = _Candidate(name, size, _spaced(path))
-        return all(test(candidate) for test in self._tests)
+    """The words that travel; the last may be the beginning of one. Empty if terms are all."""
+    terms: Terms | None
+    """What else the files must be like."""
+    wanted: Wanted
+    """Tells what answers it."""
 
 
 def parse_query(text: str) -> KeywordQuery:
     """Return what a text asks for.
 
     Raises:
-        QueryError: it asks for no word, is too long to be asked, or holds a size that is none.
+        QueryError: it asks for nothing that is wanted, is too long to be asked, or holds a size
+            that is none.
     """
-    whole: list[str] = []
-    loose: list[str] = []
-    tests: list[_Test] = []
+    parts = _Parts()
     for minus, phrase, bare in _TERM.findall(text):
-        if not tokens_of(phrase or bare):
-            continue
-        if bare and not minus and not bare.startswith(("ext:", "size:")):
-            loose.append(bare)
-            continue
-        test, words = _extended(bare) if bare else (_has_phrase(phrase), phrase)
-        tests.append(_not(test) if minus else test)
-        if not minus:
-            whole.append(words)
-    words = " ".join(words_of(" ".join((*whole, *loose))))
-    if not words:
-        raise QueryError("search for at least one word of two letters or a digit")
-    if len(words.encode()) > MAX_QUERY_TEXT_BYTES:
+        if tokens_of(phrase or bare):
+            parts.take(phrase or bare, is_wanted=not minus, is_phrase=bool(phrase))
+    words = " ".join(words_of(" ".join((*parts.whole, *parts.loose))))
+    terms = parts.terms()
+    if not words and (terms.at_least, terms.at_most, terms.endings) == (0, MAX_FILE_BYTES, ()):
+        raise QueryError("search for at least one word of two letters or a digit, or a size")
+    travelling = None if terms == _ANYTHING else terms
+    if not fits_query(words, travelling):
         raise QueryError(f"search for at most {MAX_QUERY_TEXT_BYTES} bytes of text")
-    return KeywordQuery(words, (_has_words(words), *tests))
+    return KeywordQuery(words, travelling, Wanted(words, travelling))
 
 
-def _extended(term: str) -> tuple[_Test, str]:
-    """Return the test for a term without spaces, and the words in it that travel."""
-    kind, colon, value = term.partition(":")
-    if kind == "ext" and colon:
-        return _has_extension(value), value
-    if kind == "size" and colon:
-        return _has_size(value), ""
-    return _has_phrase(term), term
+@dataclass
+class _Parts:
+    """The terms of a text, sorted."""
 
+    whole: list[str] = field(default_factory=list)
+    """Words that are none's beginning."""
+    loose: list[str] = field(default_factory=list)
+    at_least: int = 0
+    at_most: int = MAX_FILE_BYTES
+    phrases: list[str] = field(default_factory=list)
+    endings: list[str] = field(default_factory=list)
+    no_phrases: list[str] = field(default_factory=list)
+    no_endings: list[str] = field(default_factory=list)
 
-def _has_words(words: str) -> _Test:
-    *whole, last = words.split()
-    return lambda file: f" {last}" in file.text and all(f" {word} " in file.text for word in whole)
+    def take(self, term: str, *, is_wanted: bool, is_phrase: bool) -> None:
+        """Take in a term; QueryError if it makes no sense."""
+        kind, colon, value = ("", "", "") if is_phrase else term.partition(":")
+        if kind == "size" and colon:
+            self._take_size(value, is_wanted=is_wanted)
+        elif kind == "ext" and colon:
+            if not value.strip("."):
+                raise QueryError("ext: what extension? As in ext:pdf")
+            (self.endings if is_wanted else self.no_endings).append(value.lstrip(".").casefold())
+            self.whole += [value] if is_wanted else []
+        elif not is_wanted:
+            self.no_phrases.append(" ".join(tokens_of(term)))
+        elif is_phrase:
+            self.phrases.append(" ".join(tokens_of(term)))
+            self.whole.append(term)
+        else:
+            self.loose.append(term)
 
+    def _take_size(self, value: str, *, is_wanted: bool) -> None:
+        try:
+            bound = parse_size(value[1:])
+        except ValueError as error:
+            raise QueryError(f"size:{value}: {error}") from error
+        if value[0] not in "<>":
+            raise QueryError(f"size:{value} is neither size:>10M nor size:<10M")
+        is_least = (value[0] == ">") == is_wanted
+        if is_least:
+            self.at_least = max(self.at_least, bound + is_wanted)
+        else:
+            self.at_most = min(self.at_most, bound - is_wanted)
 
-def _has_phrase(phrase: str) -> _Test:
-    wanted = _spaced(phrase)
-    return lambda file: wanted in file.text
-
-
-def _has_extension(value: str) -> _Test:
-    if not value.strip("."):
-        raise QueryError("ext: what extension? As in ext:pdf")
-    ending = "." + value.lstrip(".").casefold()
-    return lambda file: file.name.endswith(ending)
-
-
-def _has_size(value: str) -> _Test:
-    try:
-        bound = parse_size(value[1:])
-    except ValueError as error:
-        raise QueryError(f"size:{value}: {error}") from error
-    if value[0] == ">":
-        return lambda file: file.size > bound
-    if value[0] == "<":
-        return lambda file: file.size < bound
-    raise QueryError(f"size:{value} is neither size:>10M nor size:<10M")
-
-
-def _not(test: _Test) -> _Test:
-    return lambda file: not test(file)
-
-
-def _spaced(text: str) -> str:
-    return f" {' '.join(tokens_of(text))} "
+    def terms(self) -> Terms:
+        """Return them as they travel; QueryError if that is not possible."""
+        if not 0 <= self.at_least <= self.at_most:
+            raise QueryError("no file has such a size")
+        lists = (self.phrases, self.endings, self.no_phrases, self.no_endings)
+        if any(len(one) > MAX_TERMS for one in lists):
+            raise QueryError(f"search for at most {MAX_TERMS} phrases or extensions")
+        if any(len(term) > MAX_LABEL_BYTES for one in lists for term in one):
+            raise QueryError(f"no name has more than {MAX_LABEL_BYTES} characters")
+        return Terms(self.at_least, self.at_most, *map(tuple, lists))

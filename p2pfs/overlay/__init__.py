@@ -15,7 +15,7 @@ from p2pfs.overlay.bans import Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.flooding import Switchboard
 from p2pfs.overlay.neighbours import Handlers, Overlay
-from p2pfs.overlay.search import Outcome, Searches, is_answer
+from p2pfs.overlay.search import Outcome, Searches, is_answer, is_match
 
 __all__ = [
     "Bans",
@@ -26,4 +26,5 @@ __all__ = [
     "Searches",
     "Switchboard",
     "is_answer",
+    "is_match",
 ]

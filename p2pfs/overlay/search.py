@@ -22,7 +22,6 @@ from msgspec.structs import replace
 from p2pfs.errors import NotAskedError, RemoteProtocolError
 from p2pfs.protocol import (
     MAX_DEADLINE_MS,
-    MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
     Address,
     Entry,
@@ -32,10 +31,12 @@ from p2pfs.protocol import (
     QueryHit,
     QueryKind,
     ServentId,
+    Terms,
+    Wanted,
     check_hit,
     check_path,
     dialable,
-    words_of,
+    fits_query,
 )
 from p2pfs.protocol.flood import SEARCHES_PER_S, Finished, Refused, Urgency
 
@@ -78,6 +79,7 @@ class _Running:
 
     kind: QueryKind
     text: str
+    wanted: Wanted
     quiet_s: float
     """How far apart hits may come that keep it going."""
     hits: dict[ServentId, tuple[Address, QueryHit]] = field(default_factory=dict)
@@ -90,6 +92,11 @@ class _Running:
     last_at: float = -math.inf
     """When it ends, whatever comes."""
     news: trio.Event = field(default_factory=trio.Event)
+
+    def is_answered_by(self, entry: Entry) -> bool:
+        if self.kind is QueryKind.WORDS:
+            return is_match(self.wanted, entry)
+        return is_answer(self.kind, self.text, entry)
 
     def found(self) -> tuple[QueryHit, ...]:
         return tuple(hit for _, hit in self.hits.values())
@@ -149,22 +156,23 @@ class Searches:
         quiet_s: float = 0.0,
         is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
         urgency: Urgency = Urgency.PERSON,
+        terms: Terms | None = None,
     ) -> Outcome:
         """Search until it is enough, the horizon is done, or the time is over.
 
         With `quiet_s` it goes on after that time while hits come no further apart, for as long
-        as others remember a query. A search that found nothing has no hits. A text too long for
-        a query is not asked for: MAX_QUERY_TEXT_BYTES in UTF-8. Cancelling it leaves nothing
-        behind here; answers still on their way are dropped.
+        as others remember a query. A search that found nothing has no hits. What `fits_query`
+        refuses is not asked for. Cancelling it leaves nothing behind here; answers still on
+        their way are dropped.
 
         Raises:
             NotAskedError: our budget of searches does not allow one as urgent now, or not one
                 neighbour has taken it: nothing is known of what others have.
         """
-        if len(text.encode()) > MAX_QUERY_TEXT_BYTES:
+        if not fits_query(text, terms):
             return Outcome((), 0, is_complete=False)
         guid = self._new_guid()
-        running = self._running[guid] = _Running(kind, text, quiet_s)
+        running = self._running[guid] = _Running(kind, text, Wanted(text, terms), quiet_s)
         is_complete = False
         ends_at = trio.current_time() + timeout_s
         running.last_at = trio.current_time() + MAX_DEADLINE_MS / 1000 if quiet_s else ends_at
@@ -173,7 +181,8 @@ class Searches:
                 for number, ttl in enumerate(rings, 1):
                     is_complete = False
                     left_s = running.last_at - END_MARGIN_S - trio.current_time()
-                    query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, max(0, int(left_s * 1000)))
+                    left_ms = max(0, int(left_s * 1000))
+                    query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms, terms)
                     if not self._flood(query, urgency):
                         break
                     finished: Finished | None = None
@@ -232,7 +241,7 @@ class Searches:
             self.bad_hits += 1
             log.info("hit dropped told_by=%s reason=%s", told_by, error)
             return
-        good = tuple(e for e in hit.entries if is_answer(running.kind, running.text, e))
+        good = tuple(entry for entry in hit.entries if running.is_answered_by(entry))
         self.bad_hits += len(hit.entries) - len(good)
         if good or running.kind is QueryKind.DIRECTORY:
             addresses = dialable(hit.provider.addresses, told_by)
@@ -261,6 +270,12 @@ def _not_asked(wait_s: float) -> NotAskedError:
     return NotAskedError(f"too many searches: try again in {math.ceil(wait_s)} s", wait_s)
 
 
+def is_match(wanted: Wanted, entry: Entry) -> bool:
+    """Return whether an entry is a file that a keyword query finds, under a name we accept."""
+    is_named = not entry.is_directory and check_path(entry.path) is None
+    return is_named and wanted.accepts(entry.path, entry.size)
+
+
 def is_answer(kind: QueryKind, text: str, entry: Entry) -> bool:
     """Return whether an entry has a name we accept and is what the query asked for."""
     if check_path(entry.path) is not None:
@@ -271,8 +286,4 @@ def is_answer(kind: QueryKind, text: str, entry: Entry) -> bool:
         return entry.path.rpartition("/")[0] == text
     if kind is QueryKind.ID:
         return entry.file_id.hex() == text
-    if entry.is_directory:
-        return False
-    *whole, last = words_of(text) or [""]
-    words = words_of(entry.path)
-    return all(word in words for word in whole) and any(word.startswith(last) for word in words)
+    return is_match(Wanted(text), entry)

@@ -6,6 +6,7 @@
     inbox        bytes that are not a whole frame yet
     handshake    Noise and identities: the only module that knows Noise
     manifest     a content: its size, its blocks, its file id
+    matching     which files a keyword query finds
     names        which names may travel, and the words in them
     addresses    which addresses may be dialled
     flood/       queries, hits, walks and their budgets
@@ -16,7 +17,14 @@ RemoteProtocolError (HandshakeError before the peer is known), and as nothing el
 """
 
 from p2pfs.protocol.addresses import MIN_PORT, Scope, dialable, groups_of, scope_of
-from p2pfs.protocol.codec import MAX_DATA_BYTES, MAX_REQUEST_ID, Data, Received, Unknown
+from p2pfs.protocol.codec import (
+    MAX_DATA_BYTES,
+    MAX_REQUEST_ID,
+    Data,
+    Received,
+    Unknown,
+    fits_query,
+)
 from p2pfs.protocol.connection import NEED_DATA, Connection, Ended, Event, Greeted, NeedData, State
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, servent_id, sign_hit
 from p2pfs.protocol.manifest import (
@@ -35,6 +43,7 @@ from p2pfs.protocol.manifest import (
     digest,
     manifest_bytes_for,
 )
+from p2pfs.protocol.matching import Wanted
 from p2pfs.protocol.messages import (
     GUID_BYTES,
     MAX_ADDRESSES,
@@ -47,6 +56,8 @@ from p2pfs.protocol.messages import (
     MAX_QUERY_TEXT_BYTES,
     MAX_REASON_LENGTH,
     MAX_RESULTS,
+    MAX_TERMS,
+    MAX_TOTAL,
     MAX_TTL,
     MIN_LISTING,
     SERVENT_ID_LENGTH,
@@ -67,6 +78,7 @@ from p2pfs.protocol.messages import (
     LinkKind,
     List,
     Listing,
+    Match,
     Message,
     PeerInfo,
     Peers,
@@ -78,9 +90,11 @@ from p2pfs.protocol.messages import (
     Reject,
     RejectCode,
     ServentId,
+    Terms,
     Walk,
 )
 from p2pfs.protocol.names import (
+    MAX_LABEL_BYTES,
     check_path,
     is_joiner_in_place,
     is_private,
@@ -99,6 +113,7 @@ __all__ = [
     "MAX_DATA_BYTES",
     "MAX_DEADLINE_MS",
     "MAX_FILE_BYTES",
+    "MAX_LABEL_BYTES",
     "MAX_LISTING",
     "MAX_MANIFEST_BYTES",
     "MAX_PAGES_ASKED",
@@ -107,6 +122,8 @@ __all__ = [
     "MAX_REASON_LENGTH",
     "MAX_REQUEST_ID",
     "MAX_RESULTS",
+    "MAX_TERMS",
+    "MAX_TOTAL",
     "MAX_TTL",
     "MIB",
     "MIN_BLOCK_BYTES",
@@ -139,6 +156,7 @@ __all__ = [
     "List",
     "Listing",
     "Manifest",
+    "Match",
     "Message",
     "NeedData",
     "NetworkKey",
@@ -156,8 +174,10 @@ __all__ = [
     "Scope",
     "ServentId",
     "State",
+    "Terms",
     "Unknown",
     "Walk",
+    "Wanted",
     "block_bytes_for",
     "block_count_for",
     "block_range",
@@ -166,6 +186,7 @@ __all__ = [
     "check_path",
     "dialable",
     "digest",
+    "fits_query",
     "groups_of",
     "is_joiner_in_place",
     "is_private",

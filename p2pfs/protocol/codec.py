@@ -18,7 +18,12 @@ from p2pfs.protocol.manifest import KIB
 from p2pfs.protocol.messages import (
     DATA,
     DATA_END,
+    GUID_BYTES,
+    MAX_DEADLINE_MS,
     MAX_QUERY_BYTES,
+    MAX_QUERY_TEXT_BYTES,
+    MAX_RESULTS,
+    MAX_TTL,
     MESSAGE_TYPES,
     Bye,
     Cancel,
@@ -27,17 +32,21 @@ from p2pfs.protocol.messages import (
     GetBlocks,
     GetManifest,
     GetPeers,
+    Guid,
     Hello,
     Introduce,
     List,
     Listing,
+    Match,
     Message,
     Peers,
     Ping,
     Pong,
     Query,
     QueryHit,
+    QueryKind,
     Reject,
+    Terms,
     Walk,
 )
 
@@ -80,6 +89,7 @@ BODY_LIMITS: Final[Mapping[type[Message], int]] = {
     Listing: MAX_BODY_BYTES,
     Reject: KIB,
     Cancel: _SMALL,
+    Match: 4 * KIB,  # text and terms are those of a query, and a path at its longest
 }
 """The most bytes of MessagePack in the body of each type, both ways."""
 
@@ -126,6 +136,18 @@ def encode(message: Message, request_id: int = 0) -> bytes:
     if len(body) > BODY_LIMITS[type(message)]:
         raise LocalProtocolError(f"{type(message).__name__} of {len(body)} bytes is over its limit")
     return _header(number, request_id) + body
+
+
+def fits_query(text: str, terms: Terms | None = None) -> bool:
+    """Return whether a query with this text and these terms may be asked.
+
+    It keeps to MAX_QUERY_TEXT_BYTES, and all of it to MAX_QUERY_BYTES.
+    """
+    if len(text.encode()) > MAX_QUERY_TEXT_BYTES:
+        return False
+    largest = (Guid(bytes(GUID_BYTES)), MAX_TTL, MAX_TTL, QueryKind.WORDS, text)
+    query = Query(*largest, MAX_RESULTS, MAX_DEADLINE_MS, terms)
+    return len(_ENCODE(query)) <= MAX_QUERY_BYTES
 
 
 def encode_data(request_id: int, data: bytes | bytearray | memoryview, *, is_last: bool) -> bytes:

@@ -14,7 +14,7 @@ from typing import Annotated, Final, NewType
 from msgspec import Meta, Struct
 
 from p2pfs.protocol.manifest import EMPTY_FILE_ID, FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, FileId
-from p2pfs.protocol.names import MAX_PATH_BYTES
+from p2pfs.protocol.names import MAX_LABEL_BYTES, MAX_PATH_BYTES
 
 Guid = NewType("Guid", bytes)
 """16 random bytes that name one query or walk."""
@@ -42,8 +42,14 @@ MAX_QUERY_BYTES: Final = 512
 MAX_QUERY_TEXT_BYTES: Final = 480
 """What is left of that for the text. A longer path is found by listing its parent."""
 
+MAX_TERMS: Final = 16
+"""Terms of one kind in a keyword query; what all of it takes is bounded by MAX_QUERY_BYTES."""
+
 MAX_RESULTS: Final = 50
 """Results in one query hit: at their longest they still fit one frame."""
+
+MAX_TOTAL: Final = 10_000
+"""Matches that are counted: what a peer may ask for must not grow with the share."""
 
 MAX_LISTING: Final = 500
 """Entries in one page of a listing; a page ends earlier when its frame is full."""
@@ -84,6 +90,10 @@ PathText = Annotated[str, Meta(max_length=MAX_PATH_BYTES)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 BlockIndex = Annotated[int, Meta(ge=0, lt=MAX_BLOCKS)]
 Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+FileSize = Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
+QueryText = Annotated[str, Meta(max_length=MAX_QUERY_TEXT_BYTES)]
+Term = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_BYTES)]
+TermList = Annotated[tuple[Term, ...], Meta(max_length=MAX_TERMS)]
 
 
 class Message(Struct, frozen=True, array_like=True):
@@ -206,6 +216,23 @@ class QueryKind(enum.IntEnum):
     """Whoever has blocks of this content; the text is the file id in hex."""
 
 
+class Terms(Message, frozen=True, array_like=True):
+    """What files must be like beside having the words of a keyword query.
+
+    They travel, so that who answers cuts after them: of sixty files that have the words the one
+    that is large enough would else be none of the fifty that are sent.
+    """
+
+    at_least: FileSize = 0
+    at_most: FileSize = MAX_FILE_BYTES
+    phrases: TermList = ()
+    """Words side by side in the path."""
+    endings: TermList = ()
+    """Extensions that the name ends in, all of them."""
+    no_phrases: TermList = ()
+    no_endings: TermList = ()
+
+
 class Query(Message, frozen=True, array_like=True):
     """A question, flooded."""
 
@@ -215,18 +242,20 @@ class Query(Message, frozen=True, array_like=True):
     hops: Annotated[int, Meta(ge=0, le=MAX_TTL)]
     """Links it has crossed before this one."""
     kind: QueryKind
-    text: Annotated[str, Meta(max_length=MAX_QUERY_TEXT_BYTES)]
+    text: QueryText
     limit: Annotated[int, Meta(ge=1, le=MAX_RESULTS)]
     """The most results that one servent should answer with."""
     deadline_ms: Annotated[int, Meta(ge=0, le=MAX_DEADLINE_MS)]
     """How long the sender will wait for DONE."""
+    terms: Terms | None = None
+    """For WORDS alone."""
 
 
 class Entry(Message, frozen=True, array_like=True, gc=False):
     """A file or a directory in a share."""
 
     path: PathText
-    size: Annotated[int, Meta(ge=0, le=MAX_FILE_BYTES)]
+    size: FileSize
     mtime_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
     """Since 1970; what was last written before that is below 0."""
     file_id: Annotated[bytes, Meta(max_length=FILE_ID_BYTES)]
@@ -262,7 +291,8 @@ class QueryHit(Message, frozen=True, array_like=True):
     provider: PeerInfo
     entries: Annotated[tuple[Entry, ...], Meta(max_length=MAX_RESULTS)]
     total: Count
-    """How many entries there are; more than sent means: ask the provider with LIST."""
+    """How many entries there are, counted up to MAX_TOTAL; more than sent means: ask the
+    provider with LIST, or with MATCH for what words find."""
     public_key: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
     """By the provider, over GUID, provider, entries and total: see `handshake.sign_hit`."""
@@ -306,8 +336,18 @@ class List(Message, frozen=True, array_like=True):
     pages: Annotated[int, Meta(ge=1, le=MAX_PAGES_ASKED)] = 1
 
 
+class Match(Message, frozen=True, array_like=True):
+    """Send the files that a keyword query finds and whose paths sort after `after`."""
+
+    text: QueryText
+    terms: Terms | None
+    after: PathText
+    limit: Annotated[int, Meta(ge=1, le=MAX_LISTING)]
+    """The most entries that are wanted."""
+
+
 class Listing(Message, frozen=True, array_like=True):
-    """One page of a directory, sorted by name in code point order."""
+    """One page of a directory or of matches, sorted by name or path in code point order."""
 
     entries: Annotated[tuple[Entry, ...], Meta(max_length=MAX_LISTING)]
     """Paths are whole, as in query hits."""
@@ -369,4 +409,5 @@ MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {
     0x13: Listing,
     0x14: Reject,
     0x15: Cancel,
+    0x16: Match,
 }

@@ -13,7 +13,16 @@ from typing import Final
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.errors import CacheFullError, NotFoundError, NotYetError
 from p2pfs.library import Library, Page
-from p2pfs.protocol import FILE_ID_BYTES, Entry, FileId, Manifest, Query, QueryKind, block_span
+from p2pfs.protocol import (
+    FILE_ID_BYTES,
+    Entry,
+    FileId,
+    Manifest,
+    Match,
+    Query,
+    QueryKind,
+    block_span,
+)
 
 Answer = tuple[Sequence[Entry], int]
 """The entries to send, and how many there are."""
@@ -97,13 +106,19 @@ class Offer:
         if self.is_paused:
             return _NOTHING
         if query.kind is QueryKind.WORDS:
-            return await self._library.match_words(query.text, query.limit)
+            return await self._library.match_words(query.text, query.limit, query.terms)
         if query.kind is QueryKind.PATH:
             return _one(self._library.find_path(query.text))
         if query.kind is QueryKind.DIRECTORY:
             page = self._library.list_page(query.text, "", query.limit)
             return _NOTHING if page is None else (page.entries, page.total)
         return self._holding(query.text)
+
+    async def matches(self, wanted: Match) -> Answer:
+        """Return what a keyword query finds behind a path, and how many there are."""
+        return await self._library.match_words(
+            wanted.text, wanted.limit, wanted.terms, wanted.after
+        )
 
     def _holding(self, text: str) -> Answer:
         try:

@@ -41,6 +41,7 @@ from p2pfs.protocol import (
     List,
     Listing,
     Manifest,
+    Match,
     Message,
     Reject,
     RejectCode,
@@ -48,6 +49,7 @@ from p2pfs.protocol import (
     block_bytes_for,
     block_count_for,
 )
+from p2pfs.protocol.flood import TokenBucket
 from p2pfs.rates import RateLimit
 from p2pfs.upload.under_way import UnderWay
 
@@ -85,6 +87,11 @@ GRACE_S: Final = 20.0
 NOT_YET_MS: Final = 200
 """When to ask again for a block that is on its way here."""
 
+MATCHES_PER_S: Final = 1.0
+MATCH_BURST: Final = 20
+"""How often one peer may ask for further matches: a page takes up to a tenth of a second of a
+processor in a large share. A search of twenty pages is 10,000 files."""
+
 RETRY_AFTER_MS: Final = 2_000
 """When a refused peer may ask again."""
 
@@ -101,6 +108,9 @@ class Share(Protocol):
 
     def list_page(self, path: str, after: str, limit: int) -> Page | None:
         """Return the first `limit` entries of a directory behind a name, None if there is none."""
+
+    async def matches(self, wanted: Match) -> tuple[Sequence[Entry], int]:
+        """Return what a keyword query finds behind a path, and how many there are."""
 
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return a manifest. Raises NotFoundError."""
@@ -149,6 +159,8 @@ class _Peer:
     clients: list[_Client] = field(default_factory=list)
     turn: trio.Lock = field(default_factory=trio.Lock)
     """Held by those large blocks that are being sent to it."""
+    matches: TokenBucket = field(default_factory=lambda: TokenBucket(MATCHES_PER_S, MATCH_BURST))
+    """What it may ask for of MATCH."""
 
     @property
     def waiting(self) -> int:
@@ -243,7 +255,9 @@ class Uploads:
                 return await self._send_page(link, message, number)
             if self._share.is_paused:
                 raise RejectedError("sharing is paused", RejectCode.PAUSED)
-            if isinstance(message, GetManifest):
+            if isinstance(message, Match):
+                await self._send_matches(link, peer, message, number)
+            elif isinstance(message, GetManifest):
                 manifest = await self._share.manifest(FileId(message.file_id))
                 await self._send(link, number, manifest.to_bytes())
             elif isinstance(message, GetBlocks):
@@ -258,6 +272,14 @@ class Uploads:
             log.exception("a bug of ours: not answered %r", message)
             link.post(Reject(RejectCode.FAILED, "a bug"), number)
         return None
+
+    async def _send_matches(self, link: Link, peer: _Peer, wanted: Match, number: int) -> None:
+        """Send further files that a keyword query finds: each time the index is searched anew."""
+        if not peer.matches.take(trio.current_time()):
+            raise RejectedError("too many searches", RejectCode.BUSY)
+        entries, total = await self._share.matches(wanted)
+        page = _one_page(entries[: wanted.limit])
+        await link.send(Listing(tuple(page), has_more=len(page) < total), number)
 
     async def _send_page(self, link: Link, wanted: List, number: int) -> Message | None:
         """Send the next page of a directory; return what to ask for those behind it."""
@@ -322,15 +344,21 @@ class Uploads:
             page = self._share.list_page(wanted.path, wanted.after, MAX_LISTING)
         if page is None:
             return Reject(RejectCode.NOT_FOUND, "no such directory")
-        entries: list[Entry] = []
-        room = MAX_PAGE_BYTES
-        for entry in page.entries:
-            room -= len(msgspec.msgpack.encode(entry))
-            if room < 0:
-                break
-            entries.append(entry)
+        entries = _one_page(page.entries)
         has_more = page.has_more or len(entries) < len(page.entries)
         return Listing(tuple(entries), has_more, is_last=not has_more or wanted.pages == 1)
+
+
+def _one_page(entries: Sequence[Entry]) -> list[Entry]:
+    """Return as many of these entries as one frame holds."""
+    page: list[Entry] = []
+    room = MAX_PAGE_BYTES
+    for entry in entries:
+        room -= len(msgspec.msgpack.encode(entry))
+        if room < 0:
+            break
+        page.append(entry)
+    return page
 
 
 async def _send_piece(link: Link, number: int, data: bytes | memoryview, *, is_last: bool) -> None:

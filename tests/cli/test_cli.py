@@ -195,6 +195,16 @@ def test_a_terminal_gets_a_table_escaped_too(p2pfs, servent, monkeypatch):
     assert "path" in output.splitlines()[0]
 
 
+def test_what_is_not_shown_of_a_search_is_told_on_stderr(p2pfs, servent):
+    servent.rows, servent.partial = [ROW], "50 of 61 results"
+
+    status, output, errors = p2pfs("search", "whale")
+    assert (status, output.count("\n"), errors) == (0, 1, "p2pfs: 50 of 61 results\n")
+    status, output, errors = p2pfs("search", "--json", "whale")
+    assert (status, json.loads(output), errors) == (0, [ROW], "p2pfs: 50 of 61 results\n")
+    assert p2pfs("--quiet", "search", "whale")[2] == ""
+
+
 def test_nothing_found_is_status_3(p2pfs, servent):
     assert p2pfs("search", "whale") == (3, "", "p2pfs: nothing found\n")
 

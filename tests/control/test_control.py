@@ -351,7 +351,7 @@ async def test_a_client_may_close_its_half(servent):
         request = b'{"verb": "search", "args": {"words": "blue"}}\n'
         answer = await answer_to(servent, request, then_closes=True)
 
-    assert json.loads(answer) == {"ok": []}
+    assert json.loads(answer) == {"ok": {"files": [], "partial": None}}
 
 
 async def test_what_comes_behind_a_request_does_not_cancel_it(servent):
@@ -363,7 +363,8 @@ async def test_what_comes_behind_a_request_does_not_cancel_it(servent):
             while not servent.calls:
                 await trio.lowlevel.checkpoint()
             await stream.send_all(b"\n")
-            assert json.loads(await stream.receive_some()) == {"ok": []}
+            answer = {"ok": {"files": [], "partial": None}}
+            assert json.loads(await stream.receive_some()) == answer
 
 
 def handed_over(path: Path, request: bytes, descriptors: list[int]) -> bytes:

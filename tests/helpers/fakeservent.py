@@ -159,6 +159,7 @@ class FakeServent:
         self.results = FakeTree()
         self.shares = FakeTree()
         self.contents: dict[bytes, bytes] = {}
+        self.partial: str | None = None
         self.rows: list[dict[str, object]] = []
         self.read_error: Exception | None = None
         self.read_error_from = 0
@@ -202,14 +203,14 @@ class FakeServent:
         self.calls.append("clear cache")
         return 1536
 
-    async def search(self, words: str) -> Sequence[dict[str, object]]:
+    async def search(self, words: str) -> dict[str, object]:
         self.calls.append(f"search {words}")
         try:
             await trio.sleep(self.search_takes_s)
         except trio.Cancelled:
             self.calls.append("search cancelled")
             raise
-        return self.rows
+        return {"files": self.rows, "partial": self.partial}
 
     async def find(self, path: str) -> Node | None:
         await trio.lowlevel.checkpoint()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from p2pfs.protocol import codec, names
 from p2pfs.protocol import messages as m
+from p2pfs.protocol.codec import fits_query
 from p2pfs.protocol.manifest import EMPTY_FILE_ID, FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES
 
 characters = st.characters(exclude_categories=("Cs",))
@@ -60,6 +61,17 @@ entries = (
     | st.builds(m.Entry, path_texts, st.just(0), times, st.just(b""))
 )
 
+term_lists = tuples(texts(12).filter(bool), 3)
+terms = st.none() | st.builds(
+    m.Terms,
+    integers(0, MAX_FILE_BYTES),
+    integers(0, MAX_FILE_BYTES),
+    term_lists,
+    term_lists,
+    term_lists,
+    term_lists,
+)
+
 BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Hello: st.builds(
         m.Hello, st.sampled_from(m.LinkKind), human_names, ports, addresses, address_lists,
@@ -77,8 +89,8 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Query: st.builds(
         m.Query, guids, ttls, integers(0, m.MAX_TTL), st.sampled_from(m.QueryKind),
         texts(m.MAX_QUERY_TEXT_BYTES // 2), integers(1, m.MAX_RESULTS),
-        integers(0, m.MAX_DEADLINE_MS),
-    ),
+        integers(0, m.MAX_DEADLINE_MS), terms,
+    ).filter(lambda query: fits_query(query.text, query.terms)),
     m.QueryHit: st.builds(
         m.QueryHit, guids, ttls, peer_infos, tuples(entries, m.MAX_RESULTS), counts,
         st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64),
@@ -97,6 +109,9 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     ),
     m.Reject: st.builds(m.Reject, st.sampled_from(m.RejectCode), texts(200), counts),
     m.Cancel: st.just(m.Cancel()),
+    m.Match: st.builds(
+        m.Match, texts(m.MAX_QUERY_TEXT_BYTES // 2), terms, path_texts, integers(1, m.MAX_LISTING)
+    ),
 }  # fmt: skip
 """A strategy for each message; all that they give is within its limits."""
 

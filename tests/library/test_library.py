@@ -14,6 +14,7 @@ from p2pfs.library import FileState, share
 from p2pfs.library.index import Index, Record
 from p2pfs.library.share import STEP_BYTES
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
+from p2pfs.protocol.messages import Terms
 from tests.helpers.contents import Content
 from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, listed
 from tests.helpers.sizes import INTERESTING_SIZES
@@ -887,6 +888,37 @@ async def test_all_words_must_match_and_the_last_may_be_a_beginning(running):
     assert await found("blue", limit=1) == ["Blue Whale.ogg"]
     assert await found("") == []
     assert await found('" OR * NEAR( -') == []
+
+
+@pytest.mark.parametrize(
+    ("text", "terms", "found"),
+    [
+        ("song", Terms(at_least=3), ["a long song.ogg", "d/long song, no 2.OGG"]),
+        ("song", Terms(at_most=2), ["a song.txt"]),
+        ("song", Terms(no_phrases=("long",)), ["a song.txt"]),
+        ("song", Terms(phrases=("long song no",)), ["d/long song, no 2.OGG"]),
+        ("song", Terms(no_phrases=("a long",)), ["a song.txt", "d/long song, no 2.OGG"]),
+        ("song", Terms(endings=("ogg",)), ["a long song.ogg", "d/long song, no 2.OGG"]),
+        ("song", Terms(no_endings=("txt",)), ["a long song.ogg", "d/long song, no 2.OGG"]),
+        ("", Terms(at_least=3), ["a long song.ogg", "d/long song, no 2.OGG"]),
+        ("", Terms(endings=("c",)), ["main.c"]),
+        ("", Terms(endings=("_%",)), ["odd._%"]),
+        ("", Terms(no_phrases=("song",)), ["main.c", "odd._%"]),
+        ("", Terms(at_least=9), []),
+        ("", None, []),
+    ],
+)
+async def test_terms_are_looked_at_before_anything_is_cut(running, text, terms, found):
+    running.mkdir("d")
+    for path in ("a long song.ogg", "a song.txt", "d/long song, no 2.OGG", "main.c", "odd._%"):
+        running.write(path, path.encode()[: 4 if "long" in path else 2])
+    await running.library.wait_idle()
+
+    entries, total = await running.library.match_words(text, 1, terms)
+    assert ([entry.path for entry in entries], total) == (found[:1], len(found))
+    after = found[0] if found else ""
+    entries, total = await running.library.match_words(text, 10, terms, after)
+    assert [entry.path for entry in entries] == found[1:]
 
 
 async def test_words_find_only_what_is_offered_now(running):

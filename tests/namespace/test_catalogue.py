@@ -633,8 +633,7 @@ class Model:
         return entry.file_id in self.proved and entry.size != 100
 
     def learn(self, who: str, entry: Entry) -> None:
-        if who and self.is_false(entry):
-            self.drop_false(entry.file_id)  # of the user's own, too
+        if self.is_false(entry):
             return
         share = self.shares[who]
         labels = entry.path.split("/")
@@ -857,3 +856,12 @@ def test_listings_remembered_of_one_servent_are_bounded(monkeypatch):
 
     assert [catalogue.listed_by(A.id, path) for path in "abc"] == [None, 5, 5]
     assert catalogue.listed_by(B.id, "a") is None
+
+
+def test_what_is_let_go_after_its_size_was_disproved_leaves_nothing_behind():
+    catalogue = Catalogue()
+    catalogue.keep(sized("d/e/x", 200))
+    catalogue.prove(file_id(1), 100)
+    catalogue.let_go("d/e/x")
+
+    assert shown(catalogue) == []

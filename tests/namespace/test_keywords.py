@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from p2pfs.errors import NotAskedError, ShutdownError, UnreachableError
 from p2pfs.namespace import keywords as results_module
 from p2pfs.namespace.catalogue import Catalogue, Here
 from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.gathering import MAX_FILES, SEARCH_TIMEOUT_S, Gatherer
 from p2pfs.namespace.keywords import (
     FIRST_LOOK_S,
-    MAX_FILES,
     MAX_SEARCHES,
     REFRESH_AFTER_S,
-    SEARCH_TIMEOUT_S,
     Results,
 )
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
-from p2pfs.namespace.query import QueryError
-from p2pfs.overlay.search import Outcome, is_answer
+from p2pfs.namespace.query import QueryError, parse_query
+from p2pfs.overlay.search import Outcome
 from p2pfs.protocol.flood.budgets import Urgency
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.manifest import FileId, Manifest
-from p2pfs.protocol.messages import Address, Entry, Guid, PeerInfo, QueryHit, QueryKind, ServentId
+from p2pfs.protocol.matching import Wanted
+from p2pfs.protocol.messages import (
+    Address,
+    Entry,
+    Guid,
+    Listing,
+    Match,
+    PeerInfo,
+    QueryHit,
+    QueryKind,
+    ServentId,
+    Terms,
+)
 
 
 def file_id(number: int) -> FileId:
@@ -45,13 +58,22 @@ class Holder:
         self.info = PeerInfo(self.identity.id, name, (Address("10.0.0.2", 4774),))
         self.files = files
 
-    def hit(self, text: str) -> QueryHit | None:
-        entries = tuple(
+        self.cut = 10_000
+        """How many files fit into a hit, or on a page."""
+
+    def matches(self, text: str, terms: Terms | None, after: str = "") -> list[Entry]:
+        entries = (
             Entry(path, size, 1, number if isinstance(number, bytes) else file_id(number))
-            for path, (size, number) in self.files.items()
+            for path, (size, number) in sorted(self.files.items())
         )
-        good = tuple(e for e in entries if is_answer(QueryKind.WORDS, text, e))
-        return sign_hit(self.identity, Guid(bytes(16)), 1, self.info, good, 9) if good else None
+        wanted = Wanted(text, terms)
+        return [e for e in entries if e.path > after and wanted.accepts(e.path, e.size)]
+
+    def hit(self, text: str, terms: Terms | None) -> QueryHit | None:
+        good = self.matches(text, terms)
+        sent = tuple(good[: self.cut])
+        hit = (self.identity, Guid(bytes(16)), 1, self.info, sent, len(good))
+        return sign_hit(*hit) if good else None
 
 
 class Horizon:
@@ -65,17 +87,20 @@ class Horizon:
         self.is_over_budget = False
         self.is_cut_short = False
         self.asked: list[str] = []
+        self.pages: list[str] = []
+        """After which path each further page was asked for."""
         self.urgencies: list[Urgency] = []
         self.chosen: dict[ServentId, tuple[str, str]] = {}
         self.catalogue = Catalogue(Here(chosen=lambda: self.chosen))
         self.disputes = Disputes(self.catalogue, self.fetch_manifest, trio.current_time)
         self.manifests: dict[FileId, bytes] = {}
+        self.gatherer = Gatherer(self.catalogue, self.flood, self.match_page, ttl=4)
         self.kept_path = directory / "searches"
         self.results = self.new_results()
 
     def new_results(self) -> Results:
         return Results(
-            self.catalogue, self.flood, self.disputes, ttl=4, clock=trio.current_time,
+            self.catalogue, self.gatherer, self.disputes, clock=trio.current_time,
             wall_clock=lambda: 1e9, kept_path=os.fspath(self.kept_path),
         )  # fmt: skip
 
@@ -90,7 +115,18 @@ class Horizon:
             raise UnreachableError("nobody answers")
         return self.manifests[file_id]
 
-    async def flood(self, kind, text, *, rings, timeout_s, is_enough, urgency) -> Outcome:
+    async def match_page(self, peer: PeerInfo, wanted: Match) -> Listing:
+        await trio.lowlevel.checkpoint()
+        self.pages.append(wanted.after)
+        holder = next(one for one in (*self.near, *self.far) if one.info.id == peer.id)
+        return self.answer_page(holder, wanted)
+
+    def answer_page(self, holder: Holder, wanted: Match) -> Listing:
+        found = holder.matches(wanted.text, wanted.terms, wanted.after)
+        sent = tuple(found[: min(wanted.limit, holder.cut)])
+        return Listing(sent, has_more=len(sent) < len(found))
+
+    async def flood(self, kind, text, *, rings, timeout_s, is_enough, urgency, terms) -> Outcome:
         assert (kind, timeout_s, list(rings)) == (QueryKind.WORDS, SEARCH_TIMEOUT_S, [1, 2, 3, 4])
         if self.is_over_budget:
             raise NotAskedError("too many searches: try again in 3 s", 3.0)
@@ -98,18 +134,18 @@ class Horizon:
         self.urgencies.append(urgency)
         if self.is_alone:
             return Outcome((), 0, is_complete=False)
-        hits = self._hits(self.near, text)
+        hits = self._hits(self.near, text, terms)
         if is_enough(hits):
             return Outcome(hits, len(self.near), is_complete=False)
         with trio.move_on_after(timeout_s) as scope:
             await trio.sleep(self.far_after_s)
-            hits += self._hits(self.far, text)
+            hits += self._hits(self.far, text, terms)
             is_enough(hits)
         is_complete = not (self.is_cut_short or scope.cancelled_caught)
         return Outcome(hits, len(self.near + self.far), is_complete=is_complete)
 
-    def _hits(self, holders: Iterable[Holder], text: str) -> tuple[QueryHit, ...]:
-        return tuple(hit for holder in holders if (hit := holder.hit(text)))
+    def _hits(self, holders: Iterable[Holder], text: str, terms: Terms | None):
+        return tuple(hit for holder in holders if (hit := holder.hit(text, terms)))
 
     # What a user does.
 
@@ -149,12 +185,101 @@ async def test_a_search_shows_what_everybody_has(tmp_path, autojump_clock: MockC
         assert horizon.asked == ["whale"]
 
 
-async def test_what_does_not_travel_is_sifted_here(tmp_path):
+async def test_who_answers_cuts_after_all_terms(tmp_path):
     async with open_horizon(tmp_path) as horizon:
-        horizon.add("near", big_whale=(2000, 1), small_whale=(1, 2), big_blue_whale=(2000, 3))
+        near = horizon.add("near", big_whale=(2000, 1), blue_whale=(2000, 3), a_whale=(1, 2))
+        near.cut = 1
 
         assert await horizon.ls("whale size:>1K -blue") == ["big whale"]
-        assert horizon.asked == ["whale"]
+        assert await horizon.ls("size:>1K -blue") == ["big whale"]
+        assert horizon.asked == ["whale", ""]
+        assert horizon.pages == []
+
+
+async def test_what_a_liar_answers_is_sifted_here(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        liar = horizon.add("liar", big_whale=(2000, 1), small_whale=(1, 2))
+        liar.matches = lambda text, terms, after="": Holder.matches(liar, "", None, after)
+
+        assert await horizon.ls("whale size:>1K") == ["big whale"]
+
+
+# More than a hit has room for.
+
+
+def many(count: int) -> dict[str, tuple[int, int]]:
+    return {f"whale_{number:05}": (1, number) for number in range(1, count + 1)}
+
+
+async def test_more_than_a_hit_has_room_for_is_asked_for_page_by_page(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        for name in ("one", "two"):
+            horizon.add(name, **many(61)).cut = 25
+
+        assert len(await horizon.ls("whale")) == 61
+        assert sorted(horizon.pages) == ["whale 00025"] * 2 + ["whale 00050"] * 2
+        assert horizon.results.partial("whale") is None
+
+
+async def test_what_is_left_out_is_counted(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", **many(MAX_FILES + 1_500)).cut = 50
+
+        assert len(await horizon.ls("whale")) == MAX_FILES
+        partial = horizon.results.partial("whale")
+        assert partial == "1,000 of 2,500 results: more words find others"
+
+
+async def test_one_that_has_many_does_not_crowd_out_others(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        for name, first in (("one", 0), ("two", 10_000)):
+            files = {f"whale_{name}_{n:05}": (1, first + n) for n in range(1, 5_001)}
+            horizon.add(name, **files).cut = 50
+        found = horizon.gatherer.begin(parse_query("whale"))
+        await found.run()
+
+        names = Counter(row.path.split()[1] for row in found.rows())
+        assert set(names) == {"one", "two"}
+        assert min(names.values()) >= MAX_FILES // 2
+        assert found.partial(len(found.rows())) == (
+            f"{len(found.rows()):,} of 10,000 results: more words find others"
+        )
+
+
+@pytest.mark.parametrize("has_more", [True, False])
+async def test_a_page_that_does_not_go_on_is_the_end(tmp_path, has_more):
+    async with open_horizon(tmp_path) as horizon:
+        liar = horizon.add("liar", **many(61))
+        liar.cut = 25
+        horizon.answer_page = lambda holder, wanted: Listing(
+            tuple(holder.matches("whale", None)[:25]), has_more
+        )
+
+        assert len(await horizon.ls("whale")) == 25
+        assert horizon.pages == ["whale 00025"]
+
+
+async def test_who_does_not_answer_for_more_is_counted(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        horizon.add("near", **many(61)).cut = 50
+
+        def unreachable(holder, wanted):
+            raise UnreachableError("nobody answers")
+
+        horizon.answer_page = unreachable
+        assert len(await horizon.ls("whale")) == 50
+        assert horizon.results.partial("whale") == "50 of 61 results: more words find others"
+
+
+async def test_a_total_that_nobody_can_have_is_bounded(tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        liar = horizon.add("liar", whale=(1, 1))
+        hit = liar.hit("whale", None)
+        liar.hit = lambda text, terms: replace(hit, total=2**32 - 1)
+        horizon.answer_page = lambda holder, wanted: Listing((), has_more=True)
+
+        assert await horizon.ls("whale") == ["whale"]
+        assert horizon.results.partial("whale") is None
 
 
 async def test_a_name_costs_nothing_until_it_is_listed(tmp_path):
@@ -444,14 +569,14 @@ async def test_kept_searches_survive_a_restart_and_their_results_do_not(tmp_path
 
 def test_what_is_no_search_is_not_kept(tmp_path):
     results = Horizon(tmp_path).results
-    for text in ("", "a", "folder.jpg", ".hidden", "size:>1M", "a b\nc d", "w" * 256):
+    for text in ("", "a", "folder.jpg", ".hidden", "size:1M", "a b\nc d", "w" * 256):
         with pytest.raises(QueryError):
             results.keep(text)
     with pytest.raises(KeyError):
         results.drop("whale")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"whale\n\n.hidden\na\nsize:>1M\n"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"whale\n\n.hidden\na\nsize:1M\n"])
 def test_a_damaged_file_of_kept_searches_is_no_failure(tmp_path, content, expect_log):
     expect_log("kept searches not read")
     (tmp_path / "searches").write_bytes(content)

@@ -1,4 +1,4 @@
-"""The language of keyword searches: what travels, and what is sifted here."""
+"""The language of keyword searches: what travels, and what answers it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from p2pfs.namespace.query import QueryError, parse_query
 from p2pfs.overlay.search import is_answer
-from p2pfs.protocol.messages import MAX_QUERY_TEXT_BYTES, Entry, QueryKind
+from p2pfs.protocol.codec import fits_query
+from p2pfs.protocol.messages import MAX_QUERY_TEXT_BYTES, MAX_TERMS, Entry, QueryKind, Terms
 
 MIB = 1024**2
 
 
 def accepts(text: str, path: str, size: int = 0) -> bool:
-    return parse_query(text).accepts(path, size)
+    return parse_query(text).wanted.accepts(path, size)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +38,25 @@ def accepts(text: str, path: str, size: int = 0) -> bool:
         ("whale blue whale", "whale blue"),
     ],
 )
-def test_only_wanted_words_travel(text, words) -> None:
+def test_the_wanted_words_travel(text, words) -> None:
     assert parse_query(text).words == words
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("blue whale", None),
+        ("size:>10M", Terms(at_least=10 * MIB + 1)),
+        ("whale -size:>10M size:>1M size:>2M", Terms(2 * MIB + 1, 10 * MIB)),
+        ("whale size:<10M -size:<1M", Terms(MIB, 10 * MIB - 1)),
+        ('"Blue  Whale" -"a b" -c', Terms(phrases=("blue whale",), no_phrases=("a b", "c"))),
+        ("ext:.MKV -ext:part", Terms(endings=("mkv",), no_endings=("part",))),
+        ("ext:c", Terms(endings=("c",))),
+        ("whale time:now", None),
+    ],
+)
+def test_all_terms_travel(text, terms) -> None:
+    assert parse_query(text).terms == terms
 
 
 @pytest.mark.parametrize(
@@ -96,9 +114,10 @@ def test_sizes_are_compared(text, sizes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "a", "-", "-whale", "size:>10M", "&&", "ext:", "ext:. whale", "whale size:", "ext:c",
-     "whale size:10M", "whale size:>", "whale size:>big", "whale size:=1M",
-     "w" * (MAX_QUERY_TEXT_BYTES + 1)],
+    ["", " ", "a", "-", "-whale", "&&", "ext:", "ext:. whale", "whale size:", "-ext:c",
+     "whale size:10M", "whale size:>", "whale size:>big", "whale size:=1M", "size:<0",
+     "size:>1T", "size:>2M size:<1M", "w" * (MAX_QUERY_TEXT_BYTES + 1),
+     "whale " + "-wal " * (MAX_TERMS + 1), "whale -" + "w" * 256, "w" * 470 + " size:>1M"],
 )  # fmt: skip
 def test_what_asks_for_nothing_is_refused(text) -> None:
     with pytest.raises(QueryError):
@@ -111,8 +130,9 @@ def test_any_text_is_understood_or_refused(text) -> None:
         query = parse_query(text)
     except QueryError:
         return
-    assert 0 < len(query.words.encode()) <= MAX_QUERY_TEXT_BYTES
-    query.accepts(text, 0)
+    assert fits_query(query.words, query.terms)
+    assert query.words or query.terms
+    query.wanted.accepts(text, 0)
 
 
 @given(st.lists(st.sampled_from(["blue", "whale", "wh", "10", "of"]), min_size=1, max_size=5))

@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.control.verbs import TURN_S, VERBS
+from p2pfs.control.finding import TURN_S
+from p2pfs.control.verbs import VERBS
 from p2pfs.errors import NotAskedError
 from p2pfs.namespace.catalogue import Knowledge
 from p2pfs.protocol.flood.budgets import Budget
@@ -51,7 +52,7 @@ async def test_a_verb_waits_for_its_turn_and_every_search_in_a_row_is_answered(
     async with open_world() as world:
         await two(world)
         for _ in range(60):
-            assert len(await ask(world[1], "search", words="unicorn")) == 1
+            assert len((await ask(world[1], "search", words="unicorn"))["files"]) == 1
         assert world[0].switchboard.counters["dropped: over budget"] == 0
 
 
@@ -74,7 +75,7 @@ async def test_a_verb_whose_turn_does_not_come_soon_says_when(autojump_clock: Mo
 
         assert refused
         assert all(text.startswith("too many searches: try again in ") for text in refused)
-        assert all(len(rows) == 1 for rows in answered)
+        assert all(len(found["files"]) == 1 for found in answered)
 
 
 async def test_with_the_budget_spent_a_path_is_neither_absent_nor_its_directory_listed(
@@ -105,7 +106,7 @@ async def test_what_a_neighbour_refuses_was_not_asked(autojump_clock: MockClock)
         await two(world)
         (neighbour,) = world[0].switchboard._router._neighbours.values()
         neighbour.searches = Budget(1 / 60, 1)
-        assert len(await world[1].search("unicorn")) == 1
+        assert len((await world[1].search("unicorn"))["files"]) == 1
 
         with pytest.raises(NotAskedError, match="try again in 2 s"):
             await world[1].search("unicorn")

@@ -136,12 +136,41 @@ async def test_search_lists_every_peer_that_has_it(autojump_clock: MockClock):
         await world.share(1, "music/Blue Train.flac", CONTENT)
         await world.linked(2, 2, 2)
 
-        (row,) = await world[2].search("train BLUE")
+        (row,) = (await world[2].search("train BLUE"))["files"]
 
         assert row["path"] == "music/Blue Train.flac"
         assert row["size"] == len(CONTENT)
         assert {peer["name"] for peer in row["peers"]} == {"servent-0", "servent-1"}
-        assert await world[2].search("blue whale") == []
+        assert await world[2].search("blue whale") == {"files": [], "partial": None}
+
+
+async def test_terms_are_heeded_before_anything_is_cut_and_all_matches_come(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        await world.start()
+        await world.share(0, "zz holiday.mkv", bytes(2_000_000))
+        for number in range(60):
+            path = world[0].config.shared_directory / f"holiday small {number:02}.txt"
+            path.write_bytes(b"%d" % number)
+        world[0].library.touched("")
+        await world[0].library.wait_idle()
+        await world.start(joins=[0])
+        await world.linked(1, 1)
+
+        async def found(text: str) -> list[object]:
+            record = await world[1].search(text)
+            assert record["partial"] is None
+            files = record["files"]
+            assert isinstance(files, list)
+            return [row["path"] for row in files]
+
+        assert len(await found("holiday")) == 61
+        for text in ("holiday size:>1M", "holiday -small", "size:>1M", "zz holiday", "ext:mkv"):
+            assert await found(text) == ["zz holiday.mkv"]
+            folder = await world[1].results.list(text)
+            assert [node.path for node in folder] == [f"{text}/zz holiday.mkv"]
+        assert len(await world[1].results.list("holiday")) == 61
 
 
 async def test_a_chain_finds_with_ttl_3_and_copies_directly(autojump_clock: MockClock):

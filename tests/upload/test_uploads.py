@@ -32,12 +32,15 @@ from p2pfs.protocol.messages import (
     LinkKind,
     List,
     Listing,
+    Match,
     RejectCode,
 )
 from p2pfs.upload import uploads as uploads_module
 from p2pfs.upload.under_way import LINGER_S, MAX_LINGERING
 from p2pfs.upload.uploads import (
     GRACE_S,
+    MATCH_BURST,
+    MATCHES_PER_S,
     MAX_LINKS,
     MAX_LINKS_PER_PEER,
     MAX_PAGE_BYTES,
@@ -88,6 +91,11 @@ class Shelf:
             return None
         start = sum(entry.path <= after for entry in self.entries)
         return Page(self.entries[start : start + limit], start, len(self.entries))
+
+    async def matches(self, wanted: Match) -> tuple[Sequence[Entry], int]:
+        await trio.lowlevel.checkpoint()
+        found = [e for e in self.entries if wanted.text in e.path and e.path > wanted.after]
+        return found[: wanted.limit], len(found)
 
     async def manifest(self, file_id: FileId) -> Manifest:
         await trio.lowlevel.checkpoint()
@@ -532,6 +540,49 @@ async def test_a_page_of_long_names_ends_where_the_frame_is_full(autojump_clock:
         for page in got:
             assert sum(len(msgspec.msgpack.encode(e)) for e in page.entries) <= MAX_PAGE_BYTES
         assert len(got[0].entries) < MAX_LISTING
+
+
+async def match(link: Link, after: str, limit: int = MAX_LISTING) -> Listing:
+    page = await link.request(Match("1", None, after, limit), timeout_s=5)
+    assert isinstance(page, Listing)
+    return page
+
+
+async def test_further_matches_come_by_pages(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(700, name_length=255)
+        link = await shop.enter()
+        page = await match(link, "")
+        got = [*page.entries]
+        while page.has_more:
+            page = await match(link, got[-1].path)
+            got += page.entries
+
+        assert got == [entry for entry in shop.shelf.entries if "1" in entry.path]
+        assert [e.path for e in (await match(link, "", 3)).entries] == [e.path for e in got[:3]]
+
+
+async def test_who_searches_too_often_is_told_to_wait(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.entries = entries(10)
+        link = await shop.enter()
+        for _ in range(MATCH_BURST):
+            await match(link, "")
+        with pytest.raises(RejectedError) as caught:
+            await match(link, "")
+        assert caught.value.code == RejectCode.BUSY
+
+        await trio.sleep(1 / MATCHES_PER_S)
+        await match(link, "")
+
+
+async def test_nothing_matches_while_sharing_is_paused(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        shop.shelf.is_paused = True
+        with pytest.raises(RejectedError) as caught:
+            await match(await shop.enter(), "")
+
+        assert caught.value.code == RejectCode.PAUSED
 
 
 async def test_listings_asked_for_all_at_once_come_all(autojump_clock: MockClock):

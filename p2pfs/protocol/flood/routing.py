@@ -428,4 +428,4 @@ def _is_refusal(done: Done) -> bool:
 
 
 def _question(query: Query) -> int:
-    return hash((query.kind, query.text))
+    return hash((query.kind, query.text, query.terms))

@@ -1,0 +1,222 @@
+"""What one keyword search brings: hits from everybody, then the rest of those who have more.
+
+A hit has room for fifty files, and says how many there are. Who has more is asked for them
+page by page, all at once and none for more than its share: one that has ten thousand must not
+crowd out what others have, and nobody reads so many. What is left out is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.errors import P2pfsError
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.nodes import Content, RemoteFile, believed
+from p2pfs.namespace.query import KeywordQuery
+from p2pfs.overlay import Outcome, is_match
+from p2pfs.protocol import (
+    MAX_LISTING,
+    MAX_RESULTS,
+    MAX_TOTAL,
+    Entry,
+    FileId,
+    Listing,
+    Match,
+    PeerInfo,
+    QueryHit,
+    QueryKind,
+    ServentId,
+    Terms,
+)
+from p2pfs.protocol.flood import Urgency
+
+log = logging.getLogger(__name__)
+
+SEARCH_TIMEOUT_S: Final = 5.0
+"""How long a search may go on."""
+
+PAGES_TIMEOUT_S: Final = 5.0
+"""How long those who have more may take to tell it."""
+
+MAX_FILES: Final = 1_000
+"""Files of one search: more than anybody reads. Beyond it nobody is asked for more."""
+
+NOT_ALL: Final = "not everybody has answered in time"
+"""What is said of the results of a search that was not complete."""
+
+MAX_ASKED: Final = 16
+"""Servents asked for more at once."""
+
+
+class Flood(Protocol):
+    """Search within reach; see `Searches.run`."""
+
+    def __call__(
+        self,
+        kind: QueryKind,
+        text: str,
+        *,
+        rings: Sequence[int],
+        timeout_s: float,
+        is_enough: Callable[[Sequence[QueryHit]], bool],
+        urgency: Urgency,
+        terms: Terms | None,
+    ) -> Awaitable[Outcome]:
+        """Return what came of it; NotAskedError if it may not be asked now."""
+
+
+MatchPage = Callable[[PeerInfo, Match], Awaitable[Listing]]
+"""Ask a peer for further files that a query finds."""
+
+
+class Gatherer:
+    """Begins searches."""
+
+    def __init__(
+        self, catalogue: Catalogue, flood: Flood, match_page: MatchPage, *, ttl: int
+    ) -> None:
+        self.catalogue = catalogue
+        self.flood = flood
+        self.match_page = match_page
+        self.rings = range(1, ttl + 1)
+
+    def begin(self, query: KeywordQuery) -> Gathering:
+        """Return a search that has found nothing yet."""
+        return Gathering(self, query)
+
+
+class Gathering:
+    """One keyword search."""
+
+    def __init__(self, gatherer: Gatherer, query: KeywordQuery) -> None:
+        self.query = query
+        self._gatherer = gatherer
+        self._catalogue = gatherer.catalogue
+        self._providers: dict[ServentId, PeerInfo] = {}
+        self._told: dict[ServentId, dict[str, Entry]] = {}
+        """By path, in the order in which they came."""
+        self._contents: set[Content] = set()
+        self._missing: dict[ServentId, int] = {}
+        """How many more each has."""
+        self.is_complete = False
+        """Whether everybody within reach has answered."""
+        self.has_asked = False
+        """Whether anybody has."""
+
+    async def run(self, urgency: Urgency = Urgency.PERSON, *, is_bounded: bool = False) -> None:
+        """Search everywhere or, if it is bounded, until there is more than anybody reads.
+
+        Raises:
+            NotAskedError: it may not be asked for now.
+        """
+
+        def is_enough(hits: Sequence[QueryHit]) -> bool:
+            self.take_in(hits)
+            return is_bounded and self._room <= 0
+
+        outcome = await self._gatherer.flood(
+            QueryKind.WORDS,
+            self.query.words,
+            rings=self._gatherer.rings,
+            timeout_s=SEARCH_TIMEOUT_S,
+            is_enough=is_enough,
+            urgency=urgency,
+            terms=self.query.terms,
+        )
+        self.take_in(outcome.hits)
+        self.is_complete, self.has_asked = outcome.is_complete, outcome.servents > 0
+        await self._ask_for_more()
+
+    def take_in(self, hits: Iterable[QueryHit]) -> None:
+        """Take in the hits that are new."""
+        for hit in hits:
+            if hit.provider.id not in self._providers:
+                self._providers[hit.provider.id] = hit.provider
+                left = min(hit.total, MAX_TOTAL) - len(hit.entries)
+                self._missing[hit.provider.id] = max(0, left)
+                self._learn(hit.provider, hit.entries)
+
+    def _learn(self, provider: PeerInfo, entries: Iterable[Entry]) -> None:
+        good = [entry for entry in entries if is_match(self.query.wanted, entry)]
+        told = self._told.setdefault(provider.id, {})
+        for entry in self._catalogue.learn(provider, good):
+            told[entry.path] = entry
+            self._contents.add(Content(FileId(entry.file_id), entry.size))
+
+    @property
+    def _room(self) -> int:
+        return MAX_FILES - len(self._contents)
+
+    def partial(self, shown: int) -> str | None:
+        """Return why so many results may not be all, for people; None if they are.
+
+        What several servents have and have not told of counts for each of them.
+        """
+        reasons = [] if self.is_complete else [NOT_ALL]
+        total = max(shown, len(self._contents)) + sum(self._missing.values())
+        if total > shown:
+            reasons.append(f"{shown:,} of {total:,} results: more words find others")
+        return "; ".join(reasons) or None
+
+    async def _ask_for_more(self) -> None:
+        have_more = [self._providers[source] for source, left in self._missing.items() if left]
+        if not have_more or self._room <= 0:
+            return
+        share = max(MAX_RESULTS, self._room // len(have_more))
+        slots = trio.CapacityLimiter(MAX_ASKED)
+        with trio.move_on_after(PAGES_TIMEOUT_S):
+            async with trio.open_nursery() as nursery:
+                for provider in have_more:
+                    nursery.start_soon(self._ask_one, provider, share, slots)
+
+    async def _ask_one(self, provider: PeerInfo, share: int, slots: trio.CapacityLimiter) -> None:
+        """Ask one servent for more, until it has told its share or all."""
+        async with slots:
+            try:
+                while share > 0 and self._room > 0 and self._missing[provider.id]:
+                    share -= await self._ask_for_page(provider, min(share, MAX_LISTING))
+            except P2pfsError as error:
+                log.info("no further matches peer=%s reason=%s", provider.id, error)
+
+    async def _ask_for_page(self, provider: PeerInfo, limit: int) -> int:
+        """Take in one more page; return how many files were on it, at least one."""
+        after = max(self._told[provider.id], default="")
+        wanted = Match(self.query.words, self.query.terms, after, limit)
+        page = await self._gatherer.match_page(provider, wanted)
+        fresh = [entry for entry in page.entries[:limit] if entry.path > after]
+        self._learn(provider, fresh)
+        has_gone_on = max(self._told[provider.id], default="") > after
+        left = self._missing[provider.id] - len(fresh)
+        self._missing[provider.id] = max(1, left) if page.has_more and has_gone_on else 0
+        return max(1, len(fresh))
+
+    def files(self) -> dict[Content, RemoteFile]:
+        """Return each content once, in the order in which they became known."""
+        offers: dict[Content, dict[ServentId, Entry]] = {}
+        for source, told in self._told.items():
+            for entry in told.values():
+                content = Content(FileId(entry.file_id), entry.size)
+                offers.setdefault(content, {}).setdefault(source, entry)
+        return {content: self._file(content, by) for content, by in offers.items()}
+
+    def _file(self, content: Content, by: Mapping[ServentId, Entry]) -> RemoteFile:
+        entry = believed(by, self._catalogue.chosen())
+        sources = tuple(self._providers[source] for source in by)
+        return RemoteFile(entry.path, content.size, entry.mtime_ns, content.file_id, sources)
+
+    def rows(self) -> Sequence[RemoteFile]:
+        """Return each content at each path where somebody publishes it, sorted by path."""
+        rows: dict[tuple[str, Content], dict[ServentId, Entry]] = {}
+        for source, told in self._told.items():
+            for path, entry in told.items():
+                content = Content(FileId(entry.file_id), entry.size)
+                rows.setdefault((path, content), {})[source] = entry
+        return [self._file(content, by) for (_, content), by in sorted(rows.items(), key=_by_path)]
+
+
+def _by_path(row: tuple[tuple[str, Content], object]) -> tuple[str, Content]:
+    return row[0]

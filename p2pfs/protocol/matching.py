@@ -1,0 +1,41 @@
+"""Which files a keyword query finds (PROTOCOL.md, "Words and terms")."""
+
+from __future__ import annotations
+
+from p2pfs.protocol.messages import Terms
+from p2pfs.protocol.names import tokens_of, words_of
+
+
+class Wanted:
+    """What a keyword query asks for, made ready to look at many files."""
+
+    def __init__(self, text: str, terms: Terms | None = None) -> None:
+        """Take the words, of which the last may be the beginning of one, and further terms."""
+        terms = terms or Terms()
+        *whole, last = words_of(text) or [""]
+        self._must_have = [f" {word} " for word in whole] + [f" {last}"]
+        self._must_have += [_spaced(phrase) for phrase in terms.phrases]
+        self._must_lack = [_spaced(phrase) for phrase in terms.no_phrases]
+        self._endings = tuple(_ending(one) for one in terms.endings)
+        self._no_endings = tuple(_ending(one) for one in terms.no_endings)
+        self._sizes = range(terms.at_least, terms.at_most + 1)
+
+    def accepts(self, path: str, size: int) -> bool:
+        """Return whether a file is what was asked for."""
+        if size not in self._sizes:
+            return False
+        name = path.rpartition("/")[2].casefold()
+        if not all(map(name.endswith, self._endings)) or name.endswith(self._no_endings):
+            return False
+        text = _spaced(path)
+        has_all = all(needle in text for needle in self._must_have)
+        return has_all and not any(needle in text for needle in self._must_lack)
+
+
+def _ending(extension: str) -> str:
+    return "." + extension.lstrip(".").casefold()
+
+
+def _spaced(text: str) -> str:
+    """Return all tokens of a text, with a space before and after each."""
+    return f" {' '.join(tokens_of(text))} "
