@@ -58,8 +58,6 @@ _TABLES: Final = f"""
     COMMIT;
 """
 
-_SAME_STATE: Final = "device = ? AND ino = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ?"
-
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 
 
@@ -296,8 +294,13 @@ def _put(connection: sqlite3.Connection, record: Record) -> None:
 
 def _forget_other_content(connection: sqlite3.Connection, record: Record) -> None:
     """Forget other links to the same file if what was filed for them is no longer true."""
-    other = (*astuple(record.key), record.manifest.file_id)
-    _remove(connection, f"{_SAME_STATE} AND file_id != ?", other)
+    key = record.key
+    _remove(
+        connection,
+        # Not its ctime, which `find` does not ask for either.
+        "device = ? AND ino = ? AND size = ? AND mtime_ns = ? AND file_id != ?",
+        (key.device, key.ino, key.size, key.mtime_ns, record.manifest.file_id),
+    )
 
 
 def _remove(

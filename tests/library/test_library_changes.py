@@ -605,6 +605,7 @@ def test_what_the_index_has_of_another_name_of_a_file_goes_with_its_content(tmp_
     key = share.StatKey(1, 2, 3, 4, 5)
     old, new = Content(b"old").manifest, Content(b"new").manifest
     index.put([Record("one", key, old), Record("two", key, old)])
+    index.put([Record("third", structs.replace(key, ctime_ns=4), old)])  # the time was restored
     index.put([Record("other", structs.replace(key, device=9), old)])
 
     index.put([Record("one", key, new)])
