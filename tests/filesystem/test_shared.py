@@ -461,6 +461,19 @@ def test_a_state_directory_that_is_full_keeps_nothing_from_being_removed(
     assert get(hiding, HIDDEN) == b"x"
 
 
+def test_what_is_appended_goes_behind_what_others_have_written_meanwhile(hiding, tmp_path) -> None:
+    """The kernel's offset is where it believes the end to be."""
+    put(hiding, "f", b"begin ")
+    handle = hiding.open("f", os.O_WRONLY | os.O_APPEND)
+    with open(tmp_path / "backing" / "f", "ab") as file:
+        file.write(b"middle ")
+
+    handle.write(b"end", len(b"begin "))
+    handle.close()
+
+    assert get(hiding, "f") == b"begin middle end"
+
+
 # What is on the disk when fsync has returned.
 
 
