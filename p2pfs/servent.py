@@ -29,6 +29,7 @@ from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, accep
 from p2pfs.namespace import (
     Browser,
     Catalogue,
+    Contents,
     Disputes,
     Gatherer,
     Here,
@@ -219,6 +220,13 @@ class Servent:
             limit=_limit(config.download_limit_bytes_s),
             own_id=self.identity.id,
             on_bad_block=self._lied,
+        )
+        self.contents = Contents(
+            self.catalogue,
+            self.switchboard.searches,
+            self._links.fetch_manifest,
+            path_of=self.swarms.path_of,
+            ttl=config.ttl,
         )
         self.pins = Pins(
             os.fspath(config.pins_path),
@@ -455,6 +463,10 @@ class Servent:
     async def find(self, path: str) -> Node | None:
         """Return what is at a path, asking for it if need be; see `Browser.find`."""
         return await self.browser.find(path)
+
+    async def find_content(self, file_id: FileId) -> RemoteFile | None:
+        """Return a file by its id; see `Contents.find`."""
+        return await self.contents.find(file_id)
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now; see `Browser.list`."""

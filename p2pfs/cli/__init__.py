@@ -5,6 +5,7 @@
     verbs        the verbs that ask one which runs
     fstab        what mount(8), /etc/fstab and -o say
     trees        files of a tree, several at once
+    walk         which files on this machine can be published
     options      what may stand on the command line, checked where it is typed
     completion   what the TAB key gives in bash, zsh and fish
     asker        asks a servent for a verb

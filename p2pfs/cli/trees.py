@@ -15,15 +15,22 @@ from typing import Final, cast
 
 from p2pfs.cli.asker import Asker
 from p2pfs.cli.voice import OnProgress, Voice, told
-from p2pfs.control import ExitStatus, VerbError, exit_status_of
+from p2pfs.cli.walk import Walk
+from p2pfs.control import ExitStatus, VerbError, client, exit_status_of
 from p2pfs.control.client import Hangup, Row, Running, get, list_directory
-from p2pfs.control.opening import open_destination
-from p2pfs.control.paths import Id, TreePath
+from p2pfs.control.opening import Source, open_destination
+from p2pfs.control.paths import Id, TreePath, read_target
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.wording import Record, shown_bytes
 
 AT_ONCE: Final = 8
 """Files under way. A small one takes a round trip: that is its time, and not the line's."""
+
+PINS_AT_ONCE: Final = 500
+"""Files in one question: the book of pins is written once for all of them."""
+
+SHOWN: Final = 3
+"""Paths that are shown of those left out for one reason."""
 
 END_S: Final = 5.0
 """How long files under way may take to let go when the user interrupts."""
@@ -46,6 +53,8 @@ class Outcome:
 
     records: list[Record] = field(default_factory=list)
     """Of one that failed: `path`, `error` and `status`."""
+    left_out: list[Record] = field(default_factory=list)
+    """What is none of them: `path` and `reason`."""
     done_bytes: int = 0
     status: ExitStatus = ExitStatus.DONE
     """That of the first that failed."""
@@ -59,6 +68,7 @@ class Outcome:
     def add(self, other: Outcome) -> None:
         """Add what came of other files."""
         self.records += other.records
+        self.left_out += other.left_out
         self.done_bytes += other.done_bytes
         self.status = self.status or other.status
 
@@ -68,7 +78,8 @@ class Outcome:
             text, status = str(error), exit_status_of(error)
         else:
             text, status = told(error), ExitStatus.FAILED
-        self.add(Outcome([{"path": typed, "error": text, "status": status}], 0, status))
+        record = {"path": typed, "error": text, "status": status}
+        self.add(Outcome([record], status=status))
         voice.warn(text)
 
 
@@ -87,7 +98,7 @@ def each(typed: Sequence[str], voice: Voice, do: Callable[[str], Outcome]) -> in
                 raise
             outcome.failed(one, error, voice)
     if voice.as_json:
-        voice.done("", outcome.records)
+        voice.done("", [*outcome.records, *outcome.left_out])
     return outcome.status
 
 
@@ -155,7 +166,7 @@ class _Crew:
                 on_progress(self._done_bytes + sum(self._under_way.values()), self._size)
 
         try:
-            outcome = Outcome([job.run(reached, self._hangup)], job.size)
+            outcome = Outcome([job.run(reached, self._hangup)], done_bytes=job.size)
         except (P2pfsError, OSError) as error:
             with self._lock:
                 if not self._hangup.is_ended:
@@ -193,7 +204,7 @@ def _download_file(
         if destination.shown is not None:
             asker.voice.said(destination.shown)
     record = {"path": typed, "destination": destination.shown, "size": size}
-    return Outcome([record], size)
+    return Outcome([record], done_bytes=size)
 
 
 def _download_jobs(
@@ -240,3 +251,85 @@ def _download_job(
         return {"path": typed, "destination": os.path.abspath(place), "size": size}
 
     return Job(typed, size, run)
+
+
+def pin(asker: Asker, typed: str) -> Outcome:
+    """Pin a file, or all files that are below a directory now."""
+    target = read_target(typed, asker.servent)
+    found = cast("Row", asker.ask("look", path=str(target), typed=typed))
+    files = [(str(target), typed)]
+    if found["is_directory"]:
+        assert isinstance(target, TreePath)
+        files = list(_files_below(asker.servent, target, typed))
+    records: list[Record] = []
+    for start in range(0, len(files), PINS_AT_ONCE):
+        paths, names = zip(*files[start : start + PINS_AT_ONCE], strict=True)
+        records += asker.list("pin", paths=paths, typed=names)
+    size = sum(cast("int", record["size"]) for record in records)
+    outcome = Outcome(records, done_bytes=size)
+    asker.voice.said(f"{typed}: pinned, {outcome.summary}; `p2pfs cache` shows how much is here")
+    return outcome
+
+
+def unpin(asker: Asker, typed: str) -> Outcome:
+    """Unpin a file, or all that are pinned below a directory."""
+    target = read_target(typed, asker.servent)
+    records = asker.list("unpin", path=str(target), typed=typed)
+    count = f"{len(records)} file{'s' * (len(records) != 1)}"
+    asker.voice.said(f"{typed}: unpinned, {count}: they go when the cache needs room")
+    return Outcome(list(records))
+
+
+def _files_below(running: Running, target: TreePath, typed: str) -> Iterator[tuple[str, str]]:
+    """Return the files of a directory, each as it travels and as the user would call it."""
+    rows, partial = list_directory(running, target)
+    if partial is not None:
+        raise VerbError(f"{typed}: not all of it was listed: {partial}", ExitStatus.FAILED)
+    for row in rows:
+        inner = TreePath(target.subtree, os.path.join(target.path, row["name"]))
+        name = os.path.join(typed, row["name"])
+        if row["is_directory"]:
+            yield from _files_below(running, inner, name)
+        else:
+            yield str(inner), name
+
+
+def publish(asker: Asker, typed: str) -> Outcome:
+    """Copy a file, or a directory with all that can be published of it, into `shared/`."""
+    if not os.path.isdir(typed):
+        with Source(typed) as source, asker.voice.progress(typed) as on_progress:
+            record = client.publish(asker.servent, source, source.name, on_progress)
+        asker.voice.said(f"{record['path']}: {record['state']}")
+        return Outcome([record])
+    name = os.path.basename(os.path.abspath(typed))
+    walk = Walk(typed, name)
+    jobs = [
+        _publish_job(asker.servent, os.path.join(typed, path), os.path.join(name, path))
+        for path in walk.files()
+    ]
+    outcome = work_through(jobs, asker.voice, typed)
+    for path, error in walk.failures:
+        outcome.failed(os.path.join(typed, path), error, asker.voice)
+    for reason, paths in walk.left_out.items():
+        asker.voice.note(f"{typed}: left out {_some(paths)}: {reason}")
+        outcome.left_out += [{"path": os.path.join(typed, one), "reason": reason} for one in paths]
+    asker.voice.said(f"{name}: {outcome.summary}")
+    return outcome
+
+
+def _publish_job(running: Running, path: str, target: str) -> Job:
+    def run(on_progress: OnProgress, hangup: Hangup) -> Record:
+        with Source(path) as source:
+            return client.publish(running, source, target, on_progress, hangup=hangup)
+
+    try:
+        size = os.stat(path).st_size
+    except OSError:  # it is told when its turn comes
+        size = 0
+    return Job(path, size, run)
+
+
+def _some(paths: Sequence[str]) -> str:
+    """Return a few of some paths, and the number of the others."""
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(paths[:SHOWN]) + more

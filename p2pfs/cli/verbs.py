@@ -16,8 +16,7 @@ from p2pfs.cli.asker import Asker
 from p2pfs.cli.options import ENDPOINT, FILE, MOUNT, REMOTE, SHARED, Text, voiced
 from p2pfs.cli.trees import Outcome, each
 from p2pfs.cli.voice import Voice, has_screen
-from p2pfs.control import ExitStatus, client
-from p2pfs.control.opening import Source
+from p2pfs.control import ExitStatus
 from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import UsageError
 from p2pfs.wording import EVENT_COLUMNS, PEER_COLUMNS, TRANSFER_COLUMNS, Record, shown
@@ -143,17 +142,13 @@ def get(asker: Asker, paths: Sequence[str], output: str, *, force: bool) -> int:
 
 @verb
 @click.argument("files", nargs=-1, required=True, type=FILE)
-def publish(asker: Asker, files: Sequence[str]) -> None:
-    """Copy FILES into shared/.
+def publish(asker: Asker, files: Sequence[str]) -> int:
+    """Copy files and directories into shared/.
 
-    What has the same name there is replaced.
+    What has the same name there is replaced; a directory is copied with all that is in it, but
+    for links, special files and names that stay private.
     """
-    records: list[Record] = []
-    for file in files:
-        with Source(file) as source, asker.voice.progress(file) as on_progress:
-            records.append(client.publish(asker.servent, source, source.name, on_progress))
-    text = "\n".join(f"{record['path']}: {record['state']}" for record in records)
-    asker.voice.done(text, records)
+    return each(files, asker.voice, lambda file: trees.publish(asker, file))
 
 
 @verb
@@ -166,23 +161,21 @@ def unpublish(asker: Asker, paths: Sequence[str]) -> None:
 
 
 @verb
-@click.argument("path", type=REMOTE)
-def pin(asker: Asker, path: str) -> None:
-    """Keep the file at PATH whole and offline.
+@click.argument("paths", nargs=-1, required=True, type=REMOTE)
+def pin(asker: Asker, paths: Sequence[str]) -> int:
+    """Keep files and directories whole and offline.
 
-    It is fetched behind; `p2pfs cache` shows how much of it is here.
+    They are fetched behind; `p2pfs cache` shows how much of each is here. What comes into a
+    directory later is not pinned.
     """
-    done = asker.ask("pin", path=str(read_target(path, asker.servent)), typed=path)
-    text = f"{done['path']}: pinned; `p2pfs cache` shows how much of it is here"
-    asker.voice.done(text, done)
+    return each(paths, asker.voice, lambda path: trees.pin(asker, path))
 
 
 @verb
-@click.argument("path", type=REMOTE)
-def unpin(asker: Asker, path: str) -> None:
-    """Let a pinned file go when the cache needs room."""
-    done = asker.ask("unpin", path=str(read_target(path, asker.servent)), typed=path)
-    asker.voice.done(f"{done['path']}: unpinned; it goes when the cache needs room", done)
+@click.argument("paths", nargs=-1, required=True, type=REMOTE)
+def unpin(asker: Asker, paths: Sequence[str]) -> int:
+    """Let pinned files go when the cache needs room."""
+    return each(paths, asker.voice, lambda path: trees.unpin(asker, path))
 
 
 # The network.

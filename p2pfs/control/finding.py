@@ -8,9 +8,10 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
-from p2pfs.control.paths import Subtree, TreePath
+from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import NotAskedError, NotFoundError, UsageError
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
+from p2pfs.protocol import FileId
 
 TURN_S: Final = 10.0
 """How long a verb waits for its turn when too many searches have begun lately."""
@@ -41,6 +42,9 @@ class Results(Tree, Protocol):
 class Servent(Tree, Protocol):
     """What finding needs of the servent, which is itself what is below `network/`."""
 
+    async def find_content(self, file_id: FileId) -> RemoteFile | None:
+        """Search for a file by its id; its path is the one in `network/`, or the id."""
+
     @property
     def results(self) -> Results:
         """What is below `search/`."""
@@ -50,26 +54,29 @@ class Servent(Tree, Protocol):
         """What is below `peers/`."""
 
 
-async def find_node(servent: Servent, target: TreePath, typed: str) -> Node:
-    """Return what is at a path that the user typed so; its name is the one in its sub-tree.
+async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node:
+    """Return what the user means who has typed so; its name is the one in its sub-tree.
 
     Raises:
         NotFoundError: nobody within the horizon has it.
         UsageError: it was written as a directory, and is none.
     """
-    if not target.path:
+    if not isinstance(target, Id) and not target.path:
         return RemoteDirectory("", 0, ())
-    tree = _tree_of(servent, target)
-    node = await in_turn(lambda: tree.find(target.path))
+    node = await in_turn(lambda: _find(servent, target))
     if node is None:
         raise NotFoundError(f"{typed}: nobody within the horizon has it")
-    if target.must_be_directory and not isinstance(node, RemoteDirectory):
+    if (
+        not isinstance(target, Id)
+        and target.must_be_directory
+        and not isinstance(node, RemoteDirectory)
+    ):
         raise UsageError(f"{typed} is a file, not a directory")
     return node
 
 
-async def find_file(servent: Servent, target: TreePath, typed: str) -> RemoteFile:
-    """Return the file at a path; its name is the one in `network/`.
+async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> RemoteFile:
+    """Return the file that is meant; its name is the one in `network/`.
 
     Raises:
         NotFoundError: nobody within the horizon has it.
@@ -78,11 +85,31 @@ async def find_file(servent: Servent, target: TreePath, typed: str) -> RemoteFil
     node = await find_node(servent, target, typed)
     if isinstance(node, RemoteDirectory):
         raise UsageError(f"{typed} is a directory")
+    if isinstance(target, Id):
+        return node
     return replace(node, path=network_path(servent, target))
 
 
-async def list_directory(servent: Servent, target: TreePath) -> tuple[Sequence[Node], str | None]:
-    """Return what is in a directory, by name, and what keeps that from being all."""
+async def network_paths(servent: Servent, target: TreePath) -> Sequence[str]:
+    """Return the paths in `network/` of what was named: of a search those of all its results."""
+    if target.subtree is Subtree.SEARCH and "/" not in target.path:
+        found, _partial = await list_directory(servent, target, target.path)
+        return [servent.results.published_path(node.path) for node in found]
+    return [network_path(servent, target)]
+
+
+async def list_directory(
+    servent: Servent, target: TreePath | Id, typed: str
+) -> tuple[Sequence[Node], str | None]:
+    """Return what is in a directory, by name, and what keeps that from being all.
+
+    Raises:
+        NotFoundError: nobody within the horizon has it.
+        UsageError: it is a file.
+    """
+    is_directory = isinstance(await find_node(servent, target, typed), RemoteDirectory)
+    if isinstance(target, Id) or not is_directory:
+        raise UsageError(f"{typed} is a file, not a directory")
     tree = _tree_of(servent, target)
     nodes = await in_turn(lambda: tree.list(target.path))
     return sorted(nodes, key=lambda node: node.path), tree.partial(target.path)
@@ -101,6 +128,12 @@ async def in_turn(ask: Callable[[], Awaitable[T]]) -> T:
             if trio.current_time() + error.wait_s > give_up_at:
                 raise
             await trio.sleep(error.wait_s)
+
+
+async def _find(servent: Servent, target: TreePath | Id) -> Node | None:
+    if isinstance(target, Id):
+        return await servent.find_content(FileId(bytes.fromhex(target.digits)))
+    return await _tree_of(servent, target).find(target.path)
 
 
 def _tree_of(servent: Servent, target: TreePath) -> Tree:

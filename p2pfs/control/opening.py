@@ -170,8 +170,6 @@ class WholeFile:
     def finish(self, *, is_there_already: bool) -> None:
         """Give the whole file its name, with the owner and permissions of what had it.
 
-        Of what had it, a power cut leaves all, or all of the new file.
-
         Raises:
             UsageError: somebody else has put another file there meanwhile.
             OSError: it cannot be done.
@@ -187,7 +185,6 @@ class WholeFile:
         with contextlib.suppress(PermissionError):
             os.fchown(self._descriptor, status.st_uid, status.st_gid)
         os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode))
-        os.fsync(self._descriptor)
         os.replace(self._part, self._path)
 
     def failure(self, error: VerbError) -> Exception:

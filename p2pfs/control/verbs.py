@@ -17,13 +17,13 @@ import trio
 from p2pfs.config import Config, Endpoint, parse_endpoint
 from p2pfs.control import finding
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
-from p2pfs.control.finding import find_file, find_node, in_turn, list_directory, network_path
-from p2pfs.control.paths import Subtree, TreePath, received_target
-from p2pfs.errors import UsageError
+from p2pfs.control.finding import find_file, find_node, in_turn, list_directory, network_paths
+from p2pfs.control.paths import Id, Subtree, TreePath, received_target
+from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.journal import Journal
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
-from p2pfs.protocol import Manifest, block_bytes_for
+from p2pfs.protocol import FileId, Manifest, block_bytes_for
 from p2pfs.state import Leftovers
 from p2pfs.threads import lane
 
@@ -93,11 +93,14 @@ class Reader(Protocol):
 class Pins(Protocol):
     """What the verbs need of the pinned files."""
 
-    async def add(self, file: RemoteFile) -> None:
-        """Pin a file."""
+    async def add(self, *files: RemoteFile) -> None:
+        """Pin files, all or none."""
 
-    async def remove(self, path: str) -> None:
-        """Unpin a file, or raise NotFoundError."""
+    async def remove(self, *paths: str) -> Sequence[str]:
+        """Unpin what is at or below these paths; return where that was, or NotFoundError."""
+
+    async def remove_content(self, file_id: FileId) -> Sequence[str]:
+        """Unpin a content wherever it is pinned, likewise."""
 
 
 class Servent(finding.Servent, Protocol):
@@ -190,15 +193,28 @@ async def _clear_cache(servent: Servent, _args: Args, _report: Report) -> object
 
 
 async def _pin(servent: Servent, args: Args, _report: Report) -> object:
-    file = await find_file(servent, *_target(args))
-    await servent.pins.add(file)
-    return {"path": file.path, "id": file.file_id.hex(), "size": file.size}
+    """Pin all files, or none if one of them is not there."""
+    paths = _texts(args, "paths")
+    typed = _texts(args, "typed") if "typed" in args else paths
+    files = [
+        await find_file(servent, *_target({"path": path, "typed": text}))
+        for path, text in zip(paths, typed, strict=False)
+    ]
+    await servent.pins.add(*files)
+    return [{"path": one.path, "id": one.file_id.hex(), "size": one.size} for one in files]
 
 
 async def _unpin(servent: Servent, args: Args, _report: Report) -> object:
-    path = network_path(servent, _target(args)[0])
-    await servent.pins.remove(path)
-    return {"path": path}
+    """Unpin a file, or all below a directory."""
+    target, typed = _target(args)
+    try:
+        if isinstance(target, Id):
+            removed = await servent.pins.remove_content(FileId(bytes.fromhex(target.digits)))
+        else:
+            removed = await servent.pins.remove(*await network_paths(servent, target))
+    except NotFoundError as error:
+        raise NotFoundError(f"{typed} is not pinned") from error
+    return [{"path": path} for path in removed]
 
 
 async def _look(servent: Servent, args: Args, _report: Report) -> object:
@@ -208,7 +224,7 @@ async def _look(servent: Servent, args: Args, _report: Report) -> object:
 
 async def _list(servent: Servent, args: Args, report: Report) -> object:
     """Send what is in a directory, some rows at a time."""
-    nodes, partial = await list_directory(servent, _target(args)[0])
+    nodes, partial = await list_directory(servent, *_target(args))
     for start in range(0, len(nodes), ROWS):
         await report({"rows": [_row(node) for node in nodes[start : start + ROWS]]})
     return {"partial": partial}
@@ -222,10 +238,12 @@ def _row(node: Node) -> Record:
     return {"name": name, "is_directory": False, "size": node.size, "id": file_id}
 
 
-def _target(args: Args) -> tuple[TreePath, str]:
-    """Return where what is wanted lies in the tree, and how the user named it."""
+def _target(args: Args) -> tuple[TreePath | Id, str]:
+    """Return what is wanted, and how the user named it."""
     target = received_target(_text(args, "path"))
-    if not isinstance(target, TreePath) or target.subtree is Subtree.SHARED:
+    if isinstance(target, Id):
+        return target, str(args.get("typed", target.digits))
+    if target.subtree is Subtree.SHARED:
         raise UsageError(f"{target} is not a path in the network")
     is_network = target.subtree is Subtree.NETWORK
     typed = args.get("typed", target.path if is_network else str(target))

@@ -162,38 +162,50 @@ class Pins:
         self._news.set()
         self._news = trio.Event()
 
-    async def add(self, file: RemoteFile) -> None:
-        """Pin a file, for this and later runs; another content at that path is let go.
+    async def add(self, *files: RemoteFile) -> None:
+        """Pin files, all or none, for this and later runs; other content at their paths is let go.
 
         Raises:
-            CacheFullError: it would not fit into the cache with the other pinned files.
+            CacheFullError: they would not fit into the cache with the other pinned files.
             OSError: it cannot be saved.
         """
-        entry = Entry(file.path, file.size, file.mtime_ns, file.file_id)
+        added = {f.path: Entry(f.path, f.size, f.mtime_ns, f.file_id) for f in files}
         async with self._saving:
-            entries = self._entries | {entry.path: entry}
+            entries = self._entries | added
             if sum(one.size for one in entries.values()) > self._cache.limit_bytes:
-                raise CacheFullError(f"the cache has no room to keep {file.path} whole")
+                what = files[0].path if len(files) == 1 else f"{len(files)} files"
+                raise CacheFullError(f"the cache has no room to keep {what} whole")
             await self._run_in_thread(_save, self._path, tuple(entries.values()))
-            self._let_go(entry.path)
-            self._hold(entry)
-            self._start_fetch(entry)
+            for entry in added.values():
+                self._let_go(entry.path)
+                self._hold(entry)
+                self._start_fetch(entry)
 
-    async def remove(self, path: str) -> None:
-        """Unpin the file that is pinned or shown at a path; what is cached of it may go now.
+    async def remove(self, *paths: str) -> Sequence[str]:
+        """Unpin what is pinned or shown at some paths, or below them; return where that was.
+
+        What is cached of it may go now.
 
         Raises:
             NotFoundError: no such file is pinned.
             OSError: it cannot be saved.
         """
+        return await self._remove(lambda e: any(_is_at_or_below(e, one) for one in paths))
+
+    async def remove_content(self, file_id: FileId) -> Sequence[str]:
+        """Unpin a content wherever it is pinned; as `remove` does."""
+        return await self._remove(lambda entry: entry.file_id == file_id)
+
+    async def _remove(self, is_meant: Callable[[Entry], bool]) -> Sequence[str]:
         async with self._saving:
-            found = (e.path for e in self._entries.values() if _is_named(e, path))
-            pinned = next(found, None)
-            if pinned is None:
-                raise NotFoundError(f"{path} is not pinned")
-            left = (entry for entry in self._entries.values() if entry.path != pinned)
+            removed = [entry.path for entry in self.entries() if is_meant(entry)]
+            if not removed:
+                raise NotFoundError("it is not pinned")
+            left = [entry for entry in self._entries.values() if not is_meant(entry)]
             await self._run_in_thread(_save, self._path, tuple(left))
-            self._let_go(pinned)
+            for path in removed:
+                self._let_go(path)
+            return removed
 
     def _hold(self, entry: Entry) -> None:
         self._entries[entry.path] = entry
@@ -290,8 +302,9 @@ def _is_here(cached: CachedFile, offset: int, length: int) -> bool:
     return all(cached.has(index) or cached.claims(index) for index in blocks)
 
 
-def _is_named(entry: Entry, path: str) -> bool:
-    return entry.path in (path, without_suffix(path, FileId(entry.file_id)))
+def _is_at_or_below(entry: Entry, path: str) -> bool:
+    at = without_suffix(path, FileId(entry.file_id))
+    return entry.path in (path, at) or entry.path.startswith(path and f"{path}/")
 
 
 def _save(path: str, entries: Sequence[Entry]) -> None:

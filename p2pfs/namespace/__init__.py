@@ -9,6 +9,7 @@
     gathering   what one keyword search brings
     keywords    the searches below `search/`
     peers       the share of each peer by itself, below `peers/`
+    contents    a file by its id alone
     query       the words and filters of a keyword search
 
 The three views differ in whom they ask; what they show comes out of the catalogue.
@@ -16,6 +17,7 @@ The three views differ in whom they ask; what they show comes out of the catalog
 
 from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.contents import Contents
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import Gatherer, Gathering
 from p2pfs.namespace.keywords import Results
@@ -32,6 +34,7 @@ from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 __all__ = [
     "Browser",
     "Catalogue",
+    "Contents",
     "Disputes",
     "Gatherer",
     "Gathering",

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from p2pfs.errors import CorruptError, StalledError
+from p2pfs.mounts import FSTYPE, Mount
 from tests.helpers.mounted import until
 
 TREE = {
@@ -151,6 +152,39 @@ def test_errors_name_what_was_typed(p2pfs, tree):
         assert errors == f"p2pfs: {typed}: nobody within the horizon has it\n"
 
 
+def test_a_directory_is_pinned_and_unpinned_with_all_below_it(p2pfs, tree):
+    status, output, errors = p2pfs("pin", "mnt/network/films", "music/d")
+
+    assert (status, errors) == (0, "")
+    advice = "; `p2pfs cache` shows how much is here"
+    assert output.splitlines() == [
+        f"mnt/network/films: pinned, 4 files, 361.3 KiB{advice}",
+        f"music/d: pinned, 1 file, 1 B{advice}",
+    ]
+    assert sorted(tree.pins.paths) == sorted(TREE)
+    assert p2pfs("unpin", "films")[1] == (
+        "films: unpinned, 4 files: they go when the cache needs room\n"
+    )
+    assert tree.pins.paths == ["music/d"]
+    assert p2pfs("unpin", "films") == (3, "", "p2pfs: films is not pinned\n")
+
+
+def test_a_tree_that_was_not_listed_whole_is_not_pinned(p2pfs, tree):
+    tree.partial_listings["films/old"] = "1 servent did not answer"
+
+    assert p2pfs("pin", "films")[0] == 1
+    assert tree.pins.paths == []
+
+
+def test_a_file_id_is_got_under_the_name_that_it_has_elsewhere(p2pfs, tree, here):
+    file_id = tree.nodes["films/blue whale.mkv"].file_id.hex()
+
+    assert p2pfs("get", file_id.upper()) == (0, f"{here}/blue whale.mkv\n", "")
+    assert (here / "blue whale.mkv").read_bytes() == b"whale"
+    assert json.loads(p2pfs("pin", file_id, "--json")[1])[0]["path"] == "films/blue whale.mkv"
+    assert p2pfs("get", "ff" * 32)[0] == 3
+
+
 def test_the_results_of_a_search_and_a_share_are_downloaded_as_directories(p2pfs, servent, here):
     servent.offer("films/x", b"content")
     servent.results.files["blue whale/x"] = servent.nodes["films/x"]
@@ -210,3 +244,110 @@ def test_any_tree_arrives_as_it_is(p2pfs, servent, here, tmp_path_factory, files
     assert p2pfs("get", "top", "-o", str(target))[0] == (0 if leaves else 3)
 
     assert files_below(target) == leaves
+
+
+# publish
+
+
+def make(top: Path, files: dict[str, bytes]) -> None:
+    for path, data in files.items():
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_bytes(data)
+
+
+@pytest.mark.parametrize("typed", ["films", "films/", "./films", "{here}/films", "link", "."])
+def test_a_directory_is_published_whole_under_its_name(p2pfs, servent, here, monkeypatch, typed):
+    make(here / "films", below("films"))
+    (here / "link").symlink_to("films")
+    if typed == ".":
+        monkeypatch.chdir(here / "films")
+
+    status, output, errors = p2pfs("publish", "-m", str(here / "mnt"), typed.format(here=here))
+
+    name = "link" if typed == "link" else "films"
+    assert (status, errors) == (0, "")
+    assert output == f"{name}: 4 files, 361.3 KiB\n"
+    assert files_below(servent.config.shared_directory / name) == below("films")
+
+
+def test_several_files_and_directories_are_published_in_turn(p2pfs, servent, here):
+    make(here, TREE)
+
+    status, output, errors = p2pfs("publish", "films", "nothing", "music/d")
+
+    assert (status, errors) == (1, "p2pfs: nothing: No such file or directory\n")
+    assert output == "films: 4 files, 361.3 KiB\nd: published\n"
+    assert files_below(servent.config.shared_directory) == {
+        **{f"films/{path}": data for path, data in below("films").items()},
+        "d": b"d",
+    }
+
+
+def test_what_is_left_out_is_told_with_the_reason(p2pfs, servent, here):
+    make(here / "top", {"a": b"a", ".hidden/x": b"", "b/.dot": b"", "Thumbs.db": b""})
+    make(here / "top" / "other state", {"identity.key": b"seed", "lock": b"", "shared/x": b""})
+    (here / "top" / "link").symlink_to("a")
+    (here / "top" / "loop").symlink_to(".")
+    os.mkfifo(here / "top" / "fifo")
+    for number in range(5):
+        make(here / "top", {f"b/{number}.part": b""})
+
+    status, output, errors = p2pfs("publish", "top")
+
+    assert (status, output) == (0, "top: 1 file, 1 B\n")
+    assert sorted(errors.splitlines()) == [
+        "p2pfs: top: left out Thumbs.db: reserved name",
+        "p2pfs: top: left out b/0.part, b/1.part, b/2.part and 2 more: "
+        "its name is that of a temporary file",
+        "p2pfs: top: left out fifo: it is no regular file",
+        "p2pfs: top: left out link, loop: it is a symbolic link",
+        "p2pfs: top: left out other state: it is the state directory of a servent",
+    ]
+    assert files_below(servent.config.shared_directory) == {"top/a": b"a"}
+    rows = json.loads(p2pfs("publish", "top", "--json")[1])
+    assert {"path": "top/link", "reason": "it is a symbolic link"} in rows
+    assert p2pfs("publish", "-q", "top") == (0, "", "")
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_published(p2pfs, servent, here, monkeypatch):
+    make(here / "top", {"a": b"a", "shut/b": b"b"})
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("/shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+
+    status, output, errors = p2pfs("publish", "top")
+
+    assert (status, output) == (1, "top: 1 file, 1 B\n")
+    assert errors == f"p2pfs: {here}/top/shut: Permission denied\n"
+
+
+def test_a_mount_in_a_directory_is_not_published_again(p2pfs, servent, here, monkeypatch):
+    make(here / "home", {"a": b"a", "p2p/network/x": b"x"})
+    mounts = [Mount(f"{here}/home/p2p", FSTYPE, 1), Mount(f"{here}/home", "ext4", 1)]
+    monkeypatch.setattr("p2pfs.cli.walk.read_mounts", lambda: mounts)
+
+    errors = p2pfs("publish", "home")[2]
+
+    assert errors == "p2pfs: home: left out p2p: a network is mounted there\n"
+    assert files_below(servent.config.shared_directory) == {"home/a": b"a"}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(files=st.dictionaries(PATHS, st.binary(max_size=9), max_size=12))
+def test_any_tree_is_published_as_it_is(p2pfs, servent, tmp_path_factory, files):
+    leaves = {
+        path: data
+        for path, data in files.items()
+        if not any(other.startswith(f"{path}/") for other in files)
+    }
+    top = tmp_path_factory.mktemp("top")
+    make(top, leaves)
+
+    assert p2pfs("publish", str(top))[0] == 0
+
+    assert files_below(servent.config.shared_directory / top.name) == leaves

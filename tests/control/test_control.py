@@ -120,15 +120,15 @@ async def test_verbs_without_arguments_give_what_the_servent_says(servent):
 async def test_what_is_pinned_is_found_first_and_can_be_unpinned(servent):
     servent.offer("films/x", b"abc")
     async with serving(servent) as ask_it:
-        done = await ask_it("pin", path="network/films/x")
-        assert done == {"path": "films/x", "id": "00" * 32, "size": 3}
+        done = await ask_it("pin", paths=["network/films/x"])
+        assert done == [{"path": "films/x", "id": "00" * 32, "size": 3}]
         assert servent.pins.paths == ["films/x"]
 
         await ask_it("unpin", path="network/films/x")
         assert servent.pins.paths == []
         for verb in ("pin", "unpin"):
             with pytest.raises(VerbError) as caught:
-                await ask_it(verb, path="network/nowhere")
+                await ask_it(verb, path="network/nowhere", paths=["network/nowhere"])
             assert caught.value.status == ExitStatus.NOT_FOUND
 
 
@@ -138,13 +138,53 @@ async def test_what_is_found_below_search_and_peers_is_pinned_as_what_it_is(serv
     servent.results.published["blue/x"] = "films/x"
     servent.shares.files["ann/films/y"] = replace(file, path="ann/films/y")
     async with serving(servent) as ask_it:
-        assert (await ask_it("pin", path="search/blue/x"))["path"] == "films/x"
-        assert (await ask_it("pin", path="peers/ann/films/y"))["path"] == "films/y"
+        done = await ask_it("pin", paths=["search/blue/x", "peers/ann/films/y"])
+        assert [row["path"] for row in done] == ["films/x", "films/y"]
         assert servent.pins.paths == ["films/x", "films/y"]
         await ask_it("unpin", path="search/blue/x")
         await ask_it("unpin", path="peers/ann/films/y")
 
     assert servent.pins.paths == []
+
+
+async def test_what_is_pinned_below_a_directory_goes_with_it(servent):
+    for path in ("films/a", "films/old/b", "films2/c"):
+        servent.offer(path, b"abc")
+    servent.results.files["blue/a"] = replace(servent.nodes["films/a"], path="blue/a")
+    servent.results.published["blue/a"] = "films/a"
+    async with serving(servent) as ask_it:
+        await ask_it("pin", paths=[f"network/{path}" for path in servent.nodes])
+        assert await ask_it("unpin", path="search/blue") == [{"path": "films/a"}]
+        assert await ask_it("unpin", path="network/films") == [{"path": "films/old/b"}]
+        assert servent.pins.paths == ["films2/c"]
+        with pytest.raises(VerbError, match=r"^films is not pinned$"):
+            await ask_it("unpin", path="network/films")
+
+
+async def test_nothing_is_pinned_if_one_is_not_there(servent):
+    servent.offer("films/a", b"abc")
+    async with serving(servent) as ask_it:
+        paths = ["network/films/a", "network/films/b"]
+        with pytest.raises(VerbError, match=r"^mnt/films/b: nobody within the horizon has it$"):
+            await ask_it("pin", paths=paths, typed=["mnt/films/a", "mnt/films/b"])
+
+    assert servent.pins.paths == []
+
+
+async def test_a_file_id_is_as_good_as_a_path(servent, tmp_path):
+    servent.offer("films/x", b"content")
+    file_id = servent.nodes["films/x"].file_id.hex()
+    async with serving(servent) as ask_it:
+        assert (await ask_it("look", path=f"id/{file_id}"))["name"] == "x"
+        await get(servent, f"id/{file_id}", tmp_path / "copy")
+        done = await ask_it("pin", paths=[f"id/{file_id}"])
+        assert [row["path"] for row in done] == ["films/x"]
+        with pytest.raises(VerbError, match=r"^ff.*: nobody within the horizon has it$"):
+            await ask_it("look", path=f"id/{'ff' * 32}")
+        with pytest.raises(VerbError, match="not a directory"):
+            await ask_it("list", path=f"id/{file_id}")
+
+    assert (tmp_path / "copy").read_bytes() == b"content"
 
 
 async def test_what_is_found_below_search_and_peers_is_got(servent, tmp_path):
@@ -161,9 +201,10 @@ async def test_what_is_found_below_search_and_peers_is_got(servent, tmp_path):
 
 async def test_what_is_not_utf8_is_not_found(servent):
     async with serving(servent) as ask_it:
+        path = "network/caf\udce9.mp3"
         for verb in ("pin", "unpin", "get"):
             with pytest.raises(VerbError) as caught:
-                await ask_it(verb, path="network/caf\udce9.mp3")
+                await ask_it(verb, path=path, paths=[path])
             assert caught.value.status == ExitStatus.NOT_FOUND
 
 
@@ -171,14 +212,14 @@ async def test_a_file_has_no_slash_at_its_end(servent):
     servent.offer("films/x", b"abc")
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match="not a directory"):
-            await ask_it("pin", path="network/films/x/")
+            await ask_it("pin", paths=["network/films/x/"])
 
 
 async def test_a_directory_cannot_be_pinned(servent):
     servent.nodes["films"] = RemoteDirectory("films", 0, ())
     async with serving(servent) as ask_it:
         with pytest.raises(VerbError, match="directory") as caught:
-            await ask_it("pin", path="network/films")
+            await ask_it("pin", paths=["network/films"])
 
     assert caught.value.status == ExitStatus.USAGE
 
@@ -309,7 +350,7 @@ async def test_a_silent_servent_is_reported(tmp_path, monkeypatch):
         b'{"verb": "get", "args": {"path": "a"}}\n',
         b'{"verb": "unpublish", "args": {"paths": []}}\n',
         b'{"verb": "join", "args": {"address": "::"}}\n',
-        b'{"verb": "pin", "args": {"path": "network/\\ud800"}}\n',
+        b'{"verb": "pin", "args": {"paths": ["network/\\ud800"]}}\n',
         b'{"verb": "unpublish", "args": {"paths": ["shared/\\ud800"]}}\n',
         b'{"verb": "unpublish", "args": {"paths": ["shared/\\u0000"]}}\n',
         b"[" * 100_000 + b"\n",

@@ -70,6 +70,10 @@ async def test_a_listing_comes_in_pieces_and_is_whole(servent, running):
 
     servent.partial_listings["films"] = "2 servents did not answer"
 
+    with pytest.raises(VerbError, match="nobody within the horizon"):
+        await asked(running, "list", path="network/nothing")
+    with pytest.raises(VerbError, match="is a file, not a directory"):
+        await asked(running, "list", path="network/films/00000")
     rows, partial = await trio.to_thread.run_sync(
         list_directory, running, received_target("network/films")
     )

@@ -18,7 +18,6 @@ from p2pfs.control.opening import (
     open_destination,
 )
 from p2pfs.errors import UsageError
-from tests.helpers.powercut import check_cuts, power_may_fail
 
 CONTENT = b"content" * 100_000
 
@@ -73,36 +72,6 @@ def test_a_file_has_its_name_only_when_it_is_whole():
     assert isinstance(error, VerbError)
     assert str(error) == f"gone; what came is kept in {os.getcwd()}/x.part for the next get"
     assert error.status == ExitStatus.UNREACHABLE
-
-
-@pytest.mark.parametrize("is_replaced", [True, False])
-def test_a_file_is_never_seen_half_under_its_name(is_replaced):
-    """It is renamed: a copy would have its name before its bytes."""
-    if is_replaced:
-        Path("x").write_text("old")
-    with open_destination("x", "x", replace=is_replaced) as destination:
-        written = os.stat("x.part").st_ino
-        destination.finish(is_there_already=False)
-
-    assert os.stat("x").st_ino == written
-    assert os.listdir() == ["x"]
-
-
-def test_what_a_download_replaces_is_never_lost_to_a_power_cut(tmp_path):
-    place = tmp_path / "place"
-    place.mkdir()
-    (place / "x").write_bytes(b"old")
-
-    with (
-        power_may_fail(place, ["x", "x.part"]) as cuts,
-        open_destination(str(place / "x"), "x", replace=True) as destination,
-    ):
-        os.pwrite(destination.descriptors[0], b"new", 0)
-        destination.finish(is_there_already=False)
-
-    for cut in cuts:
-        cut.is_done = False  # as with `cp`, the new name itself may still be on its way
-    check_cuts(cuts, tmp_path / "disks", lambda disk: (disk / "x").read_bytes(), b"old", b"new")
 
 
 def test_a_download_that_brought_nothing_leaves_nothing():

@@ -60,15 +60,21 @@ class FakePins:
     def __init__(self) -> None:
         self.paths: list[str] = []
 
-    async def add(self, file: RemoteFile) -> None:
+    async def add(self, *files: RemoteFile) -> None:
         await trio.lowlevel.checkpoint()
-        self.paths.append(file.path)
+        self.paths += [file.path for file in files]
 
-    async def remove(self, path: str) -> None:
+    async def remove(self, *paths: str) -> Sequence[str]:
         await trio.lowlevel.checkpoint()
-        if path not in self.paths:
-            raise NotFoundError(f"{path} is not pinned")
-        self.paths.remove(path)
+        starts = tuple(f"{path}/" for path in paths)
+        removed = [one for one in self.paths if one in paths or one.startswith(starts)]
+        if not removed:
+            raise NotFoundError("no such file is pinned")
+        self.paths = [path for path in self.paths if path not in removed]
+        return removed
+
+    async def remove_content(self, file_id: FileId) -> Sequence[str]:
+        return await self.remove(file_id.hex())
 
 
 def found_in(nodes: Mapping[str, Node], path: str) -> Node | None:
@@ -219,6 +225,11 @@ class FakeServent:
     async def list(self, path: str) -> Sequence[Node]:
         await trio.lowlevel.checkpoint()
         return listed_in(self.nodes, path)
+
+    async def find_content(self, file_id: FileId) -> RemoteFile | None:
+        await trio.lowlevel.checkpoint()
+        files = (node for node in self.nodes.values() if isinstance(node, RemoteFile))
+        return next((file for file in files if file.file_id == file_id), None)
 
     def partial(self, path: str) -> str | None:
         return self.partial_listings.get(path)

@@ -513,27 +513,6 @@ async def test_a_name_that_a_directory_has_no_more_is_offered_no_more(running):
     assert [entry.path for entry in listed(running.library, "d")] == ["d/stays"]
 
 
-async def test_a_file_that_changed_unheard_is_offered_no_more_while_it_is_hashed(
-    running, monkeypatch
-):
-    """Nobody told of the file: the directory is read anew, as after a loss of notices."""
-    running.write("f", b"old")
-    await running.library.wait_idle()
-    running.put("f", b"new, and longer")
-    real, offered = share._read_into, []
-
-    def read_into(*args):
-        offered.append(running.offered())
-        real(*args)
-
-    monkeypatch.setattr(share, "_read_into", read_into)
-    running.library.touched("")
-    await running.library.wait_idle()
-
-    assert offered == [{}]
-    assert running.offered() == {"f": id_of(b"new, and longer")}
-
-
 async def test_a_file_replaced_by_a_directory_and_back(running):
     running.write("x", b"x")
     await running.library.wait_idle()

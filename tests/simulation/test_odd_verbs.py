@@ -25,7 +25,7 @@ ODD = [
 PREFIXES = ("", "network/", "search/", "peers/", "shared/", "id/")
 TEXT_VERBS = {
     "get": "path", "pin": "path", "unpin": "path", "publish": "path", "search": "words",
-    "join": "address",
+    "join": "address", "look": "path", "list": "path",
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ async def test_an_odd_text_is_refused(verb: str, autojump_clock: MockClock):
 @pytest.mark.parametrize("value", [None, 1, -1.5, True, [], [[]], {}, "x", ["x", 1]])
 @pytest.mark.parametrize("verb", VERBS)
 async def test_an_odd_argument_is_refused(verb: str, value: object, autojump_clock: MockClock):
-    names = ("path", "paths", "words", "address", "mode", "stream", "replace", HANDED)
+    names = ("path", "paths", "typed", "words", "address", "mode", "stream", "replace", HANDED)
     async with open_world() as world:
         await world.start()
         with contextlib.suppress(P2pfsError, OSError):

@@ -1,0 +1,124 @@
+"""Find a file by its id alone: who has the content, how large it is, and a name for it.
+
+Whoever has it says a size and a name with it. The size is not believed: the manifest tells it,
+and the id proves the manifest. The name is a suggestion, and stays one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from p2pfs.errors import NoSourceError, P2pfsError
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.disputes import FetchManifest
+from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.overlay import Searches
+from p2pfs.protocol import FileId, Manifest, PeerInfo, QueryHit, QueryKind
+
+log = logging.getLogger(__name__)
+
+SEARCH_S: Final = 5.0
+"""How long the search may take: nobody waits for it but the one who typed an id."""
+
+MANIFEST_S: Final = 5.0
+"""How long the holders may take for the manifest."""
+
+MAX_ASKED: Final = 8
+"""Holders asked for the manifest at once, and the others after them, until one answers right."""
+
+MAX_HOLDERS: Final = 32
+"""Holders asked at all: any number can say to have it, and the user waits."""
+
+
+class Contents:
+    """Files by their ids."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        searches: Searches,
+        fetch_manifest: FetchManifest,
+        *,
+        path_of: Callable[[FileId], str | None],
+        ttl: int,
+    ) -> None:
+        """Prepare; `path_of` tells where a content was last read."""
+        self._catalogue = catalogue
+        self._searches = searches
+        self._fetch_manifest = fetch_manifest
+        self._path_of = path_of
+        self._ttl = ttl
+
+    async def find(self, file_id: FileId) -> RemoteFile | None:
+        """Return a file of this content; None if nobody within the horizon has it.
+
+        What is whole in the cache needs no network. Without any name its path is the id.
+
+        Raises:
+            NotAskedError: others may not be asked for it now.
+            NoSourceError: some say to have it, and none of them gives the manifest.
+        """
+        size = self._catalogue.size_of(file_id)
+        if size is not None and self._catalogue.is_whole(file_id):
+            return RemoteFile(self._name_of(file_id, ()), size, 0, file_id, ())
+        # The nearest are enough, unless they lie: then all are asked.
+        hits = await self._search(file_id, is_enough=bool)
+        if hits and size is None:
+            size = await self._proved_size(file_id, hits)
+        if hits and size is None:
+            hits = await self._search(file_id, is_enough=lambda _hits: False)
+            size = await self._proved_size(file_id, hits)
+        if not hits:
+            return None
+        if size is None:
+            raise NoSourceError("it was found, but nobody proves to have it")
+        holders = dict.fromkeys(hit.provider for hit in hits)
+        return RemoteFile(self._name_of(file_id, hits), size, 0, file_id, tuple(holders))
+
+    async def _search(
+        self, file_id: FileId, is_enough: Callable[[Sequence[QueryHit]], bool]
+    ) -> Sequence[QueryHit]:
+        outcome = await self._searches.run(
+            QueryKind.ID,
+            file_id.hex(),
+            rings=range(1, self._ttl + 1),
+            timeout_s=SEARCH_S,
+            is_enough=is_enough,
+        )
+        return outcome.hits
+
+    def _name_of(self, file_id: FileId, hits: Sequence[QueryHit]) -> str:
+        """Return the name under which most have it; who has it in the cache knows none."""
+        read_at = self._path_of(file_id)
+        if read_at is not None:
+            return read_at
+        paths = Counter(entry.path for hit in hits for entry in hit.entries)
+        del paths[file_id.hex()]
+        return min(paths, key=lambda path: (-paths[path], path), default=file_id.hex())
+
+    async def _proved_size(self, file_id: FileId, hits: Sequence[QueryHit]) -> int | None:
+        """Return the size that the manifest gives, from the first who sends that, if one does."""
+
+        async def ask(holder: PeerInfo, scope: trio.CancelScope) -> None:
+            try:
+                data = await self._fetch_manifest(holder, file_id)
+                self._catalogue.prove(file_id, Manifest.from_bytes(data, file_id).size)
+            except P2pfsError as error:
+                log.info("no manifest peer=%s reason=%s", holder.id, error)
+            else:
+                scope.cancel()
+
+        holders = list(dict.fromkeys(hit.provider for hit in hits))[:MAX_HOLDERS]
+        for start in range(0, len(holders), MAX_ASKED):
+            with trio.move_on_after(MANIFEST_S):
+                async with trio.open_nursery() as nursery:
+                    for holder in holders[start : start + MAX_ASKED]:
+                        nursery.start_soon(ask, holder, nursery.cancel_scope)
+            if (size := self._catalogue.size_of(file_id)) is not None:
+                return size
+        return None
