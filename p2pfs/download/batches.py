@@ -1,9 +1,9 @@
-"""Batches: what one source is asked for at once."""
+"""What is on its way: requests, and the batches in which sources are asked for them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import trio
@@ -36,3 +36,53 @@ def batches_for(requests: Iterable[Request]) -> list[Batch]:
                 open_batches[request.source.id] = batch
         batch.pending.append(request)
     return batches
+
+
+class InFlight:
+    """The requests that sources were asked for, until their blocks are kept or cancelled."""
+
+    def __init__(self) -> None:
+        self._batches: dict[Request, Batch] = {}
+        self._unasked: deque[Batch] = deque()
+
+    def __bool__(self) -> bool:
+        """Return whether anything is on its way."""
+        return bool(self._batches)
+
+    def __iter__(self) -> Iterator[Request]:
+        """Yield the requests; they may end meanwhile."""
+        return iter(tuple(self._batches))
+
+    def add(self, requests: Iterable[Request]) -> int:
+        """Note what is to be asked for; return how many batches that makes."""
+        batches = batches_for(requests)
+        for batch in batches:
+            self._batches.update(dict.fromkeys(batch.pending, batch))
+        self._unasked += batches
+        return len(batches)
+
+    def next_batch(self) -> Batch:
+        """Return the batch that was added first of those that were not returned yet.
+
+        trio starts tasks in any order, and what is nearest to a reader was decided first.
+        """
+        return self._unasked.popleft()
+
+    def left_of(self, batch: Batch) -> list[Request]:
+        """Return what a source has not answered and is still wanted of it."""
+        return [request for request in batch.pending if request in self._batches]
+
+    def answered(self, batch: Batch) -> Request | None:
+        """Take the next answer of a batch off; return what it is for, if that is wanted."""
+        request = batch.pending.popleft()
+        return request if request in self._batches else None
+
+    def end(self, request: Request) -> bool:
+        """Let a request be over; return whether it was on its way."""
+        return self._batches.pop(request, None) is not None
+
+    def cancel(self, request: Request) -> None:
+        """Let a request be over, and its batch if nothing else is left of it."""
+        batch = self._batches.pop(request)
+        if not self.left_of(batch):
+            batch.scope.cancel()

@@ -20,7 +20,6 @@ import contextlib
 import functools
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -28,7 +27,7 @@ from typing import Final, TypeVar
 import trio
 
 from p2pfs.cache import CachedFile, NotKeptError, expects_nothing
-from p2pfs.download.batches import Batch, batches_for
+from p2pfs.download.batches import Batch, InFlight
 from p2pfs.download.pending_reads import Waiting
 from p2pfs.download.picker import Picker
 from p2pfs.download.readahead import ReadAhead
@@ -115,8 +114,7 @@ class Swarm:
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
         self._waiting = Waiting()
-        self._in_flight: dict[Request, Batch] = {}  # until a block is kept, or cancelled
-        self._unasked: deque[Batch] = deque()
+        self._in_flight = InFlight()
         self._arrivals = Arrivals()
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
@@ -301,7 +299,7 @@ class Swarm:
         """Fail every reader and end every batch: the next read begins afresh."""
         self._release_readers(error)
         self._ahead.clear()
-        self._cancel(tuple(self._in_flight))
+        self._cancel(self._in_flight)
 
     # What is to be done now
 
@@ -313,9 +311,7 @@ class Swarm:
             self._held_back_at = now
         self._judge(now)
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
-        for batch in batches_for(requests):
-            self._in_flight.update(dict.fromkeys(batch.pending, batch))
-            self._unasked.append(batch)
+        for _batch in range(self._in_flight.add(requests)):
             self._nursery.start_soon(self._run_next_batch)
         if self._is_search_due(now):
             self._is_searching = True
@@ -427,11 +423,8 @@ class Swarm:
     # Transfers
 
     async def _run_next_batch(self) -> None:
-        """Take what one source answers, unless `_cancel` or its silence comes between.
-
-        trio starts tasks in any order, and what is nearest to a reader was decided first.
-        """
-        batch = self._unasked.popleft()
+        """Take what one source answers, unless `_cancel` or its silence comes between."""
+        batch = self._in_flight.next_batch()
         with batch.scope:
             batch.scope.deadline = trio.current_time() + self._stall_s
             try:
@@ -439,8 +432,8 @@ class Swarm:
             except P2pfsError as error:
                 self._failed(batch, error)
         if batch.scope.cancelled_caught:
-            self._blame(self._left_of(batch), Trouble.SILENT)
-        self._end(self._left_of(batch))
+            self._blame(self._in_flight.left_of(batch), Trouble.SILENT)
+        self._end(self._in_flight.left_of(batch))
         self._pump()
 
     async def _fetch(self, batch: Batch) -> None:
@@ -453,18 +446,13 @@ class Swarm:
             deliver = functools.partial(self._arrived, batch)
             await self._upstream.fetch_blocks(source, file_id, wanted, deliver)
 
-    def _left_of(self, batch: Batch) -> list[Request]:
-        """Return what a source has not answered and is still wanted of it."""
-        return [request for request in batch.pending if request in self._in_flight]
-
     def _received(self, batch: Batch) -> Request | None:
         """Note that the next answer of a batch is here; return for what, if it is wanted."""
-        request = batch.pending.popleft()
         now = trio.current_time()
         batch.scope.deadline = now + self._stall_s
-        if request not in self._in_flight:
-            return None
-        self._picker.received(request, now)
+        request = self._in_flight.answered(batch)
+        if request is not None:
+            self._picker.received(request, now)
         return request
 
     def _arrived(self, batch: Batch, data: bytes) -> None:
@@ -486,19 +474,17 @@ class Swarm:
 
     def _end(self, requests: Iterable[Request]) -> None:
         for request in requests:
-            if self._in_flight.pop(request, None) is not None:
+            if self._in_flight.end(request):
                 self._picker.ended(request, trio.current_time())
 
     def _cancel(self, requests: Iterable[Request]) -> None:
         """End requests now, whose tasks only find out later."""
         for request in requests:
-            batch = self._in_flight[request]
-            self._end([request])
-            if not self._left_of(batch):
-                batch.scope.cancel()
+            self._in_flight.cancel(request)
+            self._picker.ended(request, trio.current_time())
 
     def _failed(self, batch: Batch, error: P2pfsError) -> None:
-        left = self._left_of(batch)
+        left = self._in_flight.left_of(batch)
         if not left:
             return
         self._last_error = str(error)
