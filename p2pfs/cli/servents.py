@@ -35,6 +35,7 @@ from p2pfs.control.client import (
 )
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.host import background
+from p2pfs.mounts import read_mounts
 from p2pfs.state import OUTPUT, make_state, new_state_undone
 
 log = logging.getLogger(__name__)
@@ -187,11 +188,12 @@ def remove_dead_mount(mountpoint: str) -> str | None:
     """Remove the mount that a killed servent left, and return where it was, if there was one."""
     from p2pfs.mount import detach, stale_mounts  # noqa: PLC0415 - heavy
 
-    stale = stale_mounts(served={one.mountpoint for one in running_servents()})
-    place = dead_place_of(mountpoint, stale)
-    if place is not None:
-        detach(place)
-        forget_dead(place)
+    place = dead_place_of(mountpoint, [mount.place for mount in read_mounts() if mount.is_ours])
+    served = {one.mountpoint for one in running_servents()}
+    if place is None or not stale_mounts(served, among=[place]):
+        return None
+    detach(place)
+    forget_dead(place)
     return place
 
 

@@ -94,13 +94,15 @@ def detach(mountpoint: str) -> None:
         raise UsageError(f"cannot unmount {mountpoint}: {words or 'fusermount does not say why'}")
 
 
-def stale_mounts(served: Collection[str | None]) -> list[str]:
-    """Return the mounts that crashed servents left behind.
+def stale_mounts(served: Collection[str | None], among: Collection[str] | None = None) -> list[str]:
+    """Return the mounts that crashed servents left behind, or those of them in `among`.
 
-    Those in `served`, which running servents claim, are not touched: one could be stuck.
+    Those in `served`, which running servents claim, are not touched: one could be stuck. Who
+    asks a mount that is stuck cannot even end before it answers, so ask no more than are meant.
     """
-    places = [mount.place for mount in read_mounts() if mount.is_ours]
-    return [place for place in places if place not in served and _is_stale(place)]
+    places = {mount.place for mount in read_mounts() if mount.is_ours}
+    asked = places.intersection(places if among is None else among).difference(served)
+    return sorted(filter(_is_stale, asked))
 
 
 def is_stuck(mountpoint: str) -> bool:

@@ -355,6 +355,26 @@ def test_a_mount_that_stays_is_an_error_with_fusermounts_words(processes, leftov
 
 
 @pytest.mark.fuse
+def test_to_unmount_one_asks_no_other_mount(processes):
+    """Another is not known to be alive where its sockets lie elsewhere; here it is stopped."""
+    processes.start("mount", "p2p")
+    elsewhere = processes.directory / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(elsewhere))
+        processes.start("mount", "other", state="other-state")
+        other = int(processes.status()["pid"])
+    os.kill(other, signal.SIGSTOP)
+    try:
+        command = [sys.executable, "-m", "p2pfs", "unmount", "p2p"]
+        unmounting = subprocess.Popen(command, cwd=processes.directory)
+        assert unmounting.wait(PATIENCE_S) == 0
+    finally:
+        os.kill(other, signal.SIGCONT)
+        processes.kill(other, signal.SIGTERM)
+
+
+@pytest.mark.fuse
 def test_a_mountpoint_that_is_not_empty_is_refused(processes, leftovers):
     (processes.directory / "p2p").mkdir()
     (processes.directory / "p2p" / "precious").write_text("")

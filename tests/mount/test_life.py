@@ -17,7 +17,7 @@ import trio
 
 from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
-from p2pfs.mount import NAMES_S, check_fuse, check_mountpoint, serve_mount
+from p2pfs.mount import NAMES_S, check_fuse, check_mountpoint, serve_mount, stale_mounts
 from p2pfs.mount.heard import libfuse_heard
 from p2pfs.mount.mountpoint import detach, fusermount
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
@@ -362,3 +362,16 @@ def test_detaching_what_is_not_mounted_does_nothing(tmp_path: Path) -> None:
     detach(str(tmp_path))
 
     assert tmp_path.is_dir()
+
+
+def test_only_the_mounts_that_are_meant_are_asked(
+    mounted: MountedTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has read a question and gives no answer would keep us from ending."""
+    asked: list[str] = []
+    monkeypatch.setattr("p2pfs.mount.mountpoint._is_stale", asked.append)
+
+    stale_mounts(set(), among={"/elsewhere"})
+    assert asked == []
+    stale_mounts(set(), among={"/elsewhere", str(mounted.mountpoint)})
+    assert asked == [str(mounted.mountpoint)]
