@@ -196,7 +196,7 @@ def test_a_terminal_gets_a_table_escaped_too(p2pfs, servent, monkeypatch):
 
 
 def test_what_is_not_shown_of_a_search_is_told_on_stderr(p2pfs, servent):
-    servent.rows, servent.partial = [ROW], "50 of 61 results"
+    servent.rows, servent.partial_search = [ROW], "50 of 61 results"
 
     status, output, errors = p2pfs("search", "whale")
     assert (status, output.count("\n"), errors) == (0, 1, "p2pfs: 50 of 61 results\n")

@@ -165,7 +165,7 @@ class FakeServent:
         self.results = FakeTree()
         self.shares = FakeTree()
         self.contents: dict[bytes, bytes] = {}
-        self.partial: str | None = None
+        self.partial_search: str | None = None
         self.rows: list[dict[str, object]] = []
         self.read_error: Exception | None = None
         self.read_error_from = 0
@@ -216,7 +216,7 @@ class FakeServent:
         except trio.Cancelled:
             self.calls.append("search cancelled")
             raise
-        return {"files": self.rows, "partial": self.partial}
+        return {"files": self.rows, "partial": self.partial_search}
 
     async def find(self, path: str) -> Node | None:
         await trio.lowlevel.checkpoint()
