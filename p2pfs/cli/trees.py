@@ -74,10 +74,7 @@ class Outcome:
 
     def failed(self, typed: str, error: P2pfsError | OSError, voice: Voice) -> None:
         """Add one that failed, and tell it."""
-        if isinstance(error, P2pfsError):
-            text, status = str(error), exit_status_of(error)
-        else:
-            text, status = told(error), ExitStatus.FAILED
+        text, status = _naming(typed, error)
         record = {"path": typed, "error": text, "status": status}
         self.add(Outcome([record], status=status))
         voice.warn(text)
@@ -95,11 +92,21 @@ def each(typed: Sequence[str], voice: Voice, do: Callable[[str], Outcome]) -> in
             outcome.add(do(one))
         except (P2pfsError, OSError) as error:
             if len(typed) == 1:
-                raise
+                raise VerbError(*_naming(one, error)) from error
             outcome.failed(one, error, voice)
     if voice.as_json:
         voice.done("", [*outcome.records, *outcome.left_out])
     return outcome.status
+
+
+def _naming(typed: str, error: P2pfsError | OSError) -> tuple[str, ExitStatus]:
+    """Return an error in words that name what was typed, and its exit status."""
+    if isinstance(error, OSError):
+        text, status = told(error), ExitStatus.FAILED
+    else:
+        text, status = str(error), exit_status_of(error)
+    is_of_it = status not in (ExitStatus.NO_SERVENT, ExitStatus.USAGE)
+    return (f"{typed}: {text}" if is_of_it and typed not in text else text), status
 
 
 def work_through(jobs: Sequence[Job], voice: Voice, title: str) -> Outcome:

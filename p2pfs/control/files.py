@@ -24,6 +24,7 @@ from p2pfs.state import Leftovers
 CHUNK_BYTES: Final = 1024**2
 """Bytes between two looks at progress and cancellation."""
 
+_TEMPORARY: Final = ".p2pfs-"
 _TEMPORARY_BYTES: Final = 8
 """Of the name of a copy that is not whole yet: a dotfile, which is never published."""
 
@@ -127,7 +128,7 @@ class Copying:
         self.is_pipe = not stat.S_ISREG(status.st_mode)
         """Whether what comes must be waited for, in place of read."""
         self.size = status.st_size
-        self._temporary = Path(parent, f".p2pfs-{secrets.token_hex(_TEMPORARY_BYTES)}")
+        self._temporary = Path(parent, f"{_TEMPORARY}{secrets.token_hex(_TEMPORARY_BYTES)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._copy = FileIO(os.open(self._temporary, flags, 0o600), "w")
         self._leftovers = leftovers
@@ -165,6 +166,11 @@ class Copying:
             self._copy.close()
         self._temporary.unlink(missing_ok=True)
         self._leftovers.forget(os.fspath(self._temporary), self._inode)
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file has the name of a copy under way, which no user has given."""
+    return name.startswith(_TEMPORARY)
 
 
 def find_shared(root: Path, target: TreePath | Id) -> str:

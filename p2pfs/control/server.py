@@ -17,6 +17,7 @@ import trio
 
 from p2pfs.config import Config
 from p2pfs.control import ALIVE_EVERY_S, MAX_REQUEST_BYTES, RECORD, ExitStatus, exit_status_of
+from p2pfs.control.files import is_temporary
 from p2pfs.control.verbs import HANDED, VERBS, Args, Servent
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.link import UnixListener, listen_unix
@@ -198,7 +199,8 @@ class _Client:
         except P2pfsError as error:
             return {"error": str(error), "status": exit_status_of(error)}
         except OSError as error:
-            return {"error": _told(error), "status": ExitStatus.FAILED}
+            shared = self._servent.config.shared_directory
+            return {"error": _told(error, shared), "status": ExitStatus.FAILED}
         except Exception:
             log.exception("verb failed request=%r", line)
             return {"error": "a bug of ours: see the log", "status": ExitStatus.FAILED}
@@ -289,6 +291,14 @@ def _parsed(line: bytes) -> tuple[str, Args]:
     return verb, args
 
 
-def _told(error: OSError) -> str:
-    place = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{place}"
+def _told(error: OSError, shared: Path) -> str:
+    """Return an error for people: what is in the share is called as in the mount.
+
+    Names that nobody has typed are left out: of descriptors, and of copies under way.
+    """
+    text = error.strerror or str(error)
+    if not isinstance(error.filename, str) or is_temporary(os.path.basename(error.filename)):
+        return text
+    place = Path(error.filename)
+    is_shared = place.is_relative_to(shared)
+    return f"{text}: {Path('shared', place.relative_to(shared)) if is_shared else place}"

@@ -110,7 +110,7 @@ def test_a_file_that_fails_keeps_no_other_from_coming(p2pfs, tree, here):
     status, output, errors = p2pfs("get", "films", "-o", "x")
 
     assert status == 4
-    assert errors == "p2pfs: nothing came for 30 s\n"
+    assert errors == "p2pfs: films/old/a: nothing came for 30 s\n"
     assert output == f"{here}/x: 3 files, 68.4 KiB\n"
     assert files_below(here / "x") == {
         path: data for path, data in below("films").items() if path != "old/a"
@@ -136,7 +136,7 @@ def test_json_tells_of_each_file_what_came_of_it(p2pfs, tree, here):
     rows = {row["path"]: row for row in json.loads(output)}
     assert rows["mnt/network/films/old/a"] == {
         "path": "mnt/network/films/old/a",
-        "error": "every source sends wrong bytes",
+        "error": "mnt/network/films/old/a: every source sends wrong bytes",
         "status": 5,
     }
     assert rows["music/d"] == {"path": "music/d", "destination": f"{here}/d", "size": 1}
@@ -183,6 +183,21 @@ def test_a_file_id_is_got_under_the_name_that_it_has_elsewhere(p2pfs, tree, here
     assert (here / "blue whale.mkv").read_bytes() == b"whale"
     assert json.loads(p2pfs("pin", file_id, "--json")[1])[0]["path"] == "films/blue whale.mkv"
     assert p2pfs("get", "ff" * 32)[0] == 3
+
+
+def test_an_error_of_a_file_names_it_as_it_was_typed(p2pfs, tree, here):
+    tree.read_error = StalledError("nothing came for 30 s")
+
+    assert p2pfs("get", "mnt/network/music/d")[2] == (
+        "p2pfs: mnt/network/music/d: nothing came for 30 s\n"
+    )
+    (here / "x").write_text("")
+    (tree.config.shared_directory / "x").mkdir()
+    errors = p2pfs("publish", "x")[2]
+    assert errors == "p2pfs: x is the name of a directory in shared/\n"
+    tree.config.shared_directory.chmod(0o500)
+    errors = p2pfs("publish", "x")[2] if os.geteuid() else ""
+    assert ".p2pfs-" not in errors
 
 
 def test_the_results_of_a_search_and_a_share_are_downloaded_as_directories(p2pfs, servent, here):

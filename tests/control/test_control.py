@@ -1051,3 +1051,29 @@ def test_a_servent_that_does_not_answer_is_sent_a_signal(tmp_path, monkeypatch):
 
         assert process.stdout.readline() == b"TERM\n"
         process.kill()
+
+
+@pytest.mark.parametrize(
+    ("filename", "text"),
+    [
+        ("{shared}/films/x", "Permission denied: shared/films/x"),
+        ("{shared}/.p2pfs-0123456789abcdef", "Permission denied"),
+        (20, "Permission denied"),
+        (None, "Permission denied"),
+        ("/etc/x", "Permission denied: /etc/x"),
+    ],
+)
+async def test_an_error_of_the_machine_names_nothing_that_is_nobodys(servent, filename, text):
+    shared = servent.config.shared_directory
+    name = filename.format(shared=shared) if isinstance(filename, str) else filename
+
+    async def refused():
+        await trio.lowlevel.checkpoint()
+        raise PermissionError(13, "Permission denied", name)
+
+    servent.leave = refused
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError) as caught:
+            await ask_it("leave")
+
+    assert str(caught.value) == text
