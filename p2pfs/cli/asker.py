@@ -22,13 +22,15 @@ class Asker:
         """Take the servent at `directory`, as `choose_servent` has it, when it is first asked."""
         self.voice = voice
         self._directory = directory
+        self.path: str | None = None
+        """What the verb is about; if it leads into a mount, that tells the servent too."""
         if voice.is_verbose:
             logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
 
     @functools.cached_property
     def servent(self) -> Running:
         """The servent that is asked; VerbError says why there is none."""
-        found = choose_servent(self._directory)
+        found = choose_servent(self._directory, self.path)
         log.debug("asks pid=%d state=%s", found.pid, found.state_directory)
         return found
 

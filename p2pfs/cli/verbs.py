@@ -27,8 +27,9 @@ def verb(command: Callable[..., object]) -> click.Command:
 
     @functools.wraps(command)
     def run(mount: str | None, **parameters: object) -> object:
-        voice = click.get_current_context().ensure_object(Voice)
-        return command(Asker(voice, mount), **parameters)
+        asker = Asker(click.get_current_context().ensure_object(Voice), mount)
+        asker.path = next(iter(cast("Sequence[str]", parameters.get("paths", ()))), None)
+        return command(asker, **parameters)
 
     made = click.command()(run)
     made.params.append(MOUNT)

@@ -95,10 +95,11 @@ def running_servents() -> list[Running]:
     return [running for running in found if running is not None and _answers(running)]
 
 
-def choose_servent(directory: str | None) -> Running:
-    """Return the servent whose mount holds `directory`, else the current one, or the only one.
+def choose_servent(directory: str | None, path: str | None = None) -> Running:
+    """Return the servent whose mount holds `directory`, or else that of a path that leads into one.
 
-    A servent without a mount goes by its state directory.
+    If neither tells, it is the one whose mount holds the current directory, or the only one. A
+    servent without a mount goes by its state directory.
 
     Raises:
         VerbError: there is none, or it is not clear which.
@@ -111,8 +112,9 @@ def choose_servent(directory: str | None) -> Running:
         if not around:
             raise VerbError(f"no servent runs at {directory}", ExitStatus.NO_SERVENT)
         return around[0]
-    if around := _around(running, _here()):
-        return around[0]
+    for place in (_place_of(path, running) if path else "", _here()):
+        if around := _around(running, place):
+            return around[0]
     if not running:
         raise VerbError("no servent is running", ExitStatus.NO_SERVENT)
     if len(running) > 1:

@@ -100,7 +100,10 @@ class TcpNetwork:
             with trio.fail_after(CONNECT_S):
                 stream = await trio.open_tcp_stream(address.host, address.port)
         except trio.TooSlowError:
-            text = f"no answer from {address} within {CONNECT_S:.0f} s"
+            text = (
+                f"no answer from {address} within {CONNECT_S:.0f} s; "
+                "a firewall or router may keep its port closed"
+            )
             raise UnreachableError(text) from None
         except (socket.gaierror, UnicodeError, ValueError) as error:
             raise UnreachableError(f"cannot resolve name {address.host!r}") from error

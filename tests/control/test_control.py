@@ -985,6 +985,14 @@ async def test_a_servent_is_found_by_mount_by_state_by_place_or_alone(
             with pytest.raises(VerbError, match="no servent runs at"):
                 await trio.to_thread.run_sync(servent_state_at, "mnt/shared")
 
+            def choose_for(path: str) -> str:
+                return choose_servent(None, path).state_directory
+
+            for path in ("mnt/network/x", "mount link/shared", str(tmp_path / "mnt")):
+                assert await trio.to_thread.run_sync(choose_for, path) == first
+            with pytest.raises(VerbError, match="several servents"):
+                await trio.to_thread.run_sync(choose_for, "films/x")
+
             monkeypatch.chdir(tmp_path / "mnt" / "shared")
             assert await trio.to_thread.run_sync(choose) == first
             nursery.cancel_scope.cancel()

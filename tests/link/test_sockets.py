@@ -90,7 +90,9 @@ class TestTcpAddresses:
     ) -> None:
         monkeypatch.setattr(sockets.trio, "open_tcp_stream", never)
 
-        with pytest.raises(UnreachableError, match=r"no answer from 192.0.2.1:9 within 10 s"):
+        with pytest.raises(
+            UnreachableError, match=r"no answer from 192.0.2.1:9 within 10 s; a firewall"
+        ):
             await TcpNetwork().dial(Address("192.0.2.1", 9))
 
         assert trio.current_time() == sockets.CONNECT_S
