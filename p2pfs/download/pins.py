@@ -169,7 +169,12 @@ class Pins:
             CacheFullError: they would not fit into the cache with the other pinned files.
             OSError: it cannot be saved.
         """
-        added = {f.path: Entry(f.path, f.size, f.mtime_ns, f.file_id) for f in files}
+        # A directory may be shown under another name than it has at those who share it.
+        paths = [self._catalogue.published(file.path) for file in files]
+        added = {
+            path: Entry(path, file.size, file.mtime_ns, file.file_id)
+            for path, file in zip(paths, files, strict=True)
+        }
         async with self._saving:
             entries = self._entries | added
             if sum(one.size for one in entries.values()) > self._cache.limit_bytes:
@@ -190,7 +195,8 @@ class Pins:
             NotFoundError: no such file is pinned.
             OSError: it cannot be saved.
         """
-        return await self._remove(lambda e: any(_is_at_or_below(e, one) for one in paths))
+        meant = {*paths, *map(self._catalogue.published, paths)}
+        return await self._remove(lambda e: any(_is_at_or_below(e, one) for one in meant))
 
     async def remove_content(self, file_id: FileId) -> Sequence[str]:
         """Unpin a content wherever it is pinned; as `remove` does."""

@@ -310,10 +310,8 @@ class Catalogue:
         def release() -> None:
             with self._lock:
                 for place, name in reversed(holds):
-                    place.held[name].count -= 1
-                    if not place.held[name].count:
-                        del place.held[name]
-                        self._tree.prune(place)
+                    _let_go(place, name)
+                    self._tree.prune(place)
 
         return release
 
@@ -327,6 +325,9 @@ class Catalogue:
             yield _held(place, label, (below.name, None))
             place = below
         content = Content(file.file_id, file.size)
+        if _only_holder(place, name) == (name, content):
+            yield _held(place, name, (name, content))
+            return
         version = self._names(place).find(name, content)
         if version is not None:
             yield _held(place, name, (version.name, content))
@@ -342,8 +343,7 @@ class Catalogue:
             place = self._shown_directory(above)
             holder = None if place is None else self._holder(place, name)
             if place is not None and holder is not None:
-                child, key = place.children[holder[0]], holder[1]
-                return self._node(child, path, key, self._here.chosen())
+                return self._node(place.children[holder[0]], path, holder[1])
             published = self.published(path)
             if self._absent.get(published, 0.0) > now or self._is_below_a_file(path):
                 return Knowledge.ABSENT
@@ -366,9 +366,8 @@ class Catalogue:
             names = sorted((*settled.shown, *_others(place, settled)))
         for first in range(0, len(names), NAMES_AT_ONCE):
             with self._lock:
-                chosen = self._here.chosen()
                 part = [
-                    self._node(place.children[published], _join(path, name), key, chosen)
+                    self._node(place.children[published], _join(path, name), key)
                     for name in names[first : first + NAMES_AT_ONCE]
                     for published, key in _versions_at(place, name, settled)
                 ]
@@ -551,15 +550,17 @@ class Catalogue:
     def _settled_names(self, place: Place) -> Names:
         """Return who has the names in a directory that more than one version could have."""
         names = self._names(place)
-        for published in (*place.contested, *(one.holder[0] for one in place.held.values())):
+        held = (one.holder[0] for name, one in place.held.items() if not _only_holder(place, name))
+        for published in (*place.contested, *held):
             names.settle(published)
         _note_owners(place, names)
         return names
 
     def _holder(self, place: Place, name: str) -> tuple[str, Hashable] | None:
         """Return whose name that is in a directory."""
-        if not place.contested and not place.held and name in place.children:
-            return next(((name, key) for key in _keys(place.children[name])), None)
+        only = _only_holder(place, name)
+        if only is not None:
+            return only
         names = self._names(place)
         version = names.holder(name) or names.alias(name)
         _note_owners(place, names)
@@ -585,18 +586,13 @@ class Catalogue:
             place = below
         return False
 
-    def _node(
-        self,
-        place: Place,
-        path: str,
-        key: Hashable,
-        chosen: Chosen,
-    ) -> Node:
+    def _node(self, place: Place, path: str, key: Hashable) -> Node:
         if key is None:
             return self._directory_node(place, path)
         assert isinstance(key, Content)
         by = place.files[key].by
-        mtime_ns = believed(by, (_HERE, *chosen)).mtime_ns
+        preferred = () if len(by) == 1 else (_HERE, *self._here.chosen())
+        mtime_ns = believed(by, preferred).mtime_ns
         return RemoteFile(path, key.size, mtime_ns, key.file_id, self._infos(by))
 
     def _directory_node(self, place: Place, path: str) -> RemoteDirectory:
@@ -656,9 +652,34 @@ def _keys(place: Place) -> Iterator[Hashable]:
         yield None
 
 
+def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
+    """Return whose a name is in a directory if nothing else could have it.
+
+    Most names have one version, and where others are suffixed their names have a tilde.
+    """
+    child = place.children.get(name)
+    may_be_suffixed = "~" in name and (place.contested or place.held)
+    if child is None or name in place.contested or may_be_suffixed or place.suffixed_holds:
+        return None
+    only = next(((name, key) for key in _keys(child)), None)
+    held = place.held.get(name)
+    return only if held is None or held.holder == only else None
+
+
 def _held(place: Place, name: str, holder: tuple[str, Hashable]) -> tuple[Place, str]:
-    place.held.setdefault(name, Held(holder)).count += 1
+    if name not in place.held:
+        place.held[name] = Held(holder)
+        place.suffixed_holds += name != holder[0]
+    place.held[name].count += 1
     return place, name
+
+
+def _let_go(place: Place, name: str) -> None:
+    held = place.held[name]
+    held.count -= 1
+    if not held.count:
+        del place.held[name]
+        place.suffixed_holds -= name != held.holder[0]
 
 
 def _join(parent: str, name: str) -> str:

@@ -58,6 +58,8 @@ class Place:
     """Names of children of which there are several versions."""
     held: dict[str, Held] = field(default_factory=dict)
     """Shown names in this directory that must keep their version."""
+    suffixed_holds: int = 0
+    """How many of these are not the published names."""
     listed_at: float | None = None
     """When the last listing of this directory was complete; None: never."""
 

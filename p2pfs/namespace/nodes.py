@@ -3,7 +3,7 @@
 A *version* is one of the things that are published under one name in one directory: a content,
 or a directory. The best of them has the plain name, each other a suffix. Law:
 
-- every version has exactly one name, and no two have the same one;
+- every version has exactly one name, and no two contents have the same one;
 - no version loses a name to one that ranks lower. First comes what is pinned here or whole in
   the cache; then what more of the servents have that we chose ourselves; then what was known
   first;
@@ -157,16 +157,27 @@ Held = Mapping[str, tuple[str, Hashable]]
 def assign(versions: Iterable[Version], held: Held = MappingProxyType({})) -> dict[str, Version]:
     """Return who has which name in a directory, given all that is in it: best rank first.
 
-    A version that is held under two names has the first of them, and nobody the other.
+    A version that is held under two names has the first of them, and nobody the other. One that
+    comes to a name which has the same content already shares it: who copies `x~ID8` into his own
+    share publishes it under that name, and it is one file.
     """
     shown: dict[str, Version] = {}
     holders = {holder: name for name, holder in reversed([*held.items()])}
-    for version in sorted(versions, key=_order):
-        name = holders.get((version.name, version.key))
-        if name is None:
-            name = next(n for n in candidates(version) if n not in shown and n not in held)
-        shown[name] = version
+    ranked = sorted(versions, key=_order)
+    for version in ranked:
+        if (version.name, version.key) in holders:
+            shown[holders[version.name, version.key]] = version
+    for version in ranked:
+        if (version.name, version.key) not in holders:
+            name = next(n for n in candidates(version) if _may_have(version, n, shown, held))
+            shown.setdefault(name, version)
     return shown
+
+
+def _may_have(version: Version, name: str, shown: Mapping[str, Version], held: Held) -> bool:
+    if name in shown:
+        return shown[name].key == version.key and not version.is_directory
+    return name not in held or (held[name][1] == version.key and not version.is_directory)
 
 
 class Names:

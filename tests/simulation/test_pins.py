@@ -205,6 +205,29 @@ async def test_a_new_content_at_a_pinned_path_does_not_replace_the_pinned_one(
         assert world[1].pins.entries() == []
 
 
+async def test_what_is_pinned_below_a_directory_that_lost_its_name_stays_in_it(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        await world.start()
+        await world.share(0, "a", b"a file")
+        await world.start(joins=[0])
+        await world.linked(1, 1)
+        await world.names(1)
+        await world.start(joins=[0])
+        await world.share(2, "a/x", FILM)
+        await world.linked(2, 1, 1)
+        assert await world.names(1) == ["a", "a~dir"]
+
+        node = await pin(world, 1, "a~dir/x")
+        await until_whole(world, 1)
+
+        assert [entry.path for entry in world[1].pins.entries()] == ["a/x"]
+        assert await world.read(1, "a~dir/x") == FILM
+        assert [node.path for node in await world[1].list("a~dir")] == ["a~dir/x"]
+        assert await world[1].pins.remove(node.path) == ["a/x"]
+
+
 async def test_a_row_that_cannot_be_true_does_not_cost_the_other_pins(
     autojump_clock: MockClock, expect_log
 ):
