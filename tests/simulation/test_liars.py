@@ -9,8 +9,10 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import CorruptError
+from p2pfs.library import Page
 from p2pfs.namespace.nodes import RemoteDirectory, RemoteFile
 from p2pfs.protocol.messages import Entry, Query, QueryKind
+from tests.helpers.libraries import listed
 from tests.helpers.world import World, open_world, read_whole
 
 READER, LIAR = 1, 6
@@ -28,7 +30,8 @@ def tell(world: World, number: int, entries: Sequence[Entry]) -> None:
         return ((), 0) if query.kind is QueryKind.ID else (entries, len(entries))
 
     world[number].offer.answer = answer
-    world[number].offer.list_directory = lambda _path: list(entries)
+    page = Page(list(entries), 0, len(entries))
+    world[number].offer.list_page = lambda _path, _after, _limit: page
 
 
 async def with_a_liar(world: World, lie: Lie) -> Entry:
@@ -41,7 +44,7 @@ async def with_a_liar(world: World, lie: Lie) -> Entry:
     await world.linked(LIAR, 1, *[2] * (LIAR - 1))
     for number in (0, 2, 3, 4):
         await world.share(number, "film.mkv", FILM)
-    (honest,) = world[0].library.list_directory("") or ()
+    (honest,) = listed(world[0].library, "")
     tell(world, LIAR, lie(honest))
     await trio.sleep(3)
     return honest
