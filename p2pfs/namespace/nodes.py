@@ -240,7 +240,8 @@ class Names:
     def _rivals(self, name: str) -> Iterator[str]:
         """Yield the published names whose versions may have a name."""
         yield from published_names(name)
-        if len(name.encode()) > MAX_LABEL_BYTES - _LONGEST_CHARACTER:
+        # Who asks for a name may have typed what no peer can offer: half a surrogate pair.
+        if len(name.encode(errors="surrogatepass")) > MAX_LABEL_BYTES - _LONGEST_CHARACTER:
             yield from self._long_names()
 
     def _within_reach(self, version: Version) -> Iterator[str]:

@@ -55,7 +55,7 @@ async def test_a_path_behind_others_is_found_half_a_second_later_at_most(
 @pytest.mark.parametrize("is_stopped", [False, True])
 async def test_words_find_what_is_behind_others(autojump_clock: MockClock, is_stopped: bool):
     async with chain(is_stopped=is_stopped) as world:
-        (row,) = await world[0].search("whale")
+        (row,) = (await world[0].search("whale"))["files"]
         assert row["path"] == "films/whale.mkv"
 
 
