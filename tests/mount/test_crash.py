@@ -218,7 +218,7 @@ def found_below(directory: Path) -> Files:
 
 def offered_of(observer: Servent, word: str) -> dict[object, object]:
     """Return the file id of every path with this word that another servent is offered."""
-    return {row["path"]: row["id"] for row in observer.rows("search", words=word)}
+    return {row["path"]: row["id"] for row in observer.ask("search", words=word)["files"]}
 
 
 def ids_of(files: Files) -> dict[object, object]:

@@ -179,6 +179,6 @@ def test_what_the_index_had_no_room_for_is_published_when_there_is(
     for name, content in written.items():
         tiny.wait_published(name)
         assert (tiny.shared / name).read_bytes() == content
-    assert len(neighbour.rows("search", words="late")) >= len(written)
+    assert len(neighbour.ask("search", words="late")["files"]) >= len(written)
     tiny.send(signal.SIGTERM)
     assert tiny.wait() == 0
