@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pfs.control import VerbError
 from p2pfs.protocol.manifest import Manifest
 from tests.helpers.leftovers import left_below
 from tests.helpers.mounted import Servent, Servents, open_servents, until
@@ -218,7 +219,18 @@ def found_below(directory: Path) -> Files:
 
 def offered_of(observer: Servent, word: str) -> dict[object, object]:
     """Return the file id of every path with this word that another servent is offered."""
-    return {row["path"]: row["id"] for row in observer.ask("search", words=word)["files"]}
+    answers: list[dict[str, object]] = []
+
+    def is_answered() -> bool:
+        try:
+            answers.append(observer.ask("search", words=word))
+        except VerbError as error:
+            assert "too many searches" in str(error)
+            return False
+        return True
+
+    until(is_answered)
+    return {row["path"]: row["id"] for row in answers[-1]["files"]}
 
 
 def ids_of(files: Files) -> dict[object, object]:
