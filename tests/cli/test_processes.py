@@ -497,7 +497,8 @@ def test_a_servent_that_is_stuck_is_found_and_what_to_do_is_said(processes, left
     processes.kill(pid)
     assert processes.p2pfs("unmount", "p2p").returncode == 0
     assert leftovers() == []
-    assert processes.p2pfs("doctor", "--state", "state").returncode == 0
+    after = processes.p2pfs("doctor", "--state", "state").stdout
+    assert str(place) not in after  # of other mounts on this machine it may have to tell
 
 
 def test_an_interrupt_while_the_command_is_being_loaded_shows_no_traceback(tmp_path):
