@@ -92,6 +92,7 @@ missing_packages() {
         desktop)
             missing_programs fio rsync tmux unzip vim ffmpeg mpv xdotool dbus-daemon
             has_program Xvfb || echo xvfb
+            has_program getfattr || echo attr
             # A small file manager; with more of them, tests use these too.
             has_program thunar || has_program pcmanfm || echo pcmanfm
             ;;

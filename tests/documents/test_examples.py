@@ -84,8 +84,8 @@ def test_what_is_shown_happens(document, tmp_path):
 
 def is_left_out(command: str) -> bool:
     """Return whether a command is for others to run, or of a program that is not here."""
-    program = command.split(maxsplit=1)[0]
-    return bool(LEFT_OUT.match(command)) or (program in OPTIONAL and not shutil.which(program))
+    programs = set(re.findall(r"[\w-]+", command)) & set(OPTIONAL)
+    return bool(LEFT_OUT.match(command)) or not all(map(shutil.which, programs))
 
 
 def compare(machine: Machine, example: Example, place: str) -> None:
