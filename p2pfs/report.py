@@ -3,24 +3,135 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import tomli_w
 
+from p2pfs import __version__
+from p2pfs.cache import BlockCache
 from p2pfs.config import Config, to_options
-from p2pfs.download import SwarmStatistics
-from p2pfs.journal import Event, printable
+from p2pfs.download import Pins, Swarms, SwarmStatistics
+from p2pfs.journal import Event, Journal, printable
+from p2pfs.library import Library
 from p2pfs.link import Link
-from p2pfs.namespace import Gathering
+from p2pfs.namespace import Gathering, Namespace, parse_query
+from p2pfs.overlay import Bans, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo
-from p2pfs.upload import UploadStatistics
+from p2pfs.upload import Uploads, UploadStatistics
 from p2pfs.wording import EVENT_COLUMNS, field_lines, row_line
 
 Record = dict[str, object]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the verbs and `.p2pfs/` tell of a servent. All but what is async is for any thread."""
+
+    config: Config
+    clock: Callable[[], float]
+    started_at: float
+    whereabouts: Whereabouts
+    journal: Journal
+    library: Library
+    cache: BlockCache
+    overlay: Overlay
+    switchboard: Switchboard
+    bans: Bans
+    namespace: Namespace
+    swarms: Swarms
+    pins: Pins
+    uploads: Uploads
+
+    async def search(self, words: str) -> Record:
+        """Search within the horizon: a row for each path and content; see `of_search`.
+
+        Raises:
+            QueryError: the text asks for nothing that could be searched.
+            NotAskedError: too many searches have begun lately.
+        """
+        found = self.namespace.gatherer.begin(parse_query(words))
+        await found.run()
+        return of_search(found)
+
+    def status(self) -> Record:
+        """Describe the servent."""
+        shared = self.library.statistics()
+        links = [link.statistics() for link in self.overlay.neighbours]
+        addresses, key = self.whereabouts.addresses(), self.config.network_key_file
+        return {
+            "id": self.whereabouts.identity.id,
+            "name": self.config.name,
+            "version": __version__,
+            "pid": os.getpid(),
+            "mountpoint": self.config.mountpoint and os.fspath(self.config.mountpoint),
+            "listen": str(self.whereabouts.listen_address),
+            "addresses": [str(address) for address in addresses],
+            "join_commands": [join_command(one, key) for one in addresses],
+            "uptime_s": round(self.clock() - self.started_at, 1),
+            "sharing": not self.library.is_paused,
+            "neighbours": len(self.overlay.neighbours),
+            "shared_files": shared.files,
+            "shared_bytes": shared.bytes,
+            "cache_bytes": self.cache.used_bytes,
+            "cache_limit_bytes": self.config.cache_limit_bytes,
+            "transfers": len(self.swarms.statistics()),
+            "uploads": len(self.uploads.under_way.statistics(self.clock())),
+            "downloaded_bytes": self.swarms.received_bytes,
+            "uploaded_bytes": self.uploads.sent_bytes,
+            "messages_in": sum(link.messages_in for link in links),
+            "messages_out": sum(link.messages_out for link in links),
+            "queries_seen": self.switchboard.counters["queries_seen"],
+            "partial_directories": len(self.namespace.browser.partial_directories()),
+            "names_left_out": self.namespace.catalogue.dropped,
+            "bad_blocks": self.bans.lies,
+        }
+
+    def peers(self) -> Sequence[Record]:
+        """Describe the neighbours."""
+        return of_neighbours(self.overlay.neighbours, self.clock(), self.transfers())
+
+    def transfers(self) -> Sequence[Record]:
+        """Describe the downloads and the uploads."""
+        downloads = [of_download(*download) for download in self.swarms.statistics()]
+        uploads = self.uploads.under_way.statistics(self.clock())
+        return downloads + [of_upload(self._path_of(one.file_id), one) for one in uploads]
+
+    def _path_of(self, file_id: FileId) -> str:
+        """Return where a content that is being sent is shared, or else was read."""
+        shared = self.library.find_id(file_id)
+        return shared.path if shared else self.swarms.path_of(file_id) or file_id.hex()
+
+    async def cached(self) -> Record:
+        """Describe the cache: its bounds, and what is in it or pinned."""
+        files = await self.pins.cached_files(self.swarms.path_of)
+        return {
+            "limit_bytes": self.cache.limit_bytes,
+            "used_bytes": self.cache.used_bytes,
+            "files": [dataclasses.asdict(file) for file in files],
+        }
+
+    def render(self, name: str) -> bytes:
+        """Return one of the texts below `.p2pfs/`.
+
+        Raises:
+            KeyError: there is no such text.
+        """
+        texts: dict[str, Callable[[], str]] = {
+            "status": lambda: as_fields([self.status()]),
+            "peers": lambda: as_fields(self.peers()),
+            "transfers": lambda: as_fields(self.transfers()),
+            "events": lambda: as_events(self.journal.events()),
+            "config": lambda: as_config(self.config),
+        }
+        return texts[name]().encode("utf-8", "backslashreplace")
+
+
+# As JSON objects.
 
 
 def of_peer(peer: PeerInfo) -> Record:

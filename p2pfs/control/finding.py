@@ -39,8 +39,12 @@ class Results(Tree, Protocol):
         """Return the path in `network/` of a result that is known, or raise NotFoundError."""
 
 
-class Servent(Tree, Protocol):
-    """What finding needs of the servent, which is itself what is below `network/`."""
+class Servent(Protocol):
+    """What finding needs of the servent."""
+
+    @property
+    def browser(self) -> Tree:
+        """What is below `network/`."""
 
     async def find_content(self, file_id: FileId) -> RemoteFile | None:
         """Search for a file by its id; its path is the one in `network/`, or the id."""
@@ -138,7 +142,7 @@ async def _find(servent: Servent, target: TreePath | Id) -> Node | None:
 
 def _tree_of(servent: Servent, target: TreePath) -> Tree:
     trees: Mapping[Subtree, Tree] = {
-        Subtree.NETWORK: servent,
+        Subtree.NETWORK: servent.browser,
         Subtree.SEARCH: servent.results,
         Subtree.PEERS: servent.shares,
     }

@@ -103,6 +103,32 @@ class Pins(Protocol):
         """Unpin a content wherever it is pinned, likewise."""
 
 
+class Facts(Protocol):
+    """What a servent tells, as JSON objects."""
+
+    def status(self) -> Record:
+        """Describe the servent."""
+
+    def peers(self) -> Sequence[Record]:
+        """Describe the neighbours."""
+
+    def transfers(self) -> Sequence[Record]:
+        """Describe the downloads and the uploads."""
+
+    async def cached(self) -> Record:
+        """Describe the cache and what is in it."""
+
+    async def search(self, words: str) -> Record:
+        """Search the network for files; see `p2pfs.namespace.query` for what may be asked."""
+
+
+class Contents(Protocol):
+    """What is in the files of others."""
+
+    def open(self, file: RemoteFile) -> Reader:
+        """Pin a file for reading."""
+
+
 class Servent(finding.Servent, Protocol):
     """What the verbs need of the servent."""
 
@@ -126,26 +152,16 @@ class Servent(finding.Servent, Protocol):
     def journal(self) -> Journal:
         """What happened."""
 
-    def status(self) -> Record:
-        """Describe the servent."""
+    @property
+    def report(self) -> Facts:
+        """What it tells of itself, and what it found."""
 
-    def peers(self) -> Sequence[Record]:
-        """Describe the neighbours."""
-
-    def transfers(self) -> Sequence[Record]:
-        """Describe the downloads."""
-
-    async def cached(self) -> Record:
-        """Describe the cache and what is in it."""
+    @property
+    def swarms(self) -> Contents:
+        """What is in the files of others."""
 
     async def clear_cache(self) -> int:
         """Remove what is neither open nor pinned; return the bytes that gave."""
-
-    async def search(self, words: str) -> Record:
-        """Search the network for files; see `p2pfs.namespace.query` for what may be asked."""
-
-    def open(self, file: RemoteFile) -> Reader:
-        """Pin a file for reading."""
 
     async def join(self, endpoint: Endpoint) -> Record:
         """Join through a servent and describe it; LinkError says why not."""
@@ -166,15 +182,15 @@ Verb = Callable[[Servent, Args, Report], Awaitable[object]]
 
 
 async def _status(servent: Servent, _args: Args, _report: Report) -> object:
-    return servent.status()
+    return servent.report.status()
 
 
 async def _peers(servent: Servent, _args: Args, _report: Report) -> object:
-    return servent.peers()
+    return servent.report.peers()
 
 
 async def _transfers(servent: Servent, _args: Args, _report: Report) -> object:
-    return servent.transfers()
+    return servent.report.transfers()
 
 
 async def _events(servent: Servent, _args: Args, _report: Report) -> object:
@@ -185,7 +201,7 @@ async def _events(servent: Servent, _args: Args, _report: Report) -> object:
 
 
 async def _cache(servent: Servent, _args: Args, _report: Report) -> object:
-    return await servent.cached()
+    return await servent.report.cached()
 
 
 async def _clear_cache(servent: Servent, _args: Args, _report: Report) -> object:
@@ -256,7 +272,7 @@ async def _search(servent: Servent, args: Args, _report: Report) -> object:
         parse_query(words)
     except QueryError as error:
         raise UsageError(str(error)) from error
-    return await in_turn(lambda: servent.search(words))
+    return await in_turn(lambda: servent.report.search(words))
 
 
 async def _join(servent: Servent, args: Args, _report: Report) -> object:
@@ -285,7 +301,7 @@ async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
 async def _get(servent: Servent, args: Args, report: Report) -> object:
     """Write a file into the descriptors that the client has opened; see `opening`."""
     file = await find_file(servent, *_target(args))
-    with contextlib.closing(servent.open(file)) as reader:
+    with contextlib.closing(servent.swarms.open(file)) as reader:
         if args.get("stream"):
             (sink,) = _handed(args, 1)
             await _stream(reader, file.size, sink, report)

@@ -135,6 +135,10 @@ class Swarms:
         """Return why the last read of a path failed, or None if it did not. Any thread."""
         return self._errors.get(path)
 
+    def cached_percent(self, file_id: FileId) -> int:
+        """Return how much of a content is in the cache. Any thread."""
+        return self._cache.percent(file_id)
+
     def path_of(self, file_id: FileId) -> str | None:
         """Return the path at which a content was last read, if that is remembered. Any thread."""
         return self._paths.get(file_id)

@@ -64,8 +64,21 @@ __all__ = [
 ]
 
 
-class Servent(NetworkView, Contents, Protocol):
+class Texts(Protocol):
+    """What is below `.p2pfs/`."""
+
+    def render(self, name: str) -> bytes:
+        """Return one of the texts. Any thread."""
+        ...
+
+
+class Servent(Protocol):
     """What the tree asks of the servent behind it."""
+
+    @property
+    def browser(self) -> NetworkView:
+        """What is below `network/`."""
+        ...
 
     @property
     def results(self) -> SearchView:
@@ -78,12 +91,18 @@ class Servent(NetworkView, Contents, Protocol):
         ...
 
     @property
-    def leftovers(self) -> Leftovers:
-        """Where what is to be removed after a crash is noted."""
+    def swarms(self) -> Contents:
+        """What is in the files of others."""
         ...
 
-    def render(self, name: str) -> bytes:
-        """Return one of the texts below `.p2pfs/`. Any thread."""
+    @property
+    def report(self) -> Texts:
+        """What is below `.p2pfs/`."""
+        ...
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """Where what is to be removed after a crash is noted."""
         ...
 
 
@@ -98,16 +117,16 @@ class FileSystem:
         caller: Caller,
         previews: Previews = Previews.SMALL,
     ) -> None:
-        contents = GuardedContents(servent, caller, previews)
+        contents = GuardedContents(servent.swarms, caller, previews)
         self._shared = SharedTree(shared_directory, share, servent.leftovers)
         self._search = SearchTree(servent.results, contents, caller)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
         below: Mapping[str, Subtree] = {
             "shared": self._shared,
-            "network": NetworkTree(servent, contents),
+            "network": NetworkTree(servent.browser, contents),
             "search": self._search,
             "peers": NetworkTree(servent.shares, contents, "peers"),
-            ".p2pfs": InfoTree(servent.render),
+            ".p2pfs": InfoTree(servent.report.render),
         }
         self._root = _Root(tuple(below))
         self._subtrees: Mapping[str, Subtree] = {"": self._root, **below}

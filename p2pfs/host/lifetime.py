@@ -198,7 +198,7 @@ async def _keep_told(manager: Manager, servent: Servent) -> None:
 async def _wait_for_a_neighbour(servent: Servent) -> None:
     if servent.knows_peers:
         with trio.move_on_after(JOIN_WAIT_S):
-            while not servent.peers():  # noqa: ASYNC110 - once in a life; not worth an event
+            while not servent.report.peers():  # noqa: ASYNC110 - once in a life; not worth an event
                 await trio.sleep(JOIN_LOOK_S)
 
 

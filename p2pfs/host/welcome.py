@@ -26,7 +26,7 @@ _REACHES: Final = (
 
 def welcome_of(servent: Servent) -> Welcome:
     """Describe a servent that has just come up."""
-    status = servent.status()
+    status = servent.report.status()
     keys = ("mountpoint", "listen", "addresses", "join_commands", "neighbours", "sharing")
     record = {key: status[key] for key in keys}
     record["state"] = os.fspath(servent.config.state_directory)
@@ -37,10 +37,10 @@ def welcome_of(servent: Servent) -> Welcome:
 
 def state_of(servent: Servent) -> str:
     """Return in one line how a servent is."""
-    config, peers = servent.config, len(servent.peers())
+    config, peers = servent.config, len(servent.report.peers())
     place = f"mounted on {config.mountpoint}" if config.mountpoint else "serving"
     count = "1 peer" if peers == 1 else f"{peers} peers"
-    return f"{place}, listening on {_door(servent.listen_address)}, {count}"
+    return f"{place}, listening on {_door(servent.whereabouts.listen_address)}, {count}"
 
 
 def _door(address: Address) -> str:
@@ -51,7 +51,7 @@ def _door(address: Address) -> str:
 
 def _ways_in(servent: Servent) -> Iterator[str]:
     """Yield the command that joins through each address, by how far the address reaches."""
-    addresses, key = servent.addresses(), servent.config.network_key_file
+    addresses, key = servent.whereabouts.addresses(), servent.config.network_key_file
     if not addresses:
         yield "this machine has no network: nobody can join it now"
     for reach, heading in enumerate(_REACHES):
@@ -70,12 +70,12 @@ def _reach_of(address: Address) -> int:
 
 def _ways_out(servent: Servent) -> Iterator[str]:
     """Yield what to do where nobody is there whom one could wait for."""
-    if not servent.peers() and not servent.knows_peers:
+    if not servent.report.peers() and not servent.knows_peers:
         yield "nobody is here yet: send somebody such a line, or join with `p2pfs join HOST:PORT`"
 
 
 def _warnings(servent: Servent) -> Iterator[str]:
-    if not servent.peers():
+    if not servent.report.peers():
         failing = servent.overlay.failing_joins()
         yield from (f"warning: {line}; it is tried again and again" for line in failing)
         if servent.knows_peers and not failing:

@@ -17,7 +17,7 @@ from p2pfs.link.dialling import dial_servent
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
 from p2pfs.link.live import DEAD_AFTER_S, PING_AFTER_S, Link, LinkStatistics, OnMessage
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
-from p2pfs.link.reception import MAX_GREETINGS, accept_links
+from p2pfs.link.reception import MAX_GREETINGS, accept_links, listen
 from p2pfs.link.sockets import Listener, Network, TcpNetwork, UnixListener, listen_unix
 
 __all__ = [
@@ -41,5 +41,6 @@ __all__ = [
     "answer_link",
     "dial_link",
     "dial_servent",
+    "listen",
     "listen_unix",
 ]

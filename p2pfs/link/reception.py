@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 
-from p2pfs.errors import LinkError
+from p2pfs.errors import LinkError, UsageError
 from p2pfs.link.greeting import Judge, LocalServent, answer_link
 from p2pfs.link.live import Link
-from p2pfs.link.sockets import Channel, Listener
+from p2pfs.link.sockets import Channel, Listener, Network
 from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,19 @@ MAX_GREETINGS: Final = 64
 
 Take = Callable[[Link], Awaitable[None]]
 """Owns a greeted link from then on: must run it, for as long as it lasts if it likes."""
+
+
+async def listen(network: Network, host: str | None, ports: Sequence[int]) -> Listener:
+    """Listen at the first of these ports that is free.
+
+    Raises:
+        UsageError: the last of them is not free, or the host is none of this machine.
+    """
+    *first, last = ports
+    for port in first:
+        with contextlib.suppress(UsageError):
+            return await network.listen(host, port)
+    return await network.listen(host, last)
 
 
 async def accept_links(listener: Listener, local: LocalServent, judge: Judge, take: Take) -> None:

@@ -11,6 +11,7 @@
     peers       the share of each peer by itself, below `peers/`
     contents    a file by its id alone
     query       the words and filters of a keyword search
+    views       all of it, put together
 
 The three views differ in whom they ask; what they show comes out of the catalogue.
 """
@@ -30,6 +31,7 @@ from p2pfs.namespace.nodes import (
 )
 from p2pfs.namespace.peers import Shares
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
+from p2pfs.namespace.views import Namespace
 
 __all__ = [
     "Browser",
@@ -41,6 +43,7 @@ __all__ = [
     "Here",
     "KeywordQuery",
     "Knowledge",
+    "Namespace",
     "Node",
     "QueryError",
     "RemoteDirectory",

@@ -194,6 +194,10 @@ class Browser:
         partial = self._partial_of(self._catalogue.published(path))
         return None if partial is None else str(partial)
 
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        """Let a name stay with its content; see `Catalogue.hold`."""
+        return self._catalogue.hold(file)
+
     def partial_of(self, holder: PeerInfo, path: str) -> str | None:
         """Return what keeps the last listing of one servent from being whole."""
         return str(Partial(is_cut=True)) if self._listings.was_cut(holder, path) else None

@@ -7,6 +7,7 @@
     bans         peers that sent wrong blocks
     flooding     carries out what the protocol decides about flooded messages
     search       one search of our own, ring by ring
+    whereabouts  who we are to peers, and where they reach us
 
 `Overlay` keeps the links; `Switchboard` and `Searches` use them.
 """
@@ -16,6 +17,7 @@ from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.flooding import Switchboard
 from p2pfs.overlay.neighbours import Handlers, Overlay
 from p2pfs.overlay.search import Outcome, Searches, is_answer, is_match
+from p2pfs.overlay.whereabouts import Whereabouts
 
 __all__ = [
     "Bans",
@@ -25,6 +27,7 @@ __all__ = [
     "Overlay",
     "Searches",
     "Switchboard",
+    "Whereabouts",
     "is_answer",
     "is_match",
 ]

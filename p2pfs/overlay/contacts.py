@@ -2,8 +2,8 @@
 
 Known of is not connected: a contact is an address and a memory. The book is saved and used
 at the next start, so that a servent finds its way back without the servent it once joined.
-It holds no sockets and reads no clock. Handshakes are noted in wall-clock seconds, since
-they outlive the process; tries in seconds of whatever clock the caller waits by.
+Handshakes are noted in wall-clock seconds, since they outlive the process; tries in seconds of
+whatever clock the caller waits by.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+import trio
 
 from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId
+from p2pfs.state import replace_file
+from p2pfs.threads import RunInThread
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,9 @@ dialled as seldom as one that is not there."""
 
 FRESH_S: Final = 30 * 60.0
 """A contact is passed on to others for this long after a handshake with it."""
+
+SAVE_S: Final = 60.0
+"""The book is written this often; what a crash loses is found again by joining."""
 
 MAX_CONTACTS: Final = 1_000
 """The least useful goes first: failed most often, seen longest ago."""
@@ -94,6 +100,7 @@ class ContactBook:
 
     _by_id: dict[ServentId, Contact] = field(default_factory=dict)
     _joins: dict[Address, Contact] = field(default_factory=dict)
+    _written: bytes = field(default=b"", compare=False)
 
     def add_join(self, address: Address) -> Contact:
         """Return the contact for an address that the user named, due at once."""
@@ -163,6 +170,25 @@ class ContactBook:
             del self._by_id[worst.id]
 
     # On disk.
+
+    async def keep_saved(self, path: str, run_in_thread: RunInThread) -> None:
+        """Write the book now and then, until cancelled."""
+        while True:
+            await trio.sleep(SAVE_S)
+            await run_in_thread(self._write, path, self.to_bytes())
+
+    def save(self, path: str) -> None:
+        """Write the book now, if it is another than was last written; trouble is logged."""
+        self._write(path, self.to_bytes())
+
+    def _write(self, path: str, book: bytes) -> None:
+        if book == self._written:
+            return  # a disk that sleeps is let sleep
+        try:
+            replace_file(path, book)
+            self._written = book
+        except OSError as error:
+            log.warning("contacts not saved reason=%s", error)
 
     def to_bytes(self) -> bytes:
         """Return the book as `load` reads it: those with whom we have shaken hands."""

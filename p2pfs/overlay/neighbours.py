@@ -32,6 +32,7 @@ from p2pfs.protocol import (
     Peers,
     ServentId,
     dialable,
+    groups_of,
 )
 from p2pfs.protocol.flood import LinkId, TokenBucket
 from p2pfs.tasks import called, guarded, kept_up
@@ -140,6 +141,14 @@ class Overlay:
     def links(self) -> Mapping[ServentId, Link]:
         """The links that are open now, by whom they lead to."""
         return self._links
+
+    def chosen(self) -> Mapping[ServentId, tuple[str, str]]:
+        """Return the neighbours that we dialled, each with the address groups of its host."""
+        return {
+            link.peer.id: groups_of(link.remote.host)
+            for link in self.neighbours
+            if link.direction == "out"
+        }
 
     async def run(
         self, owner: Owner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -43,7 +43,7 @@ async def two(*paths: str) -> AsyncIterator[World]:
 
 
 async def seen(world: World, path: str) -> RemoteFile:
-    node = await world[1].find(path)
+    node = await world[1].browser.find(path)
     assert isinstance(node, RemoteFile)
     return node
 
@@ -62,16 +62,16 @@ async def test_a_swarm_ends_with_its_last_reader_however_many_reads_began_it(
     autojump_clock: MockClock,
 ):
     async with two("film") as world:
-        reader = world[1].open(await seen(world, "film"))
+        reader = world[1].swarms.open(await seen(world, "film"))
         async with trio.open_nursery() as nursery:
             for offset in range(0, 600_000, 100_000):
                 nursery.start_soon(reader.read, offset, 100_000)
-        assert len(world[1].transfers()) == 1
+        assert len(world[1].report.transfers()) == 1
 
         reader.close()
         await trio.sleep(0.1)
 
-        assert world[1].transfers() == []
+        assert world[1].report.transfers() == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -82,11 +82,11 @@ async def test_who_opens_a_content_again_at_once_still_tells_others_what_is_comi
     async with two("film") as world:
         random.seed(seed)
         file = await seen(world, "film")
-        first = world[1].open(file)
+        first = world[1].swarms.open(file)
         await first.read(0, 1_000)
         first.close()
         await trio.lowlevel.checkpoint()
-        again = world[1].open(file)
+        again = world[1].swarms.open(file)
         await again.read(FILM.size - 1_000, 1_000)
         await trio.sleep(1)
 
@@ -114,7 +114,7 @@ async def test_a_small_content_needs_one_exchange_and_no_swarm(autojump_clock: M
     async with two("film") as world:
         node = await note_at(world, 0)
         asked = count_uploads(world[0])
-        readers = [world[1].open(node) for _ in range(3)]
+        readers = [world[1].swarms.open(node) for _ in range(3)]
         got: list[bytes] = []
 
         async def read(reader: Reader) -> None:
@@ -127,7 +127,7 @@ async def test_a_small_content_needs_one_exchange_and_no_swarm(autojump_clock: M
         assert got == [NOTE.data[100:1100]] * 3
         assert world[1].swarms.path_of(NOTE.file_id) == "note"
         assert asked == [0]
-        assert world[1].transfers() == []
+        assert world[1].report.transfers() == []
         for reader in readers:
             reader.close()
 
@@ -142,7 +142,7 @@ async def test_a_small_content_comes_from_another_source_if_the_first_lies(
         assert len(node.sources) == 2
         lie(world[0])
 
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
         assert await located(reader, 0, NOTE.size) == NOTE.data
 
         reader.close()
@@ -158,7 +158,7 @@ async def test_a_small_content_comes_from_another_source_if_the_first_is_silent(
         await world.read(1, "film")  # so that there is a link to 0, which is asked first
         world.stall(0)
 
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
         with trio.fail_after(5):
             assert await located(reader, 0, NOTE.size) == NOTE.data
 
@@ -171,12 +171,12 @@ async def test_a_small_content_that_is_other_than_announced_is_never_shown(
     async with two("film") as world:
         node = await note_at(world, 0)
         for size in (NOTE.size - 1, NOTE.size + 1):
-            reader = world[1].open(dataclasses.replace(node, size=size))
+            reader = world[1].swarms.open(dataclasses.replace(node, size=size))
             with pytest.raises(TransferError):
                 await reader.locate(0, 100)
             reader.close()
 
-        assert world[1].status()["bad_blocks"] == 0  # the size was wrong, not the source
+        assert world[1].report.status()["bad_blocks"] == 0  # the size was wrong, not the source
 
 
 async def test_small_contents_are_fetched_ahead_once(autojump_clock: MockClock):
@@ -184,12 +184,12 @@ async def test_small_contents_are_fetched_ahead_once(autojump_clock: MockClock):
         node = await note_at(world, 0)
         asked = count_uploads(world[0])
 
-        world[1].fetch_ahead([node])
+        world[1].swarms.fetch_ahead([node])
         await trio.sleep(1)
         assert asked == [0]
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
         assert reader.locate_nowait(0, NOTE.size) is not None
-        world[1].fetch_ahead([node])
+        world[1].swarms.fetch_ahead([node])
         await trio.sleep(1)
 
         assert asked == [0]
@@ -200,32 +200,32 @@ async def test_a_read_that_was_given_up_leaves_no_swarm_behind(autojump_clock: M
     async with two("film") as world:
         node = await seen(world, "film")
         world.stall(0)
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
         with trio.move_on_after(1):
             await reader.read(0, 100)
 
         reader.close()
         await trio.sleep(0.1)
 
-        assert world[1].transfers() == []
+        assert world[1].report.transfers() == []
 
 
 async def test_why_a_read_failed_is_remembered_until_one_works(autojump_clock: MockClock):
     async with two("film") as world:
         node = await seen(world, "film")
         lie(world[0])
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
         with pytest.raises(CorruptError):
             await reader.read(0, 100)
-        assert "wrong bytes" in world[1].last_error("film")
+        assert "wrong bytes" in world[1].swarms.last_error("film")
 
         reader.close()  # a swarm does not trust again who has lied to it
         del world[0].offer.read_blocks
         await trio.sleep(FAILED_S)
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
         await reader.read(0, 100)
 
-        assert world[1].last_error("film") is None
+        assert world[1].swarms.last_error("film") is None
         reader.close()
 
 
@@ -234,7 +234,7 @@ async def test_reads_that_fail_together_are_one_failure(autojump_clock: MockCloc
     async with two("film") as world:
         node = await seen(world, "film")
         lie(world[0])
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
 
         async def fails(offset: int) -> None:
             with pytest.raises(CorruptError):
@@ -276,33 +276,33 @@ async def test_the_third_wrong_block_bans_its_sender_for_an_hour(autojump_clock:
         lie(world[0])
 
         for count, node in enumerate(nodes[:MAX_LIES], 1):
-            reader = world[1].open(node)
+            reader = world[1].swarms.open(node)
             with pytest.raises(CorruptError):
                 await reader.read(0, 100)
             reader.close()
-            assert world[1].status()["bad_blocks"] == count
+            assert world[1].report.status()["bad_blocks"] == count
 
-        await world.until(lambda: not world[1].peers(), within_s=2)
+        await world.until(lambda: not world[1].report.peers(), within_s=2)
         await trio.sleep(LIES_BAN_S / 2)
-        assert world[1].peers() == []
-        assert world[0].peers() == []
+        assert world[1].report.peers() == []
+        assert world[0].report.peers() == []
 
-        reader = world[1].open(nodes[-1])
+        reader = world[1].swarms.open(nodes[-1])
         with pytest.raises(NoSourceError):
             await reader.read(0, 100)
         reader.close()
-        assert world[1].status()["bad_blocks"] == MAX_LIES  # it was not even asked
+        assert world[1].report.status()["bad_blocks"] == MAX_LIES  # it was not even asked
 
 
 async def test_after_the_hour_a_banned_servent_is_dealt_with_again(autojump_clock: MockClock):
     async with two("film") as world:
         for _ in range(MAX_LIES):
-            world[1]._lied(world[0].identity.id)
-        await world.until(lambda: not world[1].peers(), within_s=2)
+            world[1]._lied(world[0].whereabouts.identity.id)
+        await world.until(lambda: not world[1].report.peers(), within_s=2)
 
         await trio.sleep(LIES_BAN_S + 800)  # those ten minutes of the last re-dial, and jitter
 
-        assert len(world[1].peers()) == 1
+        assert len(world[1].report.peers()) == 1
         assert await world.read(1, "film") == Content.of(FILM.size, seed=0).data
 
 
@@ -369,7 +369,9 @@ async def test_a_source_that_a_listing_shows_is_used_within_two_seconds(
         await world.start(joins=[0])
         await world.share(2, "copy of it", LARGE.data)
         given = count_uploads(world[2])
-        world[1].catalogue.learn(world[2]._own_info(), [Entry("x", LARGE.size, 0, LARGE.file_id)])
+        world[1].namespace.catalogue.learn(
+            world[2].whereabouts.info(), [Entry("x", LARGE.size, 0, LARGE.file_id)]
+        )
 
         await world.until(lambda: bool(given), within_s=2)
 

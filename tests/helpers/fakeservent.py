@@ -157,6 +157,7 @@ class FakeServent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.browser = self.report = self.swarms = self
         self.library = FakeLibrary()
         self.leftovers = Leftovers(config.leftovers_directory)
         self.pins = FakePins()

@@ -135,7 +135,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.results = FakeResults()
-        self.shares = self
+        self.browser = self.shares = self.swarms = self.report = self
         self.leftovers = FakeLeftovers()
         self.contents: dict[str, bytes] = {}
         self._by_id: dict[FileId, bytes] = {}

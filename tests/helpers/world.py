@@ -94,7 +94,7 @@ class World:
 
     def endpoint(self, number: int) -> Endpoint:
         """Return where a servent listens."""
-        address = self[number].listen_address
+        address = self[number].whereabouts.listen_address
         return Endpoint(address.host, address.port)
 
     def stop(self, number: int) -> None:
@@ -126,13 +126,13 @@ class World:
 
     async def read(self, number: int, path: str) -> bytes:
         """Find a file, and read it whole as a reader of `network/` does."""
-        node = await self[number].find(path)
+        node = await self[number].browser.find(path)
         assert isinstance(node, RemoteFile), f"{path}: {node}"
         return await read_whole(self[number], node)
 
     async def names(self, number: int, path: str = "") -> list[str]:
         """List a directory of `network/`, asked for now."""
-        nodes: Iterable[Node] = await self[number].list(path)
+        nodes: Iterable[Node] = await self[number].browser.list(path)
         return [node.path for node in nodes]
 
     async def until(self, claim: Callable[[], bool], *, within_s: float) -> None:
@@ -154,7 +154,7 @@ class World:
 
 async def read_whole(servent: Servent, file: RemoteFile) -> bytes:
     """Read a file from its first byte to its last, 128 KiB at a time as the kernel does."""
-    reader = servent.open(file)
+    reader = servent.swarms.open(file)
     try:
         data = bytearray()
         for offset in range(0, file.size, 128 * 1024):

@@ -31,7 +31,7 @@ class Everywhere:
 async def welcome(world: World, *hosts: str, **changes: object) -> Welcome:
     servent = await world.start(**changes)
     if hosts:
-        servent._listener = Everywhere(*hosts)
+        servent.whereabouts._listener = Everywhere(*hosts)
     return welcome_of(servent)
 
 
@@ -74,7 +74,7 @@ async def test_a_servent_of_this_machine_alone_says_so(autojump_clock: MockClock
 async def test_without_a_network_nobody_is_promised_anything(autojump_clock: MockClock):
     async with open_world() as world:
         servent = await world.start()
-        servent._listener = Everywhere()
+        servent.whereabouts._listener = Everywhere()
 
         assert "this machine has no network: nobody can join it now" in welcome_of(servent).lines
 

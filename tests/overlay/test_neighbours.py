@@ -134,8 +134,8 @@ async def test_a_joiner_that_is_refused_goes_to_those_who_were_named(autojump_cl
 
         await world.start(joins=[0])
 
-        await world.until(lambda: len(world[2].peers()) == 1, within_s=10)
-        assert world[2].peers()[0]["name"] == "servent-1"
+        await world.until(lambda: len(world[2].report.peers()) == 1, within_s=10)
+        assert world[2].report.peers()[0]["name"] == "servent-1"
 
 
 async def test_addresses_in_a_refusal_are_judged_by_where_it_came_from(
@@ -237,7 +237,7 @@ async def test_of_two_links_that_cross_one_is_left(autojump_clock: MockClock):
         assert degrees(world) == [1, 1]
         (one,), (other,) = (servent.overlay.neighbours for servent in world.servents)
         assert {one.direction, other.direction} == {"in", "out"}
-        dialler = 0 if world[0].identity.id < world[1].identity.id else 1
+        dialler = 0 if world[0].whereabouts.identity.id < world[1].whereabouts.identity.id else 1
         assert (one, other)[dialler].direction == "out"
 
 
@@ -249,7 +249,7 @@ async def test_joining_through_a_neighbour_is_done_already(autojump_clock: MockC
 
         for _ in range(3):
             joined = await world[who].join(Endpoint(host(there), PORT))
-            assert joined["id"] == world[there].identity.id
+            assert joined["id"] == world[there].whereabouts.identity.id
 
         assert degrees(world) == [1, 1]
         assert not [e for e in world[who].journal.events() if e.severity == "warning"]
@@ -290,7 +290,7 @@ async def test_a_banned_peer_is_neither_accepted_nor_dialled_until_the_ban_ends(
 ):
     async with open_crowd(2) as world:
         await world.linked(1, 1)
-        world[0].overlay.ban(world[1].identity.id, "floods")
+        world[0].overlay.ban(world[1].whereabouts.identity.id, "floods")
         await world.until(lambda: degrees(world) == [0, 0], within_s=2)
 
         with pytest.raises(RefusedError, match="banned"):
@@ -412,7 +412,7 @@ async def test_a_servent_that_comes_up_late_is_joined_within_half_a_minute(
 async def test_a_join_names_an_address_and_takes_whoever_answers_there(autojump_clock: MockClock):
     async with open_crowd(2) as world:
         await world.linked(1, 1)
-        former = world[0].identity.id
+        former = world[0].whereabouts.identity.id
         world.stop(0)
         await trio.sleep(5)
 
@@ -420,11 +420,12 @@ async def test_a_join_names_an_address_and_takes_whoever_answers_there(autojump_
 
         await world.until(
             lambda: (
-                [link.peer.id for link in world[1].overlay.neighbours] == [world[0].identity.id]
+                [link.peer.id for link in world[1].overlay.neighbours]
+                == [world[0].whereabouts.identity.id]
             ),
             within_s=60,
         )
-        assert world[0].identity.id != former
+        assert world[0].whereabouts.identity.id != former
 
 
 async def test_a_network_that_grows_has_the_degree_in_the_mean(autojump_clock: MockClock):
@@ -478,9 +479,9 @@ async def test_the_peers_of_the_last_time_are_found_without_the_one_that_was_nam
         async with trio.open_nursery() as nursery:
             again = await nursery.start(world._run, 2, config, scope)
 
-            await world.until(lambda: bool(again.peers()), within_s=60)
+            await world.until(lambda: bool(again.report.peers()), within_s=60)
 
-            assert again.peers()[0]["name"] == "servent-1"
+            assert again.report.peers()[0]["name"] == "servent-1"
             scope.cancel()
 
 

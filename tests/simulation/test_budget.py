@@ -32,7 +32,7 @@ async def spend(servent: Servent) -> float:
     """Search until that is not possible any more; return when it is again."""
     while True:
         try:
-            await servent.search("nothing")
+            await servent.report.search("nothing")
         except NotAskedError as error:
             return error.wait_s
 
@@ -86,19 +86,19 @@ async def test_with_the_budget_spent_a_path_is_neither_absent_nor_its_directory_
         wait_s = await spend(world[1])
 
         with pytest.raises(NotAskedError):
-            await world[1].find("unicorn.txt")
+            await world[1].browser.find("unicorn.txt")
         with pytest.raises(NotAskedError):
-            await world[1].list("")
+            await world[1].browser.list("")
         told = [event.text for event in world[1].journal.events() if "too many" in event.text]
         assert len(told) == 1
         with pytest.raises(NotAskedError):
             await world[1].results.list("unicorn")
         assert math.isinf(world[1].browser.age(""))
-        assert world[1].known("unicorn.txt") is Knowledge.UNKNOWN
-        assert world[1].known_children("") is Knowledge.UNKNOWN
+        assert world[1].browser.known("unicorn.txt") is Knowledge.UNKNOWN
+        assert world[1].browser.known_children("") is Knowledge.UNKNOWN
 
         await trio.sleep(wait_s)
-        assert await world[1].find("unicorn.txt") is not None
+        assert await world[1].browser.find("unicorn.txt") is not None
 
 
 async def test_what_a_neighbour_refuses_was_not_asked(autojump_clock: MockClock):
@@ -106,12 +106,12 @@ async def test_what_a_neighbour_refuses_was_not_asked(autojump_clock: MockClock)
         await two(world)
         (neighbour,) = world[0].switchboard._router._neighbours.values()
         neighbour.searches = Budget(1 / 60, 1)
-        assert len((await world[1].search("unicorn"))["files"]) == 1
+        assert len((await world[1].report.search("unicorn"))["files"]) == 1
 
         with pytest.raises(NotAskedError, match="try again in 2 s"):
-            await world[1].search("unicorn")
+            await world[1].report.search("unicorn")
         with pytest.raises(NotAskedError):
-            await world[1].find("another.txt")
+            await world[1].browser.find("another.txt")
 
 
 async def test_a_read_whose_source_is_gone_goes_on_when_others_may_be_asked(
@@ -125,13 +125,13 @@ async def test_a_read_whose_source_is_gone_goes_on_when_others_may_be_asked(
         await world.linked(2, 2, 2)
         await world.share(0, "film", FILM.data)
         await trio.sleep(2)
-        file = await world[1].find("film")
+        file = await world[1].browser.find("film")
         await world.share(2, "other name", FILM.data)
         await world.unshare(0, "film")
-        world[1].catalogue.forget(world[2].identity.id)
+        world[1].namespace.catalogue.forget(world[2].whereabouts.identity.id)
         await spend(world[1])
 
-        reader = world[1].open(file)
+        reader = world[1].swarms.open(file)
         assert await reader.read(0, 1_000) == FILM.data[:1_000]
         reader.close()
 
@@ -145,11 +145,11 @@ async def test_that_nobody_else_has_a_content_is_not_said_when_nobody_was_asked(
         await world.linked(1, 1)
         await world.share(0, "film", FILM.data)
         await trio.sleep(2)
-        file = await world[1].find("film")
+        file = await world[1].browser.find("film")
         await world.unshare(0, "film")
         monkeypatch.setattr("p2pfs.protocol.flood.budgets.SearchBudget.take", lambda *_: 60.0)
 
-        reader = world[1].open(file)
+        reader = world[1].swarms.open(file)
         with pytest.raises(NotAskedError, match="others may not be asked for now"):
             await reader.read(0, 1_000)
         reader.close()

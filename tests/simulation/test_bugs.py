@@ -19,7 +19,7 @@ CONTENT = bytes(range(256)) * 5_000
 PLACES = {
     "answering a query": lambda servent: (servent.offer, "answer"),
     "taking a message": lambda servent: (servent.overlay, "_said"),
-    "greeting": lambda servent: (servent, "hello"),
+    "greeting": lambda servent: (servent.whereabouts, "hello"),
     "adopting a neighbour": lambda servent: (servent.switchboard, "opened"),
     "losing a neighbour": lambda servent: (servent.switchboard, "lost"),
     "serving blocks": lambda servent: (servent.uploads, "_send_blocks"),
@@ -57,7 +57,7 @@ async def ask_everything(world: World) -> None:
             lambda number=number: world.read(number, "film"),
             lambda number=number: world.read(number, "other"),
             lambda number=number: world.names(number),
-            lambda number=number: world[number].search("other"),
+            lambda number=number: world[number].report.search("other"),
             lambda number=number: world[number].shares.list("servent-0"),
             lambda number=number: world[number].results.list("film"),
             lambda number=number: world.share(number, f"new {number}", b"new"),
@@ -98,9 +98,9 @@ async def test_a_bug_in_a_download_is_told_and_the_next_read_works(
 ):
     expect_log("a bug of ours|failed")
     async with three() as world:
-        node = await world[0].find("film")
+        node = await world[0].browser.find("film")
         assert isinstance(node, RemoteFile)
-        reader = world[0].open(node)
+        reader = world[0].swarms.open(node)
         with monkeypatch.context() as broken:
             broken.setattr(Swarm, "_keep_some", stumble)
             with pytest.raises(BugError):
@@ -110,7 +110,7 @@ async def test_a_bug_in_a_download_is_told_and_the_next_read_works(
         assert await reader.read(0, 10) == CONTENT[:10]
         assert await read_whole(world[0], node) == CONTENT
         reader.close()
-        await world.until(lambda: not world[0].transfers(), within_s=5)
+        await world.until(lambda: not world[0].report.transfers(), within_s=5)
 
 
 async def test_a_pinned_file_that_the_disk_refuses_is_tried_again(
@@ -124,10 +124,10 @@ async def test_a_pinned_file_that_the_disk_refuses_is_tried_again(
         raise OSError(24, "Too many open files")
 
     async with three() as world:
-        node = await world[0].find("film")
+        node = await world[0].browser.find("film")
         assert isinstance(node, RemoteFile)
         with monkeypatch.context() as broken:
             broken.setattr(world[0].cache, "open_file", refuse)
             await world[0].pins.add(node)
             await world.until(lambda: refused, within_s=5)
-        await world.until(lambda: world[0].cached_percent(node.file_id) == 100, within_s=60)
+        await world.until(lambda: world[0].swarms.cached_percent(node.file_id) == 100, within_s=60)

@@ -182,7 +182,7 @@ async def far_apart(size: int) -> AsyncIterator[tuple[World, RemoteFile]]:
 
         offer = world[0].offer
         offer.size_of, offer.manifest, offer.read_blocks = lambda _: size, get_manifest, read_blocks
-        source = world[0]._own_info()
+        source = world[0].whereabouts.info()
         yield world, RemoteFile("film", size, 0, manifest.file_id, (source,))
 
 
@@ -195,7 +195,7 @@ async def test_the_first_byte_on_an_open_link_takes_one_round_trip(
         await world[1]._links.list_pages(film.sources[0], "", "", bool)  # as `ls` does
 
         for offset in (size // 2, 0):
-            reader = world[1].open(film)
+            reader = world[1].swarms.open(film)
             started_at = trio.current_time()
             assert await reader.read(offset, 4096) == bytes(4096)
             assert trio.current_time() - started_at < ROUND_TRIP_S + 0.02
@@ -205,7 +205,7 @@ async def test_the_first_byte_on_an_open_link_takes_one_round_trip(
 async def test_a_new_link_costs_three_round_trips_more(autojump_clock: MockClock) -> None:
     """One for TCP, one to shake hands, one for HELLO."""
     async with far_apart(20 * GIB) as (world, film):
-        reader = world[1].open(film)
+        reader = world[1].swarms.open(film)
         started_at = trio.current_time()
         assert await reader.read(film.size // 2, 4096) == bytes(4096)
         assert trio.current_time() - started_at < 4 * ROUND_TRIP_S + 0.02

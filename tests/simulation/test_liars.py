@@ -54,27 +54,27 @@ async def with_a_liar(world: World, lie: Lie) -> Entry:
 async def test_a_wrong_size_is_found_out_before_anybody_reads(size: int, autojump_clock: MockClock):
     async with open_world() as world:
         await with_a_liar(world, lambda e: [Entry(e.path, size, LATE, e.file_id)])
-        await world[READER].list("")
+        await world[READER].browser.list("")
 
-        node = await world[READER].find("film.mkv")
+        node = await world[READER].browser.find("film.mkv")
 
         assert isinstance(node, RemoteFile)
         assert node.size == len(FILM)
-        assert world[LIAR].identity.id not in [source.id for source in node.sources]
+        assert world[LIAR].whereabouts.identity.id not in [source.id for source in node.sources]
         assert await read_whole(world[READER], node) == FILM
         assert await world.names(READER) == ["film.mkv"]
-        assert world[READER].status()["bad_blocks"]
+        assert world[READER].report.status()["bad_blocks"]
 
 
 async def test_who_goes_on_lying_is_banned(autojump_clock: MockClock):
     async with open_world() as world:
         await with_a_liar(world, lambda e: [Entry(e.path, 4096, LATE, e.file_id)])
         for _ in range(4):
-            await world[READER].list("")
-            await world[READER].find("film.mkv")
+            await world[READER].browser.list("")
+            await world[READER].browser.find("film.mkv")
             await trio.sleep(4)
 
-        assert world[READER]._is_banned(world[LIAR].identity.id)
+        assert world[READER]._is_banned(world[LIAR].whereabouts.identity.id)
         assert await world.read(READER, "film.mkv") == FILM
 
 
@@ -85,11 +85,11 @@ async def test_a_directory_does_not_hide_a_file(autojump_clock: MockClock):
 
     async with open_world() as world:
         honest = await with_a_liar(world, lie)
-        node = await world[READER].find("film.mkv")
+        node = await world[READER].browser.find("film.mkv")
         assert isinstance(node, RemoteFile)
         await world[READER].pins.add(node)
 
-        nodes = {node.path: node for node in await world[READER].list("")}
+        nodes = {node.path: node for node in await world[READER].browser.list("")}
 
         assert len(nodes) == 3
         kept = nodes["film.mkv"]
@@ -103,14 +103,16 @@ async def test_a_directory_does_not_hide_a_file(autojump_clock: MockClock):
 async def test_a_pinned_file_is_what_it_was(size: int, autojump_clock: MockClock):
     async with open_world() as world:
         honest = await with_a_liar(world, lambda _: [])
-        node = await world[READER].find("film.mkv")
+        node = await world[READER].browser.find("film.mkv")
         assert isinstance(node, RemoteFile)
         await world[READER].pins.add(node)
-        await world.until(lambda: world[READER].cached_percent(node.file_id) == 100, within_s=60)
+        await world.until(
+            lambda: world[READER].swarms.cached_percent(node.file_id) == 100, within_s=60
+        )
         tell(world, LIAR, [Entry("film.mkv", size, LATE, honest.file_id)])
         for number in (0, 2, 3, 4):
             world.kill(number)
-        await world[READER].list("")
+        await world[READER].browser.list("")
         await trio.sleep(4)
 
         assert await world.names(READER) == ["film.mkv"]
@@ -122,7 +124,7 @@ async def test_a_size_that_only_a_liar_tells_ends_with_an_error_and_is_dropped(
 ):
     async with open_world() as world:
         await with_a_liar(world, lambda e: [Entry("other.mkv", 4096, LATE, e.file_id)])
-        node = await world[READER].find("other.mkv")
+        node = await world[READER].browser.find("other.mkv")
         assert isinstance(node, RemoteFile)
         assert node.size == 4096
 
@@ -130,14 +132,14 @@ async def test_a_size_that_only_a_liar_tells_ends_with_an_error_and_is_dropped(
         with pytest.raises(CorruptError, match="announced size"):
             await read_whole(world[READER], node)
 
-        assert await world[READER].find("other.mkv") is None
+        assert await world[READER].browser.find("other.mkv") is None
         assert await world.read(READER, "film.mkv") == FILM
 
 
 async def test_a_pin_made_on_a_lie_is_put_right(autojump_clock: MockClock):
     async with open_world() as world:
         honest = await with_a_liar(world, lambda e: [Entry("other.mkv", 4096, LATE, e.file_id)])
-        node = await world[READER].find("other.mkv")
+        node = await world[READER].browser.find("other.mkv")
         assert isinstance(node, RemoteFile)
         world[LIAR].offer.manifest = world[0].offer.manifest
         await world[READER].pins.add(node)
@@ -145,5 +147,7 @@ async def test_a_pin_made_on_a_lie_is_put_right(autojump_clock: MockClock):
 
         (pinned,) = world[READER].pins.entries()
         assert (pinned.path, pinned.size) == ("other.mkv", honest.size)
-        await world.until(lambda: world[READER].cached_percent(node.file_id) == 100, within_s=60)
+        await world.until(
+            lambda: world[READER].swarms.cached_percent(node.file_id) == 100, within_s=60
+        )
         assert await world.read(READER, "other.mkv") == FILM

@@ -30,7 +30,7 @@ class Download:
 
     async def run(self, piece_bytes: int = 128 * 1024) -> None:
         """Read all of it in order."""
-        reader = self._servent.open(self._file)
+        reader = self._servent.swarms.open(self._file)
         try:
             for offset in range(0, self._file.size, piece_bytes):
                 length = min(piece_bytes, self._file.size - offset)
@@ -59,7 +59,7 @@ async def find(world: World, number: int, path: str, sources: int) -> RemoteFile
     with trio.fail_after(60):
         while True:
             await world.names(number)
-            node = await world[number].find(path)
+            node = await world[number].browser.find(path)
             if isinstance(node, RemoteFile) and len(node.sources) == sources:
                 return node
             await trio.sleep(1)
@@ -163,13 +163,13 @@ async def test_transfers_tell_what_a_limited_download_does(
             await trio.sleep(3)
             for _ in range(20):
                 await trio.sleep(0.2)
-                (row,) = world[2].transfers()
+                (row,) = world[2].report.transfers()
                 assert row["rate_bytes_s"] == pytest.approx(2 * MB, rel=0.15)
                 assert (row["path"], row["size"], row["sources"]) == ("film", len(content), 2)
                 assert row["state"] == "reading"
                 assert len(done.content) <= row["done_bytes"] <= len(done.content) + 20 * MB
 
-    assert world[2].transfers() == []
+    assert world[2].report.transfers() == []
 
 
 async def test_small_messages_do_not_wait_for_a_limit(autojump_clock: MockClock):

@@ -62,4 +62,4 @@ async def test_an_odd_argument_is_refused(verb: str, value: object, autojump_clo
         with contextlib.suppress(P2pfsError, OSError):
             await VERBS[verb](world[0], dict.fromkeys(names, value), report)
 
-        assert world[0].status()["neighbours"] == 0
+        assert world[0].report.status()["neighbours"] == 0

@@ -19,7 +19,7 @@ FILM = random.Random(1).randbytes(3 * MIB + 5)
 
 
 async def pin(world: World, number: int, path: str) -> RemoteFile:
-    node = await world[number].find(path)
+    node = await world[number].browser.find(path)
     assert isinstance(node, RemoteFile)
     await world[number].pins.add(node)
     return node
@@ -68,8 +68,10 @@ async def test_a_pinned_file_is_fetched_and_read_with_the_network_gone(autojump_
         again = await restart_alone(world, 1)
 
         assert await world.names(again) == ["films"]
-        assert world[again].known_children("films") == [world[again].known("films/a.mkv")]
-        known = world[again].known("films/a.mkv")
+        assert world[again].browser.known_children("films") == [
+            world[again].browser.known("films/a.mkv")
+        ]
+        known = world[again].browser.known("films/a.mkv")
         assert isinstance(known, RemoteFile)
         assert (known.size, known.mtime_ns, known.file_id, known.sources) == (
             node.size, node.mtime_ns, node.file_id, ()
@@ -88,7 +90,7 @@ async def test_a_small_pinned_file_is_kept_too(autojump_clock: MockClock, conten
         again = await restart_alone(world, 1)
         assert await world[again].clear_cache() == 0
 
-        known = world[again].known("note")
+        known = world[again].browser.known("note")
         assert isinstance(known, RemoteFile)
         assert await read_whole(world[again], known) == content
 
@@ -134,7 +136,7 @@ async def test_unpinning_ends_the_download(autojump_clock: MockClock):
         await world[1].pins.remove("films/a.mkv")
 
         await trio.sleep(1)
-        assert world[1].transfers() == []
+        assert world[1].report.transfers() == []
 
 
 async def test_a_pin_goes_on_when_its_source_comes_back(autojump_clock: MockClock):
@@ -166,7 +168,7 @@ async def test_a_pin_goes_on_after_a_restart(autojump_clock: MockClock):
         await world[again].join(world.endpoint(0))
 
         assert (await until_whole(world, again)).path == "films/a.mkv"
-        known = world[again].known("films/a.mkv")
+        known = world[again].browser.known("films/a.mkv")
         assert isinstance(known, RemoteFile)
         assert await read_whole(world[again], known) == FILM
 
@@ -197,7 +199,7 @@ async def test_a_new_content_at_a_pinned_path_does_not_replace_the_pinned_one(
 
         assert len(names) == 2
         old = "films/a.mkv"
-        kept = await world[1].find(old)
+        kept = await world[1].browser.find(old)
         assert isinstance(kept, RemoteFile)
         assert kept.file_id == node.file_id
         assert await read_whole(world[1], kept) == FILM
@@ -224,7 +226,7 @@ async def test_what_is_pinned_below_a_directory_that_lost_its_name_stays_in_it(
 
         assert [entry.path for entry in world[1].pins.entries()] == ["a/x"]
         assert await world.read(1, "a~dir/x") == FILM
-        assert [node.path for node in await world[1].list("a~dir")] == ["a~dir/x"]
+        assert [node.path for node in await world[1].browser.list("a~dir")] == ["a~dir/x"]
         assert await world[1].pins.remove(node.path) == ["a/x"]
 
 

@@ -62,7 +62,7 @@ async def test_pins_survive(autojump_clock: MockClock, tmp_path: Path):
         await world.linked(1, 1)
         for name in "ab":
             await world.share(0, name, name.encode())
-        a, b = [await world[1].find(name) for name in "ab"]
+        a, b = [await world[1].browser.find(name) for name in "ab"]
         assert isinstance(a, RemoteFile)
         assert isinstance(b, RemoteFile)
         await world[1].pins.add(a)
@@ -88,7 +88,7 @@ async def test_contacts_survive(autojump_clock: MockClock, tmp_path: Path):
         with power_may_fail(path.parent, names_of(path)) as cuts:
             world.stop(1)
             await world.until(path.exists, within_s=10)
-        known = {world[0].identity.id}
+        known = {world[0].whereabouts.identity.id}
 
     def contacts_on(disk: Path) -> set[object]:
         return {contact.id for contact in ContactBook.load(str(disk / path.name)).unlinked([])}
@@ -143,9 +143,9 @@ async def test_what_is_paused_offers_nothing_from_the_next_start_on(autojump_clo
             run_in_thread=run_directly,
         ) as again:
             await again.library.wait_idle()
-            await world.until(lambda: bool(again.peers()), within_s=60)
+            await world.until(lambda: bool(again.report.peers()), within_s=60)
             assert await world.names(1) == []
-            assert not again.status()["sharing"]
+            assert not again.report.status()["sharing"]
 
             await again.resume()
             await trio.sleep(1)

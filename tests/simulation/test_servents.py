@@ -26,8 +26,8 @@ async def test_join_makes_neighbours_of_both(autojump_clock: MockClock):
 
         await world.linked(1, 1)
 
-        assert world[0].peers()[0]["id"] == world[1].identity.id
-        assert world[1].peers()[0]["direction"] == "out"
+        assert world[0].report.peers()[0]["id"] == world[1].whereabouts.identity.id
+        assert world[1].report.peers()[0]["direction"] == "out"
 
 
 async def test_a_servent_does_not_become_its_own_neighbour(autojump_clock: MockClock):
@@ -37,7 +37,7 @@ async def test_a_servent_does_not_become_its_own_neighbour(autojump_clock: MockC
         with pytest.raises(HandshakeError, match="this servent itself"):
             await world[0].join(Endpoint(host(0), PORT))
 
-        assert world[0].peers() == []
+        assert world[0].report.peers() == []
 
 
 async def test_an_address_that_nobody_listens_on_is_tried_again(autojump_clock: MockClock):
@@ -81,7 +81,7 @@ async def test_a_path_that_was_never_listed_is_searched_for(autojump_clock: Mock
         await world.share(0, "a/b/c.txt", CONTENT)
         await world.linked(1, 1)
 
-        assert world[1].known("a/b/c.txt") is Knowledge.UNKNOWN
+        assert world[1].browser.known("a/b/c.txt") is Knowledge.UNKNOWN
         assert await world.read(1, "a/b/c.txt") == CONTENT
 
 
@@ -91,19 +91,19 @@ async def test_an_absent_name_costs_one_search_and_is_remembered(autojump_clock:
         await world.start(joins=[0])
         await world.linked(1, 1)
 
-        assert await world[1].find("nothing") is None
+        assert await world[1].browser.find("nothing") is None
 
-        assert world[1].known("nothing") is Knowledge.ABSENT
+        assert world[1].browser.known("nothing") is Knowledge.ABSENT
         await trio.sleep(11)
-        assert world[1].known("nothing") is Knowledge.UNKNOWN
+        assert world[1].browser.known("nothing") is Knowledge.UNKNOWN
 
 
 async def test_without_neighbours_unknown_names_are_absent_at_once(autojump_clock: MockClock):
     async with open_world() as world:
         await world.start()
 
-        assert world[0].known("anything") is Knowledge.ABSENT
-        assert world[0].known_children("") == []
+        assert world[0].browser.known("anything") is Knowledge.ABSENT
+        assert world[0].browser.known_children("") == []
 
 
 async def test_publishing_and_unpublishing_show_at_a_neighbour_within_a_second(
@@ -118,12 +118,12 @@ async def test_publishing_and_unpublishing_show_at_a_neighbour_within_a_second(
         await world.share(0, "new.txt", b"new")
         await trio.sleep(0.5)
         assert await world.names(1) == ["new.txt"]
-        assert isinstance(await world[1].find("new.txt"), RemoteFile)
+        assert isinstance(await world[1].browser.find("new.txt"), RemoteFile)
 
         await world.unshare(0, "new.txt")
         await trio.sleep(0.5)
-        assert world[1].known("new.txt") is Knowledge.UNKNOWN
-        assert await world[1].find("new.txt") is None
+        assert world[1].browser.known("new.txt") is Knowledge.UNKNOWN
+        assert await world[1].browser.find("new.txt") is None
         assert await world.names(1) == []
 
 
@@ -136,12 +136,12 @@ async def test_search_lists_every_peer_that_has_it(autojump_clock: MockClock):
         await world.share(1, "music/Blue Train.flac", CONTENT)
         await world.linked(2, 2, 2)
 
-        (row,) = (await world[2].search("train BLUE"))["files"]
+        (row,) = (await world[2].report.search("train BLUE"))["files"]
 
         assert row["path"] == "music/Blue Train.flac"
         assert row["size"] == len(CONTENT)
         assert {peer["name"] for peer in row["peers"]} == {"servent-0", "servent-1"}
-        assert await world[2].search("blue whale") == {"files": [], "partial": None}
+        assert await world[2].report.search("blue whale") == {"files": [], "partial": None}
 
 
 async def test_terms_are_heeded_before_anything_is_cut_and_all_matches_come(
@@ -159,7 +159,7 @@ async def test_terms_are_heeded_before_anything_is_cut_and_all_matches_come(
         await world.linked(1, 1)
 
         async def found(text: str) -> list[object]:
-            record = await world[1].search(text)
+            record = await world[1].report.search(text)
             assert record["partial"] is None
             files = record["files"]
             assert isinstance(files, list)
@@ -179,7 +179,7 @@ async def test_a_chain_finds_with_ttl_3_and_copies_directly(autojump_clock: Mock
         await world.share(0, "far.txt", CONTENT)
 
         assert await world.read(3, "far.txt") == CONTENT
-        assert {link["name"] for link in world[3].peers()} == {"servent-2"}
+        assert {link["name"] for link in world[3].report.peers()} == {"servent-2"}
 
 
 async def test_a_chain_is_longer_than_ttl_2(autojump_clock: MockClock):
@@ -187,7 +187,7 @@ async def test_a_chain_is_longer_than_ttl_2(autojump_clock: MockClock):
         await chain(world, 4, ttl=2)
         await world.share(0, "far.txt", CONTENT)
 
-        assert await world[3].find("far.txt") is None
+        assert await world[3].browser.find("far.txt") is None
         assert await world.names(3) == []
 
 
@@ -201,8 +201,8 @@ async def test_who_leaves_is_forgotten_within_a_second(autojump_clock: MockClock
 
         world.stop(0)
 
-        await world.until(lambda: not world[1].peers(), within_s=1)
-        assert world[1].known_children("") == []
+        await world.until(lambda: not world[1].report.peers(), within_s=1)
+        assert world[1].browser.known_children("") == []
 
 
 async def test_who_vanishes_silently_is_dropped_within_the_dead_peer_time(
@@ -216,8 +216,8 @@ async def test_who_vanishes_silently_is_dropped_within_the_dead_peer_time(
         world.stall(0)
 
         await trio.sleep(60)
-        assert world[1].peers()
-        await world.until(lambda: not world[1].peers(), within_s=60)
+        assert world[1].report.peers()
+        await world.until(lambda: not world[1].report.peers(), within_s=60)
 
 
 async def test_what_was_known_is_still_listed_when_the_network_is_dead(autojump_clock: MockClock):
@@ -230,10 +230,10 @@ async def test_what_was_known_is_still_listed_when_the_network_is_dead(autojump_
         await world.names(1, "d")
 
         world.kill(0)
-        await world.until(lambda: not world[1].peers(), within_s=100)
+        await world.until(lambda: not world[1].report.peers(), within_s=100)
 
-        assert [node.path for node in world[1].known_children("d")] == ["d/x"]
-        assert isinstance(world[1].known("d/x"), RemoteFile)
+        assert [node.path for node in world[1].browser.known_children("d")] == ["d/x"]
+        assert isinstance(world[1].browser.known("d/x"), RemoteFile)
 
 
 async def test_leave_and_join_again(autojump_clock: MockClock):
@@ -243,9 +243,9 @@ async def test_leave_and_join_again(autojump_clock: MockClock):
         await world.linked(1, 1)
 
         await world[1].leave()
-        assert world[1].peers() == []
+        assert world[1].report.peers() == []
         await trio.sleep(60)
-        assert world[1].peers() == []
+        assert world[1].report.peers() == []
 
         await world[1].join(Endpoint(host(0), PORT))
         await world.linked(1, 1)
@@ -275,13 +275,13 @@ async def test_a_restarted_servent_is_a_neighbour_again_at_once(autojump_clock: 
         await world.linked(1, 1)
 
         world.stop(0)
-        await world.until(lambda: not world[1].peers(), within_s=1)
+        await world.until(lambda: not world[1].report.peers(), within_s=1)
         config = world.config(0)
         scope = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             again = await nursery.start(world._run, 0, config, scope)
-            await world.until(lambda: bool(world[1].peers()), within_s=30)
-            assert again.identity.id == world[0].identity.id
+            await world.until(lambda: bool(world[1].report.peers()), within_s=30)
+            assert again.whereabouts.identity.id == world[0].whereabouts.identity.id
             scope.cancel()
 
 
@@ -308,7 +308,7 @@ async def test_two_readers_of_one_file_get_the_same_bytes(autojump_clock: MockCl
         await world.start(joins=[0])
         await world.share(0, "x", CONTENT)
         await world.linked(1, 1)
-        node = await world[1].find("x")
+        node = await world[1].browser.find("x")
         assert isinstance(node, RemoteFile)
         got: list[bytes] = []
 
@@ -330,9 +330,9 @@ async def test_the_second_source_finishes_what_the_first_began(autojump_clock: M
         for number in (0, 1):
             await world.share(number, "x", CONTENT * 4)
         await world.linked(2, 2, 2)
-        node = await world[2].find("x")
+        node = await world[2].browser.find("x")
         assert isinstance(node, RemoteFile)
-        reader = world[2].open(node)
+        reader = world[2].swarms.open(node)
         assert await reader.read(0, 1000) == CONTENT[:1000]
 
         world.kill(0)
@@ -349,9 +349,9 @@ async def test_a_failed_read_stands_for_those_that_the_kernel_makes_of_it(
         await world.start(joins=[0], stall_timeout_s=10.0)
         await world.share(0, "x", CONTENT)
         await world.linked(1, 1)
-        node = await world[1].find("x")
+        node = await world[1].browser.find("x")
         assert isinstance(node, RemoteFile)
-        reader = world[1].open(node)
+        reader = world[1].swarms.open(node)
         world.stall(0)
         began = trio.current_time()
 
@@ -374,8 +374,8 @@ async def test_floods_over_budget_end_in_a_ban(autojump_clock: MockClock):
         await world.start(joins=[0])
         await world.linked(1, 1)
 
-        world[0].overlay.ban(world[1].identity.id, "floods")
+        world[0].overlay.ban(world[1].whereabouts.identity.id, "floods")
 
-        await world.until(lambda: not world[0].peers(), within_s=2)
+        await world.until(lambda: not world[0].report.peers(), within_s=2)
         await trio.sleep(FLOOD_BAN_S / 2)
-        assert world[0].peers() == []
+        assert world[0].report.peers() == []

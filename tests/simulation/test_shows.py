@@ -33,7 +33,7 @@ class Interfaces:
 
 
 def give_interfaces(world: World, number: int, *hosts: str) -> None:
-    world[number]._listener.addresses = Interfaces(hosts).addresses
+    world[number].whereabouts._listener.addresses = Interfaces(hosts).addresses
 
 
 async def test_both_sides_of_a_transfer_tell_of_it_with_peer_and_rate(autojump_clock: MockClock):
@@ -42,15 +42,15 @@ async def test_both_sides_of_a_transfer_tell_of_it_with_peer_and_rate(autojump_c
         await world.start(joins=[0])
         await world.linked(1, 1)
         await world.share(0, "films/x", CONTENT)
-        film = await world[1].find("films/x")
+        film = await world[1].browser.find("films/x")
         assert isinstance(film, RemoteFile)
-        reader = world[1].open(film)
+        reader = world[1].swarms.open(film)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reader.read, 0, len(CONTENT))
             await trio.sleep(4)
-            (upload,), (download,) = world[0].transfers(), world[1].transfers()
-            uploads = world[0].status()["uploads"], world[0].status()["transfers"]
-            neighbours = world[0].peers()[0], world[1].peers()[0]
+            (upload,), (download,) = world[0].report.transfers(), world[1].report.transfers()
+            uploads = world[0].report.status()["uploads"], world[0].report.status()["transfers"]
+            neighbours = world[0].report.peers()[0], world[1].report.peers()[0]
         reader.close()
         await trio.sleep(10)
 
@@ -63,14 +63,17 @@ async def test_both_sides_of_a_transfer_tell_of_it_with_peer_and_rate(autojump_c
             assert row["rate_bytes_s"] == pytest.approx(RATE, rel=0.3)
             assert 1 * RATE < row["done_bytes"] < len(CONTENT)
             (peer,) = row["peers"]
-            assert (peer["name"], peer["id"]) == (f"servent-{number}", world[number].identity.id)
+            assert (peer["name"], peer["id"]) == (
+                f"servent-{number}",
+                world[number].whereabouts.identity.id,
+            )
             assert peer["rate_bytes_s"] == pytest.approx(RATE, rel=0.3)
         assert uploads == (1, 0)
         assert neighbours[0]["upload_bytes_s"] == upload["rate_bytes_s"]
         assert neighbours[0]["download_bytes_s"] == 0
         assert neighbours[1]["download_bytes_s"] == download["peers"][0]["rate_bytes_s"]
-        assert world[0].transfers() == world[1].transfers() == []
-        assert world[0].peers()[0]["upload_bytes_s"] == 0
+        assert world[0].report.transfers() == world[1].report.transfers() == []
+        assert world[0].report.peers()[0]["upload_bytes_s"] == 0
 
 
 async def test_what_is_sent_on_from_the_cache_is_told_by_the_path_it_was_read_at(
@@ -85,15 +88,15 @@ async def test_what_is_sent_on_from_the_cache_is_told_by_the_path_it_was_read_at
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world.read, 2, "x")
             await trio.sleep(3)
-            assert [row["path"] for row in world[1].transfers()] == ["x"]
-            assert world[1].transfers()[0]["direction"] == "upload"
+            assert [row["path"] for row in world[1].report.transfers()] == ["x"]
+            assert world[1].report.transfers()[0]["direction"] == "upload"
 
 
 async def test_the_whole_command_that_joins_is_told_for_each_address(autojump_clock: MockClock):
     async with open_world() as world:
         await world.start()
         give_interfaces(world, 0, "192.168.1.5", "2a00::5")
-        status = world[0].status()
+        status = world[0].report.status()
 
         assert status["addresses"] == [f"192.168.1.5:{PORT}", f"[2a00::5]:{PORT}"]
         assert status["join_commands"] == [
@@ -108,7 +111,7 @@ async def test_a_private_network_is_joined_with_its_key(autojump_clock: MockCloc
     async with open_world() as world:
         await world.start(network_key_file=key)
 
-        (command,) = world[0].status()["join_commands"]
+        (command,) = world[0].report.status()["join_commands"]
         assert shlex.split(command)[3:] == [
             "--join", f"{host(0)}:{PORT}", "--network-key-file", "our key",
         ]  # fmt: skip
@@ -121,19 +124,19 @@ async def test_a_public_address_is_told_when_more_than_one_neighbour_sees_it(
     async with open_world() as world:
         await world.start()
         give_interfaces(world, 0, "192.168.1.5")
-        world[0]._observed.update({"8.8.8.8": 1, "192.168.9.9": 5})
-        assert world[0].status()["addresses"] == [f"192.168.1.5:{PORT}"]
+        world[0].whereabouts._observed.update({"8.8.8.8": 1, "192.168.9.9": 5})
+        assert world[0].report.status()["addresses"] == [f"192.168.1.5:{PORT}"]
 
-        world[0]._observed.update({"8.8.8.8": 1})
-        assert world[0].status()["addresses"] == [f"192.168.1.5:{PORT}", f"8.8.8.8:{PORT}"]
+        world[0].whereabouts._observed.update({"8.8.8.8": 1})
+        assert world[0].report.status()["addresses"] == [f"192.168.1.5:{PORT}", f"8.8.8.8:{PORT}"]
 
 
 async def test_who_listens_at_one_address_tells_that_one(autojump_clock: MockClock):
     async with open_world() as world:
         await world.start()
-        world[0]._observed.update({"8.8.8.8": 9})
+        world[0].whereabouts._observed.update({"8.8.8.8": 9})
 
-        assert world[0].status()["addresses"] == [f"{host(0)}:{PORT}"]
+        assert world[0].report.status()["addresses"] == [f"{host(0)}:{PORT}"]
 
 
 # Below `.p2pfs/`.
@@ -145,7 +148,9 @@ async def test_the_texts_are_those_of_the_verbs(autojump_clock: MockClock):
         await world.start(joins=[0])
         await world.linked(1, 1)
         world[0].journal.warning("peer\x1b hung up", "films/x")
-        text = {name: world[0].render(name).decode() for name in ("status", "peers", "events")}
+        text = {
+            name: world[0].report.render(name).decode() for name in ("status", "peers", "events")
+        }
 
         lines = text["status"].splitlines()
         assert "sharing: yes" in lines
@@ -168,7 +173,7 @@ async def test_the_configuration_can_be_pasted_into_config_toml(
     async with open_world() as world:
         await world.start()
         await world.start(joins=[0], upload_limit_bytes_s=2**20, name="naïve ☃")
-        config, text = world[1].config, world[1].render("config")
+        config, text = world[1].config, world[1].report.render("config")
 
     assert tomllib.loads(text.decode())["upload-limit"] == "1M"
     assert text.startswith(b"# state directory: ")
@@ -181,5 +186,5 @@ async def test_a_path_that_is_no_text_breaks_no_rendering(autojump_clock: MockCl
     async with open_world() as world:
         await world.start(mountpoint=Path("/mnt/caf\udce9\n"))
 
-        assert b"# mountpoint: /mnt/caf\\udce9\\n\n" in world[0].render("config")
-        assert b"mountpoint: /mnt/caf\\udce9\\n\n" in world[0].render("status")
+        assert b"# mountpoint: /mnt/caf\\udce9\\n\n" in world[0].report.render("config")
+        assert b"mountpoint: /mnt/caf\\udce9\\n\n" in world[0].report.render("status")

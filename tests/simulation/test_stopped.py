@@ -42,7 +42,7 @@ async def took_s(*, is_stopped: bool) -> float:
     """Return how long it takes to find a path two links away."""
     async with chain(is_stopped=is_stopped) as world:
         began_at = trio.current_time()
-        assert isinstance(await world[0].find("films/whale.mkv"), RemoteFile)
+        assert isinstance(await world[0].browser.find("films/whale.mkv"), RemoteFile)
         return trio.current_time() - began_at
 
 
@@ -55,7 +55,7 @@ async def test_a_path_behind_others_is_found_half_a_second_later_at_most(
 @pytest.mark.parametrize("is_stopped", [False, True])
 async def test_words_find_what_is_behind_others(autojump_clock: MockClock, is_stopped: bool):
     async with chain(is_stopped=is_stopped) as world:
-        (row,) = (await world[0].search("whale"))["files"]
+        (row,) = (await world[0].report.search("whale"))["files"]
         assert row["path"] == "films/whale.mkv"
 
 
@@ -65,7 +65,7 @@ async def test_a_source_behind_others_is_found(autojump_clock: MockClock, is_sto
         found = await world[0].swarms.upstream.find_sources(
             WHALE.file_id, WHALE.size, Urgency.PERSON
         )
-        assert [source.id for source in found] == [world[2].identity.id]
+        assert [source.id for source in found] == [world[2].whereabouts.identity.id]
 
 
 async def test_a_listing_shows_what_is_behind_others_and_says_that_somebody_is_silent(
@@ -73,11 +73,11 @@ async def test_a_listing_shows_what_is_behind_others_and_says_that_somebody_is_s
 ):
     async with chain(is_stopped=True) as world:
         assert await world.names(0) == ["films"]
-        assert world[0].partial("") == "not everybody has answered in time"
+        assert world[0].browser.partial("") == "not everybody has answered in time"
         assert await world.names(0, "films") == ["films/whale.mkv"]
 
 
 async def test_an_absent_name_is_asked_for_once(autojump_clock: MockClock):
     async with chain(is_stopped=True) as world:
-        assert await world[0].find("nowhere/x") is None
-        assert world[0].known("nowhere/x") is Knowledge.ABSENT
+        assert await world[0].browser.find("nowhere/x") is None
+        assert world[0].browser.known("nowhere/x") is Knowledge.ABSENT

@@ -57,7 +57,7 @@ class Watched:
         return count
 
     def has_fetched(self) -> bool:
-        return self.servent.cache.used_bytes > 0 or self.servent.transfers() != []
+        return self.servent.cache.used_bytes > 0 or self.servent.report.transfers() != []
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def watching(*shares: dict[str, bytes], **changes: object) -> AsyncIterato
             for path, data in share.items():
                 await world.share(number, path, data)
         looker = await world.start(joins=range(len(shares)), **changes)
-        await world.until(lambda: len(looker.peers()) == len(shares), within_s=30)
+        await world.until(lambda: len(looker.report.peers()) == len(shares), within_s=30)
         with programs_on(looker) as programs:
             yield Watched(world, looker, programs)
 
@@ -164,7 +164,7 @@ async def test_with_the_network_dead_everything_known_is_answered_from_memory(
         results = await programs.ls("/search/photo")
         for number in (0, 1):
             watched.world.kill(number)
-        await watched.world.until(lambda: not watched.servent.peers(), within_s=100)
+        await watched.world.until(lambda: not watched.servent.report.peers(), within_s=100)
         await trio.sleep(600)
         programs.waited = 0
         began_at = trio.current_time()
@@ -194,7 +194,7 @@ async def test_who_has_left_sees_nothing_of_others(autojump_clock: MockClock):
 
 def both(watched: Watched) -> tuple[str, str]:
     """The names of the one file and the one directory in the root."""
-    nodes = watched.servent.catalogue.children("")
+    nodes = watched.servent.namespace.catalogue.children("")
     (file,) = (node.path for node in nodes if isinstance(node, RemoteFile))
     (directory,) = (node.path for node in nodes if isinstance(node, RemoteDirectory))
     return file, directory
@@ -217,7 +217,7 @@ async def test_what_is_below_a_directory_that_lost_its_name_is_found_at_first_si
 ):
     async with watching({"x.y": b"a file"}, {"x.y/sub/below": b"below"}) as watched:
         await watched.programs.ls("/network")
-        file = await watched.servent.find(both(watched)[0])
+        file = await watched.servent.browser.find(both(watched)[0])
         assert isinstance(file, RemoteFile)
         await watched.servent.pins.add(replace(file, path="x.y"))
 
@@ -346,7 +346,7 @@ async def test_a_file_whose_only_peer_goes_fails_and_says_why(autojump_clock: Mo
         programs = watched.programs
         file = await programs.open("/network/film")
         watched.world.stop(0)
-        await watched.world.until(lambda: len(watched.servent.peers()) == 1, within_s=100)
+        await watched.world.until(lambda: len(watched.servent.report.peers()) == 1, within_s=100)
 
         assert await read_on(programs, file, 0) == errno.EHOSTUNREACH
         file.release()
@@ -366,7 +366,7 @@ async def test_an_open_file_stays_while_the_cache_makes_room(autojump_clock: Moc
 
         assert await programs.pread(file, len(FILM), 0) == FILM
         assert watched.servent.cache.used_bytes <= 10 * BLOCK
-        assert watched.servent.cached_percent(Content(shares["other0"]).file_id) == 0
+        assert watched.servent.swarms.cached_percent(Content(shares["other0"]).file_id) == 0
         file.release()
 
 

@@ -28,7 +28,7 @@ async def grow(world: World) -> None:
 
 def graph_of(world: World) -> Graph:
     return {
-        servent.identity.id: {link.peer.id for link in servent.overlay.neighbours}
+        servent.whereabouts.identity.id: {link.peer.id for link in servent.overlay.neighbours}
         for servent in world.servents
     }
 
@@ -66,12 +66,12 @@ async def test_one_query_crosses_twice_the_links_less_the_servents_plus_one(
         await grow(world)
         graph = await settled(world)
         assert all(len(near) >= int(DEGREE * ENOUGH) for near in graph.values())
-        assert len(distances(graph, world[0].identity.id)) == SERVENTS
+        assert len(distances(graph, world[0].whereabouts.identity.id)) == SERVENTS
         # The last servents reached must still pass the query on, in vain.
         origin = next(
             servent
             for servent in world.servents
-            if max(distances(graph, servent.identity.id).values()) < MAX_TTL
+            if max(distances(graph, servent.whereabouts.identity.id).values()) < MAX_TTL
         )
         holder = next(servent for servent in world.servents if servent is not origin)
         await world.share(world.servents.index(holder), "rare.txt", b"rare")

@@ -29,14 +29,14 @@ async def world_with_a_reader(*, length: int, reshare: bool = True) -> AsyncIter
         await world.start(joins=[1])
         await world.share(0, "films/whale.mkv", FILM.data)
         await world.linked(1, 2, 1)
-        node = await world[READER].find("films/whale.mkv")
+        node = await world[READER].browser.find("films/whale.mkv")
         assert isinstance(node, RemoteFile)
-        reader = world[READER].open(node)
+        reader = world[READER].swarms.open(node)
         assert await reader.read(0, length) == FILM.data[:length]
         await trio.sleep(5)  # what was read ahead has come
         reader.close()
         world.stop(0)
-        await world.until(lambda: len(world[READER].peers()) == 1, within_s=2)
+        await world.until(lambda: len(world[READER].report.peers()) == 1, within_s=2)
         yield world
 
 
@@ -49,7 +49,7 @@ async def test_what_was_read_is_offered_to_those_who_know_its_id(autojump_clock:
     async with world_with_a_reader(length=FILM.size) as world:
         (hit,) = await ask(world, QueryKind.ID, FILM.file_id.hex())
 
-        assert hit.provider.id == world[READER].identity.id
+        assert hit.provider.id == world[READER].whereabouts.identity.id
         assert hit.entries[0].size == FILM.size
 
 
@@ -78,7 +78,7 @@ async def test_without_reshare_nothing_that_was_read_is_offered(autojump_clock: 
         assert await ask(world, QueryKind.ID, FILM.file_id.hex()) == ()
         links = world[2]._links
         with pytest.raises(RejectedError, match="not shared"):
-            await links.fetch_manifest(world[READER]._own_info(), FILM.file_id)
+            await links.fetch_manifest(world[READER].whereabouts.info(), FILM.file_id)
 
 
 async def test_paused_sharing_offers_nothing_that_was_read(autojump_clock: MockClock):
@@ -90,13 +90,13 @@ async def test_paused_sharing_offers_nothing_that_was_read(autojump_clock: MockC
 
 def film(world: World) -> RemoteFile:
     """What 2 saw of the film while it was there."""
-    source = world[0]._own_info()
+    source = world[0].whereabouts.info()
     return RemoteFile("films/whale.mkv", FILM.size, 0, FILM.file_id, (source,))
 
 
 async def test_a_content_whose_holder_is_gone_is_read_from_a_reader(autojump_clock: MockClock):
     async with world_with_a_reader(length=FILM.size) as world:
-        reader = world[2].open(film(world))
+        reader = world[2].swarms.open(film(world))
 
         assert await reader.read(0, FILM.size) == FILM.data
         reader.close()
@@ -104,9 +104,9 @@ async def test_a_content_whose_holder_is_gone_is_read_from_a_reader(autojump_clo
 
 async def test_a_part_is_offered_and_what_is_missing_is_not_made_up(autojump_clock: MockClock):
     async with world_with_a_reader(length=100) as world:
-        cached = world[READER].cached_percent(FILM.file_id)
+        cached = world[READER].swarms.cached_percent(FILM.file_id)
         assert 0 < cached < 100
-        reader = world[2].open(film(world))
+        reader = world[2].swarms.open(film(world))
 
         assert await reader.read(0, 100) == FILM.data[:100]
         with pytest.raises(TransferError):

@@ -1,0 +1,96 @@
+"""Who this servent is to its peers, and where they reach it (link.LocalServent).
+
+A servent behind a router cannot know its own address. It learns it from its neighbours: the
+HELLO of each says at which host it sees us.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from p2pfs import __version__
+from p2pfs.link import Listener
+from p2pfs.protocol import (
+    MAX_ADDRESSES,
+    Address,
+    Hello,
+    Identity,
+    LinkKind,
+    NetworkKey,
+    PeerInfo,
+    Scope,
+    scope_of,
+)
+
+SEEN_SHARE: Final = 0.25
+"""We advertise an observed host if it is reported at least a quarter as often as the one that is
+reported most: two networks show us at two hosts, and one liar does not make a third."""
+
+MIN_SEEN: Final = 2
+"""Neighbours that must see us at a host that no interface has before the user is told of it:
+a single neighbour could send the user's friends anywhere."""
+
+
+class Whereabouts:
+    """The identity of this servent, its name, and the addresses at which it can be dialled."""
+
+    def __init__(self, identity: Identity, network_key: NetworkKey, name: str) -> None:
+        self.identity = identity
+        self.network_key = network_key
+        self.name = name
+        self._listener: Listener | None = None
+        self._observed: Counter[str] = Counter()
+
+    def listens(self, listener: Listener) -> None:
+        """Note where this servent listens from now on."""
+        self._listener = listener
+
+    @property
+    def listen_address(self) -> Address:
+        """Where this servent listens."""
+        assert self._listener is not None
+        return self._listener.address
+
+    def hello(self, kind: LinkKind, observed: Address) -> Hello:
+        """Return the HELLO for a link; `observed` is where the other side appears to be."""
+        port, agent = self.listen_address.port, f"p2pfs/{__version__}"
+        return Hello(kind, self.name, port, observed, self._advertised(), agent)
+
+    def info(self) -> PeerInfo:
+        """Return what peers are told of this servent."""
+        return PeerInfo(self.identity.id, self.name, self._advertised())
+
+    def observed(self, host: str) -> None:
+        """Note that a neighbour sees us at `host`."""
+        self._observed[host] += 1
+
+    def observed_no_more(self, host: str) -> None:
+        """Note that a neighbour that saw us at `host` is gone."""
+        self._observed[host] -= 1
+        self._observed += Counter()  # drops the hosts at which no neighbour sees us any more
+
+    def _advertised(self) -> tuple[Address, ...]:
+        """Return where we listen, if that is one address; else where most others saw us."""
+        port = self.listen_address.port
+        if scope_of(self.listen_address.host) is not None:
+            return (self.listen_address,)
+        seen = self._observed.most_common(MAX_ADDRESSES)
+        least = seen[0][1] * SEEN_SHARE if seen else 0
+        return tuple(Address(host, port) for host, count in seen if count >= least)
+
+    def addresses(self) -> Sequence[Address]:
+        """Return where others may reach us, the likeliest first. Any thread.
+
+        Those of this machine's interfaces, and public ones at which two neighbours or more see
+        us: there a router may pass our port on.
+        """
+        assert self._listener is not None
+        port = self.listen_address.port
+        own = self._listener.addresses()
+        if self.listen_address in own:
+            return own
+        seen = [host for host, count in dict(self._observed).items() if count >= MIN_SEEN]
+        public = [Address(host, port) for host in seen if scope_of(host) is Scope.WORLD]
+        return list(dict.fromkeys((*own, *public)))
