@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -22,7 +21,7 @@ from msgspec.structs import astuple, replace
 
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.library.share import Identity, StatKey
-from p2pfs.protocol import MAX_TOTAL, FileId, Manifest, Terms, tokens_of, words_of
+from p2pfs.protocol import MAX_FILE_BYTES, FileId, Manifest, Terms, fold, phrases_of, tokens_of
 from p2pfs.state import open_private
 
 MANIFESTS_IN_MEMORY: Final = 16
@@ -33,7 +32,7 @@ ANY: Final = Terms()
 _APPLICATION_ID: Final = 0x70327066
 """`p2pf`, in the header of the file: tells an index from any other database."""
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 """Of the tables below. Any other version is thrown away, not converted."""
 
 _TABLES: Final = f"""
@@ -53,8 +52,10 @@ _TABLES: Final = f"""
     );
     CREATE INDEX files_by_inode ON files (ino);
     CREATE INDEX files_by_id ON files (file_id);
-    -- The words are cut by names.words_of; the ascii tokenizer only splits them at the spaces.
-    CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'ascii', prefix = '2 3');
+    CREATE INDEX files_by_size ON files (size);
+    -- Tokens are cut by protocol.words; the ascii tokenizer only splits them at the spaces.
+    CREATE VIRTUAL TABLE words
+        USING fts5 (text, tokenize = "ascii tokenchars '#+.'", prefix = '2 3');
     COMMIT;
 """
 
@@ -188,29 +189,42 @@ class Index:
         with self._opened() as connection:
             return [path for (path,) in connection.execute("SELECT path FROM files")]
 
-    def match(
-        self, words: Sequence[str], terms: Terms = ANY, after: str = ""
-    ) -> list[tuple[str, FileId]]:
-        """Return (path, file id) of what may be like the words and terms, behind a path.
+    def match(self, text: str, terms: Terms = ANY, *, after: int = 0, limit: int = -1) -> list[int]:
+        """Return the numbers of files that may be like a question, behind a number, in order.
 
-        It has all words, the last one as a beginning, and a size within the bounds; the caller
-        looks at the other terms. Sorted by path, MAX_TOTAL at most. `words` come from `words_of`.
+        All that are like it are among them; the caller looks closer. Numbers grow with time.
         """
-        table, conditions, values = "files", ["size BETWEEN ? AND ?", "path > ?"], _bounds(terms)
-        if words:
-            table = "words JOIN files ON number = words.rowid"
-            conditions.append("words MATCH ?")
-            values = [*values, after, _expression(words, terms)]
-        else:
-            endings = [ending for ending in terms.endings if ending.isascii()]
-            conditions += ["path LIKE ? ESCAPE '\\'"] * len(endings)
-            values = [*values, after, *map(_like, endings)]
+        expression = _expression(text, terms)
+        source, conditions = "files", ["number > ?"]
+        values: list[str | int] = [after]
+        if expression:
+            source, conditions = "words", ["rowid > ?", "words MATCH ?"]
+            values.append(expression)
+        if (terms.at_least, terms.at_most) != (ANY.at_least, MAX_FILE_BYTES):
+            conditions.append("rowid IN (SELECT number FROM files WHERE size BETWEEN ? AND ?)")
+            values += [terms.at_least, terms.at_most]
+        with self._opened() as connection:
+            rows = connection.execute(
+                f"SELECT rowid FROM {source} WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants
+                " ORDER BY rowid LIMIT ?",
+                (*values, limit),
+            )
+            return [number for (number,) in rows]
+
+    def files(self, numbers: Sequence[int]) -> list[tuple[str, FileId]]:
+        """Return (path, file id) of files by their numbers, in order."""
+        marks = ", ".join("?" * len(numbers))
         with self._opened() as connection:
             return connection.execute(
-                f"SELECT path, file_id FROM {table} WHERE {' AND '.join(conditions)}"  # noqa: S608 - constants
-                " ORDER BY path LIMIT ?",
-                (*values, MAX_TOTAL),
+                f"SELECT path, file_id FROM files WHERE number IN ({marks}) ORDER BY number",  # noqa: S608 - only marks
+                numbers,
             ).fetchall()
+
+    def number(self, path: str) -> int | None:
+        """Return the number of what is filed under a path."""
+        with self._opened() as connection:
+            row = connection.execute("SELECT number FROM files WHERE path = ?", (path,)).fetchone()
+            return None if row is None else int(row[0])
 
     def _remember(self, manifest: Manifest) -> Manifest:
         self._manifests[manifest.file_id] = manifest
@@ -233,20 +247,38 @@ class Index:
                 raise
 
 
-def _bounds(terms: Terms) -> list[str | int]:
-    return [terms.at_least, terms.at_most]
+def _expression(text: str, terms: Terms) -> str:
+    """Return what FTS5 is asked for; nothing if only sizes and what must not be are told.
+
+    Tokens come without quotes, by `protocol.words`.
+    """
+    wanted = [_quoted(phrase) for phrase in phrases_of(text)]
+    if wanted:
+        wanted[-1] += " *"
+    wanted += [_quoted(tokens_of(phrase)) for phrase in terms.phrases]
+    wanted += [_quoted([_last_ending(f".{ending}")]) for ending in terms.endings]
+    lacking = [_quoted(tokens_of(phrase)) for phrase in terms.no_phrases]
+    if not wanted:
+        return ""
+    return " NOT ".join([" AND ".join(dict.fromkeys(wanted)), *dict.fromkeys(lacking)])
 
 
-def _expression(words: Sequence[str], terms: Terms) -> str:
-    """Return what FTS5 is asked for; words come without quotes, by `words_of`."""
-    wanted = " AND ".join(f'"{word}"' for word in words) + " *"
-    alone = (words_of(phrase) for phrase in terms.no_phrases if len(tokens_of(phrase)) == 1)
-    return wanted + "".join(f' NOT "{word}"' for found in alone for word in found)
+def _quoted(tokens: Iterable[str]) -> str:
+    return f'"{" ".join(tokens)}"'
 
 
-def _like(ending: str) -> str:
-    escaped = re.sub(r"([\\%_])", r"\\\1", ending)
-    return f"%.{escaped}"
+def _last_ending(name: str) -> str:
+    """Return the token that stands for the ending of a name; nothing if it has none.
+
+    What cannot be in a token is left out: different endings may share one.
+    """
+    _, dot, ending = fold(name).rpartition(".")
+    return dot + "".join(c for c in ending if c.isalnum() or not c.isascii())
+
+
+def _text_of(path: str) -> str:
+    """Return the tokens of a path as they are indexed."""
+    return " ".join([*tokens_of(path), _last_ending(path.rpartition("/")[2])])
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -288,7 +320,7 @@ def _put(connection: sqlite3.Connection, record: Record) -> None:
         row,
     ).lastrowid
     connection.execute(
-        "INSERT INTO words (rowid, text) VALUES (?, ?)", (number, " ".join(words_of(record.path)))
+        "INSERT INTO words (rowid, text) VALUES (?, ?)", (number, _text_of(record.path))
     )
 
 

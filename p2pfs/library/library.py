@@ -23,7 +23,7 @@ from p2pfs.library.register import FileState, Register
 from p2pfs.library.share import ChangedError, Identity, MovedError, Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import GONE, PASSING, Worker
-from p2pfs.protocol import Entry, FileId, Manifest, Terms, Wanted, block_span, words_of
+from p2pfs.protocol import MAX_TOTAL, Entry, FileId, Manifest, Terms, Wanted, block_span, phrases_of
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
 
@@ -34,6 +34,10 @@ three times as long a thousand small ones were published no sooner."""
 
 RETRY_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
+
+FILES_AT_ONCE: Final = 256
+"""Files that a search looks at in one step: the register is held for half a millisecond, and the
+first step is enough for almost every question."""
 
 log = logging.getLogger(__name__)
 
@@ -234,22 +238,40 @@ class Library:
     ) -> tuple[Sequence[Entry], int]:
         """Return the first `limit` files behind a path that a keyword query finds, and how many.
 
-        Sorted by path in code point order. Counts up to MAX_TOTAL.
-        """
-        if self.is_paused or not (words_of(text) or terms):
-            return (), 0
-        entries = await self._run_in_thread(self._match, text, terms, after)
-        return entries[:limit], len(entries)
+        They come in the order in which they were filed. Those that were not looked at count as
+        found; the count ends at MAX_TOTAL.
 
-    def _match(self, text: str, terms: Terms | None, after: str) -> list[Entry]:
-        wanted = Wanted(text, terms)
+        Raises:
+            NotFoundError: nothing is filed under that path any more.
+        """
+        if self.is_paused or not (phrases_of(text) or terms):
+            return (), 0
+        return await self._run_in_thread(self._match, text, limit, terms or ANY, after)
+
+    def _match(self, text: str, limit: int, terms: Terms, after: str) -> tuple[list[Entry], int]:
         try:
-            found = self._index.match(words_of(text), terms or ANY, after)
+            number = self._index.number(after) if after else 0
+            if number is None:
+                raise NotFoundError(f"{after} is not shared any more")
+            return self._find(text, limit, terms, number)
         except (DamagedIndexError, sqlite3.Error) as error:
             self._worker.index_failed(error)
-            return []
-        offered = self._register.offered(found)
-        return [entry for entry in offered if wanted.accepts(entry.path, entry.size)]
+            return [], 0
+
+    def _find(self, text: str, limit: int, terms: Terms, after: int) -> tuple[list[Entry], int]:
+        """Look at files one after the other until there are enough."""
+        wanted = Wanted(text, terms)
+        found: list[Entry] = []
+        while numbers := self._index.match(text, terms, after=after, limit=MAX_TOTAL):
+            for start in range(0, len(numbers), FILES_AT_ONCE):
+                some = numbers[start : start + FILES_AT_ONCE]
+                offered = self._register.offered(self._index.files(some))
+                found += (one for one in offered if wanted.accepts(one.path, one.size))
+                if len(found) > limit:
+                    left = len(numbers) - start - len(some)
+                    return found[:limit], min(len(found) + left, MAX_TOTAL)
+            after = numbers[-1]
+        return found, len(found)
 
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return the manifest of a content that is held.

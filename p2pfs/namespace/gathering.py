@@ -184,14 +184,16 @@ class Gathering:
 
     async def _ask_for_page(self, provider: PeerInfo, limit: int) -> int:
         """Take in one more page; return how many files were on it, at least one."""
-        after = max(self._told[provider.id], default="")
+        told = self._told[provider.id]
+        had = len(told)
+        after = next(reversed(told), "")
         wanted = Match(self.query.words, self.query.terms, after, limit)
         page = await self._gatherer.match_page(provider, wanted)
-        fresh = [entry for entry in page.entries[:limit] if entry.path > after]
+        fresh = [entry for entry in page.entries[:limit] if entry.path not in told]
         self._learn(provider, fresh)
-        has_gone_on = max(self._told[provider.id], default="") > after
         left = self._missing[provider.id] - len(fresh)
-        self._missing[provider.id] = max(1, left) if page.has_more and has_gone_on else 0
+        is_end = not page.has_more or len(told) == had
+        self._missing[provider.id] = 0 if is_end else max(1, left)
         return max(1, len(fresh))
 
     def files(self) -> dict[Content, RemoteFile]:

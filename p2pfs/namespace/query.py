@@ -1,6 +1,7 @@
 """The language of keyword searches, from a text to what is asked of others. Pure.
 
     blue whale          all words in the path; the last may be the beginning of one
+    blue-whale r&b 東京   what stands between spaces is one word: all of it side by side
     "exact phrase"      these words side by side, in this order
     -word -"a phrase"   not these
     ext:pdf             names that end in `.pdf`
@@ -23,11 +24,15 @@ from p2pfs.protocol import (
     MAX_LABEL_BYTES,
     MAX_QUERY_TEXT_BYTES,
     MAX_TERMS,
+    Phrase,
     Terms,
     Wanted,
+    distinct,
     fits_query,
+    fold,
+    phrases_of,
+    question_of,
     tokens_of,
-    words_of,
 )
 
 _TERM: Final = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
@@ -63,7 +68,7 @@ def parse_query(text: str) -> KeywordQuery:
     for minus, phrase, bare in _TERM.findall(text):
         if tokens_of(phrase or bare):
             parts.take(phrase or bare, is_wanted=not minus, is_phrase=bool(phrase))
-    words = " ".join(words_of(" ".join((*parts.whole, *parts.loose))))
+    words = parts.words()
     terms = parts.terms()
     if not words and (terms.at_least, terms.at_most, terms.endings) == (0, MAX_FILE_BYTES, ()):
         raise QueryError("search for at least one word of two letters or a digit, or a size")
@@ -77,8 +82,8 @@ def parse_query(text: str) -> KeywordQuery:
 class _Parts:
     """The terms of a text, sorted."""
 
-    whole: list[str] = field(default_factory=list)
-    """Words that are none's beginning."""
+    whole: list[Phrase] = field(default_factory=list)
+    """Words that are none's beginning, each as its tokens."""
     loose: list[str] = field(default_factory=list)
     at_least: int = 0
     at_most: int = MAX_FILE_BYTES
@@ -90,18 +95,19 @@ class _Parts:
     def take(self, term: str, *, is_wanted: bool, is_phrase: bool) -> None:
         """Take in a term; QueryError if it makes no sense."""
         kind, colon, value = ("", "", "") if is_phrase else term.partition(":")
+        kind = kind.casefold()
         if kind == "size" and colon:
             self._take_size(value, is_wanted=is_wanted)
         elif kind == "ext" and colon:
             if not value.strip("."):
                 raise QueryError("ext: what extension? As in ext:pdf")
-            (self.endings if is_wanted else self.no_endings).append(value.lstrip(".").casefold())
-            self.whole += [value] if is_wanted else []
+            (self.endings if is_wanted else self.no_endings).append(fold(value.lstrip(".")))
+            self.whole += _words_of_ending(value) if is_wanted else ()
         elif not is_wanted:
-            self.no_phrases.append(" ".join(tokens_of(term)))
+            self.no_phrases.append(question_of([tokens_of(term)]))
         elif is_phrase:
-            self.phrases.append(" ".join(tokens_of(term)))
-            self.whole.append(term)
+            self.phrases.append(question_of([tokens_of(term)]))
+            self.whole.append(tuple(tokens_of(term)))
         else:
             self.loose.append(term)
 
@@ -118,6 +124,11 @@ class _Parts:
         else:
             self.at_most = min(self.at_most, bound - is_wanted)
 
+    def words(self) -> str:
+        """Return the words as they travel, each once; the last loose one comes last."""
+        loose = [phrase for term in self.loose for phrase in phrases_of(term)]
+        return question_of(distinct([*self.whole, *loose]))
+
     def terms(self) -> Terms:
         """Return them as they travel; QueryError if that is not possible."""
         if not 0 <= self.at_least <= self.at_most:
@@ -128,3 +139,11 @@ class _Parts:
         if any(len(term) > MAX_LABEL_BYTES for one in lists for term in one):
             raise QueryError(f"no name has more than {MAX_LABEL_BYTES} characters")
         return Terms(self.at_least, self.at_most, *map(tuple, lists))
+
+
+def _words_of_ending(extension: str) -> list[Phrase]:
+    """Return the words that a name with this ending has.
+
+    Single letters may have become one with others: `b.c` is an abbreviation.
+    """
+    return [phrase for phrase in phrases_of(extension) if min(map(len, phrase)) > 1]

@@ -7,7 +7,8 @@
     handshake    Noise and identities: the only module that knows Noise
     manifest     a content: its size, its blocks, its file id
     matching     which files a keyword query finds
-    names        which names may travel, and the words in them
+    names        which names may travel
+    words        what a word is, in names and in questions
     addresses    which addresses may be dialled
     flood/       queries, hits, walks and their budgets
 
@@ -99,6 +100,13 @@ from p2pfs.protocol.names import (
     is_joiner_in_place,
     is_private,
     is_probe,
+)
+from p2pfs.protocol.words import (
+    Phrase,
+    distinct,
+    fold,
+    phrases_of,
+    question_of,
     tokens_of,
     words_of,
 )
@@ -162,6 +170,7 @@ __all__ = [
     "NetworkKey",
     "PeerInfo",
     "Peers",
+    "Phrase",
     "Ping",
     "Pong",
     "Query",
@@ -186,12 +195,16 @@ __all__ = [
     "check_path",
     "dialable",
     "digest",
+    "distinct",
     "fits_query",
+    "fold",
     "groups_of",
     "is_joiner_in_place",
     "is_private",
     "is_probe",
     "manifest_bytes_for",
+    "phrases_of",
+    "question_of",
     "scope_of",
     "servent_id",
     "sign_hit",

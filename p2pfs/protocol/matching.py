@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from p2pfs.protocol.messages import Terms
-from p2pfs.protocol.names import tokens_of, words_of
+from p2pfs.protocol.words import fold, phrases_of, tokens_of
 
 
 class Wanted:
@@ -12,10 +14,10 @@ class Wanted:
     def __init__(self, text: str, terms: Terms | None = None) -> None:
         """Take the words, of which the last may be the beginning of one, and further terms."""
         terms = terms or Terms()
-        *whole, last = words_of(text) or [""]
-        self._must_have = [f" {word} " for word in whole] + [f" {last}"]
-        self._must_have += [_spaced(phrase) for phrase in terms.phrases]
-        self._must_lack = [_spaced(phrase) for phrase in terms.no_phrases]
+        *whole, last = map(_spaced, phrases_of(text) or [()])
+        self._must_have = [*whole, last.rstrip(" ")]
+        self._must_have += [_spaced(tokens_of(phrase)) for phrase in terms.phrases]
+        self._must_lack = [_spaced(tokens_of(phrase)) for phrase in terms.no_phrases]
         self._endings = tuple(_ending(one) for one in terms.endings)
         self._no_endings = tuple(_ending(one) for one in terms.no_endings)
         self._sizes = range(terms.at_least, terms.at_most + 1)
@@ -24,18 +26,18 @@ class Wanted:
         """Return whether a file is what was asked for."""
         if size not in self._sizes:
             return False
-        name = path.rpartition("/")[2].casefold()
+        name = fold(path.rpartition("/")[2])
         if not all(map(name.endswith, self._endings)) or name.endswith(self._no_endings):
             return False
-        text = _spaced(path)
+        text = _spaced(tokens_of(path))
         has_all = all(needle in text for needle in self._must_have)
         return has_all and not any(needle in text for needle in self._must_lack)
 
 
 def _ending(extension: str) -> str:
-    return "." + extension.lstrip(".").casefold()
+    return "." + fold(extension.lstrip("."))
 
 
-def _spaced(text: str) -> str:
-    """Return all tokens of a text, with a space before and after each."""
-    return f" {' '.join(tokens_of(text))} "
+def _spaced(tokens: Iterable[str]) -> str:
+    """Return tokens with a space before and after each."""
+    return f" {' '.join(tokens)} "

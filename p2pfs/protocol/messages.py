@@ -291,7 +291,7 @@ class QueryHit(Message, frozen=True, array_like=True):
     provider: PeerInfo
     entries: Annotated[tuple[Entry, ...], Meta(max_length=MAX_RESULTS)]
     total: Count
-    """How many entries there are, counted up to MAX_TOTAL; more than sent means: ask the
+    """How many entries there are, for words at most and up to MAX_TOTAL; more than sent: ask the
     provider with LIST, or with MATCH for what words find."""
     public_key: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
@@ -347,7 +347,7 @@ class Match(Message, frozen=True, array_like=True):
 
 
 class Listing(Message, frozen=True, array_like=True):
-    """One page of a directory or of matches, sorted by name or path in code point order."""
+    """One page of a directory, sorted by name in code point order, or of matches."""
 
     entries: Annotated[tuple[Entry, ...], Meta(max_length=MAX_LISTING)]
     """Paths are whole, as in query hits."""

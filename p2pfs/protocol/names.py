@@ -139,23 +139,3 @@ def is_probe(label: str) -> bool:
     listing of its directory, if there is one.
     """
     return label.casefold() in _PROBED
-
-
-def tokens_of(text: str) -> list[str]:
-    """Return everything in a text that could be a word, in order, with repeats.
-
-    NFKC and casefold make `Ｃａｆé` and `CAFÉ` meet; everything that is not a letter or a
-    digit separates. Joiners are left out: not every keyboard has them.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    folded = folded.replace(ZERO_WIDTH_JOINER, "").replace(ZERO_WIDTH_NON_JOINER, "")
-    spaced = "".join(c if c.isalnum() or unicodedata.combining(c) else " " for c in folded)
-    return spaced.split()
-
-
-def words_of(text: str) -> list[str]:
-    """Return the search words of a path or a query, in order, without repeats.
-
-    Words of one character carry nothing but are kept when they are digits.
-    """
-    return list(dict.fromkeys(w for w in tokens_of(text) if len(w) > 1 or w.isdigit()))

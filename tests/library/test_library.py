@@ -11,6 +11,7 @@ from msgspec import structs
 
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, share
+from p2pfs.library import library as library_module
 from p2pfs.library.index import Index, Record
 from p2pfs.library.share import STEP_BYTES
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
@@ -799,8 +800,8 @@ def test_a_batch_that_fails_between_two_files_files_none(tmp_path):
     index.close()
 
     assert index.paths() == ["before"]
-    assert index.match(["before"]) == [("before", manifest.file_id)]
-    assert index.match(["f"]) == []
+    assert index.files(index.match("before")) == [("before", manifest.file_id)]
+    assert index.match("ff") == []
     index.close()
 
 
@@ -853,18 +854,15 @@ async def test_all_words_must_match_and_the_last_may_be_a_beginning(running):
     async def found(text, limit=10):
         entries, total = await running.library.match_words(text, limit)
         assert len(entries) == min(total, limit)
-        return [entry.path for entry in entries]
+        return sorted(entry.path for entry in entries)
 
-    assert (
-        await found("whale BLUE")
-        == ["Blue Whale.ogg", "blue sky.txt"][:1] + ["blue-whales/song.ogg"][:0]
-    )
+    assert await found("whale BLUE") == ["Blue Whale.ogg"]
     assert await found("blue whal") == ["Blue Whale.ogg", "blue-whales/song.ogg"]
     assert await found("whales song") == ["blue-whales/song.ogg"]
     assert await found("blu whale") == []
     assert await found("ＢＬＵＥ") == ["Blue Whale.ogg", "blue sky.txt", "blue-whales/song.ogg"]
     assert await found("GRÖSSE") == ["Größe_Maß.txt"]
-    assert await found("blue", limit=1) == ["Blue Whale.ogg"]
+    assert len(await found("blue", limit=1)) == 1
     assert await found("") == []
     assert await found('" OR * NEAR( -') == []
 
@@ -893,11 +891,69 @@ async def test_terms_are_looked_at_before_anything_is_cut(running, text, terms, 
         running.write(path, path.encode()[: 4 if "long" in path else 2])
     await running.library.wait_idle()
 
-    entries, total = await running.library.match_words(text, 1, terms)
-    assert ([entry.path for entry in entries], total) == (found[:1], len(found))
-    after = found[0] if found else ""
+    first, total = await running.library.match_words(text, 1, terms)
+    assert (len(first), total) == (min(1, len(found)), len(found))
+    after = first[0].path if first else ""
     entries, total = await running.library.match_words(text, 10, terms, after)
-    assert [entry.path for entry in entries] == found[1:]
+    assert sorted(entry.path for entry in (*first, *entries)) == found
+    assert total == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("京タ", "東京タワー.jpg"),
+        ("ﾀﾜｰ 東", "東京タワー.jpg"),
+        ("cafe", "Café crème.txt"),
+        ("crêm", "Café creme.txt"),
+        ("r.e.m. gre", "R.E.M. - Green.ogg"),
+        ("rem", "R.E.M. - Green.ogg"),
+        ("c#", "C# in Depth.pdf"),
+        ("don't", "Don't Stop.ogg"),
+    ],
+)
+async def test_what_is_indexed_meets_what_is_asked_for(running, text, path):
+    running.write(path)
+    running.mkdir("C in Depth")
+    running.write("C in Depth/東西京.txt")
+    await running.library.wait_idle()
+
+    entries, total = await running.library.match_words(text, 10)
+
+    assert ([entry.path for entry in entries], total) == ([path], 1)
+
+
+async def test_pages_go_on_in_the_order_in_which_files_came(running, monkeypatch):
+    monkeypatch.setattr(library_module, "FILES_AT_ONCE", 2)
+    for number in (3, 1, 4, 2, 0):
+        running.write(f"song {number}")
+        await running.library.wait_idle()
+
+    first, total = await running.library.match_words("song", 2)
+    running.write("song 3", b"others")
+    await running.library.wait_idle()
+    second, left = await running.library.match_words("song", 9, after=first[-1].path)
+
+    assert ([entry.path for entry in first], total) == (["song 3", "song 1"], 5)
+    assert ([entry.path[5:] for entry in second], left) == (["4", "2", "0", "3"], 4)
+    with pytest.raises(NotFoundError):
+        await running.library.match_words("song", 9, after="song 5")
+
+
+async def test_a_common_word_costs_what_is_sent_and_not_what_there_is(running, monkeypatch):
+    monkeypatch.setattr(library_module, "FILES_AT_ONCE", 4)
+    for number in range(20):
+        running.write(f"song {number}", b"%d" % number)
+    await running.library.wait_idle()
+    looked_at = []
+    real = Index.files
+    monkeypatch.setattr(
+        Index, "files", lambda index, numbers: looked_at.extend(numbers) or real(index, numbers)
+    )
+
+    entries, total = await running.library.match_words("song", 3)
+
+    assert (len(entries), total, len(looked_at)) == (3, 20, 4)
 
 
 async def test_words_find_only_what_is_offered_now(running):

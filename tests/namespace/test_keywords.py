@@ -221,7 +221,7 @@ async def test_more_than_a_hit_has_room_for_is_asked_for_page_by_page(tmp_path):
         assert horizon.results.partial("whale") is None
 
 
-async def test_what_is_left_out_is_counted(tmp_path):
+async def test_what_is_left_out_is_counted(tmp_path, autojump_clock: MockClock):
     async with open_horizon(tmp_path) as horizon:
         horizon.add("near", **many(MAX_FILES + 1_500)).cut = 50
 
@@ -230,7 +230,7 @@ async def test_what_is_left_out_is_counted(tmp_path):
         assert partial == "1,000 of 2,500 results: more words find others"
 
 
-async def test_one_that_has_many_does_not_crowd_out_others(tmp_path):
+async def test_one_that_has_many_does_not_crowd_out_others(tmp_path, autojump_clock: MockClock):
     async with open_horizon(tmp_path) as horizon:
         for name, first in (("one", 0), ("two", 10_000)):
             files = {f"whale_{name}_{n:05}": (1, first + n) for n in range(1, 5_001)}

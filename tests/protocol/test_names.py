@@ -20,7 +20,6 @@ from p2pfs.protocol.names import (
     is_private,
     is_probe,
     is_reserved,
-    words_of,
 )
 from tests.helpers import strategies
 
@@ -110,25 +109,3 @@ def test_what_systems_leave_everywhere_is_refused_in_any_case(name):
 def test_what_programs_merely_look_for_may_be_published(name):
     assert is_probe(name)
     assert check_path(f"music/{name}") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("Blue_Whale (1999).mkv", ["blue", "whale", "1999", "mkv"]),
-        ("Ｃａｆé CAFÉ", ["café"]),
-        ("e\u0301tude", ["étude"]),
-        ("Straße STRASSE", ["strasse"]),
-        ("a 7 b", ["7"]),
-        ("\u0646\u0627\u0645\u0647\u200c\u0647\u0627", ["\u0646\u0627\u0645\u0647\u0647\u0627"]),
-        ("", []),
-        ("...", []),
-    ],
-)
-def test_words_meet_whatever_their_case_and_form(text, words):
-    assert words_of(text) == words
-
-
-@given(st.text())
-def test_the_words_of_words_are_the_words(text):
-    assert words_of(" ".join(words_of(text))) == words_of(text)
