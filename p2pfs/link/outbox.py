@@ -55,15 +55,19 @@ class Outbox:
         """Wake those who wait for room, to look at what has changed."""
         self._emptied.unpark_all()
 
-    async def take(self) -> bytes:
-        """Wait for frames, and take what is there, up to SEND_BYTES, as one piece."""
+    async def wait_filled(self) -> None:
+        """Wait until there is something to take."""
         while not self._frames:
             await self._filled.park()
+
+    def take(self) -> bytes:
+        """Take what is there, up to SEND_BYTES, as one piece."""
         taken = [self._frames.popleft()]
         size = len(taken[0])
         while self._frames and size + len(self._frames[0]) <= SEND_BYTES:
             taken.append(self._frames.popleft())
             size += len(taken[-1])
         self._size -= size
-        self.wake()
+        if self._emptied:
+            self.wake()
         return taken[0] if len(taken) == 1 else b"".join(taken)

@@ -106,9 +106,11 @@ class Switchboard:
         self._own_info = own_info
         self._offer = offer
         self._neighbourhood = neighbourhood
-        self._router = Router()
+        self._router = Router(self._has_room)
         self._links: dict[LinkId, Link] = {}
         self._news = trio.lowlevel.ParkingLot()
+        self._expires_at = math.inf
+        """Until when nothing has to be ended, as far as was known when that was looked at."""
         self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
         self._nursery: trio.Nursery | None = None
         self.handlers: Handlers = {
@@ -133,9 +135,13 @@ class Switchboard:
     async def _expire(self) -> None:
         while True:
             self._carry_out(self._router.expire(trio.current_time()))
-            deadline = self._router.next_deadline()
-            with trio.move_on_at(float("inf") if deadline is None else deadline):
+            self._expires_at = self._next_deadline()
+            with trio.move_on_at(self._expires_at):
                 await self._news.park()
+
+    def _next_deadline(self) -> float:
+        deadline = self._router.next_deadline()
+        return math.inf if deadline is None else deadline
 
     def opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
@@ -190,11 +196,14 @@ class Switchboard:
     def _carry_out(self, decisions: Iterable[Decision], told_by: Link | None = None) -> None:
         for decision in decisions:
             self._do(decision, told_by)
-        self._news.unpark_all()
+        if self._next_deadline() < self._expires_at:
+            self._news.unpark_all()
 
     def _do(self, decision: Decision, told_by: Link | None) -> None:
         """Do one thing; `told_by` is the link whose message led to it, if one did."""
         match decision:
+            case Send(link=to, message=QueryHit() | Done() as message):
+                self._pass_on(to, message)
             case Send(link=to, message=message):
                 self._post(to, message)
             case Answer(query=query):
@@ -223,6 +232,15 @@ class Switchboard:
         link = self._links.get(to)
         if link is not None:
             link.post(message)
+
+    def _pass_on(self, to: LinkId, message: Message) -> None:
+        """Send what answers a query: a hit before the DONE that covers it, when there is room."""
+        link = self._links.get(to)
+        if link is not None:
+            link.pass_on(message)
+
+    def _has_room(self, to: LinkId) -> bool:
+        return to not in self._links or self._links[to].may_pass_on
 
     async def _answer(self, query: Query) -> None:
         """Answer a query from our own share; the router hears of it whatever happens."""

@@ -26,7 +26,16 @@ from p2pfs.protocol.codec import (
     Unknown,
     fits_query,
 )
-from p2pfs.protocol.connection import NEED_DATA, Connection, Ended, Event, Greeted, NeedData, State
+from p2pfs.protocol.connection import (
+    NEED_DATA,
+    Connection,
+    Ended,
+    Event,
+    Greeted,
+    NeedData,
+    Prepared,
+    State,
+)
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, servent_id, sign_hit
 from p2pfs.protocol.manifest import (
     FILE_ID_BYTES,
@@ -173,6 +182,7 @@ __all__ = [
     "Phrase",
     "Ping",
     "Pong",
+    "Prepared",
     "Query",
     "QueryHit",
     "QueryKind",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from p2pfs.protocol.codec import (
@@ -183,6 +183,13 @@ Event = Greeted | Received | Data | Unknown | Ended
 other frame: the caller counts it before it gives others their turn."""
 
 
+class Prepared(NamedTuple):
+    """A message that is encoded and not sealed."""
+
+    plaintext: bytes
+    step: Step
+
+
 class Connection:
     """One end of a link.
 
@@ -249,9 +256,24 @@ class Connection:
         Raises:
             LocalProtocolError: it may not be sent in this state, or it is over its limit.
         """
-        plaintext = encode(message, request_id)
-        self._make_step(_step_of(message))
-        return _with_length(self._handshake.encrypt(plaintext))
+        return self.seal(self.prepare(message, request_id))
+
+    def prepare(self, message: Message, request_id: int = 0) -> Prepared:
+        """Return what `seal` makes the bytes of, if they are to be sent later.
+
+        Raises:
+            LocalProtocolError: it is over its limit.
+        """
+        return Prepared(encode(message, request_id), _step_of(message))
+
+    def seal(self, prepared: Prepared) -> bytes:
+        """Return the bytes that carry a message, to be sent next.
+
+        Raises:
+            LocalProtocolError: it may not be sent in this state.
+        """
+        self._make_step(prepared.step)
+        return _with_length(self._handshake.encrypt(prepared.plaintext))
 
     def send_data(
         self, request_id: int, data: bytes | bytearray | memoryview, *, is_last: bool

@@ -20,10 +20,16 @@ from p2pfs.errors import (
 )
 from p2pfs.link import Link, RefusedError, answer_link, dial_link
 from p2pfs.link.greeting import HANDSHAKE_S, PREFACE_S
-from p2pfs.link.live import DEAD_AFTER_S, FLUSH_S, PING_AFTER_S
+from p2pfs.link.live import (
+    DEAD_AFTER_S,
+    FLUSH_S,
+    PING_AFTER_S,
+    SENDS_APART_S,
+    WAITING_BYTES,
+)
 from p2pfs.link.outbox import DATA_BYTES, OUTBOX_BYTES
 from p2pfs.link.sockets import Listener, Network, TcpNetwork
-from p2pfs.protocol.codec import MAX_DATA_BYTES
+from p2pfs.protocol.codec import MAX_DATA_BYTES, encode
 from p2pfs.protocol.handshake import Identity, NetworkKey
 from p2pfs.protocol.messages import (
     Address,
@@ -31,9 +37,12 @@ from p2pfs.protocol.messages import (
     ByeCode,
     Cancel,
     Changed,
+    Done,
+    Entry,
     GetBlocks,
     GetManifest,
     GetPeers,
+    Guid,
     Hello,
     LinkKind,
     List,
@@ -42,6 +51,7 @@ from p2pfs.protocol.messages import (
     PeerInfo,
     Peers,
     Ping,
+    QueryHit,
     Reject,
     RejectCode,
     ServentId,
@@ -84,6 +94,33 @@ class End:
         self.got.append((message, request_id))
         if self._answer is not None:
             self._answer(link, message, request_id)
+
+
+HITS_OF = Guid(bytes(16))
+TEXT = "t" * 900
+
+
+def hit_of(number: int) -> QueryHit:
+    """Return a long query hit; nobody looks at its signature."""
+    provider = PeerInfo(ServentId("a" * 32), "somebody", ())
+    entries = tuple(Entry(f"{TEXT}{number}-{i}", 1, 1, bytes(32)) for i in range(50))
+    return QueryHit(HITS_OF, 3, provider, entries, 50, bytes(32), bytes(64))
+
+
+HIT_BYTES = encode(hit_of(0))
+
+
+def counted_sends(link: Link) -> list[int]:
+    """Return the lengths of all that a link sends from now on."""
+    lengths: list[int] = []
+    send_all = link._stream.send_all
+
+    async def counted(data: bytes) -> None:
+        lengths.append(len(data))
+        await send_all(data)
+
+    link._stream.send_all = counted
+    return lengths
 
 
 def accept(_peer: ServentId, _hello: Hello, _remote: Address) -> None:
@@ -387,10 +424,12 @@ class TestMessages:
             with pytest.raises(LocalProtocolError):
                 ours.link.post(BLOCK, 1)
 
-    async def test_an_unasked_answer_without_id_is_passed_on(self, net: MemoryNetwork) -> None:
+    async def test_an_unasked_answer_without_id_is_passed_on(
+        self, net: MemoryNetwork, autojump_clock: MockClock
+    ) -> None:
         async with linked(net, NEIGHBOUR) as (ours, theirs):
             theirs.link.post(Peers(()))
-            await wait_all_tasks_blocked()
+            await trio.sleep(1)
 
         assert ours.got == [(Peers(()), 0)]
 
@@ -715,6 +754,56 @@ class TestTheEnd:
             async with linked(net, answer=stumble) as (ours, _):
                 ours.link.post(BLOCK, 1)
                 await wait_all_tasks_blocked()
+
+
+class TestPassingOn:
+    """What others have us send: hits, and the DONE that covers them."""
+
+    async def test_it_waits_for_room_in_its_order_and_does_not_end_the_link(
+        self, net: MemoryNetwork, autojump_clock: MockClock
+    ) -> None:
+        async with linked(net, NEIGHBOUR) as (ours, theirs):
+            hits = [hit_of(number) for number in range(WAITING_BYTES // len(HIT_BYTES) + 100)]
+            net.freeze("b")
+            passed = [
+                hit for hit in hits if ours.link.may_pass_on and ours.link.pass_on(hit) is None
+            ]
+            done = Done(HITS_OF, 3, 1, len(passed), is_complete=False)
+            ours.link.pass_on(done)
+            assert OUTBOX_BYTES < len(passed) * len(HIT_BYTES) < len(hits) * len(HIT_BYTES)
+            await trio.sleep(10)
+            net.thaw("b")
+            await trio.sleep(10)
+
+            assert ours.link.ended is None
+            assert [m for m, _ in theirs.got if isinstance(m, QueryHit | Done)] == [*passed, done]
+
+    async def test_what_is_posted_goes_before_what_waits(
+        self, net: MemoryNetwork, autojump_clock: MockClock
+    ) -> None:
+        async with linked(net, NEIGHBOUR) as (ours, theirs):
+            net.freeze("b")
+            while ours.link.may_pass_on:
+                ours.link.pass_on(hit_of(1))
+            ours.link.post(Changed())
+            net.thaw("b")
+            await trio.sleep(10)
+
+            said = [type(message) for message, _ in theirs.got]
+            assert said.index(Changed) < said.count(QueryHit) - 1
+
+    async def test_what_is_said_within_a_moment_goes_together(
+        self, net: MemoryNetwork, autojump_clock: MockClock
+    ) -> None:
+        async with linked(net, NEIGHBOUR) as (ours, theirs):
+            sends = counted_sends(ours.link)
+            for _moment in range(100):
+                ours.link.post(Changed())
+                await trio.sleep(SENDS_APART_S / 50)
+            await trio.sleep(1)
+
+            assert len(theirs.got) == 100
+            assert len(sends) <= 4
 
 
 class TestRogues:

@@ -25,6 +25,7 @@ class DropReason(enum.StrEnum):
     COLLISION = "another question under a known GUID"
     NOT_ASKED = "not asked for, or too late"
     TOO_MANY_HITS = "too many hits"
+    NO_ROOM = "the asker reads too slowly"
     CAME_HOME = "our own walk came home"
 
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -139,7 +139,9 @@ class _Wave:
 class Router:
     """The queries and walks that pass through this servent."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_room: Callable[[LinkId], bool] = lambda _link: True) -> None:
+        """Begin without neighbours; `has_room` tells whether a link takes another hit now."""
+        self._has_room = has_room
         self._neighbours: dict[LinkId, _Neighbour] = {}
         self._searches_out = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
@@ -368,6 +370,9 @@ class Router:
         return sends
 
     def _pass_hit(self, wave: _Wave, hit: QueryHit) -> Decision:
+        if wave.came_from is not None and not self._has_room(wave.came_from):
+            wave.is_complete = False
+            return self._drop(wave.came_from, DropReason.NO_ROOM)
         wave.hits += 1
         self._hits_passed += 1
         if wave.came_from is None:

@@ -305,6 +305,21 @@ def test_a_relay_passes_on_no_more_hits_than_its_asker_takes() -> None:
     assert passed == MAX_WAVE_HITS
 
 
+def test_a_hit_for_which_there_is_no_room_is_dropped_and_the_wave_is_incomplete() -> None:
+    has_room = {A: True}
+    router = Router(has_room.__getitem__)
+    for link in (A, B):
+        router.link_opened(link)
+    router.got_query(A, query_of(ttl=2), now=0.0)
+    router.answered(guid_of(1), 2, [], now=0.0)
+    assert router.got_query_hit(B, hit_of(8, ttl=1), 0.1) == [Send(A, hit_of(8, ttl=2))]
+    has_room[A] = False
+    assert router.got_query_hit(B, hit_of(9, ttl=1), 0.1) == [Drop(A, DropReason.NO_ROOM)]
+    assert router.got_done(B, Done(guid_of(1), 1, 2, 2, is_complete=True), 0.1) == [
+        Send(A, Done(guid_of(1), 2, 3, 1, is_complete=False))
+    ]
+
+
 # What is remembered.
 
 
