@@ -15,7 +15,7 @@ PASSWORD: Final = "correct horse"
 PATIENCE_S: Final = 900.0
 """How long a command may take where nobody sees how far it is."""
 
-SILENCE_S: Final = 300.0
+SILENCE_S: Final = 600.0
 """How long a command may show nothing. A test of contrib/check may take as long."""
 
 

@@ -30,7 +30,7 @@ LOOKS = re.compile(r"(ls|cat|find|du|getfattr|p2pfs (search|status|peers|transfe
 """Commands that may be given again until they show what they are to show: the network takes
 its time, and a person would look again too."""
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 NOT_RUN = {
     "not run: it needs the network",

@@ -31,6 +31,8 @@ CONTENT = Content.of(320 * BLOCK)
 LATEST_S = 0.1
 """The child is killed after a random part of this from its first block on."""
 
+PATIENCE_S = 60.0
+
 AT_ONCE = 4
 PAUSE_S = 0.005
 """Four blocks at once with such pauses are 200 MB/s: several moments fall into each download."""
@@ -103,7 +105,7 @@ def kill_once(directory: str, log: Log, after_s: float) -> float:
         trio.run(download, directory, log)
         signal.pause()
     known = len(log.times())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while len(log.times()) == known and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(after_s)

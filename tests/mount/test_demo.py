@@ -14,7 +14,7 @@ import pytest
 pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 
 DEMO = Path(__file__).parents[2] / "contrib" / "demo"
-PATIENCE_S = 150
+PATIENCE_S = 500
 
 
 @pytest.fixture

@@ -32,11 +32,15 @@ READERS = 60
 FILES = READERS + 8 * TRIES
 """Each try of a reader that is freed takes one that nobody has asked for."""
 
-PROMPT_S = 0.1
-"""What others may notice of them."""
+PROMPT_S = 1.0
+"""What others may notice of them on a busy machine. Who is held up by them waits for as long as
+they do: `STALL`."""
 
-FREE_S = 0.5
-"""How long a signal may take to free who waits."""
+FREE_S = 5.0
+"""How long a signal may take to free who waits, on a busy machine; without it, it is `STALL`."""
+
+STALL = "120"
+"""The seconds after which a read fails of which nothing arrives."""
 
 BLOCK = 256 * 1024
 
@@ -78,7 +82,7 @@ def lively(servents: Servents, stopping: Servent) -> Servent:
 @pytest.fixture(scope="module")
 def reader(servents: Servents, stopping: Servent, lively: Servent) -> Iterator[Servent]:
     """Who reads from both, and has seen what they share before the one stopped."""
-    reader = servents.start("reader", "--stall-timeout", "120", joins=[stopping, lively])
+    reader = servents.start("reader", "--stall-timeout", STALL, joins=[stopping, lively])
     reader.sees(f"stopping/{FILES - 1}")
     reader.sees(f"stopping/rooms/{FILES - 1}")
     reader.sees(f"lively/{TRIES}")
