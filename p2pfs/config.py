@@ -108,6 +108,11 @@ _BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
 # As on every line's contract: powers of ten.
 
 
+NO_LAN_VARIABLE: Final = "P2PFS_NO_LAN"
+"""Set to anything in the environment, it is as `--no-lan`: for tests, and machines that run many
+servents which must not meet."""
+
+
 class LogLevel(enum.StrEnum):
     """The least grave of what is logged."""
 
@@ -170,6 +175,8 @@ class Config:
     """Whether failed downloads are shown on the desktop, if there is one."""
     reshare: bool = True
     """Whether verified cached blocks are offered to those who ask by file id."""
+    lan: bool = True
+    """Whether servents of this network in the same room find each other."""
     max_neighbours: int = MAX_NEIGHBOURS
     ttl: int = DEFAULT_TTL
     upload_limit_bytes_s: int | None = None
@@ -280,6 +287,7 @@ def load_config(
         previews=settings.take("previews", _one_of(Previews), Previews.SMALL),
         notify=not settings.take("no-notify", _flag, default=False),
         reshare=not settings.take("no-reshare", _flag, default=False),
+        lan=not settings.take("no-lan", _flag, default=bool(os.environ.get(NO_LAN_VARIABLE))),
         max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),
         upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),
@@ -309,6 +317,7 @@ def to_options(config: Config) -> dict[str, object]:
         "previews": str(config.previews),
         "no-notify": not config.notify,
         "no-reshare": not config.reshare,
+        "no-lan": not config.lan,
         "max-neighbours": config.max_neighbours,
         "ttl": config.ttl,
         "upload-limit": _size_option(config.upload_limit_bytes_s or 0),

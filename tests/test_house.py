@@ -61,6 +61,7 @@ FOREIGN = {
     "noise": "protocol",
     "socket": "link",
     "ifaddr": "link",
+    "zeroconf": "reach",
     "jeepney": "host",
     "sqlite3": "library",
     "inotify_simple": "library",

@@ -35,6 +35,7 @@ from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.mounts import is_within
+from p2pfs.reach import Lan
 from p2pfs.servent import Servent, open_servent
 from p2pfs.state import OUTPUT, Leftovers, lock_state, open_private
 from p2pfs.tasks import guarded
@@ -136,6 +137,9 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
 
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)
+            if config.lan:
+                room = Lan(servent.whereabouts.network_key, servent.whereabouts.addresses)
+                nursery.start_soon(guarded, room.run, servent.overlay)
             if config.notify:
                 nursery.start_soon(guarded, notify_failures, servent.journal)
             if mountpoint is not None:

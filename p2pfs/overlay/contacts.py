@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,6 +67,8 @@ class Contact:
     """Named by the user: never given up, never forgotten."""
     is_introduced: bool = False
     """The end of a random walk of ours, hence a good neighbour wherever it is."""
+    is_near: bool = False
+    """In the same room: it was announced there."""
 
     @property
     def is_chosen(self) -> bool:
@@ -100,6 +102,8 @@ class ContactBook:
 
     _by_id: dict[ServentId, Contact] = field(default_factory=dict)
     _joins: dict[Address, Contact] = field(default_factory=dict)
+    _near: dict[str, Contact] = field(default_factory=dict)
+    """Those in the same room, by the name under which each was announced there."""
     _written: bytes = field(default=b"", compare=False)
 
     def add_join(self, address: Address) -> Contact:
@@ -111,6 +115,18 @@ class ContactBook:
     def unanswered(self) -> list[Contact]:
         """Return the contacts for addresses that the user named and that never answered."""
         return [contact for contact in self._joins.values() if contact.id is None]
+
+    def came_near(self, name: str, addresses: Sequence[Address]) -> None:
+        """Note a servent that was announced in the same room; it is due at once."""
+        self._near[name] = Contact(tuple(addresses), is_near=True)
+
+    def went_away(self, name: str) -> None:
+        """Forget a servent that is no longer announced in the same room."""
+        self._near.pop(name, None)
+
+    def near_ids(self) -> frozenset[ServentId]:
+        """Return who is in the same room, of those that have answered."""
+        return frozenset(c.id for c in self._near.values() if c.id is not None)
 
     def heard_of(self, peer: PeerInfo, *, is_introduced: bool = False) -> None:
         """Note a peer that somebody told us of; what we know ourselves is kept."""
@@ -132,7 +148,7 @@ class ContactBook:
 
     def lost(self, peer: ServentId, now: float, lasted_s: float) -> None:
         """Note that a link to a peer ended, in seconds of the caller's clock."""
-        for contact in (*self._by_id.values(), *self._joins.values()):
+        for contact in self._all():
             if contact.id == peer:
                 contact.lost(now, lasted_s)
 
@@ -141,19 +157,18 @@ class ContactBook:
 
         A peer that answers and soon hangs up, again and again, keeps its wait.
         """
-        failed = (c for c in (*self._by_id.values(), *self._joins.values()) if c.failures)
+        failed = (c for c in self._all() if c.failures)
         for contact in failed:
             contact.next_try_at = min(contact.next_try_at, now + LONELY_RETRY_S)
 
     def unlinked(self, linked: Iterable[ServentId]) -> list[Contact]:
         """Return the contacts that are not among `linked`, in the order in which to try them."""
         taken = frozenset(linked)
-        named = frozenset(c.id for c in self._joins.values())
-        known = (c for c in self._by_id.values() if c.id not in named and c.addresses)
-        free = (c for c in (*self._joins.values(), *known) if c.id is None or c.id not in taken)
-        return sorted(
-            free, key=lambda c: (not c.is_join, not c.is_introduced, c.failures, -c.shaken_at)
-        )
+        named = (*self._joins.values(), *self._near.values())
+        ids = frozenset(c.id for c in named)
+        known = (c for c in self._by_id.values() if c.id not in ids and c.addresses)
+        free = (c for c in (*named, *known) if c.id is None or c.id not in taken)
+        return sorted(free, key=_rank)
 
     def fresh(self, wall_now: float) -> list[PeerInfo]:
         """Return the peers that may be passed on: handshaken by us lately."""
@@ -162,6 +177,9 @@ class ContactBook:
             for c in self._by_id.values()
             if c.id is not None and c.addresses and wall_now - c.shaken_at <= FRESH_S
         ]
+
+    def _all(self) -> tuple[Contact, ...]:
+        return (*self._by_id.values(), *self._joins.values(), *self._near.values())
 
     def _bound(self) -> None:
         while len(self._by_id) > MAX_CONTACTS:
@@ -214,6 +232,17 @@ class ContactBook:
         for row in rows[:MAX_CONTACTS]:
             book._by_id[row.id] = Contact(row.addresses, row.id, row.name, row.shaken_at)
         return book
+
+
+def _rank(contact: Contact) -> tuple[bool, bool, bool, int, float]:
+    """Return what contacts are sorted by: the one to try first has the least."""
+    return (
+        not contact.is_near,
+        not contact.is_join,
+        not contact.is_introduced,
+        contact.failures,
+        -contact.shaken_at,
+    )
 
 
 class _Row(msgspec.Struct):

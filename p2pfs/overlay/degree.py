@@ -12,6 +12,9 @@ had twice as many links: the mean was 24 in a network of 1,000 that grew. The la
 not dialled by anybody. They dial more when they have had fewer than two thirds of the degree
 for a while; if they went on to the whole degree, the mean of 40 would be 18.
 
+Those in the same room come before all others, and count apart: a few of them are dialled beside
+the rest, since they are quick, and a room full of them must not keep us from the world outside.
+
 Every change that may matter wakes the loop: a link that opened or ended, a peer that was
 told of, a dial that is over. Between these it sleeps until the next dial or walk is due.
 """
@@ -53,6 +56,10 @@ others find it by walks, of which a newcomer makes five rounds in this time."""
 CHOSEN: Final = 1 / 2
 """The part of the degree that a servent dials at once. Strangers could surround a servent that
 has fewer links of its own choice."""
+
+NEAR_DIALLED: Final = 4
+"""How many servents in the same room are dialled, beside the degree: with so many each, thirty
+in a room hang together, and the room does not fill the slots of one of them."""
 
 ENOUGH: Final = 2 / 3
 """The part of the degree with which a servent is content after it has waited."""
@@ -130,7 +137,7 @@ class DegreeKeeper:
         async with trio.open_nursery() as nursery:
             while True:
                 now = trio.current_time()
-                if not self._neighbourhood.is_away and self._wants_more(now):
+                if not self._neighbourhood.is_away:
                     self._dial_some(nursery, now)
                     self._walk_if_due(now)
                 with trio.move_on_at(self._next_look_at(now)):
@@ -150,7 +157,8 @@ class DegreeKeeper:
 
     def _wants_more(self, now: float) -> bool:
         links = self._neighbourhood.links
-        outgoing = sum(link.direction == "out" for link in links.values())
+        near = self._contacts.near_ids()
+        outgoing = sum(link.direction == "out" and peer not in near for peer, link in links.items())
         if len(links) >= self._enough:
             self._short_since = None
         elif self._short_since is None:
@@ -160,24 +168,36 @@ class DegreeKeeper:
         return self._short_since is not None and now >= self._short_since + SETTLED_S
 
     def _dial_some(self, nursery: trio.Nursery, now: float) -> None:
-        for contact in self._candidates():
+        for contact in self._candidates(now):
             if len(self._dialling) >= MAX_DIALS:
                 return
             if contact.next_try_at <= now:
                 self._dialling.add(id(contact))
                 nursery.start_soon(guarded, self._dial_quietly, contact)
 
-    def _candidates(self) -> list[Contact]:
+    def _candidates(self, now: float) -> list[Contact]:
         """Return the contacts that may be dialled, best first."""
         links = self._neighbourhood.links
+        wants_more, near = self._wants_more(now), self._near_wanted()
         takes_any = not links or (len(links) < self._min and self._walks >= PATIENT_WALKS)
-        return [
+        free = [
             contact
             for contact in self._contacts.unlinked(links)
-            if (contact.is_chosen or takes_any)
-            and id(contact) not in self._dialling
+            if id(contact) not in self._dialling
             and not (contact.id and self._is_banned(contact.id))
         ]
+        return [c for c in free if c.is_near][:near] + [
+            c for c in free if wants_more and not c.is_near and (c.is_chosen or takes_any)
+        ]
+
+    def _near_wanted(self) -> int:
+        """Return how many more servents in the same room to dial now."""
+        links = self._neighbourhood.links
+        if len(links) >= self._max:
+            return 0
+        near = self._contacts.near_ids()
+        linked = sum(link.direction == "out" and peer in near for peer, link in links.items())
+        return NEAR_DIALLED - linked
 
     async def _dial_quietly(self, contact: Contact) -> None:
         try:
@@ -237,7 +257,7 @@ class DegreeKeeper:
             raise RefusedError(text, bye, link.peer.id, link.remote)
 
     def _walk_if_due(self, now: float) -> None:
-        if not self._neighbourhood.links or now < self._next_walk_at:
+        if not self._neighbourhood.links or now < self._next_walk_at or not self._wants_more(now):
             return
         for _walk in range(WALKS_AT_ONCE):
             self._start_walk()
@@ -249,9 +269,10 @@ class DegreeKeeper:
         if self._neighbourhood.is_away:
             return waits[0]
         if not self._wants_more(now):
-            return waits[0] if self._short_since is None else self._short_since + SETTLED_S
-        if self._neighbourhood.links:
+            if self._short_since is not None:
+                waits.append(self._short_since + SETTLED_S)
+        elif self._neighbourhood.links:
             waits.append(self._next_walk_at)
         if len(self._dialling) < MAX_DIALS:
-            waits += (contact.next_try_at for contact in self._candidates())
+            waits += (contact.next_try_at for contact in self._candidates(now))
         return max(now, min(waits))

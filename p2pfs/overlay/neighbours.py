@@ -179,6 +179,15 @@ class Overlay:
         self._contacts.add_join(address)
         self.degree.start_afresh()
 
+    def came_near(self, name: str, addresses: Sequence[Address]) -> None:
+        """Dial a servent that was announced in the same room (reach.Meeting)."""
+        self._contacts.came_near(name, addresses)
+        self.degree.look_again()
+
+    def went_away(self, name: str) -> None:
+        """Forget where a servent of the same room was; a link to it lives on (reach.Meeting)."""
+        self._contacts.went_away(name)
+
     def failing_joins(self) -> list[str]:
         """Return a line for each address to join through that has not answered, with why."""
         return [

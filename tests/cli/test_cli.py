@@ -105,7 +105,7 @@ def command_of(verb: list[str]) -> click.Command:
         (["--listen", "here"], "'--listen': 'here' is not [HOST:]PORT"),
         (["--name", "a/b"], "'--name': a name is printable"),
         (["--log-level", "loud"], "'--log-level': 'loud' is not one of"),
-        (["--nam", "x"], "No such option '--nam'. Did you mean '--name'?"),
+        (["--nme", "x"], "No such option '--nme'. Did you mean '--name'?"),
         (["--stall-timeout", "nan"], "--stall-timeout: nan is not a number of seconds"),
     ],
 )

@@ -1,0 +1,288 @@
+"""Servents of one network that are in one room find each other, by DNS-SD (RFC 6762, 6763).
+
+Theory. A servent announces an instance of `_p2pfs._tcp.local.` under a random name, with its
+port and its addresses, and listens for others. Names say nothing of the user. A servent of a
+private network adds a tag: a nonce, and a hash of both the nonce and the network's key. Who has
+the key sees that the tag is of its network; to others it is noise, another at each start.
+
+Nothing that is heard is believed: an address becomes a contact that is dialled as any other,
+and the handshake says who is there. A liar in the room can make us dial addresses of private
+networks and of our own network alone, and so many at most are remembered.
+
+zeroconf has a loop and threads of its own. They hand on what they hear through one bounded
+channel: what does not fit is dropped, and told anew when it is announced again. Without an
+interface but loopback there is nobody to meet, and nothing is opened or sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hmac
+import ipaddress
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+from blake3 import blake3
+from zeroconf import (
+    InterfaceChoice,
+    IPVersion,
+    ServiceBrowser,
+    ServiceInfo,
+    ServiceListener,
+    Zeroconf,
+)
+
+from p2pfs.protocol import MAX_ADDRESSES, MIN_PORT, Address, NetworkKey, Scope, groups_of, scope_of
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "_p2pfs._tcp.local."
+"""The type of service that is announced. PROTOCOL.md, "In one room"."""
+
+NAME_BYTES: Final = 8
+NONCE_BYTES: Final = 8
+TAG_BYTES: Final = 8
+"""A stranger's noise passes for a tag once in 2^64."""
+
+_TAG_CONTEXT: Final = "p2pfs 2026-11-29 LAN tag"
+
+VERSION_KEY: Final = b"v"
+TAG_KEY: Final = b"t"
+VERSION: Final = b"1"
+
+LOOK_EVERY_S: Final = 5.0
+"""How often this machine's addresses are compared with those that were announced."""
+
+MAX_FOUND: Final = 128
+"""Others that are remembered at once: what a room of people has, and no work for a liar."""
+
+MAX_WAITING: Final = 64
+"""What was heard and is not taken in yet."""
+
+RESOLVE_MS: Final = 500
+"""How long an instance whose address was not told with its name is asked for it."""
+
+CLOSE_S: Final = 2.0
+"""How long saying goodbye to the room may take."""
+
+
+class Meeting(Protocol):
+    """Who wants to know which servents are in the room."""
+
+    def came_near(self, name: str, addresses: Sequence[Address]) -> None:
+        """A servent of our network was announced, for the first time or with other addresses."""
+
+    def went_away(self, name: str) -> None:
+        """The servent that was announced under `name` said goodbye, or is silent for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """One announcement. Without addresses it is the end of one."""
+
+    name: str
+    addresses: tuple[Address, ...]
+
+
+class Lan:
+    """The room: who is announced in it, and that we are.
+
+    `addresses` tells where others may dial this servent at the moment it is asked, from any
+    thread; loopback in it is passed over.
+    """
+
+    def __init__(self, key: NetworkKey, addresses: Callable[[], Sequence[Address]]) -> None:
+        self._key = key
+        self._addresses = addresses
+        self._name = secrets.token_hex(NAME_BYTES)
+        self._found: dict[str, tuple[Address, ...]] = {}
+
+    async def run(self, meeting: Meeting) -> None:
+        """Announce this servent and hand on what is heard, until cancelled.
+
+        It is announced anew when this machine's addresses change. Where the room cannot be
+        opened, no multicast say, that is logged and tried again.
+        """
+        while True:
+            hosts = await trio.to_thread.run_sync(self._hosts)
+            if not hosts:
+                await trio.sleep(LOOK_EVERY_S)
+                continue
+            try:
+                async with self._open(hosts) as heard:
+                    await self._listen(heard, hosts, meeting)
+            except OSError as error:
+                log.info("no discovery in the room reason=%s", error)
+                await trio.sleep(LOOK_EVERY_S)
+            self._forget(meeting)  # this may be another room now
+
+    def _forget(self, meeting: Meeting) -> None:
+        for name in list(self._found):
+            self.take(_Heard(name, ()), meeting)
+
+    def _hosts(self) -> tuple[Address, ...]:
+        """Return where others in the room may dial us."""
+        return tuple(
+            one for one in self._addresses() if scope_of(one.host) not in (None, Scope.MACHINE)
+        )
+
+    async def _listen(
+        self,
+        heard: trio.MemoryReceiveChannel[_Heard],
+        hosts: tuple[Address, ...],
+        meeting: Meeting,
+    ) -> None:
+        """Hand on what is heard until this machine's addresses are no longer `hosts`."""
+        look_at = trio.current_time() + LOOK_EVERY_S
+        while True:
+            with trio.move_on_at(look_at):
+                self.take(await heard.receive(), meeting)
+                continue
+            if await trio.to_thread.run_sync(self._hosts) != hosts:
+                return
+            look_at = trio.current_time() + LOOK_EVERY_S
+
+    def take(self, one: _Heard, meeting: Meeting) -> None:
+        """Hand on what was heard, if it says anything new."""
+        if one.addresses:
+            if self._found.get(one.name) != one.addresses and self._has_room_for(one.name):
+                self._found[one.name] = one.addresses
+                meeting.came_near(one.name, one.addresses)
+        elif self._found.pop(one.name, None) is not None:
+            meeting.went_away(one.name)
+
+    def _has_room_for(self, name: str) -> bool:
+        return name in self._found or len(self._found) < MAX_FOUND
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, hosts: tuple[Address, ...]
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[_Heard]]:
+        send, receive = trio.open_memory_channel[_Heard](MAX_WAITING)
+        pass_on = functools.partial(_pass_on, send, trio.lowlevel.current_trio_token())
+        ear = _Ear(f"{self._name}.{SERVICE}", self._key, hosts, pass_on)
+        room = await trio.to_thread.run_sync(self._announce, hosts, ear)
+        try:
+            yield receive
+        finally:
+            receive.close()
+            with trio.move_on_after(CLOSE_S, shield=True):
+                await trio.to_thread.run_sync(room.close, abandon_on_cancel=True)
+
+    def _announce(self, hosts: tuple[Address, ...], ear: _Ear) -> Zeroconf:
+        room = Zeroconf(InterfaceChoice.All, ip_version=_version_of(hosts))
+        try:
+            ServiceBrowser(room, SERVICE, ear)
+            # The name is random, so nobody else has it and there is no need to ask for a second.
+            room.register_service(self._announcement(hosts), cooperating_responders=True)
+        except BaseException:
+            room.close()
+            raise
+        return room
+
+    def _announcement(self, hosts: tuple[Address, ...]) -> ServiceInfo:
+        return ServiceInfo(
+            SERVICE,
+            f"{self._name}.{SERVICE}",
+            parsed_addresses=[one.host for one in hosts[:MAX_ADDRESSES]],
+            port=hosts[0].port,
+            properties=properties_of(self._key, secrets.token_bytes(NONCE_BYTES)),
+            server=f"{self._name}.local.",
+        )
+
+
+def properties_of(key: NetworkKey, nonce: bytes) -> dict[bytes, bytes]:
+    """Return what is announced beside the addresses: PROTOCOL.md, "In one room"."""
+    if key.psk is None:
+        return {VERSION_KEY: VERSION}
+    return {VERSION_KEY: VERSION, TAG_KEY: nonce.hex().encode() + _tag(key.psk, nonce)}
+
+
+def is_of_network(key: NetworkKey, properties: dict[bytes, bytes | None]) -> bool:
+    """Return whether an announcement is of the network that has this key."""
+    tag = properties.get(TAG_KEY)
+    if properties.get(VERSION_KEY) != VERSION or key.psk is None or tag is None:
+        return properties.get(VERSION_KEY) == VERSION and key.psk is None and tag is None
+    head, rest = tag[: 2 * NONCE_BYTES], tag[2 * NONCE_BYTES :]
+    try:
+        nonce = bytes.fromhex(head.decode("ascii"))
+    except ValueError:
+        return False
+    return hmac.compare_digest(rest, _tag(key.psk, nonce))
+
+
+def _tag(psk: bytes, nonce: bytes) -> bytes:
+    return blake3(psk + nonce, derive_key_context=_TAG_CONTEXT).hexdigest(TAG_BYTES).encode()
+
+
+class _Ear(ServiceListener):
+    """Hears announcements, in a thread of zeroconf, one after the other."""
+
+    def __init__(
+        self,
+        own_name: str,
+        key: NetworkKey,
+        hosts: Sequence[Address],
+        pass_on: Callable[[_Heard], None],
+    ) -> None:
+        self._own_name = own_name
+        self._key = key
+        self._networks = {groups_of(one.host)[0] for one in hosts}
+        self._pass_on = pass_on
+
+    def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
+        """Hand on a new announcement, if it is of our network."""
+        if name == self._own_name:
+            return
+        info = ServiceInfo(type_, name)
+        if info.load_from_cache(zc) or info.request(zc, RESOLVE_MS):
+            self.take(info)
+
+    def take(self, info: ServiceInfo) -> None:
+        """Hand on an announcement, if it is of our network and may be dialled."""
+        addresses = self._addresses_of(info)
+        if addresses and is_of_network(self._key, dict(info.properties)):
+            self._pass_on(_Heard(info.name, addresses))
+
+    def update_service(self, zc: Zeroconf, type_: str, name: str) -> None:
+        """Hand on an announcement that has changed."""
+        self.add_service(zc, type_, name)
+
+    def remove_service(self, _zc: Zeroconf, _type: str, name: str) -> None:
+        """Hand on that an announcement has ended."""
+        self._pass_on(_Heard(name, ()))
+
+    def _addresses_of(self, info: ServiceInfo) -> tuple[Address, ...]:
+        port = info.port or 0
+        hosts = [host for host in info.parsed_scoped_addresses() if self._is_near(host)]
+        return tuple(Address(host, port) for host in hosts[:MAX_ADDRESSES] if port >= MIN_PORT)
+
+    def _is_near(self, host: str) -> bool:
+        """Return whether an address is of a private network, or of one of our own."""
+        scope = scope_of(host)
+        return scope is Scope.SITE or (
+            scope is Scope.WORLD and groups_of(host)[0] in self._networks
+        )
+
+
+def _version_of(hosts: Sequence[Address]) -> IPVersion:
+    versions = {ipaddress.ip_address(one.host.partition("%")[0]).version for one in hosts}
+    if versions == {4}:
+        return IPVersion.V4Only
+    return IPVersion.V6Only if versions == {6} else IPVersion.All
+
+
+def _pass_on(
+    send: trio.MemorySendChannel[_Heard], token: trio.lowlevel.TrioToken, one: _Heard
+) -> None:
+    def put() -> None:
+        with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):
+            send.send_nowait(one)
+
+    with contextlib.suppress(trio.RunFinishedError):
+        token.run_sync_soon(put)
