@@ -108,9 +108,9 @@ _BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
 # As on every line's contract: powers of ten.
 
 
-NO_LAN_VARIABLE: Final = "P2PFS_NO_LAN"
-"""Set to anything in the environment, it is as `--no-lan`: for tests, and machines that run many
-servents which must not meet."""
+ALONE_VARIABLE: Final = "P2PFS_ALONE"
+"""Set to anything in the environment, nothing is said to the room: as `--no-lan`. It is for tests,
+and for machines that run many servents which must not meet."""
 
 
 class LogLevel(enum.StrEnum):
@@ -287,7 +287,7 @@ def load_config(
         previews=settings.take("previews", _one_of(Previews), Previews.SMALL),
         notify=not settings.take("no-notify", _flag, default=False),
         reshare=not settings.take("no-reshare", _flag, default=False),
-        lan=not settings.take("no-lan", _flag, default=bool(os.environ.get(NO_LAN_VARIABLE))),
+        lan=not settings.take("no-lan", _flag, default=bool(os.environ.get(ALONE_VARIABLE))),
         max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),
         upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from p2pfs.config import NO_LAN_VARIABLE
+from p2pfs.config import ALONE_VARIABLE
 from p2pfs.errors import UsageError
 from p2pfs.mount import check_fuse
 from tests.helpers.processes import Processes
 from tests.helpers.stacks import show_trio_tasks_at_the_timeout
 
 # A servent that a test starts on every interface sends nothing beyond this machine.
-os.environ[NO_LAN_VARIABLE] = "1"
+os.environ[ALONE_VARIABLE] = "1"
 
 # No example fails for its time: a busy machine is no bug.
 settings.register_profile("p2pfs", deadline=None, suppress_health_check=[HealthCheck.too_slow])

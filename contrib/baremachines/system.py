@@ -139,6 +139,7 @@ class System:
             path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         own = {"HOME": home, "USER": user, "LOGNAME": user, "PATH": path, "SHELL": "/bin/bash"}
         own |= {"LANG": "C.UTF-8", "TERM": "xterm"} | client.variables()
+        own["P2PFS_ALONE"] = "1"  # slirp4netns would hand on what is said to the whole room
         return [f"{name}={value}" for name, value in own.items()]
 
     def _unpack(self) -> None:
