@@ -23,7 +23,11 @@ from p2pfs.errors import BugError, P2pfsError, ShutdownError
 log = logging.getLogger(__name__)
 
 AGAIN_AFTER_S: Final = 1.0
-"""Between two attempts at a task that a bug has ended: a bug at each does not fill the disk."""
+"""Between a bug that has ended a task and the next attempt at it."""
+
+AGAIN_AT_MOST_S: Final = 64.0
+"""The same, doubled after each attempt that a bug has ended before so long: a bug at each does
+not fill the log."""
 
 K = TypeVar("K", bound=Hashable)
 Ts = TypeVarTuple("Ts")
@@ -167,8 +171,14 @@ async def guarded(function: Callable[[*Ts], Awaitable[object]], *arguments: *Ts)
 
 async def kept_up(function: Callable[[], Awaitable[object]]) -> None:
     """Run a task that lasts as long as the servent; after a bug it begins anew."""
-    while not await guarded(function):  # noqa: ASYNC110 - a pause, not a wait
-        await trio.sleep(AGAIN_AFTER_S)
+    pause_s = AGAIN_AFTER_S
+    began_at = trio.current_time()
+    while not await guarded(function):
+        if trio.current_time() - began_at > AGAIN_AT_MOST_S:
+            pause_s = AGAIN_AFTER_S
+        await trio.sleep(pause_s)
+        pause_s = min(2 * pause_s, AGAIN_AT_MOST_S)
+        began_at = trio.current_time()
 
 
 def called(call: Callable[[*Ts], object], *arguments: *Ts) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
 from p2pfs.errors import ShutdownError
-from p2pfs.tasks import AGAIN_AFTER_S, Tasks, called, guarded, kept_up
+from p2pfs.tasks import AGAIN_AFTER_S, AGAIN_AT_MOST_S, Tasks, called, guarded, kept_up
 
 
 @pytest.fixture(autouse=True)
@@ -47,22 +49,50 @@ async def test_a_bug_ends_its_own_task_and_leaves_a_traceback(bug, caplog):
     assert bug.__name__ in caplog.text
 
 
-async def test_what_lasts_begins_anew_after_a_bug(autojump_clock: MockClock):
-    began_at = []
+async def beginnings(lasting: Callable[[int], Awaitable[None]], seconds: float) -> list[float]:
+    """Return when a task that lasts began, within so many seconds."""
+    began_at: list[float] = []
 
-    async def lasting() -> None:
+    async def noted() -> None:
         began_at.append(trio.current_time())
-        if len(began_at) < 3:
-            await stumble()
-        await trio.sleep_forever()
+        await lasting(len(began_at))
 
     tasks = Tasks()
     async with trio.open_nursery() as nursery:
-        await nursery.start(tasks.run, lasting)
-        await trio.sleep(10 * AGAIN_AFTER_S)
+        await nursery.start(tasks.run, noted)
+        await trio.sleep(seconds)
         nursery.cancel_scope.cancel()
+    return [at - began_at[0] for at in began_at]
 
-    assert [at - began_at[0] for at in began_at] == [0, AGAIN_AFTER_S, 2 * AGAIN_AFTER_S]
+
+async def test_what_lasts_begins_anew_after_a_bug(autojump_clock: MockClock):
+    async def lasting(time: int) -> None:
+        if time < 4:
+            await stumble()
+        await trio.sleep_forever()
+
+    assert await beginnings(lasting, 1_000) == [0, 1, 3, 7]
+
+
+async def test_a_bug_at_each_beginning_is_met_ever_more_seldom(autojump_clock: MockClock):
+    async def lasting(_time: int) -> None:
+        await stumble()
+
+    began_at = await beginnings(lasting, 1_000)
+
+    assert began_at[-1] - began_at[-2] == AGAIN_AT_MOST_S
+    assert len(began_at) < 25
+
+
+async def test_a_bug_after_a_long_time_without_is_met_as_the_first(autojump_clock: MockClock):
+    async def lasting(time: int) -> None:
+        if time == 5:
+            await trio.sleep(10 * AGAIN_AT_MOST_S)
+        await stumble()
+
+    began_at = await beginnings(lasting, 2_000)
+
+    assert began_at[5] - began_at[4] == 10 * AGAIN_AT_MOST_S + AGAIN_AFTER_S
 
 
 async def test_what_ends_by_itself_is_not_begun_anew():

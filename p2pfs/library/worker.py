@@ -62,6 +62,9 @@ PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINT
 
 _IS_STATE: Final = "it is the state directory of a servent"
 _IS_OURS: Final = "it is in a mount of p2pfs"
+_IS_BUG: Final = "a bug of ours keeps it from being hashed: see the log"
+
+_BUG_MET: Final = "a bug of ours: file is not published path=%r"
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +140,8 @@ class Worker:
         """Do the next bounded piece of work, up to about 20 ms.
 
         Returns False if the index failed, and it is better to wait before the next hop. The
-        failure of a single file is logged and that file skipped.
+        failure of a single file, a bug of ours included, is logged and that file skipped until
+        it is touched.
         """
         batch = _Batch()
         try:
@@ -150,11 +154,17 @@ class Worker:
             self._check_one()
         except (DamagedIndexError, sqlite3.Error, OSError) as error:
             self.index_failed(error)
-            for look in (*batch.looks, *(look for look, *_ in batch.found)):
-                self._register.put_off(look)
+            self._put_off(batch)
             return False
+        except Exception:
+            self._put_off(batch)  # what has no bug waits for the next hop and is not lost
+            raise
         self._is_index_failing = False
         return True
+
+    def _put_off(self, batch: _Batch) -> None:
+        for look in (*batch.looks, *(look for look, *_ in batch.found)):
+            self._register.put_off(look)
 
     def tidy(self) -> None:
         """Take up what was put off; forget what is gone for good."""
@@ -255,6 +265,11 @@ class Worker:
                 self._look_at_file(look, status.key, batch)
         except OSError as error:
             self._file_failed(look, error)
+        except (DamagedIndexError, sqlite3.Error):
+            raise
+        except Exception:
+            log.exception(_BUG_MET, look.path)
+            self._refuse(look, _IS_BUG)
 
     def _may_be_read(self, path: str, status: Status) -> bool:
         """Return whether the users of root's mount have not kept this from each other.
@@ -416,6 +431,10 @@ class Worker:
         except OSError as error:
             self._left = hashing
             self._file_failed(look, error)
+            return True
+        except Exception:
+            log.exception(_BUG_MET, look.path)
+            self._refuse(look, _IS_BUG)
             return True
         if manifest is None:
             return False

@@ -13,7 +13,7 @@ from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, share
 from p2pfs.library import library as library_module
 from p2pfs.library.index import Index, Record
-from p2pfs.library.share import STEP_BYTES
+from p2pfs.library.share import STEP_BYTES, Hashing
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms
 from tests.helpers.contents import Content
@@ -682,6 +682,51 @@ async def test_an_unreadable_file_is_skipped_until_it_is_touched(running, monkey
     running.library.touched("bad")
     await running.library.wait_idle()
     assert running.offered() == {"bad": id_of(b"bad")}
+
+
+@pytest.mark.parametrize("size", [3, 2 * STEP_BYTES])
+async def test_a_bug_in_hashing_costs_its_file_alone_and_is_told_once(
+    size, running, monkeypatch, expect_log, caplog, autojump_clock
+):
+    expect_log("a bug of ours: file is not published path='bad'")
+    real = Hashing.step
+
+    def step(hashing):
+        if hashing.path == "bad":
+            raise ZeroDivisionError
+        return real(hashing)
+
+    monkeypatch.setattr(Hashing, "step", step)
+    for name in ("a", "bad", "z"):
+        running.write(name, bytes(size))
+    await running.library.wait_idle()
+    await trio.sleep(60)
+    assert set(running.offered()) == {"a", "z"}
+    assert "a bug of ours" in running.library.file_state("bad").reason
+    assert caplog.text.count("Traceback") == 1
+
+    monkeypatch.setattr(Hashing, "step", real)
+    running.library.touched("bad")
+    await running.library.wait_idle()
+    assert set(running.offered()) == {"a", "bad", "z"}
+
+
+async def test_a_bug_in_filing_delays_what_was_hashed_and_loses_nothing(
+    running, monkeypatch, expect_log, autojump_clock
+):
+    expect_log("a bug of ours ended one task")
+    real, failures = Index.put, iter(range(2))
+
+    def put(*args):
+        if next(failures, None) is not None:
+            raise ZeroDivisionError
+        return real(*args)
+
+    monkeypatch.setattr(Index, "put", put)
+    running.write("a", b"a")
+    running.write("b", b"b")
+    await running.library.wait_idle()
+    assert set(running.offered()) == {"a", "b"}
 
 
 async def test_running_out_of_descriptors_only_delays(running, monkeypatch, autojump_clock):
