@@ -24,6 +24,7 @@ from typing import Final, Protocol, Self
 from p2pfs.control import VerbError
 from p2pfs.control.paths import MAX_LINKS
 from p2pfs.errors import UsageError
+from p2pfs.state import sync_directory
 
 PART_SUFFIX: Final = ".part"
 """Of a file that is not complete yet. Files of this name are never published."""
@@ -170,22 +171,32 @@ class WholeFile:
     def finish(self, *, is_there_already: bool) -> None:
         """Give the whole file its name, with the owner and permissions of what had it.
 
+        Both are on the disk then; a power cut before leaves what was there.
+
         Raises:
             UsageError: somebody else has put another file there meanwhile.
             OSError: it cannot be done.
         """
         if is_there_already:
             return
+        if self._earlier is not None:
+            self._be_as(self._earlier)
+        os.fsync(self._descriptor)
         if self._earlier is None:
             _rename_to_free(self._part, self._path)
-            return
-        if not self._replace and not _is_at(self._path, self._earlier):
+        else:
+            os.replace(self._part, self._path)
+        with contextlib.suppress(OSError):  # a directory may be written to and not be read
+            sync_directory(os.path.dirname(self._path))
+
+    def _be_as(self, earlier: int) -> None:
+        """Take the owner and permissions of the file that is replaced, if it is there still."""
+        if not self._replace and not _is_at(self._path, earlier):
             raise UsageError(f"{self._path} is another file now")
-        status = os.fstat(self._earlier)
+        status = os.fstat(earlier)
         with contextlib.suppress(PermissionError):
             os.fchown(self._descriptor, status.st_uid, status.st_gid)
         os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode))
-        os.replace(self._part, self._path)
 
     def failure(self, error: VerbError) -> Exception:
         """Return the error, and where there is something for the next download."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.control import ExitStatus, VerbError
+from p2pfs.control import ExitStatus, VerbError, opening
 from p2pfs.control.opening import (
     MAX_LABEL_BYTES,
     Source,
@@ -18,6 +18,7 @@ from p2pfs.control.opening import (
     open_destination,
 )
 from p2pfs.errors import UsageError
+from tests.helpers.powercut import check_cuts, power_may_fail
 
 CONTENT = b"content" * 100_000
 
@@ -72,6 +73,32 @@ def test_a_file_has_its_name_only_when_it_is_whole():
     assert isinstance(error, VerbError)
     assert str(error) == f"gone; what came is kept in {os.getcwd()}/x.part for the next get"
     assert error.status == ExitStatus.UNREACHABLE
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_power_cut_leaves_the_whole_file_or_what_was_there(before, tmp_path):
+    place = tmp_path / "downloads"
+    place.mkdir()
+    if before is not None:
+        (place / "x").write_bytes(before)
+
+    with power_may_fail(place) as cuts:
+        receive(place / "x", replace=True)
+
+    def load(disk: Path) -> bytes | None:
+        return (disk / "x").read_bytes() if (disk / "x").exists() else None
+
+    check_cuts(cuts, tmp_path / "disks", load, before, CONTENT)
+
+
+def test_a_directory_that_cannot_be_read_takes_a_file(monkeypatch):
+    def refuse(_path: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(opening, "sync_directory", refuse)
+    receive("x")
+
+    assert Path("x").read_bytes() == CONTENT
 
 
 def test_a_download_that_brought_nothing_leaves_nothing():
