@@ -184,15 +184,15 @@ class WholeFile:
         os.fsync(self._descriptor)
         if self._earlier is None:
             _rename_to_free(self._part, self._path)
-        else:
+        elif self._replace or _is_at(self._path, self._earlier):
             os.replace(self._part, self._path)
+        else:
+            raise UsageError(f"{self._path} is another file now")
         with contextlib.suppress(OSError):  # a directory may be written to and not be read
             sync_directory(os.path.dirname(self._path))
 
     def _be_as(self, earlier: int) -> None:
-        """Take the owner and permissions of the file that is replaced, if it is there still."""
-        if not self._replace and not _is_at(self._path, earlier):
-            raise UsageError(f"{self._path} is another file now")
+        """Take the owner and permissions of the file that is replaced."""
         status = os.fstat(earlier)
         with contextlib.suppress(PermissionError):
             os.fchown(self._descriptor, status.st_uid, status.st_gid)
