@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -147,7 +147,7 @@ def lock_directory(state: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def new_state_undone(config: Config) -> Iterator[Callable[[], None]]:
-    """Remove the state directory at the end, if it was made meanwhile and nothing is in it.
+    """Remove the state directory at the end, if it was made meanwhile for a servent that failed.
 
     Yields what to call when the servent is up: from then on it stays, whatever happens.
     """
@@ -167,15 +167,33 @@ def new_state_undone(config: Config) -> Iterator[Callable[[], None]]:
 
 def _remove_unused(config: Config) -> None:
     """Remove what each start makes, unless there is more than that, or a servent."""
-    state, share = config.state_directory, config.shared_directory
+    state = config.state_directory
     with contextlib.suppress(OSError, UsageError), lock_directory(state):
-        made = set(os.listdir(state)) - {share.name}
-        if made <= {LOCK, OUTPUT, config.log_path.name}:
-            with contextlib.suppress(FileNotFoundError):
-                share.rmdir()  # first: somebody may have put a file there
-            for name in made:
+        files, directories = _made_by_a_start(config)
+        made = set(os.listdir(state))
+        if made <= {path.name for path in (*files, *directories)}:
+            for directory in directories:  # first: somebody may have put a file there
+                with contextlib.suppress(FileNotFoundError):
+                    directory.rmdir()
+            for name in made - {path.name for path in directories}:
                 (state / name).unlink()
             state.rmdir()
+
+
+def _made_by_a_start(config: Config) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Return the files, and the directories, that are there when a servent is up."""
+    index = config.index_path
+    files = [
+        config.state_directory / LOCK,
+        config.state_directory / OUTPUT,
+        config.log_path,
+        config.identity_path,
+        config.peers_path,
+        index,
+        index.with_name(f"{index.name}-wal"),
+        index.with_name(f"{index.name}-shm"),
+    ]
+    return files, [config.shared_directory, config.cache_directory, config.leftovers_directory]
 
 
 # What is small and precious.

@@ -433,14 +433,17 @@ def test_a_start_that_fails_before_there_is_a_share_leaves_no_state_behind(tmp_p
     assert not config.state_directory.exists()
 
 
-@pytest.mark.parametrize("kept", ["identity.key", "shared/mine"])
+@pytest.mark.parametrize("kept", ["pins.json", "shared/mine", "cache/block", "letter.txt"])
 def test_a_start_that_fails_removes_nothing_but_what_it_made(tmp_path, kept):
     config = new_state(tmp_path)
 
     with new_state_undone(config), lock_state(config):
+        config.identity_path.write_bytes(b"i" * 32)
+        (config.state_directory / kept).parent.mkdir(exist_ok=True)
         (config.state_directory / kept).write_text("precious")
 
     assert (config.state_directory / kept).read_text() == "precious"
+    assert config.identity_path.exists()
 
 
 def test_a_state_that_was_there_or_was_up_stays(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +56,31 @@ def test_it_may_open_as_many_files_as_it_is_allowed(processes: Processes):
     pid = int(str(processes.status()["pid"]))
 
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == min(hard, MAX_FILES)
+
+
+FAILS_LATE = """
+from p2pfs.errors import UsageError
+from p2pfs.host import lifetime
+
+async def fail(*_arguments, **_named):
+    raise UsageError("no room for a socket")
+
+lifetime.serve_control = fail
+from p2pfs.__main__ import main
+main()
+"""
+
+
+def test_a_first_start_that_fails_late_leaves_nothing(processes: Processes):
+    arguments = ["serve", "--foreground", "--listen", "127.0.0.1:0", "--state", "state"]
+    done = subprocess.run(
+        [sys.executable, "-c", FAILS_LATE, *arguments],
+        cwd=processes.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert "no room for a socket" in done.stderr
+    assert done.returncode == 1
+    assert not (processes.directory / "state").exists()
