@@ -969,7 +969,7 @@ async def test_a_walk_that_takes_minutes_costs_a_query_now_and_then(autojump_clo
 
 async def test_a_listing_that_takes_long_is_refreshed_less_often(autojump_clock: MockClock):
     async with open_horizon() as horizon:
-        horizon.add("far", *[f"d/{number:05}" for number in range(10_000)]).wait_s = 0.1
+        horizon.add("far", *[f"d/{number:05}" for number in range(4 * PAGE)]).wait_s = 0.5
         await horizon.ls()
         await horizon.ls("d")
         horizon.spent()
