@@ -22,6 +22,7 @@ from p2pfs.protocol.codec import (
     decode,
     encode,
     encode_data,
+    fits_query,
 )
 from p2pfs.protocol.manifest import EMPTY_FILE_ID, MAX_BLOCKS, MAX_FILE_BYTES
 from p2pfs.protocol.names import MAX_PATH_BYTES
@@ -169,6 +170,15 @@ def test_a_body_over_its_limit_is_refused_before_it_is_looked_at(message_type):
         decode(HEADER.pack(NUMBERS[message_type], 0) + body)
 
 
+def test_a_body_of_its_limit_is_understood():
+    shorter = frame(m.List, "music", "", 1, bytes(1_000))
+    listed = frame(
+        m.List, "music", "", 1, bytes(1_000 + HEADER.size + BODY_LIMITS[m.List] - len(shorter))
+    )
+    assert len(listed) == HEADER.size + BODY_LIMITS[m.List]
+    assert decode(listed).message == m.List("music", "", 1)
+
+
 def test_a_query_over_its_limit_is_not_sent():
     text = "ä" * m.MAX_QUERY_TEXT_BYTES
     with pytest.raises(LocalProtocolError, match="over its limit"):
@@ -179,6 +189,16 @@ def test_a_query_of_the_longest_text_fits():
     text = "w" * m.MAX_QUERY_TEXT_BYTES
     full = (m.Guid(bytes(16)), 5, 5, m.QueryKind.WORDS, text, 50, m.MAX_DEADLINE_MS)
     assert len(encode(m.Query(*full))) <= HEADER.size + m.MAX_QUERY_BYTES
+
+
+def test_what_is_too_long_for_a_query_is_known_before_it_is_asked():
+    longest = "w" * m.MAX_QUERY_TEXT_BYTES
+    terms = m.Terms(phrases=("p" * 200,) * 2)
+    assert fits_query(longest)
+    assert not fits_query(longest + "w")
+    assert fits_query("w", m.Terms(phrases=("p" * 200,)))
+    assert not fits_query("w", m.Terms(phrases=("p" * 200,) * 3))
+    assert not fits_query("w" * 200, terms)
 
 
 def test_a_hit_of_the_most_and_longest_results_fits_one_frame():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from p2pfs.errors import LocalProtocolError
 from p2pfs.protocol.flood.decisions import (
@@ -14,7 +15,7 @@ from p2pfs.protocol.flood.decisions import (
     Send,
 )
 from p2pfs.protocol.flood.routing import HOP_MARGIN_MS, MAX_COUNT, Router
-from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Query
+from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Guid, Query
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
@@ -231,6 +232,14 @@ def test_a_lost_link_is_no_longer_waited_for(router: Router) -> None:
     finished = Finished(GUID, 2, 3, 0, is_complete=False)
     assert router.link_lost(B, now=0.2) == [finished]
     assert router.link_lost(B, now=0.2) == []
+
+
+def test_all_that_waited_for_a_lost_link_end(router: Router) -> None:
+    other = Guid(b"another question")
+    router.originate(query_of(ttl=2), now=0.0, links=[B])
+    router.originate(replace(query_of(ttl=2), guid=other), now=0.0, links=[B])
+    ended = router.link_lost(B, now=0.2)
+    assert [d.guid for d in ended if isinstance(d, Finished)] == [GUID, other]
 
 
 def test_when_the_asker_is_lost_nothing_more_is_sent(router: Router) -> None:

@@ -42,7 +42,7 @@ from p2pfs.protocol.flood.routing import (
 )
 from p2pfs.protocol.flood.seen import MAX_SEEN, MAX_SEEN_OF_LINK, SEEN_S, Seen, SeenTable
 from p2pfs.protocol.flood.walks import MAX_WALKS, WALK_S, Walks
-from p2pfs.protocol.messages import Done, Query, Walk
+from p2pfs.protocol.messages import Done, Introduce, Query, Walk
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
@@ -150,12 +150,12 @@ def test_far_over_the_budget_is_a_ban(router: Router, hops: int, rate: float) ->
     limit = int(FLOOD_FACTOR * rate * FLOOD_WINDOW_S)
     step = FLOOD_WINDOW_S / (limit + 9)
     bans = [
-        guid
+        (guid, d.link)
         for guid in range(limit + 5)
         for d in router.got_query(A, query_of(guid, ttl=1, hops=hops), guid * step)
         if isinstance(d, Ban)
     ]
-    assert bans == [limit]
+    assert bans == [(limit, A)]
 
 
 def test_many_flooders_cannot_make_a_relay_flood_its_neighbours() -> None:
@@ -432,6 +432,10 @@ def test_too_many_walks_push_out_the_oldest() -> None:
     for number in range(MAX_WALKS + 1):
         walks.got_walk(A, Walk(guid_of(number), 3), [A, B], first_choice, now=0.0)
     assert len(walks) == MAX_WALKS
+    peer = hit_of(9).provider
+    for number, known in ((0, False), (1, True), (MAX_WALKS, True)):
+        said = walks.got_introduce(B, Introduce(guid_of(number), peer), [A, B], now=0.0)
+        assert isinstance(said[0], Send) is known
 
 
 def test_a_walk_is_forgotten_after_its_time() -> None:
