@@ -234,7 +234,9 @@ class CachedFile:
 
         It is good for as long as a handle is held. Of a content that passes through the cache
         nothing stays, so the bytes themselves are returned. There must be such bytes, at least
-        one.
+        one. Somebody who cuts the file between this call and the reading, some microseconds,
+        makes the reader take that for the end: no look from here could close that gap, and only
+        who may write in the cache directory can do it.
         """
         if self._passage is not None:
             return self.read_nowait(offset, length)

@@ -266,8 +266,8 @@ class Browser:
     async def find(self, path: str) -> Node | None:
         """Return what is at `path`, asking for it if it is not known.
 
-        Returns None after `FIND_TIMEOUT_S` at most, and at once for a name that nobody can
-        publish.
+        Of a name that was never listed it is what the first answer says. Returns None after
+        `FIND_TIMEOUT_S` at most, and at once for a name that nobody can publish.
 
         Raises:
             NotAskedError: it is not known, and may not be asked for now.
