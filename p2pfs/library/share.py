@@ -166,6 +166,17 @@ def why_private(path: str) -> str | None:
     return check_path(unicodedata.normalize("NFC", path))
 
 
+def first_private(path: str) -> tuple[str, str]:
+    """Return the highest part of a local path that stays private by its name, and why."""
+    labels = path.split("/")
+    for depth in range(1, len(labels) + 1):
+        part = "/".join(labels[:depth])
+        reason = why_private(part)
+        if reason is not None:
+            return part, reason
+    return path, ""
+
+
 def holds_state(names: Collection[str]) -> bool:
     """Return whether a directory with these names is the state directory of a servent."""
     return IDENTITY in names and LOCK in names

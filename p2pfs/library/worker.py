@@ -30,6 +30,7 @@ from p2pfs.library.share import (
     Share,
     StatKey,
     Status,
+    first_private,
     holds_state,
     published_path,
     why_private,
@@ -243,7 +244,10 @@ class Worker:
                 self._look_at(look, batch)
 
     def _look_at_private(self, path: str) -> None:
-        """Have the directory looked at that a secret key has come into."""
+        """Tell why it stays private; have the directory looked at that a key has come into."""
+        highest, reason = first_private(path)
+        if reason and self._status(highest) is not None:
+            self._notices.private(highest, reason)
         directory, name = split(path)
         if name == IDENTITY and published_path(directory) is not None:
             self._register.look_at(directory)

@@ -169,6 +169,30 @@ async def test_private_and_unacceptable_names_are_not_offered_and_it_is_told_why
         assert all(text == f"not published: {PRIVATE[path]}" for _, text in world.told)
 
 
+@pytest.mark.parametrize("path", ["Thumbs.db", "d/Thumbs.db", "d/film.part", "p.part/x", ".d/x~"])
+async def test_what_comes_later_and_is_not_published_is_told_once(world, path):
+    world.put("d/there")
+    async with world.running():
+        for directory in ("p.part", ".d"):
+            world.mkdir(directory)
+        await world.library.wait_idle()
+        world.told.clear()
+        for _ in range(3):
+            world.write(path, b"x")
+            await world.library.wait_idle()
+
+        assert [told for told, _ in world.told] == ([path] if "/x" not in path else [])
+
+
+async def test_what_comes_later_and_has_gone_is_not_told(world):
+    async with world.running():
+        world.write("download.part", b"x")
+        world.remove("download.part")
+        await world.library.wait_idle()
+
+        assert world.told == []
+
+
 async def test_what_is_not_published_is_told_once_and_many_alike_in_one_line(world):
     for number in range(100):
         world.put(f"d/{number}.part")
