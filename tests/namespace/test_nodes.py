@@ -17,6 +17,7 @@ from p2pfs.namespace.nodes import (
     Version,
     assign,
     backing,
+    believed,
     candidates,
     directory_version,
     file_version,
@@ -280,3 +281,30 @@ def test_a_version_is_found_by_its_suffix_though_it_has_the_plain_name():
     assert names.alias("x~01000000.mkv") == names.alias("x~0100000000000000.mkv") == best
     assert names.alias("x.mkv~dir") == folder
     assert names.alias("x~03000000.mkv") is names.alias("y") is None
+
+
+def test_a_version_is_found_by_what_it_is_whatever_name_it_has():
+    one, two, folder = file("x", 1), file("x", 2), directory("x")
+    names = lazily([one, two, folder], {})
+
+    assert names.find("x", two.key) == two
+    assert names.find("x~02000000", two.key) == two
+    assert names.find("x", content(3)) is None
+    assert names.find("y", two.key) is None
+
+
+def test_of_two_versions_that_one_suffix_means_it_is_the_better_one():
+    worse = file("x", 1, known_at=2)
+    better = file("x", 1, groups=1, size=2, known_at=3)
+
+    for versions in ([worse, better], [better, worse]):
+        assert lazily(versions, {}).alias("x~01000000") == better
+
+
+def test_what_a_servent_says_that_we_chose_is_believed_and_else_who_was_first():
+    first, second, third = ServentId("first"), ServentId("second"), ServentId("third")
+    claims = {first: "1", second: "2", third: "3"}
+
+    assert believed(claims, ()) == "1"
+    assert believed(claims, (ServentId("stranger"),)) == "1"
+    assert believed(claims, (ServentId("stranger"), third, second)) == "3"
