@@ -272,7 +272,7 @@ class Servent:
             return Bye(ByeCode.BANNED, "banned for a while")
         if self.overlay.is_away:
             return Bye(ByeCode.LEAVING, "has left the network")
-        return self.uploads.judge(peer)
+        return self.uploads.judge(peer, remote)
 
     def _is_banned(self, peer: ServentId) -> bool:
         return self._bans.is_banned(peer, self._clock())

@@ -15,7 +15,14 @@ One task reads a link and one writes it. Who wants a link runs it, and so decide
 
 from p2pfs.link.dialling import dial_servent
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
-from p2pfs.link.live import DEAD_AFTER_S, PING_AFTER_S, Link, LinkStatistics, OnMessage
+from p2pfs.link.live import (
+    DEAD_AFTER_S,
+    PING_AFTER_S,
+    SEALED_BYTES,
+    Link,
+    LinkStatistics,
+    OnMessage,
+)
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.reception import MAX_GREETINGS, accept_links, listen
 from p2pfs.link.sockets import Listener, Network, TcpNetwork, UnixListener, listen_unix
@@ -25,6 +32,7 @@ __all__ = [
     "MAX_GREETINGS",
     "PAGE_SILENCE_S",
     "PING_AFTER_S",
+    "SEALED_BYTES",
     "Deliver",
     "Judge",
     "Link",

@@ -79,6 +79,10 @@ SENDS_APART_S: Final = 0.005
 """Between two sends to a neighbour. What is said meanwhile goes together, and wakes it once; the
 first thing after a pause goes at once. Most of what a message costs is the waking."""
 
+BLOCKED_S: Final = 0.25
+"""How long data may find no room before the peer counts as one that takes nothing: a slow line
+needs longer for one piece, and so does a reader who wants to hold others up."""
+
 EVENTS_PER_TURN: Final = 32
 """Events handled before other tasks get their turn: 2 ms of full frames."""
 
@@ -151,7 +155,6 @@ class Link:
         self._sent_at = -math.inf
         self._sending_since = math.inf
         """When the send that is under way began."""
-        self._bulk = trio.Lock()
         self._requests = Requests()
         self._heard_at = self.opened_at
         self._pinged_at = self.opened_at
@@ -295,35 +298,56 @@ class Link:
             LinkClosedError: the link ended before.
         """
         await trio.lowlevel.checkpoint()
-        await self._wait_room_for_data()
+        await self.wait_room()
         self.post(message, request_id)
 
     async def send_data(
-        self, request_id: int, data: bytes | bytearray | memoryview, *, is_last: bool = True
+        self,
+        request_id: int,
+        data: bytes | bytearray | memoryview,
+        *,
+        is_last: bool = True,
+        blocked: Callable[[], object] = lambda: None,
     ) -> None:
         """Answer a request with data, or with the next part of it, waiting for room.
 
-        What is given in one call goes without a gap, and in the order of the calls. All upload
-        data passes here. If this is cancelled, a REJECT ends the answer: the peer never takes
-        half of it for the whole.
+        The data of other answers may go between. `blocked` is called when there was no room
+        for BLOCKED_S. All upload data passes here. If this is cancelled, a REJECT ends the
+        answer: the peer never takes half of it for the whole.
 
         Raises:
             LinkClosedError: the link ended before all was queued.
         """
         rest = memoryview(data)
         try:
-            async with self._bulk:
-                is_over = False
-                while not is_over:
-                    await self._wait_room_for_data()
-                    part, rest = rest[:SEALED_BYTES], rest[SEALED_BYTES:]
-                    is_over = not rest
-                    is_end = is_over and is_last
-                    frame = self._connection.send_data(request_id, part, is_last=is_end)
-                    self._outbox.put(frame)
+            is_over = False
+            while not is_over:
+                await self.wait_room(blocked)
+                part, rest = rest[:SEALED_BYTES], rest[SEALED_BYTES:]
+                is_over = not rest
+                is_end = is_over and is_last
+                frame = self._connection.send_data(request_id, part, is_last=is_end)
+                self._outbox.put(frame)
         except trio.Cancelled:
             self.post(Reject(RejectCode.FAILED, "interrupted"), request_id)
             raise
+
+    async def wait_room(self, blocked: Callable[[], object] = lambda: None) -> None:
+        """Wait until data may be queued; `blocked` is called once that has taken BLOCKED_S.
+
+        Raises:
+            LinkClosedError: the link ended before.
+        """
+        with trio.move_on_after(BLOCKED_S) as patience:
+            await self._wait_room()
+        if patience.cancelled_caught:
+            blocked()
+            await self._wait_room()
+
+    async def _wait_room(self) -> None:
+        while self.ended is None and not self._outbox.has_room_for_data:
+            await self._outbox.wait_change()
+        self._check_open()
 
     def close(self, bye: Bye | None = None) -> None:
         """End the link in an orderly way: what is queued and a BYE leave first, FLUSH_S at most.
@@ -395,11 +419,6 @@ class Link:
             self._waiting_bytes -= len(prepared.plaintext)
             self._messages_out += 1
             self._outbox.put(self._connection.seal(prepared))
-
-    async def _wait_room_for_data(self) -> None:
-        while self.ended is None and not self._outbox.has_room_for_data:
-            await self._outbox.wait_change()
-        self._check_open()
 
     # Receiving
 

@@ -2,7 +2,6 @@
 
     neighbours   the links to neighbours: joining, judging, leaving
     degree       whom to dial next, and when to walk
-    slots        who gives way when all slots are taken
     contacts     addresses that answered, and when to dial them again
     bans         peers that sent wrong blocks
     flooding     carries out what the protocol decides about flooded messages

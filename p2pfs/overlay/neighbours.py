@@ -19,7 +19,6 @@ from p2pfs.link import Link, LocalServent, Network
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.degree import CHOSEN, DegreeKeeper
-from p2pfs.overlay.slots import who_gives_way
 from p2pfs.protocol import (
     MAX_ALTERNATIVES,
     MAX_PEERS,
@@ -33,6 +32,7 @@ from p2pfs.protocol import (
     ServentId,
     dialable,
     groups_of,
+    who_gives_way,
 )
 from p2pfs.protocol.flood import LinkId, TokenBucket
 from p2pfs.tasks import called, guarded, kept_up
@@ -230,7 +230,7 @@ class Overlay:
         refusal = self._judge_any(peer)
         if refusal is not None or peer in self._links or self._has_slot():
             return refusal
-        return None if who_gives_way(self._inbound(), remote.host) else self._full()
+        return None if self._who_gives_way(remote.host) else self._full()
 
     def _judge_dialled(self, peer: ServentId) -> Bye | None:
         """Return the BYE that a peer whom we dialled gets, or None if it is still wanted."""
@@ -270,10 +270,19 @@ class Overlay:
     def _make_room(self, link: Link) -> None:
         """Let the latest of the largest group go, for one of a smaller group that dialled us."""
         if link.direction == "in" and link.peer.id not in self._links and not self._has_slot():
-            victim = who_gives_way(self._inbound(), link.remote.host)
+            victim = self._who_gives_way(link.remote.host)
             assert victim is not None, "it was judged at this moment"
             victim.close(self._full())
             self._lost(victim)
+
+    def _who_gives_way(self, newcomer: str) -> Link | None:
+        """Return the neighbour whose slot somebody from this host takes: the latest, or None."""
+        return who_gives_way(
+            self._inbound(),
+            newcomer,
+            host_of=lambda link: link.remote.host,
+            weight=lambda link: link.opened_at,
+        )
 
     def _is_banned(self, peer: ServentId) -> bool:
         return self._bans.is_banned(peer, trio.current_time())

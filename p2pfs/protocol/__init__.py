@@ -10,6 +10,7 @@
     names        which names may travel
     words        what a word is, in names and in questions
     addresses    which addresses may be dialled
+    crowds       who gives way when all places are taken
     flood/       queries, hits, walks and their budgets
 
 The front door of one link is `Connection`; that of a file's content is `Manifest`; that of the
@@ -36,6 +37,7 @@ from p2pfs.protocol.connection import (
     Prepared,
     State,
 )
+from p2pfs.protocol.crowds import largest_crowd, who_gives_way
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, servent_id, sign_hit
 from p2pfs.protocol.manifest import (
     FILE_ID_BYTES,
@@ -212,6 +214,7 @@ __all__ = [
     "is_joiner_in_place",
     "is_private",
     "is_probe",
+    "largest_crowd",
     "manifest_bytes_for",
     "phrases_of",
     "question_of",
@@ -219,5 +222,6 @@ __all__ = [
     "servent_id",
     "sign_hit",
     "tokens_of",
+    "who_gives_way",
     "words_of",
 ]

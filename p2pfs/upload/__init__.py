@@ -1,7 +1,8 @@
 """Bytes out: what this servent offers, and to whom it sends blocks next.
 
     offer       answers to queries, manifests and blocks, from the library and the cache
-    uploads     the transfer links of others: slots, turns, limits
+    uploads     the transfer links of others: queues, answers, limits
+    turns       whose turn it is to be sent blocks, and what all turns hold
     under_way   which peer is being sent what, for people
 
 Nothing leaves this machine that is not offered by the one and sent by the other.

@@ -1,17 +1,23 @@
 """Serve blocks, manifests and listings to those who dialled a transfer link to us.
 
-Each peer has one upload at a time however many links it has and however much it asks for, and
-the slots are passed round among peers in the order of their asking. Small things (manifests,
-listings, blocks of small contents) wait for no slot and for no large block of the same link.
-All file data keeps to one limit, if there is one: pieces of it take turns among all links.
+Each peer has one turn at a time however many links it has and however much it asks for, and the
+slots are passed round as `turns` says. A link that has no room for data gets no slot, and one
+that stops taking data loses it. Small things (manifests, listings, blocks of small contents)
+wait for no slot and for no large block of the same link. All file data keeps to one limit, if
+there is one: pieces of it pass in the same order as turns.
+
+A link that asks for nothing is closed after IDLE_S. When all links are taken, a newcomer of a
+smaller group takes the place of the idlest of the largest group, and any newcomer that of one
+that has rested for RESTING_S.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -26,11 +32,12 @@ from p2pfs.errors import (
     StaleError,
 )
 from p2pfs.library import Page
-from p2pfs.link import Link
+from p2pfs.link import SEALED_BYTES, Link
 from p2pfs.protocol import (
     KIB,
     MAX_LISTING,
     MAX_REASON_LENGTH,
+    Address,
     Bye,
     ByeCode,
     Cancel,
@@ -48,9 +55,12 @@ from p2pfs.protocol import (
     ServentId,
     block_bytes_for,
     block_count_for,
+    largest_crowd,
+    who_gives_way,
 )
 from p2pfs.protocol.flood import TokenBucket
 from p2pfs.rates import RateLimit
+from p2pfs.upload.turns import Turn, Turns
 from p2pfs.upload.under_way import UnderWay
 
 log = logging.getLogger(__name__)
@@ -78,8 +88,16 @@ MAX_PAGE_BYTES: Final = 60 * KIB
 """Entries of one page of a listing, encoded: what a frame holds, less its headers."""
 
 MIN_RATE_BYTES_PER_S: Final = 16 * KIB
-"""A peer that takes blocks more slowly than this loses its link: it would hold a slot that
-others wait for."""
+"""A peer that takes blocks more slowly than this loses its link: it would hold memory and a
+place that others wait for."""
+
+IDLE_S: Final = 150.0
+"""A link without requests is closed after this time. Who dialled it closes it long before, if
+it is a servent."""
+
+RESTING_S: Final = 10.0
+"""A link without requests for this time gives way to anybody when all are taken: to dial anew
+costs two round trips."""
 
 GRACE_S: Final = 20.0
 """What it gets on top in each turn: a bad moment of a line is no bad line."""
@@ -150,6 +168,20 @@ class _Client:
     link: Link
     quick: _Queue = field(default_factory=_Queue)
     bulk: _Queue = field(default_factory=_Queue)
+    used_at: float = field(default_factory=trio.current_time)
+    """When it asked for something last, or was sent the end of an answer."""
+    turn_bytes: int = TURN_BYTES
+    """What its next turn may have: less for one that stopped taking data in its last."""
+
+    def turn_was(self, turn: Turn) -> None:
+        """Let the next turn have twice as much as the last, or one block if that was parked."""
+        was_slow = turn.parked_at is not None
+        self.turn_bytes = 0 if was_slow else min(TURN_BYTES, 2 * turn.held_bytes)
+
+    def idle_s(self, now: float) -> float:
+        """Return for how long nothing is asked of us; 0 while something is."""
+        queues = (self.quick, self.bulk)
+        return 0.0 if any(q.waiting or q.current for q in queues) else now - self.used_at
 
 
 @dataclass(slots=True)
@@ -167,6 +199,10 @@ class _Peer:
         return sum(len(c.quick.waiting) + len(c.bulk.waiting) for c in self.clients)
 
 
+def _nothing(*_: object) -> None:
+    """Take note of nothing."""
+
+
 class Uploads:
     """Everything that others fetch from us."""
 
@@ -174,38 +210,58 @@ class Uploads:
         """Serve a share, at any rate or within a limit."""
         self._share = share
         self._limit = limit
-        self._next = trio.Lock()
+        self._next = Turns(slots=1)
         """Held by who passes the limit next."""
         self.sent_bytes = 0
         """File data that was put on its way."""
         self.under_way = UnderWay()
-        self._slots = trio.CapacityLimiter(UPLOAD_SLOTS)
+        self._turns = Turns(UPLOAD_SLOTS)
         self._peers: dict[ServentId, _Peer] = {}
 
-    def judge(self, peer: ServentId) -> Bye | None:
+    def judge(self, peer: ServentId, remote: Address) -> Bye | None:
         """Return the BYE for a peer that dialled a transfer link, or None if it is welcome."""
         if peer in self._peers and len(self._peers[peer].clients) >= MAX_LINKS_PER_PEER:
             return Bye(ByeCode.DUPLICATE, "too many transfer links")
-        if sum(len(known.clients) for known in self._peers.values()) >= MAX_LINKS:
+        if len(self._live()) >= MAX_LINKS and self._who_gives_way(remote.host) is None:
             return Bye(ByeCode.FULL, "too many transfer links")
         return None
+
+    def _live(self) -> list[_Client]:
+        return [c for peer in self._peers.values() for c in peer.clients if c.link.ended is None]
+
+    def _who_gives_way(self, newcomer: str) -> _Client | None:
+        """Return the link whose place somebody from this host takes, or None."""
+        live, now = self._live(), trio.current_time()
+        victim = who_gives_way(live, newcomer, host_of=_host_of, weight=lambda c: c.idle_s(now))
+        if victim is None:
+            idlest = max(largest_crowd(live, _host_of, 0), key=lambda c: c.idle_s(now))
+            victim = idlest if idlest.idle_s(now) >= RESTING_S else None
+        return victim
+
+    def _make_room(self, newcomer: str) -> None:
+        if len(self._live()) >= MAX_LINKS:
+            victim = self._who_gives_way(newcomer)
+            assert victim is not None, "it was judged at this moment"
+            victim.link.close(Bye(ByeCode.IDLE, "others wait for a link"))
 
     async def serve(self, link: Link) -> None:
         """Answer what comes on a transfer link until it ends.
 
         It is judged again: others may have come since its handshake began.
         """
-        refusal = self.judge(link.peer.id)
+        refusal = self.judge(link.peer.id, link.remote)
         if refusal is not None:
             await link.refuse(refusal)
             return
+        self._make_room(link.remote.host)
         peer = self._peers.setdefault(link.peer.id, _Peer())
         client = _Client(link)
         peer.clients.append(client)
         try:
             async with trio.open_nursery() as nursery:
                 for queue in (client.quick, client.bulk):
-                    nursery.start_soon(self._answer_all, queue, link, peer)
+                    nursery.start_soon(self._answer_all, queue, client, peer)
+                nursery.start_soon(_close_when_idle, client)
                 await link.run(lambda _, message, number: self._asked(client, message, number))
                 nursery.cancel_scope.cancel()
         finally:
@@ -215,6 +271,7 @@ class Uploads:
 
     def _asked(self, client: _Client, message: Message, number: int) -> None:
         """Take in a request, from the link's reader: never waits."""
+        client.used_at = trio.current_time()
         if isinstance(message, Cancel):
             client.quick.cancel(number)
             client.bulk.cancel(number)
@@ -228,7 +285,7 @@ class Uploads:
     def _is_large(self, file_id: FileId) -> bool:
         return (self._share.size_of(file_id) or 0) > SMALL_BYTES
 
-    async def _answer_all(self, queue: _Queue, link: Link, peer: _Peer) -> None:
+    async def _answer_all(self, queue: _Queue, client: _Client, peer: _Peer) -> None:
         while True:
             while queue.waiting:
                 number = next(iter(queue.waiting))
@@ -236,20 +293,22 @@ class Uploads:
                 queue.current = number
                 rest: Message | None = None
                 with trio.CancelScope() as queue.scope:
-                    rest = await self._answer(link, peer, message, number)
+                    rest = await self._answer(client, peer, message, number)
                 if rest is not None and not queue.scope.cancel_called:
                     queue.waiting[number] = rest  # behind what else was asked for meanwhile
                 queue.scope, queue.current = None, 0
+                client.used_at = trio.current_time()
             queue.news = trio.Event()
             await queue.news.wait()
 
     async def _answer(
-        self, link: Link, peer: _Peer, message: Message, number: int
+        self, client: _Client, peer: _Peer, message: Message, number: int
     ) -> Message | None:
         """Send the answer or the reason why there is none; every request ends in one.
 
         Returns what is still to be answered of it, in its next turn.
         """
+        link = client.link
         try:
             if isinstance(message, List):
                 return await self._send_page(link, message, number)
@@ -261,7 +320,7 @@ class Uploads:
                 manifest = await self._share.manifest(FileId(message.file_id))
                 await self._send(link, number, manifest.to_bytes())
             elif isinstance(message, GetBlocks):
-                await self._send_blocks(link, peer, message, number)
+                await self._send_blocks(client, peer, message, number)
             else:
                 raise RejectedError("that is no request", RejectCode.NOT_FOUND)
         except LinkClosedError:
@@ -289,24 +348,47 @@ class Uploads:
             return List(wanted.path, _name(page.entries[-1]), wanted.pages - 1)
         return None
 
-    async def _send_blocks(self, link: Link, peer: _Peer, wanted: GetBlocks, number: int) -> None:
+    async def _send_blocks(
+        self, client: _Client, peer: _Peer, wanted: GetBlocks, number: int
+    ) -> None:
         """Send blocks, some in each turn, up to the first that is not here."""
-        file_id = FileId(wanted.file_id)
+        file_id, link = FileId(wanted.file_id), client.link
         size = (await self._share.manifest(file_id)).size
         if max(wanted.indexes) >= block_count_for(size):
             raise NotFoundError("no such block")
-        a_turn = max(1, TURN_BYTES // block_bytes_for(size))
         left = wanted.indexes
         with self.under_way.answering(link.peer, file_id, size) as upload:
             while left:
-                async with contextlib.AsyncExitStack() as place:
-                    if size > SMALL_BYTES:
-                        await place.enter_async_context(peer.turn)
-                        await place.enter_async_context(self._slots)
-                    blocks = await self._share.read_blocks(file_id, left[:a_turn])
+                async with self._place(client, peer, size) as (count, blocked):
+                    blocks = await self._share.read_blocks(file_id, left[:count])
                     left = left[len(blocks) :]
                     data = b"".join(blocks)
-                    await self._send(link, number, data, is_last=not left, sent=upload.sent)
+                    await self._send(
+                        link, number, data, is_last=not left, sent=upload.sent, blocked=blocked
+                    )
+
+    @contextlib.asynccontextmanager
+    async def _place(
+        self, client: _Client, peer: _Peer, size: int
+    ) -> AsyncIterator[tuple[int, Callable[[], object]]]:
+        """Wait until blocks of a content may be sent; give how many, and what to call if blocked.
+
+        Those of a small one need no turn.
+        """
+        block_bytes = block_bytes_for(size)
+        if size <= SMALL_BYTES:
+            yield TURN_BYTES // block_bytes, _nothing
+            return
+        async with peer.turn:
+            with _patience(client.link, SEALED_BYTES):
+                await client.link.wait_room()
+            count = max(1, client.turn_bytes // block_bytes)
+            async with self._turns.turn(client.link, count * block_bytes) as turn:
+                blocked = partial(self._turns.park, turn)
+                yield count, blocked
+                with _patience(client.link, SEALED_BYTES):  # else all would send at once
+                    await client.link.wait_room(blocked)
+            client.turn_was(turn)
 
     async def _send(
         self,
@@ -315,27 +397,28 @@ class Uploads:
         data: bytes,
         *,
         is_last: bool = True,
-        sent: Callable[[int], None] = lambda _count: None,
+        sent: Callable[[int], object] = _nothing,
+        blocked: Callable[[], object] = _nothing,
     ) -> None:
-        """Send a part of an answer, in pieces if there is a limit; `sent` is told of each."""
-        if self._limit is None:
-            await _send_piece(link, number, data, is_last=is_last)
-            self.sent_bytes += len(data)
-            sent(len(data))
-            return
+        """Send a part of an answer, in pieces; `sent` is told of each."""
         rest = memoryview(data)
+        piece_bytes = self._limit.piece_bytes if self._limit else SEALED_BYTES
         while rest:
-            piece, rest = rest[: self._limit.piece_bytes], rest[self._limit.piece_bytes :]
-            await self._pass(len(piece), self._limit)
-            await _send_piece(link, number, piece, is_last=is_last and not rest)
+            piece, rest = rest[:piece_bytes], rest[piece_bytes:]
+            await self._pass(link, len(piece))
+            is_end = is_last and not rest
+            with _patience(link, len(piece)):
+                await link.send_data(number, piece, is_last=is_end, blocked=blocked)
+            self._turns.took(link)
             self.sent_bytes += len(piece)
             sent(len(piece))
 
-    async def _pass(self, count: int, limit: RateLimit) -> None:
-        """Wait until so many bytes may be sent; who comes first is first."""
-        async with self._next:
-            await trio.sleep(limit.wait_s(trio.current_time()))
-            limit.charge(count, trio.current_time())
+    async def _pass(self, link: Link, count: int) -> None:
+        """Wait until so many bytes may be sent."""
+        if self._limit is not None:
+            async with self._next.turn(link):
+                await trio.sleep(self._limit.wait_s(trio.current_time()))
+                self._limit.charge(count, trio.current_time())
 
     def _page(self, wanted: List) -> Message:
         """Return the next page of a directory: as many entries as one frame holds."""
@@ -361,10 +444,20 @@ def _one_page(entries: Sequence[Entry]) -> list[Entry]:
     return page
 
 
-async def _send_piece(link: Link, number: int, data: bytes | memoryview, *, is_last: bool) -> None:
-    """Send a part of an answer; who takes it too slowly loses the link."""
-    with trio.move_on_after(GRACE_S + len(data) / MIN_RATE_BYTES_PER_S) as patience:
-        await link.send_data(number, data, is_last=is_last)
+async def _close_when_idle(client: _Client) -> None:
+    """Close a link that was asked for nothing for IDLE_S."""
+    idle_s = 0.0
+    while idle_s < IDLE_S:
+        await trio.sleep(IDLE_S - idle_s)
+        idle_s = client.idle_s(trio.current_time())
+    client.link.close(Bye(ByeCode.IDLE, "not used"))
+
+
+@contextlib.contextmanager
+def _patience(link: Link, count: int) -> Iterator[None]:
+    """Bound how long a link takes for so many bytes; who is too slow loses it."""
+    with trio.move_on_after(GRACE_S + count / MIN_RATE_BYTES_PER_S) as patience:
+        yield
     if patience.cancelled_caught:
         link.close(Bye(ByeCode.IDLE, "too slow"))
 
@@ -381,6 +474,10 @@ def _refusal(error: P2pfsError | OSError, link: Link) -> Reject:
         return Reject(RejectCode(error.code), str(error)[:MAX_REASON_LENGTH], RETRY_AFTER_MS)
     log.warning("upload failed peer=%s reason=%s", link.peer.id, error)
     return Reject(RejectCode.FAILED, "the disk could not be read")
+
+
+def _host_of(client: _Client) -> str:
+    return client.link.remote.host
 
 
 def _name(entry: Entry) -> str:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.config import DEGREE, MAX_NEIGHBOURS
-from p2pfs.overlay.slots import who_gives_way
-from p2pfs.protocol import Address, LinkKind, groups_of
+from p2pfs.protocol import Address, LinkKind, crowds, groups_of
 from tests.helpers.rogues import RawPeer
 from tests.helpers.world import PORT, World, host, open_world
 
@@ -29,6 +28,12 @@ class FakeLink:
 
 def links(*hosts: str) -> list[FakeLink]:
     return [FakeLink(name, float(number)) for number, name in enumerate(hosts)]
+
+
+def who_gives_way(held: list[FakeLink], newcomer: str) -> FakeLink | None:
+    return crowds.who_gives_way(
+        held, newcomer, host_of=lambda link: link.host, weight=lambda link: link.opened_at
+    )
 
 
 def test_the_latest_of_the_largest_network_gives_way():

@@ -134,7 +134,7 @@ class Shop:
         self.shelf = Shelf()
         self.uploads = Uploads(self.shelf)
         self.servent = HalfServent(self.net, "10.0.0.1")
-        self.servent._judge = lambda peer, _hello, _remote: self.uploads.judge(peer)
+        self.servent._judge = lambda peer, _hello, remote: self.uploads.judge(peer, remote)
         self._nursery = nursery
         self._customers = 0
 

@@ -1,0 +1,202 @@
+"""Who takes slowly, or nothing, waits for nobody but himself, however many he pretends to be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.errors import RejectedError
+from p2pfs.link import Link, RefusedError, dial_link
+from p2pfs.protocol.handshake import Identity
+from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, Pong
+from p2pfs.upload import Uploads
+from p2pfs.upload import turns as turns_module
+from p2pfs.upload.uploads import IDLE_S, MAX_LINKS, MAX_LINKS_PER_PEER, RESTING_S
+from tests.helpers.contents import Content
+from tests.helpers.memnet import MemoryNetwork
+from tests.helpers.rogues import RawPeer
+from tests.helpers.servents import HalfServent, silent
+from tests.upload.test_uploads import BLOCK, Shelf
+
+FILM = Content.of(16 * BLOCK, seed=7)
+SLOW_BYTES_PER_S = 10_000
+ATTACKER = "10.6.6.6"
+LINE_BYTES_PER_S = 10_000_000
+
+
+class Shop:
+    """A servent that serves one film, its honest customers and the others."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.net = MemoryNetwork(latency_s=0.01)
+        self.net.set_upload_rate("10.0.0.1", LINE_BYTES_PER_S)
+        shelf = Shelf()
+        shelf.contents[FILM.file_id] = FILM
+        self.uploads = Uploads(shelf)
+        self.servent = HalfServent(self.net, "10.0.0.1")
+        self.servent._judge = lambda peer, _hello, remote: self.uploads.judge(peer, remote)
+        self._nursery = nursery
+
+    async def enter(self, host: str, identity: Identity | None = None) -> Link:
+        """Return a running transfer link of an honest peer."""
+        customer = HalfServent(self.net, host)
+        customer.identity = identity or customer.identity
+        link = await dial_link(
+            customer.host, self.servent.address, customer, LinkKind.TRANSFER, self.servent.id
+        )
+        self._nursery.start_soon(link.run, silent)
+        return link
+
+    async def sneak_in(self, host: str, identity: Identity | None = None) -> RawPeer:
+        """Return a transfer link that does what an attacker likes."""
+        dialler, at = self.net.host(host), self.servent.address
+        return await RawPeer.dial(dialler, at, LinkKind.TRANSFER, identity=identity)
+
+    async def ask_and_dawdle(self, host: str) -> None:
+        """Ask for blocks without end, as one more identity, and take them at 10 KB/s."""
+        peer = await self.sneak_in(host)
+        for number in range(1, 65):
+            await peer.send(GetBlocks(FILM.file_id, tuple(range(16))), number)
+        self._nursery.start_soon(self._dawdle, peer)
+
+    async def _dawdle(self, peer: RawPeer) -> None:
+        while await peer.channel.stream.receive_some(SLOW_BYTES_PER_S):
+            await trio.sleep(1)
+
+
+@asynccontextmanager
+async def open_shop() -> AsyncIterator[Shop]:
+    async with trio.open_nursery() as nursery:
+        shop = Shop(nursery)
+        await nursery.start(shop.servent.listen, shop.uploads.serve)
+        yield shop
+        nursery.cancel_scope.cancel()
+
+
+async def seconds_to_fetch(link: Link) -> float:
+    """Return how long an honest reader needs for the whole film."""
+    began_at = trio.current_time()
+    with trio.fail_after(120):
+        data = await link.fetch(GetBlocks(FILM.file_id, tuple(range(16))), size_limit=16 * BLOCK)
+    assert data == b"".join(FILM.block(index) for index in range(16))
+    return trio.current_time() - began_at
+
+
+@pytest.mark.parametrize("crowd", [8, 24])
+async def test_slow_readers_hold_up_nobody(crowd: int, autojump_clock: MockClock):
+    async with open_shop() as shop:
+        before = await seconds_to_fetch(await shop.enter("10.0.1.1"))
+        for _ in range(crowd):
+            await shop.ask_and_dawdle(ATTACKER)
+        await trio.sleep(5)
+
+        during = [await seconds_to_fetch(await shop.enter(f"10.0.2.{n}")) for n in range(1, 9)]
+
+        assert max(during) <= 2 * before
+
+
+async def test_an_honest_reader_at_the_same_address_is_served_too(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        before = await seconds_to_fetch(await shop.enter("10.0.1.1"))
+        for _ in range(24):
+            await shop.ask_and_dawdle(ATTACKER)
+        await trio.sleep(5)
+
+        assert await seconds_to_fetch(await shop.enter(ATTACKER)) <= 2 * before
+
+
+async def test_many_quick_readers_of_one_address_get_the_share_of_one(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        before = await seconds_to_fetch(await shop.enter("10.0.1.1"))
+        async with trio.open_nursery() as crowd:
+            for _ in range(40):
+                greedy = await shop.enter(ATTACKER)
+                crowd.start_soon(fetch_without_end, greedy)
+            await trio.sleep(5)
+
+            during = await seconds_to_fetch(await shop.enter("10.0.2.1"))
+            crowd.cancel_scope.cancel()
+
+        assert during <= 4 * before  # half of the line, once what is on its way is gone
+
+
+async def fetch_without_end(link: Link) -> None:
+    while True:
+        await link.fetch(GetBlocks(FILM.file_id, tuple(range(16))), size_limit=16 * BLOCK)
+
+
+async def test_what_parked_turns_hold_is_bounded_and_the_largest_group_pays(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(turns_module, "MAX_HELD_BYTES", 32 * BLOCK)
+    async with open_shop() as shop:
+        honest_slow = await shop.sneak_in("10.0.1.1")
+        await honest_slow.send(GetBlocks(FILM.file_id, tuple(range(16))), 1)
+        await trio.sleep(1)
+        for _ in range(24):
+            await shop.ask_and_dawdle(ATTACKER)
+        await trio.sleep(2)
+
+        turns = shop.uploads._turns
+        assert sum(turn.held_bytes for turn in turns._parked) <= 32 * BLOCK
+
+        await seconds_to_fetch(await shop.enter("10.0.2.1"))
+        assert "10.0.1.1" in {link.remote.host for link in shop.servent.open_links}
+
+
+async def idle_crowd(shop: Shop) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(MAX_LINKS // MAX_LINKS_PER_PEER):
+            identity = Identity.generate()
+            for _ in range(MAX_LINKS_PER_PEER):
+                nursery.start_soon(shop.sneak_in, ATTACKER, identity)
+
+
+async def test_idle_links_lock_nobody_out(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        await idle_crowd(shop)
+        assert len(shop.servent.open_links) == MAX_LINKS
+
+        links = [await shop.enter(f"10.0.2.{number}") for number in range(1, 21)]
+
+        await trio.sleep(1)
+        assert len(shop.servent.open_links) == MAX_LINKS
+        assert [link.ended for link in links] == [None] * 20
+
+
+async def test_an_idle_link_gives_way_to_one_of_its_own_network(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        await idle_crowd(shop)
+        with pytest.raises(RefusedError):
+            await shop.enter(ATTACKER)
+        await trio.sleep(RESTING_S)
+
+        await shop.enter(ATTACKER)
+
+
+async def test_the_serving_side_closes_what_is_not_used(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        rogue, honest = await shop.sneak_in(ATTACKER), await shop.enter("10.0.1.1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pong_for_ever, rogue)
+            for _ in range(4):
+                await trio.sleep(IDLE_S / 2)
+                with pytest.raises(RejectedError):
+                    await honest.fetch(GetBlocks(Content.of(5).file_id, (0,)), size_limit=BLOCK)
+            nursery.cancel_scope.cancel()
+
+        assert [link.remote.host for link in shop.servent.open_links] == ["10.0.1.1"]
+
+
+async def pong_for_ever(peer: RawPeer) -> None:
+    """Look alive and ask for nothing."""
+    with suppress(trio.BrokenResourceError):
+        while True:
+            message, number = await peer.receive()
+            if isinstance(message, Bye):
+                return
+            await peer.send(Pong(), number)
