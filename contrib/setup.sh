@@ -93,6 +93,9 @@ missing_packages() {
             missing_programs fio rsync tmux unzip vim ffmpeg mpv xdotool dbus-daemon
             has_program Xvfb || echo xvfb
             has_program getfattr || echo attr
+            # A router that passes ports on, for tests in networks of their own.
+            PATH=$PATH:/usr/sbin has_program nft || echo nftables
+            PATH=$PATH:/usr/sbin has_program miniupnpd || echo miniupnpd
             # A small file manager; with more of them, tests use these too.
             has_program thunar || has_program pcmanfm || echo pcmanfm
             ;;

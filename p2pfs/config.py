@@ -109,8 +109,8 @@ _BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
 
 
 ALONE_VARIABLE: Final = "P2PFS_ALONE"
-"""Set to anything in the environment, nothing is said to the room: as `--no-lan`. It is for tests,
-and for machines that run many servents which must not meet."""
+"""Set to anything in the environment, nothing is said to the room or to the router: as `--no-lan`
+and `--no-port-mapping`. It is for tests, and for many servents on one machine."""
 
 
 class LogLevel(enum.StrEnum):
@@ -177,6 +177,8 @@ class Config:
     """Whether verified cached blocks are offered to those who ask by file id."""
     lan: bool = True
     """Whether servents of this network in the same room find each other."""
+    port_mapping: bool = True
+    """Whether the router is asked to pass our port on."""
     max_neighbours: int = MAX_NEIGHBOURS
     ttl: int = DEFAULT_TTL
     upload_limit_bytes_s: int | None = None
@@ -269,6 +271,7 @@ def load_config(
     """
     state = _checked_state(Path(state_directory or default_state_directory()).expanduser())
     settings = _Settings(state / "config.toml", command_line)
+    is_alone = bool(os.environ.get(ALONE_VARIABLE))
     listen_host, listen_ports = settings.take("listen", parse_listen, _LISTEN_ANYWHERE)
     config = Config(
         state_directory=state,
@@ -287,7 +290,8 @@ def load_config(
         previews=settings.take("previews", _one_of(Previews), Previews.SMALL),
         notify=not settings.take("no-notify", _flag, default=False),
         reshare=not settings.take("no-reshare", _flag, default=False),
-        lan=not settings.take("no-lan", _flag, default=bool(os.environ.get(ALONE_VARIABLE))),
+        lan=not settings.take("no-lan", _flag, default=is_alone),
+        port_mapping=not settings.take("no-port-mapping", _flag, default=is_alone),
         max_neighbours=settings.take("max-neighbours", _integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", _integer(1, MAX_TTL), DEFAULT_TTL),
         upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),
@@ -318,6 +322,7 @@ def to_options(config: Config) -> dict[str, object]:
         "no-notify": not config.notify,
         "no-reshare": not config.reshare,
         "no-lan": not config.lan,
+        "no-port-mapping": not config.port_mapping,
         "max-neighbours": config.max_neighbours,
         "ttl": config.ttl,
         "upload-limit": _size_option(config.upload_limit_bytes_s or 0),

@@ -72,6 +72,7 @@ class Report:
             "listen": str(self.whereabouts.listen_address),
             "addresses": [str(address) for address in addresses],
             "join_commands": [join_command(one, key) for one in addresses],
+            "reachable": self.whereabouts.reachable,
             "uptime_s": round(self.clock() - self.started_at, 1),
             "sharing": not self.library.is_paused,
             "neighbours": len(self.overlay.neighbours),

@@ -82,6 +82,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         stall-timeout = 2.5
         no-reshare = true
         no-lan = true
+        no-port-mapping = true
         no-notify = true
         previews = "off"
         max-neighbours = 2
@@ -104,6 +105,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         stall_timeout_s=2.5,
         reshare=False,
         lan=False,
+        port_mapping=False,
         notify=False,
         previews=Previews.OFF,
         max_neighbours=2,
@@ -356,7 +358,7 @@ rates = st.one_of(
     name=st.text(min_size=1, max_size=20).filter(is_name),
     joins=st.lists(endpoints, max_size=3).map(tuple),
     listen=listening,
-    flags=st.tuples(*[st.booleans()] * 5),
+    flags=st.tuples(*[st.booleans()] * 6),
     kernel_options=st.sampled_from([(), ("noexec",), ("noexec", "sync")]),
     cache_limit_bytes=st.integers(MIN_CACHE_BYTES, 2**50) | st.sampled_from([2**30, 10 * 2**30]),
     network_key_file=st.sampled_from([None, "/k", '/a "key" with # and \\ in it', "/ü/\x7f"]),
@@ -374,7 +376,7 @@ def test_the_options_of_a_configuration_mean_the_same(
     config = Config(
         state_directory=state, name=name, joins=joins, listen_host=listen[0],
         listen_ports=listen[1], foreground=flags[0], allow_other=flags[1], notify=flags[2],
-        reshare=flags[3], lan=flags[4], kernel_options=kernel_options,
+        reshare=flags[3], lan=flags[4], port_mapping=flags[5], kernel_options=kernel_options,
         cache_limit_bytes=cache_limit_bytes,
         network_key_file=network_key_file and Path(network_key_file),
         stall_timeout_s=stall_timeout_s, previews=previews, max_neighbours=numbers[0],

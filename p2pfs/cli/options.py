@@ -155,6 +155,7 @@ SERVENT_OPTIONS: Final = (
           "Let thumbnailers read so much."),
     _knob("--no-notify", None, "off", "Show no failures on the desktop."),
     _knob("--no-reshare", None, "off", "Do not offer what was downloaded."),
+    _knob("--no-port-mapping", None, "off", "Do not ask the router to pass the port on."),
     _knob("--no-lan", None, "off", "Do not look for servents in the same room."),
     _knob("--max-neighbours", click.IntRange(1, MAX_NEIGHBOURS), str(MAX_NEIGHBOURS),
           "Have at most so many neighbours.", metavar="N"),

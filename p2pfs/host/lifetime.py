@@ -35,7 +35,7 @@ from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.mounts import is_within
-from p2pfs.reach import Lan
+from p2pfs.reach import Lan, PortMapping
 from p2pfs.servent import Servent, open_servent
 from p2pfs.state import OUTPUT, Leftovers, lock_state, open_private
 from p2pfs.tasks import guarded
@@ -140,6 +140,9 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
             if config.lan:
                 room = Lan(servent.whereabouts.network_key, servent.whereabouts.addresses)
                 nursery.start_soon(guarded, room.run, servent.overlay)
+            if config.port_mapping:
+                mapping = PortMapping(servent.whereabouts.addresses, servent.whereabouts)
+                nursery.start_soon(guarded, mapping.run)
             if config.notify:
                 nursery.start_soon(guarded, notify_failures, servent.journal)
             if mountpoint is not None:

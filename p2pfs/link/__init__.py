@@ -1,7 +1,8 @@
 """Live links: dial or answer, greet, and carry messages until the end.
 
     sockets     dial and listen: the only module that opens sockets
-    interfaces  where others may dial this machine
+    interfaces  where others may dial this machine, and its router
+    datagrams   one question and its answer over UDP
     dialling    all addresses of a servent are dialled, and the first that leads to it is taken
     greeting    opens a link: preface, handshake, HELLO
     reception   lets others in
@@ -13,8 +14,10 @@
 One task reads a link and one writes it. Who wants a link runs it, and so decides its life.
 """
 
+from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import dial_servent
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
+from p2pfs.link.interfaces import router_of_machine
 from p2pfs.link.live import (
     DEAD_AFTER_S,
     PING_AFTER_S,
@@ -47,8 +50,10 @@ __all__ = [
     "UnixListener",
     "accept_links",
     "answer_link",
+    "ask_by_datagram",
     "dial_link",
     "dial_servent",
     "listen",
     "listen_unix",
+    "router_of_machine",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,10 @@ import ifaddr
 
 _INTERFACES: Final = Path("/sys/class/net")
 _IPV6: Final = Path("/proc/net/if_inet6")
+
+_ROUTES: Final = Path("/proc/net/route")
+_THROUGH_ROUTER: Final = 0x2
+"""The flag of a route that leads through a router (linux/route.h)."""
 
 _PASSING: Final = 0x01 | 0x20 | 0x40 | 0x08
 """Flags of IPv6 addresses: temporary, deprecated, tentative, found twice (linux/if_addr.h)."""
@@ -42,6 +47,16 @@ def hosts_of_machine(*, ipv4: bool = True, ipv6: bool = True) -> Sequence[str]:
     wanted = [host for host in found if host not in passing and _is_wanted(host, ipv4, ipv6)]
     preferred = [_source_of(family) for family in _SOMEWHERE]
     return sorted(wanted, key=lambda host: (":" in host, host not in preferred))
+
+
+def router_of_machine() -> str | None:
+    """Return the router through which IPv4 leaves this machine, if there is one."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in _ROUTES.read_text().splitlines()[1:]:
+            _, destination, router, flags, *_ = line.split()
+            if int(destination, 16) == 0 and int(flags, 16) & _THROUGH_ROUTER:
+                return str(ipaddress.IPv4Address(int(router, 16).to_bytes(4, sys.byteorder)))
+    return None
 
 
 def _text_of(address: ifaddr.IP) -> str:

@@ -42,10 +42,17 @@ class Whereabouts:
         self.name = name
         self._listener: Listener | None = None
         self._observed: Counter[str] = Counter()
+        self._outside: Address | None = None
+        self.reachable = ""
+        """Whether a router passes our port on, or why not, for people. Empty: nobody has asked."""
 
     def listens(self, listener: Listener) -> None:
         """Note where this servent listens from now on."""
         self._listener = listener
+
+    def mapped(self, outside: Address | None, text: str) -> None:
+        """Note where a router passes our port on from, if it does (reach.Reachable)."""
+        self._outside, self.reachable = outside, text
 
     @property
     def listen_address(self) -> Address:
@@ -78,13 +85,18 @@ class Whereabouts:
             return (self.listen_address,)
         seen = self._observed.most_common(MAX_ADDRESSES)
         least = seen[0][1] * SEEN_SHARE if seen else 0
-        return tuple(Address(host, port) for host, count in seen if count >= least)
+        observed = [Address(host, port) for host, count in seen if count >= least]
+        return tuple(dict.fromkeys([*self._mapped(), *observed]))[:MAX_ADDRESSES]
+
+    def _mapped(self) -> Sequence[Address]:
+        outside = self._outside
+        return () if outside is None else (outside,)
 
     def addresses(self) -> Sequence[Address]:
         """Return where others may reach us, the likeliest first. Any thread.
 
-        Those of this machine's interfaces, and public ones at which two neighbours or more see
-        us: there a router may pass our port on.
+        Those of this machine's interfaces, the one from which a router passes our port on, and
+        public ones at which two neighbours or more see us: there a router may do so, too.
         """
         assert self._listener is not None
         port = self.listen_address.port
@@ -93,4 +105,4 @@ class Whereabouts:
             return own
         seen = [host for host, count in dict(self._observed).items() if count >= MIN_SEEN]
         public = [Address(host, port) for host in seen if scope_of(host) is Scope.WORLD]
-        return list(dict.fromkeys((*own, *public)))
+        return list(dict.fromkeys((*own, *self._mapped(), *public)))
