@@ -385,17 +385,21 @@ class Register:
                 return None
             return replace(holding)
 
-    def offer(self, look: Look, key: StatKey, file_id: FileId, *, is_sure: bool = True) -> None:
+    def offer(
+        self, look: Look, key: StatKey, file_id: FileId, *, is_sure: bool = True
+    ) -> str | None:
         """End a look with an offer, unless something happened to the file meanwhile.
 
-        What is not sure is compared with its first and last block when there is time.
+        What is not sure is compared with its first and last block when there is time. Returns
+        the local path of a file that loses its place to this one, if there is such a file.
         """
         path = published_path(look.path)
         assert path is not None
         with self._changing():
             self._end(look)
             if look.is_void or not self._has_parent(look.path):
-                return
+                return None
+            rival = self._offers.file(path)
             self._agenda.believe(key.identity)
             self._forget_other_content(look.path, key.identity, file_id)
             self._offers.forgive(look.path)
@@ -404,6 +408,7 @@ class Register:
             self._holdings.put(look.path, key, file_id)
             if not is_sure:
                 self._agenda.add_check(look.path)
+            return rival.local_path if rival and rival.local_path != look.path else None
 
     def _forget_other_content(self, path: str, file: Identity, file_id: FileId) -> None:
         """Take back the other names of a file that turned out to hold something else."""

@@ -328,8 +328,10 @@ class Worker:
             self._refuse(look, "it is neither a file nor a directory")
         elif status.key.size > MAX_FILE_BYTES:
             self._refuse(look, "it is too large")
+        elif self._register.saw_file(look, status.key):
+            return True
         else:
-            return self._register.saw_file(look, status.key)
+            self._tell_twin(look.path)
         return False
 
     def _look_at_file(self, look: Look, key: StatKey, batch: _Batch) -> None:
@@ -485,9 +487,20 @@ class Worker:
         if moved:
             self._index.rekey(moved)
         for look, key, known in batch.known:
-            self._register.offer(look, key, known.file_id, is_sure=known.is_sure)
+            self._offer(look, key, known.file_id, is_sure=known.is_sure)
         for look, key, record, is_sure in batch.found:
-            self._register.offer(look, key, record.manifest.file_id, is_sure=is_sure)
+            self._offer(look, key, record.manifest.file_id, is_sure=is_sure)
+
+    def _offer(self, look: Look, key: StatKey, file_id: FileId, *, is_sure: bool) -> None:
+        lost = self._register.offer(look, key, file_id, is_sure=is_sure)
+        if lost is not None:
+            self._tell_twin(lost)
+
+    def _tell_twin(self, path: str) -> None:
+        """Tell of a file whose name others cannot tell from another's, if it is one."""
+        reason = self._register.state(path).reason
+        if reason:
+            self._notices.private(path, reason)
 
     def _file_failed(self, look: Look, error: OSError) -> None:
         if error.errno in PASSING:

@@ -230,6 +230,17 @@ async def test_of_two_names_that_others_cannot_tell_apart_form_c_is_offered(worl
         assert world.library.file_state("cafe\u0301").state == "private"
 
 
+@pytest.mark.parametrize("names", [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+async def test_of_two_such_names_the_other_is_told_of(world, names):
+    async with world.running():
+        for name in names:
+            world.write(name)
+            await world.library.wait_idle()
+
+    reason = world.library.file_state("cafe\u0301").reason
+    assert world.told == [("cafe\u0301", f"not published: {reason}")]
+
+
 @pytest.mark.parametrize("gone", ["caf\u00e9", "cafe\u0301"])
 async def test_of_two_such_names_the_other_is_offered_when_one_goes(running, gone):
     (left,) = {"caf\u00e9", "cafe\u0301"} - {gone}
