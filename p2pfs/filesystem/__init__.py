@@ -12,7 +12,7 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
     answers      answers that come at once or later; errors with an errno
     attributes   what `stat` shows of things that lie on no disk
     backing      walking the backing directory of `shared/` without following links
-    hidden       what was removed in `shared/` while it was open
+    removed      what was removed in `shared/` while it was open
     absences     names of which the kernel was told that they are not there
     siblings     small files that will be opened next
     previews     what thumbnailers and indexers may read
@@ -41,7 +41,6 @@ from p2pfs.filesystem.previews import GuardedContents
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing
 from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Subtree, Time
-from p2pfs.state import Leftovers
 
 __all__ = [
     "Answer",
@@ -100,11 +99,6 @@ class Servent(Protocol):
         """What is below `.p2pfs/`."""
         ...
 
-    @property
-    def leftovers(self) -> Leftovers:
-        """Where what is to be removed after a crash is noted."""
-        ...
-
 
 class FileSystem:
     """The whole tree. Paths begin with `/`, which is the mountpoint."""
@@ -118,7 +112,7 @@ class FileSystem:
         previews: Previews = Previews.SMALL,
     ) -> None:
         contents = GuardedContents(servent.swarms, caller, previews)
-        self._shared = SharedTree(shared_directory, share, servent.leftovers)
+        self._shared = SharedTree(shared_directory, share)
         self._search = SearchTree(servent.results, contents, caller)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
         below: Mapping[str, Subtree] = {

@@ -11,9 +11,10 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2pfs.config import MEANT
+from p2pfs.filesystem.removed import RemovedFiles
 from p2pfs.filesystem.subtree import Owner
 
 _PATH_BYTES: Final = 4095
@@ -31,11 +32,22 @@ away instead. The library takes one for microseconds, to learn whether a file is
 _STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+class Place(NamedTuple):
+    """What a system call is given to reach a file."""
+
+    directory: int | None
+    """For `dir_fd`."""
+    name: str
+    is_followed: bool = False
+    """Whether the name is a link to a file that has none of its own any more."""
+
+
 class Backing:
     """One directory, open for as long as the mount lasts."""
 
     def __init__(self, directory: str) -> None:
         self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.removed: Final = RemovedFiles()
         self.device: Final = os.fstat(self._root).st_dev
         # The kernel has applied the caller's umask to every mode that reaches us. Ours would
         # be applied again; `hand_over` gives back what it took.
@@ -47,15 +59,20 @@ class Backing:
         # Never a number that something else may be opened under by then.
         descriptor, self._root = self._root, -1
         os.close(descriptor)
+        self.removed.close()
 
     @contextmanager
-    def near(self, path: str) -> Iterator[tuple[int, str]]:
-        """Yield (descriptor, rest), for a call with `dir_fd`: that reaches any depth.
+    def near(self, path: str) -> Iterator[Place]:
+        """Yield a place for a call with `dir_fd`: that reaches any depth.
 
         Programs that step down with `cd` or `openat` get deeper than one path can tell.
         """
+        kept = self.removed.descriptor(path)
+        if kept is not None:
+            yield Place(None, f"/proc/self/fd/{kept}", is_followed=True)
+            return
         if len(os.fsencode(path)) <= _PATH_BYTES:
-            yield self._root, path or "."
+            yield Place(self._root, path or ".")
             return
         *above, name = path.split("/")
         descriptor = os.dup(self._root)
@@ -64,24 +81,35 @@ class Backing:
                 below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = below
-            yield descriptor, name
+            yield Place(descriptor, name)
         finally:
             os.close(descriptor)
 
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`."""
-        with self.near(old) as (source, name), self.near(new) as (target, new_name):
-            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        with self.near(old) as source, self.near(new) as target:
+            os.rename(
+                source.name,
+                target.name,
+                src_dir_fd=source.directory,
+                dst_dir_fd=target.directory,
+            )
 
     def link(self, old: str, new: str) -> None:
         """Give the file `old` a second name; of a symbolic link, the link itself."""
-        with self.near(old) as (source, name), self.near(new) as (target, new_name):
-            os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        with self.near(old) as source, self.near(new) as target:
+            os.link(
+                source.name,
+                target.name,
+                src_dir_fd=source.directory,
+                dst_dir_fd=target.directory,
+                follow_symlinks=False,
+            )
 
     def lstat(self, path: str) -> os.stat_result:
         """Return the status of what is at `path`, be it a link."""
-        with self.near(path) as (place, name):
-            return os.stat(name, dir_fd=place, follow_symlinks=False)
+        with self.near(path) as (place, name, is_followed):
+            return os.stat(name, dir_fd=place, follow_symlinks=is_followed)
 
     def statfs(self) -> os.statvfs_result:
         """Return the room on the disk."""
@@ -89,13 +117,14 @@ class Backing:
 
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """Open a path without following a link or waiting at a FIFO."""
-        with self.near(path) as (place, name):
+        with self.near(path) as (place, name, is_followed):
+            flags |= _NO_LINKS & ~os.O_NOFOLLOW if is_followed else _NO_LINKS
             for _ in range(_LEASE_TRIES):
                 try:
-                    return os.open(name, flags | _NO_LINKS, mode, dir_fd=place)
+                    return os.open(name, flags, mode, dir_fd=place)
                 except BlockingIOError:
                     time.sleep(_LEASE_WAIT_S)
-            return os.open(name, flags | _NO_LINKS, mode, dir_fd=place)
+            return os.open(name, flags, mode, dir_fd=place)
 
     @contextmanager
     def opened(self, path: str, flags: int) -> Iterator[int]:
@@ -116,6 +145,19 @@ class Backing:
         with self.opened(path, os.O_PATH) as descriptor:
             yield f"/proc/self/fd/{descriptor}"
 
+    def remove(self, path: str, *, kept_as: str | None = None) -> None:
+        """Remove a name that is not a directory's; the file may be kept under another for us."""
+        descriptor = None if kept_as is None else self.open(path, os.O_PATH)
+        try:
+            with self.near(path) as (place, name, _):
+                os.unlink(name, dir_fd=place)
+        except BaseException:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
+        if descriptor is not None and kept_as is not None:
+            self.removed.keep(kept_as, descriptor)
+
     def hand_over(self, path: str, mode: int, owner: Owner | None) -> None:
         """Give what was just made the mode that was asked for, and to whom it belongs."""
         taken = mode & self._umask
@@ -127,7 +169,7 @@ class Backing:
         held = stat.S_IMODE(status.st_mode)
         is_moved = owner is not None and self._give(path, status, owner)
         if not stat.S_ISLNK(status.st_mode) and (taken or is_moved):
-            with self.near(path) as (place, name):
+            with self.near(path) as (place, name, _):
                 os.chmod(name, held | taken, dir_fd=place)  # the change of owner may take bits
 
     def opened_to_all(self, path: str) -> None:
@@ -146,6 +188,6 @@ class Backing:
             return False
         parent = self.lstat(path.rpartition("/")[0])
         gid = -1 if parent.st_mode & stat.S_ISGID else owner.gid  # it has its directory's group
-        with self.near(path) as (place, name):
+        with self.near(path) as (place, name, _):
             os.chown(name, owner.uid, gid, dir_fd=place, follow_symlinks=False)
         return True

@@ -13,16 +13,15 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.attributes import Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
-from p2pfs.filesystem.hidden import HiddenFiles, is_hidden
+from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.subtree import Moment, Owner, Time
 from p2pfs.protocol import FileId
-from p2pfs.state import Leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ class SharedFile:
     def __init__(self, tree: SharedTree, descriptor: int, path: str, *, is_writer: bool) -> None:
         self._tree = tree
         self._descriptor = descriptor
-        tree.hidden.opened(descriptor)
+        tree.removed.opened(descriptor)
         self.path = path
         """Where the file is now: the tree changes it when the file is renamed."""
         self.is_writer = is_writer
@@ -137,7 +136,7 @@ class SharedFile:
 
     def release(self) -> None:
         """Close the file; the last writer's release lets the library hash it."""
-        self._tree.hidden.closing(self._descriptor)
+        self._tree.removed.closing(self._descriptor)
         os.close(self._descriptor)
         if self.is_writer:
             self._tree.writer_left(self)
@@ -146,12 +145,12 @@ class SharedFile:
 class SharedTree:
     """The backing directory, as the sub-tree `shared/`."""
 
-    def __init__(self, directory: str, share: Share, leftovers: Leftovers) -> None:
+    def __init__(self, directory: str, share: Share) -> None:
         self._backing = Backing(directory)
         self.device = self._backing.device
         """Of the share itself; what is mounted below it has others."""
         self._share = share
-        self.hidden = HiddenFiles(directory, leftovers)
+        self.removed = self._backing.removed
         self._lock = threading.Lock()
         """Held while a writer comes, moves or leaves, so that the library's count of the
         writers of a path stays right whatever is renamed meanwhile."""
@@ -179,7 +178,7 @@ class SharedTree:
 
     def readlink(self, path: str) -> str:
         """Return where a symbolic link points, unresolved."""
-        with self._backing.near(path) as (place, name):
+        with self._backing.near(path) as (place, name, _):
             return os.readlink(name, dir_fd=place)
 
     def statfs(self) -> os.statvfs_result:
@@ -226,7 +225,7 @@ class SharedTree:
         _check_name(path)
         if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
             raise os_error(errno.EPERM, path)
-        with self._backing.near(path) as (place, name):
+        with self._backing.near(path) as (place, name, _):
             os.mknod(name, mode, dir_fd=place)
         self._backing.hand_over(path, mode, owner)
         self._share.touched(path)
@@ -234,29 +233,32 @@ class SharedTree:
     def mkdir(self, path: str, mode: int, owner: Owner | None = None) -> None:
         """Create a directory."""
         _check_name(path)
-        with self._backing.near(path) as (place, name):
+        with self._backing.near(path) as (place, name, _):
             os.mkdir(name, mode, dir_fd=place)
         self._backing.hand_over(path, mode, owner)
         self._share.touched(path)
 
     def unlink(self, path: str) -> None:
         """Remove a name that is not a directory's."""
-        with self._backing.near(path) as (place, name):
-            os.unlink(name, dir_fd=place)
-        self._share.touched(path)
+        if not self.removed.forget(path):
+            self._backing.remove(path)
+            self._share.touched(path)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
-        with self._backing.near(path) as (place, name):
+        with self._backing.near(path) as (place, name, _):
             os.rmdir(name, dir_fd=place)
         self._share.touched(path)
 
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`; writers of what is renamed move with it."""
         _check_name(new)
-        with self._lock, self._writers_moving(old, new), self._hiding(old, new):
-            self._backing.rename(old, new)
-        self.hidden.moved(old, new)
+        with self._lock, self._writers_moving(old, new):
+            if is_hidden(new) and self.removed.is_open(self._backing.lstat(old)):
+                self._hide(old, new)
+            else:  # a user may call a file so too
+                self._backing.rename(old, new)
+            self.removed.moved(old, new)
         self._share.names_changed(old, new)
 
     def link(self, old: str, new: str) -> None:
@@ -268,7 +270,7 @@ class SharedTree:
     def symlink(self, path: str, target: str, owner: Owner | None = None) -> None:
         """Create a symbolic link; it works here and is never published."""
         _check_name(path)
-        with self._backing.near(path) as (place, name):
+        with self._backing.near(path) as (place, name, _):
             os.symlink(target, name, dir_fd=place)
         self._backing.hand_over(path, 0, owner)
         self._share.touched(path)
@@ -282,7 +284,7 @@ class SharedTree:
 
     def chmod(self, path: str, mode: int) -> None:
         """Change the permissions."""
-        with self._backing.near(path) as (place, name):
+        with self._backing.near(path) as (place, name, _):
             os.chmod(name, mode, dir_fd=place)
         if mode & stat.S_IROTH:
             self._backing.opened_to_all(path)
@@ -290,19 +292,19 @@ class SharedTree:
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Change owner and group; -1 leaves one as it is."""
-        with self._backing.near(path) as (place, name):
-            os.chown(name, uid, gid, dir_fd=place, follow_symlinks=False)
+        with self._backing.near(path) as (place, name, is_followed):
+            os.chown(name, uid, gid, dir_fd=place, follow_symlinks=is_followed)
         self._share.attributes_changed(path)
 
     def utimens(self, path: str, atime: Time, mtime: Time) -> None:
         """Set the times of access and of modification."""
-        with self._backing.near(path) as (place, name):
+        with self._backing.near(path) as (place, name, is_followed):
             if atime is Moment.NOW and mtime is Moment.NOW:
-                os.utime(name, dir_fd=place, follow_symlinks=False)
+                os.utime(name, dir_fd=place, follow_symlinks=is_followed)
             else:
-                held = os.stat(name, dir_fd=place, follow_symlinks=False)
+                held = os.stat(name, dir_fd=place, follow_symlinks=is_followed)
                 times = _resolved(atime, held.st_atime_ns), _resolved(mtime, held.st_mtime_ns)
-                os.utime(name, ns=times, dir_fd=place, follow_symlinks=False)
+                os.utime(name, ns=times, dir_fd=place, follow_symlinks=is_followed)
         self._share.attributes_changed(path)
 
     def getxattr(self, path: str, name: str) -> bytes:
@@ -382,11 +384,10 @@ class SharedTree:
             self._writers.add(file)
             return file
 
-    def _hiding(self, old: str, new: str) -> AbstractContextManager[None]:
-        """Note what libfuse renames because it was removed while open."""
-        if not is_hidden(new):
-            return nullcontext()
-        return self.hidden.renaming(new, self._backing.lstat(old))
+    def _hide(self, old: str, new: str) -> None:
+        """Remove what libfuse would only rename; it goes on as a file without a name."""
+        if self.removed.descriptor(old) is None:
+            self._backing.remove(old, kept_as=new)
 
     @contextmanager
     def _writers_moving(self, old: str, new: str) -> Iterator[None]:

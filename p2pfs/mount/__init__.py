@@ -20,7 +20,9 @@ hold in its cache; that searches and first listings are short bounds it.
 
 Another is whether a file is moved aside because it is removed or because another takes its
 name while somebody has it open: libfuse does the latter in two calls. A servent that is
-killed between them leaves the new file under its old name and none under the new one.
+killed between them leaves the new file under its old name and none under the new one. (With
+`hard_remove` it would be one call. But then what has no name has no attributes either: the
+kernel asks for them without the handle.)
 
 A third is that two names may be one file: the kernel keeps attributes and pages for each.
 What was done under one shows under the other a few milliseconds later (`ATTRIBUTES_S`), and

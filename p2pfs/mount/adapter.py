@@ -57,6 +57,8 @@ class Adapter:
 
     use_ns = True
     flag_utime_omit_ok = 1
+    flag_nullpath_ok = 1
+    """What is open goes by its handle: that it, or what it is in, was removed does no harm."""
 
     def __init__(
         self,
@@ -91,7 +93,11 @@ class Adapter:
             return _as_stat(self._file(info).getattr())
         return _as_stat(self._settle(self._tree.getattr(path)))
 
-    def readdir(self, path: str, _handle: int) -> list[tuple[str, Mapping[str, int] | None, int]]:
+    def readdir(
+        self, path: str | None, _handle: int
+    ) -> list[tuple[str, Mapping[str, int] | None, int]]:
+        if path is None:  # the directory was removed
+            return []
         entries: list[tuple[str, Mapping[str, int] | None, int]] = [(".", None, 0), ("..", None, 0)]
         for name, mode, inode in self._settle(self._tree.readdir(path)):
             entries.append((name, {"st_mode": mode, "st_ino": inode}, 0))
@@ -170,8 +176,9 @@ class Adapter:
     def symlink(self, path: str, target: str) -> None:
         self._tree.symlink(path, target, self._caller())
 
-    def fsyncdir(self, path: str, _data_only: int, _handle: int) -> None:
-        self._tree.fsyncdir(path)
+    def fsyncdir(self, path: str | None, _data_only: int, _handle: int) -> None:
+        if path is not None:
+            self._tree.fsyncdir(path)
 
     # Attributes.
 

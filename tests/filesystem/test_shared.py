@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from p2pfs.filesystem import FileSystem, Moment, Owner
-from p2pfs.state import Leftovers
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
 from tests.helpers.limits import no_file_left
@@ -348,130 +347,139 @@ def test_a_closed_tree_touches_no_directory(tree, tmp_path) -> None:
 # What was removed while it was open.
 
 HIDDEN = ".fuse_hidden0000001300000002"
-
-
-@pytest.fixture
-def leftovers(tmp_path: Path) -> Leftovers:
-    return Leftovers(tmp_path / "leftovers")
-
-
-@pytest.fixture
-def hiding(tmp_path: Path, leftovers: Leftovers) -> Iterator[TreeFiles]:
-    """A tree that keeps real notes; libfuse hides by `rename`."""
-    network = FakeNetwork()
-    network.leftovers = leftovers
-    (tmp_path / "backing").mkdir()
-    tree = FileSystem(str(tmp_path / "backing"), FakeShare(), network, FakeCaller())
-    yield TreeFiles(tree)
-    tree.close()
+"""libfuse renames to such a name what is removed while it is open."""
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
-def test_what_is_hidden_and_open_is_removed_at_the_next_start(
-    hiding, leftovers, tmp_path, flags
+def test_what_is_removed_while_it_is_open_leaves_its_directory_at_once(
+    files, share, tmp_path, flags
 ) -> None:
-    hiding.mkdir("d")
-    put(hiding, "d/f")
-    hiding.open("d/f", flags)
-    hiding.rename("d/f", f"d/{HIDDEN}")
+    files.mkdir("d")
+    put(files, "d/f", b"content")
+    handle = files.open("d/f", flags)
+    share.forget()
 
-    leftovers.remove()
+    files.rename("d/f", f"d/{HIDDEN}")
 
-    assert os.listdir(tmp_path / "backing" / "d") == []
-
-
-def test_what_is_hidden_under_a_second_name_is_removed_from_there(
-    hiding, leftovers, tmp_path
-) -> None:
-    put(hiding, "f")
-    hiding.open("f", os.O_RDONLY)
-    hiding.rename("f", HIDDEN)
-    hiding.rename(HIDDEN, HIDDEN.replace("2", "3"))
-
-    leftovers.remove()
-
-    assert os.listdir(tmp_path / "backing") == []
+    assert files.listdir("d") == []
+    assert ("names", f"d/f d/{HIDDEN}") in share.forget()
+    files.rmdir("d")
+    assert handle.read(100, 0) == b"content"
+    handle.close()
 
 
-def test_what_is_hidden_below_a_renamed_directory_is_removed_from_there(
-    hiding, leftovers, tmp_path
-) -> None:
-    hiding.mkdir("d")
-    put(hiding, "d/f")
-    hiding.open("d/f", os.O_RDONLY)
-    hiding.rename("d/f", f"d/{HIDDEN}")
-    hiding.rename("d", "e")
+def test_all_that_can_be_done_to_an_open_file_can_be_done_to_a_removed_one(files) -> None:
+    """Without a handle too: the kernel asks so for fstat, and opens /proc/PID/fd/N so."""
+    put(files, "f", b"content")
+    handle = files.open("f", os.O_RDWR)
+    files.rename("f", HIDDEN)
 
-    leftovers.remove()
+    assert (files.stat(HIDDEN).st_size, files.stat(HIDDEN).st_nlink) == (7, 0)
+    files.chmod(HIDDEN, 0o640)
+    files.chown(HIDDEN, -1, -1)
+    files.utime(HIDDEN, (1, 2_000_000_000))
+    files.setxattr(HIDDEN, "user.colour", b"red")
+    assert files.getxattr(HIDDEN, "user.colour") == b"red"
+    assert stat.S_IMODE(files.stat(HIDDEN).st_mode) == 0o640
+    assert files.stat(HIDDEN).st_mtime_ns == 2_000_000_000
+    files.truncate(HIDDEN, 3)
+    second = files.open(HIDDEN, os.O_RDWR)
+    second.write(b"!", 3)
+    assert handle.read(100, 0) == b"con!"
+    second.close()
+    handle.close()
 
-    assert os.listdir(tmp_path / "backing" / "e") == []
+
+def test_after_the_last_close_nothing_is_left_of_it(files) -> None:
+    put(files, "f", b"x")
+    first, last = files.open("f", os.O_RDONLY), files.open("f", os.O_RDONLY)
+    files.rename("f", HIDDEN)
+
+    first.close()
+    assert files.stat(HIDDEN).st_size == 1
+    last.close()
+
+    assert errno_of(files.stat, HIDDEN) == errno.ENOENT
+    assert errno_of(files.unlink, HIDDEN) == errno.ENOENT
+
+
+def test_when_libfuse_removes_it_nothing_is_left_of_it(files) -> None:
+    put(files, "f", b"x")
+    handle = files.open("f", os.O_RDONLY)
+    files.rename("f", HIDDEN)
+
+    files.unlink(HIDDEN)
+
+    assert errno_of(files.stat, HIDDEN) == errno.ENOENT
+    handle.close()
+
+
+def test_a_removed_file_keeps_its_names_when_they_change(files) -> None:
+    files.mkdir("d")
+    put(files, "d/f")
+    handle = files.open("d/f", os.O_RDONLY)
+    files.rename("d/f", f"d/{HIDDEN}")
+    other = HIDDEN.replace("2", "3")
+
+    files.rename(f"d/{HIDDEN}", f"d/{other}")
+    files.rename("d", "e")
+
+    assert files.stat(f"e/{other}").st_nlink == 0
+    handle.close()
+
+
+def test_another_name_of_a_removed_file_stays(files) -> None:
+    put(files, "f", b"x")
+    files.link("f", "g")
+    handle = files.open("f", os.O_RDWR)
+    files.rename("f", HIDDEN)
+    handle.write(b"y", 0)
+    handle.close()
+
+    assert files.listdir("") == ["g"]
+    assert get(files, "g") == b"y"
 
 
 @pytest.mark.parametrize("name", [HIDDEN, f"d/{HIDDEN}"])
-def test_a_users_own_file_of_such_a_name_stays(hiding, leftovers, tmp_path, name) -> None:
+def test_a_users_own_file_of_such_a_name_stays(files, tmp_path, name) -> None:
     """From a backup of another FUSE disk: written there, or renamed when it was whole."""
-    hiding.mkdir("d")
-    put(hiding, name, b"the only copy")
-    put(hiding, ".tmp", b"the only copy")
-    hiding.rename(".tmp", name.replace("2", "3"))
-    hiding.open(name, os.O_RDONLY)
+    files.mkdir("d")
+    put(files, name, b"the only copy")
+    put(files, ".tmp", b"the only copy")
+    files.rename(".tmp", name.replace("2", "3"))
+    files.open(name, os.O_RDONLY).close()
 
-    leftovers.remove()
-
-    assert (tmp_path / "backing" / name).read_bytes() == b"the only copy"
-    assert (tmp_path / "backing" / name.replace("2", "3")).read_bytes() == b"the only copy"
+    assert (tmp_path / name).read_bytes() == b"the only copy"
+    assert (tmp_path / name.replace("2", "3")).read_bytes() == b"the only copy"
 
 
-def test_what_nobody_has_open_any_more_is_not_ours_to_remove(hiding, leftovers, tmp_path) -> None:
-    """libfuse removes what it has hidden; what stays after that the user has named so."""
-    put(hiding, "f", b"x")
-    first, last = hiding.open("f", os.O_RDONLY), hiding.open("f", os.O_RDONLY)
-    hiding.rename("f", HIDDEN)
+def test_a_removal_that_fails_removes_nothing(files, tmp_path, monkeypatch) -> None:
+    put(files, "f", b"x")
+    handle = files.open("f", os.O_RDONLY)
 
-    first.close()
-    assert len(os.listdir(tmp_path / "leftovers")) == 1
-    last.close()
-    leftovers.remove()
+    def refuse(_name: str, *, dir_fd: int) -> None:
+        raise OSError(errno.EPERM, "it is immutable")
 
-    assert get(hiding, HIDDEN) == b"x"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        assert errno_of(files.rename, "f", HIDDEN) == errno.EPERM
 
-
-def test_a_rename_that_fails_hides_nothing(hiding, leftovers, tmp_path) -> None:
-    put(hiding, "f", b"x")
-    hiding.mkdir(HIDDEN)
-    hiding.open("f", os.O_RDONLY)
-
-    assert errno_of(hiding.rename, "f", HIDDEN) == errno.EISDIR
-    assert os.listdir(tmp_path / "leftovers") == []
-
-
-def test_a_state_directory_that_is_full_keeps_nothing_from_being_removed(
-    hiding, leftovers, monkeypatch, expect_log
-) -> None:
-    def full(_path: str, _inode: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    expect_log("no note of a hidden file")
-    monkeypatch.setattr(leftovers, "note", full)
-    put(hiding, "f", b"x")
-    handle = hiding.open("f", os.O_RDONLY)
-    hiding.rename("f", HIDDEN)
+    assert (tmp_path / "f").read_bytes() == b"x"
+    assert errno_of(files.stat, HIDDEN) == errno.ENOENT
     handle.close()
 
-    assert get(hiding, HIDDEN) == b"x"
 
-
-def test_what_is_appended_goes_behind_what_others_have_written_meanwhile(hiding, tmp_path) -> None:
+def test_what_is_appended_goes_behind_what_others_have_written_meanwhile(files, tmp_path) -> None:
     """The kernel's offset is where it believes the end to be."""
-    put(hiding, "f", b"begin ")
-    handle = hiding.open("f", os.O_WRONLY | os.O_APPEND)
-    with open(tmp_path / "backing" / "f", "ab") as file:
+    put(files, "f", b"begin ")
+    handle = files.open("f", os.O_WRONLY | os.O_APPEND)
+    with open(tmp_path / "f", "ab") as file:
         file.write(b"middle ")
 
     handle.write(b"end", len(b"begin "))
     handle.close()
 
-    assert get(hiding, "f") == b"begin middle end"
+    assert get(files, "f") == b"begin middle end"
 
 
 # What is on the disk when fsync has returned.
@@ -483,34 +491,40 @@ def names_and_contents(disk: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("data_only", [False, True])
 def test_a_synced_file_in_a_synced_directory_survives_a_power_cut(
-    hiding, tmp_path, data_only
+    files, tmp_path, tmp_path_factory, data_only
 ) -> None:
-    with power_may_fail(tmp_path / "backing") as cuts:
-        handle = hiding.open("f", os.O_WRONLY | os.O_CREAT)
+    with power_may_fail(tmp_path) as cuts:
+        handle = files.open("f", os.O_WRONLY | os.O_CREAT)
         handle.write(b"precious", 0)
         handle.fsync(data_only=data_only)
-        hiding.fsyncdir("")
+        files.fsyncdir("")
         handle.close()
 
-    for disk in cuts[-1].disks(tmp_path / "disks"):
+    for disk in cuts[-1].disks(tmp_path_factory.mktemp("disks")):
         assert names_and_contents(disk) == {"f": b"precious"}
 
 
 def test_replacing_a_file_as_editors_and_databases_do_survives_a_power_cut(
-    hiding, tmp_path
+    files, tmp_path, tmp_path_factory
 ) -> None:
-    hiding.mkdir("d")
-    put(hiding, "d/f", b"old")
+    files.mkdir("d")
+    put(files, "d/f", b"old")
 
-    with power_may_fail(tmp_path / "backing") as cuts:
-        handle = hiding.open("d/f.tmp", os.O_WRONLY | os.O_CREAT)
+    with power_may_fail(tmp_path) as cuts:
+        handle = files.open("d/f.tmp", os.O_WRONLY | os.O_CREAT)
         handle.write(b"new", 0)
         handle.fsync(data_only=False)
         handle.close()
-        hiding.rename("d/f.tmp", "d/f")
-        hiding.fsyncdir("d")
+        files.rename("d/f.tmp", "d/f")
+        files.fsyncdir("d")
 
-    check_cuts(cuts, tmp_path / "disks", lambda disk: names_and_contents(disk)["f"], b"old", b"new")
+    check_cuts(
+        cuts,
+        tmp_path_factory.mktemp("disks"),
+        lambda disk: names_and_contents(disk)["f"],
+        b"old",
+        b"new",
+    )
 
 
 # To whom what is made belongs.

@@ -117,26 +117,12 @@ class FakeCaller:
         return self.is_making_directory
 
 
-class FakeLeftovers:
-    """What is noted, by path and inode."""
-
-    def __init__(self) -> None:
-        self.noted: set[tuple[str, int]] = set()
-
-    def note(self, path: str, inode: int) -> None:
-        self.noted.add((path, inode))
-
-    def forget(self, path: str, inode: int) -> None:
-        self.noted.discard((path, inode))
-
-
 class FakeNetwork:
     """Files by path, and for each of them how it behaves."""
 
     def __init__(self) -> None:
         self.results = FakeResults()
         self.browser = self.shares = self.swarms = self.report = self
-        self.leftovers = FakeLeftovers()
         self.contents: dict[str, bytes] = {}
         self._by_id: dict[FileId, bytes] = {}
         self.cached: set[str] = set()

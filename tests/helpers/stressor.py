@@ -125,8 +125,7 @@ class Stressor:
             if each in self._files:
                 assert each.stat().st_size == len(self._files[each]), each
                 assert self._read(each) == self._files[each], each
-        # What was removed while it was open is there, hidden, until the kernel says it is closed.
-        found = {path for path in self._mine.iterdir() if path.name.isdigit()}
+        found = {*self._mine.iterdir()}
         assert {*self._files} == found, {*self._files} ^ found
 
     def _overwrite(self, path: Path, content: bytes) -> None:

@@ -111,25 +111,42 @@ def test_a_publish_that_was_killed_leaves_nothing(servents: Servents, tmp_path: 
     assert os.listdir(noted) == []
 
 
-def test_what_was_removed_while_open_goes_at_the_next_start_and_no_file_of_the_users(
-    servents: Servents,
-) -> None:
-    users_own = ".fuse_hidden0123456789abcdef"
-    killed = servents.start("servent")
-    (killed.shared / "old disk").mkdir()
-    (killed.shared / "old disk" / users_own).write_text("somebody's only copy")
-    (killed.shared / "f").write_text("removed")
-    descriptor = os.open(killed.shared / "f", os.O_RDONLY)
-    (killed.shared / "f").unlink()
-    backing = killed.state / "shared"
-    assert len(os.listdir(backing)) == 2  # libfuse keeps it for who reads it
-    killed.kill()
-    assert errno_name(os.close, descriptor) == "ENOTCONN"
+def test_a_tree_in_use_is_removed_as_on_a_disk(servents: Servents) -> None:
+    servent = servents.start("servent")
+    (servent.shared / "project" / "lib").mkdir(parents=True)
+    file = servent.shared / "project" / "lib" / "f"
+    file.write_bytes(b"in use")
+    with file.open("r+b") as in_use:
+        subprocess.run(["rm", "-rf", servent.shared / "project"], check=True)
 
-    again = servents.start("servent")
+        assert os.listdir(servent.shared) == []
+        assert in_use.read() == b"in use"
+        in_use.write(b", still")
+        in_use.flush()
+        os.fsync(in_use.fileno())
+        in_use.seek(0)
+        assert in_use.read() == b"in use, still"
+    assert os.listdir(servent.state / "shared") == []
 
-    assert os.listdir(backing) == ["old disk"]
-    assert (again.shared / "old disk" / users_own).read_text() == "somebody's only copy"
+
+def test_a_file_that_was_removed_or_replaced_while_open_is_still_a_file(servents: Servents) -> None:
+    servent = servents.start("servent")
+    (servent.shared / "f").write_bytes(b"old")
+    with (servent.shared / "f").open("r+b") as file:
+        (servent.shared / "f").unlink()
+        assert os.listdir(servent.shared) == []
+        assert (os.fstat(file.fileno()).st_nlink, os.fstat(file.fileno()).st_size) == (0, 3)
+        os.fchmod(file.fileno(), 0o600)
+        os.ftruncate(file.fileno(), 2)
+        assert Path(f"/proc/self/fd/{file.fileno()}").read_bytes() == b"ol"
+        (servent.shared / "f").write_bytes(b"new")
+        with (servent.shared / "f").open("rb") as replaced:
+            (servent.shared / "g").write_bytes(b"newest")
+            (servent.shared / "g").rename(servent.shared / "f")
+            assert os.fstat(replaced.fileno()).st_size == 3
+            assert replaced.read() == b"new"
+    assert (servent.shared / "f").read_bytes() == b"newest"
+    assert os.listdir(servent.state / "shared") == ["f"]
 
 
 # The disk.
