@@ -21,6 +21,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     wording       values as people read them
     keys          the identity of a servent, and the key of a private network
     journal       what happened, for people
+    roots         which directories lie behind `shared/`
     protocol/     the wire, sans-IO: see protocol/PROTOCOL.md
     rates         how many bytes may pass
     tasks         tasks that outlive the calls which start them

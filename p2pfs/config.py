@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, TypeVar
+from unicodedata import normalize
 
 from p2pfs.errors import UsageError
 from p2pfs.mounts import mount_of
@@ -145,6 +146,18 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True)
+class SharedDirectory:
+    """A directory that is shared where it lies."""
+
+    name: str
+    """What it is called in `shared/`: one label."""
+    directory: str
+    """Where it is: absolute, without symbolic links."""
+    is_read_only: bool = False
+    """Whether nothing in it may be changed through the mount."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One servent's settings. All paths are absolute."""
@@ -185,6 +198,8 @@ class Config:
     download_limit_bytes_s: int | None = None
     """File data per second, over all peers together. None: as much as the line gives."""
     log_level: LogLevel = LogLevel.INFO
+    shares: tuple[SharedDirectory, ...] = ()
+    """What is shared where it lies; verbs name others while the servent runs."""
 
     @property
     def degree(self) -> int:
@@ -220,6 +235,11 @@ class Config:
     def pins_path(self) -> Path:
         """What the user has pinned."""
         return self.state_directory / "pins.json"
+
+    @property
+    def shares_path(self) -> Path:
+        """What verbs have shared where it lies, and where its file systems were mounted."""
+        return self.state_directory / "shares.json"
 
     @property
     def searches_path(self) -> Path:
@@ -297,6 +317,7 @@ def load_config(
         upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),
         download_limit_bytes_s=settings.take("download-limit", parse_rate, None),
         log_level=settings.take("log-level", _one_of(LogLevel), LogLevel.INFO),
+        shares=settings.take("share", _shares(state), ()),
     )
     settings.refuse_the_rest()
     return config
@@ -328,8 +349,17 @@ def to_options(config: Config) -> dict[str, object]:
         "upload-limit": _size_option(config.upload_limit_bytes_s or 0),
         "download-limit": _size_option(config.download_limit_bytes_s or 0),
         "log-level": str(config.log_level),
+        "share": [_share_option(shared) for shared in config.shares] or None,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _share_option(shared: SharedDirectory) -> Mapping[str, object]:
+    return {
+        "directory": shared.directory,
+        "as": shared.name,
+        "read-only": shared.is_read_only,
+    }
 
 
 def _listen_option(config: Config) -> str | int | None:
@@ -607,6 +637,40 @@ def _file(state_directory: Path) -> Callable[[object], Path]:
 def _joins(value: object) -> tuple[Endpoint, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     return tuple(parse_endpoint(one) for one in values)
+
+
+def _shares(state_directory: Path) -> Callable[[object], tuple[SharedDirectory, ...]]:
+    def parse(value: object) -> tuple[SharedDirectory, ...]:
+        rows = value if isinstance(value, list) else [value]
+        shares = tuple(_shared_directory(row, state_directory) for row in rows)
+        for kind in ("name", "directory"):
+            if len({getattr(shared, kind) for shared in shares}) < len(shares):
+                raise ValueError(f"two of them have one {kind}")
+        return shares
+
+    return parse
+
+
+def _shared_directory(row: object, state_directory: Path) -> SharedDirectory:
+    if not isinstance(row, dict) or not row.keys() <= {"directory", "as", "read-only"}:
+        raise ValueError(f"{_quoted(row)} is no table of directory, as and read-only")
+    path = _file(state_directory)(row.get("directory", ""))
+    return shared_directory(path, row.get("as"), is_read_only=_flag(row.get("read-only", False)))
+
+
+def shared_directory(
+    directory: Path, name: object = None, *, is_read_only: bool = False
+) -> SharedDirectory:
+    """Return what shares a directory, under its own name unless told another.
+
+    Raises:
+        ValueError: it cannot have this name.
+    """
+    place = os.path.realpath(directory)
+    label = normalize("NFC", _text(os.path.basename(place) if name is None else name))
+    if not label or "/" in label or label.startswith("."):
+        raise ValueError(f"{_quoted(label)} is no name for a directory in shared/")
+    return SharedDirectory(label, place, is_read_only=is_read_only)
 
 
 def _kernel_options(value: object) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from p2pfs.link import Link
 from p2pfs.namespace import Gathering, Namespace, parse_query
 from p2pfs.overlay import Bans, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo
+from p2pfs.roots import Root, Roots
 from p2pfs.upload import Uploads, UploadStatistics
 from p2pfs.wording import EVENT_COLUMNS, field_lines, row_line
 
@@ -37,6 +38,7 @@ class Report:
     started_at: float
     whereabouts: Whereabouts
     journal: Journal
+    roots: Roots
     library: Library
     cache: BlockCache
     overlay: Overlay
@@ -106,6 +108,10 @@ class Report:
         """Return where a content that is being sent is shared, or else was read."""
         shared = self.library.find_id(file_id)
         return shared.path if shared else self.swarms.path_of(file_id) or file_id.hex()
+
+    async def shared_directories(self) -> Sequence[Record]:
+        """Describe what is shared where it lies."""
+        return [of_root(root, await self.library.totals(root.name)) for root in self.roots]
 
     async def cached(self) -> Record:
         """Describe the cache: its bounds, and what is in it or pinned."""
@@ -234,6 +240,20 @@ def as_events(events: Iterable[Event]) -> str:
     """Return events as `p2pfs events` lists them: a line for each, with tabs."""
     rows = (dataclasses.asdict(event) for event in events)
     return "".join(f"{row_line(row, EVENT_COLUMNS)}\n" for row in rows)
+
+
+def of_root(root: Root, totals: tuple[int, int]) -> Record:
+    """Describe a directory that is shared where it lies, with the files and bytes known in it."""
+    files, size = totals
+    return {
+        "name": root.name,
+        "directory": root.shared.directory,
+        "files": files,
+        "size": size,
+        "read_only": root.shared.is_read_only,
+        "in_config": root.is_from_config,
+        "away": root.away,
+    }
 
 
 def as_config(config: Config) -> str:

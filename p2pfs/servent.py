@@ -40,6 +40,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.rates import RateLimit
 from p2pfs.report import Record, Report
+from p2pfs.roots import open_roots
 from p2pfs.state import Leftovers, remove_file, replace_file
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread, lane
@@ -103,8 +104,9 @@ class Servent:
         self.leftovers = Leftovers(config.leftovers_directory)
         self.journal = Journal(wall_clock)
         self._run_in_thread = run_in_thread or lane(STATE_THREADS)
+        self.roots = open_roots(config)
         self.library = Library(
-            os.fspath(config.shared_directory),
+            self.roots,
             os.fspath(config.index_path),
             run_in_thread or lane(LIBRARY_THREADS),
             watch,
@@ -195,6 +197,7 @@ class Servent:
             started_at=self._clock(),
             whereabouts=self.whereabouts,
             journal=self.journal,
+            roots=self.roots,
             library=self.library,
             cache=self.cache,
             overlay=self.overlay,

@@ -19,6 +19,7 @@ PEER_COLUMNS: Final = ("name", "address", "direction", "connected_s", "rtt_ms", 
 TRANSFER_COLUMNS: Final = (
     "path", "size", "done_bytes", "rate_bytes_s", "sources", "state", "direction", "peers",
 )  # fmt: skip
+SHARE_COLUMNS: Final = ("name", "directory", "files", "size", "read_only", "away")
 EVENT_COLUMNS: Final = ("time", "severity", "text", "path")
 """What people are told of a record of each kind, in this order."""
 
@@ -34,7 +35,7 @@ def heading(column: str) -> str:
 
 def is_number(column: str) -> bool:
     """Return whether a column is read from the right."""
-    return column in ("size", "sources", "percent") or column.endswith(SUFFIXES)
+    return column in ("size", "files", "sources", "percent") or column.endswith(SUFFIXES)
 
 
 def field_lines(key: str, value: object) -> list[str]:

@@ -20,6 +20,7 @@ from p2pfs.config import (
     Endpoint,
     LogLevel,
     Previews,
+    SharedDirectory,
     default_name,
     load_config,
     parse_cache_size,
@@ -387,6 +388,38 @@ def test_the_options_of_a_configuration_mean_the_same(
     (state / "config.toml").write_text(tomli_w.dumps(to_options(config)))
 
     assert load_config({}, state_directory=str(state)) == config
+
+
+def test_directories_are_shared_by_tables_of_their_own(load, tmp_path):
+    (tmp_path / "Music").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "Music")
+    config = load(
+        '[[share]]\ndirectory = "link"\n[[share]]\ndirectory = "/"\nas = "all"\nread-only = true'
+    )
+
+    assert config.shares == (
+        SharedDirectory("Music", str(tmp_path / "Music")),
+        SharedDirectory("all", "/", is_read_only=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("toml", "text"),
+    [
+        ("share = 1", "no table"),
+        ('share = "/tmp"', "no table"),
+        ('[[share]]\ndirectory = "/"', "no name"),
+        ('[[share]]\ndirectory = "/a"\nas = ".b"', "no name"),
+        ('[[share]]\ndirectory = "/a"\nas = "b/c"', "no name"),
+        ('[[share]]\ndirectory = "/a"\nmode = 1', "no table"),
+        ('[[share]]\ndirectory = "/a"\nread-only = 1', "neither true nor false"),
+        ('[[share]]\ndirectory = "/a"\n[[share]]\ndirectory = "/b/a"', "one name"),
+        ('[[share]]\ndirectory = "/a"\n[[share]]\ndirectory = "/a"\nas = "b"', "one directory"),
+    ],
+)
+def test_a_table_that_shares_nothing_is_refused(load, toml, text):
+    with pytest.raises(UsageError, match=text):
+        load(toml)
 
 
 def test_sizes_are_told_as_people_write_them(load):

@@ -105,7 +105,8 @@ def test_a_private_directory_of_the_users_may_hold_a_servent(config: Config, sta
 
 
 @pytest.mark.parametrize(
-    "name", ["cache", "index.sqlite", "leftovers", "peers.json", "pins.json", "searches"]
+    "name",
+    ["cache", "index.sqlite", "leftovers", "peers.json", "pins.json", "searches", "shares.json"],
 )
 def test_what_is_somebody_elses_is_not_taken_for_a_servents(config: Config, state: Path, name: str):
     """It would be emptied, replaced or removed as our own."""

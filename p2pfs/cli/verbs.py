@@ -13,13 +13,20 @@ import click
 
 from p2pfs.cli import trees
 from p2pfs.cli.asker import Asker
-from p2pfs.cli.options import ENDPOINT, FILE, MOUNT, REMOTE, SHARED, Text, voiced
+from p2pfs.cli.options import DIRECTORY, ENDPOINT, FILE, MOUNT, REMOTE, SHARED, Text, voiced
 from p2pfs.cli.trees import Outcome, each
 from p2pfs.cli.voice import Voice, has_screen
 from p2pfs.control import ExitStatus
 from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import UsageError
-from p2pfs.wording import EVENT_COLUMNS, PEER_COLUMNS, TRANSFER_COLUMNS, Record, shown
+from p2pfs.wording import (
+    EVENT_COLUMNS,
+    PEER_COLUMNS,
+    SHARE_COLUMNS,
+    TRANSFER_COLUMNS,
+    Record,
+    shown,
+)
 
 
 def verb(command: Callable[..., object]) -> click.Command:
@@ -159,6 +166,40 @@ def unpublish(asker: Asker, paths: Sequence[str]) -> None:
     targets = [str(removal_target(path, asker.servent)) for path in paths]
     records = asker.list("unpublish", paths=targets)
     asker.voice.done("\n".join(f"{one['path']}: unpublished" for one in records), records)
+
+
+@verb
+@click.argument("directory", type=DIRECTORY)
+@click.option("--as", "name", metavar="NAME", type=Text("NAME"),
+              help="Show it as shared/NAME.  [default: its own name]")  # fmt: skip
+@click.option("--read-only", is_flag=True, help="Let nothing in it be changed through the mount.")
+def share(asker: Asker, directory: str, name: str | None, *, read_only: bool) -> None:
+    """Share a directory where it lies.
+
+    It appears as shared/NAME, without a copy, and stays shared over restarts. Other file systems
+    below it are not shared with it. What a file .p2pfsignore says, as .gitignore would, stays
+    private.
+    """
+    place = os.path.realpath(os.path.expanduser(directory))
+    done = asker.ask("share", directory=place, name=name, read_only=read_only)
+    asker.voice.done(f"{done['directory']}: shared as {done['name']}", done)
+
+
+@verb
+@click.argument("name", type=Text("NAME"))
+def unshare(asker: Asker, name: str) -> None:
+    """Share the directory NAME no more.
+
+    Nothing in it is removed.
+    """
+    done = asker.ask("unshare", name=name)
+    asker.voice.done(f"{done['directory']}: shared no more", done)
+
+
+@verb
+def shares(asker: Asker) -> None:
+    """List the directories that are shared where they lie."""
+    asker.voice.table(asker.list("shares"), SHARE_COLUMNS, "nothing is shared where it lies")
 
 
 @verb

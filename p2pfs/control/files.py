@@ -19,6 +19,7 @@ from typing import Final
 from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import BadBlockError, NotFoundError, UsageError
 from p2pfs.protocol import Manifest, block_bytes_for, block_range, block_span
+from p2pfs.roots import Roots
 from p2pfs.state import Leftovers
 
 CHUNK_BYTES: Final = 1024**2
@@ -105,7 +106,9 @@ class Incoming:
 class Copying:
     """A file on its way into the share, under a private name until it is whole."""
 
-    def __init__(self, source: int, root: Path, path: str, mode: int, leftovers: Leftovers) -> None:
+    def __init__(
+        self, source: int, roots: Roots, path: str, mode: int, leftovers: Leftovers
+    ) -> None:
         """Open the copy of what a descriptor reads; directories above it are made.
 
         `leftovers` has a note of it until it has its name or is gone.
@@ -114,9 +117,11 @@ class Copying:
             UsageError: `path` leads out of the share, or is a directory.
             OSError: the copy cannot be made.
         """
+        roots.check_writable(path)
+        root, rest = roots.locate(path)
         share = os.path.realpath(root)
-        parent = os.path.realpath(os.path.join(share, os.path.dirname(path)))
-        self._target = os.path.join(parent, os.path.basename(path))
+        parent = os.path.realpath(os.path.join(share, os.path.dirname(rest)))
+        self._target = os.path.join(parent, os.path.basename(rest))
         if os.path.commonpath([share, parent]) != share:
             raise UsageError(f"{path} is not below shared/")
         if os.path.isdir(self._target):
@@ -173,17 +178,22 @@ def is_temporary(name: str) -> bool:
     return name.startswith(_TEMPORARY)
 
 
-def find_shared(root: Path, target: TreePath | Id) -> str:
-    """Return the path below the share, without symbolic links, of a file that is to go.
+def find_shared(roots: Roots, target: TreePath | Id) -> tuple[str, str]:
+    """Return where a file lies that is to go, and its local path, both without symbolic links.
 
     Raises:
         NotFoundError: there is none, or only behind a link that leaves the share.
         UsageError: it is a directory, or is no path in the share.
+        OSError: it is in what is shared to be read only, or in what is not there now.
     """
     if not isinstance(target, TreePath) or target.subtree is not Subtree.SHARED:
         raise UsageError(f"{target} is not below shared/")
+    roots.check_writable(target.path)
+    root, rest = roots.locate(target.path)
+    if not rest and target.path:
+        raise UsageError(f"{target.path} is shared where it lies: p2pfs unshare {target.path}")
     share = os.path.realpath(root)
-    parent, name = os.path.split(os.path.join(share, target.path))
+    parent, name = os.path.split(os.path.join(share, rest))
     file = os.path.join(os.path.realpath(parent), name)
     if os.path.commonpath([share, file]) != share or not os.path.lexists(file):
         raise NotFoundError(f"{target.path}: no such file in shared/")
@@ -191,4 +201,5 @@ def find_shared(root: Path, target: TreePath | Id) -> str:
         raise UsageError(f"{target.path} is a directory: remove it in the mount")
     if target.must_be_directory:
         raise UsageError(f"{target.path} is a file, not a directory")
-    return os.path.relpath(file, share)
+    above = target.path.removesuffix(rest)
+    return file, above + os.path.relpath(file, share)

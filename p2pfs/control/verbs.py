@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import trio
 
-from p2pfs.config import Config, Endpoint, parse_endpoint
+from p2pfs.config import Config, Endpoint, SharedDirectory, parse_endpoint, shared_directory
 from p2pfs.control import finding
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
 from p2pfs.control.finding import find_file, find_node, in_turn, list_directory, network_paths
@@ -24,6 +24,7 @@ from p2pfs.journal import Journal
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
 from p2pfs.protocol import FileId, Manifest, block_bytes_for
+from p2pfs.roots import Root, Roots
 from p2pfs.state import Leftovers
 from p2pfs.threads import lane
 
@@ -75,6 +76,12 @@ class Share(Protocol):
     async def wait_changed(self, version: int) -> int:
         """Wait until the version is another one."""
 
+    async def share(self, shared: SharedDirectory) -> Root:
+        """Share a directory where it lies."""
+
+    async def unshare(self, name: str) -> Root:
+        """Share one no more."""
+
 
 class Reader(Protocol):
     """An open remote file."""
@@ -115,6 +122,9 @@ class Facts(Protocol):
     def transfers(self) -> Sequence[Record]:
         """Describe the downloads and the uploads."""
 
+    async def shared_directories(self) -> Sequence[Record]:
+        """Describe what is shared where it lies."""
+
     async def cached(self) -> Record:
         """Describe the cache and what is in it."""
 
@@ -139,6 +149,10 @@ class Servent(finding.Servent, Protocol):
     @property
     def library(self) -> Share:
         """Its share."""
+
+    @property
+    def roots(self) -> Roots:
+        """Which directories lie behind `shared/`."""
 
     @property
     def leftovers(self) -> Leftovers:
@@ -386,16 +400,15 @@ async def _publish(servent: Servent, args: Args, report: Report) -> object:
     if why is not None:
         raise UsageError(f"{target.path} is not published: {why or 'its name begins with a dot'}")
     (source,) = _handed(args, 1)
-    root = servent.config.shared_directory
-    await _copy_in(source, root, target.path, mode, servent.leftovers, report)
+    await _copy_in(source, servent.roots, target.path, mode, servent.leftovers, report)
     servent.library.touched(target.path)
     return {"path": target.path, "state": await _settled(servent.library, target.path)}
 
 
 async def _copy_in(
-    source: int, root: Path, path: str, mode: int, leftovers: Leftovers, report: Report
+    source: int, roots: Roots, path: str, mode: int, leftovers: Leftovers, report: Report
 ) -> None:
-    copying = await run_in_thread(Copying, source, root, path, mode, leftovers)
+    copying = await run_in_thread(Copying, source, roots, path, mode, leftovers)
     try:
         progress = Progress(copying.size, report)
         is_more = True
@@ -425,13 +438,43 @@ async def _settled(library: Share, path: str) -> str:
 
 async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
     """Remove files from the share as `rm` does; nothing is removed if one cannot be."""
-    root = servent.config.shared_directory
     targets = [received_target(text) for text in _texts(args, "paths")]
-    paths = [await run_in_thread(find_shared, root, target) for target in targets]
-    for path in paths:
-        await run_in_thread(os.unlink, os.path.join(root, path))
+    found = [await run_in_thread(find_shared, servent.roots, target) for target in targets]
+    for file, path in found:
+        await run_in_thread(os.unlink, file)
         servent.library.touched(path)
-    return [{"path": path} for path in paths]
+    return [{"path": path} for _, path in found]
+
+
+async def _share(servent: Servent, args: Args, _report: Report) -> object:
+    """Share a directory where it lies."""
+    name = args.get("name")
+    try:
+        shared = shared_directory(
+            Path(_text(args, "directory")),
+            None if name is None else _text(args, "name"),
+            is_read_only=args.get("read_only") is True,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    why = why_private(shared.name)
+    if why:
+        raise UsageError(f"{shared.name} would not be published: {why}")
+    return _shared(await servent.library.share(shared))
+
+
+async def _unshare(servent: Servent, args: Args, _report: Report) -> object:
+    """Share a directory no more."""
+    return _shared(await servent.library.unshare(_text(args, "name")))
+
+
+def _shared(root: Root) -> Record:
+    return {"name": root.name, "directory": root.shared.directory}
+
+
+async def _shares(servent: Servent, _args: Args, _report: Report) -> object:
+    """Tell what is shared where it lies."""
+    return await servent.report.shared_directories()
 
 
 VERBS: Final[Mapping[str, Verb]] = {
@@ -449,6 +492,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "get": _get,
     "publish": _publish,
     "unpublish": _unpublish,
+    "share": _share,
+    "unshare": _unshare,
+    "shares": _shares,
     "join": _join,
     "leave": _leave,
     "pause": _pause,

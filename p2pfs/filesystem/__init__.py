@@ -41,6 +41,7 @@ from p2pfs.filesystem.previews import GuardedContents
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing
 from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Subtree, Time
+from p2pfs.roots import Roots
 
 __all__ = [
     "Answer",
@@ -105,14 +106,14 @@ class FileSystem:
 
     def __init__(
         self,
-        shared_directory: str,
+        roots: Roots,
         share: Share,
         servent: Servent,
         caller: Caller,
         previews: Previews = Previews.SMALL,
     ) -> None:
         contents = GuardedContents(servent.swarms, caller, previews)
-        self._shared = SharedTree(shared_directory, share)
+        self._shared = SharedTree(roots, share)
         self._search = SearchTree(servent.results, contents, caller)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
         below: Mapping[str, Subtree] = {
@@ -160,9 +161,10 @@ class FileSystem:
         subtree, rest = self._find(path)
         return subtree.listxattr(rest)
 
-    def statfs(self) -> os.statvfs_result:
-        """Return the room on the disk behind `shared/`, for every path: `df` never waits."""
-        return self._shared.statfs()
+    def statfs(self, path: str) -> os.statvfs_result:
+        """Return the room on the disk behind a path in `shared/`, or behind `shared/` itself."""
+        label, rest = _split(path)
+        return self._shared.statfs(rest if label in self._writable else "")
 
     # Files.
 
@@ -272,24 +274,22 @@ class FileSystem:
         label, rest = _split(path)
         if label not in self._writable:
             raise os_error(errno.EROFS, path)
+        self._writable[label].check_writable(rest)
         return self._writable[label], rest
 
     def _below(self, path: str) -> tuple[SharedTree, str]:
-        """Return where `path` is, unless it is a sub-tree itself: those stay where they are."""
+        """Return where `path` is, unless it is a sub-tree or a root: those stay where they are."""
         subtree, rest = self._writable_at(path)
-        if not rest:
+        if subtree.is_root(rest):
             raise os_error(errno.EBUSY, path)
         return subtree, rest
 
     def _same_subtree(self, old: str, new: str) -> tuple[SharedTree, str]:
         # A read-only target first: EXDEV would only make `mv` fail later, and half-way.
         target, _ = self._below(new)
-        label, rest = _split(old)
-        if self._subtrees.get(label) is not target:
+        if self._subtrees.get(_split(old)[0]) is not target:
             raise os_error(errno.EXDEV, old)
-        if not rest:
-            raise os_error(errno.EBUSY, old)
-        return target, rest
+        return self._below(old)
 
 
 class _Root:

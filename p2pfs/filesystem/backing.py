@@ -1,7 +1,8 @@
-"""The directory behind `shared/`: what system calls are given to reach a path below it.
+"""The directories behind `shared/`: what system calls are given to reach a path below them.
 
-Paths are relative to the directory's descriptor: one joined to an absolute path would pass
-PATH_MAX earlier than on a plain disk, and the directory may be renamed while it is mounted.
+Paths are relative to a directory's descriptor: one joined to an absolute path would pass
+PATH_MAX earlier than on a plain disk, and the directory may be renamed while it is mounted. That
+of `shared/` itself is open all the time; what is shared where it lies may be unmounted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple
 from p2pfs.config import MEANT
 from p2pfs.filesystem.removed import RemovedFiles
 from p2pfs.filesystem.subtree import Owner
+from p2pfs.roots import Roots
 
 _PATH_BYTES: Final = 4095
 """The longest path that a system call takes: PATH_MAX without the closing zero."""
@@ -43,10 +45,11 @@ class Place(NamedTuple):
 
 
 class Backing:
-    """One directory, open for as long as the mount lasts."""
+    """The directories behind `shared/`, for as long as the mount lasts."""
 
-    def __init__(self, directory: str) -> None:
-        self._root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self._root = os.open(roots.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.removed: Final = RemovedFiles()
         self.device: Final = os.fstat(self._root).st_dev
         # The kernel has applied the caller's umask to every mode that reaches us. Ours would
@@ -71,19 +74,19 @@ class Backing:
         if kept is not None:
             yield Place(None, f"/proc/self/fd/{kept}", is_followed=True)
             return
-        if len(os.fsencode(path)) <= _PATH_BYTES:
-            yield Place(self._root, path or ".")
-            return
-        *above, name = path.split("/")
-        descriptor = os.dup(self._root)
-        try:
-            for label in above:
-                below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
-            yield Place(descriptor, name)
-        finally:
-            os.close(descriptor)
+        if self._roots.of(path) is not None:
+            with self._roots.opened(path) as (root, rest), _stepped(root, rest) as place:
+                yield place
+        else:
+            with _stepped(self._root, path) as place:
+                yield place
+
+    def statfs(self, path: str) -> os.statvfs_result:
+        """Return the room on the disk that a path leads to."""
+        if self._roots.of(path) is None:
+            return os.fstatvfs(self._root)
+        with self._roots.opened(path) as (root, _):
+            return os.fstatvfs(root)
 
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`."""
@@ -110,10 +113,6 @@ class Backing:
         """Return the status of what is at `path`, be it a link."""
         with self.near(path) as (place, name, is_followed):
             return os.stat(name, dir_fd=place, follow_symlinks=is_followed)
-
-    def statfs(self) -> os.statvfs_result:
-        """Return the room on the disk."""
-        return os.fstatvfs(self._root)
 
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """Open a path without following a link or waiting at a FIFO."""
@@ -191,3 +190,21 @@ class Backing:
         with self.near(path) as (place, name, _):
             os.chown(name, owner.uid, gid, dir_fd=place, follow_symlinks=False)
         return True
+
+
+@contextmanager
+def _stepped(root: int, path: str) -> Iterator[Place]:
+    """Yield the place of a path below an open directory."""
+    if len(os.fsencode(path)) <= _PATH_BYTES:
+        yield Place(root, path or ".")
+        return
+    *above, name = path.split("/")
+    descriptor = os.dup(root)
+    try:
+        for label in above:
+            below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield Place(descriptor, name)
+    finally:
+        os.close(descriptor)

@@ -22,6 +22,7 @@ from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.subtree import Moment, Owner, Time
 from p2pfs.protocol import FileId
+from p2pfs.roots import Roots
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +146,9 @@ class SharedFile:
 class SharedTree:
     """The backing directory, as the sub-tree `shared/`."""
 
-    def __init__(self, directory: str, share: Share) -> None:
-        self._backing = Backing(directory)
+    def __init__(self, roots: Roots, share: Share) -> None:
+        self._roots = roots
+        self._backing = Backing(roots)
         self.device = self._backing.device
         """Of the share itself; what is mounted below it has others."""
         self._share = share
@@ -171,19 +173,35 @@ class SharedTree:
         flags = os.O_RDONLY | os.O_DIRECTORY
         with self._backing.opened(path, flags) as descriptor, os.scandir(descriptor) as entries:
             device = os.fstat(descriptor).st_dev
-            return [
+            listed = [
                 Listed(entry.name, _type_of(entry), shown_inode(device, entry.inode(), self.device))
                 for entry in entries
             ]
+        return self._with_roots(listed) if path == "" and self._roots else listed
+
+    def _with_roots(self, listed: list[Listed]) -> list[Listed]:
+        """Return what is in `shared/`, with what is shared where it lies."""
+        roots = {root.name: shown_inode(*root.identity, self.device) for root in self._roots}
+        own = {one.name: one for one in listed}
+        names = self._roots.listed(list(own))
+        return [own.get(name) or Listed(name, stat.S_IFDIR, roots.get(name, 0)) for name in names]
 
     def readlink(self, path: str) -> str:
         """Return where a symbolic link points, unresolved."""
         with self._backing.near(path) as (place, name, _):
             return os.readlink(name, dir_fd=place)
 
-    def statfs(self) -> os.statvfs_result:
-        """Return the room on the disk that holds the backing directory."""
-        return self._backing.statfs()
+    def statfs(self, path: str) -> os.statvfs_result:
+        """Return the room on the disk that holds what is at a path."""
+        return self._backing.statfs(path)
+
+    def check_writable(self, path: str) -> None:
+        """Raise EROFS if a path is in what is shared to be read only."""
+        self._roots.check_writable(path)
+
+    def is_root(self, path: str) -> bool:
+        """Return whether a path is a directory that stays where it is, with its name."""
+        return path == "" or ("/" not in path and self._roots.of(path) is not None)
 
     # Files.
 

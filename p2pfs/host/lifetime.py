@@ -180,9 +180,8 @@ async def _mount(
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
-    shared = os.fspath(servent.config.shared_directory)
     previews = servent.config.previews
-    tree = FileSystem(shared, servent.library, servent, KernelCaller(), previews)
+    tree = FileSystem(servent.roots, servent.library, servent, KernelCaller(), previews)
     with contextlib.closing(tree):
         await serve_mount(
             tree,

@@ -11,6 +11,7 @@
     watch     what is changed there, by whomever
     mounted   what servents have mounted there, which is not looked at
     notices   what the user is told of that is not published
+    ignoring  what `.p2pfsignore` files keep private
 
 A path is offered from the moment it has been hashed with nobody writing it, until the first
 sign that its bytes may be others. A content is served as long as a file has it: each block is

@@ -189,6 +189,15 @@ class Index:
         with self._opened() as connection:
             return [path for (path,) in connection.execute("SELECT path FROM files")]
 
+    def totals(self, directory: str) -> tuple[int, int]:
+        """Return how many files are filed below a directory, and their bytes."""
+        with self._opened() as connection:
+            row = connection.execute(
+                "SELECT count(*), total(size) FROM files WHERE path > ? AND path < ?",
+                (f"{directory}/", f"{directory}0"),  # "0" follows "/"
+            ).fetchone()
+            return row[0], int(row[1])
+
     def match(self, text: str, terms: Terms = ANY, *, after: int = 0, limit: int = -1) -> list[int]:
         """Return the numbers of files that may be like a question, behind a number, in order.
 

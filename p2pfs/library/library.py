@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from p2pfs.config import SharedDirectory
 from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, StaleError
 from p2pfs.library.agenda import Sign
 from p2pfs.library.index import ANY, DamagedIndexError, Index
@@ -24,6 +25,7 @@ from p2pfs.library.share import ChangedError, Identity, MovedError, Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import GONE, PASSING, Worker
 from p2pfs.protocol import MAX_TOTAL, Entry, FileId, Manifest, Terms, Wanted, block_span, phrases_of
+from p2pfs.roots import Root, Roots
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
 
@@ -31,6 +33,10 @@ GATHER_S: Final = 0.01
 """How long the first change waits for company. Files that are copied in one after the other
 are then looked at, hashed and filed together: one hop and one transaction for some ten. With
 three times as long a thousand small ones were published no sooner."""
+
+LOOK_AT_ROOTS_S: Final = 1.0
+"""How often it is looked whether a disk that was pulled out is there again: within two seconds
+of that its files are offered. A look costs a few microseconds each."""
 
 RETRY_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
@@ -54,7 +60,7 @@ class LibraryStatistics:
 
 
 class Library:
-    """What one directory offers.
+    """What the directories behind `shared/` offer.
 
     Facts and questions that are not async may come from any thread at any time, also before
     `run` and after it, and never wait for more than a few file attributes.
@@ -62,7 +68,7 @@ class Library:
 
     def __init__(
         self,
-        directory: str,
+        roots: Roots,
         index_path: str,
         run_in_thread: RunInThread,
         watch: Watch | None = None,
@@ -71,21 +77,22 @@ class Library:
         *,
         is_shared_by_root: bool = False,
     ) -> None:
-        """Prepare; `watch` makes it notice what others change in the directory.
+        """Prepare; `watch` makes it notice what others change in the directories.
 
         `on_lost` is called, in a worker thread, when the directory itself has gone; `tell`
         with the path of each thing that is not published and the reason, once. In a mount of
         root's that others use (`is_shared_by_root`), what they may not read is not published,
         unless root made it there.
         """
-        self._directory = directory
+        self._roots = roots
         self._watch = watch
-        self._share = Share(directory, None if watch is None else watch.add)
+        self._share = Share(roots, None if watch is None else watch.add)
         self._index = Index(index_path)
         self._register = Register(self._wake)
         self._worker = Worker(
             self._share,
-            Mounted(directory),
+            roots,
+            Mounted(roots),
             self._index,
             self._register,
             watch,
@@ -105,7 +112,8 @@ class Library:
         """
         self._token = trio.lowlevel.current_trio_token()
         if self._watch is not None:
-            self._watch.open(self._directory)
+            self._watch.open(self._roots.directory)
+        await self._run_in_thread(self._roots.look)
         self._register.start_over()
         task_status.started()
         try:
@@ -113,6 +121,7 @@ class Library:
                 if self._watch is not None:
                     nursery.start_soon(kept_up, functools.partial(self._heed, self._watch))
                     nursery.start_soon(kept_up, functools.partial(self._heed_mounts, self._watch))
+                nursery.start_soon(kept_up, self._heed_roots)
                 await kept_up(self._work)
         finally:
             self._token = None
@@ -133,6 +142,48 @@ class Library:
         while True:
             await watch.mounts_changed()
             self._set_woken()
+
+    async def _heed_roots(self) -> None:
+        """Look whether what is shared where it lies is there, or there again."""
+        while True:
+            while not self._roots:
+                await self._woken.wait()
+            await trio.sleep(LOOK_AT_ROOTS_S)
+            await self._run_in_thread(self._look_at_roots)
+
+    def _look_at_roots(self) -> None:
+        for name in self._roots.look():
+            self.root_changed(name)
+
+    def root_changed(self, name: str) -> None:
+        """Take in that a directory is shared where it lies, or no more, or is there again."""
+        self._worker.roots_changed()
+        if self._watch is not None and self._roots.of(name) is None:
+            self._watch.forget(name)
+        self._register.touched(name, self._share.status(name), Sign.FOUND)
+
+    async def share(self, shared: SharedDirectory) -> Root:
+        """Share a directory where it lies, in this life and later ones.
+
+        Raises:
+            UsageError: it cannot be shared, or not under this name.
+            OSError: the next start would not know of it: it is not shared.
+        """
+        root = await self._run_in_thread(self._roots.add, shared)
+        await self._run_in_thread(self.root_changed, root.name)
+        return root
+
+    async def unshare(self, name: str) -> Root:
+        """Share a directory no more; nothing in it is touched.
+
+        Raises:
+            NotFoundError: nothing is shared under this name.
+            UsageError: config.toml shares it.
+            OSError: the next start would share it again.
+        """
+        root = await self._run_in_thread(self._roots.remove, name)
+        await self._run_in_thread(self.root_changed, name)
+        return root
 
     async def _work(self) -> None:
         tidy_at = math.inf
@@ -232,6 +283,17 @@ class Library:
         return LibraryStatistics(*self._register.totals(), self._register.unsettled())
 
     # Questions to the disk.
+
+    async def totals(self, directory: str) -> tuple[int, int]:
+        """Return how many files and bytes are known below a directory, offered now or not."""
+        return await self._run_in_thread(self._totals, directory)
+
+    def _totals(self, directory: str) -> tuple[int, int]:
+        try:
+            return self._index.totals(directory)
+        except (DamagedIndexError, sqlite3.Error) as error:
+            self._worker.index_failed(error)
+            return 0, 0
 
     async def match_words(
         self, text: str, limit: int, terms: Terms | None = None, after: str = ""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import select
 
+from p2pfs.library.offers import join
 from p2pfs.mounts import MOUNTINFO, Mount, is_within, read_mounts
+from p2pfs.roots import Roots
 
 
 class Mounted:
-    """The mounts below one directory. For one thread at a time."""
+    """The mounts below what is shared. For one thread at a time."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
         self._places: dict[str, Mount] = {}
         self._devices: frozenset[int] = frozenset()
         self._table: int | None = None
@@ -36,14 +38,16 @@ class Mounted:
             return []
         self._is_new = False
         former = self._places
-        root = os.path.realpath(self._directory)
         mounts = read_mounts()
         self._devices = frozenset(mount.device for mount in mounts if mount.is_ours)
-        self._places = {
-            os.path.relpath(mount.place, root): mount
-            for mount in mounts
-            if is_within(mount.place, root) and mount.place != root
-        }
+        self._places = {}
+        for directory, path in self._roots.places():
+            root = os.path.realpath(directory)
+            self._places |= {
+                join(path, os.path.relpath(mount.place, root)): mount
+                for mount in mounts
+                if is_within(mount.place, root) and mount.place != root
+            }
         paths = former | self._places
         return [path for path in paths if former.get(path) != self._places.get(path)]
 
@@ -59,6 +63,10 @@ class Mounted:
     def has_device(self, device: int) -> bool:
         """Return whether what lies on this device is in a mount of p2pfs, wherever it is."""
         return device in self._devices
+
+    def look_again(self) -> None:
+        """Have the table read: what is shared has changed."""
+        self._is_new = True
 
     def has_changed(self) -> bool:
         """Return whether there may be changes to take."""

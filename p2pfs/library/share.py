@@ -15,7 +15,7 @@ import re
 import signal
 import stat
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +33,7 @@ from p2pfs.protocol import (
     digest,
     is_private,
 )
+from p2pfs.roots import Roots
 
 STEP_BYTES: Final = 16 * MIB
 """Hashed in one go, about 8 ms: how long a shutdown or a small file waits for a large one."""
@@ -43,11 +44,12 @@ _MAX_INT64: Final = 2**63 - 1
 _STAT_BLOCK_BYTES: Final = 512
 """What `st_blocks` counts in, whatever the file system's blocks are."""
 
-_ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY
 _STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 # O_NONBLOCK: a FIFO put in place of a file must not hold the thread until somebody writes.
+
+_NO_LABELS: Final = frozenset({"", ".", ".."})
 
 _TEMPORARY: Final = re.compile(
     r"""  \#.*\#          # Emacs saves itself
@@ -190,28 +192,24 @@ def other_forms(path: str) -> list[str]:
 
 
 class Share:
-    """The files below one directory."""
+    """The files behind `shared/`, wherever they lie."""
 
     def __init__(
-        self, directory: str, on_listing: Callable[[str, int], object] | None = None
+        self, roots: Roots, on_listing: Callable[[str, int], object] | None = None
     ) -> None:
         """Prepare; `on_listing` gets path and descriptor of each directory before its names."""
-        self._directory = directory
+        self._roots = roots
         self._on_listing = on_listing
 
     def look(self, path: str) -> Status:
         """Return what is at `path`; raises OSError, also when a link stands in the way."""
-        if path == "":
-            return _status(os.stat(self._directory))
-        *above, name = _labels(path)
-        with self._walk(above) as parent:
+        with self._near(path) as (parent, name):
             return _status(os.stat(name, dir_fd=parent, follow_symlinks=False))
 
     def is_meant(self, path: str, uid: int) -> bool:
         """Return whether this user made what is at `path` through a mount of root's."""
-        *above, name = _labels(path)
         try:
-            with self._walk(above) as parent:
+            with self._near(path) as (parent, name):
                 descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent)
             try:
                 return os.getxattr(f"/proc/self/fd/{descriptor}", MEANT) == str(uid).encode()
@@ -229,14 +227,15 @@ class Share:
 
     def names(self, path: str) -> list[str]:
         """Return the names in a directory; raises OSError."""
-        with self._walk(_labels(path)) as directory:
-            listing = os.open(".", _LIST_FLAGS, dir_fd=directory)
+        with self._near(path) as (parent, name):
+            listing = os.open(name, _LIST_FLAGS, dir_fd=parent)
             try:
                 if self._on_listing is not None:
                     self._on_listing(path, listing)
-                return os.listdir(listing)
+                names = os.listdir(listing)
             finally:
                 os.close(listing)
+        return self._roots.listed(names) if path == "" else names
 
     def read(
         self, path: str, identity: Identity, spans: Iterable[tuple[int, int]]
@@ -251,6 +250,23 @@ class Share:
         with self.opened(path, identity) as (descriptor, key):
             return key, [_read_exactly(descriptor, offset, length) for offset, length in spans]
 
+    def text(self, path: str, most: int) -> str:
+        """Return what a small file of text holds.
+
+        Raises:
+            ValueError: it is no file, too long, or not UTF-8.
+            OSError: as the disk says, also of a link.
+        """
+        with self._near(path) as (parent, name):
+            descriptor = os.open(name, _FILE_FLAGS, dir_fd=parent)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError("it is no file")
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most} bytes")
+        return data.decode()
+
     @contextmanager
     def opened(self, path: str, identity: Identity) -> Iterator[tuple[int, StatKey]]:
         """Open this file for the time of the block; yields descriptor and state.
@@ -259,8 +275,7 @@ class Share:
             MovedError: another file is there.
             OSError: as the disk says.
         """
-        *above, name = _labels(path)
-        with self._walk(above) as parent:
+        with self._near(path) as (parent, name):
             descriptor = os.open(name, _FILE_FLAGS, dir_fd=parent)
         try:
             status = _status(os.fstat(descriptor))
@@ -271,17 +286,21 @@ class Share:
             os.close(descriptor)
 
     @contextmanager
-    def _walk(self, labels: Sequence[str]) -> Iterator[int]:
-        """Open a directory for the time of the block."""
-        descriptor = os.open(self._directory, _ROOT_FLAGS)
-        try:
-            for label in labels:
-                below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _near(self, path: str) -> Iterator[tuple[int, str]]:
+        """Open the directory that holds `path` for the time of the block; yields it and a name."""
+        _check_labels(path)
+        with self._roots.opened(path) as (root, rest):
+            *above, name = rest.split("/") if rest else ["."]
+            descriptor = os.dup(root) if above else root
+            try:
+                for label in above:
+                    below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
+                    os.close(descriptor)
+                    descriptor = below
+                yield descriptor, name
+            finally:
+                if above:
+                    os.close(descriptor)
 
 
 class Hashing:
@@ -338,11 +357,9 @@ class Hashing:
         return Manifest(size, bytes(self._digests))
 
 
-def _labels(path: str) -> list[str]:
-    labels = path.split("/") if path else []
-    if any(label in ("", ".", "..") for label in labels):
+def _check_labels(path: str) -> None:
+    if path and not _NO_LABELS.isdisjoint(path.split("/")):
         raise OSError(errno.EINVAL, "not a path within the share")
-    return labels
 
 
 def _status(result: os.stat_result) -> Status:

@@ -7,6 +7,7 @@ watched, is made up for by a look at the whole share.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -98,6 +99,17 @@ class Watch:
             self._paths.setdefault(number, {})[path] = None
             if path == "":  # a look at the whole share begins
                 self._is_whole = True
+
+    def forget(self, path: str) -> None:
+        """Watch no more what is known at or below a path alone."""
+        below = f"{path}/"
+        with self._lock:
+            for number, paths in list(self._paths.items()):
+                for one in [one for one in paths if one == path or one.startswith(below)]:
+                    del paths[one]
+                if not paths and self._inotify is not None:
+                    with contextlib.suppress(OSError):  # it has gone by itself
+                        self._inotify.rm_watch(number)
 
     async def changed(self) -> None:
         """Wait until there is something to take."""

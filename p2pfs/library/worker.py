@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 from p2pfs.config import IDENTITY, LOCK
 from p2pfs.errors import BadBlockError
 from p2pfs.library.agenda import Look, Sign
+from p2pfs.library.ignoring import IGNORE, IS_IGNORED, Ignoring
 from p2pfs.library.index import DamagedIndexError, Index, Record
 from p2pfs.library.mounted import Mounted
 from p2pfs.library.notices import Notices, Tell
@@ -37,6 +38,7 @@ from p2pfs.library.share import (
 )
 from p2pfs.library.watch import Watch
 from p2pfs.protocol import MAX_FILE_BYTES, MIB, FileId, block_span
+from p2pfs.roots import Roots
 
 BATCH_FILES: Final = 64
 """Files in one hop and one transaction: 64 small ones take about 10 ms."""
@@ -63,6 +65,7 @@ PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINT
 
 _IS_STATE: Final = "it is the state directory of a servent"
 _IS_OURS: Final = "it is in a mount of p2pfs"
+_IS_ELSEWHERE: Final = "it is on another file system, which can be shared by a name of its own"
 _IS_BUG: Final = "a bug of ours keeps it from being hashed: see the log"
 
 _BUG_MET: Final = "a bug of ours: file is not published path=%r"
@@ -105,6 +108,7 @@ class Worker:
     def __init__(
         self,
         share: Share,
+        roots: Roots,
         mounted: Mounted,
         index: Index,
         register: Register,
@@ -115,6 +119,7 @@ class Worker:
         is_shared_by_root: bool,
     ) -> None:
         self._share = share
+        self._roots = roots
         self._mounted = mounted
         self._on_lost = on_lost
         self._is_shared_by_root = is_shared_by_root
@@ -123,9 +128,12 @@ class Worker:
         self._index = index
         self._register = register
         self._notices = Notices(tell)
+        self._ignoring = Ignoring(share)
         self._large: tuple[Look, Hashing] | None = None
         self._left: Hashing | None = None
         """What was hashed of a file that was renamed, say, before it was done."""
+        self._has_suspects = False
+        """Whether the index may have what is not shared any more."""
         self._is_index_open = False
         self._is_index_damaged = False
         self._is_index_failing = False
@@ -182,7 +190,8 @@ class Worker:
         """Forget some of what is gone; return whether there is more."""
         is_more = self._register.let_go()
         if paths := self._register.take_withdrawn(FORGET_AT_ONCE):
-            self._index.remove(paths)
+            # A disk that was pulled out comes back as it was.
+            self._index.remove(path for path in paths if not self._roots.is_away(path))
         if doubts := self._register.stale_doubts():
             self._index.forget(doubts)
             self._register.believe(doubts)
@@ -208,17 +217,31 @@ class Worker:
             self._is_index_damaged = False
         elif not self._is_index_open:
             self._index.open()
-            self._register.suspect(self._index.paths())
+            self._has_suspects = True
         self._is_index_open = True
+        if self._has_suspects:
+            self._has_suspects = False
+            self._register.suspect(self._index.paths())
+
+    def roots_changed(self) -> None:
+        """Have the index compared with what is shared now."""
+        self._mounted.look_again()
+        self._has_suspects = True
 
     def _hear_of_changes(self) -> None:
         """Take in what was changed, through the mount or not, before anything is looked at.
 
         So what the tree did and told is not heard again after the file has been hashed.
         """
+        heard = self._watch.take() if self._watch is not None else {}
+        if self._roots and self._mounted.has_changed():
+            # First: what lay on a disk that was pulled out was not removed from it.
+            for name in self._roots.look():
+                self._has_suspects = True
+                self._register.touched(name, self._status(name), Sign.FOUND)
         for path in self._mounted.changes():
             self._register.touched(path, self._status(path), Sign.NAMES)
-        for path, sign in (self._watch.take() if self._watch is not None else {}).items():
+        for path, sign in heard.items():
             if self._register.is_open(path):
                 continue
             if published_path(path) is not None:
@@ -244,19 +267,28 @@ class Worker:
                 self._look_at(look, batch)
 
     def _look_at_private(self, path: str) -> None:
-        """Tell why it stays private; have the directory looked at that a key has come into."""
+        """Tell why it stays private; have the directory looked at if that says something of it."""
         highest, reason = first_private(path)
         if reason and self._status(highest) is not None:
             self._notices.private(highest, reason)
         directory, name = split(path)
-        if name == IDENTITY and published_path(directory) is not None:
+        if published_path(directory) is None:
+            return
+        if name == IDENTITY:
             self._register.look_at(directory)
+        elif name == IGNORE:
+            self._register.touched(directory, self._status(directory), Sign.FOUND)
 
     def _look_at(self, look: Look, batch: _Batch) -> None:
         try:
             status = None if self._mounted.holds(look.path) else self._share.look(look.path)
             if status is None or self._mounted.has_device(status.key.device):
                 self._refuse(look, _IS_OURS)
+            elif status.is_directory and self._roots.is_elsewhere(look.path, status.key.device):
+                self._refuse(look, _IS_ELSEWHERE)
+            elif self._ignoring.is_ignored(look.path, is_directory=status.is_directory):
+                look.key = status.key
+                self._register.refuse(look, IS_IGNORED)
             elif not self._may_be_read(look.path, status):
                 look.key = status.key
                 self._refuse(look, "other users of this machine may not read it")
@@ -295,6 +327,8 @@ class Worker:
     def _look_into(self, look: Look, status: Status) -> None:
         names = self._share.names(look.path)
         self._is_lost = self._is_lost and look.path != ""
+        if trouble := self._ignoring.look_into(look.path, names):
+            self._notices.private(look.path, f"its {trouble}")
         if holds_state(names):
             self._refuse(look, _IS_STATE)
         elif self._register.saw_directory(look, status.key):

@@ -112,8 +112,8 @@ class Adapter:
     def listxattr(self, path: str) -> list[str]:
         return self._settle(self._tree.listxattr(path))
 
-    def statfs(self, _path: str) -> dict[str, int]:
-        room = self._tree.statfs()
+    def statfs(self, path: str) -> dict[str, int]:
+        room = self._tree.statfs(path)
         return {name: getattr(room, name) for name in _STATFS_FIELDS}
 
     # Files.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.control.files import Copying
+from p2pfs.roots import Roots
 from p2pfs.state import Leftovers
 from tests.helpers.powercut import check_cuts, power_may_fail
 
@@ -37,7 +38,7 @@ def source(tmp_path: Path, content: bytes) -> Iterator[int]:
 @pytest.mark.parametrize("path", ["f", "d/f"])
 def test_what_was_not_whole_is_removed_at_the_next_start(tmp_path, share, leftovers, path):
     with source(tmp_path, b"x" * 100) as descriptor:
-        copying = Copying(descriptor, share, path, 0o600, leftovers)
+        copying = Copying(descriptor, Roots(share), path, 0o600, leftovers)
         copying.step()
         place = (share / path).parent
         assert len(os.listdir(place)) == 1
@@ -51,7 +52,7 @@ def test_what_was_not_whole_is_removed_at_the_next_start(tmp_path, share, leftov
 def test_a_copy_that_is_whole_or_given_up_is_noted_no_more(tmp_path, share, leftovers):
     with source(tmp_path, b"x") as descriptor:
         for path, is_whole in (("whole", True), ("not", False)):
-            copying = Copying(descriptor, share, path, 0o600, leftovers)
+            copying = Copying(descriptor, Roots(share), path, 0o600, leftovers)
             copying.step()
             if is_whole:
                 copying.finish()
@@ -68,7 +69,7 @@ def test_a_copy_that_cannot_be_noted_is_not_begun(tmp_path, share, leftovers):
     (tmp_path / "leftovers").touch()
 
     with source(tmp_path, b"x") as descriptor, pytest.raises(OSError, match="leftovers"):
-        Copying(descriptor, share, "f", 0o600, leftovers)
+        Copying(descriptor, Roots(share), "f", 0o600, leftovers)
 
     assert os.listdir(share) == []
 
@@ -77,7 +78,7 @@ def test_what_is_replaced_is_never_lost_to_a_power_cut(tmp_path, share, leftover
     (share / "f").write_bytes(b"old")
 
     with source(tmp_path, b"new") as descriptor, power_may_fail(share) as cuts:
-        copying = Copying(descriptor, share, "f", 0o600, leftovers)
+        copying = Copying(descriptor, Roots(share), "f", 0o600, leftovers)
         copying.step()
         copying.finish()
         copying.discard()

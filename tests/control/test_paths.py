@@ -24,6 +24,7 @@ from p2pfs.control.paths import (
     removal_target,
 )
 from p2pfs.errors import P2pfsError, UsageError
+from p2pfs.roots import Roots
 
 NAMES = ("shared", "network", "search", "peers", "id", "x")
 
@@ -102,7 +103,7 @@ def walked(place: Place, here: str, text: str) -> tuple[str, str]:
 def unpublish(place: Place, text: str) -> None:
     target = received_target(str(removal_target(text, place)))
     share = Path(place.shared_directory)
-    os.unlink(share / find_shared(share, target))
+    os.unlink(find_shared(Roots(share), target)[0])
 
 
 FILES = st.none()

@@ -95,7 +95,7 @@ def test_config_toml_has_every_option_and_each_value_is_one(tmp_path):
     (tmp_path / "config.toml").write_text(text)
     options = {name.removeprefix("--") for name in options_of(cli.commands["serve"]) - EVERYWHERE}
 
-    assert set(tomllib.loads(text)) == options - {"state"} | {"kernel-option"}
+    assert set(tomllib.loads(text)) == options - {"state"} | {"kernel-option", "share"}
     assert load_config({}, state_directory=str(tmp_path)).name == "ann"
 
 
@@ -185,6 +185,10 @@ def given(processes: Processes) -> dict[str, object]:
     processes.p2pfs("publish", *a, "small.txt")
     give("get", *b, "small.txt", "-o", "copy.txt")
     give("cache clear", *b)
+    (processes.directory / "Music").mkdir()
+    give("share", *a, "Music")
+    give("shares", *a)
+    give("unshare", *a, "Music")
     for verb in ("pause", "resume", "leave"):
         give(verb, *b)
     give("join", *b, listen)

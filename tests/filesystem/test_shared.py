@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.filesystem import FileSystem, Moment, Owner
+from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
 from tests.helpers.limits import no_file_left
@@ -28,7 +29,7 @@ def share() -> FakeShare:
 
 @pytest.fixture
 def tree(tmp_path: Path, share: FakeShare) -> Iterator[FileSystem]:
-    tree = FileSystem(str(tmp_path), share, FakeNetwork(), FakeCaller())
+    tree = FileSystem(Roots(tmp_path), share, FakeNetwork(), FakeCaller())
     yield tree
     tree.close()
 
@@ -324,7 +325,7 @@ def test_one_time_can_be_now(files, tree) -> None:
 def test_our_own_umask_takes_nothing_from_the_callers_mode(tmp_path: Path) -> None:
     umask = os.umask(0o077)
     try:
-        tree = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
+        tree = FileSystem(Roots(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
         files = TreeFiles(tree)
         files.open("f", os.O_WRONLY | os.O_CREAT, 0o664).close()
         files.mkdir("d", 0o775)
@@ -337,7 +338,7 @@ def test_our_own_umask_takes_nothing_from_the_callers_mode(tmp_path: Path) -> No
 
 
 def test_a_closed_tree_touches_no_directory(tree, tmp_path) -> None:
-    second = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
+    second = FileSystem(Roots(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
 
     second.close()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.filesystem import FileSystem, Moment
+from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
 from tests.helpers.files import now
 from tests.suites.filesystem_suite import errno_of
@@ -22,7 +23,7 @@ def tree(tmp_path: Path) -> Iterator[FileSystem]:
     network.add("d/f", b"network", cached=True)
     (tmp_path / "f").write_bytes(b"shared")
     (tmp_path / "d").mkdir()
-    tree = FileSystem(str(tmp_path), FakeShare(), network, FakeCaller())
+    tree = FileSystem(Roots(tmp_path), FakeShare(), network, FakeCaller())
     yield tree
     tree.close()
 

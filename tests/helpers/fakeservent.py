@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import trio
 
-from p2pfs.config import Config, Endpoint
+from p2pfs.config import Config, Endpoint, SharedDirectory
 from p2pfs.control.client import ask, running_servents
 from p2pfs.control.server import serve_control
 from p2pfs.errors import NotFoundError, UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId, Manifest
+from p2pfs.roots import Root, Roots
 from p2pfs.state import Leftovers
 from tests.helpers.contents import in_a_file
 
@@ -29,7 +30,8 @@ class FakeState:
 class FakeLibrary:
     """Hashes whenever it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
         self.touches: list[str] = []
         self.states: dict[str, str] = {}
         self.version = 0
@@ -46,6 +48,14 @@ class FakeLibrary:
         while self.version == version:
             await self._changed.wait()
         return self.version
+
+    async def share(self, shared: SharedDirectory) -> Root:
+        await trio.lowlevel.checkpoint()
+        return self._roots.add(shared)
+
+    async def unshare(self, name: str) -> Root:
+        await trio.lowlevel.checkpoint()
+        return self._roots.remove(name)
 
     def hashed(self, path: str) -> None:
         self.states[path] = "published"
@@ -158,7 +168,8 @@ class FakeServent:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.browser = self.report = self.swarms = self
-        self.library = FakeLibrary()
+        self.roots = Roots(config.shared_directory, file=config.shares_path)
+        self.library = FakeLibrary(self.roots)
         self.leftovers = Leftovers(config.leftovers_directory)
         self.pins = FakePins()
         self.journal = Journal(now=lambda: 1e9)
@@ -240,6 +251,10 @@ class FakeServent:
         error = self.read_errors.get(file.path, self.read_error)
         self.readers.append(FakeReader(content, error, self.read_error_from, self.read_takes_s))
         return self.readers[-1]
+
+    async def shared_directories(self) -> Sequence[dict[str, object]]:
+        await trio.lowlevel.checkpoint()
+        return self.rows
 
     async def join(self, endpoint: Endpoint) -> dict[str, object]:
         await trio.lowlevel.checkpoint()

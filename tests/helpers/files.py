@@ -222,7 +222,7 @@ class TreeFiles:
         self._tree.removexattr(self._at(path), name)
 
     def statvfs(self) -> os.statvfs_result:
-        return self._tree.statfs()
+        return self._tree.statfs(self._directory)
 
 
 def bytes_of(found: bytes | Stretch) -> bytes:

@@ -10,6 +10,7 @@ import trio
 
 from p2pfs.library import Library
 from p2pfs.protocol import FileId
+from p2pfs.roots import Roots
 from tests.helpers.contents import Content
 from tests.helpers.threads import run_directly
 
@@ -23,6 +24,7 @@ class World:
         self.outside = os.fspath(base / "outside")
         os.makedirs(self.root, exist_ok=True)
         os.makedirs(self.outside, exist_ok=True)
+        self.roots = Roots(self.root)
         self._run_in_thread = run_in_thread
         self.told = []
         self._how = how
@@ -30,7 +32,7 @@ class World:
 
     def _open(self):
         tell = lambda path, text: self.told.append((path, text))  # noqa: E731
-        return Library(self.root, self.index, self._run_in_thread, tell=tell, **self._how)
+        return Library(self.roots, self.index, self._run_in_thread, tell=tell, **self._how)
 
     def at(self, path):
         return os.path.join(self.root, path)
@@ -79,7 +81,13 @@ class World:
             yield self
             nursery.cancel_scope.cancel()
 
+    async def settle(self, seconds):
+        """Let time pass, and return when all is done that it has made due."""
+        await trio.sleep(seconds + 0.1)
+        await self.library.wait_idle()
+
     def restarted(self):
+        self.roots.look()
         self.library = self._open()
         return self.running()
 

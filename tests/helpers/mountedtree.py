@@ -22,6 +22,7 @@ import trio
 
 from p2pfs.filesystem import FileSystem, Later
 from p2pfs.mount import KernelCaller, check_mountpoint, detach, serve_mount
+from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeNetwork, FakeShare
 
 PROJECT = Path(__file__).parents[2]
@@ -218,7 +219,7 @@ class CrashError(Exception):
 async def serve(directory: str) -> None:
     """Mount, say so, and obey until told or interrupted to end."""
     fakes, share, faults = network(), FakeShare(), Faults()
-    tree = FileSystem(f"{directory}/backing", share, fakes, KernelCaller())
+    tree = FileSystem(Roots(f"{directory}/backing"), share, fakes, KernelCaller())
     mountpoint = await trio.to_thread.run_sync(check_mountpoint, f"{directory}/mnt")
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from p2pfs.filesystem import Attributes, FileSystem, Later, Listed, OpenFile
 from p2pfs.filesystem.answers import Answer
+from p2pfs.roots import Roots
 from p2pfs.servent import Servent
 from tests.helpers.faketree import FakeCaller
 from tests.helpers.files import bytes_of
@@ -132,6 +133,6 @@ def programs_on(servent: Servent, caller: FakeCaller | None = None) -> Iterator[
     """Give the tree of a servent to programs."""
     directory = servent.config.shared_directory
     directory.mkdir(exist_ok=True)
-    tree = FileSystem(os.fspath(directory), servent.library, servent, caller or FakeCaller())
+    tree = FileSystem(Roots(directory), servent.library, servent, caller or FakeCaller())
     with contextlib.closing(tree):
         yield Programs(tree)

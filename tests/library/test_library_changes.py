@@ -649,7 +649,7 @@ async def test_what_others_keep_from_each_other_is_not_published_by_root(tmp_pat
 @needs_root
 async def test_what_its_owner_made_through_the_mount_is_meant_to_be_shared(tmp_path):
     world = World(tmp_path, is_shared_by_root=True)
-    tree = SharedTree(world.root, world.library)
+    tree = SharedTree(world.roots, world.library)
     root, nobody = Owner(0, 0), Owner(65_534, 65_534)
     async with world.running():
         tree.create("root's", os.O_WRONLY, 0o600, root).release()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from p2pfs.errors import NotYetError
 from p2pfs.library import Library
+from p2pfs.roots import Roots
 from tests.helpers.contents import Content
 from tests.helpers.libraries import listed
 from tests.helpers.threads import run_directly
@@ -202,7 +203,7 @@ async def test_what_is_offered_matches_its_bytes_at_all_times_and_is_everything_
     base = tempfile.mkdtemp(prefix="p2pfs-library-")
     root = os.path.join(base, "shared")
     os.makedirs(os.path.join(root, "d/e"))
-    library = Library(root, os.path.join(base, "index"), run_directly)
+    library = Library(Roots(root), os.path.join(base, "index"), run_directly)
     tree = Tree(root, library)
     try:
         async with trio.open_nursery() as nursery:
@@ -251,7 +252,7 @@ async def test_a_read_outlasts_all_that_leaves_the_bytes_as_they_are(operations)
     content = Content(b"what somebody reads")
     with open(os.path.join(root, "d", "a"), "wb") as file:
         file.write(content.data)
-    library = Library(root, os.path.join(base, "index"), run_directly)
+    library = Library(Roots(root), os.path.join(base, "index"), run_directly)
     tree = Tree(root, library)
     try:
         async with trio.open_nursery() as nursery:
@@ -274,7 +275,7 @@ async def test_a_read_outlasts_all_that_leaves_the_bytes_as_they_are(operations)
 
 
 async def restart_offers_the_same(tree, base):
-    tree.library = Library(tree.root, os.path.join(base, "index"), run_directly)
+    tree.library = Library(Roots(tree.root), os.path.join(base, "index"), run_directly)
     async with trio.open_nursery() as nursery:
         await nursery.start(tree.library.run)
         await tree.library.wait_idle()

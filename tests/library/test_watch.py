@@ -17,6 +17,7 @@ from inotify_simple import Event, INotify, flags
 
 from p2pfs.errors import NotFoundError, StaleError
 from p2pfs.library import Library, Watch, watch
+from p2pfs.roots import Roots
 from tests.helpers.contents import Content
 from tests.helpers.libraries import listed
 
@@ -34,7 +35,7 @@ class Share:
         self.root.mkdir()
         self.watch = Watch()
         self.library = Library(
-            str(self.root), str(base / "index"), trio.to_thread.run_sync, self.watch, on_lost
+            Roots(self.root), str(base / "index"), trio.to_thread.run_sync, self.watch, on_lost
         )
 
     @asynccontextmanager

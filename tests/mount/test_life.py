@@ -20,6 +20,7 @@ from p2pfs.filesystem import FileSystem
 from p2pfs.mount import NAMES_S, check_fuse, check_mountpoint, serve_mount, stale_mounts
 from p2pfs.mount.heard import libfuse_heard
 from p2pfs.mount.mountpoint import detach, fusermount
+from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
 from tests.helpers.mountedtree import LISTED, STOP_TIMEOUT_S, MountedTree, mounted_tree
 from tests.suites.filesystem_suite import errno_of
@@ -190,7 +191,7 @@ def test_the_name_of_the_mount_cannot_add_options(mounted: MountedTree) -> None:
 
 async def test_libfuses_refusal_is_said_in_one_line(tmp_path: Path) -> None:
     """Here the place has gone between the check and the mount."""
-    tree = FileSystem(str(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
+    tree = FileSystem(Roots(tmp_path), FakeShare(), FakeNetwork(), FakeCaller())
     missing = str(tmp_path / "missing")
 
     with trio.fail_after(STOP_TIMEOUT_S), pytest.raises(UsageError) as refusal:
@@ -235,7 +236,7 @@ def is_ignored(number: signal.Signals) -> bool:
 async def test_a_mount_within_this_process_comes_and_goes(tmp_path: Path) -> None:
     """And a write to a peer that has hung up is still an error, not the end of the process."""
     (tmp_path / "backing").mkdir()
-    tree = FileSystem(str(tmp_path / "backing"), FakeShare(), FakeNetwork(), FakeCaller())
+    tree = FileSystem(Roots(tmp_path / "backing"), FakeShare(), FakeNetwork(), FakeCaller())
     mountpoint = check_mountpoint(str(tmp_path / "mnt"))
 
     async def mount(task_status: trio.TaskStatus[None]) -> None:

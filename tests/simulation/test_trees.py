@@ -21,6 +21,7 @@ from p2pfs.namespace.nodes import RemoteDirectory, RemoteFile
 from p2pfs.protocol.flood import Urgency
 from p2pfs.protocol.manifest import GIB, KIB, MIB, Manifest, block_count_for, block_span, digest
 from p2pfs.protocol.messages import Query
+from p2pfs.roots import Roots
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content
 from tests.helpers.programs import Programs, programs_on
@@ -384,7 +385,7 @@ async def share_sparse(world: World, number: int, path: str, size: int) -> None:
     manifest = Manifest(size, b"".join(digest(bytes(n)) * count for n, count in blocks.items()))
     index = Index(os.fspath(config.index_path))
     index.open()
-    index.put([Record(path, Share(os.fspath(file.parent)).look(path).key, manifest)])
+    index.put([Record(path, Share(Roots(file.parent)).look(path).key, manifest)])
     index.close()
 
 

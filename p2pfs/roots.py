@@ -1,0 +1,298 @@
+"""Which directories lie behind `shared/`: its own, and those that the user shares where they lie.
+
+Each of the latter has a name, and appears as `shared/NAME`. A disk may be pulled out from under
+it. So nothing of it is held open, it is only there while what was mounted there is, and every
+way into it checks that it is on the same device: nothing is ever written to what lies below.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import stat
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from p2pfs.config import Config, SharedDirectory
+from p2pfs.errors import NotFoundError, UsageError
+from p2pfs.mounts import is_within, mount_of
+from p2pfs.state import replace_file
+
+log = logging.getLogger(__name__)
+
+_ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_UNSEEN: Final = "it has not been looked at yet"
+
+MAX_ROOTS: Final = 1000
+"""Each costs one `stat` a second."""
+
+
+class Root(NamedTuple):
+    """One directory behind `shared/`, and how it is at this moment."""
+
+    shared: SharedDirectory
+    is_from_config: bool
+    away: str = ""
+    """Why nothing of it is offered; empty while it is there."""
+    identity: tuple[int, int] = (0, 0)
+    """Device and inode, while it is there."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in `shared/`."""
+        return self.shared.name
+
+
+class Roots:
+    """All of them. Any thread may ask; `look`, `add` and `remove` wait for the disk."""
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        fixed: Sequence[SharedDirectory] = (),
+        file: str | Path | None = None,
+        state: str | None = None,
+        mountpoint: str | None = None,
+    ) -> None:
+        """Take the directory of `shared/` itself, what config.toml names, and what verbs named.
+
+        The latter is kept in `file`. What lies in the state directory is not shared, nor what
+        the mountpoint lies in: whoever walked through it would walk for ever.
+        """
+        self.directory: Final = os.fspath(directory)
+        self._file = file
+        self._state, self._mountpoint = state, mountpoint
+        self._lock = threading.Lock()
+        """Held by who changes the table; who reads it takes it as it is."""
+        self._roots: Mapping[str, Root] = {}
+        self._places: dict[str, str] = {}
+        """Where the file system was mounted that each directory is on, when it was last seen."""
+        shares = [Root(one, is_from_config=True, away=_UNSEEN) for one in fixed]
+        shares += [Root(one, is_from_config=False, away=_UNSEEN) for one in self._load()]
+        self._roots = {root.name: root for root in reversed(shares)}  # the first of a name
+
+    def __iter__(self) -> Iterator[Root]:
+        """Yield what is shared where it lies, there or not."""
+        return iter(self._roots.values())
+
+    def __bool__(self) -> bool:
+        """Return whether anything is shared where it lies."""
+        return bool(self._roots)
+
+    # The way in.
+
+    def of(self, path: str) -> Root | None:
+        """Return what a local path leads into, if that is not the directory of `shared/`."""
+        return self._roots.get(path.partition("/")[0]) if self._roots else None
+
+    def listed(self, names: Sequence[str]) -> list[str]:
+        """Return what is to be seen in `shared/`, given the names in its own directory."""
+        roots = self._roots
+        own = [name for name in names if name not in roots]
+        return own + [name for name, root in roots.items() if not root.away]
+
+    def is_away(self, path: str) -> bool:
+        """Return whether a local path leads into what is not there now, and may come back."""
+        root = self.of(path)
+        return root is not None and bool(root.away)
+
+    def is_elsewhere(self, path: str, device: int) -> bool:
+        """Return whether what is at a local path lies on another file system than its root."""
+        root = self.of(path)
+        return root is not None and root.identity[0] != device
+
+    def places(self) -> list[tuple[str, str]]:
+        """Return each directory that there is, and the local path of its root."""
+        named = [(root.shared.directory, name) for name, root in self._roots.items()]
+        return [(self.directory, ""), *named]
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[tuple[int, str]]:
+        """Open the directory that a path leads into; yields the descriptor and the rest.
+
+        Raises:
+            OSError: it is not there.
+        """
+        root = self.of(path)
+        if root is None:
+            descriptor = os.open(self.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            descriptor = _opened(root, path)
+        try:
+            yield descriptor, path if root is None else path.partition("/")[2]
+        finally:
+            os.close(descriptor)
+
+    def locate(self, path: str) -> tuple[str, str]:
+        """Return the directory that a path leads into, and the rest.
+
+        Raises:
+            OSError: it is not there.
+        """
+        root = self.of(path)
+        if root is None:
+            return self.directory, path
+        os.close(_opened(root, path))
+        return root.shared.directory, path.partition("/")[2]
+
+    def check_writable(self, path: str) -> None:
+        """Raise EROFS if a local path is in what is shared to be read only."""
+        root = self.of(path)
+        if root is not None and root.shared.is_read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    # Changes.
+
+    def look(self) -> list[str]:
+        """Look which are there; return the names of those that have come, gone or changed."""
+        with self._lock:
+            before = self._roots
+            now = {name: self._looked_at(root) for name, root in before.items()}
+            changed = [name for name, root in now.items() if root != before[name]]
+            if changed:
+                self._roots = now
+                with suppress(OSError):  # it is written again with the next change
+                    self._save()
+            return changed
+
+    def add(self, shared: SharedDirectory) -> Root:
+        """Share a directory where it lies.
+
+        Raises:
+            UsageError: it cannot be shared, or not under this name.
+            OSError: it could not be noted for the next start: nothing is shared.
+        """
+        with self._lock:
+            self._check(shared)
+            root = self._looked_at(Root(shared, is_from_config=False))
+            if root.away:
+                raise UsageError(f"{shared.directory} cannot be shared: {root.away}")
+            former, self._roots = self._roots, {**self._roots, shared.name: root}
+            try:
+                self._save()
+            except BaseException:
+                self._roots = former
+                raise
+            return root
+
+    def remove(self, name: str) -> Root:
+        """Share a directory no more; nothing in it is touched.
+
+        Raises:
+            NotFoundError: nothing is shared under this name.
+            UsageError: config.toml says that it is.
+            OSError: the next start would share it again; it is shared no more until then.
+        """
+        with self._lock:
+            root = self._roots.get(name)
+            if root is None:
+                raise NotFoundError(f"no directory is shared as {name}")
+            if root.is_from_config:
+                raise UsageError(f"{name} is shared by config.toml: take it out there")
+            self._roots = {one: other for one, other in self._roots.items() if one != name}
+            self._places.pop(root.shared.directory, None)
+            self._save()
+            return root
+
+    def _check(self, shared: SharedDirectory) -> None:
+        name, directory = shared.name, shared.directory
+        twin = next((one for one in self if one.shared.directory == directory), None)
+        if twin is not None:
+            raise UsageError(f"{directory} is shared already, as {twin.name}")
+        if name in self._roots or os.path.lexists(os.path.join(self.directory, name)):
+            raise UsageError(f"there is a {name} in shared/ already: give another name with --as")
+        if len(self._roots) >= MAX_ROOTS:
+            raise UsageError(f"{MAX_ROOTS} directories are shared already")
+        if is_within(directory, os.path.realpath(self.directory)):
+            raise UsageError(f"{directory} is in shared/ already")
+
+    def _looked_at(self, root: Root) -> Root:
+        directory = root.shared.directory
+        try:
+            status = os.lstat(directory)
+        except OSError as error:
+            return root._replace(away=os.strerror(error.errno or errno.EIO), identity=(0, 0))
+        away = self._why_away(directory, status)
+        identity = (0, 0) if away else (status.st_dev, status.st_ino)
+        return root._replace(away=away, identity=identity)
+
+    def _why_away(self, directory: str, status: os.stat_result) -> str:
+        if not stat.S_ISDIR(status.st_mode):
+            return "it is no directory"
+        mount = mount_of(directory)
+        if mount is None:
+            return "it is on no file system"
+        if mount.is_ours:
+            return "it is in a mount of p2pfs"
+        if self._state is not None and is_within(directory, self._state):
+            return f"it is in the state directory {self._state}"
+        if self._mountpoint is not None and is_within(self._mountpoint, directory):
+            return f"the mountpoint {self._mountpoint} is in it"
+        expected = self._places.get(directory, "/")
+        if not is_within(mount.place, expected):
+            return f"nothing is mounted at {expected}"
+        self._places[directory] = mount.place
+        return ""
+
+    # What is kept.
+
+    def _load(self) -> list[SharedDirectory]:
+        if self._file is None:
+            return []
+        try:
+            kept = json.loads(Path(self._file).read_bytes())
+            self._places = {str(one): str(place) for one, place in kept["places"].items()}
+            return [_read(row) for row in kept["shares"]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("what is shared where it lies is not known any more reason=%r", error)
+            return []
+
+    def _save(self) -> None:
+        if self._file is None:
+            return
+        rows = [_written(root.shared) for root in self if not root.is_from_config]
+        kept = {"shares": rows, "places": self._places}
+        replace_file(self._file, json.dumps(kept, indent=1).encode("utf-8", "surrogateescape"))
+
+
+def open_roots(config: Config) -> Roots:
+    """Return the roots of a servent."""
+    return Roots(
+        config.shared_directory,
+        fixed=config.shares,
+        file=config.shares_path,
+        state=os.fspath(config.state_directory),
+        mountpoint=None if config.mountpoint is None else os.fspath(config.mountpoint),
+    )
+
+
+def _opened(root: Root, path: str) -> int:
+    """Open the directory of a root, and that one alone."""
+    if not root.away:
+        descriptor = os.open(root.shared.directory, _ROOT_FLAGS)
+        if os.fstat(descriptor).st_dev == root.identity[0]:
+            return descriptor
+        os.close(descriptor)
+    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _read(row: Mapping[str, object]) -> SharedDirectory:
+    name, directory = str(row["name"]), str(row["directory"])
+    return SharedDirectory(name, directory, is_read_only=row.get("read_only") is True)
+
+
+def _written(shared: SharedDirectory) -> Mapping[str, object]:
+    return {
+        "name": shared.name,
+        "directory": shared.directory,
+        "read_only": shared.is_read_only,
+    }

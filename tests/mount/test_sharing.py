@@ -1,0 +1,191 @@
+"""Directories that are shared where they lie, by the command and through the mount."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.disks import mounted_disk
+from tests.helpers.mounted import Servents, errno_name, open_servents, until
+
+pytestmark = pytest.mark.fuse
+
+
+@pytest.fixture
+def servents(tmp_path: Path) -> Iterator[Servents]:
+    with open_servents(tmp_path) as servents:
+        yield servents
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    (tmp_path / "Music" / "jazz").mkdir(parents=True)
+    (tmp_path / "Music" / "jazz" / "song").write_bytes(b"la la")
+    return tmp_path / "Music"
+
+
+def test_a_directory_is_shared_where_it_lies_and_stays_shared(
+    servents: Servents, music: Path
+) -> None:
+    anna = servents.start("anna")
+    ben = servents.start("ben", joins=[anna])
+
+    said = anna.p2pfs("share", music).stdout
+
+    assert said == f"{music}: shared as Music\n"
+    assert ben.sees("Music/jazz/song").read_bytes() == b"la la"
+    assert (anna.shared / "Music" / "jazz" / "song").read_bytes() == b"la la"
+    assert os.listdir(anna.state / "shared") == []
+    (music / "new").write_bytes(b"from outside")
+    (anna.shared / "Music" / "newer").write_bytes(b"through the mount")
+    assert ben.sees("Music/new").read_bytes() == b"from outside"
+    assert ben.sees("Music/newer").read_bytes() == b"through the mount"
+    assert (music / "newer").read_bytes() == b"through the mount"
+
+    anna.kill()
+    anna = servents.start("anna", joins=[ben])
+
+    until(lambda: anna.status()["shared_files"] == 3)
+    (row,) = anna.rows("shares")
+    assert (row["name"], row["directory"], row["files"], row["away"]) == (
+        "Music", str(music), 3, "",
+    )  # fmt: skip
+    assert anna.p2pfs("unshare", "Music").stdout == f"{music}: shared no more\n"
+    until(lambda: not ben.shows("Music"))
+    assert os.listdir(anna.shared) == []
+    assert sorted(os.listdir(music)) == ["jazz", "new", "newer"]
+    assert anna.rows("shares") == []
+
+
+def test_what_is_shared_to_be_read_cannot_be_written(servents: Servents, music: Path) -> None:
+    anna = servents.start("anna")
+    (music / "jazz" / "song").chmod(0o666)
+
+    anna.p2pfs("share", music, "--read-only", "--as", "songs")
+
+    song = anna.shared / "songs" / "jazz" / "song"
+    assert song.read_bytes() == b"la la"
+    assert errno_name(song.write_bytes, b"!") == "EROFS"
+    assert errno_name(song.unlink) == "EROFS"
+    assert errno_name((anna.shared / "songs" / "new").mkdir) == "EROFS"
+    assert errno_name((anna.shared / "songs").rmdir) == "EROFS"
+    done = anna.p2pfs("publish", __file__)
+    assert done.returncode == 0
+    refused = anna.p2pfs("unpublish", "songs/jazz/song")
+    assert refused.returncode == 1
+    assert "Read-only" in refused.stderr
+
+
+def test_the_verbs_work_below_it(servents: Servents, music: Path) -> None:
+    anna = servents.start("anna")
+    ben = servents.start("ben", joins=[anna])
+    anna.p2pfs("share", music)
+    ben.sees("Music/jazz/song")
+
+    got = ben.p2pfs("get", "Music/jazz/song", "-o", servents.directory / "got")
+    gone = anna.p2pfs("unpublish", "Music/jazz/song")
+
+    assert got.returncode == gone.returncode == 0
+    assert (servents.directory / "got").read_bytes() == b"la la"
+    assert os.listdir(music / "jazz") == []
+    until(lambda: not ben.shows("Music/jazz/song"))
+
+
+def test_what_cannot_be_shared_is_told(servents: Servents, music: Path) -> None:
+    anna = servents.start("anna")
+    anna.p2pfs("share", music)
+    (music / ".dot").mkdir()
+
+    for words, status, text in (
+        (["share", music], 2, "shared already, as Music"),
+        (["share", music / "none"], 2, "No such file"),
+        (["share", music / "jazz", "--as", "Music"], 2, "give another name with --as"),
+        (["share", music / ".dot"], 2, "no name for a directory"),
+        (["share", anna.state / "shared"], 2, "in shared/ already"),
+        (["share", anna.shared], 2, "in a mount of p2pfs"),
+        (["share", servents.directory], 2, "the mountpoint"),
+        (["unshare", "none"], 3, "no directory is shared as none"),
+    ):
+        done = anna.p2pfs(*words)
+        assert (done.returncode, text in done.stderr) == (status, True), done.stderr
+
+
+def test_config_toml_shares_too(servents: Servents, music: Path) -> None:
+    state = servents.directory / "anna.state"
+    state.mkdir(mode=0o700)
+    (state / "config.toml").write_text(f'[[share]]\ndirectory = "{music}"\nread-only = true\n')
+
+    anna = servents.start("anna")
+
+    until(lambda: anna.status()["shared_files"] == 1)
+    assert errno_name((anna.shared / "Music" / "jazz").rmdir) == "EROFS"
+    refused = anna.p2pfs("unshare", "Music")
+    assert (refused.returncode, "config.toml" in refused.stderr) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount disks")
+def test_a_disk_that_is_pulled_out_is_withdrawn_and_back_when_it_is_back(
+    servents: Servents, tmp_path: Path
+) -> None:
+    content, stick = tmp_path / "content", tmp_path / "stick"
+    content.mkdir()
+    stick.mkdir()
+    with mounted_disk(content):
+        (content / "f").write_bytes(b"on the stick")
+        bind = ["mount", "--bind", content, stick]
+        subprocess.run(bind, check=True)
+        anna = servents.start("anna")
+        ben = servents.start("ben", joins=[anna])
+        anna.p2pfs("share", stick)
+        assert ben.sees("stick/f").read_bytes() == b"on the stick"
+
+        subprocess.run(["umount", stick], check=True)  # nothing of ours keeps it busy
+
+        until(lambda: not ben.shows("stick"))
+        assert os.listdir(anna.shared) == []
+        assert errno_name((anna.shared / "stick" / "new").write_bytes, b"x") == "ENOENT"
+        (row,) = anna.rows("shares")
+        assert (row["files"], row["away"]) == (1, f"nothing is mounted at {stick}")
+
+        subprocess.run(bind, check=True)
+        assert ben.sees("stick/f").read_bytes() == b"on the stick"
+        subprocess.run(["umount", stick], check=True)
+    assert os.listdir(stick) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount disks")
+def test_another_file_system_in_it_is_not_shared_with_it(servents: Servents, music: Path) -> None:
+    (music / "stick").mkdir()
+    with mounted_disk(music / "stick"):
+        (music / "stick" / "f").write_bytes(b"f")
+        anna = servents.start("anna")
+        anna.p2pfs("share", music)
+        until(lambda: anna.status()["shared_files"] == 1)
+
+        reason = os.getxattr(anna.shared / "Music" / "stick", "user.p2pfs.reason").decode()
+        assert "on another file system" in reason
+
+        anna.p2pfs("share", music / "stick")
+        until(lambda: anna.status()["shared_files"] == 2)
+        anna.p2pfs("unshare", "stick")
+
+
+def test_a_file_of_patterns_keeps_things_private(servents: Servents, music: Path) -> None:
+    anna = servents.start("anna")
+    ben = servents.start("ben", joins=[anna])
+    (music / ".p2pfsignore").write_text("*.wip\n")
+    (music / "draft.wip").write_bytes(b"not yet")
+    anna.p2pfs("share", music)
+    ben.sees("Music/jazz/song")
+    assert not ben.shows("Music/draft.wip")
+
+    (anna.shared / "Music" / ".p2pfsignore").write_text("jazz/\n")
+
+    assert ben.sees("Music/draft.wip").read_bytes() == b"not yet"
+    until(lambda: not ben.shows("Music/jazz"))
+    reason = os.getxattr(anna.shared / "Music" / "jazz", "user.p2pfs.reason")
+    assert reason == b"a .p2pfsignore says so"
