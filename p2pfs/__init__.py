@@ -13,7 +13,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     download/     bytes in: readers, swarms, pins
     namespace/    what a name is: what `network/`, `search/` and `peers/` show
     upload/       bytes out: what is offered, and who is served next
-    reach/        ways to other servents that nobody has to type
+    reach/        ways to other servents that nobody has to type, or that a dial does not find
     overlay/      who is near, and what floods
     link/         every stream: sockets, greeting, live links, the pool of dialled ones
     library/      what `shared/` offers

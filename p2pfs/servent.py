@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -39,6 +39,7 @@ from p2pfs.protocol import (
     ServentId,
 )
 from p2pfs.rates import RateLimit
+from p2pfs.reach import Changes
 from p2pfs.report import Record, Report
 from p2pfs.roots import open_roots
 from p2pfs.state import Leftovers, remove_file, replace_file
@@ -129,7 +130,8 @@ class Servent:
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
         self.uploads = Uploads(self.offer, _limit(config.upload_limit_bytes_s))
         self._bans = Bans()
-        self._links = TransferLinks(network, self.whereabouts, self._is_banned)
+        self._links = TransferLinks(network, self.whereabouts, self._is_banned, self._addresses_of)
+        self._visitors: set[Link] = set()
         self.overlay = Overlay(
             network,
             self.whereabouts,
@@ -190,6 +192,7 @@ class Servent:
             has_neighbours=lambda: bool(self.overlay.neighbours),
             run_in_thread=self._run_in_thread,
         )
+        self._changes = Changes(network, self._all_links, self._start_afresh, self.journal)
         self._network = network
         self.report = Report(
             config=config,
@@ -248,6 +251,7 @@ class Servent:
                     self.namespace,
                     self.swarms,
                     self.pins,
+                    self._changes,
                 ):
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self)
@@ -266,7 +270,24 @@ class Servent:
         if link.kind is LinkKind.NEIGHBOUR:
             self.overlay.adopt(link)
         else:
-            await self.uploads.serve(link)
+            self._visitors.add(link)
+            try:
+                await self.uploads.serve(link)
+            finally:
+                self._visitors.discard(link)
+
+    def _all_links(self) -> Iterable[Link]:
+        return (*self.overlay.neighbours, *self._links.links, *self._visitors)
+
+    def _start_afresh(self) -> None:
+        """Dial whoever is wanted, whatever came of it before: the network has changed."""
+        self._links.start_afresh()
+        self.overlay.start_afresh()
+
+    def _addresses_of(self, peer: ServentId) -> Sequence[Address]:
+        """Return where a neighbour is: it may have moved since others told of it."""
+        link = self.overlay.links.get(peer)
+        return () if link is None else link.peer.addresses
 
     def _judge(self, peer: ServentId, hello: Hello, remote: Address) -> Bye | None:
         if hello.kind is LinkKind.NEIGHBOUR:
@@ -306,6 +327,7 @@ class Servent:
         """Take a new neighbour into the flood."""
         self.whereabouts.observed(link.hello.observed.host)
         self.switchboard.opened(link)
+        self._links.located(link.peer)
         self.browser.peer_joined()
         self.pins.neighbour_came()
         self.swarms.look_soon()

@@ -109,6 +109,8 @@ class NetworkUpstream:
             timeout_s=SOURCES_TIMEOUT_S,
             urgency=urgency,
         )
+        for hit in outcome.hits:
+            self._links.located(hit.provider)
         found = [(hit, self._catalogue.sift(hit.provider, hit.entries)) for hit in outcome.hits]
         return [hit for hit, told in found if told and all(one.size == size for one in told)]
 

@@ -7,6 +7,7 @@
     greeting    opens a link: preface, handshake, HELLO
     reception   lets others in
     live        the link itself: one reader, one writer
+    pulse       when a silent peer is asked, and when it is gone
     outbox      messages that wait to be sent on a link
     requests    requests that were sent and are not answered yet
     pool        transfer links that we dialled, and what is asked over them
@@ -17,18 +18,19 @@ One task reads a link and one writes it. Who wants a link runs it, and so decide
 from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import dial_servent
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
-from p2pfs.link.interfaces import router_of_machine
-from p2pfs.link.live import (
-    DEAD_AFTER_S,
-    PING_AFTER_S,
-    SEALED_BYTES,
-    Link,
-    LinkStatistics,
-    OnMessage,
-)
+from p2pfs.link.interfaces import Surroundings, router_of_machine
+from p2pfs.link.live import SEALED_BYTES, Link, LinkStatistics, OnMessage
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
+from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.reception import MAX_GREETINGS, accept_links, listen
-from p2pfs.link.sockets import Listener, Network, TcpNetwork, UnixListener, listen_unix
+from p2pfs.link.sockets import (
+    Listener,
+    Network,
+    TcpNetwork,
+    UnixListener,
+    WaitChange,
+    listen_unix,
+)
 
 __all__ = [
     "DEAD_AFTER_S",
@@ -45,9 +47,11 @@ __all__ = [
     "Network",
     "OnMessage",
     "RefusedError",
+    "Surroundings",
     "TcpNetwork",
     "TransferLinks",
     "UnixListener",
+    "WaitChange",
     "accept_links",
     "answer_link",
     "ask_by_datagram",

@@ -8,10 +8,13 @@ alone, and addresses of IPv6 that are meant for dialling out or on their way out
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import socket
+import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +34,41 @@ _SOMEWHERE: Final = {socket.AF_INET: "198.51.100.1", socket.AF_INET6: "2001:db8:
 """Addresses that nobody has, to ask the kernel from where it would dial the Internet."""
 
 _DISCARD: Final = 9
+
+
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_RUNNING: Final = 0x40
+_REQUEST: Final = struct.Struct("16sH14x")
+"""Asks for the flags of an interface: netdevice(7)."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """How this machine is connected at one instant."""
+
+    hosts: frozenset[str]
+    """All its addresses, those of interfaces that are down too. Links from others lead nowhere."""
+    running: frozenset[str]
+    """The interfaces that have a cable, or the like."""
+    sources: tuple[str | None, ...] = ()
+    """From where it would dial the Internet."""
+
+
+def surroundings_of_machine() -> Surroundings:
+    """Return how this machine is connected now; takes some 0.2 ms."""
+    with contextlib.suppress(OSError):
+        hosts = frozenset(_text_of(one) for a in ifaddr.get_adapters() for one in a.ips)
+        return Surroundings(hosts, frozenset(_running()), tuple(map(_source_of, _SOMEWHERE)))
+    return Surroundings(frozenset(), frozenset())
+
+
+def _running() -> Iterator[str]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):
+                told = fcntl.ioctl(probe, _SIOCGIFFLAGS, _REQUEST.pack(name.encode(), 0))
+                if _REQUEST.unpack(told)[1] & _IFF_RUNNING:
+                    yield name
 
 
 def hosts_of_machine(*, ipv4: bool = True, ipv6: bool = True) -> Sequence[str]:

@@ -24,6 +24,7 @@ import trio
 
 from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
 from p2pfs.link.outbox import Outbox
+from p2pfs.link.pulse import DEAD_AFTER_S, Pulse
 from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests, Take, TakePage
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
@@ -55,12 +56,6 @@ from p2pfs.protocol import (
 from p2pfs.protocol.flood import LinkId
 
 log = logging.getLogger(__name__)
-
-PING_AFTER_S: Final = 30.0
-"""Silence after which we ask; keeps the mappings of common NATs, which last minutes, alive."""
-
-DEAD_AFTER_S: Final = 90.0
-"""Silence, or a send that does not end, after which the peer is gone. Two pings may be lost."""
 
 FLUSH_S: Final = 1.0
 """How long an orderly end waits for the outbox to leave and for the peer to hang up."""
@@ -100,6 +95,9 @@ BYE_TEXTS: Final[Mapping[ByeCode, str]] = {
 OnMessage = Callable[["Link", Message, int], None]
 """Takes in (link, message, request id); never waits. A RemoteProtocolError ends the link."""
 
+OnSilent = Callable[["Link"], None]
+"""Is told that a peer owes an answer and is silent, whatever it is asked; never waits."""
+
 _ids = itertools.count(1)
 
 
@@ -135,6 +133,7 @@ class Link:
         self.kind = hello.kind
         self.direction: Literal["in", "out"] = direction
         self.remote = channel.remote
+        self.local = channel.local
         self.hello = hello
         self.peer = PeerInfo(peer_id, hello.name, _addresses(channel.remote, direction, hello))
         self.opened_at = trio.current_time()
@@ -156,7 +155,9 @@ class Link:
         self._sending_since = math.inf
         """When the send that is under way began."""
         self._requests = Requests()
-        self._heard_at = self.opened_at
+        self._pulse = Pulse(self.opened_at, is_reading=self.kind is LinkKind.TRANSFER)
+        self._pulse_changed = trio.Event()
+        self._look_at = self.opened_at
         self._pinged_at = self.opened_at
         self._ping_id = 0
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
@@ -181,19 +182,25 @@ class Link:
             self._protocol_errors,
         )
 
-    async def run(self, on_message: OnMessage) -> None:
+    @property
+    def is_silent(self) -> bool:
+        """Whether an answer is owed, and the peer says nothing though it was asked."""
+        return self._pulse.is_silent(trio.current_time())
+
+    async def run(self, on_message: OnMessage, on_silent: OnSilent | None = None) -> None:
         """Carry messages until the link ends, for whatever reason; `ended` then says which.
 
         `on_message` is called by the reader for each message that does not answer a request
         of ours. PING is answered here; CANCEL is passed on. No fault of the peer comes out of
-        here. Cancelling it ends the link at once, without a BYE.
+        here. `on_silent` is called every SILENT_AFTER_S in which an answer is owed and nothing
+        comes. Cancelling it ends the link at once, without a BYE.
         """
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, on_message)
                     nursery.start_soon(self._write)
-                    nursery.start_soon(self._keep_alive)
+                    nursery.start_soon(self._keep_alive, on_silent or _never_mind)
         finally:
             self._abort("closed by us")
             log.info("link ended peer=%s remote=%s: %s", self.peer.id, self.remote, self.ended)
@@ -358,6 +365,16 @@ class Link:
         bye = bye or Bye(ByeCode.IDLE, "not needed any more")
         self._close(bye, f"closed by us: {bye.text}")
 
+    def lose(self, reason: str) -> None:
+        """End the link at once, because nothing can reach the peer on it any more."""
+        self._abort(reason)
+
+    def prove(self, within_s: float) -> None:
+        """Ask the peer whether it is there, and lose the link unless something comes in time."""
+        self._ping()
+        self._pulse.must_prove(trio.current_time() + within_s)
+        self._look_again()
+
     async def refuse(self, bye: Bye) -> None:
         """Close a link that nobody runs, and return when it is gone."""
         self.close(bye)
@@ -449,6 +466,7 @@ class Link:
                 self._abort("closed by peer")
                 return
             self._bytes_in += len(data)
+            self._pulse.got_bytes(trio.current_time())
             self._connection.receive_data(data)
 
     async def _handle_events(self, on_message: OnMessage) -> None:
@@ -456,7 +474,7 @@ class Link:
             event = self._connection.next_event()
             if event is NEED_DATA:
                 return
-            self._heard_at = trio.current_time()
+            self._heard(event)
             if isinstance(event, Data):
                 self._requests.got_data(event)
             elif isinstance(event, Received):
@@ -465,6 +483,10 @@ class Link:
                 return
             if number % EVENTS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
+
+    def _heard(self, event: object) -> None:
+        is_pong = isinstance(event, Received) and isinstance(event.message, Pong)
+        self._pulse.heard(trio.current_time(), is_pong=is_pong)
 
     def _got(self, message: Message, request_id: int, on_message: OnMessage) -> None:
         self._messages_in += 1
@@ -486,37 +508,58 @@ class Link:
         """Send a request and wait until it is over, one way or another."""
         try:
             self.post(message, asked.request_id)
+            self._owed()
             await asked.is_over.wait()
         finally:
             if self._requests.drop(asked) and self.kind is LinkKind.TRANSFER:
                 self.post(Cancel(), asked.request_id)
+            self._owed()
         if asked.error is not None:
             raise asked.error
 
-    async def _keep_alive(self) -> None:
+    def _owed(self) -> None:
+        """Note whether an answer is owed, and let `_keep_alive` look again if it is now."""
+        self._pulse.owes(trio.current_time(), is_owed=bool(self._requests))
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Wake `_keep_alive` if it sleeps for too long now."""
+        if self._pulse.next_look_at() < self._look_at:
+            self._pulse_changed.set()
+
+    async def _keep_alive(self, on_silent: OnSilent) -> None:
         self._ping()  # the first tells the round-trip time
         while True:
-            ping_at = max(self._heard_at, self._pinged_at) + PING_AFTER_S
-            dead_at = self._heard_at + DEAD_AFTER_S
-            stuck_at = self._sending_since + DEAD_AFTER_S
             now = trio.current_time()
-            if dead_at <= now:
-                self._abort(f"no answer for {DEAD_AFTER_S:.0f} s")
+            # A send that begins meanwhile is seen at the next look, long before it is stuck.
+            stuck_at = self._sending_since + DEAD_AFTER_S
+            if self._pulse.dead_at() <= now:
+                self._abort(f"no answer for {now - self._pulse.heard_at:.0f} s")
             elif stuck_at <= now:
                 self._abort(f"took nothing for {DEAD_AFTER_S:.0f} s")
-            elif ping_at <= now:
+            elif self._pulse.ping_at() <= now:
                 self._ping()
-            # A send that begins meanwhile is seen at the next look, long before it is stuck.
-            await trio.sleep_until(min(ping_at, dead_at, stuck_at))
+            elif self._pulse.silent_at() <= now:
+                self._pulse.told_silent(now)
+                on_silent(self)
+            self._pulse_changed = trio.Event()
+            self._look_at = min(stuck_at, self._pulse.next_look_at())
+            with trio.move_on_at(self._look_at):
+                await self._pulse_changed.wait()
 
     def _ping(self) -> None:
         self._ping_id = self._requests.new_id()
         self._pinged_at = trio.current_time()
+        self._pulse.pinged(self._pinged_at)
         self.post(Ping(), self._ping_id)
 
 
 def _ignore(_link: Link, _message: Message, _request_id: int) -> None:
     """Drop a message."""
+
+
+def _never_mind(_link: Link) -> None:
+    """Let a peer be silent."""
 
 
 def _addresses(remote: Address, direction: str, hello: Hello) -> tuple[Address, ...]:

@@ -4,13 +4,17 @@ Swarms and listings say whom they want something from; this module finds or open
 Many requests share a link by their request ids. A peer that could not be reached, or that
 hung up at once, is not dialled again for a moment, so that a hundred waiting blocks are not a
 hundred dials. A banned peer is neither dialled nor asked.
+
+A peer that owes an answer and falls silent is dialled anew beside its link. If that leads to it,
+the new link takes the place of the old, and what was asked there fails and is asked again: whose
+address has changed, his or ours, is read from again within seconds.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -21,9 +25,11 @@ from p2pfs.link.greeting import LocalServent, RefusedError
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Network
 from p2pfs.protocol import (
+    MAX_ADDRESSES,
     MAX_MANIFEST_BYTES,
     MAX_PAGES_ASKED,
     MIN_BLOCK_BYTES,
+    Address,
     Bye,
     ByeCode,
     FileId,
@@ -88,24 +94,52 @@ class _Cutter:
 
 
 @dataclass(slots=True)
-class _Open:
-    """A link and when it was last wanted."""
+class _Dial:
+    """A dial under way, and where to."""
 
+    addresses: tuple[Address, ...]
+    is_over: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def also_at(self, addresses: Sequence[Address]) -> None:
+        """Dial these addresses first, beginning anew, if they are others."""
+        if not set(addresses) <= set(self.addresses):
+            merged = dict.fromkeys((*addresses, *self.addresses))
+            self.addresses = tuple(merged)[: 2 * MAX_ADDRESSES]
+            self.scope.cancel()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A link, to whom, and when it was last wanted."""
+
+    peer: PeerInfo
     link: Link
     used_at: float
+    beside: _Dial | None = None
+    """The dial beside it, while the peer is silent."""
+
+
+AddressesOf = Callable[[ServentId], Sequence[Address]]
+"""Returns where a peer is known to be at this moment, if it is."""
 
 
 class TransferLinks:
     """The transfer links that we dialled."""
 
     def __init__(
-        self, network: Network, local: LocalServent, is_banned: Callable[[ServentId], bool]
+        self,
+        network: Network,
+        local: LocalServent,
+        is_banned: Callable[[ServentId], bool],
+        addresses_of: AddressesOf = lambda _peer: (),
     ) -> None:
         self._network = network
         self._local = local
         self._is_banned = is_banned
+        self._known_addresses = addresses_of
         self._links: dict[ServentId, _Open] = {}
-        self._dials: dict[ServentId, trio.Event] = {}
+        self._dials: dict[ServentId, _Dial] = {}
         self._failures: OrderedDict[ServentId, tuple[float, LinkError]] = OrderedDict()
         self._nursery: trio.Nursery | None = None
 
@@ -203,9 +237,12 @@ class TransferLinks:
             self._make_room()
             if self._nursery is None:
                 raise UnreachableError("the servent is shutting down")
-            self._dials[peer.id] = trio.Event()
+            self._dials[peer.id] = _Dial(self._addresses_of(peer))
             self._nursery.start_soon(guarded, self._open, peer)
-        await self._dials[peer.id].wait()
+        await self._dials[peer.id].is_over.wait()
+
+    def _addresses_of(self, peer: PeerInfo) -> tuple[Address, ...]:
+        return tuple(dict.fromkeys((*self._known_addresses(peer.id), *peer.addresses)))
 
     def _make_room(self) -> None:
         """Close the link that was unused longest if there are too many."""
@@ -217,24 +254,69 @@ class TransferLinks:
         min(idle, key=lambda known: known.used_at).link.close(_NOT_NEEDED)
 
     async def _open(self, peer: PeerInfo) -> None:
+        dial = self._dials[peer.id]
         try:
-            link = await dial_servent(
-                self._network, peer.addresses, self._local, LinkKind.TRANSFER, peer.id
-            )
+            link = await self._dialled(peer, dial)
         except LinkError as error:
             self._failed(peer.id, error)
             return
         finally:
-            dialled = self._dials.pop(peer.id)
-            dialled.set()
-        self._links[peer.id] = known = _Open(link, trio.current_time())
+            del self._dials[peer.id]
+            dial.is_over.set()
+        await self._keep(peer, link)
+
+    async def _dialled(self, peer: PeerInfo, dial: _Dial) -> Link:
+        """Dial a peer, anew whenever it is told of at another address."""
+        while True:
+            with trio.CancelScope() as dial.scope:
+                return await dial_servent(
+                    self._network, dial.addresses, self._local, LinkKind.TRANSFER, peer.id
+                )
+
+    async def _keep(self, peer: PeerInfo, link: Link) -> None:
+        """Run the link to a peer, in the place of an earlier one."""
+        self._links[peer.id] = known = _Open(peer, link, trio.current_time())
         try:
-            await link.run(_ignore)
+            await link.run(_ignore, lambda _: self._doubt(known, self._addresses_of(peer)))
         finally:
             if self._links.get(peer.id) is known:
                 del self._links[peer.id]
             if trio.current_time() - link.opened_at < REDIAL_AFTER_S:
                 self._failed(peer.id, UnreachableError(f"{peer.name!r} hung up at once"))
+
+    # Peers that fall silent, or move
+
+    def located(self, peer: PeerInfo) -> None:
+        """Note where a peer says that it is: it is dialled there if it cannot be heard."""
+        self._failures.pop(peer.id, None)
+        known = self._links.get(peer.id)
+        dial = self._dials.get(peer.id) or (known.beside if known else None)
+        if dial is not None:
+            dial.also_at(peer.addresses)
+        elif known is not None and known.link.is_silent:
+            self._doubt(known, peer.addresses)
+
+    def _doubt(self, known: _Open, addresses: Sequence[Address]) -> None:
+        """Dial a peer that is silent beside its link, unless that is being done."""
+        if self._nursery is not None and known.beside is None:
+            known.beside = _Dial(tuple(addresses))
+            self._nursery.start_soon(guarded, self._replace, known, known.beside)
+
+    async def _replace(self, known: _Open, dial: _Dial) -> None:
+        """Put another link in the place of a silent one, if the peer can be reached."""
+        try:
+            link = await self._dialled(known.peer, dial)
+        except LinkError:
+            return  # it is dialled again if the silence lasts
+        finally:
+            known.beside = None
+        current = self._links.get(known.peer.id)
+        if current is known and known.link.is_silent:
+            known.link.lose("silent: another link has taken its place")
+        elif current is not None:
+            await link.refuse(_NOT_NEEDED)
+            return
+        await self._keep(known.peer, link)
 
     def _failed(self, peer: ServentId, error: LinkError) -> None:
         self._failures.pop(peer, None)
@@ -258,6 +340,15 @@ class TransferLinks:
         if isinstance(error, TooManyFilesError):
             return TooManyFilesError(str(error))
         return UnreachableError(str(error))
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """The links that are open now."""
+        return [known.link for known in self._links.values()]
+
+    def start_afresh(self) -> None:
+        """Forget who could not be reached: the network of this machine has changed."""
+        self._failures.clear()
 
     def _close_idle(self, since: float) -> None:
         for known in list(self._links.values()):

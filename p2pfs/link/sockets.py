@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import ipaddress
 import os
 import socket
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -21,7 +23,7 @@ import trio
 
 from p2pfs.config import socket_name
 from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
-from p2pfs.link.interfaces import hosts_of_machine
+from p2pfs.link.interfaces import Surroundings, hosts_of_machine, surroundings_of_machine
 from p2pfs.protocol import Address
 
 CONNECT_S: Final = 10.0
@@ -33,6 +35,10 @@ LISTEN_BACKLOG: Final = 128
 ACCEPT_PAUSE_S: Final = 0.1
 """How long to leave a listener alone that is out of descriptors or memory."""
 
+USER_TIMEOUT_MS: Final = 20_000
+"""How long what we have sent may be unacknowledged: then the connection is over (tcp(7)). The
+kernel alone would try for a quarter of an hour."""
+
 SEND_BUFFER_BYTES: Final = 1024 * 1024
 """Unsent bytes below which the kernel asks for more. trio's own 16 KiB wakes the writer of a
 transfer link for every frame."""
@@ -41,6 +47,13 @@ _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _OUT_OF_ROOM: Final = _TOO_MANY | {errno.ENOMEM, errno.ENOBUFS}
 _NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """What binding to `::` gives where the kernel knows IPv6 but it is switched off."""
+
+_AF_NETLINK: Final = getattr(socket, "AF_NETLINK", -1)
+_RTNETLINK_GROUPS: Final = 0x001 | 0x010 | 0x100 | 0x040 | 0x400
+"""Links, and the addresses and routes of IPv4 and IPv6 (linux/rtnetlink.h)."""
+
+NETLINK_BYTES: Final = 64 * 1024
+"""More than the kernel puts into one message."""
 
 _PEER_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
@@ -90,6 +103,18 @@ class Network(Protocol):
             UsageError: the address is taken, or is not ours.
         """
 
+    def surroundings(self) -> Surroundings:
+        """Return how this machine is connected now."""
+
+    def changes(self) -> AbstractAsyncContextManager[WaitChange]:
+        """Watch how this machine is connected, for the length of the block.
+
+        What it gives is awaited until something may have changed; it tells nothing of what.
+        """
+
+
+WaitChange = Callable[[], Awaitable[object]]
+
 
 class TcpNetwork:
     """The Internet: TCP over IPv4 and IPv6."""
@@ -124,6 +149,22 @@ class TcpNetwork:
             where = Address(host or "0.0.0.0", port)  # noqa: S104  -- words in a message
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"cannot listen on {where}: {reason}") from error
+
+    def surroundings(self) -> Surroundings:
+        """Return how this machine is connected now."""
+        return surroundings_of_machine()
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[WaitChange]:
+        """Watch links, addresses and routes by rtnetlink; see `Network.changes`."""
+        try:
+            watch = trio.socket.socket(_AF_NETLINK, socket.SOCK_RAW)
+            await watch.bind((0, _RTNETLINK_GROUPS))
+        except OSError:  # another system than Linux, or a sandbox
+            yield trio.sleep_forever
+            return
+        with watch:
+            yield functools.partial(_heard_of_change, watch)
 
 
 class TcpListener:
@@ -178,6 +219,12 @@ class UnixListener:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
         await trio.lowlevel.checkpoint()
+
+
+async def _heard_of_change(watch: trio.socket.SocketType) -> None:
+    """Wait until the kernel tells of changes, and take in all that it tells at once."""
+    with contextlib.suppress(OSError):  # ENOBUFS: it had more to tell than there was room for
+        await watch.recv(NETLINK_BYTES)
 
 
 async def listen_unix(path: str) -> UnixListener:
@@ -257,8 +304,9 @@ def _channel(stream: trio.SocketStream) -> Channel | None:
     """Return the stream with its addresses, or None if the peer has hung up already."""
     try:
         remote, local = stream.socket.getpeername(), stream.socket.getsockname()
-        with contextlib.suppress(AttributeError):  # the option is Linux's and macOS's
+        with contextlib.suppress(AttributeError):  # the options are Linux's, one also macOS's
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, SEND_BUFFER_BYTES)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
     except OSError:
         stream.socket.close()
         return None

@@ -161,6 +161,12 @@ class ContactBook:
         for contact in failed:
             contact.next_try_at = min(contact.next_try_at, now + LONELY_RETRY_S)
 
+    def start_afresh(self) -> None:
+        """Let every contact be dialled at once: what failed may succeed now."""
+        for contact in (*self._by_id.values(), *self._joins.values()):
+            contact.failures = contact.breaks = 0
+            contact.next_try_at = 0.0
+
     def unlinked(self, linked: Iterable[ServentId]) -> list[Contact]:
         """Return the contacts that are not among `linked`, in the order in which to try them."""
         taken = frozenset(linked)

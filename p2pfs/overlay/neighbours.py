@@ -188,6 +188,11 @@ class Overlay:
         """Forget where a servent of the same room was; a link to it lives on (reach.Meeting)."""
         self._contacts.went_away(name)
 
+    def start_afresh(self) -> None:
+        """Dial whom we know as at the start: the network of this machine has changed."""
+        self._contacts.start_afresh()
+        self.degree.start_afresh()
+
     def failing_joins(self) -> list[str]:
         """Return a line for each address to join through that has not answered, with why."""
         return [

@@ -1,13 +1,15 @@
-"""Reach: the ways to other servents that nobody has to type.
+"""Reach: the ways to other servents that nobody has to type, or that a dial does not find.
 
     lan      servents of one network in one room find each other (DNS-SD)
     ports    the port that the router of this machine passes on to us
     routers  what is said to a router for that: PCP, NAT-PMP, UPnP
+    changes  the network of this machine has changed, or the machine has slept
 
 Each part runs until it is cancelled, and then takes back what it has announced or asked for.
 """
 
+from p2pfs.reach.changes import Changes
 from p2pfs.reach.lan import Lan
 from p2pfs.reach.ports import PortMapping
 
-__all__ = ["Lan", "PortMapping"]
+__all__ = ["Changes", "Lan", "PortMapping"]

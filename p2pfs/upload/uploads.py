@@ -84,6 +84,10 @@ MAX_LINKS: Final = 200
 MAX_LINKS_PER_PEER: Final = 4
 """Transfer links accepted from one peer; it needs one."""
 
+PROOF_S: Final = 1.0
+"""How long the earlier links of a peer have to show that they still lead to it, when it dials
+another: it does so when it hears nothing, and must not wait for what is sent to nobody."""
+
 MAX_PAGE_BYTES: Final = 60 * KIB
 """Entries of one page of a listing, encoded: what a frame holds, less its headers."""
 
@@ -255,6 +259,8 @@ class Uploads:
             return
         self._make_room(link.remote.host)
         peer = self._peers.setdefault(link.peer.id, _Peer())
+        for earlier in peer.clients:
+            earlier.link.prove(PROOF_S)
         client = _Client(link)
         peer.clients.append(client)
         try:

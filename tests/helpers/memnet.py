@@ -15,14 +15,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 from trio.lowlevel import ParkingLot
 
 from p2pfs.errors import UnreachableError, UsageError
-from p2pfs.link.sockets import CONNECT_S, LISTEN_BACKLOG, Channel
+from p2pfs.link.interfaces import Surroundings
+from p2pfs.link.sockets import CONNECT_S, LISTEN_BACKLOG, Channel, WaitChange
 from p2pfs.protocol.messages import Address
 
 BUFFER_BYTES = 64 * 1024
@@ -49,6 +50,11 @@ class MemoryNetwork:
 
     def find(self, name: str) -> MemoryHost | None:
         return self._hosts.get(name)
+
+    def moved(self, host: MemoryHost, name: str) -> None:
+        """Know a host by another name; its connections were made from the old one."""
+        self.freeze(host.name)
+        self._hosts[name] = self._hosts.pop(host.name)
 
     def set_latency(self, one: str, other: str, seconds: float) -> None:
         """Set the time of one way between two hosts."""
@@ -111,6 +117,35 @@ class MemoryHost:
         self.wires: set[Wire] = set()
         self.listeners: dict[int, MemoryListener] = {}
         self.ports = itertools.count(FIRST_FREE_PORT)
+        self.is_plugged_in = True
+        self._changes = ParkingLot()
+
+    def move(self, name: str) -> None:
+        """Have another address from now on; what is connected hears nothing any more."""
+        self.net.moved(self, name)
+        self.name = name
+        self.tell_of_change()
+
+    def tell_of_change(self) -> None:
+        """Let who watches know that something has changed, or was renewed."""
+        self._changes.unpark_all()
+
+    def unplug(self) -> None:
+        self.is_plugged_in = False
+        self.net.freeze(self.name)
+        self.tell_of_change()
+
+    def plug_in(self) -> None:
+        self.is_plugged_in = True
+        self.net.thaw(self.name)
+        self.tell_of_change()
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings(frozenset({self.name}), frozenset(["eth0"] * self.is_plugged_in))
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[WaitChange]:
+        yield self._changes.park
 
     async def dial(self, address: Address) -> Channel:
         peer = self.net.find(address.host)
@@ -154,9 +189,13 @@ class MemoryListener:
     """A listening port of a memory host."""
 
     def __init__(self, host: MemoryHost, address: Address) -> None:
-        self.address = address
+        self._port = address.port
         self._host = host
         self.queue, self._accepted = trio.open_memory_channel[Channel](LISTEN_BACKLOG)
+
+    @property
+    def address(self) -> Address:
+        return Address(self._host.name, self._port)
 
     def addresses(self) -> tuple[Address, ...]:
         return (self.address,)

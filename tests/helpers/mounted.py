@@ -68,7 +68,14 @@ def is_mounted(path: Path) -> bool:
 class Servent:
     """One process, which may be ended and started again on the same directories."""
 
-    def __init__(self, directory: Path, name: str, program: str, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        program: str,
+        arguments: Sequence[str],
+        inside: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.state = directory / f"{name}.state"
         self.mountpoint = directory / name
@@ -77,7 +84,7 @@ class Servent:
         self._output = directory / f"{name}.output"
         with self._output.open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", program, *arguments],
+                [*inside, sys.executable, "-m", program, *arguments],
                 cwd=PROJECT, stdout=subprocess.PIPE, stderr=output, text=True,
             )  # fmt: skip
 
@@ -248,9 +255,15 @@ class Servents:
         mounted: bool = True,
         wait: bool = True,
         program: str = "p2pfs",
+        inside: Sequence[str] = (),
     ) -> Servent:
-        """Start a servent, and return when it is ready and has joined."""
-        return self._start(Servent, program, name, options, joins, mounted=mounted, wait=wait)
+        """Start a servent, and return when it is ready and has joined.
+
+        With `inside` it runs where such a command leads, on another host say.
+        """
+        return self._start(
+            Servent, program, name, options, joins, mounted=mounted, wait=wait, inside=inside
+        )
 
     def start_rogue(self, name: str, *options: str, joins: Sequence[Servent] = ()) -> Rogue:
         """Start one that may turn rogue; until told it is honest."""
@@ -269,6 +282,7 @@ class Servents:
         *,
         mounted: bool,
         wait: bool,
+        inside: Sequence[str] = (),
     ) -> Servent:
         verb = ["mount", str(self.directory / name)] if mounted else ["serve"]
         arguments = [
@@ -277,7 +291,7 @@ class Servents:
         ]  # fmt: skip
         for other in joins:
             arguments += ["--join", other.address]
-        servent = kind(self.directory, name, program, arguments)
+        servent = kind(self.directory, name, program, arguments, inside)
         self._started.append(servent)
         if wait:
             servent.wait_ready()

@@ -20,14 +20,9 @@ from p2pfs.errors import (
 )
 from p2pfs.link import Link, RefusedError, answer_link, dial_link
 from p2pfs.link.greeting import HANDSHAKE_S, PREFACE_S
-from p2pfs.link.live import (
-    DEAD_AFTER_S,
-    FLUSH_S,
-    PING_AFTER_S,
-    SENDS_APART_S,
-    WAITING_BYTES,
-)
+from p2pfs.link.live import FLUSH_S, SENDS_APART_S, WAITING_BYTES
 from p2pfs.link.outbox import DATA_BYTES, OUTBOX_BYTES
+from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.sockets import Listener, Network, TcpNetwork
 from p2pfs.protocol.codec import MAX_DATA_BYTES, encode
 from p2pfs.protocol.handshake import Identity, NetworkKey

@@ -1,0 +1,92 @@
+"""Notice that the network of this machine has changed, or that the machine has slept.
+
+No connection ends when the address is gone that it was made from, when a cable is pulled, or
+when the lid of a laptop is closed: it is silent, as one that has nothing to say. So at each such
+change the links whose own address is gone are ended at once, the others are asked whether they
+still lead anywhere, and whoever could not be reached is dialled anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from p2pfs.journal import Journal
+from p2pfs.link import Link, Network, Surroundings
+from p2pfs.tasks import kept_up
+
+SETTLE_S: Final = 0.5
+"""Changes come in bursts: an interface, its addresses, its routes. This one is waited for."""
+
+PROOF_S: Final = 3.0
+"""How long a peer has to show that it can still be heard."""
+
+LOOK_S: Final = 5.0
+"""How often the clock is looked at."""
+
+SLEPT_S: Final = 10.0
+"""A look that comes so much late was held up by a machine, or a process, that was stopped."""
+
+
+def clock_of_machine() -> float:
+    """Return the seconds since the machine was started, those in which it slept too."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Changes:
+    """Ends and asks links when the network of this machine has changed."""
+
+    def __init__(
+        self,
+        network: Network,
+        links: Callable[[], Iterable[Link]],
+        start_afresh: Callable[[], None],
+        journal: Journal,
+        clock: Callable[[], float] = clock_of_machine,
+    ) -> None:
+        """Watch over `links`; `start_afresh` is called when all that failed may succeed now."""
+        self._network = network
+        self._links = links
+        self._start_afresh = start_afresh
+        self._journal = journal
+        self._clock = clock
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kept_up, self._watch_network)
+            nursery.start_soon(kept_up, self._watch_clock)
+            task_status.started()
+
+    async def _watch_network(self) -> None:
+        async with self._network.changes() as wait_change:
+            known = self._network.surroundings()
+            while True:
+                await wait_change()
+                await trio.sleep(SETTLE_S)
+                now = self._network.surroundings()
+                if now != known:  # leases and routes are renewed all the time
+                    self._changed(now, "the network of this machine has changed")
+                known = now
+
+    async def _watch_clock(self) -> None:
+        looked_at = self._clock()
+        while True:
+            await trio.sleep(LOOK_S)
+            now = self._clock()
+            late_s, looked_at = now - looked_at - LOOK_S, now
+            if late_s > SLEPT_S:
+                surroundings = self._network.surroundings()
+                self._changed(surroundings, f"this machine has slept for {late_s:.0f} s")
+
+    def _changed(self, now: Surroundings, why: str) -> None:
+        self._journal.info(why)
+        for link in tuple(self._links()):
+            if link.local.host in now.hosts or not now.hosts:
+                link.prove(PROOF_S)
+            else:
+                link.lose(f"this machine has not the address {link.local.host} any more")
+        self._start_afresh()

@@ -1,0 +1,86 @@
+"""Servents on hosts with wires between them: namespaces of the kernel, real mounts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from p2pfs.protocol.manifest import MIN_BLOCK_BYTES
+from tests.helpers.hosts import Host, Wires, open_wires
+from tests.helpers.mounted import Servent, Servents, open_servents, until
+
+pytestmark = pytest.mark.slow
+
+PORT = 4774
+
+FILM = bytes(range(256)) * (24 * MIN_BLOCK_BYTES // 256)
+
+
+@pytest.fixture
+def wires() -> Iterator[Wires]:
+    with open_wires() as wires:
+        yield wires
+
+
+@pytest.fixture
+def servents(tmp_path: Path) -> Iterator[Servents]:
+    with open_servents(tmp_path) as servents:
+        yield servents
+
+
+def start(
+    servents: Servents, name: str, host: Host, *options: str, mounted: bool = True
+) -> Servent:
+    """Start a servent on a host, at every address that it has."""
+    options = ("--listen", str(PORT), *options)
+    return servents.start(name, *options, inside=host.inside, mounted=mounted)
+
+
+class Street:
+    """Two hosts on one switch: `source` has a film, `reader` has joined through it."""
+
+    def __init__(self, wires: Wires, servents: Servents, *options: str) -> None:
+        switch = wires.switch()
+        self.source_host = wires.host(switch, "10.50.0.1")
+        self.reader_host = wires.host(switch, "10.50.0.2")
+        self.source = start(servents, "source", self.source_host, *options)
+        self.source.share("film.mkv", FILM)
+        join = ("--join", f"10.50.0.1:{PORT}")
+        self.reader = start(servents, "reader", self.reader_host, *join)
+        self.film = self.reader.sees("film.mkv")
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("who", ["source", "reader"])
+def test_a_read_goes_on_when_an_address_changes(wires: Wires, servents: Servents, who: str):
+    street = Street(wires, servents, "--upload-limit", "2M")
+    with ThreadPoolExecutor() as threads:
+        digest = threads.submit(lambda: hashlib.sha256(street.film.read_bytes()).digest())
+        until(lambda: int(str(street.reader.status()["downloaded_bytes"])) > MIN_BLOCK_BYTES)
+        host, old = (
+            (street.source_host, "10.50.0.1")
+            if who == "source"
+            else (street.reader_host, "10.50.0.2")
+        )
+        host.run(f"ip address del {old}/24 dev eth0; ip address add 10.50.0.22/24 dev eth0")
+
+        assert digest.result() == hashlib.sha256(FILM).digest()
+    assert street.reader.errors("film.mkv") == []
+
+
+def test_an_outage_is_noticed_and_over_with_the_cable(wires: Wires, servents: Servents):
+    switch = wires.switch()
+    first_host, second_host = wires.host(switch, "10.50.0.1"), wires.host(switch, "10.50.0.2")
+    start(servents, "first", first_host, mounted=False)
+    second = start(servents, "second", second_host, "--join", f"10.50.0.1:{PORT}", mounted=False)
+    until(lambda: second.neighbours() == ["first"])
+
+    second_host.run("ip link set eth0 down")
+    until(lambda: not second.neighbours())
+    second_host.run("ip link set eth0 up")
+
+    until(lambda: second.neighbours() == ["first"])
