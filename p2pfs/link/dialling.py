@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkError, TooManyFilesError, UnreachableError
-from p2pfs.link.greeting import LocalServent, RefusedError, greet
+from p2pfs.link.greeting import Claim, LocalServent, RefusedError, greet
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Network
 from p2pfs.protocol import Address, LinkKind, ServentId
@@ -30,6 +30,7 @@ async def dial_servent(
     local: LocalServent,
     kind: LinkKind,
     expected_id: ServentId | None = None,
+    claim: Claim | None = None,
 ) -> Link:
     """Open a link to the servent that has these addresses; the caller must `run` it.
 
@@ -52,7 +53,7 @@ async def dial_servent(
         if channel is None:
             break
         try:
-            return await greet(channel, str(race.winner), local, kind, expected_id)
+            return await greet(channel, str(race.winner), local, kind, expected_id, claim)
         except RefusedError:
             raise
         except LinkError as failure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol
 
 import trio
@@ -53,6 +53,10 @@ Judge = Callable[[ServentId, Hello, Address], Bye | None]
 """Decides whether a greeted peer at an address may stay; a Bye is the refusal."""
 
 
+Claim = Callable[[ServentId], Awaitable[None]]
+"""Asked before a peer that we have dialled is told who we are; a LinkError ends the greeting."""
+
+
 class RefusedError(LinkError):
     """A servent answered and said no; its BYE holds the reason and other peers to try."""
 
@@ -91,6 +95,7 @@ async def greet(
     local: LocalServent,
     kind: LinkKind,
     expected_id: ServentId | None,
+    claim: Claim | None = None,
 ) -> Link:
     """Make a link of a connection that we have dialled, or close it; see `dial_link`."""
     async with _greeting(channel, address):
@@ -100,6 +105,8 @@ async def greet(
             raise HandshakeError("that is this servent itself")
         if expected_id is not None and peer_id != expected_id:
             raise HandshakeError("that is not the servent that it was said to be")
+        if claim is not None:
+            await claim(peer_id)
         await channel.stream.send_all(connection.send(local.hello(kind, channel.remote)))
         answer = await _next_message(channel, connection)
         if isinstance(answer, Bye):

@@ -17,7 +17,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -275,7 +275,8 @@ async def _listening_socket(host: str | None, port: int) -> socket.socket:
     if host is not None:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, _, _, _, sockname = found[0]
-        return socket.create_server(sockname[:2], family=family, backlog=LISTEN_BACKLOG)
+        where: tuple[Any, ...] = sockname  # of IPv6 with the interface that it is on
+        return socket.create_server(where, family=family, backlog=LISTEN_BACKLOG)
     if socket.has_dualstack_ipv6():
         try:
             return socket.create_server(
@@ -314,11 +315,19 @@ def _channel(stream: trio.SocketStream) -> Channel | None:
 
 
 def _address(sockname: tuple[str, int] | tuple[str, int, int, int]) -> Address:
-    host, port = sockname[:2]
+    host, port = sockname[0].partition("%")[0], sockname[1]
     if ":" in host:
         mapped = ipaddress.IPv6Address(host).ipv4_mapped
         host = host if mapped is None else str(mapped)
+    if len(sockname) == 4 and sockname[3] and ":" in host:
+        host = f"{host}%{_name_of_interface(sockname[3])}"
     return Address(host, port)
+
+
+def _name_of_interface(index: int) -> str:
+    with contextlib.suppress(OSError):  # it is gone; the number means the same
+        return socket.if_indextoname(index)
+    return str(index)
 
 
 def _numbers(error: OSError) -> list[int | None]:

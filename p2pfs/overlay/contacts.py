@@ -163,7 +163,7 @@ class ContactBook:
 
     def start_afresh(self) -> None:
         """Let every contact be dialled at once: what failed may succeed now."""
-        for contact in (*self._by_id.values(), *self._joins.values()):
+        for contact in self._all():
             contact.failures = contact.breaks = 0
             contact.next_try_at = 0.0
 
@@ -171,7 +171,8 @@ class ContactBook:
         """Return the contacts that are not among `linked`, in the order in which to try them."""
         taken = frozenset(linked)
         named = (*self._joins.values(), *self._near.values())
-        ids = frozenset(c.id for c in named)
+        # Who cannot be dialled where the user said may be elsewhere, as he has told us himself.
+        ids = frozenset(c.id for c in named if not c.failures)
         known = (c for c in self._by_id.values() if c.id not in ids and c.addresses)
         free = (c for c in (*named, *known) if c.id is None or c.id not in taken)
         return sorted(free, key=_rank)

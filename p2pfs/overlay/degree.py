@@ -76,6 +76,10 @@ class Neighbourhood(Protocol):
         """The links that are open now."""
         ...
 
+    def is_crossed(self, peer: ServentId) -> bool:
+        """Whether there is a link to a peer, begun so lately that another one is not wanted."""
+        ...
+
     @property
     def is_away(self) -> bool:
         """Whether nobody is to be dialled, because the user has left."""
@@ -121,6 +125,8 @@ class DegreeKeeper:
         self._start_walk = start_walk
         self._wall_clock = wall_clock
         self._dialling: set[int] = set()
+        self._claimed: set[ServentId] = set()
+        """Peers that are being greeted by one dial of ours."""
         self._walks = 0
         self._next_walk_at = 0.0
         self._short_since: float | None = None
@@ -232,11 +238,8 @@ class DegreeKeeper:
         self.look_again()
 
     async def _dial(self, contact: Contact) -> PeerInfo:
-        expected = None if contact.is_join else contact.id
         try:
-            link = await dial_servent(
-                self._network, contact.addresses, self._local, LinkKind.NEIGHBOUR, expected
-            )
+            return await self._greet(contact)
         except RefusedError as refusal:
             linked = self._neighbourhood.links.get(refusal.peer_id)
             if linked is not None and refusal.bye.code is ByeCode.DUPLICATE:
@@ -245,9 +248,34 @@ class DegreeKeeper:
             for peer in refusal.bye.alternatives:
                 self._neighbourhood.heard_of(peer, refusal.remote)
             raise
-        contact.succeeded(link.peer, self._wall_clock())
-        self._adopt(link)
-        return link.peer
+
+    async def _greet(self, contact: Contact) -> PeerInfo:
+        """Dial a contact, and let no other dial of ours greet the same peer meanwhile.
+
+        An address that the user named and one that others tell of may lead to one servent. Its
+        end of two links that are made at once is not the one of them that ours is.
+        """
+        claimed: list[ServentId] = []
+
+        async def claim(peer: ServentId) -> None:
+            while peer in self._claimed and peer not in claimed:
+                await self._changes.park()
+            if self._neighbourhood.is_crossed(peer):
+                bye = Bye(ByeCode.DUPLICATE, "linked already")
+                raise RefusedError(bye.text, bye, peer, contact.addresses[0])
+            self._claimed.add(peer)
+            claimed.append(peer)
+
+        expected = None if contact.is_join else contact.id
+        dial = contact.addresses, self._local, LinkKind.NEIGHBOUR, expected, claim
+        try:
+            link = await dial_servent(self._network, *dial)
+            contact.succeeded(link.peer, self._wall_clock())
+            self._adopt(link)
+            return link.peer
+        finally:
+            self._claimed.difference_update(claimed)
+            self.look_again()
 
     def _adopt(self, link: Link) -> None:
         """Adopt a link that we dialled; RefusedError if it turns out that we have no room."""

@@ -50,6 +50,8 @@ GET_PEERS_BURST: Final = 3
 """How often a neighbour may ask for peers: a joiner asks once, and our answer is a thousand
 times as long as its question."""
 
+_REPLACED: Final = "replaced by a newer link"
+
 Handler = Callable[[Link, Any], None]
 """Takes in one message of a neighbour, of the type that it stands under in a table."""
 
@@ -297,6 +299,11 @@ class Overlay:
             return Bye(ByeCode.DUPLICATE, "linked already")
         return None
 
+    def is_crossed(self, peer: ServentId) -> bool:
+        """Whether there is a link to a peer, begun so lately that another one is not wanted."""
+        known = self._links.get(peer)
+        return known is not None and self._crossed(known)
+
     def _crossed(self, known: Link) -> bool:
         return trio.current_time() - known.opened_at < SIMULTANEOUS_S
 
@@ -322,14 +329,15 @@ class Overlay:
         self._make_room(link)
         former = self._links.get(link.peer.id)
         if former is not None:
-            former.close(Bye(ByeCode.DUPLICATE, "replaced by a newer link"))
+            former.close(Bye(ByeCode.DUPLICATE, _REPLACED))
             self._lost(former)
         self._links[link.peer.id] = link
         self._quotas[link.id] = _Quota()
         self._nursery.start_soon(guarded, self._keep, link)
         try:
             self._contacts.shook_hands(link.peer, self._wall_clock())
-            self._journal.info(f"neighbour {link.peer.name} joined from {link.remote}")
+            if former is None:
+                self._journal.info(f"neighbour {link.peer.name} joined from {link.remote}")
             self._owner.neighbour_opened(link)
         except Exception:
             link.close()  # a bug: nobody else would know of this neighbour
@@ -349,7 +357,8 @@ class Overlay:
 
     def _lost(self, link: Link) -> None:
         del self._links[link.peer.id], self._quotas[link.id]
-        self._journal.info(f"neighbour {link.peer.name} is gone: {link.ended}")
+        if not _is_replaced(link):
+            self._journal.info(f"neighbour {link.peer.name} is gone: {link.ended}")
         called(self._owner.neighbour_lost, link)
         self._ends.unpark_all()
         self.degree.start_afresh()
@@ -388,3 +397,9 @@ class Overlay:
     def _some(self, count: int) -> tuple[PeerInfo, ...]:
         fresh = self._contacts.fresh(self._wall_clock())
         return tuple(random.sample(fresh, min(count, len(fresh))))
+
+
+def _is_replaced(link: Link) -> bool:
+    """Return whether another link to the same peer has taken the place of one, on either side."""
+    by_peer = link.bye is not None and link.bye.code is ByeCode.DUPLICATE
+    return by_peer or str(link.ended).endswith(_REPLACED)

@@ -22,6 +22,7 @@ from p2pfs.protocol import (
     PeerInfo,
     Scope,
     scope_of,
+    without_zone,
 )
 
 SEEN_SHARE: Final = 0.25
@@ -63,7 +64,8 @@ class Whereabouts:
     def hello(self, kind: LinkKind, observed: Address) -> Hello:
         """Return the HELLO for a link; `observed` is where the other side appears to be."""
         port, agent = self.listen_address.port, f"p2pfs/{__version__}"
-        return Hello(kind, self.name, port, observed, self._advertised(), agent)
+        addresses = self._advertised_to(observed)
+        return Hello(kind, self.name, port, without_zone(observed), addresses, agent)
 
     def info(self) -> PeerInfo:
         """Return what peers are told of this servent."""
@@ -82,7 +84,7 @@ class Whereabouts:
         """Return where we listen, if that is one address; else where most others saw us."""
         port = self.listen_address.port
         if scope_of(self.listen_address.host) is not None:
-            return (self.listen_address,)
+            return (without_zone(self.listen_address),)
         seen = self._observed.most_common(MAX_ADDRESSES)
         least = seen[0][1] * SEEN_SHARE if seen else 0
         observed = [Address(host, port) for host, count in seen if count >= least]
@@ -92,15 +94,30 @@ class Whereabouts:
         outside = self._outside
         return () if outside is None else (outside,)
 
+    def _advertised_to(self, peer: Address) -> tuple[Address, ...]:
+        """Return what a peer is told: also those of our interfaces that reach as far as it is.
+
+        A peer in our own network is told of all that we have there, IPv6 beside IPv4; one on the
+        Internet of what is public. One on this machine needs no more than what it has dialled.
+        """
+        told, reach = self._advertised(), scope_of(peer.host)
+        if reach is not None and reach > Scope.MACHINE:
+            own = self._interfaces()
+            told += tuple(one for one in own if (scope_of(one.host) or Scope.MACHINE) >= reach)
+        return tuple(dict.fromkeys(told))[:MAX_ADDRESSES]
+
+    def _interfaces(self) -> Sequence[Address]:
+        assert self._listener is not None
+        return self._listener.addresses()
+
     def addresses(self) -> Sequence[Address]:
         """Return where others may reach us, the likeliest first. Any thread.
 
         Those of this machine's interfaces, the one from which a router passes our port on, and
         public ones at which two neighbours or more see us: there a router may do so, too.
         """
-        assert self._listener is not None
         port = self.listen_address.port
-        own = self._listener.addresses()
+        own = self._interfaces()
         if self.listen_address in own:
             return own
         seen = [host for host, count in dict(self._observed).items() if count >= MIN_SEEN]

@@ -18,7 +18,14 @@ flood is `flood.Router`. Everything a peer sends comes out as a checked value or
 RemoteProtocolError (HandshakeError before the peer is known), and as nothing else.
 """
 
-from p2pfs.protocol.addresses import MIN_PORT, Scope, dialable, groups_of, scope_of
+from p2pfs.protocol.addresses import (
+    MIN_PORT,
+    Scope,
+    dialable,
+    groups_of,
+    scope_of,
+    without_zone,
+)
 from p2pfs.protocol.codec import (
     MAX_DATA_BYTES,
     MAX_REQUEST_ID,
@@ -223,5 +230,6 @@ __all__ = [
     "sign_hit",
     "tokens_of",
     "who_gives_way",
+    "without_zone",
     "words_of",
 ]

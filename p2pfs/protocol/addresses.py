@@ -61,6 +61,17 @@ def _network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, bits: int) 
     return str(ipaddress.ip_network((address, bits), strict=False))
 
 
+def zone_of(host: str) -> str:
+    """Return the interface of this machine that a link-local address is behind, or nothing."""
+    return host.partition("%")[2]
+
+
+def without_zone(address: Address) -> Address:
+    """Return an address as others are told of it: they have interfaces of their own."""
+    host, percent, _ = address.host.partition("%")
+    return Address(host, address.port) if percent else address
+
+
 def may_dial(address: Address, told_by: Address) -> bool:
     """Return whether an address is worth a dial, given the link it was heard on.
 
@@ -75,5 +86,18 @@ def may_dial(address: Address, told_by: Address) -> bool:
 
 
 def dialable(addresses: Iterable[Address], told_by: Address) -> tuple[Address, ...]:
-    """Return those addresses that may be dialled, in order, each once."""
-    return tuple(dict.fromkeys(a for a in addresses if may_dial(a, told_by)))
+    """Return those addresses that may be dialled, in order, each once.
+
+    What is link-local in IPv6 is dialled on the interface where it was told, and never on one
+    that a stranger names; who tells of it from farther away is on another line.
+    """
+    here = (_on_our_line(a, told_by) for a in addresses if may_dial(a, told_by))
+    return tuple(dict.fromkeys(a for a in here if a is not None))
+
+
+def _on_our_line(address: Address, told_by: Address) -> Address | None:
+    address = without_zone(address)
+    if ":" not in address.host or not ipaddress.ip_address(address.host).is_link_local:
+        return address
+    zone = zone_of(told_by.host)
+    return Address(f"{address.host}%{zone}", address.port) if zone else None

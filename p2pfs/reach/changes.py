@@ -16,6 +16,7 @@ import trio
 
 from p2pfs.journal import Journal
 from p2pfs.link import Link, Network, Surroundings
+from p2pfs.protocol import without_zone
 from p2pfs.tasks import kept_up
 
 SETTLE_S: Final = 0.5
@@ -85,7 +86,7 @@ class Changes:
     def _changed(self, now: Surroundings, why: str) -> None:
         self._journal.info(why)
         for link in tuple(self._links()):
-            if link.local.host in now.hosts or not now.hosts:
+            if without_zone(link.local).host in now.hosts or not now.hosts:
                 link.prove(PROOF_S)
             else:
                 link.lose(f"this machine has not the address {link.local.host} any more")

@@ -56,6 +56,10 @@ class MemoryNetwork:
         self.freeze(host.name)
         self._hosts[name] = self._hosts.pop(host.name)
 
+    def also_known(self, name: str, other: str) -> None:
+        """Let a host be dialled at another address too."""
+        self._hosts[other] = self._hosts[name]
+
     def set_latency(self, one: str, other: str, seconds: float) -> None:
         """Set the time of one way between two hosts."""
         self._latencies[frozenset((one, other))] = seconds

@@ -11,6 +11,7 @@ from p2pfs.protocol.addresses import (
     groups_of,
     may_dial,
     scope_of,
+    without_zone,
 )
 from p2pfs.protocol.messages import Address
 
@@ -77,3 +78,28 @@ def test_order_is_kept_and_repeats_are_not():
 )
 def test_an_address_belongs_to_a_network_and_a_machine(host: str, groups: tuple[str, str]):
     assert groups_of(host) == groups
+
+
+LINE = Address("fe80::1%eth0", 4774)
+
+
+@pytest.mark.parametrize(
+    ("said", "told_by", "dialled"),
+    [
+        ("fe80::2", LINE, "fe80::2%eth0"),
+        ("fe80::2%lo", LINE, "fe80::2%eth0"),
+        ("fe80::2%lo", SITE, None),
+        ("fe80::2", PUBLIC, None),
+        ("192.168.1.5", LINE, "192.168.1.5"),
+    ],
+)
+def test_link_local_addresses_are_on_the_line_where_they_were_told(
+    said: str, told_by: Address, dialled: str | None
+):
+    found = dialable([Address(said, 4774)], told_by)
+    assert found == (() if dialled is None else (Address(dialled, 4774),))
+
+
+def test_an_interface_of_ours_is_nobody_elses_business():
+    assert without_zone(LINE) == Address("fe80::1", 4774)
+    assert without_zone(PUBLIC) is PUBLIC

@@ -84,3 +84,43 @@ def test_an_outage_is_noticed_and_over_with_the_cable(wires: Wires, servents: Se
     second_host.run("ip link set eth0 up")
 
     until(lambda: second.neighbours() == ["first"])
+
+
+def link_local(host: Host) -> str:
+    """Return the address that IPv6 has given a host, for its own line alone."""
+    until(lambda: "fe80" in host.run("ip -6 address show dev eth0 -tentative"))
+    return host.run("ip -6 -o address show dev eth0 scope link").split()[3].partition("/")[0]
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("listens_at_line", [False, True])
+def test_files_are_read_over_link_local_addresses(
+    wires: Wires, servents: Servents, listens_at_line: bool
+):
+    switch = wires.switch()
+    ann_host, ben_host = wires.host(switch, "10.50.0.1"), wires.host(switch, "10.60.0.1")
+    address = link_local(ann_host)
+    link_local(ben_host)
+    listen = ("--listen", f"[{address}%eth0]:{PORT}") if listens_at_line else ()
+    ann = start(servents, "ann", ann_host, *listen)
+    ben = start(servents, "ben", ben_host, "--join", f"[{address}%eth0]:{PORT}")
+    ann.share("of-ann", FILM)
+    ben.share("of-ben", FILM)
+
+    assert ben.sees("of-ann").read_bytes() == FILM
+    assert ann.sees("of-ben").read_bytes() == FILM
+
+
+def test_neighbours_tell_each_other_of_their_other_addresses(wires: Wires, servents: Servents):
+    switch = wires.switch()
+    hosts = [wires.host(switch, f"10.50.0.{number}") for number in (1, 2)]
+    for number, host in enumerate(hosts, 1):
+        host.run(f"ip address add fd50::{number}/64 dev eth0 nodad")
+    first = start(servents, "first", hosts[0], mounted=False)
+    second = start(servents, "second", hosts[1], "--join", f"[fd50::1]:{PORT}", mounted=False)
+    until(lambda: first.neighbours() and second.neighbours())
+
+    for host in hosts:
+        host.run("ip -6 address flush dev eth0 scope global")
+
+    until(lambda: any(str(row["address"]).startswith("10.50.") for row in second.rows("peers")))

@@ -24,9 +24,9 @@ LONGEST_WAIT_S = 5.0
 
 async def waits_of_read(world: World, number: int) -> list[float]:
     """Read the film as it comes, and return how long each read waited."""
-    node = await world[number].find("film.mkv")
+    node = await world[number].browser.find("film.mkv")
     assert isinstance(node, RemoteFile)
-    reader = world[number].open(node)
+    reader = world[number].swarms.open(node)
     waits = []
     try:
         for offset in range(0, node.size, 128 * 1024):
