@@ -3,6 +3,10 @@
 Like the picker, which keeps one `Source` for each peer, this is told what happened and at what
 time; it asks nobody anything.
 
+How a source stands is one of five states, and what happens to it is one of five events:
+`STANDINGS` is the table. Time adds what the table does not say: a source that was asked and is
+silent for a part of its patience is in doubt, and after all of it it is stuck.
+
 An error of a link or of the protocol becomes a `Trouble`, by which the picker judges a source.
 When readers must be failed, the trouble of all sources together becomes a `TransferError`.
 """
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -96,8 +100,69 @@ class Trouble(enum.Enum):
     UNREACHABLE = enum.auto()
 
 
-_DROPPED: Final = frozenset({Trouble.CORRUPT, Trouble.STALE})
-# A source in one of these is asked no more; the others are, after a pause.
+class Standing(enum.Enum):
+    """What a source has shown so far."""
+
+    NEW = enum.auto()
+    """It has shown nothing: it promises."""
+    PROVEN = enum.auto()
+    """What it did last was to give a block."""
+    FAILING = enum.auto()
+    """It gave nothing when it was asked last. It is asked again after a pause."""
+    OUTDATED = enum.auto()
+    """It says that it does not have the content any more."""
+    LIAR = enum.auto()
+    """It gave a wrong block. It is never asked again."""
+
+
+class Event(enum.Enum):
+    """What happens to a source."""
+
+    GAVE = enum.auto()
+    FAILED = enum.auto()
+    OUTDATED = enum.auto()
+    LIED = enum.auto()
+    FORGIVEN = enum.auto()
+    """It is to be tried anew: it was found again, or a reader came after all had failed."""
+
+
+STANDINGS: Final[Mapping[Standing, Mapping[Event, Standing]]] = {
+    Standing.NEW: {
+        Event.GAVE: Standing.PROVEN,
+        Event.FAILED: Standing.FAILING,
+        Event.OUTDATED: Standing.OUTDATED,
+        Event.LIED: Standing.LIAR,
+        Event.FORGIVEN: Standing.NEW,
+    },
+    Standing.PROVEN: {
+        Event.GAVE: Standing.PROVEN,
+        Event.FAILED: Standing.FAILING,
+        Event.OUTDATED: Standing.OUTDATED,
+        Event.LIED: Standing.LIAR,
+        Event.FORGIVEN: Standing.PROVEN,
+    },
+    Standing.FAILING: {
+        Event.GAVE: Standing.PROVEN,
+        Event.FAILED: Standing.FAILING,
+        Event.OUTDATED: Standing.OUTDATED,
+        Event.LIED: Standing.LIAR,
+        Event.FORGIVEN: Standing.NEW,
+    },
+    Standing.OUTDATED: {
+        Event.GAVE: Standing.PROVEN,
+        Event.FAILED: Standing.FAILING,
+        Event.OUTDATED: Standing.OUTDATED,
+        Event.LIED: Standing.LIAR,
+        Event.FORGIVEN: Standing.NEW,
+    },
+    Standing.LIAR: dict.fromkeys(Event, Standing.LIAR),
+}
+
+_DROPPED: Final = frozenset({Standing.OUTDATED, Standing.LIAR})
+# A source that stands so is asked no more; the others are, after a pause.
+
+_EVENTS: Final = {Trouble.STALE: Event.OUTDATED, Trouble.CORRUPT: Event.LIED}
+# What a trouble is to its source; any other is FAILED.
 
 
 @dataclass(eq=False, slots=True)
@@ -144,7 +209,10 @@ class Source:
     silent_s: float = 0.0  # how long it had been in doubt when others gave all that it held
     retry_at: float = 0.0
     failures: int = 0  # in a row
-    trouble: Trouble | None = None  # since the last block that it gave
+    standing: Standing = Standing.NEW
+    trouble: Trouble | None = None  # why it is neither NEW nor PROVEN
+    given: int = 0  # blocks
+    tried_at: float = -math.inf  # when it was asked last though it had no rate
     lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
     is_reader: bool = False  # it has the content in its cache alone, as we have
     is_partial: bool = False  # it once lacked a block
@@ -153,7 +221,35 @@ class Source:
 
     @property
     def is_dropped(self) -> bool:
-        return self.trouble in _DROPPED
+        return self.standing in _DROPPED
+
+    def happened(self, event: Event, trouble: Trouble | None = None) -> None:
+        """Take the step of the table that an event is."""
+        self.standing = STANDINGS[self.standing][event]
+        if self.standing in (Standing.NEW, Standing.PROVEN):
+            self.trouble = None
+        else:
+            self.trouble = Trouble.CORRUPT if self.standing is Standing.LIAR else trouble
+
+    def gave(self, request: Request, now: float) -> None:
+        """Note that it gave what it was asked for."""
+        if request.index != MANIFEST:  # so little in so much time would look like a slow line
+            self.meter.add(request.length, now - self.progress_at)
+            self.given += 1
+        self.progress_at, self.silent_s = now, 0.0
+        self.failures, self.retry_at = 0, 0.0
+        self.lates = max(0, self.lates - 1)
+        self.happened(Event.GAVE)
+
+    @property
+    def has_nothing_to_show(self) -> bool:
+        """Whether it gave nothing when it was asked, so that others may have its place."""
+        return self.standing not in (Standing.NEW, Standing.PROVEN)
+
+    @property
+    def host(self) -> str:
+        """The first of its addresses; empty if it has none."""
+        return self.peer.addresses[0].host if self.peer.addresses else ""
 
     def trouble_with(self, indexes: Iterable[int]) -> Trouble:
         lacks_one = any(self.will_lack(index) for index in indexes)
@@ -213,13 +309,19 @@ class Source:
 
         Requests that fail together, because their link ended, count as one failure.
         """
+        if self.standing is Standing.LIAR:
+            return
+        self.back_off(now, trouble)
+        if pause_s is not None:
+            self.retry_at = now + min(pause_s, MAX_PAUSE_S)
+        self.happened(_EVENTS.get(trouble, Event.FAILED), trouble)
+        self.silent_s = 0.0
+
+    def back_off(self, now: float, trouble: Trouble = Trouble.BUSY) -> None:
+        """Ask nothing of it for a while, longer each time that it gave nothing."""
         if self.retry_at <= now:
             self.failures += 1
             self.retry_at = now + self._back_off_s(trouble)
-        if pause_s is not None:
-            self.retry_at = now + min(pause_s, MAX_PAUSE_S)
-        self.trouble = trouble
-        self.silent_s = 0.0
 
     def _back_off_s(self, trouble: Trouble) -> float:
         if trouble is Trouble.CLOSED and self.failures == 1:
@@ -230,8 +332,7 @@ class Source:
         """Try it anew at once, unless it lied."""
         self.lacks.clear()
         self.retry_at = 0.0
-        if self.trouble is not Trouble.CORRUPT:
-            self.trouble = None
+        self.happened(Event.FORGIVEN)
 
     def eta_s(self, length: int) -> float:
         """Return how long a further block of `length` would take, behind what is queued."""

@@ -173,7 +173,7 @@ class Swarm:
     @property
     def wants_sources(self) -> bool:
         """Whether something is on its way and further sources would make it quicker."""
-        return bool(self._in_flight) and not self._picker.has_enough
+        return bool(self._in_flight) and not self._picker.has_enough(trio.current_time())
 
     def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
         """Return what `locate` would if all is in the cache, else None. From any thread.

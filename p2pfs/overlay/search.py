@@ -9,6 +9,7 @@ entry.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import Counter
@@ -99,7 +100,12 @@ class _Running:
         return is_answer(self.kind, self.text, entry)
 
     def found(self) -> tuple[QueryHit, ...]:
-        return tuple(hit for _, hit in self.hits.values())
+        """Return the hits: of each link one, then of each another, and so on."""
+        by_teller: dict[Address, list[QueryHit]] = {}
+        for told_by, hit in self.hits.values():
+            by_teller.setdefault(told_by, []).append(hit)
+        rounds = itertools.zip_longest(*by_teller.values())
+        return tuple(hit for some in rounds for hit in some if hit is not None)
 
     def put(self, hit: QueryHit, told_by: Address) -> bool:
         """Keep a hit; return whether there is room for it."""

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfs.download.picker import (
+    FELLOW_CREDIT_S,
     FELLOW_PATIENCE_S,
     MAX_AHEAD_IN_FLIGHT_BYTES,
     MAX_IN_FLIGHT_BYTES,
     MAX_KNOWN_SOURCES,
     MAX_SOURCES,
+    PROBE_AFTER_S,
     Picker,
 )
 from p2pfs.download.source import (
@@ -97,7 +99,7 @@ def test_at_most_eight_sources_are_asked() -> None:
     assert len({request.source.id for request in requests}) == MAX_SOURCES
 
 
-def test_sources_beyond_the_limit_are_ignored() -> None:
+def test_sources_beyond_the_limit_are_not_remembered() -> None:
     picker = Picker(SIZE, OWN_ID)
 
     picker.add_sources(PeerInfo(f"{number:a>32}", "", ()) for number in range(200))
@@ -169,7 +171,8 @@ def test_a_silent_unproven_source_is_replaced_after_its_patience() -> None:
     picker = picker_with(2)
     (first,) = picker.next_requests(0.0, [0], [])
     in_doubt_at = UNPROVEN_DOUBT * UNPROVEN_PATIENCE_S
-    assert picker.next_deadline(0.0) == in_doubt_at
+    assert picker.next_deadline(0.0) == PROBE_AFTER_S
+    assert picker.next_deadline(PROBE_AFTER_S) == in_doubt_at
     assert picker.next_deadline(in_doubt_at) == UNPROVEN_PATIENCE_S
 
     assert picker.next_requests(UNPROVEN_PATIENCE_S - 0.01, [], [0]) == []
@@ -386,6 +389,19 @@ def test_what_a_reader_will_have_soon_is_asked_for_again_and_then_of_the_source(
     (again,) = picker.next_requests(now + 0.3, [OTHERS_BLOCK], [])
     assert again.source == keeper
     picker.lacked(again, now + 0.3, 5.0)
+    assert picker.next_requests(now + 0.9 * FELLOW_CREDIT_S, [OTHERS_BLOCK], []) == []
+    (instead,) = picker.next_requests(now + FELLOW_CREDIT_S, [OTHERS_BLOCK], [])
+    assert instead.source == peer(0)
+
+
+def test_who_has_given_much_is_waited_for_longer() -> None:
+    picker = picker_among_readers()
+    now = prove_source(picker)
+    keeper = picker._sources[reader_of(picker, OTHERS_BLOCK).id]
+    keeper.given = 100
+    (first,) = picker.next_requests(now, [OTHERS_BLOCK], [])
+    picker.lacked(first, now, 5.0)
+
     assert picker.next_requests(now + 0.9 * FELLOW_PATIENCE_S, [OTHERS_BLOCK], []) == []
     (instead,) = picker.next_requests(now + FELLOW_PATIENCE_S, [OTHERS_BLOCK], [])
     assert instead.source == peer(0)

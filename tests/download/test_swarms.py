@@ -103,7 +103,11 @@ NOTE = Content.of(10_000, seed=99)
 async def note_at(world: World, *numbers: int) -> RemoteFile:
     for number in numbers:
         await world.share(number, "note", NOTE.data)
-    return await seen(world, "note")
+    with trio.fail_after(30):
+        while len((note := await seen(world, "note")).sources) < len(numbers):
+            await trio.sleep(1)
+            await world.names(1)
+    return note
 
 
 async def located(reader: Reader, offset: int, length: int) -> bytes:

@@ -25,7 +25,10 @@ STALL_S = 30.0
 
 
 def peer(number: int) -> PeerInfo:
-    return PeerInfo("a" * 31 + "abcdefghijklmnopqrstuvwxyz234567"[number], f"peer {number}", ())
+    """Return one of 1,024 peers, whose ids are in the order of their numbers up to 25."""
+    digits = "abcdefghijklmnopqrstuvwxyz234567"
+    peer_id = "a" * 30 + digits[number // 32] + digits[number % 32]
+    return PeerInfo(peer_id, f"peer {number}", ())
 
 
 class FakeSource:

@@ -414,7 +414,7 @@ async def test_one_neighbour_that_makes_up_servents_does_not_crowd_out_the_other
         net.hit(query, "blue whale", told_by=FAR)
         net.hit(query, "one whale more", told_by=FAR)
 
-    assert paths(await found(net, ring)) == ["whale 0", "whale 1", "true whale", "blue whale"]
+    assert paths(await found(net, ring)) == ["whale 0", "true whale", "whale 1", "blue whale"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""How a source stands: the table, row by row, and what each step does to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pfs.download.source import STANDINGS, Event, Request, Source, Standing, Trouble
+from tests.helpers.sizes import BLOCK
+from tests.helpers.upstream import peer
+
+N, P, F, O, L = (  # noqa: E741 - as the rows below are read
+    Standing.NEW,
+    Standing.PROVEN,
+    Standing.FAILING,
+    Standing.OUTDATED,
+    Standing.LIAR,
+)
+
+ROWS = {
+    # from: gave, failed, outdated, lied, forgiven
+    N: (P, F, O, L, N),
+    P: (P, F, O, L, P),
+    F: (P, F, O, L, N),
+    O: (P, F, O, L, N),
+    L: (L, L, L, L, L),
+}
+
+
+def in_standing(standing: Standing) -> Source:
+    """Return a source that has come to stand so."""
+    source = Source(peer(0))
+    for event, reached in (
+        (Event.GAVE, P),
+        (Event.FAILED, F),
+        (Event.OUTDATED, O),
+        (Event.LIED, L),
+    ):
+        if standing is reached:
+            do(source, event)
+    assert source.standing is standing
+    return source
+
+
+def do(source: Source, event: Event) -> None:
+    """Let an event happen as the picker tells of it."""
+    match event:
+        case Event.GAVE:
+            source.gave(Request(source.peer, 1, BLOCK), now=1.0)
+        case Event.FAILED:
+            source.pause(Trouble.SILENT, now=1.0)
+        case Event.OUTDATED:
+            source.pause(Trouble.STALE, now=1.0)
+        case Event.LIED:
+            source.happened(Event.LIED)
+        case Event.FORGIVEN:
+            source.forgive()
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "after"),
+    [
+        (before, event, after)
+        for before, row in ROWS.items()
+        for event, after in zip(Event, row, strict=True)
+    ],
+)
+def test_each_event_leads_where_the_table_says(before: Standing, event: Event, after: Standing):
+    assert STANDINGS[before][event] is after
+
+    source = in_standing(before)
+    do(source, event)
+
+    assert source.standing is after
+    assert source.is_dropped == (after in (O, L))
+    assert source.has_nothing_to_show == (after in (F, O, L))
+    assert (source.trouble is None) == (after in (N, P))
+
+
+def test_every_step_is_in_the_table():
+    assert set(STANDINGS) == set(Standing)
+    assert all(set(row) == set(Event) for row in STANDINGS.values())
+
+
+def test_a_liar_stays_one_whatever_happens():
+    source = in_standing(L)
+    for event in Event:
+        do(source, event)
+
+    assert source.trouble is Trouble.CORRUPT
+    assert not source.is_available(1e9)

@@ -1,0 +1,129 @@
+"""Any number of servents may promise a content: who gives it is found, and costs little more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.download.picker import MAX_KNOWN_SOURCES, Picker
+from p2pfs.download.source import Trouble
+from p2pfs.download.swarm import Swarm
+from p2pfs.errors import RejectedError
+from p2pfs.protocol import MIB, Address, PeerInfo, RejectCode
+from tests.helpers.contents import Content
+from tests.helpers.memorycache import MemoryCachedFile
+from tests.helpers.sizes import BLOCK
+from tests.helpers.upstream import STALL_S, FakeSource, FakeUpstream, peer
+
+FILM = Content.of(64 * MIB, seed=5)
+READ_BYTES = 128 * 1024
+GOOD_BYTES_PER_S = 20e6
+MOST = 1.3
+"""Times what it takes without the others."""
+
+
+def good(rate_bytes_s: float = GOOD_BYTES_PER_S) -> FakeSource:
+    return FakeSource(FILM, latency_s=0.02, rate_bytes_s=rate_bytes_s)
+
+
+def dead() -> FakeSource:
+    """Say that it has it, take the link, and never answer."""
+    source = FakeSource(FILM, latency_s=0.02)
+    source.stop()
+    return source
+
+
+def promising() -> FakeSource:
+    """Be about to have each block, for ever."""
+    error = RejectedError("not here yet", RejectCode.NOT_FOUND)
+    error.retry_after_s = 0.2
+    return FakeSource(FILM, latency_s=0.02, error=error)
+
+
+async def seconds_to_read(
+    sources: Sequence[FakeSource], readers: Sequence[FakeSource] = ()
+) -> float:
+    """Return how long one reader needs for the whole film."""
+    upstream = FakeUpstream([*sources, *readers])
+    cached = MemoryCachedFile(FILM)
+    swarm = Swarm(cached, [peer(n) for n in range(len(sources))], upstream, STALL_S)
+    swarm.add_sources([], [peer(n) for n in range(len(sources), len(upstream.sources))])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        began_at = trio.current_time()
+        for offset in range(0, FILM.size, READ_BYTES):
+            await swarm.read(offset, READ_BYTES)
+        nursery.cancel_scope.cancel()
+    return trio.current_time() - began_at
+
+
+@pytest.mark.parametrize("count", [8, 63])
+async def test_dead_ones_known_first_cost_a_moment(count: int, autojump_clock: MockClock):
+    alone = await seconds_to_read([good()])
+
+    among = await seconds_to_read([dead() for _ in range(count)] + [good()])
+
+    assert among <= MOST * alone
+
+
+async def test_eight_slow_ones_known_first_give_way_to_the_quick(autojump_clock: MockClock):
+    alone = await seconds_to_read([good()])
+
+    among = await seconds_to_read([good(300e3) for _ in range(8)] + [good()])
+
+    assert among <= MOST * alone
+
+
+@pytest.mark.parametrize("count", [8, 60])
+async def test_readers_who_promise_and_never_have_cost_a_moment(
+    count: int, autojump_clock: MockClock
+):
+    alone = await seconds_to_read([good()])
+
+    among = await seconds_to_read([good()], [promising() for _ in range(count)])
+
+    assert among <= MOST * alone
+
+
+async def test_who_is_found_after_64_dead_ones_is_used(autojump_clock: MockClock):
+    upstream = FakeUpstream([*(dead() for _ in range(MAX_KNOWN_SOURCES)), good()])
+    upstream.found = [peer(MAX_KNOWN_SOURCES)]
+    cached = MemoryCachedFile(FILM)
+    swarm = Swarm(cached, upstream.peers[:-1], upstream, STALL_S)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        with trio.fail_after(5):
+            await swarm.read(0, READ_BYTES)
+        nursery.cancel_scope.cancel()
+
+
+def promises(count: int, host: str) -> list[PeerInfo]:
+    return [
+        PeerInfo(peer(number).id, "", (Address(host, 4774),)) for number in range(100, 100 + count)
+    ]
+
+
+def test_promises_of_one_address_do_not_take_all_places():
+    picker = Picker(100 * BLOCK, "z" * 32)
+    picker.add_sources(promises(MAX_KNOWN_SOURCES, "10.6.6.6"))
+
+    picker.add_sources([PeerInfo(peer(1).id, "", (Address("10.0.0.1", 4774),))])
+
+    assert peer(1).id in picker._sources
+    assert len(picker._sources) == MAX_KNOWN_SOURCES
+
+
+def test_a_liar_that_made_room_is_not_taken_back():
+    picker = Picker(100 * BLOCK, "z" * 32)
+    picker.add_sources(promises(MAX_KNOWN_SOURCES, "10.6.6.6"))
+    liar = picker.next_requests(0.0, [0], [])[0]
+    picker.failed(liar, Trouble.CORRUPT, 0.0)
+    picker.add_sources([peer(1)])
+    assert liar.source.id not in picker._sources
+
+    picker.add_sources([liar.source])
+
+    assert liar.source.id not in picker._sources
