@@ -8,6 +8,7 @@ and ended by DONE, in whatever order the router says.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import random
 import secrets
@@ -60,10 +61,14 @@ ANSWERS_AT_ONCE: Final = 8
 share the threads with those who read and write blocks, and must leave most of them."""
 
 
+Spent = Callable[[float], object]
+"""Told what processor time an answer took, in seconds."""
+
+
 class Offer(Protocol):
     """What answers the queries of others."""
 
-    async def answer(self, query: Query) -> tuple[Sequence[Entry], int]:
+    async def answer(self, query: Query, spent: Spent) -> tuple[Sequence[Entry], int]:
         """Return the entries to send for a query, and how many match it in all."""
         ...
 
@@ -155,7 +160,7 @@ class Switchboard:
 
     def _got_query(self, link: Link, message: Query) -> None:
         self.counters["queries_seen"] += 1
-        self._carry_out(self._router.got_query(link.id, message, trio.current_time()))
+        self._carry_out(self._router.got_query(link.id, message, trio.current_time()), link)
 
     def _got_query_hit(self, link: Link, message: QueryHit) -> None:
         now = trio.current_time()
@@ -207,8 +212,9 @@ class Switchboard:
             case Send(link=to, message=message):
                 self._post(to, message)
             case Answer(query=query):
+                assert told_by is not None
                 if self._nursery is not None:  # else we end, and nobody waits for long
-                    self._nursery.start_soon(guarded, self._answer, query)
+                    self._nursery.start_soon(guarded, self._answer, query, told_by.id)
             case Deliver(hit=hit):
                 assert told_by is not None
                 self.searches.got_hit(hit, told_by.remote)
@@ -242,14 +248,15 @@ class Switchboard:
     def _has_room(self, to: LinkId) -> bool:
         return to not in self._links or self._links[to].may_pass_on
 
-    async def _answer(self, query: Query) -> None:
+    async def _answer(self, query: Query, asked_by: LinkId) -> None:
         """Answer a query from our own share; the router hears of it whatever happens."""
         hits: Sequence[QueryHit] = ()
         try:
             with trio.move_on_after(query.deadline_ms / 1000):
                 is_slow = query.kind is QueryKind.WORDS  # the others are answered from memory
                 async with self._answering if is_slow else contextlib.nullcontext():
-                    entries, total = await self._offer.answer(query)
+                    spent = functools.partial(self._router.spent, asked_by)
+                    entries, total = await self._offer.answer(query, spent)
                 if entries:
                     hits = [self._sign(query, tuple(entries), total)]
         finally:

@@ -24,14 +24,18 @@ class Wanted:
 
     def accepts(self, path: str, size: int) -> bool:
         """Return whether a file is what was asked for."""
-        if size not in self._sizes:
-            return False
-        name = fold(path.rpartition("/")[2])
-        if not all(map(name.endswith, self._endings)) or name.endswith(self._no_endings):
+        if size not in self._sizes or not self._is_ending_right(path.rpartition("/")[2]):
             return False
         text = _spaced(tokens_of(path))
         has_all = all(needle in text for needle in self._must_have)
         return has_all and not any(needle in text for needle in self._must_lack)
+
+    def _is_ending_right(self, name: str) -> bool:
+        if not self._endings and not self._no_endings:
+            return True
+        folded = fold(name)
+        has_all = all(map(folded.endswith, self._endings))
+        return has_all and not folded.endswith(self._no_endings)
 
 
 def _ending(extension: str) -> str:

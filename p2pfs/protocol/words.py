@@ -20,9 +20,6 @@ from p2pfs.protocol.names import ZERO_WIDTH_JOINER, ZERO_WIDTH_NON_JOINER
 Phrase = tuple[str, ...]
 """Tokens side by side."""
 
-_IGNORED: Final = dict.fromkeys(map(ord, ZERO_WIDTH_JOINER + ZERO_WIDTH_NON_JOINER))
-"""Not every keyboard has them."""
-
 _PLAIN: Final = str.maketrans(
     {
         "ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "ı": "i",
@@ -67,21 +64,42 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    bare = _without_accents(text.translate(_IGNORED)).casefold()
-    return unicodedata.normalize("NFKC", _without_accents(bare).translate(_PLAIN))
+    bare = _without_accents(_without_accents(text).casefold())
+    return unicodedata.normalize("NFKC", bare.translate(_PLAIN))
 
 
 def _without_accents(text: str) -> str:
-    apart = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in apart if not _is_accent(unicodedata.combining(c)))
+    return unicodedata.normalize("NFKD", text).translate(_LEFT_OUT)
 
 
-def _is_accent(combining_class: int) -> bool:
-    return combining_class in _ACCENTS or combining_class in _POINTS
+class _LeftOut(dict[int, int | None]):
+    """Tell of a code point whether it is left out: accents, points, and joiners."""
+
+    def __missing__(self, code: int) -> int | None:
+        combining_class = unicodedata.combining(chr(code))
+        is_accent = combining_class in _ACCENTS or combining_class in _POINTS
+        kept = None if is_accent or chr(code) in _JOINERS else code
+        if code < _COMMON:
+            self[code] = kept
+        return kept
+
+
+_LEFT_OUT: Final = _LeftOut()
+
+_JOINERS: Final = ZERO_WIDTH_JOINER + ZERO_WIDTH_NON_JOINER
+"""Not every keyboard has them."""
+
+_COMMON: Final = 0x10000
+"""Code points below it are remembered: names in one script need few of them."""
 
 
 def tokens_of(text: str) -> list[str]:
     """Return the tokens of a text, in order, with repeats."""
+    return [token for label in text.split("/") for token in _tokens_of(label)]
+
+
+@functools.lru_cache(maxsize=1024)  # a directory of a path is that of the next one too
+def _tokens_of(text: str) -> list[str]:
     folded = fold(text)
     if "." in folded:
         folded = _ABBREVIATION.sub(lambda match: match[0].replace(".", ""), folded)

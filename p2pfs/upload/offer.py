@@ -7,7 +7,7 @@ they know the content already, so nothing is told about what somebody here has r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from p2pfs.cache import BlockCache, CachedFile
@@ -101,12 +101,16 @@ class Offer:
             if cached is not None:
                 cached.close()
 
-    async def answer(self, query: Query) -> Answer:
-        """Return what this servent has for a query; nothing while sharing is paused."""
+    async def answer(self, query: Query, spent: Callable[[float], object]) -> Answer:
+        """Return what this servent has for a query; nothing while sharing is paused.
+
+        `spent` is told what processor time the index took.
+        """
         if self.is_paused:
             return _NOTHING
         if query.kind is QueryKind.WORDS:
-            return await self._library.match_words(query.text, query.limit, query.terms)
+            text, limit = query.text, query.limit
+            return await self._library.match_words(text, limit, query.terms, spent=spent)
         if query.kind is QueryKind.PATH:
             return _one(self._library.find_path(query.text))
         if query.kind is QueryKind.DIRECTORY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -12,7 +13,11 @@ from p2pfs.control.finding import TURN_S
 from p2pfs.control.verbs import VERBS
 from p2pfs.errors import NotAskedError
 from p2pfs.namespace.catalogue import Knowledge
+from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.overlay.flooding import Spent
+from p2pfs.protocol import Entry, Query, QueryKind
 from p2pfs.protocol.flood.budgets import Budget
+from p2pfs.protocol.flood.routing import ANSWERING_BURST_S, ANSWERING_SHARE
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content
 from tests.helpers.world import World, open_world
@@ -153,3 +158,25 @@ async def test_that_nobody_else_has_a_content_is_not_said_when_nobody_was_asked(
         with pytest.raises(NotAskedError, match="others may not be asked for now"):
             await reader.read(0, 1_000)
         reader.close()
+
+
+async def test_what_the_words_of_one_neighbour_cost_is_bounded(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world)
+        asked, real = [], world[0].offer.answer
+
+        async def answer(query: Query, spent: Spent) -> tuple[Sequence[Entry], int]:
+            asked.append(query.text)
+            if query.kind is QueryKind.WORDS:
+                spent(2 * ANSWERING_BURST_S)
+            return await real(query, lambda _seconds: None)
+
+        world[0].offer.answer = answer
+        assert len((await world[1].report.search("unicorn"))["files"]) == 1
+        with pytest.raises(NotAskedError):
+            await world[1].report.search("unicorn")
+        assert isinstance(await world[1].browser.find("unicorn.txt"), RemoteFile)
+
+        await trio.sleep(2 * ANSWERING_BURST_S / ANSWERING_SHARE)
+        assert len((await world[1].report.search("unicorn"))["files"]) == 1
+        assert asked.count("unicorn") == 2

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from p2pfs.errors import NoSourceError
 from p2pfs.namespace import RemoteFile
+from p2pfs.overlay.flooding import Spent
 from p2pfs.protocol import Entry, FileId, Query, QueryKind
 from tests.helpers.world import World, chain, open_world, read_whole
 
@@ -26,7 +27,7 @@ async def id_of(world: World, number: int, path: str) -> FileId:
 def tell_of_id(world: World, number: int, entry: Entry) -> None:
     """Let a servent say to have any content that it is asked for, as this entry has it."""
 
-    async def answer(query: Query) -> tuple[Sequence[Entry], int]:
+    async def answer(query: Query, _spent: Spent) -> tuple[Sequence[Entry], int]:
         return ((entry,), 1) if query.kind is QueryKind.ID else ((), 0)
 
     world[number].offer.answer = answer

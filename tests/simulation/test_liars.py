@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from p2pfs.errors import CorruptError
 from p2pfs.library import Page
 from p2pfs.namespace.nodes import RemoteDirectory, RemoteFile
+from p2pfs.overlay.flooding import Spent
 from p2pfs.protocol.messages import Entry, Query, QueryKind
 from tests.helpers.libraries import listed
 from tests.helpers.world import World, open_world, read_whole
@@ -26,7 +27,7 @@ Lie = Callable[[Entry], Sequence[Entry]]
 def tell(world: World, number: int, entries: Sequence[Entry]) -> None:
     """Let a servent answer every question for names with these entries."""
 
-    async def answer(query: Query) -> tuple[Sequence[Entry], int]:
+    async def answer(query: Query, _spent: Spent) -> tuple[Sequence[Entry], int]:
         return ((), 0) if query.kind is QueryKind.ID else (entries, len(entries))
 
     world[number].offer.answer = answer

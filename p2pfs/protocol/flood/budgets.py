@@ -39,6 +39,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
+    def spend(self, tokens: float) -> None:
+        """Take tokens that are not there yet, for what has cost more than was known before."""
+        self._tokens -= tokens
+
     def wait_s(self, now: float, spare: float = 0.0) -> float:
         """Return in how many seconds there will be a token beside the spare ones; 0 if now."""
         earned = 0.0 if self._at is None else (now - self._at) * self._rate_per_s

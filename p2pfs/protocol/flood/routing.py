@@ -35,7 +35,17 @@ from typing import Final
 from msgspec.structs import replace
 
 from p2pfs.errors import LocalProtocolError
-from p2pfs.protocol import MAX_DEADLINE_MS, MAX_TTL, Done, Guid, Introduce, Query, QueryHit, Walk
+from p2pfs.protocol import (
+    MAX_DEADLINE_MS,
+    MAX_TTL,
+    Done,
+    Guid,
+    Introduce,
+    Query,
+    QueryHit,
+    QueryKind,
+    Walk,
+)
 from p2pfs.protocol.flood.budgets import Budget, Charge, SearchBudget, TokenBucket, Urgency
 from p2pfs.protocol.flood.decisions import (
     Answer,
@@ -60,6 +70,14 @@ SEARCHES_PER_S: Final = 30 / 60
 SEARCH_BURST: Final = 30
 """Searches that a neighbour may begin itself (hops 0). The rings of one search are one; the
 burst lets a person open a tree of directories without waiting."""
+
+ANSWERING_SHARE: Final = 0.1
+ANSWERING_BURST_S: Final = 1.0
+"""The part of a core that the questions by words of a neighbour may take, and what at once: the
+cost of one grows with the share, and is not known before."""
+
+_MS: Final = 1e-3
+"""A token of that."""
 
 WALKS_PER_S: Final = 5.0
 WALK_BURST: Final = 100
@@ -99,6 +117,7 @@ class _Neighbour:
         self.queries = Budget(QUERIES_PER_S, QUERY_BURST)
         self.searches = Budget(SEARCHES_PER_S, SEARCH_BURST)
         self.walks = Budget(WALKS_PER_S, WALK_BURST)
+        self.answering = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
         self.queries_out = _sending(QUERIES_PER_S, QUERY_BURST)
         self.walks_out = _sending(WALKS_PER_S, WALK_BURST)
 
@@ -220,6 +239,9 @@ class Router:
         charge = neighbour.charge_query(seen is None and query.hops == 0, now)
         if charge is not Charge.WITHIN:
             return [_refusal(link, query), *self._over_budget(link, charge, "queries")]
+        is_costly = seen is None and query.kind is QueryKind.WORDS
+        if is_costly and neighbour.answering.wait_s(now) > 0.0:
+            return self._refuse(link, query, DropReason.OVER_BUDGET)
         ttl = min(query.ttl, MAX_TTL - query.hops)
         if ttl < 1:
             return self._refuse(link, query, DropReason.TOO_FAR)
@@ -233,6 +255,12 @@ class Router:
             return [Send(link, Done(query.guid, query.ttl, 0, 0, True))]
         seen.ttl = ttl
         return self._accept(link, query, ttl, is_new=False, now=now)
+
+    def spent(self, link: LinkId, seconds: float) -> None:
+        """Charge a neighbour with the processor time that an answer by words took."""
+        neighbour = self._neighbours.get(link)
+        if neighbour is not None:
+            neighbour.answering.spend(seconds / _MS)
 
     def answered(
         self, guid: Guid, ttl: int, hits: Sequence[QueryHit], now: float
