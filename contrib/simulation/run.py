@@ -1,0 +1,111 @@
+"""The command: grow networks, let people search in them, and tell what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+from trio.testing import MockClock
+
+from simulation import graph as graphs
+from simulation.graph import Shape
+from simulation.network import Result, SimulatedNetwork
+from simulation.others import Dynamic, Others
+from simulation.report import Table, latency_chart, result_table, shape_table, success_chart
+from simulation.shares import Question, Shares
+
+SIZES: Final = (100, 1_000, 10_000)
+
+QUESTIONS: Final = {100: 40, 1_000: 12, 10_000: 5}
+"""Of each kind: a larger network takes longer for each, and differs less between them."""
+
+STOPPED: Final = 0.01
+"""The part of servents that are silent while their links stay open."""
+
+CHURN_S: Final = 60.0
+"""The time between two questions in which servents come and go."""
+
+DEEP_TTL: Final = 5
+DEEP_FROM: Final = 5_000
+"""Servents from which a search needs a fifth link to reach all."""
+
+Asker = Callable[[Shares], Question]
+
+
+def kinds(servents: int) -> dict[str, Asker]:
+    """Return what is looked for, by its name."""
+    return {
+        "one copy": lambda shares: shares.copies(1),
+        "1 % copies": lambda shares: shares.copies(max(1, servents // 100)),
+        "an absent name": lambda shares: shares.copies(0),
+        "directory of one holder": lambda shares: shares.directory(),
+        "two words, all": lambda shares: shares.words(),
+    }
+
+
+def simulate(servents: int, questions: int, seed: int = 1) -> tuple[Shape, Table]:
+    """Return the shape of one network and what all kinds of searches in it brought."""
+    clock = MockClock(autojump_threshold=0)
+    return trio.run(_simulate, servents, questions, random.Random(seed), clock=clock)
+
+
+async def _simulate(servents: int, questions: int, rng: random.Random) -> tuple[Shape, Table]:
+    graph = graphs.grow(servents, rng)
+    shape = graphs.shape(graph, rng)
+    shares = Shares(servents, rng)
+    ttl = DEEP_TTL if servents >= DEEP_FROM else DEEP_TTL - 1
+    network = SimulatedNetwork(graph, shares, rng, ttl=ttl)
+    network.stopped = set(rng.sample(range(servents), int(servents * STOPPED)))
+    others = Others(graph, network.latency, network.stopped, rng)
+    dynamic = Dynamic(servents, network.latency, network.stopped, rng)
+    table: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(network.run)
+        for name, asker in kinds(servents).items():
+            for _ in range(questions):
+                network.churn(CHURN_S)
+                question = asker(shares)
+                origin = rng.choice([one for one in range(servents) if one not in network.stopped])
+                table[name, "p2pfs"].append(await network.search(origin, question))
+                table[name, "flooding"].append(others.flood(origin, question))
+                table[name, "ring"].append(others.ring(origin, question))
+                table[name, "walkers"].append(others.walkers(origin, question))
+                table[name, "dynamic"].append(dynamic.search(origin, question))
+        nursery.cancel_scope.cancel()
+    return shape, table
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="contrib/simulate", description=__doc__)
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="servents in a network")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--charts", type=Path, help="a directory for the charts")
+    options = parser.parse_args(arguments)
+    shapes = {}
+    for servents in options.sizes:
+        began_at = time.process_time()
+        questions = next(count for size, count in QUESTIONS.items() if servents <= size)
+        shapes[servents], table = simulate(servents, questions, options.seed)
+        seconds = time.process_time() - began_at
+        print(f"\n{servents:,} servents, {questions} searches of each kind:\n")
+        print(result_table(table))
+        print(f"simulated in {seconds:.0f} s of processor time", file=sys.stderr)
+        if options.charts:
+            draw(options.charts, servents, table)
+    print(f"\n{shape_table(shapes)}")
+    return 0
+
+
+def draw(directory: Path, servents: int, table: Table) -> None:
+    """Write the charts of one network."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, chart in (("success", success_chart), ("latency", latency_chart)):
+        (directory / f"{name}-{servents}.svg").write_text(chart(table, "one copy"))
