@@ -20,7 +20,7 @@ from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import BadBlockError, NotFoundError, UsageError
 from p2pfs.protocol import Manifest, block_bytes_for, block_range, block_span
 from p2pfs.roots import Roots
-from p2pfs.state import Leftovers
+from p2pfs.state import Leftovers, sync_directory
 
 CHUNK_BYTES: Final = 1024**2
 """Bytes between two looks at progress and cancellation."""
@@ -126,6 +126,9 @@ class Copying:
             raise UsageError(f"{path} is not below shared/")
         if os.path.isdir(self._target):
             raise UsageError(f"{path} is the name of a directory in shared/")
+        self._new_names_in = [parent]
+        while not os.path.isdir(self._new_names_in[-1]):
+            self._new_names_in.append(os.path.dirname(self._new_names_in[-1]))
         os.makedirs(parent, exist_ok=True)
         self._source = source
         self.done_bytes = 0
@@ -160,10 +163,12 @@ class Copying:
         return sent > 0
 
     def finish(self) -> None:
-        """Give the copy its name. Of what had it, a power cut leaves all, or all of the copy."""
-        if os.path.lexists(self._target):
-            os.fsync(self._copy.fileno())
+        """Give the copy its name. Both are on the disk then; a power cut before leaves neither."""
+        os.fsync(self._copy.fileno())
         os.replace(self._temporary, self._target)
+        for directory in self._new_names_in:
+            with contextlib.suppress(PermissionError):  # it may be written to and not be read
+                sync_directory(directory)
 
     def discard(self) -> None:
         """Let go of the copy, and remove it unless it is finished."""

@@ -74,15 +74,20 @@ def test_a_copy_that_cannot_be_noted_is_not_begun(tmp_path, share, leftovers):
     assert os.listdir(share) == []
 
 
-def test_what_is_replaced_is_never_lost_to_a_power_cut(tmp_path, share, leftovers):
-    (share / "f").write_bytes(b"old")
+@pytest.mark.parametrize(("path", "before"), [("f", None), ("f", b"old"), ("d/e/f", None)])
+def test_a_power_cut_leaves_the_whole_copy_or_what_was_there(
+    tmp_path, share, leftovers, path, before
+):
+    if before is not None:
+        (share / path).write_bytes(before)
 
     with source(tmp_path, b"new") as descriptor, power_may_fail(share) as cuts:
-        copying = Copying(descriptor, Roots(share), "f", 0o600, leftovers)
+        copying = Copying(descriptor, Roots(share), path, 0o600, leftovers)
         copying.step()
         copying.finish()
         copying.discard()
 
-    for cut in cuts:
-        cut.is_done = False  # as with `cp`, the new name itself may still be on its way
-    check_cuts(cuts, tmp_path / "disks", lambda disk: (disk / "f").read_bytes(), b"old", b"new")
+    def load(disk: Path) -> bytes | None:
+        return (disk / path).read_bytes() if (disk / path).exists() else None
+
+    check_cuts(cuts, tmp_path / "disks", load, before, b"new")
