@@ -293,6 +293,8 @@ class Catalogue:
             above = list(self._tree.places(path))[1:]
             if above and above[-1] is self._tree.place(path):
                 self._tree.forget(above.pop(), _HERE)
+            if len(above) < path.count("/"):
+                return  # no directory is known that it could have been kept in
             for place in reversed(above):
                 if not _keeps_directory(place) or self._tree.names_of(_HERE, place):
                     return

@@ -720,6 +720,7 @@ def test_a_copy_under_the_name_of_a_version_is_one_file_with_it():
 
 @given(st.lists(STEPS, max_size=30))
 @example(steps=[("keep", sized("d/e/x", 200, 1)), ("prove", 1), ("let go", "d/e/x")])
+@example(steps=[("keep", sized("d/x", 200, 1)), ("prove", 1), ("let go", "d/e/x")])
 def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(steps):
     catalogue, model = Catalogue(), Model()
     releases: list[Callable[[], None]] = []
