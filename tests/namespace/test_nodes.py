@@ -22,7 +22,9 @@ from p2pfs.namespace.nodes import (
     directory_version,
     file_version,
     is_long,
+    may_be_suffixed,
     version_name,
+    without_suffix,
 )
 from p2pfs.protocol import FileId, ServentId
 from p2pfs.protocol.names import MAX_LABEL_BYTES
@@ -308,3 +310,19 @@ def test_what_a_servent_says_that_we_chose_is_believed_and_else_who_was_first():
     assert believed(claims, ()) == "1"
     assert believed(claims, (ServentId("stranger"),)) == "1"
     assert believed(claims, (ServentId("stranger"), third, second)) == "3"
+
+
+@pytest.mark.parametrize("published", ["x", "x.mkv", "a/b/x.tar.gz", "x~y.mkv", "x~02000000.mkv"])
+def test_the_suffix_of_a_version_can_be_taken_off_and_no_other(published: str):
+    one, other = content(1).file_id, content(3).file_id
+    shown_as = [version_name(published, one, length) for length in (8, 16, 64)]
+
+    assert [without_suffix(path, one) for path in shown_as] == [published] * 3
+    assert [without_suffix(path, other) for path in shown_as] == shown_as
+    assert without_suffix(published, one) == published
+
+
+def test_what_looks_like_a_suffix_is_told_from_a_tilde():
+    looks = ("x~01010101", "x~0101010101010101.mkv", "x~dir", "x~01010101~2.mkv")
+    assert all(map(may_be_suffixed, looks))
+    assert not any(map(may_be_suffixed, ("x", "x.mkv", "x~", "x~y", "x~0101010", "x.mkv~01")))
