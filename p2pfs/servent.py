@@ -27,7 +27,7 @@ from p2pfs.namespace import (
     Namespace,
     RemoteFile,
 )
-from p2pfs.overlay import Bans, ContactBook, Handlers, Overlay, Switchboard, Whereabouts
+from p2pfs.overlay import Announcer, Bans, ContactBook, Handlers, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import (
     Address,
     Bye,
@@ -38,6 +38,7 @@ from p2pfs.protocol import (
     LinkKind,
     ServentId,
 )
+from p2pfs.protocol.flood import Keys
 from p2pfs.rates import RateLimit
 from p2pfs.reach import Changes
 from p2pfs.report import Record, Report
@@ -51,9 +52,6 @@ log = logging.getLogger(__name__)
 
 LEAVE_S: Final = 1.0
 """How long saying goodbye may take."""
-
-ANNOUNCE_AFTER_S: Final = 0.2
-"""Changes of the share are told to the neighbours at most this often."""
 
 LIBRARY_THREADS: Final = 16
 CACHE_THREADS: Final = 16
@@ -143,13 +141,16 @@ class Servent:
             max_neighbours=config.max_neighbours,
             wall_clock=wall_clock,
         )
+        keys = Keys(self.whereabouts.network_key.network_id)
         self.switchboard = Switchboard(
             self.whereabouts.identity,
             self.whereabouts.info,
             self.offer,
             self.overlay,
             self.journal,
+            keys,
         )
+        self._announcer = Announcer(self.library, self.switchboard, keys)
         self.namespace = Namespace(
             Here(
                 size_of=self._size_here,
@@ -256,7 +257,7 @@ class Servent:
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self)
                 nursery.start_soon(self._accept_links, listener)
-                nursery.start_soon(kept_up, self._announce_changes)
+                nursery.start_soon(kept_up, self._announcer.run)
                 nursery.start_soon(kept_up, self._save_contacts)
                 task_status.started()
 
@@ -360,14 +361,6 @@ class Servent:
         return bool(self.contacts.unlinked(()))
 
     # What goes on behind.
-
-    async def _announce_changes(self) -> None:
-        version = self.library.version
-        while True:
-            version = await self.library.wait_changed(version)
-            for link in self.overlay.neighbours:
-                link.post(Changed())
-            await trio.sleep(ANNOUNCE_AFTER_S)
 
     async def _save_contacts(self) -> None:
         await self.contacts.keep_saved(os.fspath(self.config.peers_path), self._run_in_thread)

@@ -19,12 +19,13 @@ verified as it leaves. What a change leaves in doubt is a table: see `agenda.Sig
 """
 
 from p2pfs.library.library import Library, LibraryStatistics
-from p2pfs.library.offers import Page, SharedFile
+from p2pfs.library.offers import Changes, Page, SharedFile
 from p2pfs.library.register import FileState
 from p2pfs.library.share import holds_state, why_private
 from p2pfs.library.watch import Watch
 
 __all__ = [
+    "Changes",
     "FileState",
     "Library",
     "LibraryStatistics",

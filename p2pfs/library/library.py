@@ -20,7 +20,7 @@ from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, StaleError
 from p2pfs.library.agenda import Sign
 from p2pfs.library.index import ANY, DamagedIndexError, Index
 from p2pfs.library.mounted import Mounted
-from p2pfs.library.offers import Page, SharedFile
+from p2pfs.library.offers import Changes, Page, SharedFile
 from p2pfs.library.register import FileState, Register
 from p2pfs.library.share import ChangedError, Identity, MovedError, Share
 from p2pfs.library.watch import Watch
@@ -456,6 +456,10 @@ class Library:
     def version(self) -> int:
         """Grows whenever what is offered, or how a file stands, has changed."""
         return self._register.version
+
+    def take_changes(self) -> Changes:
+        """Return what has changed in the offer since this was last called."""
+        return self._register.take_changes()
 
     async def wait_changed(self, version: int) -> int:
         """Wait until the version is another one, and return it. Needs `run` to be running."""

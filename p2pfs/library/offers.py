@@ -91,6 +91,41 @@ _Node: TypeAlias = _Directory | SharedFile
 _NO_DIRECTORY: Final[Identity] = (0, 0)
 
 
+MAX_NOTED: Final = 50_000
+"""Changes that are noted one by one until they are told of; more are told of as one."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is offered that was not, and where something is not what it was."""
+
+    added: list[Entry] = field(default_factory=list)
+    directories: set[str] = field(default_factory=set)
+    """Directories of which the listing is another one."""
+    has_lost: bool = False
+    """Whether something is not offered any more."""
+    is_all: bool = False
+    """Whether anything may have changed: there was too much to note."""
+
+    def note(self, entry: Entry) -> None:
+        """Note what is offered now."""
+        self.directories.add(split(entry.path)[0])
+        self.added.append(entry)
+        if len(self.added) > MAX_NOTED:
+            self.note_all()
+
+    def note_lost(self, path: str) -> None:
+        """Note what is not offered any more."""
+        self.has_lost = True
+        self.directories.add(split(path)[0])
+        if not path or len(self.directories) > MAX_NOTED:
+            self.note_all()
+
+    def note_all(self) -> None:
+        """Note that anything may be another one."""
+        self.added, self.directories, self.is_all = [], set(), True
+
+
 class Offers:
     """Files and directories by path, as others see it."""
 
@@ -102,6 +137,8 @@ class Offers:
         """Of all files, each path counted; of those that were cut off, until they are told of."""
         self.version = 0
         """Differs whenever anything that can be asked for does."""
+        self.changes = Changes()
+        """Since that was last taken out."""
 
     def __len__(self) -> int:
         """Return how many files are offered; counts as `total_bytes` does."""
@@ -173,6 +210,7 @@ class Offers:
         else:
             parent.remove(split(path)[1])
         self.version += 1
+        self.changes.note_lost(path)
         if isinstance(node, _Directory):
             self._cut_off.append(node)
             return []
@@ -245,6 +283,7 @@ class Offers:
         parent = self._parent(path)
         if parent is not None:
             parent.put(split(path)[1], node)
+            self.changes.note(node.entry)
         self.version += 1
 
     def _count_out(self, file: SharedFile) -> None:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from p2pfs.library.agenda import Agenda, Look, Sign
 from p2pfs.library.holdings import Holding, Holdings
-from p2pfs.library.offers import Offers, Page, SharedFile, directory_entry, join, split
+from p2pfs.library.offers import Changes, Offers, Page, SharedFile, directory_entry, join, split
 from p2pfs.library.share import (
     Identity,
     StatKey,
@@ -122,6 +122,7 @@ class Register:
         """Answer nothing to questions while paused."""
         with self._changing():
             self._own_version += is_paused != self._is_paused
+            self._offers.changes.note_all()
             self._is_paused = is_paused
 
     def _note_file(self, path: str, status: Status, sign: Sign) -> None:
@@ -540,6 +541,12 @@ class Register:
         """Differs whenever an answer may."""
         with self._lock:
             return self._own_version + self._offers.version
+
+    def take_changes(self) -> Changes:
+        """Return what has changed since this was last called."""
+        with self._lock:
+            changes, self._offers.changes = self._offers.changes, Changes()
+            return changes
 
     def entry(self, path: str) -> Entry | None:
         """Return what is offered at a path."""

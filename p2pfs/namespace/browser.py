@@ -434,7 +434,7 @@ class Browser:
         if outcome.is_complete and not outcome.hits:
             self._catalogue.keep_only(path, ())
         has_news = self._news_at > began_at  # it may have been published behind our question
-        if not outcome.hits and outcome.servents and not has_news:
+        if not outcome.hits and outcome.has_asked and not has_news:
             self._catalogue.remember_absent(path, self._clock() + ABSENT_S)
 
     async def _refresh(self, path: str) -> None:

@@ -128,7 +128,7 @@ class Gathering:
             terms=self.query.terms,
         )
         self.take_in(outcome.hits)
-        self.is_complete, self.has_asked = outcome.is_complete, outcome.servents > 0
+        self.is_complete, self.has_asked = outcome.is_complete, outcome.has_asked
         await self._ask_for_more()
 
     def take_in(self, hits: Iterable[QueryHit]) -> None:

@@ -4,6 +4,7 @@
     degree       whom to dial next, and when to walk
     contacts     addresses that answered, and when to dial them again
     bans         peers that sent wrong blocks
+    announcing   tells neighbours what our share has, and when it changes
     flooding     carries out what the protocol decides about flooded messages
     search       one search of our own, ring by ring
     whereabouts  who we are to peers, and where they reach us
@@ -11,6 +12,7 @@
 `Overlay` keeps the links; `Switchboard` and `Searches` use them.
 """
 
+from p2pfs.overlay.announcing import Announcer
 from p2pfs.overlay.bans import Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.flooding import Switchboard
@@ -19,6 +21,7 @@ from p2pfs.overlay.search import Outcome, Searches, is_answer, is_match
 from p2pfs.overlay.whereabouts import Whereabouts
 
 __all__ = [
+    "Announcer",
     "Bans",
     "ContactBook",
     "Handlers",

@@ -25,8 +25,10 @@ from p2pfs.overlay.neighbours import Handlers
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol import (
     GUID_BYTES,
+    Changed,
     Done,
     Entry,
+    Filter,
     Guid,
     Identity,
     Introduce,
@@ -40,13 +42,16 @@ from p2pfs.protocol import (
     sign_hit,
 )
 from p2pfs.protocol.flood import (
+    OWN,
     Answer,
     Ban,
+    Bits,
     Decision,
     Deliver,
     Drop,
     Finished,
     Introduced,
+    Keys,
     LinkId,
     OfferSelf,
     Refused,
@@ -100,6 +105,7 @@ class Switchboard:
         offer: Offer,
         neighbourhood: Neighbourhood,
         journal: Journal,
+        keys: Keys,
     ) -> None:
         self.searches = Searches(self._flood, new_guid, self._round_trip_s, self._search_refused)
         self._journal = journal
@@ -111,9 +117,10 @@ class Switchboard:
         self._own_info = own_info
         self._offer = offer
         self._neighbourhood = neighbourhood
-        self._router = Router(self._has_room)
+        self._router = Router(self._has_room, keys)
         self._links: dict[LinkId, Link] = {}
         self._news = trio.lowlevel.ParkingLot()
+        self._shares_changed = trio.lowlevel.ParkingLot()
         self._expires_at = math.inf
         """Until when nothing has to be ended, as far as was known when that was looked at."""
         self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
@@ -122,6 +129,7 @@ class Switchboard:
             Query: self._got_query,
             QueryHit: self._got_query_hit,
             Done: self._got_done,
+            Filter: self._got_filter,
             Walk: self._got_walk,
             Introduce: self._got_introduce,
         }
@@ -133,6 +141,7 @@ class Switchboard:
             self._nursery = nursery
             try:
                 task_status.started()
+                nursery.start_soon(kept_up, self._tell_filters)
                 await kept_up(self._expire)
             finally:
                 self._nursery = None  # before it is closed: others run until it is
@@ -148,14 +157,37 @@ class Switchboard:
         deadline = self._router.next_deadline()
         return math.inf if deadline is None else deadline
 
+    async def _tell_filters(self) -> None:
+        """Tell neighbours of shares whenever something is due."""
+        while True:
+            now = trio.current_time()
+            for told in self._router.tell_filters(now):
+                self._carry_out([told])
+                await trio.lowlevel.checkpoint()
+            with trio.move_on_at(self._router.filters.next_due(trio.current_time())):
+                await self._shares_changed.park()
+
+    def set_own_filter(self, bits: Bits) -> None:
+        """Take in what we share; what has come is told to all neighbours at once."""
+        self._router.filters.set_own(bits)
+        self._carry_out(self._router.tell_filters(trio.current_time(), (OWN,)))
+        self._shares_changed.unpark_all()
+
+    def tell_changed(self) -> None:
+        """Tell neighbours that our share is not what it was, behind what was told of it."""
+        for link in self._links.values():
+            link.pass_on(Changed())
+
     def opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
         self._links[link.id] = link
-        self._router.link_opened(link.id)
+        self._router.link_opened(link.id, trio.current_time())
+        self._shares_changed.unpark_all()
 
     def lost(self, link: Link) -> None:
         """Take a neighbour that is gone out of the flood; what it owed counts as answered."""
         self._links.pop(link.id, None)
+        self._shares_changed.unpark_all()
         self._carry_out(self._router.link_lost(link.id, trio.current_time()))
 
     def _got_query(self, link: Link, message: Query) -> None:
@@ -168,6 +200,10 @@ class Switchboard:
 
     def _got_done(self, link: Link, message: Done) -> None:
         self._carry_out(self._router.got_done(link.id, message, trio.current_time()))
+
+    def _got_filter(self, link: Link, message: Filter) -> None:
+        self._carry_out(self._router.got_filter(link.id, message, trio.current_time()))
+        self._shares_changed.unpark_all()
 
     def _got_walk(self, link: Link, message: Walk) -> None:
         now = trio.current_time()
@@ -207,7 +243,7 @@ class Switchboard:
     def _do(self, decision: Decision, told_by: Link | None) -> None:
         """Do one thing; `told_by` is the link whose message led to it, if one did."""
         match decision:
-            case Send(link=to, message=QueryHit() | Done() as message):
+            case Send(link=to, message=QueryHit() | Done() | Filter() as message):
                 self._pass_on(to, message)
             case Send(link=to, message=message):
                 self._post(to, message)
@@ -240,7 +276,7 @@ class Switchboard:
             link.post(message)
 
     def _pass_on(self, to: LinkId, message: Message) -> None:
-        """Send what answers a query: a hit before the DONE that covers it, when there is room."""
+        """Send when there is room, in order: a hit before the DONE that covers it."""
         link = self._links.get(to)
         if link is not None:
             link.pass_on(message)

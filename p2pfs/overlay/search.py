@@ -72,6 +72,13 @@ class Outcome:
     """Whether everybody within the last ring answered in time; not if there was nobody to ask."""
     is_cut: bool = False
     """Whether there were more hits than are kept. Then it is not complete either."""
+    skipped: int = 0
+    """Over how many links it did not go, as filters say that nothing is there."""
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether anybody was asked, or could be left out because of what it had said."""
+        return self.servents > 0 or self.skipped > 0
 
 
 @dataclass(slots=True)
@@ -87,6 +94,8 @@ class _Running:
     """By provider: the link that it came over, named by its far end, and the hit."""
     is_cut: bool = False
     servents: int = 0
+    skipped: int = 0
+    """The most of any ring."""
     ring: Finished | None = None
     refused: Refused | None = None
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -201,7 +210,7 @@ class Searches:
                     if finished.refusals and not running.servents:
                         raise _not_asked(1 / SEARCHES_PER_S)
                     is_complete = finished.is_complete
-                    if not finished.servents and is_complete:
+                    if not finished.servents and not finished.skipped and is_complete:
                         break  # the ring reached nobody new: this is the whole network
         except NotAskedError as error:
             if urgency is Urgency.PERSON:
@@ -210,7 +219,8 @@ class Searches:
         finally:
             del self._running[guid]
         is_complete = is_complete and not running.is_cut
-        return Outcome(running.found(), running.servents, is_complete, running.is_cut)
+        counts = (running.servents, is_complete, running.is_cut, running.skipped)
+        return Outcome(running.found(), *counts)
 
     def _ring_ends_at(self, ttl: int, further: int, ends_at: float) -> float:
         """Return when the next ring goes out at the latest, if there are further ones.
@@ -262,6 +272,7 @@ class Searches:
         if running is not None:
             running.ring = finished
             running.servents += finished.servents
+            running.skipped = max(running.skipped, finished.skipped)
             running.tell()
 
     def got_refused(self, refused: Refused) -> None:

@@ -11,7 +11,7 @@
     words        what a word is, in names and in questions
     addresses    which addresses may be dialled
     crowds       who gives way when all places are taken
-    flood/       queries, hits, walks and their budgets
+    flood/       queries, hits, walks, their budgets, and filters
 
 The front door of one link is `Connection`; that of a file's content is `Manifest`; that of the
 flood is `flood.Router`. Everything a peer sends comes out as a checked value or as
@@ -88,6 +88,8 @@ from p2pfs.protocol.messages import (
     Changed,
     Done,
     Entry,
+    Filter,
+    FilterForm,
     GetBlocks,
     GetManifest,
     GetPeers,
@@ -170,6 +172,8 @@ __all__ = [
     "Entry",
     "Event",
     "FileId",
+    "Filter",
+    "FilterForm",
     "GetBlocks",
     "GetManifest",
     "GetPeers",

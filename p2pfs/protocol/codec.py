@@ -20,6 +20,7 @@ from p2pfs.protocol.messages import (
     DATA_END,
     GUID_BYTES,
     MAX_DEADLINE_MS,
+    MAX_FILTER_BYTES,
     MAX_QUERY_BYTES,
     MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
@@ -29,6 +30,7 @@ from p2pfs.protocol.messages import (
     Cancel,
     Changed,
     Done,
+    Filter,
     GetBlocks,
     GetManifest,
     GetPeers,
@@ -83,6 +85,7 @@ BODY_LIMITS: Final[Mapping[type[Message], int]] = {
     QueryHit: MAX_BODY_BYTES,
     Done: _SMALL,
     Changed: _SMALL,
+    Filter: MAX_FILTER_BYTES + _SMALL,
     GetManifest: _SMALL,
     GetBlocks: _SMALL,
     List: 4 * KIB,  # two paths at their longest

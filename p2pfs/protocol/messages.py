@@ -73,6 +73,9 @@ MAX_ALTERNATIVES: Final = 10
 MAX_ADDRESSES: Final = 4
 """Addresses at which one servent may be tried."""
 
+MAX_FILTER_BYTES: Final = 33 * 1024
+"""A filter of 32 KiB of which half the bits are set does not become shorter by compression."""
+
 MAX_TTL: Final = 5
 """Links that any query may cross; at degree 12 this is beyond 10,000 servents."""
 
@@ -309,6 +312,29 @@ class Done(Message, frozen=True, array_like=True):
     hits: Count
     is_complete: bool
     """False if a deadline, a lost link or a budget cut the sub-tree short."""
+    skipped: Count = 1
+    """Links in this sub-tree over which the query did not go, because a filter says that nothing
+    is there. Who does not count them may have left some out."""
+
+
+class FilterForm(enum.IntEnum):
+    """How a filter is told."""
+
+    ALL = 1
+    """Everything may be there."""
+    WHOLE = 2
+    """All bits, compressed, in place of what was told before."""
+    ADDED = 3
+    """Positions of bits that are set too."""
+
+
+class Filter(Message, frozen=True, array_like=True):
+    """Which queries may find something at the sender, or right behind it."""
+
+    layer: Annotated[int, Meta(ge=1, le=2)]
+    """1: what the sender shares; 2: what its other neighbours do."""
+    form: FilterForm
+    body: Annotated[bytes, Meta(max_length=MAX_FILTER_BYTES)]
 
 
 class Changed(Message, frozen=True, array_like=True):
@@ -403,6 +429,7 @@ MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {
     0x0A: QueryHit,
     0x0B: Done,
     0x0C: Changed,
+    0x0D: Filter,
     0x10: GetManifest,
     0x11: GetBlocks,
     0x12: List,

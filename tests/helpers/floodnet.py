@@ -9,15 +9,17 @@ import heapq
 import itertools
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from p2pfs.protocol.flood.decisions import Answer, Decision, LinkId, OfferSelf, Send
+from p2pfs.protocol.flood.filters import NARROWED_APART_S, SETTLED_S, Keys
 from p2pfs.protocol.flood.routing import Router
 from p2pfs.protocol.messages import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
     Done,
+    Filter,
     Guid,
     Introduce,
     Message,
@@ -30,6 +32,9 @@ from p2pfs.protocol.messages import (
 )
 
 Edge = tuple[int, int]
+
+KEYS = Keys(b"", bits=2**13)
+"""Filters of 1 KiB, for shares that are as much smaller."""
 
 
 def guid_of(number: int) -> Guid:
@@ -79,7 +84,7 @@ class Happened:
 
 
 class FloodNet:
-    """Routers on a graph; every servent has one hit for every query."""
+    """Routers on a graph; every servent has one hit for every query, or only the holders."""
 
     def __init__(
         self,
@@ -88,7 +93,11 @@ class FloodNet:
         latency_ms: Mapping[Edge, int] | int = 10,
         answer_ms: int = 0,
         seed: int = 0,
+        holders: Container[int] | None = None,
+        keys: Keys = KEYS,
     ) -> None:
+        self.keys = keys
+        self._holders = holders
         self.now = 0.0
         self.routers: dict[int, Router] = {}
         self.log: list[Happened] = []
@@ -108,12 +117,24 @@ class FloodNet:
     def _open(self, edge: Edge, ms: int) -> None:
         for a, b in (edge, edge[::-1]):
             self._latency_ms[a, b] = ms
-            self.routers.setdefault(a, Router()).link_opened(LinkId(b))
+            router = self.routers.setdefault(a, Router(keys=self.keys))
+            router.link_opened(LinkId(b), self.now)
 
     # What a test does.
 
     def search(self, origin: int, query: Query) -> None:
         self._carry_out(origin, self.routers[origin].originate(query, self.now))
+
+    def tell_filters(self, own: Mapping[int, int], *, silent: Container[int] = ()) -> None:
+        """Let all tell what they share, but for those without filters, until links are settled."""
+        for servent, router in self.routers.items():
+            router.filters.set_own(own.get(servent, 0))
+        for at in (self.now, self.now + SETTLED_S, self.now + SETTLED_S + NARROWED_APART_S):
+            self.now = at
+            for servent, router in self.routers.items():
+                if servent not in silent:
+                    self._carry_out(servent, router.tell_filters(at))
+            self.run(10**6)
 
     def walk(self, origin: int, guid: int) -> None:
         decisions = self.routers[origin].originate_walk(guid_of(guid), self._choose, self.now)
@@ -178,6 +199,8 @@ class FloodNet:
                 decisions = router.got_query_hit(link, message, now)
             case Done():
                 decisions = router.got_done(link, message, now)
+            case Filter():
+                decisions = router.got_filter(link, message, now)
             case Walk():
                 decisions = router.got_walk(link, message, self._choose, now)
             case Introduce():
@@ -188,11 +211,12 @@ class FloodNet:
 
     def _look_up(self, servent: int, query: Query) -> None:
         self.answers[servent] += 1
-        hit = hit_of(servent, query.guid, query.ttl)
+        has_it = self._holders is None or servent in self._holders
+        hits = [hit_of(servent, query.guid, query.ttl)] if has_it else []
 
         def answer() -> None:
             router = self.routers[servent]
-            self._carry_out(servent, router.answered(query.guid, query.ttl, [hit], self.now))
+            self._carry_out(servent, router.answered(query.guid, query.ttl, hits, self.now))
 
         self.at(self.now + self._answer_ms / 1000, answer)
 

@@ -95,8 +95,11 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
         m.QueryHit, guids, ttls, peer_infos, tuples(entries, m.MAX_RESULTS), counts,
         st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64),
     ),
-    m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans()),
+    m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans(), counts),
     m.Changed: st.just(m.Changed()),
+    m.Filter: st.builds(
+        m.Filter, integers(1, 2), st.sampled_from(m.FilterForm), st.binary(max_size=64)
+    ),
     m.GetManifest: st.builds(m.GetManifest, file_ids),
     m.GetBlocks: st.builds(
         m.GetBlocks,

@@ -119,6 +119,27 @@ async def test_rings_stop_when_the_whole_network_was_asked():
     assert outcome.is_complete
 
 
+async def test_a_ring_that_filters_kept_from_everybody_does_not_end_the_search():
+    net = Network()
+    net.on_ring = lambda query: net.end(query, servents=0, skipped=4 if query.ttl == 1 else 0)
+
+    outcome = await net.run()
+
+    assert [query.ttl for query in net.asked] == [1, 2]
+    assert outcome.is_complete
+    assert outcome.has_asked
+
+
+async def test_who_was_left_out_because_of_a_filter_has_answered():
+    net = Network()
+    net.on_ring = lambda query: net.end(query, servents=0, skipped=4)
+
+    outcome = await net.run()
+
+    assert len(net.asked) == 3
+    assert outcome.has_asked
+
+
 async def test_a_ring_that_was_cut_short_does_not_end_the_search():
     net = Network()
     net.on_ring = lambda query: net.end(query, servents=0, is_complete=False)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfs.protocol.flood.decisions import Deliver, Finished, Introduced
+from p2pfs.protocol.flood.filters import with_positions
 from p2pfs.protocol.messages import MAX_TTL, WALK_STEPS, Done, Introduce, Query, Walk
-from tests.helpers.floodnet import Edge, FloodNet, ball, peer_of, query_of
+from tests.helpers.floodnet import KEYS, Edge, FloodNet, ball, peer_of, query_of
 
 ORIGIN = 0
 DEADLINE_S = 5.0
@@ -158,6 +159,55 @@ def test_a_silent_servent_costs_its_own_answer_and_the_time_to_the_deadline(
     assert providers(net) == ids_of(others)
     # Each deadline is shorter than the one before, so even the late counts arrive in time.
     assert finished.servents == len(others) - 1
+
+
+@laws
+@given(networks(), st.data())
+def test_with_filters_a_search_finds_all_that_it_finds_without(
+    edges: list[Edge], data: st.DataObject
+) -> None:
+    servents = sorted({servent for edge in edges for servent in edge})
+    holders = data.draw(st.sets(st.sampled_from(servents)))
+    silent = data.draw(st.sets(st.sampled_from(servents), max_size=2))
+    ttl = data.draw(st.integers(1, MAX_TTL))
+    shared = with_positions(0, KEYS.of_share("blue whale.mkv", is_directory=False))
+    found: list[list[str]] = []
+    for has_filters in (False, True):
+        net = FloodNet(edges, holders=holders)
+        if has_filters:
+            net.tell_filters(dict.fromkeys(holders, shared), silent=silent)
+        finished = flood(net, ttl)
+        assert finished.is_complete
+        found.append(sorted(providers(net)))
+    assert found[0] == found[1]
+
+
+def messages_of_searches(count: int, *, has_filters: bool) -> list[int]:
+    """Return what searches for what one servent has cost, each in rings that end as ours do."""
+    costs = []
+    for seed in range(count):
+        edges, origin = random_graph(200, 6, seed), 0
+        holder = 100 + seed
+        net = FloodNet(edges, latency_ms=20, holders={holder})
+        shared = with_positions(0, KEYS.of_share("blue whale.mkv", is_directory=False))
+        if has_filters:
+            net.tell_filters({holder: shared})
+        before = net.sent.total()
+        for ttl in range(1, MAX_TTL + 1):
+            net.search(origin, query_of(guid=1, ttl=ttl))
+            net.run()
+            ring = net.happened(origin, Finished)[-1]
+            assert isinstance(ring, Finished)
+            if ring.hits or not (ring.servents or ring.skipped):
+                break
+        assert net.happened(origin, Deliver), "every search finds it"
+        costs.append(net.sent.total() - before)
+    return costs
+
+
+def test_filters_save_most_messages_and_lose_no_search() -> None:
+    without = messages_of_searches(8, has_filters=False)
+    assert sum(messages_of_searches(8, has_filters=True)) < sum(without) / 5
 
 
 def test_a_search_without_neighbours_is_over_at_once() -> None:

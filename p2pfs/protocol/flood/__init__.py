@@ -2,6 +2,7 @@
 
     routing     what to do with each message of a neighbour; the front door is `Router`
     decisions   what the router tells its owner to do
+    filters     what neighbours say that they have
     seen        GUIDs that were seen, and the way back of their answers
     walks       random walks that introduce servents to each other
     budgets     token buckets
@@ -23,18 +24,24 @@ from p2pfs.protocol.flood.decisions import (
     Refused,
     Send,
 )
+from p2pfs.protocol.flood.filters import ALL, FILTER_BITS, OWN, Bits, Keys, with_positions
 from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, Router
 
 __all__ = [
+    "ALL",
+    "FILTER_BITS",
+    "OWN",
     "SEARCHES_PER_S",
     "SEARCH_BURST",
     "Answer",
     "Ban",
+    "Bits",
     "Decision",
     "Deliver",
     "Drop",
     "Finished",
     "Introduced",
+    "Keys",
     "LinkId",
     "OfferSelf",
     "Refused",
@@ -42,4 +49,5 @@ __all__ = [
     "Send",
     "TokenBucket",
     "Urgency",
+    "with_positions",
 ]

@@ -19,6 +19,9 @@ FLOOD_WINDOW_S: Final = 60.0
 """Over which time that is counted: a burst after a pause is no attack."""
 
 
+SENDING_SHARE: Final = 0.9
+"""How much of a neighbour's budget we use ourselves: the network may bunch what we sent evenly."""
+
 ROUNDING: Final = 1e-6
 """The part of a token that may be missing: who has waited as long as it was told may go on."""
 

@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import NewType
 
-from p2pfs.protocol import Done, Guid, Introduce, PeerInfo, Query, QueryHit, Walk
+from p2pfs.protocol import Done, Filter, Guid, Introduce, PeerInfo, Query, QueryHit, Walk
 
 LinkId = NewType("LinkId", int)
 """One neighbour link of this servent; never used again for another."""
@@ -34,7 +34,7 @@ class Send:
     """Send this message on this link."""
 
     link: LinkId
-    message: Query | QueryHit | Done | Walk | Introduce
+    message: Query | QueryHit | Done | Filter | Walk | Introduce
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class Finished:
     """How many hits were delivered while the ring ran."""
     is_complete: bool
     """False if a deadline, a lost link or a budget cut the ring short."""
+    skipped: int = 0
+    """Over how many links the query did not go, as filters say that nothing is there."""
     refusals: int = 0
     """How many neighbours did not take a new query: their budget for us is spent."""
 

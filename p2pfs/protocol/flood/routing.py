@@ -28,7 +28,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,6 +39,7 @@ from p2pfs.protocol import (
     MAX_DEADLINE_MS,
     MAX_TTL,
     Done,
+    Filter,
     Guid,
     Introduce,
     Query,
@@ -46,7 +47,14 @@ from p2pfs.protocol import (
     QueryKind,
     Walk,
 )
-from p2pfs.protocol.flood.budgets import Budget, Charge, SearchBudget, TokenBucket, Urgency
+from p2pfs.protocol.flood.budgets import (
+    SENDING_SHARE,
+    Budget,
+    Charge,
+    SearchBudget,
+    TokenBucket,
+    Urgency,
+)
 from p2pfs.protocol.flood.decisions import (
     Answer,
     Ban,
@@ -59,6 +67,7 @@ from p2pfs.protocol.flood.decisions import (
     Refused,
     Send,
 )
+from p2pfs.protocol.flood.filters import BEYOND, FILTERED_HOPS, OWN, FilterTable, Keys
 from p2pfs.protocol.flood.seen import Seen, SeenTable
 from p2pfs.protocol.flood.walks import Choose, Walks
 
@@ -82,9 +91,6 @@ _MS: Final = 1e-3
 WALKS_PER_S: Final = 5.0
 WALK_BURST: Final = 100
 """Walks that a neighbour may send: a newcomer starts some fifty until it has neighbours."""
-
-SENDING_SHARE: Final = 0.9
-"""How much of such a budget we use ourselves: the network may bunch what we sent evenly."""
 
 MAX_WAVE_HITS: Final = 500
 """Hits that one copy of a query may bring back; a search keeps no more (`search.MAX_HITS`)."""
@@ -148,8 +154,9 @@ class _Wave:
     servents: int = 0
     hits: int = 0
     is_complete: bool = True
-    is_first: bool = False
-    """Whether it is the first ring of a search of our own."""
+    skipped: int = 0
+    first_for: Collection[LinkId] = ()
+    """Whom a search of our own has reached with this ring first."""
     refusals: int = 0
     """Neighbours that did not take such a query."""
     is_over: bool = False
@@ -158,9 +165,17 @@ class _Wave:
 class Router:
     """The queries and walks that pass through this servent."""
 
-    def __init__(self, has_room: Callable[[LinkId], bool] = lambda _link: True) -> None:
-        """Begin without neighbours; `has_room` tells whether a link takes another hit now."""
+    def __init__(
+        self,
+        has_room: Callable[[LinkId], bool] = lambda _link: True,
+        keys: Keys | None = None,
+    ) -> None:
+        """Begin without neighbours.
+
+        `has_room` tells whether a link takes another hit now; `keys` makes those of filters.
+        """
         self._has_room = has_room
+        self.filters = FilterTable(keys or Keys(b""))
         self._neighbours: dict[LinkId, _Neighbour] = {}
         self._searches_out = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
@@ -176,14 +191,16 @@ class Router:
 
     # Links.
 
-    def link_opened(self, link: LinkId) -> None:
+    def link_opened(self, link: LinkId, now: float = 0.0) -> None:
         """Note a new neighbour link; its budgets are full."""
         self._neighbours[link] = _Neighbour()
+        self.filters.link_opened(link, now)
 
     def link_lost(self, link: LinkId, now: float) -> list[Decision]:
         """Note that a link is gone; what waited for it ends incomplete."""
         del now  # losing a link takes effect at once, whatever the time
         self._neighbours.pop(link, None)
+        self.filters.link_lost(link)
         decisions: list[Decision] = []
         for wave in list(self._waves.values()):
             if wave.came_from == link:
@@ -218,15 +235,19 @@ class Router:
             wait_s = self._searches_out.take(urgency, now)
             if wait_s > 0.0:
                 return [Refused(query.guid, wait_s)]
-            self._seen.add(query.guid, Seen(None, _question(query), query.ttl, now))
+            seen = Seen(None, _question(query), query.ttl, now, sent_to=set())
+            self._seen.add(query.guid, seen)
         elif seen.came_from is not None or seen.ttl >= query.ttl:
             raise LocalProtocolError("the rings of a search must grow")
         else:
             seen.ttl = query.ttl
         wave = self._new_wave(query, query.ttl, None, now)
-        wave.is_first = seen is None
         targets = self._neighbours if links is None else self._neighbours.keys() & links
-        return [*self._spread(wave, query, targets, now), *self._end_if_over(wave)]
+        sends = self._spread(wave, query, targets, now)
+        assert seen.sent_to is not None, "it is our own"
+        wave.first_for = wave.hits_of.keys() - seen.sent_to
+        seen.sent_to |= wave.first_for
+        return [*sends, *self._end_if_over(wave)]
 
     # What neighbours send.
 
@@ -252,7 +273,7 @@ class Router:
         if seen.question != _question(query):
             return self._refuse(link, query, DropReason.COLLISION)
         if seen.came_from is None or seen.ttl >= ttl:
-            return [Send(link, Done(query.guid, query.ttl, 0, 0, True))]
+            return [Send(link, Done(query.guid, query.ttl, 0, 0, True, skipped=0))]
         seen.ttl = ttl
         return self._accept(link, query, ttl, is_new=False, now=now)
 
@@ -298,11 +319,25 @@ class Router:
         wave = self._waves.get((done.guid, done.ttl))
         if wave is None or link not in wave.hits_of:
             return [self._drop(link, DropReason.NOT_ASKED)]
-        wave.refusals += wave.is_first and _is_refusal(done)
+        wave.refusals += link in wave.first_for and _is_refusal(done)
         del wave.hits_of[link]
         wave.servents = min(MAX_COUNT, wave.servents + done.servents)
+        wave.skipped = min(MAX_COUNT, wave.skipped + done.skipped)
         wave.is_complete &= done.is_complete
         return self._end_if_over(wave)
+
+    # Filters.
+
+    def got_filter(self, link: LinkId, message: Filter, now: float) -> list[Decision]:
+        """Take in what a neighbour says of its share; RemoteProtocolError if it cannot be so."""
+        if link not in self._neighbours:
+            return [self._drop(link, DropReason.NO_LINK)]
+        charge = self.filters.got_filter(link, message, now)
+        return [] if charge is Charge.WITHIN else self._over_budget(link, charge, "filters")
+
+    def tell_filters(self, now: float, layers: Sequence[int] = (OWN, BEYOND)) -> Iterator[Send]:
+        """Yield what neighbours are to be told of shares now; see `FilterTable.messages`."""
+        return (Send(*told) for told in self.filters.messages(now, layers))
 
     # Walks.
 
@@ -386,11 +421,14 @@ class Router:
     def _spread(
         self, wave: _Wave, query: Query, links: Iterable[LinkId], now: float
     ) -> list[Decision]:
-        """Send a copy to each link that has the time and the budget for it."""
+        """Send a copy to each link that may have something, and has time and budget for it."""
         query = replace(query, deadline_ms=max(0, query.deadline_ms - HOP_MARGIN_MS))
+        wanted = self.filters.keys.of_query(query) if query.ttl <= FILTERED_HOPS else ()
         sends: list[Decision] = []
         for link in links:
-            if query.deadline_ms and self._neighbours[link].queries_out.take(now):
+            if wanted and not self.filters.admits(link, query.ttl, wanted):
+                wave.skipped += 1
+            elif query.deadline_ms and self._neighbours[link].queries_out.take(now):
                 wave.hits_of[link] = 0
                 sends.append(Send(link, query))
             else:
@@ -412,7 +450,7 @@ class Router:
 
     def _end(self, wave: _Wave) -> list[Decision]:
         self._forget(wave)
-        counts = (wave.servents, wave.hits, wave.is_complete)
+        counts = (wave.servents, wave.hits, wave.is_complete, wave.skipped)
         if wave.came_from is None:
             return [Finished(wave.guid, wave.came_as, *counts, wave.refusals)]
         return [Send(wave.came_from, Done(wave.guid, wave.came_as, *counts))]
@@ -449,7 +487,7 @@ def _sending(rate_per_s: float, burst: int) -> TokenBucket:
 
 def _refusal(link: LinkId, query: Query) -> Send:
     """Tell the sender of a copy not to wait for it."""
-    return Send(link, Done(query.guid, query.ttl, 0, 0, is_complete=False))
+    return Send(link, Done(query.guid, query.ttl, 0, 0, False, skipped=0))
 
 
 def _is_refusal(done: Done) -> bool:

@@ -34,6 +34,8 @@ class Seen:
     ttl: int
     """The largest TTL of its copies so far."""
     at: float
+    sent_to: set[LinkId] | None = None
+    """Who has got copies of it, if it is our own: the rings before may have passed by somebody."""
 
 
 class SeenTable:

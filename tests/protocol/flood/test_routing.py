@@ -36,7 +36,7 @@ def router_with(*links: LinkId) -> Router:
 
 
 def done(ttl: int, servents: int = 0, *, hits: int = 0, is_complete: bool = True) -> Done:
-    return Done(GUID, ttl, servents, hits, is_complete)
+    return Done(GUID, ttl, servents, hits, is_complete, skipped=0)
 
 
 def queries(decisions: list[Decision]) -> dict[LinkId, Query]:
@@ -154,7 +154,9 @@ def test_hits_and_dones_of_links_that_were_not_asked_are_dropped(router: Router)
     assert router.got_query_hit(B, hit_of(8, ttl=2), now=0.1) == [Drop(B, NOT_ASKED)]
     assert router.got_done(B, done(2), now=0.1) == [Drop(B, NOT_ASKED)]
     assert router.got_query_hit(A, hit_of(8, ttl=1), now=0.1) == [Drop(A, NOT_ASKED)]
-    assert router.got_done(A, Done(guid_of(2), 2, 0, 0, True), now=0.1) == [Drop(A, NOT_ASKED)]
+    assert router.got_done(A, Done(guid_of(2), 2, 0, 0, True, skipped=0), now=0.1) == [
+        Drop(A, NOT_ASKED)
+    ]
     assert router.statistics().drops == {NOT_ASKED: 4}
     assert router.statistics().waves == 1
 

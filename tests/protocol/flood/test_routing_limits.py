@@ -62,7 +62,7 @@ def router_with(*links: LinkId) -> Router:
 
 
 def refusal(guid: int, ttl: int) -> list[Decision]:
-    return [Send(A, Done(guid_of(guid), ttl, 0, 0, is_complete=False)), OVER_A]
+    return [Send(A, Done(guid_of(guid), ttl, 0, 0, is_complete=False, skipped=0)), OVER_A]
 
 
 def accepted(router: Router, guids: range, now: float, hops: int = 0) -> int:
@@ -183,9 +183,9 @@ def test_a_wave_that_could_not_be_sent_on_is_incomplete() -> None:
     assert router.got_query(B, query_of(999, ttl=2, hops=1), now=0.0)[-1:] == [
         Answer(query_of(999, ttl=2, hops=1))
     ]
-    router.got_done(C, Done(guid_of(999), 1, 0, 0, True), now=0.0)
+    router.got_done(C, Done(guid_of(999), 1, 0, 0, True, skipped=0), now=0.0)
     assert router.answered(guid_of(999), 2, [], now=0.0) == [
-        Send(B, Done(guid_of(999), 2, 1, 0, is_complete=False))
+        Send(B, Done(guid_of(999), 2, 1, 0, is_complete=False, skipped=0))
     ]
 
 
@@ -248,25 +248,29 @@ def test_what_is_less_urgent_is_searched_for_less_often(
 def test_a_neighbour_that_does_not_take_a_new_query_is_told_from_a_silent_one() -> None:
     router = router_with(A, B)
     router.originate(query_of(1, ttl=2), now=0.0)
-    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False), now=0.1)
+    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0), now=0.1)
     assert router.expire(now=99.0) == [Finished(guid_of(1), 2, 0, 0, False, refusals=1)]
 
 
 def test_who_had_a_query_from_another_has_not_refused_it() -> None:
     router = router_with(A, B)
     router.originate(query_of(1, ttl=2), now=0.0)
-    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=True), now=0.1)
+    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=True, skipped=0), now=0.1)
     finished = Finished(guid_of(1), 2, 3, 0, is_complete=False)
-    assert router.got_done(B, Done(guid_of(1), 2, 3, 0, is_complete=False), 0.1) == [finished]
+    assert router.got_done(B, Done(guid_of(1), 2, 3, 0, is_complete=False, skipped=0), 0.1) == [
+        finished
+    ]
 
 
 def test_a_later_ring_that_reaches_nobody_new_was_not_refused() -> None:
     router = router_with(A)
     router.originate(query_of(1, ttl=1), now=0.0)
-    router.got_done(A, Done(guid_of(1), 1, 1, 0, is_complete=True), now=0.1)
+    router.got_done(A, Done(guid_of(1), 1, 1, 0, is_complete=True, skipped=0), now=0.1)
     router.originate(query_of(1, ttl=2), now=0.2)
     finished = Finished(guid_of(1), 2, 0, 0, is_complete=False)
-    assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False), 0.3) == [finished]
+    assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0), 0.3) == [
+        finished
+    ]
 
 
 def test_the_rings_of_our_search_are_one_search(router: Router) -> None:
@@ -287,8 +291,8 @@ def test_one_link_cannot_crowd_out_the_hits_of_others(router: Router) -> None:
     too_many = Drop(A, DropReason.TOO_MANY_HITS)
     assert router.got_query_hit(A, hit, now=0.1) == [too_many]
     assert router.got_query_hit(B, hit, now=0.1) == [Deliver(hit)]
-    router.got_done(A, Done(guid_of(1), 2, 1, 501, is_complete=True), now=0.2)
-    assert router.got_done(B, Done(guid_of(1), 2, 1, 1, is_complete=True), now=0.2) == [
+    router.got_done(A, Done(guid_of(1), 2, 1, 501, is_complete=True, skipped=0), now=0.2)
+    assert router.got_done(B, Done(guid_of(1), 2, 1, 1, is_complete=True, skipped=0), now=0.2) == [
         Finished(guid_of(1), 2, 2, MAX_WAVE_HITS + 1, is_complete=False)
     ]
 
@@ -315,8 +319,8 @@ def test_a_hit_for_which_there_is_no_room_is_dropped_and_the_wave_is_incomplete(
     assert router.got_query_hit(B, hit_of(8, ttl=1), 0.1) == [Send(A, hit_of(8, ttl=2))]
     has_room[A] = False
     assert router.got_query_hit(B, hit_of(9, ttl=1), 0.1) == [Drop(A, DropReason.NO_ROOM)]
-    assert router.got_done(B, Done(guid_of(1), 1, 2, 2, is_complete=True), 0.1) == [
-        Send(A, Done(guid_of(1), 2, 3, 1, is_complete=False))
+    assert router.got_done(B, Done(guid_of(1), 1, 2, 2, is_complete=True, skipped=0), 0.1) == [
+        Send(A, Done(guid_of(1), 2, 3, 1, is_complete=False, skipped=0))
     ]
 
 

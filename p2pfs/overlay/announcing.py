@@ -1,0 +1,189 @@
+"""Tell neighbours what our share has, and that it is not what it was.
+
+What is new goes into our filter and to every neighbour before CHANGED does, on the same ordered
+links: nobody who looks then leaves us out. What is gone leaves the filter a while later, when
+it is made anew from all that is offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from p2pfs.overlay.flooding import Switchboard
+from p2pfs.protocol import Entry
+from p2pfs.protocol.flood import ALL, Bits, Keys, with_positions
+
+ANNOUNCE_AFTER_S: Final = 0.2
+"""Changes of the share are told to the neighbours at most this often."""
+
+MADE_ANEW_S: Final = 60.0
+"""How often the filter is made anew after something has gone."""
+
+MADE_ANEW_SHARE: Final = 0.01
+"""The part of the time that this may take: it reads all that is offered."""
+
+ENTRIES_AT_ONCE: Final = 100
+"""Entries put into a filter without a break: a millisecond."""
+
+
+class Changes(Protocol):
+    """What has changed in a share."""
+
+    @property
+    def added(self) -> Sequence[Entry]:
+        """What is offered that was not."""
+        ...
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether something is not offered any more."""
+        ...
+
+    @property
+    def is_all(self) -> bool:
+        """Whether anything may have changed."""
+        ...
+
+
+class Page(Protocol):
+    """A part of a directory."""
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What is on it."""
+        ...
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is more behind."""
+        ...
+
+
+class Share(Protocol):
+    """What we share ourselves."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing of it is offered now."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Differs whenever something has changed."""
+        ...
+
+    async def wait_changed(self, version: int) -> int:
+        """Wait until the version is another one, and return it."""
+        ...
+
+    def take_changes(self) -> Changes:
+        """Return what has changed since this was last called."""
+        ...
+
+    def list_page(self, path: str, after: str, limit: int) -> Page | None:
+        """Return the first entries of a directory behind a name."""
+        ...
+
+
+class OwnFilter:
+    """The filter of our own share."""
+
+    def __init__(self, share: Share, keys: Keys) -> None:
+        self._share = share
+        self._keys = keys
+        self._bits = 0
+        self._is_known = False
+        """Whether nothing is offered that is not in it."""
+        self._has_lost = False
+        self._made_at = trio.current_time()
+        self._took_s = 0.0
+
+    @property
+    def bits(self) -> Bits:
+        """What neighbours may be told now."""
+        if self._share.is_paused:
+            return 0
+        is_full = self._bits.bit_count() > self._keys.bits // 2
+        return self._bits if self._is_known and not is_full else ALL
+
+    @property
+    def renew_at(self) -> float:
+        """When it is to be made anew, if something has gone; infinity if not."""
+        if not self._has_lost or self._share.is_paused:
+            return float("inf")
+        return self._made_at + max(MADE_ANEW_S, self._took_s / MADE_ANEW_SHARE)
+
+    def note(self, changes: Changes) -> None:
+        """Note what has changed, before it is taken in."""
+        self._is_known = self._is_known and not changes.is_all
+        self._has_lost |= changes.has_lost
+
+    async def take_in(self, entries: Sequence[Entry]) -> None:
+        """Take in what is offered anew."""
+        for first in range(0, len(entries), ENTRIES_AT_ONCE):
+            self._bits = self._with(self._bits, entries[first : first + ENTRIES_AT_ONCE])
+            await trio.lowlevel.checkpoint()
+
+    async def renew(self) -> None:
+        """Make it anew from all that is offered, if that is due."""
+        if self._share.is_paused or (self._is_known and trio.current_time() < self.renew_at):
+            return
+        self._has_lost, self._is_known, began_at = False, True, trio.current_time()
+        bits, directories = 0, [""]
+        while directories:
+            path, after, has_more = directories.pop(), "", True
+            while has_more:
+                page = self._share.list_page(path, after, ENTRIES_AT_ONCE)
+                has_more = page is not None and page.has_more
+                entries = () if page is None else page.entries
+                if entries:
+                    bits = self._with(bits, entries)
+                    directories += [entry.path for entry in entries if entry.is_directory]
+                    after = entries[-1].path.rpartition("/")[2]
+                await trio.lowlevel.checkpoint()
+        self._bits, self._made_at = bits, trio.current_time()
+        self._took_s = self._made_at - began_at
+
+    def _with(self, bits: int, entries: Iterable[Entry]) -> int:
+        positions = (
+            position
+            for entry in entries
+            for position in self._keys.of_share(entry.path, is_directory=entry.is_directory)
+        )
+        return with_positions(bits, positions)
+
+
+class Announcer:
+    """Tells neighbours of our share."""
+
+    def __init__(self, share: Share, switchboard: Switchboard, keys: Keys) -> None:
+        self._share = share
+        self._switchboard = switchboard
+        self._keys = keys
+
+    async def run(self) -> None:
+        """Tell of changes, until cancelled."""
+        own = OwnFilter(self._share, self._keys)
+        version = self._share.version
+        await self._renew(own)
+        while True:
+            changed = None
+            with trio.move_on_at(own.renew_at):
+                changed = await self._share.wait_changed(version)
+            await self._renew(own)
+            if changed is not None:
+                version = changed
+                self._switchboard.tell_changed()
+                await trio.sleep(ANNOUNCE_AFTER_S)
+
+    async def _renew(self, own: OwnFilter) -> None:
+        """Bring our filter to what is offered now, and tell of it what has to be told first."""
+        changes = self._share.take_changes()
+        own.note(changes)
+        self._switchboard.set_own_filter(own.bits)
+        await own.take_in(changes.added)
+        await own.renew()
+        self._switchboard.set_own_filter(own.bits)
