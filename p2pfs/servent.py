@@ -36,6 +36,7 @@ from p2pfs.protocol import (
     FileId,
     Hello,
     LinkKind,
+    PeerInfo,
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
@@ -150,7 +151,10 @@ class Servent:
             self.journal,
             keys,
         )
-        self._announcer = Announcer(self.library, self.switchboard, keys)
+        self.switchboard.on_news = self._heard_news
+        self._announcer = Announcer(
+            self.library, self.switchboard, keys, ttl=config.ttl, wall_clock=wall_clock
+        )
         self.namespace = Namespace(
             Here(
                 size_of=self._size_here,
@@ -350,6 +354,9 @@ class Servent:
     def _neighbour_changed(self, link: Link, _message: Changed) -> None:
         self.browser.peer_changed(link.peer.id)
         self.swarms.look_soon()
+
+    def _heard_news(self, peer: PeerInfo, directories: Sequence[str], is_all: bool) -> None:
+        self.browser.heard_news(peer, directories, is_all=is_all)
 
     def start_walk(self) -> None:
         """Send one random walk on its way."""

@@ -5,6 +5,7 @@
     catalogue   all names that are known, in memory, for every thread
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
+    news        whose share has changed, and where
     listing     what one servent tells of one directory, page by page, and what that lacks
     gathering   what one keyword search brings
     keywords    the searches below `search/`

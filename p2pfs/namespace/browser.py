@@ -23,6 +23,7 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import trio
@@ -32,6 +33,7 @@ from p2pfs.journal import Journal
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.listing import Listings, ListPages, Partial, Telling
+from p2pfs.namespace.news import NewsBoard
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile, may_be_suffixed
 from p2pfs.overlay import Outcome, Searches
 from p2pfs.protocol import (
@@ -62,6 +64,14 @@ REFRESH_AFTER_S: Final = 3.0
 """A listing older than this is shown at once and asked for again behind: with it, what is
 published anywhere within the horizon is listed within five seconds (DESIGN 4)."""
 
+REFRESH_EACH_S: Final = 0.25
+LONGEST_REFRESH_S: Final = 600.0
+"""How much older it may be for each servent within the horizon, and at most. A network carries some
+ten floods a second, however large it is: so everybody may look, and what changes is told."""
+
+OPEN_S: Final = 30.0
+"""How long a directory that was shown is asked for again when something has changed in it."""
+
 TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below."""
 
@@ -84,10 +94,6 @@ MAX_LOOKED_AT: Final = 1_000
 REFRESH_SHARE: Final = 0.1
 """The part of the time for which a directory may be listed again behind those who look at it: one
 of 100,000 names takes seconds."""
-
-MUTED_S: Final = 60.0
-"""How long the news of a neighbour are not waited for that said that it changed and was slow to
-say what: else it could delay every `ls`. What is new there shows when listings are refreshed."""
 
 FORGIVEN_S: Final = 600.0
 """Within this time a servent that breaks off its listings fails a look only once: after that its
@@ -121,13 +127,14 @@ class Browser:
         self._ttl = ttl
         self._clock = clock
         self._news_at = float("-inf")
-        self._changed: dict[ServentId, float] = {}
-        """When each neighbour last said that its share changed."""
-        self._muted: dict[ServentId, float] = {}
-        """Until when it is not listened to for that."""
+        self._board = NewsBoard(clock)
+        self._horizon = 0
+        """Servents that the last listing by a flood has reached."""
         self._broke_off_at = _Times()
         """When each servent last broke off a listing."""
         self._looked_at = _Times()
+        self._shown_at = _Times()
+        """When each directory was last shown to somebody."""
         self._caught_up_at = _Times()
         """When the neighbours with news were last asked for a directory, and nobody else."""
         self._refreshed_at = _Times()
@@ -158,12 +165,14 @@ class Browser:
             return node
         if self._is_outdated(path, node) or self._disputes.concern(node):
             return Knowledge.UNKNOWN
-        self._refresh_behind(_parent(path), TRUST_S)
+        self._refresh_behind(_parent(path), self._trust_s)
         return node
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         """Return a directory as last listed, and ask again behind if that was a while ago."""
-        may_show = self.may_show(self._catalogue.published(path))
+        published = self._catalogue.published(path)
+        self._shown_at.put(published, self._clock())
+        may_show = self.may_show(published)
         return self._catalogue.children(path) if may_show else Knowledge.UNKNOWN
 
     def may_show(self, path: str) -> bool:
@@ -171,7 +180,7 @@ class Browser:
         if self._neighbours():
             if self._catalogue.listed_at(path) is None or self._news(path):
                 return False
-            self._refresh_behind(path, REFRESH_AFTER_S)
+            self._refresh_behind(path, self._refresh_after_s)
         return True
 
     def _worth_asking(self, path: str) -> bool:
@@ -221,7 +230,7 @@ class Browser:
 
         Only where there is such a directory, and if no earlier listing tells.
         """
-        self._refresh_behind(parent, TRUST_S)
+        self._refresh_behind(parent, self._trust_s)
         return self._is_there(parent) and not self._is_conclusive(parent)
 
     def _is_there(self, directory: str) -> bool:
@@ -235,7 +244,7 @@ class Browser:
 
     def changed_at(self, peer: ServentId) -> float:
         """Return when a neighbour last said that its share changed; minus infinity if never."""
-        return self._changed.get(peer, -math.inf)
+        return self._board.changed_at(peer)
 
     def age(self, path: str) -> float:
         """Return how long ago everybody was asked for a directory; infinite if never."""
@@ -248,9 +257,22 @@ class Browser:
         return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
 
     def _news(self, path: str) -> Sequence[PeerInfo]:
-        """Return the neighbours that changed since they were last asked for a directory."""
-        since = self._heard_at(path)
-        return [peer for peer in self._neighbours() if self.changed_at(peer.id) > since]
+        """Return who has changed a directory since it was last asked for that. Any thread."""
+        return self._news_since(path, self._heard_at(path))
+
+    def _news_since(self, path: str, since: float) -> Sequence[PeerInfo]:
+        sources = partial(self._catalogue.directory_sources, path)
+        return self._board.of(path, since, self._neighbours(), sources)
+
+    @property
+    def _refresh_after_s(self) -> float:
+        """How old a listing is that is asked for again by a flood."""
+        return min(max(REFRESH_AFTER_S, self._horizon * REFRESH_EACH_S), LONGEST_REFRESH_S)
+
+    @property
+    def _trust_s(self) -> float:
+        """How long the holders found by a flood are taken for all."""
+        return max(TRUST_S, self._refresh_after_s)
 
     def _refresh_behind(self, path: str, after_s: float) -> None:
         """Ask again for a directory that is older than that; nobody waits for it. Any thread."""
@@ -340,7 +362,7 @@ class Browser:
 
     def _has_mere_news(self, path: str) -> bool:
         """Return whether a directory needs no more than the news of some neighbours."""
-        return self.age(path) < TRUST_S and bool(self._news(path))
+        return self.age(path) < self._trust_s and bool(self._news(path))
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now.
@@ -357,7 +379,7 @@ class Browser:
         """
         published = self._catalogue.published(path)
         if self._has_mere_news(published):
-            self._refresh_behind(published, REFRESH_AFTER_S)
+            self._refresh_behind(published, self._refresh_after_s)
             with trio.move_on_after(LIST_TIMEOUT_S):
                 await self._ask("news", published, self._list_news)
         else:
@@ -379,31 +401,39 @@ class Browser:
 
     def peer_changed(self, peer: ServentId) -> None:
         """Note that a neighbour's share is not what it was."""
-        if self._clock() < self._muted.get(peer, -math.inf):
+        if self._board.neighbour_changed(peer):
+            self._news_at = self._clock()
+            self._catalogue.forget_absences()
+
+    def heard_news(self, peer: PeerInfo, directories: Sequence[str], *, is_all: bool) -> None:
+        """Note where somebody's share has changed; ask at once where somebody looks now."""
+        good = [path for path in directories if not path or check_path(path) is None]
+        if not self._board.told(peer, good, is_all=is_all):
             return
-        self._news_at = self._changed[peer] = self._clock()
-        self._catalogue.forget_absences()
+        self._catalogue.forget_absences(None if is_all else good)
+        for path in good:
+            if self._clock() - self._shown_at.get(path) < OPEN_S:
+                self._tasks.soon(self._start_listing_news, path, idempotent=True)
+
+    def _start_listing_news(self, path: str) -> None:
+        if self._has_mere_news(path):
+            self._flights.start(("news", path), self._list_news, path)
 
     def peer_left(self, peer: ServentId) -> None:
         """Forget what a servent offered that has left the network."""
-        self._forget_news(peer)
+        self._board.forget(peer)
         self._catalogue.forget(peer)
 
     def all_left(self) -> None:
         """Forget what everybody offered: we have left the network."""
-        self._changed.clear()
-        self._muted.clear()
+        self._board.forget_all()
         self._catalogue.keep_only("", ())
 
     def peer_lost(self, peer: ServentId) -> None:
         """Note that a neighbour is gone without a word; the next look shows who is still there."""
-        self._forget_news(peer)
+        self._board.forget(peer)
         if self._neighbours():
             self._catalogue.expire(self._clock())
-
-    def _forget_news(self, peer: ServentId) -> None:
-        self._changed.pop(peer, None)
-        self._muted.pop(peer, None)
 
     async def _ask(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
         """Ask a question of our own, or wait for the answer to the same one."""
@@ -433,7 +463,8 @@ class Browser:
             self._catalogue.learn(hit.provider, hit.entries)
         if outcome.is_complete and not outcome.hits:
             self._catalogue.keep_only(path, ())
-        has_news = self._news_at > began_at  # it may have been published behind our question
+        # It may have been published behind our question.
+        has_news = self._news_at > began_at or bool(self._news_since(_parent(path), began_at))
         if not outcome.hits and outcome.has_asked and not has_news:
             self._catalogue.remember_absent(path, self._clock() + ABSENT_S)
 
@@ -445,22 +476,22 @@ class Browser:
         """
         labels = path.split("/") if path else []
         above = ["/".join(labels[:depth]) for depth in range(len(labels))]
-        for directory in (*(d for d in above if self.age(d) > TRUST_S), path):
+        for directory in (*(d for d in above if self.age(d) > self._trust_s), path):
             await self._flights.start(("list", directory), self._refresh_one, directory).wait()
 
     async def _refresh_one(self, path: str) -> None:
         await self._list(path, Urgency.REFRESH)
 
     async def _list_news(self, path: str) -> None:
-        """Ask the neighbours with news for a directory; what others have is held for true."""
+        """Ask those with news for a directory; what others have is held for true."""
         began_at = self._clock()
         news = self._news(path)
         with trio.move_on_after(LIST_TIMEOUT_S):
             await self._hear(path, news)
         for peer in news:
             if self._listings.under_way(peer, path):
-                self._changed.pop(peer.id, None)
-                self._muted[peer.id] = self._clock() + MUTED_S
+                is_neighbour = peer.id in {one.id for one in self._neighbours()}
+                self._board.mute(peer.id, is_stranger=not is_neighbour)
         self._caught_up_at.put(path, began_at)
 
     async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:
@@ -499,7 +530,7 @@ class Browser:
         now and then, not one for each directory.
         """
         parent = _parent(path)
-        if path and self._listed_at.get(parent) > -math.inf and self.age(parent) >= TRUST_S:
+        if path and self._listed_at.get(parent) > -math.inf and self.age(parent) >= self._trust_s:
             with contextlib.suppress(TransferError):
                 await self._ask("list", parent, self._list)
             self._tasks.check()
@@ -532,7 +563,7 @@ class Browser:
     def _holders(self, path: str) -> Sequence[PeerInfo]:
         """Return all holders of a directory, if they are surely all; else nothing."""
         holders = self._catalogue.directory_sources(path)
-        if not path or not holders or self.age(_parent(path)) >= TRUST_S:
+        if not path or not holders or self.age(_parent(path)) >= self._trust_s:
             return ()
         maybe = {peer.id: peer for peer in (*self._news(_parent(path)), *holders)}
         return tuple(maybe.values())
@@ -569,6 +600,7 @@ class Browser:
                     urgency=urgency,
                 )
                 learn(outcome.hits)
+                self._horizon = outcome.servents
                 if outcome.is_complete:
                     self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
             except NotAskedError as error:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -485,10 +485,14 @@ class Catalogue:
         with self._lock:
             return self._listed_by.get(source, {}).get(directory)
 
-    def forget_absences(self) -> None:
-        """Hold no name for absent any more: somebody may have published it just now."""
+    def forget_absences(self, directories: Collection[str] | None = None) -> None:
+        """Hold no name for absent, in these directories or any: it may just have been published."""
         with self._lock:
-            self._absent.clear()
+            if directories is None:
+                self._absent.clear()
+                return
+            for path in [one for one in self._absent if one.rpartition("/")[0] in directories]:
+                del self._absent[path]
 
     def expire(self, now: float) -> None:
         """Hold every listing begun before for old and no name for absent: the next look asks."""

@@ -7,14 +7,24 @@ it is made anew from all that is offered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 import trio
 
 from p2pfs.overlay.flooding import Switchboard
-from p2pfs.protocol import Entry
-from p2pfs.protocol.flood import ALL, Bits, Keys, with_positions
+from p2pfs.protocol import MAX_NEWS_BYTES, MAX_NEWS_DIRECTORIES, Entry
+from p2pfs.protocol.flood import (
+    ALL,
+    NEWS_OF_ONE_BURST,
+    NEWS_OF_ONE_PER_S,
+    SENDING_SHARE,
+    Bits,
+    Keys,
+    TokenBucket,
+    with_positions,
+)
 
 ANNOUNCE_AFTER_S: Final = 0.2
 """Changes of the share are told to the neighbours at most this often."""
@@ -29,12 +39,21 @@ ENTRIES_AT_ONCE: Final = 100
 """Entries put into a filter without a break: a millisecond."""
 
 
+MAX_NAMED_BYTES: Final = MAX_NEWS_BYTES // 4
+"""Of directories in one news; the rest is for our addresses at their longest, key and signature."""
+
+
 class Changes(Protocol):
     """What has changed in a share."""
 
     @property
     def added(self) -> Sequence[Entry]:
         """What is offered that was not."""
+        ...
+
+    @property
+    def directories(self) -> Collection[str]:
+        """Directories of which the listing is another one."""
         ...
 
     @property
@@ -156,13 +175,56 @@ class OwnFilter:
         return with_positions(bits, positions)
 
 
-class Announcer:
-    """Tells neighbours of our share."""
+class Tidings:
+    """News of our share that are still to be told."""
 
-    def __init__(self, share: Share, switchboard: Switchboard, keys: Keys) -> None:
+    def __init__(self) -> None:
+        self._pace = TokenBucket(NEWS_OF_ONE_PER_S * SENDING_SHARE, NEWS_OF_ONE_BURST - 1)
+        self._directories: set[str] = set()
+        self._is_all = self._has_any = False
+        self._version = 0
+
+    def note(self, changes: Changes) -> None:
+        """Note where something has changed."""
+        self._has_any |= changes.is_all or bool(changes.directories)
+        self._is_all |= changes.is_all
+        self._directories.update(changes.directories)
+        length = sum(len(path.encode()) for path in self._directories)
+        if len(self._directories) > MAX_NEWS_DIRECTORIES or length > MAX_NAMED_BYTES:
+            self._directories, self._is_all = {""}, True
+
+    def due_at(self, now: float) -> float:
+        """Return when they may be told; infinity if there are none."""
+        return now + self._pace.wait_s(now) if self._has_any else math.inf
+
+    def take(self, now: float, now_ms: int) -> tuple[int, Sequence[str], bool] | None:
+        """Return version, directories and whether there are others, if they may be told now."""
+        if not self._has_any or not self._pace.take(now):
+            return None
+        told = sorted(self._directories), self._is_all
+        self._directories, self._is_all, self._has_any = set(), False, False
+        self._version = max(self._version + 1, now_ms)
+        return self._version, *told
+
+
+class Announcer:
+    """Tells neighbours, and everybody within the horizon, of our share."""
+
+    def __init__(
+        self,
+        share: Share,
+        switchboard: Switchboard,
+        keys: Keys,
+        *,
+        ttl: int,
+        wall_clock: Callable[[], float],
+    ) -> None:
         self._share = share
         self._switchboard = switchboard
         self._keys = keys
+        self._ttl = ttl
+        self._wall_clock = wall_clock
+        self._tidings = Tidings()
 
     async def run(self) -> None:
         """Tell of changes, until cancelled."""
@@ -171,18 +233,26 @@ class Announcer:
         await self._renew(own)
         while True:
             changed = None
-            with trio.move_on_at(own.renew_at):
+            with trio.move_on_at(min(own.renew_at, self._tidings.due_at(trio.current_time()))):
                 changed = await self._share.wait_changed(version)
             await self._renew(own)
             if changed is not None:
                 version = changed
                 self._switchboard.tell_changed()
-                await trio.sleep(ANNOUNCE_AFTER_S)
+            self._tell_news()
+            await trio.sleep(ANNOUNCE_AFTER_S)
+
+    def _tell_news(self) -> None:
+        now_ms = int(self._wall_clock() * 1000)
+        told = self._tidings.take(trio.current_time(), now_ms)
+        if told is not None:
+            self._switchboard.tell_news(self._ttl, *told)
 
     async def _renew(self, own: OwnFilter) -> None:
         """Bring our filter to what is offered now, and tell of it what has to be told first."""
         changes = self._share.take_changes()
         own.note(changes)
+        self._tidings.note(changes)
         self._switchboard.set_own_filter(own.bits)
         await own.take_in(changes.added)
         await own.renew()

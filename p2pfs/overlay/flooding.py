@@ -33,13 +33,16 @@ from p2pfs.protocol import (
     Identity,
     Introduce,
     Message,
+    News,
     PeerInfo,
     Query,
     QueryHit,
     QueryKind,
     ServentId,
     Walk,
+    dialable,
     sign_hit,
+    sign_news,
 )
 from p2pfs.protocol.flood import (
     OWN,
@@ -50,6 +53,7 @@ from p2pfs.protocol.flood import (
     Deliver,
     Drop,
     Finished,
+    Heard,
     Introduced,
     Keys,
     LinkId,
@@ -82,6 +86,9 @@ TELL_AGAIN_S: Final = 60.0
 """How often people are told that they search too much: a script does it many times a second."""
 
 
+OnNews = Callable[[PeerInfo, Sequence[str], bool], object]
+
+
 class Neighbourhood(Protocol):
     """What the switchboard tells and asks of the overlay."""
 
@@ -111,6 +118,8 @@ class Switchboard:
         self._journal = journal
         self._told_at = -math.inf
         """When people were last told that a search may not be now."""
+        self.on_news: OnNews = lambda _peer, _directories, _is_all: None
+        """Is told whose share has changed, where, and whether anywhere else too."""
         self.counters: Counter[str] = Counter()
         """What happened to messages: `queries_seen`, and drops by reason."""
         self._identity = identity
@@ -130,6 +139,7 @@ class Switchboard:
             QueryHit: self._got_query_hit,
             Done: self._got_done,
             Filter: self._got_filter,
+            News: self._got_news,
             Walk: self._got_walk,
             Introduce: self._got_introduce,
         }
@@ -205,6 +215,15 @@ class Switchboard:
         self._carry_out(self._router.got_filter(link.id, message, trio.current_time()))
         self._shares_changed.unpark_all()
 
+    def _got_news(self, link: Link, message: News) -> None:
+        self._carry_out(self._router.got_news(link.id, message, trio.current_time()), link)
+
+    def tell_news(self, ttl: int, version: int, directories: Sequence[str], is_all: bool) -> None:
+        """Tell everybody within the horizon where our share has changed."""
+        told = (self._own_info(), version, directories)
+        news = sign_news(self._identity, ttl, *told, is_all=is_all)
+        self._carry_out(self._router.originate_news(news, trio.current_time()))
+
     def _got_walk(self, link: Link, message: Walk) -> None:
         now = trio.current_time()
         self._carry_out(self._router.got_walk(link.id, message, random.choice, now))
@@ -264,6 +283,11 @@ class Switchboard:
             case Introduced(peer=peer):
                 assert told_by is not None
                 self._neighbourhood.introduced(peer, told_by)
+            case Heard(news=news):
+                assert told_by is not None
+                addresses = dialable(news.provider.addresses, told_by.remote)
+                provider = PeerInfo(news.provider.id, news.provider.name, addresses)
+                self.on_news(provider, news.directories, news.is_all)
             case Drop(reason=reason):
                 self.counters[f"dropped: {reason}"] += 1
             case Ban(link=to, reason=reason):

@@ -45,7 +45,16 @@ from p2pfs.protocol.connection import (
     State,
 )
 from p2pfs.protocol.crowds import largest_crowd, who_gives_way
-from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, servent_id, sign_hit
+from p2pfs.protocol.handshake import (
+    Identity,
+    NetworkKey,
+    Role,
+    check_hit,
+    check_news,
+    servent_id,
+    sign_hit,
+    sign_news,
+)
 from p2pfs.protocol.manifest import (
     FILE_ID_BYTES,
     KIB,
@@ -70,6 +79,8 @@ from p2pfs.protocol.messages import (
     MAX_BLOCKS_ASKED,
     MAX_DEADLINE_MS,
     MAX_LISTING,
+    MAX_NEWS_BYTES,
+    MAX_NEWS_DIRECTORIES,
     MAX_PAGES_ASKED,
     MAX_PEERS,
     MAX_QUERY_TEXT_BYTES,
@@ -101,6 +112,7 @@ from p2pfs.protocol.messages import (
     Listing,
     Match,
     Message,
+    News,
     PeerInfo,
     Peers,
     Ping,
@@ -144,6 +156,8 @@ __all__ = [
     "MAX_LABEL_BYTES",
     "MAX_LISTING",
     "MAX_MANIFEST_BYTES",
+    "MAX_NEWS_BYTES",
+    "MAX_NEWS_DIRECTORIES",
     "MAX_PAGES_ASKED",
     "MAX_PEERS",
     "MAX_QUERY_TEXT_BYTES",
@@ -190,6 +204,7 @@ __all__ = [
     "Message",
     "NeedData",
     "NetworkKey",
+    "News",
     "PeerInfo",
     "Peers",
     "Phrase",
@@ -215,6 +230,7 @@ __all__ = [
     "block_range",
     "block_span",
     "check_hit",
+    "check_news",
     "check_path",
     "dialable",
     "digest",
@@ -232,6 +248,7 @@ __all__ = [
     "scope_of",
     "servent_id",
     "sign_hit",
+    "sign_news",
     "tokens_of",
     "who_gives_way",
     "without_zone",

@@ -21,6 +21,7 @@ from p2pfs.protocol.messages import (
     GUID_BYTES,
     MAX_DEADLINE_MS,
     MAX_FILTER_BYTES,
+    MAX_NEWS_BYTES,
     MAX_QUERY_BYTES,
     MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
@@ -41,6 +42,7 @@ from p2pfs.protocol.messages import (
     Listing,
     Match,
     Message,
+    News,
     Peers,
     Ping,
     Pong,
@@ -86,6 +88,7 @@ BODY_LIMITS: Final[Mapping[type[Message], int]] = {
     Done: _SMALL,
     Changed: _SMALL,
     Filter: MAX_FILTER_BYTES + _SMALL,
+    News: MAX_NEWS_BYTES,
     GetManifest: _SMALL,
     GetBlocks: _SMALL,
     List: 4 * KIB,  # two paths at their longest

@@ -52,6 +52,7 @@ from p2pfs.protocol.messages import (
     Listing,
     Match,
     Message,
+    News,
     Peers,
     Ping,
     Pong,
@@ -119,7 +120,7 @@ class Step(enum.Enum):
 
 STEPS: Final[Mapping[type[Message | Data | Unknown], Step]] = {
     **dict.fromkeys((GetPeers, Peers, Walk, Introduce), Step.CONTROL),
-    **dict.fromkeys((Query, QueryHit, Done, Changed, Filter), Step.CONTROL),
+    **dict.fromkeys((Query, QueryHit, Done, Changed, Filter, News), Step.CONTROL),
     **dict.fromkeys((GetManifest, GetBlocks, Data, Cancel), Step.TRANSFER),
     **dict.fromkeys((List, Match, Listing, Reject), Step.TRANSFER),
     **dict.fromkeys((Ping, Pong), Step.KEEP_ALIVE),

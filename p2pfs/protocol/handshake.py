@@ -29,6 +29,7 @@ from p2pfs.protocol.messages import (
     Entry,
     Guid,
     Message,
+    News,
     PeerInfo,
     QueryHit,
     ServentId,
@@ -52,6 +53,7 @@ _ID_PREFIX: Final = b"p2pfs servent id 1\n"
 _STATIC_KEY_PREFIX: Final = b"p2pfs static key 1\n"
 _QUERY_HIT_PREFIX: Final = b"p2pfs query hit 1\n"
 _STATIC_KEY_CONTEXT: Final = "p2pfs 1 Noise static key"
+_NEWS_PREFIX: Final = b"p2pfs news 1\n"
 _NETWORK_ID_CONTEXT: Final = "p2pfs 1 network id"
 _NETWORK_KEY_SALT: Final = b"p2pfs network key 1"
 
@@ -201,6 +203,34 @@ def check_hit(hit: QueryHit) -> None:
 
 def _signed_part(guid: Guid, provider: PeerInfo, entries: tuple[Entry, ...], total: int) -> bytes:
     return _QUERY_HIT_PREFIX + msgspec.msgpack.encode((guid, provider, entries, total))
+
+
+def sign_news(
+    identity: Identity,
+    ttl: int,
+    provider: PeerInfo,
+    version: int,
+    directories: Sequence[str],
+    *,
+    is_all: bool,
+) -> News:
+    """Return news that prove whose share has changed."""
+    told = (provider, version, tuple(directories), is_all)
+    signature = identity.sign(_NEWS_PREFIX + msgspec.msgpack.encode(told))
+    return News(ttl, *told, identity.public_key, signature)
+
+
+def check_news(news: News) -> None:
+    """Check that news were told by the servent whose share they say has changed.
+
+    Raises:
+        RemoteProtocolError: they were not. Nobody has to pass on such: who brings them is to blame.
+    """
+    if servent_id(news.public_key) != news.provider.id:
+        raise RemoteProtocolError("news have a key that is not their provider's")
+    told = (news.provider, news.version, news.directories, news.is_all)
+    if not verify(news.public_key, news.signature, _NEWS_PREFIX + msgspec.msgpack.encode(told)):
+        raise RemoteProtocolError("news have a wrong signature")
 
 
 class Handshake:

@@ -76,6 +76,12 @@ MAX_ADDRESSES: Final = 4
 MAX_FILTER_BYTES: Final = 33 * 1024
 """A filter of 32 KiB of which half the bits are set does not become shorter by compression."""
 
+MAX_NEWS_DIRECTORIES: Final = 16
+"""Directories that are named in one news; where more have changed it says that any may have."""
+
+MAX_NEWS_BYTES: Final = 4 * 1024
+"""An encoded news: floods stay small."""
+
 MAX_TTL: Final = 5
 """Links that any query may cross; at degree 12 this is beyond 10,000 servents."""
 
@@ -341,6 +347,22 @@ class Changed(Message, frozen=True, array_like=True):
     """The sender's share is not what it was: what a neighbour knows of it is old."""
 
 
+class News(Message, frozen=True, array_like=True):
+    """The share of a servent is not what it was, told to everybody within the horizon."""
+
+    ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
+    provider: PeerInfo
+    version: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    """Larger with each news of a servent: milliseconds since 1970, as it believes."""
+    directories: Annotated[tuple[PathText, ...], Meta(max_length=MAX_NEWS_DIRECTORIES)]
+    """Where something has come, changed or gone; empty text for the root."""
+    is_all: bool
+    """Whether that may be so in any other directory too."""
+    public_key: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+    """By the provider, over all but the TTL and the key: see `handshake.sign_news`."""
+
+
 class GetManifest(Message, frozen=True, array_like=True):
     """Send the manifest of this content, as DATA."""
 
@@ -430,6 +452,7 @@ MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {
     0x0B: Done,
     0x0C: Changed,
     0x0D: Filter,
+    0x0E: News,
     0x10: GetManifest,
     0x11: GetBlocks,
     0x12: List,

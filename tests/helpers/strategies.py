@@ -97,6 +97,10 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     ),
     m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans(), counts),
     m.Changed: st.just(m.Changed()),
+    m.News: st.builds(
+        m.News, ttls, peer_infos, integers(0, 2**63 - 1), tuples(texts(100), 16), st.booleans(),
+        st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64),
+    ),
     m.Filter: st.builds(
         m.Filter, integers(1, 2), st.sampled_from(m.FilterForm), st.binary(max_size=64)
     ),

@@ -2,6 +2,7 @@
 
     routing     what to do with each message of a neighbour; the front door is `Router`
     decisions   what the router tells its owner to do
+    news        which shares have changed
     filters     what neighbours say that they have
     seen        GUIDs that were seen, and the way back of their answers
     walks       random walks that introduce servents to each other
@@ -10,7 +11,7 @@
 The router never waits: its owner gives it messages and the time, and it returns decisions.
 """
 
-from p2pfs.protocol.flood.budgets import TokenBucket, Urgency
+from p2pfs.protocol.flood.budgets import SENDING_SHARE, TokenBucket, Urgency
 from p2pfs.protocol.flood.decisions import (
     Answer,
     Ban,
@@ -18,6 +19,7 @@ from p2pfs.protocol.flood.decisions import (
     Deliver,
     Drop,
     Finished,
+    Heard,
     Introduced,
     LinkId,
     OfferSelf,
@@ -25,14 +27,18 @@ from p2pfs.protocol.flood.decisions import (
     Send,
 )
 from p2pfs.protocol.flood.filters import ALL, FILTER_BITS, OWN, Bits, Keys, with_positions
+from p2pfs.protocol.flood.news import NEWS_OF_ONE_BURST, NEWS_OF_ONE_PER_S
 from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, Router
 
 __all__ = [
     "ALL",
     "FILTER_BITS",
+    "NEWS_OF_ONE_BURST",
+    "NEWS_OF_ONE_PER_S",
     "OWN",
     "SEARCHES_PER_S",
     "SEARCH_BURST",
+    "SENDING_SHARE",
     "Answer",
     "Ban",
     "Bits",
@@ -40,6 +46,7 @@ __all__ = [
     "Deliver",
     "Drop",
     "Finished",
+    "Heard",
     "Introduced",
     "Keys",
     "LinkId",

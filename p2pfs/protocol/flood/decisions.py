@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import NewType
 
-from p2pfs.protocol import Done, Filter, Guid, Introduce, PeerInfo, Query, QueryHit, Walk
+from p2pfs.protocol import Done, Filter, Guid, Introduce, News, PeerInfo, Query, QueryHit, Walk
 
 LinkId = NewType("LinkId", int)
 """One neighbour link of this servent; never used again for another."""
@@ -34,7 +34,7 @@ class Send:
     """Send this message on this link."""
 
     link: LinkId
-    message: Query | QueryHit | Done | Filter | Walk | Introduce
+    message: Query | QueryHit | Done | Filter | News | Walk | Introduce
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,13 @@ class Introduced:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """The share of a servent within the horizon has changed."""
+
+    news: News
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """Nothing to do: it was dropped, and counted in `Router.statistics`."""
 
@@ -112,4 +119,6 @@ class Ban:
     reason: str
 
 
-Decision = Send | Answer | Deliver | Finished | Refused | OfferSelf | Introduced | Drop | Ban
+Decision = (
+    Send | Answer | Deliver | Finished | Refused | OfferSelf | Introduced | Heard | Drop | Ban
+)

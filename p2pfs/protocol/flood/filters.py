@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from p2pfs.errors import RemoteProtocolError
-from p2pfs.protocol import Filter, FilterForm, Query, QueryKind, words_of
+from p2pfs.protocol import Filter, FilterForm, Query, QueryKind, phrases_of, tokens_of
 from p2pfs.protocol.flood.budgets import SENDING_SHARE, Budget, Charge, TokenBucket
 from p2pfs.protocol.flood.decisions import LinkId
 
@@ -90,7 +90,7 @@ class Keys:
         if is_directory:
             yield from self.positions("directory", path)
         yield from self.positions("label", path.rpartition("/")[2])
-        for word in words_of(path):
+        for word in dict.fromkeys(tokens_of(path)):
             yield from self.positions("word", word)
             for length in _PREFIXES:
                 if len(word) >= length:
@@ -104,9 +104,9 @@ class Keys:
             case QueryKind.DIRECTORY:
                 return self.positions("directory", query.text)
             case QueryKind.PATH:
-                return [*self._of_words(words_of(query.text)), *self._of_place(query.text)]
+                return [*self._of_words(tokens_of(query.text)), *self._of_place(query.text)]
             case QueryKind.WORDS:
-                *whole, last = words_of(query.text) or [""]
+                *whole, last = [*itertools.chain(*phrases_of(query.text))] or [""]
                 return [*self._of_words(whole), *self._of_beginning(last)]
 
     def _of_words(self, words: Iterable[str]) -> Iterator[int]:
@@ -126,8 +126,8 @@ class Keys:
             yield from self.positions("prefix", word[: max(fitting)])
 
 
-_PREFIXES: Final = (2, 4)
-"""Letters of a word's beginnings that a filter knows."""
+_PREFIXES: Final = (1, 2, 4)
+"""Characters of a token's beginnings that a filter knows; many scripts have one in a token."""
 
 
 # A filter is an integer here, or ALL. To send it is to compress it.

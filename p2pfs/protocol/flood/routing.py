@@ -42,6 +42,7 @@ from p2pfs.protocol import (
     Filter,
     Guid,
     Introduce,
+    News,
     Query,
     QueryHit,
     QueryKind,
@@ -68,6 +69,7 @@ from p2pfs.protocol.flood.decisions import (
     Send,
 )
 from p2pfs.protocol.flood.filters import BEYOND, FILTERED_HOPS, OWN, FilterTable, Keys
+from p2pfs.protocol.flood.news import NewsTable
 from p2pfs.protocol.flood.seen import Seen, SeenTable
 from p2pfs.protocol.flood.walks import Choose, Walks
 
@@ -176,6 +178,7 @@ class Router:
         """
         self._has_room = has_room
         self.filters = FilterTable(keys or Keys(b""))
+        self._news = NewsTable()
         self._neighbours: dict[LinkId, _Neighbour] = {}
         self._searches_out = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
@@ -195,12 +198,14 @@ class Router:
         """Note a new neighbour link; its budgets are full."""
         self._neighbours[link] = _Neighbour()
         self.filters.link_opened(link, now)
+        self._news.link_opened(link)
 
     def link_lost(self, link: LinkId, now: float) -> list[Decision]:
         """Note that a link is gone; what waited for it ends incomplete."""
         del now  # losing a link takes effect at once, whatever the time
         self._neighbours.pop(link, None)
         self.filters.link_lost(link)
+        self._news.link_lost(link)
         decisions: list[Decision] = []
         for wave in list(self._waves.values()):
             if wave.came_from == link:
@@ -338,6 +343,21 @@ class Router:
     def tell_filters(self, now: float, layers: Sequence[int] = (OWN, BEYOND)) -> Iterator[Send]:
         """Yield what neighbours are to be told of shares now; see `FilterTable.messages`."""
         return (Send(*told) for told in self.filters.messages(now, layers))
+
+    # News.
+
+    def originate_news(self, news: News, now: float) -> list[Decision]:
+        """Tell everybody within the horizon that our share has changed."""
+        return self._news.originate(news, now)
+
+    def got_news(self, link: LinkId, news: News, now: float) -> list[Decision]:
+        """Take in that a share has changed; RemoteProtocolError if nobody can have said so."""
+        if link not in self._neighbours:
+            return [self._drop(link, DropReason.NO_LINK)]
+        charge = self._news.charge(link, now)
+        if charge is not Charge.WITHIN:
+            return self._over_budget(link, charge, "news")
+        return self._counted(self._news.got_news(link, news, now))
 
     # Walks.
 

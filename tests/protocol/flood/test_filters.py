@@ -89,6 +89,7 @@ class TestKeys:
         [
             (QueryKind.WORDS, "green whale"),
             (QueryKind.WORDS, "blue wx"),
+            (QueryKind.WORDS, "青い鯨"),
             (QueryKind.WORDS, "blue whaxe"),
             (QueryKind.PATH, "films/Green Whale.mkv"),
             (QueryKind.PATH, "music/Blue Whale.mkv"),
@@ -98,9 +99,15 @@ class TestKeys:
     def test_who_has_not_is_left_out(self, kind: QueryKind, text: str) -> None:
         assert not may_match(filter_of(WHALE), kind, text)
 
+    def test_any_part_of_a_name_without_spaces_is_asked_for(self) -> None:
+        bits = filter_of("映画/青い鯨の歌.mkv")
+        for text in ("鯨", "鯨の", "青い 鯨", "い鯨の歌", "映"):
+            assert may_match(bits, QueryKind.WORDS, text)
+
     def test_whoever_shares_nothing_is_left_out_of_what_asks_everybody(self) -> None:
         assert not may_match(0, QueryKind.DIRECTORY, "")
         assert not may_match(0, QueryKind.WORDS, "a")
+        assert not may_match(0, QueryKind.WORDS, "")
         assert may_match(filter_of("x"), QueryKind.WORDS, "")
 
     def test_an_id_is_asked_of_everybody(self) -> None:

@@ -1,0 +1,115 @@
+"""Whose share has changed, and where: whom to ask before a directory is shown.
+
+A neighbour says that its share has changed (CHANGED), and anybody within the horizon says in
+which directories (NEWS). Either is a reason to ask that servent, and nobody else. Who says so
+and is slow to say what is not heard for a while: else it could delay every `ls`.
+
+What is asked for from other threads is kept in values that are replaced and never changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
+
+from p2pfs.protocol import PeerInfo, ServentId
+from p2pfs.protocol.flood import TokenBucket
+
+MUTED_S: Final = 60.0
+"""How long the news of a servent are not waited for that said that it changed and was slow to
+say what. What is new there shows when listings are refreshed."""
+
+MAX_PLACES: Final = 1_000
+"""Directories of which news are remembered; the oldest are forgotten."""
+
+MAX_TELLERS: Final = 16
+"""Servents that are remembered for one directory, and of those that changed all over: as many as
+are asked at once. When there are more, a flood is cheaper."""
+
+SLOW_STRANGERS_PER_S: Final = 4 / 60
+SLOW_STRANGERS_BURST: Final = 4
+"""Strangers who were slow that are put up with. Beyond it no stranger is heard for a while:
+identities are free, and each would make one look wait."""
+
+EVERYWHERE: Final = None
+"""The place of news that are not of certain directories."""
+
+_Told = tuple[tuple[PeerInfo, float], ...]
+
+
+class NewsBoard:
+    """What is known to have changed since it was last asked for."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._changed: dict[ServentId, float] = {}
+        self._told: dict[str | None, _Told] = {}
+        self._muted: dict[ServentId, float] = {}
+        self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
+        self._deaf_until = -math.inf
+        """Until when no stranger is heard."""
+
+    def neighbour_changed(self, peer: ServentId) -> bool:
+        """Note that a neighbour's share has changed; return whether that is heard."""
+        if self._is_muted(peer):
+            return False
+        self._changed[peer] = self._clock()
+        return True
+
+    def told(self, peer: PeerInfo, directories: Iterable[str], *, is_all: bool) -> bool:
+        """Note where somebody's share has changed; return whether that is heard."""
+        if self._is_muted(peer.id) or self._clock() < self._deaf_until:
+            return False
+        for place in (*directories, *([EVERYWHERE] if is_all else [])):
+            others = [one for one in self._told.pop(place, ()) if one[0].id != peer.id]
+            self._told[place] = (*others, (peer, self._clock()))[-MAX_TELLERS:]
+        while len(self._told) > MAX_PLACES:
+            del self._told[next(iter(self._told))]
+        return True
+
+    def changed_at(self, peer: ServentId) -> float:
+        """Return when a neighbour last said that its share changed; minus infinity if never."""
+        return self._changed.get(peer, -math.inf)
+
+    def of(
+        self,
+        path: str,
+        since: float,
+        neighbours: Iterable[PeerInfo],
+        holders: Callable[[], Collection[PeerInfo]],
+    ) -> Sequence[PeerInfo]:
+        """Return who has changed a directory since then. Any thread."""
+        found = {peer.id: peer for peer in neighbours if self.changed_at(peer.id) > since}
+        found |= {peer.id: peer for peer, at in self._told.get(path, ()) if at > since}
+        everywhere = [(peer, at) for peer, at in self._told.get(EVERYWHERE, ()) if at > since]
+        if everywhere:
+            here = {peer.id for peer in holders()}
+            found |= {peer.id: peer for peer, _ in everywhere if not path or peer.id in here}
+        return list(found.values())
+
+    def mute(self, peer: ServentId, *, is_stranger: bool) -> None:
+        """Wait for the news of a servent no more for a while: it was slow to say what they are."""
+        self.forget(peer)
+        self._muted[peer] = self._clock() + MUTED_S
+        if is_stranger and not self._patience.take(self._clock()):
+            self._deaf_until = self._clock() + MUTED_S
+            self._told.clear()
+        if len(self._muted) > MAX_PLACES:
+            del self._muted[next(iter(self._muted))]
+
+    def forget(self, peer: ServentId) -> None:
+        """Forget the news of a servent, and that it was slow."""
+        self._changed.pop(peer, None)
+        self._muted.pop(peer, None)
+        for place, told in list(self._told.items()):
+            self._told[place] = tuple(one for one in told if one[0].id != peer)
+
+    def forget_all(self) -> None:
+        """Forget all news."""
+        self._changed.clear()
+        self._told.clear()
+        self._muted.clear()
+
+    def _is_muted(self, peer: ServentId) -> bool:
+        return self._clock() < self._muted.get(peer, -math.inf)

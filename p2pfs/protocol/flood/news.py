@@ -1,0 +1,110 @@
+"""News of shares, told to everybody within the horizon once (PROTOCOL.md, "News").
+
+Each servent numbers its news, larger with each. Who hears a number that is larger than all
+before passes it on to its other neighbours; so each link carries it once each way at most. The
+signature is checked before: a number made up by somebody else would silence whom it names.
+
+What a neighbour brings is charged to it, and what one servent tells is bounded too, whoever
+brings it: what is over that is dropped, and seen when listings are asked for again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from p2pfs.protocol import News, ServentId, check_news
+from p2pfs.protocol.flood.budgets import SENDING_SHARE, Budget, Charge, TokenBucket
+from p2pfs.protocol.flood.decisions import Decision, Drop, DropReason, Heard, LinkId, Send
+
+NEWS_PER_S: Final = 2.0
+NEWS_BURST: Final = 100
+"""News that a neighbour may bring, whoever told them."""
+
+NEWS_OF_ONE_PER_S: Final = 0.1
+NEWS_OF_ONE_BURST: Final = 10
+"""News that one servent may tell."""
+
+MAX_TELLERS: Final = 10_000
+"""Servents of which it is remembered what they told last; the oldest make room. 4 MB."""
+
+
+@dataclass(slots=True)
+class _Teller:
+    version: int = -1
+    pace: TokenBucket = field(
+        default_factory=lambda: TokenBucket(NEWS_OF_ONE_PER_S, NEWS_OF_ONE_BURST)
+    )
+
+
+@dataclass(slots=True)
+class _Pace:
+    """What a neighbour may bring, and may be brought."""
+
+    brought: Budget = field(default_factory=lambda: Budget(NEWS_PER_S, NEWS_BURST))
+    told: TokenBucket = field(
+        default_factory=lambda: TokenBucket(
+            NEWS_PER_S * SENDING_SHARE, int(NEWS_BURST * SENDING_SHARE)
+        )
+    )
+
+
+class NewsTable:
+    """What has been told lately, and who may tell more."""
+
+    def __init__(self) -> None:
+        self._tellers: OrderedDict[ServentId, _Teller] = OrderedDict()
+        self._neighbours: dict[LinkId, _Pace] = {}
+
+    def link_opened(self, link: LinkId) -> None:
+        """Note a new neighbour."""
+        self._neighbours[link] = _Pace()
+
+    def link_lost(self, link: LinkId) -> None:
+        """Forget a neighbour."""
+        self._neighbours.pop(link, None)
+
+    def charge(self, link: LinkId, now: float) -> Charge:
+        """Charge a neighbour for news that it brings."""
+        return self._neighbours[link].brought.charge(now)
+
+    def got_news(self, link: LinkId, news: News, now: float) -> list[Decision]:
+        """Take in news that a neighbour brings, and pass them on if they are new.
+
+        Raises:
+            RemoteProtocolError: they are not by whom they name.
+        """
+        teller = self._tellers.get(news.provider.id)
+        if teller is not None and news.version <= teller.version:
+            return []
+        check_news(news)
+        teller = self._teller(news.provider.id)
+        teller.version = news.version
+        if not teller.pace.take(now):
+            return [Drop(link, DropReason.OVER_BUDGET)]
+        return [Heard(news), *self._passed_on(news, link, now)]
+
+    def originate(self, news: News, now: float) -> list[Decision]:
+        """Tell everybody news of our own."""
+        self._teller(news.provider.id).version = news.version
+        return list(self._sends(self._neighbours, news, now))
+
+    def _teller(self, servent: ServentId) -> _Teller:
+        teller = self._tellers.setdefault(servent, _Teller())
+        self._tellers.move_to_end(servent)
+        if len(self._tellers) > MAX_TELLERS:
+            self._tellers.popitem(last=False)
+        return teller
+
+    def _passed_on(self, news: News, came_from: LinkId, now: float) -> Iterable[Decision]:
+        if news.ttl <= 1:
+            return ()
+        others = [link for link in self._neighbours if link != came_from]
+        return self._sends(others, replace(news, ttl=news.ttl - 1), now)
+
+    def _sends(self, links: Iterable[LinkId], news: News, now: float) -> Iterable[Send]:
+        return (Send(link, news) for link in links if self._neighbours[link].told.take(now))

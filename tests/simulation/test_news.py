@@ -1,0 +1,118 @@
+"""What changes anywhere within the horizon is in open listings within two seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.namespace.browser import REFRESH_AFTER_S, REFRESH_EACH_S
+from p2pfs.protocol.messages import Query
+from tests.helpers.world import World, chain, open_world
+
+WITHIN_S = 2.0
+
+
+async def listing(world: World) -> None:
+    """Four servents in a chain: the first looks, the last has a directory."""
+    await chain(world, 4)
+    await world.share(3, "films/old.mkv", b"o" * 1000)
+    await trio.sleep(10)
+    assert await world.names(0) == ["films"]
+    assert await world.names(0, "films") == ["films/old.mkv"]
+    world[0].namespace.browser._horizon = 1_000  # a large network is flooded seldom
+    await trio.sleep(5)
+
+
+def shown(world: World, path: str) -> list[str]:
+    """Return what a look shows that asks nobody."""
+    return [node.path for node in world[0].namespace.browser._catalogue.children(path)]
+
+
+def floods(world: World) -> int:
+    return world[1].switchboard.counters["queries_seen"]
+
+
+async def come(world: World) -> None:
+    await world.share(3, "films/new.mkv", b"n" * 1000)
+
+
+async def go(world: World) -> None:
+    await world.unshare(3, "films/old.mkv")
+
+
+async def begin(world: World) -> None:
+    await world.share(3, "songs/first.ogg", b"f" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "then"),
+    [
+        (come, "films", ["films/new.mkv", "films/old.mkv"]),
+        (go, "films", []),
+        (begin, "", ["films", "songs"]),
+    ],
+)
+async def test_a_change_three_links_away_is_listed_without_a_flood(
+    change: Callable[[World], Awaitable[None]],
+    path: str,
+    then: list[str],
+    autojump_clock: MockClock,
+):
+    async with open_world(latency_s=0.01) as world:
+        await listing(world)
+        world[0].namespace.browser.known_children(path)
+        before = floods(world)
+        await change(world)
+        await world.until(lambda: shown(world, path) == then, within_s=WITHIN_S)
+        assert floods(world) == before
+
+
+async def test_a_look_after_the_news_asks_whoever_told_them(autojump_clock: MockClock):
+    async with open_world(latency_s=0.01) as world:
+        await listing(world)
+        await trio.sleep(40)  # nobody looks any more
+        before = floods(world)
+        await come(world)
+        await trio.sleep(1)
+        assert shown(world, "films") == ["films/old.mkv"]
+        assert await world.names(0, "films") == ["films/new.mkv", "films/old.mkv"]
+        assert floods(world) == before
+
+
+async def test_a_listing_is_flooded_for_as_seldom_as_its_horizon_is_large(
+    autojump_clock: MockClock,
+):
+    async with open_world(latency_s=0.01) as world:
+        await listing(world)
+        asked: list[Query] = []
+        flood = world[0].switchboard.searches._flood
+        world[0].switchboard.searches._flood = lambda query, urgency: (
+            asked.append(query) or flood(query, urgency)
+        )
+        for horizon, every_s in ((4, REFRESH_AFTER_S), (100, 100 * REFRESH_EACH_S)):
+            world[0].namespace.browser._horizon = horizon
+            await trio.sleep(60)
+            world[0].namespace.browser.known_children("")
+            await trio.sleep(1)
+            asked.clear()
+            for _look in range(100):
+                world[0].namespace.browser.known_children("")
+                world[0].namespace.browser._horizon = horizon
+                await trio.sleep(1)
+            assert 100 / every_s / 2 <= len(asked) <= 100 / every_s + 2
+
+
+async def test_a_burst_of_changes_is_told_of_a_few_times(autojump_clock: MockClock):
+    async with open_world(latency_s=0.01) as world:
+        await listing(world)
+        told = []
+        world[0].switchboard.on_news = lambda *news: told.append(news)
+        for number in range(100):
+            await world.share(3, f"films/{number}.mkv", b"%d" % number)
+            await trio.sleep(0.5)
+        assert 5 <= len(told) <= 16
+        await trio.sleep(15)
+        assert told[-1][1] == ("films",)
