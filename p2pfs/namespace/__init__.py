@@ -7,6 +7,7 @@
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     news        whose share has changed, and where
     listing     what one servent tells of one directory, page by page, and what that lacks
+    confirming  who is gone without a word
     gathering   what one keyword search brings
     keywords    the searches below `search/`
     peers       the share of each peer by itself, below `peers/`

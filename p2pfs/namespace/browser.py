@@ -31,6 +31,7 @@ import trio
 from p2pfs.errors import NotAskedError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.listing import Listings, ListPages, Partial, Telling
 from p2pfs.namespace.news import NewsBoard
@@ -46,7 +47,7 @@ from p2pfs.protocol import (
     is_probe,
 )
 from p2pfs.protocol.flood import Urgency
-from p2pfs.tasks import SingleFlight, Tasks
+from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
 FIND_TIMEOUT_S: Final = 2.0
 """The longest that a look at an unknown name may take (DESIGN 2.1)."""
@@ -147,11 +148,21 @@ class Browser:
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
         self._listings = Listings(catalogue, list_pages, self._tasks, clock)
+        self._confirmer = Confirmer(
+            catalogue,
+            self.ask_one,
+            lambda: {peer.id for peer in neighbours()},
+            clock,
+            on_gone=self.peer_left,
+        )
         catalogue.on_fading = lambda: self._tasks.soon(self._start_fading, idempotent=True)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the questions under way, until cancelled."""
-        await self._tasks.run(task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._tasks.run)
+            nursery.start_soon(kept_up, self._confirmer.run)
+            task_status.started()
 
     # From memory, on any thread.
 
@@ -410,6 +421,7 @@ class Browser:
         good = [path for path in directories if not path or check_path(path) is None]
         if not self._board.told(peer, good, is_all=is_all):
             return
+        self._catalogue.heard(peer.id)
         self._catalogue.forget_absences(None if is_all else good)
         for path in good:
             if self._clock() - self._shown_at.get(path) < OPEN_S:

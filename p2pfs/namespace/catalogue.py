@@ -14,6 +14,7 @@ dictionary walk; a page of ten thousand names takes a few milliseconds.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -86,12 +87,21 @@ _NOTHING: Final = Here()
 class Catalogue:
     """The union of what other servents offer."""
 
-    def __init__(self, here: Here = _NOTHING, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        here: Here = _NOTHING,
+        *,
+        now_ns: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._here = here
         self._now_ns = now_ns
         self._lock = threading.RLock()
         self._tree = ClaimTree(here.is_whole)
+        self._clock = clock
         self._peers: dict[ServentId, PeerInfo] = {}
+        self._heard_at: OrderedDict[ServentId, float] = OrderedDict()
+        """When each of them was last heard of, the latest last."""
         self._proved: OrderedDict[FileId, int] = OrderedDict()
         self._absent: dict[str, float] = {}
         self._listed_by: dict[ServentId, dict[str, float]] = {}
@@ -209,7 +219,7 @@ class Catalogue:
             kept = frozenset((*sources, _HERE))
             if place is self._tree.root:
                 gone = set(self._tree.sources()) - kept
-                self._peers = {peer: info for peer, info in self._peers.items() if peer in kept}
+                self._keep_peers(kept)
             else:
                 gone = {source for claims in place.claims() for source in claims.by} - kept
             for source in gone:
@@ -222,6 +232,7 @@ class Catalogue:
         with self._lock:
             self._forget(source, self._tree.root)
             self._peers.pop(source, None)
+            self._heard_at.pop(source, None)
             self._listed_by.pop(source, None)
 
     def forget_path(self, source: ServentId, path: str) -> None:
@@ -269,6 +280,18 @@ class Catalogue:
                 if place is not self._tree.root:
                     self._tree.forget(place, source)
                 return
+
+    def heard(self, source: ServentId) -> None:
+        """Note that a servent is there, whatever it has."""
+        with self._lock:
+            if source in self._peers:
+                self._note_heard(source)
+
+    def unheard(self, since: float, limit: int) -> Sequence[PeerInfo]:
+        """Return servents that have not been heard of since then, the longest silent first."""
+        with self._lock:
+            silent = itertools.takewhile(lambda one: one[1] < since, self._heard_at.items())
+            return [self._peers[source] for source, _ in itertools.islice(silent, limit)]
 
     def remember_absent(self, path: str, until: float) -> None:
         """Note that nobody has `path`, to be believed until a time."""
@@ -514,12 +537,22 @@ class Catalogue:
         """Note a servent, in place of those that have nothing if there are too many."""
         if source.id not in self._peers and len(self._peers) >= MAX_SOURCES:
             busy = self._tree.sources()
-            self._peers = {peer: info for peer, info in self._peers.items() if peer in busy}
+            self._keep_peers(busy)
             if len(self._peers) >= MAX_SOURCES:
                 self._dropped += 1
                 return False
         self._peers[source.id] = source
+        self._note_heard(source.id)
         return True
+
+    def _note_heard(self, source: ServentId) -> None:
+        self._heard_at[source] = self._clock()
+        self._heard_at.move_to_end(source)
+
+    def _keep_peers(self, kept: Container[ServentId]) -> None:
+        for source in [one for one in self._peers if one not in kept]:
+            del self._peers[source]
+            self._heard_at.pop(source, None)
 
     def _unlist(self, source: ServentId, path: str) -> None:
         """Forget that a directory, and those below it, were listed."""

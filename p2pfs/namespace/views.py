@@ -37,7 +37,7 @@ class Namespace:
         kept_path: str,
     ) -> None:
         """Prepare; `path_of` tells where a content was last read."""
-        self.catalogue = Catalogue(here)
+        self.catalogue = Catalogue(here, clock=clock)
         disputes = Disputes(self.catalogue, links.fetch_manifest, clock)
         self.browser = Browser(
             self.catalogue,
