@@ -162,10 +162,16 @@ def publish(asker: Asker, files: Sequence[str]) -> int:
 @verb
 @click.argument("paths", nargs=-1, required=True, type=SHARED)
 def unpublish(asker: Asker, paths: Sequence[str]) -> None:
-    """Remove the files at PATHS from shared/."""
+    """Remove files and directories from shared/."""
     targets = [str(removal_target(path, asker.servent)) for path in paths]
     records = asker.list("unpublish", paths=targets)
-    asker.voice.done("\n".join(f"{one['path']}: unpublished" for one in records), records)
+    lines = (f"{one['path']}: unpublished{of_files(one)}" for one in records)
+    asker.voice.done("\n".join(lines), records)
+
+
+def of_files(record: Record) -> str:
+    """Return how many files were in what a record tells of, if it was not just one."""
+    return "" if record["files"] == 1 else f", {record['files']:,} files"
 
 
 @verb

@@ -11,16 +11,20 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Final
 
 from p2pfs.control.paths import Id, Subtree, TreePath
 from p2pfs.errors import BadBlockError, NotFoundError, UsageError
+from p2pfs.mounts import is_within, read_mounts
 from p2pfs.protocol import Manifest, block_bytes_for, block_range, block_span
 from p2pfs.roots import Roots
 from p2pfs.state import Leftovers, sync_directory
+
+REMOVED_AT_ONCE: Final = 1_000
+"""Files between two looks at cancellation."""
 
 CHUNK_BYTES: Final = 1024**2
 """Bytes between two looks at progress and cancellation."""
@@ -183,12 +187,56 @@ def is_temporary(name: str) -> bool:
     return name.startswith(_TEMPORARY)
 
 
+class Removal:
+    """A file, or a directory with all that is in it, on its way out of the share as by `rm -r`."""
+
+    def __init__(self, roots: Roots, target: TreePath | Id) -> None:
+        """Find it; nothing is removed yet.
+
+        Raises:
+            NotFoundError: there is none, or only behind a link that leaves the share.
+            UsageError: it is the share itself, or no path in it; something is mounted there.
+            OSError: it is in what is shared to be read only, or in what is not there now.
+        """
+        place, self.path = find_shared(roots, target)
+        """Its local path, without symbolic links."""
+        self.files = 0
+        """How many have gone."""
+        for mount in read_mounts():
+            if is_within(mount.place, place):  # what is behind it is not the share's
+                raise UsageError(f"{self.path}: {mount.place} is mounted there: unmount it first")
+        self._steps = self._remove(place)
+
+    def step(self) -> bool:
+        """Remove some of it; return whether there is more.
+
+        Raises:
+            OSError: something could not be removed; the rest stays.
+        """
+        return next(self._steps, False)
+
+    def _remove(self, place: str) -> Iterator[bool]:
+        if not os.path.isdir(place) or os.path.islink(place):
+            os.unlink(place)
+            self.files = 1
+            return
+        for above, directories, files, at in os.fwalk(place, topdown=False, onerror=_fail):
+            for name in files:
+                _remove_one(above, name, at)
+                self.files += 1
+                if self.files % REMOVED_AT_ONCE == 0:
+                    yield True
+            for name in directories:
+                _remove_one(above, name, at)
+        os.rmdir(place)
+
+
 def find_shared(roots: Roots, target: TreePath | Id) -> tuple[str, str]:
-    """Return where a file lies that is to go, and its local path, both without symbolic links.
+    """Return where something lies that is to go, and its local path, both without symbolic links.
 
     Raises:
         NotFoundError: there is none, or only behind a link that leaves the share.
-        UsageError: it is a directory, or is no path in the share.
+        UsageError: it is the share itself, or no path in it; it is a directory of the user's own.
         OSError: it is in what is shared to be read only, or in what is not there now.
     """
     if not isinstance(target, TreePath) or target.subtree is not Subtree.SHARED:
@@ -202,9 +250,32 @@ def find_shared(roots: Roots, target: TreePath | Id) -> tuple[str, str]:
     file = os.path.join(os.path.realpath(parent), name)
     if os.path.commonpath([share, file]) != share or not os.path.lexists(file):
         raise NotFoundError(f"{target.path}: no such file in shared/")
-    if os.path.isdir(file) and (target.must_be_directory or not os.path.islink(file)):
-        raise UsageError(f"{target.path} is a directory: remove it in the mount")
-    if target.must_be_directory:
-        raise UsageError(f"{target.path} is a file, not a directory")
+    if not target.path:
+        raise UsageError("shared/ itself stays: name what is in it")
+    if target.must_be_directory and (os.path.islink(file) or not os.path.isdir(file)):
+        raise UsageError(f"{target.path} is not a directory")
+    if rest != target.path and os.path.isdir(file) and not os.path.islink(file):
+        raise UsageError(
+            f"{target.path} is a directory that is shared where it lies: remove it there"
+        )
     above = target.path.removesuffix(rest)
     return file, above + os.path.relpath(file, share)
+
+
+def _remove_one(above: str, name: str, at: int) -> None:
+    """Remove what has a name in an open directory: a file, a link, or a directory by now empty.
+
+    What has taken the place of the directory meanwhile is left alone.
+    """
+    try:
+        try:
+            os.unlink(name, dir_fd=at)
+        except IsADirectoryError:
+            os.rmdir(name, dir_fd=at)
+    except OSError as error:
+        error.filename = os.path.join(above, name)
+        raise
+
+
+def _fail(error: OSError) -> None:
+    raise error

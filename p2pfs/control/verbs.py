@@ -16,7 +16,7 @@ import trio
 
 from p2pfs.config import Config, Endpoint, SharedDirectory, parse_endpoint, shared_directory
 from p2pfs.control import finding
-from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, find_shared
+from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, Removal
 from p2pfs.control.finding import find_file, find_node, in_turn, list_directory, network_paths
 from p2pfs.control.paths import Id, Subtree, TreePath, received_target
 from p2pfs.errors import NotFoundError, UsageError
@@ -437,13 +437,16 @@ async def _settled(library: Share, path: str) -> str:
 
 
 async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
-    """Remove files from the share as `rm` does; nothing is removed if one cannot be."""
+    """Remove files and directories as `rm -r` does; nothing is removed if one is not there."""
     targets = [received_target(text) for text in _texts(args, "paths")]
-    found = [await run_in_thread(find_shared, servent.roots, target) for target in targets]
-    for file, path in found:
-        await run_in_thread(os.unlink, file)
-        servent.library.touched(path)
-    return [{"path": path} for _, path in found]
+    removals = [await run_in_thread(Removal, servent.roots, target) for target in targets]
+    for removal in removals:
+        try:
+            while await run_in_thread(removal.step):
+                pass
+        finally:
+            servent.library.touched(removal.path)
+    return [{"path": removal.path, "files": removal.files} for removal in removals]
 
 
 async def _share(servent: Servent, args: Args, _report: Report) -> object:

@@ -257,6 +257,16 @@ def test_publish_and_unpublish_by_relative_paths(p2pfs, servent, tmp_path):
     assert not (servent.config.shared_directory / "x").exists()
 
 
+def test_a_directory_is_unpublished_as_a_file_is(p2pfs, servent):
+    shared = servent.config.shared_directory
+    (shared / "album").mkdir()
+    for number in range(3):
+        (shared / "album" / str(number)).write_text("")
+
+    assert p2pfs("unpublish", "album") == (0, "album: unpublished, 3 files\n", "")
+    assert not (shared / "album").exists()
+
+
 def test_publish_of_what_is_missing_is_status_1(p2pfs, servent):
     assert p2pfs("publish", "x") == (
         1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -42,6 +43,7 @@ from p2pfs.errors import (
     UnreachableError,
     UsageError,
 )
+from p2pfs.mounts import Mount
 from p2pfs.namespace.nodes import RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId
 from tests.helpers.fakeservent import FakeServent
@@ -864,6 +866,58 @@ async def test_unpublish_removes_from_the_share(servent):
     assert servent.library.touches == ["films/x", "y"]
 
 
+async def test_unpublish_removes_a_directory_with_all_that_is_in_it_and_what_no_link_leads_to(
+    servent, monkeypatch
+):
+    monkeypatch.setattr("p2pfs.control.files.REMOVED_AT_ONCE", 2)
+    shared, state = servent.config.shared_directory, servent.config.state_directory
+    (state / "mine").mkdir()
+    (state / "mine/config.toml").write_text("")
+    (shared / "films/old/empty").mkdir(parents=True)
+    (shared / "films/out").symlink_to(state / "mine")
+    (shared / "films/old/dangling").symlink_to("nowhere")
+    (shared / "link").symlink_to("films")
+    for number in range(5):
+        (shared / "films" / f"{number}").write_text("")
+    async with serving(servent) as ask_it:
+        done = await ask_it("unpublish", paths=["shared/link", "shared/films/"])
+
+    assert done == [{"path": "link", "files": 1}, {"path": "films", "files": 6}]
+    assert os.listdir(shared) == []
+    assert os.listdir(state / "mine") == ["config.toml"]
+    assert servent.library.touches == ["link", "films"]
+
+
+async def test_unpublish_leaves_alone_what_is_mounted_in_the_share(servent, monkeypatch):
+    music = servent.config.shared_directory / "old/music"
+    music.mkdir(parents=True)
+    (music / "song").write_text("")
+    mounts = [Mount("/", "ext4", 1), Mount(str(music), "ext4", 1)]
+    monkeypatch.setattr("p2pfs.control.files.read_mounts", lambda: mounts)
+    async with serving(servent) as ask_it:
+        with pytest.raises(VerbError, match="is mounted there") as caught:
+            await ask_it("unpublish", paths=["shared/old"])
+
+    assert caught.value.status == ExitStatus.USAGE
+    assert (music / "song").exists()
+
+
+async def test_what_cannot_be_removed_is_named_as_in_the_mount(servent, monkeypatch):
+    (servent.config.shared_directory / "old").mkdir()
+    (servent.config.shared_directory / "old/x").write_text("")
+
+    def unlink(name, *, dir_fd):
+        raise PermissionError(errno.EACCES, "Permission denied", name)
+
+    async with serving(servent) as ask_it:
+        monkeypatch.setattr("p2pfs.control.files.os.unlink", unlink)
+        with pytest.raises(VerbError, match=r"^Permission denied: shared/old/x$"):
+            await ask_it("unpublish", paths=["shared/old"])
+        monkeypatch.undo()
+
+    assert servent.library.touches == ["old"]
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -871,8 +925,8 @@ async def test_unpublish_removes_from_the_share(servent):
         ("/etc/passwd", ExitStatus.USAGE),
         ("shared/..", ExitStatus.USAGE),
         ("shared/", ExitStatus.USAGE),
-        ("shared/films", ExitStatus.USAGE),
         ("shared/x/", ExitStatus.USAGE),
+        ("shared/out/", ExitStatus.USAGE),
         ("network/x", ExitStatus.USAGE),
         ("x", ExitStatus.USAGE),
         ("shared/missing", ExitStatus.NOT_FOUND),
