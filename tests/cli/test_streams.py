@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +24,12 @@ COMMAND = (sys.executable, "-m", "p2pfs")
 def latin1(tmp_path_factory) -> dict[str, str]:
     """The environment of a locale whose encoding is ISO 8859-1."""
     place = tmp_path_factory.mktemp("locale")
-    made = shutil.which("localedef") and subprocess.run(
-        ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(place / "de_DE.ISO-8859-1")],
-        capture_output=True,
-        check=False,
-    )
-    if not made or not (place / "de_DE.ISO-8859-1").exists():
+    environment = {"LOCPATH": str(place), "LC_ALL": "de_DE.ISO-8859-1"}
+    make = f"localedef -i de_DE -f ISO-8859-1 '{place}/de_DE.ISO-8859-1'; locale charmap"
+    done = shell(make, **environment)
+    if done.stdout.splitlines()[-1:] != [b"ISO-8859-1"]:
         pytest.skip("no locale of ISO 8859-1 can be made here: install the package locales")
-    return {"LOCPATH": str(place), "LC_ALL": "de_DE.ISO-8859-1"}
+    return environment
 
 
 @pytest.fixture

@@ -51,6 +51,11 @@ def errno_name(call: Callable[..., object], *arguments: object) -> str:
         return errno.errorcode[error.errno or 0]
 
 
+READ_ONLY = "EROFS" if os.geteuid() == 0 else "EACCES"
+"""How a change of what others share is refused. To all but root the kernel itself says no, as the
+modes do, without asking us."""
+
+
 def make_shared(state: Path) -> Path:
     """Make a state directory that a servent will take, and return its share, to be filled."""
     state.mkdir(mode=0o700, parents=True)

@@ -66,7 +66,7 @@ CALLS: dict[str, Callable[[Stage], object]] = {
     "link": lambda stage: stage.free.hardlink_to(stage.file),
     "symlink": lambda stage: stage.free.symlink_to("target"),
     "chmod": lambda stage: stage.file.chmod(0o600),
-    "chown": lambda stage: os.chown(stage.file, 0, 0),
+    "chown": lambda stage: os.chown(stage.file, os.geteuid(), os.getegid()),
     "utimens": lambda stage: os.utime(stage.file),
     "setxattr": lambda stage: os.setxattr(stage.file, "user.y", b""),
     "removexattr": lambda stage: os.removexattr(stage.file, "user.x"),

@@ -548,13 +548,16 @@ class FileSystemSuite:
         assert errno_of(files.getxattr, "f", "user.colour") == errno.ENODATA
         assert errno_of(files.removexattr, "f", "user.colour") == errno.ENODATA
 
-    def test_an_attribute_of_a_closed_file_can_be_read(self, files: Files) -> None:
+    def test_an_attribute_of_a_closed_file_can_be_read_by_root_alone(self, files: Files) -> None:
         put(files, "f")
         files.setxattr("f", "user.colour", b"blue")
 
         files.chmod("f", 0)
 
-        assert files.getxattr("f", "user.colour") == b"blue"
+        if os.geteuid() == 0:
+            assert files.getxattr("f", "user.colour") == b"blue"
+        else:
+            assert errno_of(files.getxattr, "f", "user.colour") == errno.EACCES
 
     def test_the_disks_room_is_shown(self, files: Files) -> None:
         room = files.statvfs()
