@@ -11,7 +11,7 @@ import click
 
 from p2pfs import __version__
 from p2pfs.cli import completion, fstab, servents, verbs
-from p2pfs.cli.options import QUIET, VERBOSE
+from p2pfs.cli.options import QUIET, VERBOSE, voiced
 from p2pfs.cli.voice import Voice, complain, told
 from p2pfs.control import ExitStatus, exit_status_of
 from p2pfs.errors import INTERRUPTED, P2pfsError, UsageError
@@ -48,11 +48,13 @@ class Sections(click.Group):
                 formatter.write_dl(rows)
 
 
+@voiced
 @click.command("completion")
 @click.argument("shell", type=click.Choice(list(completion.SCRIPTS)))
 @click.option("--line", type=str, hidden=True, help="Answer for this line, up to the cursor.")
 @click.option("--word", type=str, hidden=True, help="The last word, as bash has broken it.")
-def completion_(shell: str, line: str | None, word: str | None) -> None:
+@click.pass_obj
+def completion_(voice: Voice, shell: str, line: str | None, word: str | None) -> None:
     """Print what lets a shell complete verbs, options and paths.
 
     \b
@@ -60,8 +62,11 @@ def completion_(shell: str, line: str | None, word: str | None) -> None:
     zsh, in ~/.zshrc:    eval "$(p2pfs completion zsh)"
     fish, once:          p2pfs completion fish > ~/.config/fish/completions/p2pfs.fish
     """  # noqa: D301 - click wants the character itself
+    if line is not None:
+        click.echo(completion.answer(cli, line, word))
+        return
     script = completion.SCRIPTS[shell].rstrip()
-    click.echo(script if line is None else completion.answer(cli, line, word))
+    voice.lines(script.splitlines(), {"shell": shell, "script": script})
 
 
 cli: Final = Sections(

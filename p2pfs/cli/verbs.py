@@ -72,9 +72,16 @@ def events(asker: Asker) -> None:
 
 @verb
 def top(asker: Asker) -> None:
-    """Watch transfers, peers and rates until Ctrl-C."""
+    """Watch transfers, peers and rates until q or Ctrl-C.
+
+    With --json it takes one look at them.
+    """
+    if asker.voice.as_json:
+        lists = {verb: asker.list(verb) for verb in ("transfers", "peers")}
+        asker.voice.lines([], {"status": asker.ask("status"), **lists})
+        return
     if not has_screen(sys.stdout):
-        raise UsageError("`top` needs a terminal; `transfers` and `peers` do not")
+        raise UsageError("`top` needs a terminal that can be rewritten; `top --json` does not")
     from p2pfs.cli.screen import watch  # noqa: PLC0415 - it is slow to load
 
     with contextlib.suppress(KeyboardInterrupt):

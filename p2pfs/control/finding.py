@@ -39,8 +39,27 @@ class Results(Tree, Protocol):
         """Return the path in `network/` of a result that is known, or raise NotFoundError."""
 
 
+class OwnFile(Protocol):
+    """A file that we offer."""
+
+    @property
+    def local_path(self) -> str:
+        """Where it is in `shared/`."""
+
+
+class Share(Protocol):
+    """What finding needs of the library."""
+
+    def find_id(self, file_id: FileId) -> OwnFile | None:
+        """Return a file of ours with this content."""
+
+
 class Servent(Protocol):
     """What finding needs of the servent."""
+
+    @property
+    def library(self) -> Share:
+        """Its share."""
 
     @property
     def browser(self) -> Tree:
@@ -63,8 +82,11 @@ async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node
 
     Raises:
         NotFoundError: nobody within the horizon has it.
-        UsageError: it was written as a directory, and is none.
+        UsageError: it was written as a directory, and is none; it is our own.
     """
+    own = _own_file(servent, target) if isinstance(target, Id) else None
+    if own is not None:
+        raise UsageError(f"{typed} is on this machine, not in the network: shared/{own.local_path}")
     if not isinstance(target, Id) and not target.path:
         return RemoteDirectory("", 0, ())
     node = await in_turn(lambda: _find(servent, target))
@@ -132,6 +154,11 @@ async def in_turn(ask: Callable[[], Awaitable[T]]) -> T:
             if trio.current_time() + error.wait_s > give_up_at:
                 raise
             await trio.sleep(error.wait_s)
+
+
+def _own_file(servent: Servent, target: Id) -> OwnFile | None:
+    """Return what we offer with this content. No search finds it: others are asked, not we."""
+    return servent.library.find_id(FileId(bytes.fromhex(target.digits)))
 
 
 async def _find(servent: Servent, target: TreePath | Id) -> Node | None:

@@ -60,7 +60,7 @@ class FileState(Protocol):
         """`hashing`, `published`, `paused` or `private`."""
 
 
-class Share(Protocol):
+class Share(finding.Share, Protocol):
     """What the verbs need of the library."""
 
     def touched(self, path: str) -> None:

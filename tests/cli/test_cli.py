@@ -417,11 +417,32 @@ def test_paths_below_the_mount_are_pinned_as_they_are_named_there(p2pfs, servent
     assert p2pfs("unpin", "-m", mount, "films/x")[0] == 3
 
 
-def test_top_needs_a_terminal(p2pfs, servent):
+@pytest.mark.parametrize("kind", ["no terminal", "dumb", "unknown"])
+def test_top_needs_a_terminal_that_can_be_rewritten(p2pfs, servent, monkeypatch, kind):
+    if kind != "no terminal":
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+        monkeypatch.setenv("TERM", kind)
     status, output, errors = p2pfs("top")
 
     assert (status, output) == (2, "")
     assert "terminal" in errors
+
+
+def test_top_gives_one_look_as_json(p2pfs, servent):
+    servent.rows = [{"name": "ann"}]
+    status, output, errors = p2pfs("top", "--json")
+
+    assert (status, errors) == (0, "")
+    assert json.loads(output) == {
+        "status": servent.status(), "transfers": servent.rows, "peers": servent.rows
+    }  # fmt: skip
+
+
+def test_completion_is_given_as_json_too(p2pfs):
+    status, output, errors = p2pfs("completion", "bash", "--json")
+
+    assert (status, errors) == (0, "")
+    assert json.loads(output)["script"] + "\n" == p2pfs("completion", "bash")[1]
 
 
 def test_transfers_have_bars_on_a_terminal(p2pfs, servent, monkeypatch):

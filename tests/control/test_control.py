@@ -902,6 +902,24 @@ async def test_unpublish_leaves_alone_what_is_mounted_in_the_share(servent, monk
     assert (music / "song").exists()
 
 
+async def test_unpublish_leaves_alone_the_directories_that_are_shared_where_they_lie(
+    servent, tmp_path
+):
+    music = tmp_path / "music"
+    (music / "old").mkdir(parents=True)
+    (music / "old/song").write_text("")
+    async with serving(servent) as ask_it:
+        await ask_it("share", directory=str(music))
+        for path in ("shared/music", "shared/music/", "shared/music/old"):
+            with pytest.raises(VerbError) as caught:
+                await ask_it("unpublish", paths=[path])
+            assert caught.value.status == ExitStatus.USAGE
+        assert (music / "old/song").exists()
+        await ask_it("unpublish", paths=["shared/music/old/song"])
+
+    assert os.listdir(music / "old") == []
+
+
 async def test_what_cannot_be_removed_is_named_as_in_the_mount(servent, monkeypatch):
     (servent.config.shared_directory / "old").mkdir()
     (servent.config.shared_directory / "old/x").write_text("")

@@ -100,6 +100,17 @@ async def test_a_question_that_nobody_may_be_asked_waits_its_turn(servent, runni
     assert caught.value.status == ExitStatus.UNREACHABLE
 
 
+@pytest.mark.parametrize("verb", ["look", "get", "pin"])
+async def test_a_file_of_our_own_is_told_where_it_is(servent, running, verb):
+    servent.library.own[EMPTY] = "films/x"
+    target = received_target(f"id/{EMPTY.hex()}")
+
+    with pytest.raises(VerbError, match=r"not in the network: shared/films/x$") as caught:
+        await asked(running, verb, path=str(target), paths=[str(target)])
+
+    assert caught.value.status == ExitStatus.USAGE
+
+
 async def test_what_is_asked_with_a_hangup_ends_with_it(servent, running):
     servent.search_takes_s = 1000.0
     hangup = Hangup()

@@ -27,6 +27,11 @@ class FakeState:
     state: str
 
 
+@dataclass
+class FakeOwnFile:
+    local_path: str
+
+
 class FakeLibrary:
     """Hashes whenever it is told to."""
 
@@ -36,6 +41,11 @@ class FakeLibrary:
         self.states: dict[str, str] = {}
         self.version = 0
         self._changed = trio.Event()
+        self.own: dict[FileId, str] = {}
+        """What is offered, by content."""
+
+    def find_id(self, file_id: FileId) -> FakeOwnFile | None:
+        return FakeOwnFile(self.own[file_id]) if file_id in self.own else None
 
     def touched(self, path: str) -> None:
         self.touches.append(path)
