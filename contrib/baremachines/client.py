@@ -36,8 +36,9 @@ def sources(suite: str) -> list[str]:
     places = dict(line.split("|")[1:] for line in sorted(known) if line.startswith("Debian|"))
     if "Debian" not in places:
         return []
-    lines = [f"deb {places['Debian']} {name} main" for name in (suite, f"{suite}-updates")]
-    if "Debian-Security" in places:
+    names = [suite] if suite == "sid" else [suite, f"{suite}-updates"]
+    lines = [f"deb {places['Debian']} {name} main" for name in names]
+    if "Debian-Security" in places and suite != "sid":
         lines.append(f"deb {places['Debian-Security']} {suite}-security main")
     return lines
 
