@@ -190,7 +190,8 @@ def _check_systemd() -> None:
     except ServiceError as error:
         raise UsageError(
             f"your systemd cannot be asked ({error}): run this as yourself, "
-            "logged in at a desktop or by ssh, not by way of su or sudo"
+            "logged in at a desktop or by ssh, not by way of su or sudo; "
+            "for a mount of the whole machine, a line in /etc/fstab does it"
         ) from error
 
 
