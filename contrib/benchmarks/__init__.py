@@ -7,4 +7,5 @@ crowds        the same with several sources, and with several readers
 report        figures, ratios and targets as tables and as JSON
 passthrough   a program: the least that fusepy can do for a local directory
 raw_link      a program: our encrypted link alone, between two processes
+indexing      a program: what many small files cost the library
 """

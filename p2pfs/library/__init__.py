@@ -11,6 +11,7 @@
     watch     what is changed there, by whomever
     mounted   what servents have mounted there, which is not looked at
     notices   what the user is told of that is not published
+    recollection  what the index remembers, offered before it is looked at
     ignoring  what `.p2pfsignore` files keep private
 
 A path is offered from the moment it has been hashed with nobody writing it, until the first

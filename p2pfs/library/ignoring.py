@@ -52,6 +52,11 @@ class Ignoring:
             return f"{IGNORE} cannot be read: {getattr(error, 'strerror', None) or error}"
         return None
 
+    @property
+    def has_patterns(self) -> bool:
+        """Return whether anything is said anywhere."""
+        return bool(self._specs)
+
     def is_ignored(self, path: str, *, is_directory: bool) -> bool:
         """Return whether a local path stays private; what is above it does not."""
         directory = path

@@ -96,6 +96,8 @@ class Index:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._manifests: OrderedDict[FileId, Manifest] = OrderedDict()
+        self._unsaved: list[str] = []
+        self._lost: list[str] = []
 
     def open(self) -> None:
         """Open the file, or make it anew if it is missing, damaged or somebody else's."""
@@ -113,13 +115,14 @@ class Index:
         for suffix in ("", "-wal", "-shm", "-journal"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path + suffix)
-        with self._opened() as connection:
+        with self._changing() as connection:
             connection.executescript(_TABLES)
 
     def close(self) -> None:
-        """Close the file. It is opened again when it is needed."""
+        """Close the file, without what was not committed. It is opened again when it is needed."""
         with self._lock:
             self._manifests.clear()
+            self._unsaved.clear()
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -158,14 +161,31 @@ class Index:
 
     def put(self, records: Sequence[Record]) -> None:
         """File these, each in place of what was filed under its path; all of them or none."""
-        with self._opened() as connection:
+        with self._changing() as connection:
             for record in records:
                 _forget_other_content(connection, record)
                 _put(connection, record)
+            self._unsaved += [record.path for record in records]
+
+    @property
+    def unsaved(self) -> int:
+        """Return how many files were filed since the last `commit`."""
+        return len(self._unsaved)
+
+    def commit(self) -> None:
+        """Let all changes outlast the end of the process; who asks sees them before."""
+        with self._changing() as connection:
+            connection.commit()
+            self._unsaved.clear()
+
+    def take_lost(self) -> list[str]:
+        """Return paths that were filed, and are not because a later change has failed."""
+        lost, self._lost = self._lost, []
+        return lost
 
     def rekey(self, keys: Sequence[tuple[str, StatKey]]) -> None:
         """File under each path the state in which its file is now, with the same bytes."""
-        with self._opened() as connection:
+        with self._changing() as connection:
             connection.executemany(
                 "UPDATE files SET device = ?, ino = ?, size = ?, mtime_ns = ?, ctime_ns = ?"
                 " WHERE path = ?",
@@ -174,13 +194,13 @@ class Index:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forget what was filed under these paths."""
-        with self._opened() as connection:
+        with self._changing() as connection:
             for path in paths:
                 _remove(connection, "path = ?", (path,))
 
     def forget(self, files: Iterable[Identity]) -> None:
         """Forget what was filed of these files, under whatever path."""
-        with self._opened() as connection:
+        with self._changing() as connection:
             for file in files:
                 _remove(connection, "device = ? AND ino = ?", file)
 
@@ -189,12 +209,24 @@ class Index:
         with self._opened() as connection:
             return [path for (path,) in connection.execute("SELECT path FROM files")]
 
+    def filed(self, directory: str, after: str, limit: int) -> list[Filed]:
+        """Return the first files below a directory and behind a path, in the order of paths."""
+        # "0" follows "/", and no path begins with the last code point of all.
+        begin, end = (f"{directory}/", f"{directory}0") if directory else ("", "\U0010ffff")
+        with self._opened() as connection:
+            rows = connection.execute(
+                "SELECT path, file_id, device, ino, size, mtime_ns, ctime_ns FROM files"
+                " WHERE path > ? AND path < ? ORDER BY path LIMIT ?",
+                (max(begin, after), end, limit),
+            )
+            return [Filed(path, StatKey(*key), FileId(file_id)) for path, file_id, *key in rows]
+
     def totals(self, directory: str) -> tuple[int, int]:
         """Return how many files are filed below a directory, and their bytes."""
         with self._opened() as connection:
             row = connection.execute(
                 "SELECT count(*), total(size) FROM files WHERE path > ? AND path < ?",
-                (f"{directory}/", f"{directory}0"),  # "0" follows "/"
+                (f"{directory}/", f"{directory}0"),
             ).fetchone()
             return row[0], int(row[1])
 
@@ -242,14 +274,29 @@ class Index:
         return manifest
 
     @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """Hold the connection for changes that the next `commit` makes last.
+
+        If they fail, all since the last one is undone.
+        """
+        with self._opened() as connection:
+            try:
+                yield connection
+            except BaseException:
+                self._lost += self._unsaved
+                self._unsaved.clear()
+                with contextlib.suppress(sqlite3.Error):
+                    connection.rollback()
+                raise
+
+    @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Hold the connection for one transaction, and tell damage from other failures."""
+        """Hold the connection, and tell damage from other failures."""
         with self._lock:
             try:
                 if self._connection is None:
                     self._connection = _connect(self._path)
-                with self._connection:
-                    yield self._connection
+                yield self._connection
             except sqlite3.DatabaseError as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
                     raise DamagedIndexError(str(error)) from error

@@ -102,6 +102,7 @@ class Library:
         )
         self._run_in_thread = run_in_thread
         self._token: trio.lowlevel.TrioToken | None = None
+        self._is_waking = False
         self._woken = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -111,6 +112,7 @@ class Library:
         the step of hashing under way, some milliseconds. Failures of the disk are logged.
         """
         self._token = trio.lowlevel.current_trio_token()
+        self._is_waking = False
         if self._watch is not None:
             self._watch.open(self._roots.directory)
         await self._run_in_thread(self._roots.look)
@@ -153,14 +155,7 @@ class Library:
 
     def _look_at_roots(self) -> None:
         for name in self._roots.look():
-            self.root_changed(name)
-
-    def root_changed(self, name: str) -> None:
-        """Take in that a directory is shared where it lies, or no more, or is there again."""
-        self._worker.roots_changed()
-        if self._watch is not None and self._roots.of(name) is None:
-            self._watch.forget(name)
-        self._register.touched(name, self._share.status(name), Sign.FOUND)
+            self._worker.root_changed(name)
 
     async def share(self, shared: SharedDirectory) -> Root:
         """Share a directory where it lies, in this life and later ones.
@@ -170,7 +165,7 @@ class Library:
             OSError: the next start would not know of it: it is not shared.
         """
         root = await self._run_in_thread(self._roots.add, shared)
-        await self._run_in_thread(self.root_changed, root.name)
+        await self._run_in_thread(self._worker.root_changed, root.name)
         return root
 
     async def unshare(self, name: str) -> Root:
@@ -182,7 +177,7 @@ class Library:
             OSError: the next start would share it again.
         """
         root = await self._run_in_thread(self._roots.remove, name)
-        await self._run_in_thread(self.root_changed, name)
+        await self._run_in_thread(self._worker.root_changed, name)
         return root
 
     async def _work(self) -> None:
@@ -205,11 +200,13 @@ class Library:
     def _wake(self) -> None:
         """Wake the worker and those who wait for a change; from any thread."""
         token = self._token
-        if token is not None:
+        if token is not None and not self._is_waking:
+            self._is_waking = True  # each call would write to trio's pipe
             with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._set_woken, idempotent=True)
+                token.run_sync_soon(self._set_woken)
 
     def _set_woken(self) -> None:
+        self._is_waking = False
         woken, self._woken = self._woken, trio.Event()
         woken.set()
 

@@ -184,6 +184,17 @@ class Offers:
         self.total_bytes += file.size
         self._name(file.path, file)
 
+    def fill(self, directory: str, files: Sequence[SharedFile]) -> None:
+        """Offer files of one directory that is offered, whose names are free there."""
+        node = self._node(directory)
+        if isinstance(node, _Directory) and files:
+            node.children.update((split(file.path)[1], file) for file in files)
+            node.names += [split(file.path)[1] for file in files]
+            node.names.sort()
+            self._count += len(files)
+            self.total_bytes += sum(file.size for file in files)
+            self.version += 1
+
     def put_directory(self, entry: Entry, identity: Identity) -> None:
         """Offer a directory in one that is offered, or take in what is new of it.
 

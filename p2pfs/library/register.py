@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 from msgspec.structs import replace
@@ -35,6 +36,8 @@ one tick leave the same times; after this long, the next write is sure to leave 
 
 NAMES_AT_ONCE: Final = 256
 """Names that one step goes through: about half a millisecond."""
+
+NO_KEYS: Final[Mapping[str, StatKey]] = MappingProxyType({})
 
 State = Literal["hashing", "published", "paused", "private"]
 
@@ -218,6 +221,14 @@ class Register:
             self._adrift.add(file)
             self._look_again(path, file)
 
+    def refile(self, path: str) -> None:
+        """Have a published path looked at as if it were new: the index does not have it."""
+        with self._changing():
+            file = self._offers.file(path)
+            if file is not None:
+                self._withdraw(path)
+                self._agenda.touch(file.local_path, Sign.WRITTEN)
+
     def seen(self, path: str, key: StatKey) -> None:
         """Note the state of a file that was read: it may have been written unnoticed."""
         with self._lock:
@@ -299,18 +310,60 @@ class Register:
             self._offers.put_directory(directory_entry(path, key.mtime_ns), key.identity)
             return True
 
-    def saw_names(self, look: Look, names: Sequence[str]) -> bool:
+    def saw_names(
+        self, look: Look, names: Sequence[str], keys: Mapping[str, StatKey] = NO_KEYS
+    ) -> bool:
         """Have local paths in a directory looked at; return whether more are wanted.
 
-        If it is only the directory that has changed, those that are known are left alone.
+        If it is only the directory that has changed, those that are known are left alone; and so
+        is a file in any case that is in the state in which it is offered.
         """
         with self._changing():
             if look.is_void:
                 return False
             for path in names:
+                if self._is_settled(path, keys.get(path)):
+                    continue
                 if look.sign >= Sign.FOUND or not self._is_known(path):
                     self._agenda.add(path)
             return True
+
+    def _is_settled(self, path: str, key: StatKey | None) -> bool:
+        file = self._file_at(path) if key is not None else None
+        if file is None or file.key != key or not file.is_filed:
+            return False
+        identity = file.key.identity
+        is_written = self._agenda.is_written(path, identity)
+        return not is_written and not self._agenda.suspicion(identity)
+
+    def recollect_directory(self, path: str, key: StatKey) -> None:
+        """Offer a directory as it is, if that above it is offered."""
+        with self._changing():
+            if self._offers.entry(path) is None or path == "":
+                self._offers.put_directory(directory_entry(path, key.mtime_ns), key.identity)
+
+    def recollect(self, directory: str, files: Sequence[SharedFile]) -> set[str]:
+        """Offer files of one directory that were offered in an earlier life.
+
+        Returns the paths of those that are; of the others more is known by now.
+        """
+        with self._changing():
+            if self._offers.directory(directory) is None:
+                return set()
+            found = [file for file in files if self._is_unheard_of(file)]
+            self._offers.fill(directory, found)
+            for file in found:
+                self._holdings.put(file.path, file.key, file.file_id)
+            return {file.path for file in found}
+
+    def _is_unheard_of(self, file: SharedFile) -> bool:
+        path, identity = file.path, file.key.identity
+        if self._offers.entry(path) is not None or self._agenda.knows(path):
+            return False
+        if self._agenda.is_written(path, identity) or self._agenda.suspicion(identity):
+            return False
+        holding = self._holdings.at(identity)
+        return holding is None or holding.file_id == file.file_id
 
     def _is_known(self, path: str) -> bool:
         published = published_path(path) or ""

@@ -237,6 +237,31 @@ class Share:
                 os.close(listing)
         return self._roots.listed(names) if path == "" else names
 
+    def present(self, path: str, names: Iterable[str]) -> list[str]:
+        """Return which of these names there are in a directory; raises OSError."""
+        with self._listed(path) as directory:
+            return [name for name in names if _lstat(name, directory) is not None]
+
+    def keys(self, path: str, names: Iterable[str]) -> dict[str, StatKey]:
+        """Return the states of those of these names in a directory that are files."""
+        with self._listed(path) as directory:
+            found = {name: _lstat(name, directory) for name in names}
+        return {
+            name: _status(result).key
+            for name, result in found.items()
+            if result is not None and stat.S_ISREG(result.st_mode)
+        }
+
+    @contextmanager
+    def _listed(self, path: str) -> Iterator[int]:
+        """Open a directory for the time of the block."""
+        with self._near(path) as (parent, name):
+            descriptor = os.open(name, _STEP_FLAGS, dir_fd=parent)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
     def read(
         self, path: str, identity: Identity, spans: Iterable[tuple[int, int]]
     ) -> tuple[StatKey, list[bytes]]:
@@ -355,6 +380,13 @@ class Hashing:
             raise ChangedError
         self.key = key  # it may have been renamed or linked meanwhile
         return Manifest(size, bytes(self._digests))
+
+
+def _lstat(name: str, directory: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return None
 
 
 def _check_labels(path: str) -> None:

@@ -5,13 +5,15 @@ What is quick goes first: between two hops on a large file, everything small get
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
@@ -23,7 +25,8 @@ from p2pfs.library.index import DamagedIndexError, Index, Record
 from p2pfs.library.mounted import Mounted
 from p2pfs.library.notices import Notices, Tell
 from p2pfs.library.offers import SharedFile, join, split
-from p2pfs.library.register import NAMES_AT_ONCE, Register
+from p2pfs.library.recollection import Recollection
+from p2pfs.library.register import NAMES_AT_ONCE, NO_KEYS, Register
 from p2pfs.library.share import (
     STEP_BYTES,
     ChangedError,
@@ -53,6 +56,11 @@ costs 0.3 ms beside its work, which was a tenth of what hashing took."""
 YIELD_S: Final = 0.0002
 """How long the interpreter is left to other threads after some hundred names. Without a pause
 each of them waits its turn of 5 ms, at every call."""
+
+SAVE_FILES: Final = 10_000
+SAVE_S: Final = 5.0
+"""What the index takes in before it is written, while more comes at once. What a kill takes of
+it is hashed again."""
 
 FORGET_AT_ONCE: Final = 500
 """Paths that the index forgets in one transaction: who asks it meanwhile waits some 10 ms."""
@@ -132,8 +140,17 @@ class Worker:
         self._large: tuple[Look, Hashing] | None = None
         self._left: Hashing | None = None
         """What was hashed of a file that was renamed, say, before it was done."""
-        self._has_suspects = False
-        """Whether the index may have what is not shared any more."""
+        self._changed_roots: deque[str] = deque()
+        self._recollection = Recollection(
+            share,
+            roots,
+            mounted,
+            index,
+            register,
+            self._ignoring,
+            is_trusting=not is_shared_by_root,
+        )
+        self._saved_at = 0.0
         self._is_index_open = False
         self._is_index_damaged = False
         self._is_index_failing = False
@@ -143,7 +160,7 @@ class Worker:
         if self._watch is not None and self._watch.has_news():
             return True
         is_busy = self._large is not None or self._register.has_work()
-        return is_busy or self._mounted.has_changed()
+        return is_busy or self._recollection.is_due or self._mounted.has_changed()
 
     def hop(self) -> bool:
         """Do the next bounded piece of work, up to about 20 ms.
@@ -156,10 +173,15 @@ class Worker:
         try:
             self._open_index()
             self._hear_of_changes()
+            self._take_roots()
             self._register.dismantle()
+            if self._recollection.is_due:
+                self._recollect()
+                return True
             self._look_at_some(batch)
             self._hash_large(batch)
             self._publish(batch)
+            self._save()
             self._check_one()
         except (DamagedIndexError, sqlite3.Error, OSError) as error:
             self.index_failed(error)
@@ -195,10 +217,13 @@ class Worker:
         if doubts := self._register.stale_doubts():
             self._index.forget(doubts)
             self._register.believe(doubts)
+        self._index.commit()
         return is_more or bool(paths)
 
     def close(self) -> None:
         """Let go of the index and of the table of mounts."""
+        with contextlib.suppress(DamagedIndexError, sqlite3.Error):  # it is hashed again
+            self._index.commit()
         self._index.close()
         self._mounted.close()
 
@@ -207,6 +232,8 @@ class Worker:
         if not self._is_index_failing:  # a full disk fails every second, one line is enough
             log.warning("index failed error=%r", str(error))
         self._is_index_failing = True
+        for path in self._index.take_lost():
+            self._register.refile(path)
         if isinstance(error, DamagedIndexError):
             self._is_index_damaged = True
             self._register.start_over()
@@ -217,16 +244,32 @@ class Worker:
             self._is_index_damaged = False
         elif not self._is_index_open:
             self._index.open()
-            self._has_suspects = True
+            self._recollection.begin("")
         self._is_index_open = True
-        if self._has_suspects:
-            self._has_suspects = False
-            self._register.suspect(self._index.paths())
 
-    def roots_changed(self) -> None:
-        """Have the index compared with what is shared now."""
-        self._mounted.look_again()
-        self._has_suspects = True
+    def root_changed(self, name: str) -> None:
+        """Take in that a directory is shared where it lies, or no more, or is there again.
+
+        Any thread. On return nothing is offered of what is not there.
+        """
+        self._changed_roots.append(name)
+        self._register.touched(name, self._share.status(name), Sign.FOUND)
+
+    def _take_roots(self) -> None:
+        while self._changed_roots:
+            name = self._changed_roots.popleft()
+            self._mounted.look_again()
+            if self._watch is not None and self._roots.of(name) is None:
+                self._watch.forget(name)
+            self._recollection.begin(name)
+
+    def _recollect(self) -> None:
+        ends_at = time.monotonic() + HOP_S
+        while self._recollection.is_due:
+            self._recollection.step()
+            if time.monotonic() >= ends_at:
+                return
+            time.sleep(YIELD_S)
 
     def _hear_of_changes(self) -> None:
         """Take in what was changed, through the mount or not, before anything is looked at.
@@ -237,8 +280,7 @@ class Worker:
         if self._roots and self._mounted.has_changed():
             # First: what lay on a disk that was pulled out was not removed from it.
             for name in self._roots.look():
-                self._has_suspects = True
-                self._register.touched(name, self._status(name), Sign.FOUND)
+                self.root_changed(name)
         for path in self._mounted.changes():
             self._register.touched(path, self._status(path), Sign.NAMES)
         for path, sign in heard.items():
@@ -347,12 +389,21 @@ class Worker:
                 else:
                     kept.add(split(published)[1])
                     paths.append(path)
-            if not self._register.saw_names(look, paths):
+            if not self._register.saw_names(look, paths, self._keys(look, paths)):
                 return
             time.sleep(YIELD_S)
         lacking = [name for name in self._register.names(look.path) if name not in kept]
         for some in _batched(lacking, NAMES_AT_ONCE):
             self._register.miss(look, some)
+
+    def _keys(self, look: Look, paths: Sequence[str]) -> Mapping[str, StatKey]:
+        """Return the states of files in a directory, if that may spare a look at each."""
+        is_of_use = look.sign >= Sign.FOUND and bool(self._register.names(look.path))
+        if not is_of_use or self._is_shared_by_root or self._ignoring.has_patterns:
+            return NO_KEYS
+        names = {split(path)[1]: path for path in paths}
+        found = self._share.keys(look.path, names)
+        return {names[name]: key for name, key in found.items()}
 
     def _is_wanted(self, look: Look, status: Status) -> bool:
         """Return whether what is there has to be hashed or found in the index."""
@@ -496,6 +547,7 @@ class Worker:
             self._register.spoiled(file.key.identity)
         else:
             self._index.rekey([(file.path, file.key)])
+            self._index.commit()
 
     def _compare(self, file: SharedFile) -> None:
         manifest = self._index.manifest(file.file_id)
@@ -508,6 +560,19 @@ class Worker:
             manifest.verify(index, block)
 
     # What comes out.
+
+    def _save(self) -> None:
+        """Have the index written if that is enough, or if nothing more will come at once.
+
+        Many files in one transaction touch each page of it once. One with 64 of them wrote 24
+        times as much as there is in the end.
+        """
+        if not self._index.unsaved:
+            self._saved_at = time.monotonic()
+        is_late = time.monotonic() - self._saved_at > SAVE_S
+        if is_late or self._index.unsaved >= SAVE_FILES or not self._register.has_quick_work():
+            self._index.commit()
+            self._saved_at = time.monotonic()
 
     def _publish(self, batch: _Batch) -> None:
         """File first, offer second: what is offered has its manifest in the index."""

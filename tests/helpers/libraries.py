@@ -28,6 +28,7 @@ class World:
         self._run_in_thread = run_in_thread
         self.told = []
         self._how = how
+        World.current = self
         self.library = self._open()
 
     def _open(self):

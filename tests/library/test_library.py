@@ -13,6 +13,7 @@ from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, share
 from p2pfs.library import library as library_module
 from p2pfs.library.index import Index, Record
+from p2pfs.library.library import RETRY_S
 from p2pfs.library.share import STEP_BYTES, Hashing
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms
@@ -868,6 +869,7 @@ def test_a_batch_that_fails_between_two_files_files_none(tmp_path):
     index.open()
     key, manifest = share.StatKey(1, 2, 3, 4, 5), Content(b"x").manifest
     index.put([Record("before", key, manifest)])
+    index.commit()
 
     with pytest.raises(UnicodeEncodeError):
         index.put(
@@ -883,6 +885,61 @@ def test_a_batch_that_fails_between_two_files_files_none(tmp_path):
     assert index.files(index.match("before")) == [("before", manifest.file_id)]
     assert index.match("ff") == []
     index.close()
+
+
+def test_what_was_filed_and_not_committed_goes_with_a_change_that_fails(tmp_path):
+    index = Index(str(tmp_path / "index"))
+    index.open()
+    key, manifest = share.StatKey(1, 2, 3, 4, 5), Content(b"x").manifest
+    index.put([Record("early", key, manifest)])
+    assert index.match("early") != []
+
+    with pytest.raises(UnicodeEncodeError):
+        index.put([Record("\udcff", key, manifest)])
+
+    assert index.match("early") == []
+    assert (index.take_lost(), index.take_lost()) == (["early"], [])
+    index.close()
+
+
+async def test_what_the_index_has_lost_is_filed_again(
+    tmp_path, monkeypatch, autojump_clock, expect_log
+):
+    expect_log("index failed")
+    commit, failures = Index.commit, [sqlite3.OperationalError("disk full")]
+
+    def failing(self):
+        if self.unsaved and failures:
+            with self._changing():
+                raise failures.pop()
+        commit(self)
+
+    monkeypatch.setattr(Index, "commit", failing)
+    world = World(tmp_path)
+    world.put("whale", b"a")
+    async with world.running():
+        await world.settle(RETRY_S)
+
+        assert not failures
+        assert world.offered() == {"whale": id_of(b"a")}
+        assert await world.library.read_block(id_of(b"a"), 0) == b"a"
+        assert (await world.library.match_words("whale", 10))[1] == 1
+
+
+async def test_many_files_are_filed_in_few_transactions(world, monkeypatch):
+    commit, saved = Index.commit, []
+
+    def counted(self):
+        saved.append(self.unsaved)
+        commit(self)
+
+    monkeypatch.setattr(Index, "commit", counted)
+    for number in range(1_000):
+        world.put(f"{number}", b"%d" % number)
+    async with world.running():
+        assert len(world.offered()) == 1_000
+    assert sum(saved) == 1_000
+    assert sum(map(bool, saved)) <= 3
 
 
 def test_the_index_outlives_a_power_cut_whole(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.config import shared_directory
-from p2pfs.library.library import RETRY_S
+from p2pfs.library.library import LOOK_AT_ROOTS_S, RETRY_S
 from tests.helpers.libraries import World, forbid_hashing, id_of, listed
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -27,9 +27,8 @@ def music(tmp_path: Path) -> Path:
     return tmp_path / "Music"
 
 
-def share(world: World, directory: Path, name: str | None = None) -> None:
-    root = world.roots.add(shared_directory(directory, name))
-    world.library.root_changed(root.name)
+async def share(world: World, directory: Path) -> None:
+    await world.library.share(shared_directory(directory))
 
 
 def filed(world: World) -> set[str]:
@@ -43,7 +42,7 @@ def filed(world: World) -> set[str]:
 async def test_what_is_shared_where_it_lies_is_offered_and_served(world, music):
     world.put("own", b"own")
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
 
         assert world.offered() == {"own": id_of(b"own"), "Music/jazz/song": id_of(b"song")}
@@ -57,7 +56,7 @@ async def test_what_is_shared_where_it_lies_is_offered_and_served(world, music):
 
 async def test_what_changes_in_it_is_noticed_as_in_the_share(world, music):
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
         (music / "new").write_bytes(b"new")
         world.library.touched("Music/new")
@@ -70,11 +69,10 @@ async def test_what_changes_in_it_is_noticed_as_in_the_share(world, music):
 
 async def test_what_is_shared_no_more_is_forgotten(world, music):
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
 
-        world.roots.remove("Music")
-        world.library.root_changed("Music")
+        await world.library.unshare("Music")
         assert world.offered() == {}
         await world.settle(RETRY_S)
 
@@ -86,11 +84,10 @@ async def test_what_goes_away_is_kept_and_back_without_being_read(
     world, music, tmp_path, monkeypatch
 ):
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
         music.rename(tmp_path / "away")
-        world.roots.look()
-        world.library.root_changed("Music")
+        await world.settle(LOOK_AT_ROOTS_S)
         assert world.offered() == {}
         assert listed(world.library, "") == []
         await world.settle(RETRY_S)
@@ -98,16 +95,14 @@ async def test_what_goes_away_is_kept_and_back_without_being_read(
 
         forbid_hashing(monkeypatch)
         (tmp_path / "away").rename(music)
-        world.roots.look()
-        world.library.root_changed("Music")
-        await world.library.wait_idle()
+        await world.settle(LOOK_AT_ROOTS_S)
 
         assert world.offered() == {"Music/jazz/song": id_of(b"song")}
 
 
 async def test_it_is_noticed_within_two_seconds_that_it_is_away_and_back(world, music, tmp_path):
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
         music.rename(tmp_path / "away")
         await world.settle(2)
@@ -121,7 +116,7 @@ async def test_it_is_noticed_within_two_seconds_that_it_is_away_and_back(world, 
 
 async def test_what_is_away_at_the_start_is_kept(world, music, tmp_path, monkeypatch):
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
     music.rename(tmp_path / "away")
     async with world.restarted():
@@ -137,7 +132,7 @@ async def test_what_is_away_at_the_start_is_kept(world, music, tmp_path, monkeyp
 
 async def test_what_was_removed_while_it_was_away_is_forgotten(world, music, tmp_path):
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
         music.rename(tmp_path / "away")
         world.library._look_at_roots()
@@ -153,13 +148,12 @@ async def test_what_was_removed_while_it_was_away_is_forgotten(world, music, tmp
 
 async def test_one_directory_may_lie_in_another_that_is_shared(world, music):
     async with world.running():
-        share(world, music)
-        share(world, music / "jazz")
+        await share(world, music)
+        await share(world, music / "jazz")
         await world.library.wait_idle()
 
         assert set(world.offered()) == {"Music/jazz/song", "jazz/song"}
-        world.roots.remove("Music")
-        world.library.root_changed("Music")
+        await world.library.unshare("Music")
         await world.library.wait_idle()
         assert set(world.offered()) == {"jazz/song"}
         assert await world.library.read_block(id_of(b"song"), 0) == b"song"
@@ -170,7 +164,7 @@ async def test_links_in_it_are_not_followed(world, music, tmp_path):
     (music / "link").symlink_to(tmp_path / "secret")
     (music / "up").symlink_to(tmp_path)
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
 
         assert set(world.offered()) == {"Music/jazz/song"}
@@ -181,7 +175,7 @@ async def test_the_state_directory_of_a_servent_in_it_is_not_offered(world, musi
     for name in ("identity.key", "lock", "log"):
         (music / "state" / name).write_bytes(b"secret")
     async with world.running():
-        share(world, music)
+        await share(world, music)
         await world.library.wait_idle()
 
         assert set(world.offered()) == {"Music/jazz/song"}

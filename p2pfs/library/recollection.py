@@ -1,0 +1,118 @@
+"""What the index remembers of an earlier life is offered at once, and looked at behind.
+
+A look at each of a hundred thousand files takes longer than who asks will wait. So only their
+directories are looked at first, for whatever could make them private; a file that has changed
+meanwhile is found out by the look that follows, or when it is served.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from p2pfs.config import IDENTITY, LOCK
+from p2pfs.library.ignoring import IGNORE, Ignoring
+from p2pfs.library.index import Filed, Index
+from p2pfs.library.mounted import Mounted
+from p2pfs.library.offers import SharedFile, split
+from p2pfs.library.register import NAMES_AT_ONCE, Register
+from p2pfs.library.share import Share, StatKey, holds_state, published_path
+from p2pfs.protocol import Entry
+from p2pfs.roots import Roots
+
+
+class Recollection:
+    """Goes through the index, some files at a time. For one thread."""
+
+    def __init__(
+        self,
+        share: Share,
+        roots: Roots,
+        mounted: Mounted,
+        index: Index,
+        register: Register,
+        ignoring: Ignoring,
+        *,
+        is_trusting: bool,
+    ) -> None:
+        """Prepare; unless it is trusting, each file is looked at before it is offered."""
+        self._share = share
+        self._roots = roots
+        self._mounted = mounted
+        self._index = index
+        self._register = register
+        self._ignoring = ignoring
+        self._is_trusting = is_trusting
+        self._due: dict[str, None] = {}
+        """Directories to go through; the empty path is all there is."""
+        self._after = ""
+        self._directories: dict[str, StatKey | None] = {}
+        """Those that were looked at, None for what is not offered."""
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether a step would do something."""
+        return bool(self._due)
+
+    def begin(self, directory: str) -> None:
+        """Go through all that is filed below a directory."""
+        self._due[directory] = None
+
+    def step(self) -> None:
+        """Offer some files; what is not offered is forgotten, unless a look finds it."""
+        directory = next(iter(self._due))
+        filed = self._index.filed(directory, self._after, NAMES_AT_ONCE)
+        for above, some in itertools.groupby(filed, lambda file: split(file.path)[0]):
+            self._take(above, list(some))
+        if filed:
+            self._after = filed[-1].path
+        else:
+            del self._due[directory]
+            self._after = ""
+            self._directories.clear()
+
+    def _take(self, directory: str, filed: Sequence[Filed]) -> None:
+        key = self._looked_at(directory) if self._is_trusting else None
+        offered = [] if key is None else [self._offer(one, key) for one in filed]
+        kept = self._register.recollect(directory, [one for one in offered if one is not None])
+        self._register.suspect([one.path for one in filed if one.path not in kept])
+
+    def _offer(self, filed: Filed, directory: StatKey) -> SharedFile | None:
+        path = filed.path
+        if self._ignoring.is_ignored(path, is_directory=False):
+            return None
+        if not path.isascii() and self._share.status(path) is None:
+            return None  # it lies there in another normal form
+        # Its device has another number after each start of the machine.
+        key = replace(filed.key, device=directory.device)
+        entry = Entry(path, key.size, key.mtime_ns, filed.file_id)
+        return SharedFile(entry, path, key, is_filed=key == filed.key)
+
+    def _looked_at(self, path: str) -> StatKey | None:
+        """Return how a directory is, offered by now, or None if it is not to be."""
+        if path not in self._directories:
+            is_above = path != "" and self._looked_at(split(path)[0]) is None
+            key = None if is_above else self._look_at(path)
+            self._directories[path] = key
+            if key is not None:
+                self._register.recollect_directory(path, key)
+        return self._directories[path]
+
+    def _look_at(self, path: str) -> StatKey | None:
+        if published_path(path) != path or self._mounted.holds(path):
+            return None
+        try:
+            status = self._share.look(path)
+            names = self._share.present(path, (IDENTITY, LOCK, IGNORE))
+        except OSError:
+            return None
+        device = status.key.device
+        is_elsewhere = self._mounted.has_device(device) or self._roots.is_elsewhere(path, device)
+        if is_elsewhere or holds_state(names):
+            return None
+        if path and self._ignoring.is_ignored(path, is_directory=True):
+            return None
+        self._ignoring.look_into(path, names)
+        return status.key if status.is_directory else None
