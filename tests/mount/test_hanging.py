@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,21 +38,36 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedTree]:
         yield mounted
 
 
+@contextlib.contextmanager
+def waiting(
+    mounted: MountedTree, *commands: Sequence[str | Path], output: int = subprocess.DEVNULL
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Run programs until all of them wait for the network; kill them in the end.
+
+    One that stayed would hold up those who come later: the kernel looks for a name once, and
+    lets nobody interrupt the others who want the same one.
+    """
+    readers = [
+        subprocess.Popen(words, cwd=mounted.mountpoint, text=True, stdout=output,
+                         stderr=subprocess.DEVNULL)
+        for words in commands
+    ]  # fmt: skip
+    try:
+        assert mounted.ask("waiting", len(readers))
+        yield readers
+    finally:
+        for reader in readers:
+            reader.kill()
+        for reader in readers:
+            reader.communicate(timeout=RELEASE_S)
+    assert mounted.ask("waiting", 0)
+
+
 @pytest.fixture(scope="class")
 def crowd(mounted: MountedTree) -> Iterator[MountedTree]:
     """The mount, with sixty readers that wait."""
-    readers = [
-        subprocess.Popen(["cat", mounted.network / "stuck" / str(number)],
-                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for number in range(STUCK_READERS)
-    ]  # fmt: skip
-    assert mounted.ask("waiting", STUCK_READERS)
-    yield mounted
-    for reader in readers:
-        reader.kill()
-    for reader in readers:
-        reader.wait(RELEASE_S)
-    assert mounted.ask("waiting", 0)
+    with waiting(mounted, *(["cat", f"network/stuck/{n}"] for n in range(STUCK_READERS))):
+        yield mounted
 
 
 def write_and_read(directory: Path, number: int) -> None:
@@ -102,13 +118,12 @@ def test_a_signal_frees_whoever_waits(
 ) -> None:
     def interrupted(number: int) -> float:
         command = [word.format(n=70 + number) for word in WAITS[wait]]
-        reader = subprocess.Popen(command, cwd=mounted.mountpoint, stderr=subprocess.DEVNULL)
-        assert mounted.ask("waiting", 1)
-        began = time.monotonic()
-        reader.send_signal(stop)
-        assert reader.wait(RELEASE_S) != 0
-        assert mounted.ask("waiting", 0)
-        return time.monotonic() - began
+        with waiting(mounted, command) as (reader,):
+            began = time.monotonic()
+            reader.send_signal(stop)
+            assert reader.wait(RELEASE_S) != 0
+            assert mounted.ask("waiting", 0)
+            return time.monotonic() - began
 
     assert_can_take_less_than(FREE_S, interrupted)
 
@@ -123,32 +138,22 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    reader = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=mounted.mountpoint, stdout=subprocess.PIPE, text=True
-    )
-    assert mounted.ask("waiting", 1)
+    command = [sys.executable, "-c", script]
+    with waiting(mounted, command, output=subprocess.PIPE) as (reader,):
+        reader.send_signal(signal.SIGINT)
 
-    reader.send_signal(signal.SIGINT)
-
-    assert reader.communicate(timeout=RELEASE_S)[0] == "interrupted\n"
+        assert reader.communicate(timeout=RELEASE_S)[0] == "interrupted\n"
 
 
 def test_one_of_two_readers_of_a_file_goes_and_the_other_waits(mounted: MountedTree) -> None:
     """The kernel asks once for both; whoever stays must be served by a request of his own."""
     command = ["dd", "if=network/stuck/81", "iflag=direct", "bs=4096", "count=1"]
-    one, two = (
-        subprocess.Popen(command, cwd=mounted.mountpoint, stderr=subprocess.DEVNULL)
-        for _ in range(2)
-    )
-    assert mounted.ask("waiting", 2)
+    with waiting(mounted, command, command) as (one, two):
+        one.send_signal(signal.SIGINT)
+        one.wait(RELEASE_S)
 
-    one.send_signal(signal.SIGINT)
-    one.wait(RELEASE_S)
-
-    assert mounted.ask("waiting", 1)
-    assert two.poll() is None
-    two.kill()
-    two.wait(RELEASE_S)
+        assert mounted.ask("waiting", 1)
+        assert two.poll() is None
 
 
 def test_a_stuck_file_is_shown_whole(mounted: MountedTree) -> None:
