@@ -27,6 +27,7 @@ from p2pfs.protocol import (
     GUID_BYTES,
     Changed,
     Done,
+    Enough,
     Entry,
     Filter,
     Guid,
@@ -114,7 +115,9 @@ class Switchboard:
         journal: Journal,
         keys: Keys,
     ) -> None:
-        self.searches = Searches(self._flood, new_guid, self._round_trip_s, self._search_refused)
+        self.searches = Searches(
+            self._flood, new_guid, self._round_trip_s, self._search_refused, self._end_search
+        )
         self._journal = journal
         self._told_at = -math.inf
         """When people were last told that a search may not be now."""
@@ -138,6 +141,7 @@ class Switchboard:
             Query: self._got_query,
             QueryHit: self._got_query_hit,
             Done: self._got_done,
+            Enough: self._got_enough,
             Filter: self._got_filter,
             News: self._got_news,
             Walk: self._got_walk,
@@ -210,6 +214,12 @@ class Switchboard:
 
     def _got_done(self, link: Link, message: Done) -> None:
         self._carry_out(self._router.got_done(link.id, message, trio.current_time()))
+
+    def _got_enough(self, link: Link, message: Enough) -> None:
+        self._carry_out(self._router.got_enough(link.id, message))
+
+    def _end_search(self, guid: Guid) -> None:
+        self._carry_out(self._router.enough(guid))
 
     def _got_filter(self, link: Link, message: Filter) -> None:
         self._carry_out(self._router.got_filter(link.id, message, trio.current_time()))

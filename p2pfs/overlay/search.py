@@ -148,11 +148,14 @@ class Searches:
         new_guid: Callable[[], Guid],
         round_trip_s: Callable[[], float] = lambda: 0.0,
         on_refused: Callable[[NotAskedError], object] = lambda _error: None,
+        on_end: Callable[[Guid], object] = lambda _guid: None,
     ) -> None:
         """Prepare; `round_trip_s` tells what the slowest neighbour takes for an answer.
 
-        `on_refused` is told when somebody waits for a search that may not be now.
+        `on_refused` is told when somebody waits for a search that may not be now, `on_end`
+        when nobody waits for one any more, whatever is still on its way.
         """
+        self._on_end = on_end
         self._flood = flood
         self._new_guid = new_guid
         self._round_trip_s = round_trip_s
@@ -177,8 +180,8 @@ class Searches:
 
         With `quiet_s` it goes on after that time while hits come no further apart, for as long
         as others remember a query. A search that found nothing has no hits. What `fits_query`
-        refuses is not asked for. Cancelling it leaves nothing behind here; answers still on
-        their way are dropped.
+        refuses is not asked for. Cancelling it leaves nothing behind here, and who owes
+        an answer then is told not to give it.
 
         Raises:
             NotAskedError: our budget of searches does not allow one as urgent now, or not one
@@ -218,6 +221,7 @@ class Searches:
             raise
         finally:
             del self._running[guid]
+            self._on_end(guid)
         is_complete = is_complete and not running.is_cut
         counts = (running.servents, is_complete, running.is_cut, running.skipped)
         return Outcome(running.found(), *counts)

@@ -31,6 +31,7 @@ from p2pfs.protocol.messages import (
     Cancel,
     Changed,
     Done,
+    Enough,
     Filter,
     GetBlocks,
     GetManifest,
@@ -89,6 +90,7 @@ BODY_LIMITS: Final[Mapping[type[Message], int]] = {
     Changed: _SMALL,
     Filter: MAX_FILTER_BYTES + _SMALL,
     News: MAX_NEWS_BYTES,
+    Enough: _SMALL,
     GetManifest: _SMALL,
     GetBlocks: _SMALL,
     List: 4 * KIB,  # two paths at their longest

@@ -41,6 +41,7 @@ from p2pfs.protocol.messages import (
     Cancel,
     Changed,
     Done,
+    Enough,
     Filter,
     GetBlocks,
     GetManifest,
@@ -121,6 +122,7 @@ class Step(enum.Enum):
 STEPS: Final[Mapping[type[Message | Data | Unknown], Step]] = {
     **dict.fromkeys((GetPeers, Peers, Walk, Introduce), Step.CONTROL),
     **dict.fromkeys((Query, QueryHit, Done, Changed, Filter, News), Step.CONTROL),
+    Enough: Step.CONTROL,
     **dict.fromkeys((GetManifest, GetBlocks, Data, Cancel), Step.TRANSFER),
     **dict.fromkeys((List, Match, Listing, Reject), Step.TRANSFER),
     **dict.fromkeys((Ping, Pong), Step.KEEP_ALIVE),

@@ -363,6 +363,12 @@ class News(Message, frozen=True, array_like=True):
     """By the provider, over all but the TTL and the key: see `handshake.sign_news`."""
 
 
+class Enough(Message, frozen=True, array_like=True):
+    """Whoever asked has what it wanted: send no more hits and no DONE for this query."""
+
+    guid: GuidField
+
+
 class GetManifest(Message, frozen=True, array_like=True):
     """Send the manifest of this content, as DATA."""
 
@@ -453,6 +459,7 @@ MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {
     0x0C: Changed,
     0x0D: Filter,
     0x0E: News,
+    0x0F: Enough,
     0x10: GetManifest,
     0x11: GetBlocks,
     0x12: List,

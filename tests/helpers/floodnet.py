@@ -19,6 +19,7 @@ from p2pfs.protocol.messages import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
     Done,
+    Enough,
     Filter,
     Guid,
     Introduce,
@@ -136,6 +137,10 @@ class FloodNet:
                     self._carry_out(servent, router.tell_filters(at))
             self.run(10**6)
 
+    def enough(self, origin: int, guid: int = 1) -> None:
+        """Let whoever searches wait no longer."""
+        self._carry_out(origin, self.routers[origin].enough(guid_of(guid)))
+
     def walk(self, origin: int, guid: int) -> None:
         decisions = self.routers[origin].originate_walk(guid_of(guid), self._choose, self.now)
         self._carry_out(origin, decisions)
@@ -199,6 +204,8 @@ class FloodNet:
                 decisions = router.got_query_hit(link, message, now)
             case Done():
                 decisions = router.got_done(link, message, now)
+            case Enough():
+                decisions = router.got_enough(link, message)
             case Filter():
                 decisions = router.got_filter(link, message, now)
             case Walk():

@@ -96,6 +96,7 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
         st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64),
     ),
     m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans(), counts),
+    m.Enough: st.builds(m.Enough, guids),
     m.Changed: st.just(m.Changed()),
     m.News: st.builds(
         m.News, ttls, peer_infos, integers(0, 2**63 - 1), tuples(texts(100), 16), st.booleans(),

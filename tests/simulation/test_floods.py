@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from p2pfs.protocol.flood.decisions import Deliver, Finished, Introduced
 from p2pfs.protocol.flood.filters import with_positions
-from p2pfs.protocol.messages import MAX_TTL, WALK_STEPS, Done, Introduce, Query, Walk
+from p2pfs.protocol.messages import (
+    MAX_TTL,
+    WALK_STEPS,
+    Done,
+    Introduce,
+    Query,
+    QueryHit,
+    Walk,
+)
 from tests.helpers.floodnet import KEYS, Edge, FloodNet, ball, peer_of, query_of
 
 ORIGIN = 0
@@ -208,6 +216,22 @@ def messages_of_searches(count: int, *, has_filters: bool) -> list[int]:
 def test_filters_save_most_messages_and_lose_no_search() -> None:
     without = messages_of_searches(8, has_filters=False)
     assert sum(messages_of_searches(8, has_filters=True)) < sum(without) / 5
+
+
+@pytest.mark.parametrize("after_ms", [0, 15, 30, 45])
+def test_a_search_that_has_enough_ends_everywhere_and_saves_hits(after_ms: int) -> None:
+    costs = []
+    for has_enough in (False, True):
+        net = FloodNet(random_graph(100, 6, seed=3), latency_ms=10)
+        net.search(ORIGIN, query_of(ttl=4))
+        if has_enough:
+            net.at(after_ms / 1000, lambda net=net: net.enough(ORIGIN))
+        net.run()
+        assert all(router.statistics().waves == 0 for router in net.routers.values())
+        costs.append(net.sent.copy())
+    assert costs[1][QueryHit] < costs[0][QueryHit]
+    assert costs[1][Done] < costs[0][Done]
+    assert costs[1].total() < 1.1 * costs[0].total()
 
 
 def test_a_search_without_neighbours_is_over_at_once() -> None:

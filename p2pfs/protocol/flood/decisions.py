@@ -10,7 +10,18 @@ import enum
 from dataclasses import dataclass
 from typing import NewType
 
-from p2pfs.protocol import Done, Filter, Guid, Introduce, News, PeerInfo, Query, QueryHit, Walk
+from p2pfs.protocol import (
+    Done,
+    Enough,
+    Filter,
+    Guid,
+    Introduce,
+    News,
+    PeerInfo,
+    Query,
+    QueryHit,
+    Walk,
+)
 
 LinkId = NewType("LinkId", int)
 """One neighbour link of this servent; never used again for another."""
@@ -34,7 +45,7 @@ class Send:
     """Send this message on this link."""
 
     link: LinkId
-    message: Query | QueryHit | Done | Filter | News | Walk | Introduce
+    message: Query | QueryHit | Done | Enough | Filter | News | Walk | Introduce
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from p2pfs.protocol import (
     MAX_DEADLINE_MS,
     MAX_TTL,
     Done,
+    Enough,
     Filter,
     Guid,
     Introduce,
@@ -254,6 +255,10 @@ class Router:
         seen.sent_to |= wave.first_for
         return [*sends, *self._end_if_over(wave)]
 
+    def enough(self, guid: Guid) -> list[Decision]:
+        """End a search of our own that waits: who owes us an answer is told not to give it."""
+        return self._give_up(guid, None)
+
     # What neighbours send.
 
     def got_query(self, link: LinkId, query: Query, now: float) -> list[Decision]:
@@ -330,6 +335,27 @@ class Router:
         wave.skipped = min(MAX_COUNT, wave.skipped + done.skipped)
         wave.is_complete &= done.is_complete
         return self._end_if_over(wave)
+
+    def got_enough(self, link: LinkId, message: Enough) -> list[Decision]:
+        """Take in that a neighbour wants no answer any more, and tell those who owe us theirs.
+
+        What others have asked under the same GUID goes on.
+        """
+        return self._give_up(message.guid, link)
+
+    def _give_up(self, guid: Guid, asker: LinkId | None) -> list[Decision]:
+        waves = (self._waves.get((guid, ttl)) for ttl in range(MAX_TTL + 1))
+        over = [wave for wave in waves if wave is not None and wave.came_from == asker]
+        for wave in over:
+            self._forget(wave)
+        passed_on = (wave for wave in over if wave.ttl > 1)  # the last answer at once
+        owing = dict.fromkeys(link for wave in passed_on for link in wave.hits_of)
+        return [Send(link, Enough(guid)) for link in owing if not self._is_awaited(guid, link)]
+
+    def _is_awaited(self, guid: Guid, link: LinkId) -> bool:
+        """Return whether others wait for what a link has for a query."""
+        waves = (self._waves.get((guid, ttl)) for ttl in range(MAX_TTL + 1))
+        return any(wave is not None and link in wave.hits_of for wave in waves)
 
     # Filters.
 

@@ -15,7 +15,7 @@ from p2pfs.protocol.flood.decisions import (
     Send,
 )
 from p2pfs.protocol.flood.routing import HOP_MARGIN_MS, MAX_COUNT, Router
-from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Guid, Query
+from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Enough, Guid, Query
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
@@ -293,3 +293,52 @@ def test_statistics_count_what_passed(router: Router) -> None:
     router.got_query_hit(C, hit_of(8, 1, ttl=1), now=0.1)
     statistics = router.statistics()
     assert (statistics.queries_seen, statistics.hits_passed, statistics.waves) == (2, 1, 2)
+
+
+# Enough.
+
+
+def test_who_owes_an_answer_is_told_that_it_is_wanted_no_more() -> None:
+    router = Router()
+    for link in (A, B):
+        router.link_opened(link)
+    router.originate(query_of(ttl=2), 0.0)
+    router.got_done(A, Done(guid_of(1), 2, 1, 0, True, skipped=0), 0.1)
+    assert router.enough(guid_of(1)) == [Send(B, Enough(guid_of(1)))]
+    assert router.enough(guid_of(1)) == []
+    late = Done(guid_of(1), 2, 1, 0, True, skipped=0)
+    assert router.got_done(B, late, 0.2) == [Drop(B, NOT_ASKED)]
+    assert router.expire(99.0) == []
+
+
+def test_it_goes_on_for_others_who_ask_the_same() -> None:
+    router = Router()
+    for link in (A, B, C):
+        router.link_opened(link)
+    router.got_query(A, query_of(ttl=3), 0.0)
+    router.got_query(B, query_of(ttl=4), 0.0)
+    router.answered(guid_of(1), 3, [], 0.0)
+    assert router.got_enough(A, Enough(guid_of(1))) == [Send(B, Enough(guid_of(1)))]
+    done = Done(guid_of(1), 3, 1, 0, True, skipped=0)
+    router.got_done(A, done, 0.1)
+    assert router.got_done(C, done, 0.1) == [Send(B, Done(guid_of(1), 4, 2, 0, True, skipped=0))]
+
+
+def test_copies_that_go_no_further_are_let_come_to_their_end() -> None:
+    router = Router()
+    for link in (A, B):
+        router.link_opened(link)
+    router.got_query(A, query_of(ttl=2), 0.0)
+    assert router.got_enough(A, Enough(guid_of(1))) == []
+    assert router.statistics().waves == 0
+
+
+def test_nobody_can_end_what_it_did_not_ask() -> None:
+    router = Router()
+    for link in (A, B, C):
+        router.link_opened(link)
+    router.originate(query_of(guid=1, ttl=2), 0.0)
+    router.got_query(A, query_of(guid=2, ttl=2), 0.0)
+    for guid in (1, 2, 3):
+        assert router.got_enough(B, Enough(guid_of(guid))) == []
+    assert router.statistics().waves == 2
