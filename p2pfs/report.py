@@ -65,6 +65,7 @@ class Report:
         shared = self.library.statistics()
         links = [link.statistics() for link in self.overlay.neighbours]
         addresses, key = self.whereabouts.addresses(), self.config.network_key_file
+        sight = self.namespace.browser.sight()
         return {
             "id": self.whereabouts.identity.id,
             "name": self.config.name,
@@ -78,6 +79,9 @@ class Report:
             "uptime_s": round(self.clock() - self.started_at, 1),
             "sharing": not self.library.is_paused,
             "neighbours": len(self.overlay.neighbours),
+            "horizon": sight.horizon,
+            "look_s": None if sight.look_s is None else round(sight.look_s, 3),
+            "partial": sight.partial,
             "shared_files": shared.files,
             "shared_bytes": shared.bytes,
             "cache_bytes": self.cache.used_bytes,

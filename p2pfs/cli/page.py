@@ -87,6 +87,17 @@ def _head(look: Look) -> Iterable[Text]:
     yield Text(f"{shown_bytes(look.down_bytes_s)}/s down, {shown_bytes(look.up_bytes_s)}/s up")
     files = "1 file" if look.status["shared_files"] == 1 else f"{told['shared_files']} files"
     yield Text(f"{files} shared, {told['cache_bytes']} of {told['cache_limit_bytes']} cached")
+    yield from _sight(look.status)
+
+
+def _sight(status: Record) -> Iterable[Text]:
+    """Yield how far a look reaches and how long it takes, once there was one."""
+    horizon, look_s = status.get("horizon"), status.get("look_s")
+    if horizon is not None and look_s is not None:
+        servents = "1 servent" if horizon == 1 else f"{horizon:,} servents"
+        yield Text(f"{servents} within the horizon, a look takes {look_s:.1f} s")
+    if status.get("partial"):
+        yield Text(f"network/ is not whole: {shown('partial', status['partial'])}", "yellow")
 
 
 def _ways_in(status: Record, width: int) -> Iterable[str]:

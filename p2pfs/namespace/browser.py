@@ -101,6 +101,18 @@ FORGIVEN_S: Final = 600.0
 part is missing, and is said to be."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How much of what there is `network/` shows, and how soon."""
+
+    horizon: int | None
+    """Servents that the last listing of the root has reached; None if it has reached none."""
+    look_s: float | None
+    """How long the last look took that had to ask others; None before the first."""
+    partial: str | None
+    """What keeps the top of `network/` from being whole; None if nothing does."""
+
+
 Asked = dict[PeerInfo, Telling | None]
 """Servents that have a directory, and what they told of it; None: their turn did not come."""
 
@@ -130,7 +142,8 @@ class Browser:
         self._news_at = float("-inf")
         self._board = NewsBoard(clock)
         self._horizon = 0
-        """Servents that the last listing by a flood has reached."""
+        """Servents that the last listing of the root by a flood has reached."""
+        self._look_s: float | None = None
         self._broke_off_at = _Times()
         """When each servent last broke off a listing."""
         self._looked_at = _Times()
@@ -225,6 +238,10 @@ class Browser:
     def partial_directories(self) -> Sequence[str]:
         """Return the directories whose listings are not whole, by path."""
         return sorted(path for path in tuple(self._partial) if self._partial_of(path))
+
+    def sight(self) -> Sight:
+        """Return how much of what there is is shown. Any thread."""
+        return Sight(self._horizon or None, self._look_s, self.partial(""))
 
     def _partial_of(self, path: str) -> Partial | None:
         """Return what a listing lacks; who has told all since then is heard out."""
@@ -388,13 +405,14 @@ class Browser:
                 what has come.
             ShutdownError: we end.
         """
-        published = self._catalogue.published(path)
+        began_at, published = self._clock(), self._catalogue.published(path)
         if self._has_mere_news(published):
             self._refresh_behind(published, self._refresh_after_s)
             with trio.move_on_after(LIST_TIMEOUT_S):
                 await self._ask("news", published, self._list_news)
         else:
             await self._ask("list", published, self._list)
+        self._look_s = self._clock() - began_at
         nodes: list[Node] = []
         for part in self._catalogue.parts(path):
             nodes += part
@@ -612,7 +630,8 @@ class Browser:
                     urgency=urgency,
                 )
                 learn(outcome.hits)
-                self._horizon = outcome.servents
+                if not path:  # elsewhere filters keep it from most
+                    self._note_horizon(outcome)
                 if outcome.is_complete:
                     self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
             except NotAskedError as error:
@@ -620,6 +639,11 @@ class Browser:
         if isinstance(outcome, NotAskedError):
             raise outcome
         return _Heard(asked, outcome.is_cut, is_unanswered=not outcome.is_complete)
+
+    def _note_horizon(self, outcome: Outcome) -> None:
+        """Note how many were reached: a network that cannot bear it is not asked more often."""
+        least = 0 if outcome.is_complete else self._horizon
+        self._horizon = max(least, outcome.servents)
 
     def _learn_hit(self, path: str, hit: QueryHit) -> bool:
         """Take in what a hit tells; return whether its provider has more."""

@@ -141,7 +141,6 @@ from p2pfs.protocol.words import (
     phrases_of,
     question_of,
     tokens_of,
-    words_of,
 )
 
 __all__ = [
@@ -254,5 +253,4 @@ __all__ = [
     "tokens_of",
     "who_gives_way",
     "without_zone",
-    "words_of",
 ]

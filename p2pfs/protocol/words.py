@@ -123,14 +123,6 @@ def _kind(character: str) -> str:
     return "a" if character.isalpha() else "d"
 
 
-def words_of(text: str) -> list[str]:
-    """Return the tokens of a text that are worth asking for, each once, in order.
-
-    A single letter is not, unless its script is written without spaces.
-    """
-    return list(dict.fromkeys(filter(_is_worth_asking, tokens_of(text))))
-
-
 def phrases_of(text: str) -> list[Phrase]:
     """Return the words of a question, each as its tokens and once; the last stays the last.
 
@@ -147,6 +139,7 @@ def distinct(phrases: Sequence[Phrase]) -> list[Phrase]:
 
 
 def _is_worth_asking(token: str) -> bool:
+    """Return whether it is no single letter, unless its script is written without spaces."""
     return len(token) > 1 or not token.isalpha() or _UNSPACED.match(token) is not None
 
 

@@ -227,6 +227,16 @@ def test_one_file_is_one_and_a_pause_is_told():
     assert "paused: `p2pfs resume` shares again" in text
 
 
+def test_how_far_a_look_reaches_is_told_once_there_was_one():
+    text = shown(page(look(horizon=1312, look_s=0.25, partial=None), 80, 24, DRAWN))
+    assert "1,312 servents within the horizon, a look takes 0.2 s" in text
+    assert "not whole" not in text
+
+    text = shown(page(look(horizon=None, look_s=None, partial="bob is slow"), 80, 24, DRAWN))
+    assert "horizon" not in text
+    assert "network/ is not whole: bob is slow" in text
+
+
 def test_more_ways_to_join_are_told_of():
     text = shown(page(look(join_commands=["p2pfs mount a", "b", "c"]), 80, 24, DRAWN))
 

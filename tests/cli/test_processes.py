@@ -23,10 +23,10 @@ from tests.suites.filesystem_suite import errno_of
 
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
-    "addresses", "join_commands", "shared_files", "shared_bytes", "cache_bytes",
+    "addresses", "join_commands", "reachable", "shared_files", "shared_bytes", "cache_bytes",
     "cache_limit_bytes", "transfers", "uploads",
     "downloaded_bytes", "uploaded_bytes", "messages_in", "messages_out", "queries_seen",
-    "partial_directories", "names_left_out",
+    "horizon", "look_s", "partial", "partial_directories", "names_left_out",
     "bad_blocks",
 }  # fmt: skip
 

@@ -32,7 +32,6 @@ from p2pfs.namespace.browser import (
     LONGEST_S,
     MAX_DIRECT,
     MAX_LOOKED_AT,
-    MUTED_S,
     REFRESH_AFTER_S,
     REFRESH_SHARE,
     TRUST_S,
@@ -41,6 +40,7 @@ from p2pfs.namespace.browser import (
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.listing import SLOW_AFTER_S
+from p2pfs.namespace.news import MUTED_S
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import Searches
@@ -281,6 +281,26 @@ async def test_a_first_listing_costs_one_query_and_the_next_nothing(autojump_clo
         assert isinstance(await horizon.stat("b"), RemoteFile)
         assert await horizon.stat("d") is None  # it would have been listed
         assert horizon.spent() == (0, 0)
+
+
+async def test_it_is_known_how_far_a_look_reaches_and_how_long_it_takes(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        sight = horizon.browser.sight
+        assert (sight().horizon, sight().look_s, sight().partial) == (None, None, None)
+        horizon.add("near", "a/x").wait_s = 0.25
+        horizon.add("far", "b", is_far=True)
+
+        await horizon.ls()
+        assert (sight().horizon, sight().look_s, sight().partial) == (2, 0.0, None)
+        await horizon.ls("a")
+        assert (sight().horizon, sight().look_s) == (2, 0.25)
+
+        horizon.is_unfinished = True
+        horizon.browser.peer_joined()
+        await horizon.ls()
+        assert sight().horizon == 2
+        assert sight().look_s >= 1
+        assert sight().partial == "not everybody has answered in time"
 
 
 async def test_a_walk_through_two_hundred_directories_costs_one_query(autojump_clock: MockClock):
@@ -662,7 +682,7 @@ async def test_a_neighbour_that_left_is_forgotten_with_its_news(autojump_clock: 
         horizon.browser.peer_left(near.id)
 
         assert await horizon.ls() == ["b"]
-        assert horizon.browser._changed.keys() <= {other.id}
+        assert horizon.browser._board._changed.keys() <= {other.id}
 
 
 # Refreshing behind.

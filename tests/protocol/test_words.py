@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from p2pfs.protocol.matching import Wanted
 from p2pfs.protocol.messages import Terms
-from p2pfs.protocol.words import fold, phrases_of, question_of, tokens_of, words_of
+from p2pfs.protocol.words import fold, phrases_of, question_of, tokens_of
 
 TEXTS = st.text() | st.text("aé #+.-_/ 1東かがｶﾞ서กิا\u0301\u3099\u093f\u200d", max_size=12)
 """Anything, and more often what the rules are about."""
@@ -22,25 +22,25 @@ TEXTS = st.text() | st.text("aé #+.-_/ 1東かがｶﾞ서กิا\u0301\u3099\
         ("e\u0301tude", ["etude"]),
         ("Straße STRASSE", ["strasse"]),
         ("Łódź Ærø İzmir ılık", ["lodz", "aero", "izmir", "ilik"]),
-        ("Ёлка й", ["елка"]),
+        ("Ёлка й", ["елка", "и"]),
         ("שָׁלוֹם", ["שלום"]),
         ("हिन्दी", ["हिन्दी"]),
-        ("a 7 b", ["7"]),
+        ("a 7 b", ["a", "7", "b"]),
         ("An ox", ["an", "ox"]),
         ("\u0646\u0627\u0645\u0647\u200c\u0647\u0627", ["\u0646\u0627\u0645\u0647\u0647\u0627"]),
         ("東京タワー", ["東", "京", "タ", "ワ", "ー"]),
         ("ガ ｶﾞ か", ["ガ", "か"]),
         ("서울", ["서", "울"]),
         ("สวัสดี", ["ส", "วั", "ดี"]),
-        ("R.E.M. J.R.R.Tolkien main.c", ["rem", "jrr", "tolkien", "main"]),
-        ("C# F# C++", ["#", "++"]),
+        ("R.E.M. J.R.R.Tolkien main.c", ["rem", "jrr", "tolkien", "main", "c"]),
+        ("C# F# C++", ["c", "#", "f", "++"]),
         ("blue+whale #1", ["blue", "whale", "1"]),
         ("", []),
         ("...", []),
     ],
 )
 def test_words_meet_whatever_their_case_and_form(text, words):
-    assert words_of(text) == words
+    assert list(dict.fromkeys(tokens_of(text))) == words
 
 
 @given(TEXTS)
