@@ -1,8 +1,11 @@
 """Verified blocks on disk: one sparse file per content, within a limit.
 
-    store     all contents: what is open, what stays, what goes first
-    blocks    one content: its blocks and its map
-    passage   contents that are larger than the whole cache
+    store       all contents: what is open, what stays, what goes first
+    blocks      one content: its blocks and its map
+    descriptor  its open file
+    bitmap      which of its blocks are there
+    key         what a content is filed by
+    passage     contents that are larger than the whole cache
 
 A cache file is named by file id and size, never by anything else a peer said. It holds the
 content at its own offsets and, behind it from the next page on, the map: the manifest and
@@ -22,10 +25,10 @@ from p2pfs.cache.blocks import (
     FLUSH_S,
     PAGE_BYTES,
     CachedFile,
-    Key,
     NotKeptError,
     expects_nothing,
 )
+from p2pfs.cache.key import Key
 from p2pfs.cache.store import BlockCache, Holding
 
 __all__ = [

@@ -8,22 +8,21 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import trio
 
+from p2pfs.cache.bitmap import Bitmap
+from p2pfs.cache.descriptor import Descriptor, Remembered, cannot
+from p2pfs.cache.key import Key
 from p2pfs.cache.passage import Passage, punch, size_at_hand
 from p2pfs.errors import (
     BadBlockError,
-    CacheFullError,
     RemoteProtocolError,
-    TooManyFilesError,
     TransferError,
 )
 from p2pfs.protocol import (
-    FILE_ID_BYTES,
     MIB,
-    FileId,
     Manifest,
     block_bytes_for,
     block_count_for,
@@ -49,39 +48,7 @@ LOOK_S: Final = 0.1
 """How often the attributes of a file are asked for, for which a reader gives up the interpreter
 and waits to have it back. Between two such looks the kernel has the size at hand."""
 
-_MISSING: Final = 0
-_CLAIMED: Final = 1  # the bitmap of an earlier run says that it is there
-_VERIFIED: Final = 2
-
-_IS_CLAIMED: Final = bytes([_CLAIMED])
-_IS_VERIFIED: Final = bytes([_VERIFIED])
-
 log = logging.getLogger(__name__)
-
-
-class Key(NamedTuple):
-    """What a cache file is filed by.
-
-    The size is part of it because a peer can announce a wrong one: such a file gets no
-    manifest, hence no bytes, and does not touch the right one.
-    """
-
-    file_id: FileId
-    size: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.file_id.hex()}.{self.size}"
-
-    @classmethod
-    def parse(cls, name: str) -> Key | None:
-        """Return the key of a cache file's name, or None if it is not one."""
-        head, _, tail = name.partition(".")
-        try:
-            key = cls(FileId(bytes.fromhex(head)), int(tail))
-        except ValueError:
-            return None
-        return key if len(key.file_id) == FILE_ID_BYTES and key.name == name else None
 
 
 NotKeptError = BadBlockError | TransferError
@@ -131,36 +98,12 @@ class Keeper(Protocol):
         ...
 
 
-class Remembered(NamedTuple):
-    """What was verified of a content when its last handle went, and the file as we left it."""
-
-    states: bytes
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-class _Descriptor:
-    """An open file, closed when nobody refers to it.
-
-    A reader on another thread holds a reference through its `pread`, so the number cannot
-    be closed and re-used for another content under it.
-    """
-
-    def __init__(self, path: str, flags: int) -> None:
-        self.number = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC, 0o600)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
-
-
 class CachedFile:
     """The cached blocks of one content, shared by all who have it open.
 
     `put`, `prepare` and `keep_flushed` belong to trio; the rest may be called from any
-    thread. A block's state is one byte of `_states`, so a look at it needs no lock. It says
-    verified only after the bytes are in the file.
+    thread. A block's state is one byte of `_blocks`, so a look at it needs no lock. It
+    says verified only after the bytes are in the file.
     """
 
     def __init__(self, cache: Keeper, key: Key, run_in_thread: RunInThread) -> None:
@@ -176,9 +119,8 @@ class CachedFile:
         self._cache = cache
         self._run_in_thread = run_in_thread
         self._block_bytes = block_bytes_for(key.size)
-        self._states = bytearray(block_count_for(key.size))
-        self._bitmap_bytes = -(-len(self._states) // 8)
-        self._descriptor: _Descriptor | None = None
+        self._blocks = Bitmap(block_count_for(key.size))
+        self._descriptor: Descriptor | None = None
         self._map_offset = _whole_pages(key.size)
         self._passage = Passage.through(cache.limit_bytes, key.size)
         self._look_at = 0.0
@@ -189,18 +131,18 @@ class CachedFile:
 
     def has(self, index: int) -> bool:
         """Return whether a block is there and verified; any index may be asked for."""
-        return self._states[index : index + 1] == _IS_VERIFIED
+        return self._blocks.is_verified(index)
 
     def claims(self, index: int) -> bool:
         """Return whether a block seems to be there from an earlier run: see `prepare`."""
-        return self._states[index : index + 1] == _IS_CLAIMED
+        return self._blocks.is_claimed(index)
 
     @property
     def done_bytes(self) -> int:
         """Bytes of the content that are there, those merely claimed included."""
-        done = self._block_bytes * (len(self._states) - self._states.count(_MISSING))
-        if self._states and self._states[-1] != _MISSING:
-            done -= self._block_bytes * len(self._states) - self.size
+        done = self._block_bytes * self._blocks.present_count
+        if self._blocks and self._blocks.is_present(len(self._blocks) - 1):
+            done -= self._block_bytes * len(self._blocks) - self.size
         return done
 
     def read_nowait(self, offset: int, length: int) -> bytes | None:
@@ -247,9 +189,9 @@ class CachedFile:
 
     def _has_all(self, offset: int, length: int) -> bool:
         first, end = offset // self._block_bytes, (offset + length - 1) // self._block_bytes + 1
-        return self._states.count(_VERIFIED, first, end) == end - first
+        return self._blocks.are_verified(first, end)
 
-    def _is_whole(self, descriptor: _Descriptor) -> bool:
+    def _is_whole(self, descriptor: Descriptor) -> bool:
         """Look whether somebody has cut the file: then nothing in it is there.
 
         A reader is given the descriptor, and would take a file that is too short for the end.
@@ -261,7 +203,7 @@ class CachedFile:
         else:
             size = size_at_hand(descriptor.number)
         if size < self._map_offset:
-            self._states[:] = bytes(len(self._states))
+            self._blocks.clear()
             with contextlib.suppress(OSError):  # else what comes anew would be thought cut too
                 os.ftruncate(descriptor.number, self._map_offset)
             return False
@@ -338,7 +280,7 @@ class CachedFile:
         If nobody has touched the file since then, what was verified is so still.
         """
         try:
-            descriptor = _Descriptor(self._cache.path_of(self.key), 0)
+            descriptor = Descriptor(self._cache.path_of(self.key), 0)
         except FileNotFoundError:
             return False
         length = manifest_bytes_for(self.size)
@@ -349,18 +291,19 @@ class CachedFile:
             return False
         self.manifest, self._descriptor = manifest, descriptor
         self.allocated_bytes = allocated_bytes
-        if remembered is not None and remembered == _remember(descriptor, remembered.states):
-            self._states[:] = remembered.states
+        if remembered is not None and remembered == descriptor.remember(remembered.states):
+            self._blocks.restore(remembered.states)
         else:
-            self._claim(os.pread(descriptor.number, self._bitmap_bytes, self._map_offset + length))
+            stored = os.pread(descriptor.number, self._blocks.byte_count, self._map_offset + length)
+            self._blocks.claim(stored)
         if self._passage is not None:
-            self._passage.found(i for i, state in enumerate(self._states) if state != _MISSING)
+            self._passage.found(self._blocks.present())
         return True
 
     @property
     def is_small(self) -> bool:
         """Whether it is one block."""
-        return len(self._states) == 1
+        return len(self._blocks) == 1
 
     @property
     def has_file(self) -> bool:
@@ -376,30 +319,16 @@ class CachedFile:
         assert descriptor is not None
         with contextlib.suppress(OSError):
             if self._unflushed_bytes:
-                self._write_bitmap(descriptor, self._bitmap())
+                self._write_bitmap(descriptor, self._blocks.to_bytes())
             os.utime(descriptor.number)  # eviction after a restart goes by this time
-            return _remember(descriptor, bytes(self._states))
+            return descriptor.remember(self._blocks.states())
         return None
 
-    # Through an integer in base two, because the largest map has 16,384 bits and a loop over
-    # them in Python takes 1.5 ms.
-
-    def _claim(self, bitmap: bytes) -> None:
-        digits = f"{int.from_bytes(bitmap, 'little'):0{len(self._states)}b}"[::-1]
-        claims = digits.encode()[: len(self._states)]
-        self._states[:] = claims.translate(bytes.maketrans(b"01", bytes([_MISSING, _CLAIMED])))
-
-    def _bitmap(self) -> bytes:
-        digits = self._states[::-1].translate(
-            bytes.maketrans(bytes([_MISSING, _CLAIMED, _VERIFIED]), b"011")
-        )
-        return int(b"0" + digits, 2).to_bytes(self._bitmap_bytes, "little")
-
-    def _write_bitmap(self, descriptor: _Descriptor, bitmap: bytes) -> None:
+    def _write_bitmap(self, descriptor: Descriptor, bitmap: bytes) -> None:
         offset = self._map_offset + manifest_bytes_for(self.size)
         os.pwrite(descriptor.number, bitmap, offset)
 
-    def _read_file(self, descriptor: _Descriptor, offset: int, length: int) -> bytes | None:
+    def _read_file(self, descriptor: Descriptor, offset: int, length: int) -> bytes | None:
         try:
             data = os.pread(descriptor.number, length, offset)
         except OSError as error:
@@ -408,7 +337,7 @@ class CachedFile:
         if len(data) == length:
             return data
         for index in block_range(self.size, offset, length):
-            self._states[index] = _MISSING  # somebody cut the file: fetch it again
+            self._blocks.set_missing(index)  # somebody cut the file: fetch it again
         return None
 
     def _verify_stored(self, index: int) -> None:
@@ -421,9 +350,9 @@ class CachedFile:
             self.manifest.verify(index, data or b"")
         except BadBlockError:
             log.warning("cache: block %d of %s is damaged", index, self.key.name)
-            self._states[index] = _MISSING
+            self._blocks.set_missing(index)
         else:
-            self._states[index] = _VERIFIED
+            self._blocks.set_verified(index)
 
     def write_all(self, blocks: Sequence[tuple[int, bytes]]) -> Sequence[NotKeptError | None]:
         """Verify and write blocks; return for each why it is not kept. While `being_written`."""
@@ -439,7 +368,7 @@ class CachedFile:
     def _write(self, index: int, data: bytes) -> None:
         manifest = self.manifest or self._implied_by(data)
         manifest.verify(index, data)
-        if self._states[index] == _VERIFIED:
+        if self._blocks.is_verified(index):
             return
         if self.is_small and self._descriptor is None:
             # A small file is complete. It goes to disk in one piece, its bit with it, unsynced:
@@ -448,17 +377,17 @@ class CachedFile:
             self._create(whole, 0)
         else:
             descriptor = self._descriptor or self._create(
-                manifest.to_bytes() + self._bitmap(), self._map_offset
+                manifest.to_bytes() + self._blocks.to_bytes(), self._map_offset
             )
             offset, cost = index * self._block_bytes, _whole_pages(len(data))
             self._let_pass(descriptor, cost)
             self._store(descriptor, data, offset, cost)
             self._unflushed_bytes += len(data)
-        self._states[index] = _VERIFIED
+        self._blocks.set_verified(index)
         if self._passage is not None:
             self._passage.came(index)
 
-    def _let_pass(self, descriptor: _Descriptor, cost: int) -> None:
+    def _let_pass(self, descriptor: Descriptor, cost: int) -> None:
         """Let the oldest blocks go of a content that cannot be kept whole."""
         if self._passage is None:
             return
@@ -466,7 +395,7 @@ class CachedFile:
             index = self._passage.oldest()
             if index is None:
                 return
-            self._states[index] = _MISSING  # first: nobody must take a hole for the block
+            self._blocks.set_missing(index)  # first: nobody must take a hole for the block
             self._passage.lost(index)
             offset, length = block_span(self.size, index)
             punch(descriptor.number, offset, length)
@@ -479,10 +408,10 @@ class CachedFile:
         self.put_manifest(manifest)
         return manifest
 
-    def _create(self, stored: bytes, offset: int) -> _Descriptor:
+    def _create(self, stored: bytes, offset: int) -> Descriptor:
         path = self._cache.path_of(self.key)
         try:
-            descriptor = _Descriptor(path, os.O_CREAT | os.O_TRUNC)
+            descriptor = Descriptor(path, os.O_CREAT | os.O_TRUNC)
         except OSError as error:
             raise cannot("make", error) from error
         try:
@@ -494,7 +423,7 @@ class CachedFile:
         self._descriptor = descriptor
         return descriptor
 
-    def _store(self, descriptor: _Descriptor, data: bytes, offset: int, cost: int) -> None:
+    def _store(self, descriptor: Descriptor, data: bytes, offset: int, cost: int) -> None:
         self._cache.reserve(cost)
         try:
             self._write_file(descriptor, data, offset)
@@ -503,7 +432,7 @@ class CachedFile:
             raise
         self.allocated_bytes += cost
 
-    def _write_file(self, descriptor: _Descriptor, data: bytes, offset: int) -> None:
+    def _write_file(self, descriptor: Descriptor, data: bytes, offset: int) -> None:
         left = memoryview(data)
         while left:
             try:
@@ -525,7 +454,7 @@ class CachedFile:
         if self._descriptor is not None:
             self._unflushed_bytes = 0
             with self._trouble_logged():
-                self._write_bitmap(self._descriptor, self._bitmap())
+                self._write_bitmap(self._descriptor, self._blocks.to_bytes())
 
     def _sync(self) -> None:
         if self._descriptor is not None:
@@ -539,18 +468,6 @@ class CachedFile:
             yield
         except OSError as error:
             log.warning("cache: %s cannot be synced: %s", self.key.name, error)
-
-
-def cannot(verb: str, error: OSError) -> TransferError:
-    """Return the error that tells why a cache file cannot be used."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return TooManyFilesError(f"cannot {verb} a cache file: {error.strerror}")
-    return CacheFullError(f"cannot {verb} a cache file: {error.strerror}")
-
-
-def _remember(descriptor: _Descriptor, states: bytes) -> Remembered:
-    status = os.fstat(descriptor.number)
-    return Remembered(states, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def expects_nothing(_index: int) -> bool:

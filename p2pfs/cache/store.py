@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from p2pfs.cache.blocks import CachedFile, Key, Remembered, cannot
+from p2pfs.cache.blocks import CachedFile
+from p2pfs.cache.descriptor import Remembered, cannot
+from p2pfs.cache.key import Key
 from p2pfs.errors import CacheFullError, TransferError
 from p2pfs.protocol import FileId
 from p2pfs.threads import RunInThread
