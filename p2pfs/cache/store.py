@@ -45,6 +45,20 @@ class BlockCache:
     """All cached contents of one servent.
 
     Everything here may be called from any thread.
+
+    Whenever nobody holds the lock, a content is in these tables and no others:
+
+    ===============================  =======================================================
+    the content                      tables
+    ===============================  =======================================================
+    has handles                      `_open`; `_sizes` too once it has a file
+    is closed, with a file           `_sizes`, and `_kept` if it is in `_pinned`, else `_closed`
+    .. and small, closed lately      `_resting` too: its file is open still
+    .. and else, closed lately       perhaps `_remembered` too: what was verified of it
+    has no handles and no file       none, or `_pinned` alone
+    ===============================  =======================================================
+
+    `_used_bytes` is what all files take, and what is reserved for writes that are under way.
     """
 
     def __init__(
@@ -68,10 +82,10 @@ class BlockCache:
         self._open: dict[Key, CachedFile] = {}
         self._closed: OrderedDict[Key, int] = OrderedDict()  # bytes on disk; oldest first
         self._pinned = {Key(*one) for one in kept}
-        self._kept: dict[Key, int] = {}  # those that are closed and pinned; bytes on disk
-        self._remembered: OrderedDict[Key, Remembered] = OrderedDict()  # of these; oldest first
-        self._resting: OrderedDict[Key, CachedFile] = OrderedDict()  # of these; oldest first
-        self._sizes: dict[FileId, int] = {}  # of every content that has a file
+        self._kept: dict[Key, int] = {}  # bytes on disk
+        self._remembered: OrderedDict[Key, Remembered] = OrderedDict()  # oldest first
+        self._resting: OrderedDict[Key, CachedFile] = OrderedDict()  # oldest first
+        self._sizes: dict[FileId, int] = {}
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._scan()
         while self._used_bytes > limit_bytes and self._evict_one():
