@@ -10,6 +10,8 @@
     source          how one source has behaved: rate, patience, trouble
     rendezvous      which of several downloaders fetches which block for all of them
     readahead       which blocks readers will want next
+    transfers       what goes over the wire for one content
+    alarm           one alarm clock for many deadlines
     batches         what one source is asked for at once
     upstream        what a swarm has below it: searches, the pool of links, blame
     pending_reads   reads that wait for blocks

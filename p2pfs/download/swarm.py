@@ -5,9 +5,9 @@ not know queries, links or names: its owner gives it an `Upstream`. What to ask 
 the picker's to decide; the swarm asks, waits, and tells it what came of it.
 
 All state belongs to the trio thread and is changed between awaits. Whatever happens, be it a
-read, some blocks or a deadline, ends in `_pump`, which looks at everything anew. So no event
-has to know what else it may set going, and nothing can be forgotten but a deadline: `_watch`
-keeps those.
+read, some blocks or a deadline, ends in `pump`, which looks at everything anew. So no event
+has to know what else it may set going, and nothing can be forgotten but a deadline: the
+alarm keeps those.
 
 A block is one request of the picker's, and some requests to one source are one batch: they
 cross the wire, and get a task, together. What arrives is verified and kept by one task,
@@ -17,21 +17,21 @@ cross the wire, and get a task, together. What arrives is verified and kept by o
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
 
 from p2pfs.cache import CachedFile, NotKeptError, expects_nothing
-from p2pfs.download.batches import Batch, InFlight
+from p2pfs.download.alarm import Alarm
 from p2pfs.download.pending_reads import Waiting
 from p2pfs.download.picker import Picker
 from p2pfs.download.readahead import ReadAhead
-from p2pfs.download.source import BACK_OFF_S, MANIFEST, Request, Trouble, error_of, trouble_of
+from p2pfs.download.source import BACK_OFF_S, MANIFEST, Request, Trouble, error_of
+from p2pfs.download.transfers import Transfers
 from p2pfs.download.upstream import Upstream
 from p2pfs.download.verifying import Arrival, Arrivals
 from p2pfs.errors import (
@@ -40,12 +40,11 @@ from p2pfs.errors import (
     CorruptError,
     NotAskedError,
     P2pfsError,
-    RejectedError,
     RemoteProtocolError,
     ShutdownError,
     TransferError,
 )
-from p2pfs.protocol import KIB, MIB, Manifest, PeerInfo, RejectCode, block_bytes_for, block_range
+from p2pfs.protocol import KIB, MIB, Manifest, PeerInfo, block_bytes_for, block_range
 from p2pfs.protocol.flood import Urgency
 from p2pfs.rates import Flow, RateLimit
 from p2pfs.tasks import called
@@ -114,8 +113,10 @@ class Swarm:
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
         self._waiting = Waiting()
-        self._in_flight = InFlight()
         self._arrivals = Arrivals()
+        self._transfers = Transfers(
+            self, upstream, self._picker, self._arrivals, cached.file_id, self._stall_s
+        )
         self._manifest_known = trio.Event()
         if cached.manifest is not None:
             self._manifest_known.set()
@@ -124,8 +125,7 @@ class Swarm:
         self._clock: trio.abc.Clock | None = None
         self._progress_at = 0.0  # a block arrived, or the first reader came
         self._held_back_at = -math.inf  # nothing was asked for, because of our own limit
-        self._alarm_at = math.inf
-        self._alarm_changed = trio.Event()
+        self._alarm = Alarm()
         self._searches = 0  # since the last progress
         self._search_at = 0.0
         self._is_searching = False
@@ -147,9 +147,9 @@ class Swarm:
                 self._nursery = nursery
                 nursery.start_soon(self._cached.keep_flushed)
                 nursery.start_soon(self._keep)
-                nursery.start_soon(self._watch)
+                nursery.start_soon(self._alarm.run, self.pump)
                 task_status.started()
-                self._pump()
+                self.pump()
         except Exception:
             log.exception("a bug of ours ended the swarm of %s", self._cached.file_id.hex())
             self._end_reason = BugError("a bug of ours: see the log")
@@ -163,7 +163,7 @@ class Swarm:
         """Use these sources too, from now on, and share the work with these readers."""
         self._picker.add_sources(sources)
         self._picker.add_sources(readers, are_readers=True)
-        self._pump()
+        self.pump()
 
     @property
     def has_ended(self) -> bool:
@@ -173,7 +173,7 @@ class Swarm:
     @property
     def wants_sources(self) -> bool:
         """Whether something is on its way and further sources would make it quicker."""
-        return bool(self._in_flight) and not self._picker.has_enough(trio.current_time())
+        return bool(self._transfers) and not self._picker.has_enough(trio.current_time())
 
     def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
         """Return what `locate` would if all is in the cache, else None. From any thread.
@@ -237,7 +237,7 @@ class Swarm:
                     await self._cached.prepare(index)
             found = look(offset, length)
             if found is not None:
-                self._pump()
+                self.pump()
                 return found
             missing = {index for index in blocks if not self._cached.has(index)}
             if missing:
@@ -261,7 +261,7 @@ class Swarm:
     def _state(self, now: float) -> str:
         if self._is_searching:
             return "searching"
-        if self._waiting or self._in_flight or now - self._held_back_at < HELD_BACK_S:
+        if self._waiting or self._transfers or now - self._held_back_at < HELD_BACK_S:
             return "reading"
         return "failed" if self._has_failed else "idle"
 
@@ -275,7 +275,7 @@ class Swarm:
             self._begin_waiting(now)
         waiter = self._waiting.add(missing, now + MAX_STALLS * self._stall_s)
         self._arrivals.hurry()
-        self._pump()
+        self.pump()
         await self._waiting.wait_for(waiter)
 
     def _begin_waiting(self, now: float) -> None:
@@ -287,7 +287,7 @@ class Swarm:
 
     def _noticed(self, offset: int, length: int) -> None:
         self._ahead.advance(offset, length, trio.current_time())
-        self._pump()
+        self.pump()
 
     def _release_readers(self, error: TransferError, index: int | None = None) -> None:
         """Fail the readers, or only those that wait for block `index`."""
@@ -299,20 +299,26 @@ class Swarm:
         """Fail every reader and end every batch: the next read begins afresh."""
         self._release_readers(error)
         self._ahead.clear()
-        self._cancel(self._in_flight)
+        self._transfers.cancel_all()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a reader waits."""
+        return bool(self._waiting)
 
     # What is to be done now
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
+        """Look at everything anew: what to ask for, whom to fail, when to look again."""
         if self._nursery is None:
             return
         now = trio.current_time()
-        if not self._in_flight and self._picker.is_held_back(now):
+        if not self._transfers and self._picker.is_held_back(now):
             self._held_back_at = now
         self._judge(now)
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
-        for _batch in range(self._in_flight.add(requests)):
-            self._nursery.start_soon(self._run_next_batch)
+        for _batch in range(self._transfers.add(requests)):
+            self._nursery.start_soon(self._transfers.run_next)
         if self._is_search_due(now):
             self._is_searching = True
             self._nursery.start_soon(self._search)
@@ -344,7 +350,7 @@ class Swarm:
             return True
         is_promised = self._ahead.promise(index)
         if is_promised:
-            self._pump()
+            self.pump()
         return is_promised
 
     def _judge(self, now: float) -> None:
@@ -383,18 +389,7 @@ class Swarm:
             alarm_at = min(alarm_at, self._waiting.give_up_at(), self._stalled_at())
             if self._search_at > now:
                 alarm_at = min(alarm_at, self._search_at)
-        if alarm_at < self._alarm_at:  # a later one is found when the earlier one rings
-            self._alarm_at = alarm_at
-            self._alarm_changed.set()
-
-    async def _watch(self) -> None:
-        while True:
-            with trio.move_on_at(self._alarm_at):
-                await self._alarm_changed.wait()
-            self._alarm_changed = trio.Event()
-            if trio.current_time() >= self._alarm_at:
-                self._alarm_at = math.inf
-                self._pump()
+        self._alarm.set(alarm_at)
 
     # Searching
 
@@ -420,89 +415,6 @@ class Swarm:
         self._search_at = trio.current_time() + pause_s
         self.add_sources(found)
 
-    # Transfers
-
-    async def _run_next_batch(self) -> None:
-        """Take what one source answers, unless `_cancel` or its silence comes between."""
-        batch = self._in_flight.next_batch()
-        with batch.scope:
-            batch.scope.deadline = trio.current_time() + self._stall_s
-            try:
-                await self._fetch(batch)
-            except P2pfsError as error:
-                self._failed(batch, error)
-        if batch.scope.cancelled_caught:
-            self._blame(self._in_flight.left_of(batch), Trouble.SILENT)
-        self._end(self._in_flight.left_of(batch))
-        self._pump()
-
-    async def _fetch(self, batch: Batch) -> None:
-        source, file_id = batch.source, self._cached.file_id
-        if batch.pending[0].index == MANIFEST:
-            data = await self._upstream.fetch_manifest(source, file_id)
-            self._manifest_arrived(batch, data)
-        else:
-            wanted = {request.index: request.length for request in batch.pending}
-            deliver = functools.partial(self._arrived, batch)
-            await self._upstream.fetch_blocks(source, file_id, wanted, deliver)
-
-    def _received(self, batch: Batch) -> Request | None:
-        """Note that the next answer of a batch is here; return for what, if it is wanted."""
-        now = trio.current_time()
-        batch.scope.deadline = now + self._stall_s
-        request = self._in_flight.answered(batch)
-        if request is not None:
-            self._picker.received(request, now)
-        return request
-
-    def _arrived(self, batch: Batch, data: bytes) -> None:
-        request = self._received(batch)
-        if request is not None:
-            self._arrivals.put(request, data, is_urgent=bool(self._waiting))
-
-    def _manifest_arrived(self, batch: Batch, data: bytes) -> None:
-        request = self._received(batch)
-        if request is None:
-            return
-        try:
-            self._keep_manifest(Manifest.from_bytes(data, self._cached.file_id))
-        except RemoteProtocolError as error:
-            self._lied(request, error)
-        else:
-            self._got(request)
-        self._end([request])
-
-    def _end(self, requests: Iterable[Request]) -> None:
-        for request in requests:
-            if self._in_flight.end(request):
-                self._picker.ended(request, trio.current_time())
-
-    def _cancel(self, requests: Iterable[Request]) -> None:
-        """End requests now, whose tasks only find out later."""
-        for request in requests:
-            self._in_flight.cancel(request)
-            self._picker.ended(request, trio.current_time())
-
-    def _failed(self, batch: Batch, error: P2pfsError) -> None:
-        left = self._in_flight.left_of(batch)
-        if not left:
-            return
-        self._last_error = str(error)
-        if not isinstance(error, RejectedError):
-            self._blame(left, trouble_of(error))
-        elif error.code == RejectCode.NOT_FOUND and left[0].index != MANIFEST:
-            # It was about the first; whether it has the others was not looked at.
-            if left[0] is batch.pending[0]:
-                self._picker.lacked(left[0], trio.current_time(), error.retry_after_s)
-        else:
-            self._blame(left, trouble_of(error), error.retry_after_s or None)
-
-    def _blame(
-        self, requests: Iterable[Request], trouble: Trouble, pause_s: float | None = None
-    ) -> None:
-        for request in requests:
-            self._picker.failed(request, trouble, trio.current_time(), pause_s)
-
     # Keeping
 
     async def _keep(self) -> None:
@@ -515,8 +427,8 @@ class Swarm:
                 some = self._arrivals.take()
                 if self._manifest_known.is_set():  # else no reader waits for them any more
                     await self._keep_some(some)
-                self._end(request for request, _ in some)
-            self._pump()
+                self._transfers.end(request for request, _ in some)
+            self.pump()
 
     async def _keep_some(self, some: Sequence[Arrival]) -> None:
         outcomes = await self._cached.put([(request.index, data) for request, data in some])
@@ -531,6 +443,19 @@ class Swarm:
         else:
             self._ahead.clear()
             self._release_readers(outcome, request.index)
+
+    def manifest_arrived(self, request: Request, data: bytes) -> None:
+        """Take in what a source sent for the manifest."""
+        try:
+            self._keep_manifest(Manifest.from_bytes(data, self._cached.file_id))
+        except RemoteProtocolError as error:
+            self._lied(request, error)
+        else:
+            self._got(request)
+
+    def source_failed(self, error: P2pfsError) -> None:
+        """Note why a source did not give what it was asked for."""
+        self._last_error = str(error)
 
     def _keep_manifest(self, manifest: Manifest) -> None:
         self._upstream.proved(manifest.file_id, manifest.size)
@@ -551,11 +476,11 @@ class Swarm:
         self._searches = 0
         self._ahead.arrived(request.index)
         self._waiting.block_is_there(request.index)
-        self._cancel(self._picker.rivals(request))
+        self._transfers.cancel(self._picker.rivals(request))
 
     def _lied(self, request: Request, error: P2pfsError) -> None:
         if self._picker.has_lied(request.source):
             return  # its wrong blocks came together, and count once
         self._last_error = str(error)
         self._upstream.bad_block(request.source, self._cached.file_id)
-        self._cancel(self._picker.lied(request.source))
+        self._transfers.cancel(self._picker.lied(request.source))
