@@ -2,6 +2,7 @@
 
     nodes       files and directories as shown, and who has which name: the one naming rule
     claims      what each servent says that it has, as one tree
+    showing     which version is shown under which name
     catalogue   all names that are known, in memory, for every thread
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
@@ -19,7 +20,7 @@ The three views differ in whom they ask; what they show comes out of the catalog
 """
 
 from p2pfs.namespace.browser import Browser
-from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.contents import Contents
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import Gatherer, Gathering
@@ -33,6 +34,7 @@ from p2pfs.namespace.nodes import (
 )
 from p2pfs.namespace.peers import Shares
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
+from p2pfs.namespace.showing import Here
 from p2pfs.namespace.views import Namespace
 
 __all__ = [

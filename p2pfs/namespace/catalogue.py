@@ -19,27 +19,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from p2pfs.namespace.claims import ClaimTree, Held, Place
+from p2pfs.namespace.claims import ClaimTree, Place
 from p2pfs.namespace.nodes import (
     Chosen,
     Content,
     Knowledge,
-    Names,
-    Nearness,
     Node,
     Rank,
     RemoteDirectory,
     RemoteFile,
-    Version,
-    backing,
     believed,
-    directory_version,
-    file_version,
-    is_long,
 )
+from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others, rank_of, versions_at
 from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
 
 MAX_SOURCES: Final = 10_000
@@ -61,35 +54,13 @@ MAX_ABSENT: Final = 10_000
 MAX_PROVED: Final = 10_000
 """Contents whose size is remembered though their manifest is not here any more: 2 MB."""
 
-_HERE: Final = ServentId("")
-"""The holder of what the user keeps, among the others: no servent has this id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Here:
-    """What this servent itself knows and has: memory alone, from any thread."""
-
-    size_of: Callable[[FileId], int | None] = lambda _id: None
-    """The size of a content whose manifest is here."""
-    is_whole: Callable[[FileId], bool] = lambda _id: False
-    """Whether all of a content is in the cache."""
-    chosen: Callable[[], Chosen] = dict
-    """The neighbours that we chose ourselves, each with where it is."""
-    is_refused: Callable[[ServentId], bool] = lambda _source: False
-    """Whether a servent is banned: what it tells is not heard."""
-    on_lie: Callable[[ServentId], object] = lambda _source: None
-    """Is told of a servent that told what is proved to be false; without a lock."""
-
-
-_NOTHING: Final = Here()
-
 
 class Catalogue:
     """The union of what other servents offer."""
 
     def __init__(
         self,
-        here: Here = _NOTHING,
+        here: Here = NOTHING,
         *,
         now_ns: Callable[[], int] = time.time_ns,
         clock: Callable[[], float] = lambda: 0.0,
@@ -99,6 +70,7 @@ class Catalogue:
         self._lock = threading.RLock()
         self._tree = ClaimTree(here.is_whole)
         self._clock = clock
+        self._showing = Showing(self._tree, here)
         self._peers: dict[ServentId, PeerInfo] = {}
         self._heard_at: OrderedDict[ServentId, float] = OrderedDict()
         """When each of them was last heard of, the latest last."""
@@ -185,7 +157,7 @@ class Catalogue:
         }
 
     def _blame(self, liars: set[ServentId]) -> None:
-        for liar in liars - {_HERE}:
+        for liar in liars - {HERE}:
             self._here.on_lie(liar)
 
     def _is_disproved(self, entry: Entry) -> bool:
@@ -216,7 +188,7 @@ class Catalogue:
             place = self._tree.place(directory)
             if place is None:
                 return
-            kept = frozenset((*sources, _HERE))
+            kept = frozenset((*sources, HERE))
             if place is self._tree.root:
                 gone = set(self._tree.sources()) - kept
                 self._keep_peers(kept)
@@ -308,20 +280,20 @@ class Catalogue:
         """
         with self._lock:
             if not self._is_disproved(entry):
-                self._learn_one(_HERE, entry)
+                self._learn_one(HERE, entry)
 
     def let_go(self, path: str) -> None:
         """Show the file that was kept at `path` only while others offer it."""
         with self._lock:
             above = list(self._tree.places(path))[1:]
             if above and above[-1] is self._tree.place(path):
-                self._tree.forget(above.pop(), _HERE)
+                self._tree.forget(above.pop(), HERE)
             if len(above) < path.count("/"):
                 return  # no directory is known that it could have been kept in
             for place in reversed(above):
-                if not _keeps_directory(place) or self._tree.names_of(_HERE, place):
+                if not _keeps_directory(place) or self._tree.names_of(HERE, place):
                     return
-                self._tree.forget(place, _HERE)
+                self._tree.forget(place, HERE)
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
         """Let a shown path keep its version, whatever becomes known; return what ends that.
@@ -330,32 +302,15 @@ class Catalogue:
         nothing else gets its name.
         """
         with self._lock:
-            holds = list(self._hold(file))
+            holds = list(self._showing.hold(file))
 
         def release() -> None:
             with self._lock:
                 for place, name in reversed(holds):
-                    _let_go(place, name)
+                    self._showing.let_go(place, name)
                     self._tree.prune(place)
 
         return release
-
-    def _hold(self, file: RemoteFile) -> Iterator[tuple[Place, str]]:
-        place = self._tree.root
-        *above, name = file.path.split("/")
-        for label in above:
-            below = self._below(place, label)
-            if below is None:
-                return
-            yield _held(place, label, (below.name, None))
-            place = below
-        content = Content(file.file_id, file.size)
-        if _only_holder(place, name) == (name, content):
-            yield _held(place, name, (name, content))
-            return
-        version = self._names(place).find(name, content)
-        if version is not None:
-            yield _held(place, name, (version.name, content))
 
     # What we are asked, by shown paths.
 
@@ -365,12 +320,12 @@ class Catalogue:
             if path == "":
                 return self._directory_node(self._tree.root, "")
             above, _, name = path.rpartition("/")
-            place = self._shown_directory(above)
-            holder = None if place is None else self._holder(place, name)
+            place = self._showing.directory(above)
+            holder = None if place is None else self._showing.holder(place, name)
             if place is not None and holder is not None:
                 return self._node(place.children[holder[0]], path, holder[1])
             published = self.published(path)
-            if self._absent.get(published, 0.0) > now or self._is_below_a_file(path):
+            if self._absent.get(published, 0.0) > now or self._showing.is_below_a_file(path):
                 return Knowledge.ABSENT
             return Knowledge.UNKNOWN
 
@@ -384,17 +339,17 @@ class Catalogue:
         What changes between two parts may be in a later one, or not.
         """
         with self._lock:
-            place = self._shown_directory(path)
+            place = self._showing.directory(path)
             if place is None:
                 return
-            settled = self._settled_names(place)
-            names = sorted((*settled.shown, *_others(place, settled)))
+            settled = self._showing.settled(place)
+            names = sorted((*settled.shown, *others(place, settled)))
         for first in range(0, len(names), NAMES_AT_ONCE):
             with self._lock:
                 part = [
                     self._node(place.children[published], _join(path, name), key)
                     for name in names[first : first + NAMES_AT_ONCE]
-                    for published, key in _versions_at(place, name, settled)
+                    for published, key in versions_at(place, name, settled)
                 ]
             yield part
 
@@ -408,7 +363,7 @@ class Catalogue:
             labels = []
             place: Place | None = self._tree.root
             for label in path.split("/") if path else ():
-                place = None if place is None else self._below(place, label)
+                place = None if place is None else self._showing.below(place, label)
                 labels.append(label if place is None else place.name)
             return "/".join(labels)
 
@@ -440,9 +395,9 @@ class Catalogue:
         """Return how a content ranks that these sources have, found in whatever way."""
         with self._lock:
             claims = list(self._tree.claims_to(content.file_id))
-        is_pinned = any(_HERE in one.by for _, claimed, one in claims if claimed == content)
-        by = {source.id for source in sources} | ({_HERE} if is_pinned else set())
-        return _rank(by, known_at, self._here.chosen(), is_whole=is_whole)
+        is_pinned = any(HERE in one.by for _, claimed, one in claims if claimed == content)
+        by = {source.id for source in sources} | ({HERE} if is_pinned else set())
+        return rank_of(by, known_at, self._here.chosen(), is_whole=is_whole)
 
     # What we are asked, by paths as published.
 
@@ -564,73 +519,12 @@ class Catalogue:
 
     # What a place looks like.
 
-    def _names(self, place: Place) -> Names:
-        """Return who has which name in a directory."""
-        chosen = self._here.chosen()
-
-        def versions_of(name: str) -> Sequence[Version]:
-            child = place.children.get(name)
-            return () if child is None else list(self._versions(child, chosen))
-
-        held = {name: one.holder for name, one in place.held.items()}
-        return Names(versions_of, held, lambda: filter(is_long, place.children))
-
-    def _versions(self, place: Place, chosen: Chosen) -> Iterator[Version]:
-        for content, claims in place.files.items():
-            # What somebody is reading does not take a name from what is shown under it.
-            may_count = claims.was_whole or place.owner == content
-            is_whole = may_count and self._here.is_whole(content.file_id)
-            rank = _rank(claims.by, claims.known_at, chosen, is_whole=is_whole)
-            yield file_version(place.name, content, rank)
-        if place.directory is not None:
-            rank = _rank(place.directory.by, place.directory.known_at, chosen, is_whole=False)
-            yield directory_version(place.name, rank)
-
-    def _settled_names(self, place: Place) -> Names:
-        """Return who has the names in a directory that more than one version could have."""
-        names = self._names(place)
-        held = (one.holder[0] for name, one in place.held.items() if not _only_holder(place, name))
-        for published in (*place.contested, *held):
-            names.settle(published)
-        _note_owners(place, names)
-        return names
-
-    def _holder(self, place: Place, name: str) -> tuple[str, Hashable] | None:
-        """Return whose name that is in a directory."""
-        only = _only_holder(place, name)
-        if only is not None:
-            return only
-        names = self._names(place)
-        version = names.holder(name) or names.alias(name)
-        _note_owners(place, names)
-        return version and (version.name, version.key)
-
-    def _below(self, place: Place, name: str) -> Place | None:
-        """Return the directory that is shown as `name` in a directory."""
-        published, key = self._holder(place, name) or ("", name)
-        return place.children[published] if key is None else None
-
-    def _shown_directory(self, path: str) -> Place | None:
-        place: Place | None = self._tree.root
-        for label in path.split("/") if path else ():
-            place = None if place is None else self._below(place, label)
-        return place
-
-    def _is_below_a_file(self, path: str) -> bool:
-        place = self._tree.root
-        for label in path.split("/")[:-1]:
-            below = self._below(place, label)
-            if below is None:
-                return self._holder(place, label) is not None
-            place = below
-        return False
-
     def _node(self, place: Place, path: str, key: Hashable) -> Node:
         if key is None:
             return self._directory_node(place, path)
         assert isinstance(key, Content)
         by = place.files[key].by
-        preferred = () if len(by) == 1 else (_HERE, *self._here.chosen())
+        preferred = () if len(by) == 1 else (HERE, *self._here.chosen())
         mtime_ns = believed(by, preferred).mtime_ns
         return RemoteFile(path, key.size, mtime_ns, key.file_id, self._infos(by))
 
@@ -646,79 +540,7 @@ class Catalogue:
 
 def _keeps_directory(place: Place) -> bool:
     """Return whether a directory is shown for what the user keeps below it."""
-    return place.directory is not None and _HERE in place.directory.by
-
-
-def _rank(
-    by: Container[ServentId],
-    known_at: int,
-    chosen: Chosen,
-    *,
-    is_whole: bool,
-) -> Rank:
-    nearness = Nearness.WHOLE if is_whole else Nearness.ELSEWHERE
-    return Rank(Nearness.PINNED if _HERE in by else nearness, backing(chosen, by), known_at)
-
-
-def _note_owners(place: Place, names: Names) -> None:
-    """Note who has the plain names that were worked out."""
-    for name, version in names.shown.items():
-        if name == version.name and place.children[name].owner != version.key:
-            place.children[name].owner = version.key
-
-
-def _others(place: Place, settled: Names) -> Iterable[str]:
-    """Return the names that have the only version of their own: most, and they cost no more."""
-    if not settled.shown:
-        return place.children
-    return (name for name in place.children if not settled.is_settled(name))
-
-
-def _versions_at(place: Place, name: str, settled: Names) -> Iterator[tuple[str, Hashable]]:
-    """Yield what is shown under a name, by published name and key, if it is still there."""
-    one = settled.shown.get(name)
-    published = name if one is None else one.name
-    child = place.children.get(published)
-    for key in () if child is None else _keys(child):
-        if one is None or key == one.key:
-            yield published, key
-
-
-def _keys(place: Place) -> Iterator[Hashable]:
-    """Yield the key of each version at a place."""
-    yield from place.files
-    if place.directory is not None:
-        yield None
-
-
-def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
-    """Return whose a name is in a directory if nothing else could have it.
-
-    Most names have one version, and where others are suffixed their names have a tilde.
-    """
-    child = place.children.get(name)
-    may_be_suffixed = "~" in name and (place.contested or place.held)
-    if child is None or name in place.contested or may_be_suffixed or place.suffixed_holds:
-        return None
-    only = next(((name, key) for key in _keys(child)), None)
-    held = place.held.get(name)
-    return only if held is None or held.holder == only else None
-
-
-def _held(place: Place, name: str, holder: tuple[str, Hashable]) -> tuple[Place, str]:
-    if name not in place.held:
-        place.held[name] = Held(holder)
-        place.suffixed_holds += name != holder[0]
-    place.held[name].count += 1
-    return place, name
-
-
-def _let_go(place: Place, name: str) -> None:
-    held = place.held[name]
-    held.count -= 1
-    if not held.count:
-        del place.held[name]
-        place.suffixed_holds -= name != held.holder[0]
+    return place.directory is not None and HERE in place.directory.by
 
 
 def _join(parent: str, name: str) -> str:

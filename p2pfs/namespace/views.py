@@ -9,12 +9,13 @@ import trio
 from p2pfs.journal import Journal
 from p2pfs.link import TransferLinks
 from p2pfs.namespace.browser import Browser
-from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.contents import Contents
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import Gatherer
 from p2pfs.namespace.keywords import Results
 from p2pfs.namespace.peers import Shares
+from p2pfs.namespace.showing import Here
 from p2pfs.overlay import Searches
 from p2pfs.protocol import FileId, PeerInfo
 

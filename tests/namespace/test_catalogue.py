@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from p2pfs.namespace import catalogue as catalogue_module
 from p2pfs.namespace import claims as claims_module
-from p2pfs.namespace.catalogue import FORGOTTEN_AT_ONCE, NAMES_AT_ONCE, Catalogue, Here
+from p2pfs.namespace.catalogue import FORGOTTEN_AT_ONCE, NAMES_AT_ONCE, Catalogue
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
+from p2pfs.namespace.showing import Here
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
 
@@ -688,7 +689,7 @@ def every_version(catalogue: Catalogue, directory: str = "") -> Counter[tuple[st
         if isinstance(node, RemoteFile):
             parent = catalogue.published(directory)
             name = node.path.rpartition("/")[2]
-            version = catalogue._names(catalogue._tree.place(parent)).holder(name)
+            version = catalogue._showing.names(catalogue._tree.place(parent)).holder(name)
             found[f"{parent}/{version.name}".lstrip("/"), node.file_id, node.size] += 1
         else:
             found[catalogue.published(node.path), b"", 0] += 1

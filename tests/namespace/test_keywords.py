@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from p2pfs.errors import NotAskedError, ShutdownError, UnreachableError
 from p2pfs.namespace import keywords as results_module
-from p2pfs.namespace.catalogue import Catalogue, Here
+from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import MAX_FILES, SEARCH_TIMEOUT_S, Gatherer
 from p2pfs.namespace.keywords import (
@@ -27,6 +27,7 @@ from p2pfs.namespace.keywords import (
 )
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.query import QueryError, parse_query
+from p2pfs.namespace.showing import Here
 from p2pfs.overlay.search import Outcome
 from p2pfs.protocol.flood.budgets import Urgency
 from p2pfs.protocol.handshake import Identity, sign_hit

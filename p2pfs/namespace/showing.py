@@ -1,0 +1,213 @@
+"""Which version is shown under which name, and what holds a name for a version.
+
+`nodes` has the rule; here it meets the tree of claims. Most names have one version and cost no
+more than a look into a dictionary: only where several versions want one name is the rule asked.
+
+Not locked: the catalogue guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from p2pfs.namespace.claims import ClaimTree, Held, Place
+from p2pfs.namespace.nodes import (
+    Chosen,
+    Content,
+    Names,
+    Nearness,
+    Rank,
+    RemoteFile,
+    Version,
+    backing,
+    directory_version,
+    file_version,
+    is_long,
+)
+from p2pfs.protocol import FileId, ServentId
+
+HERE: Final = ServentId("")
+"""The holder of what the user keeps, among the others: no servent has this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What this servent itself knows and has: memory alone, from any thread."""
+
+    size_of: Callable[[FileId], int | None] = lambda _id: None
+    """The size of a content whose manifest is here."""
+    is_whole: Callable[[FileId], bool] = lambda _id: False
+    """Whether all of a content is in the cache."""
+    chosen: Callable[[], Chosen] = dict
+    """The neighbours that we chose ourselves, each with where it is."""
+    is_refused: Callable[[ServentId], bool] = lambda _source: False
+    """Whether a servent is banned: what it tells is not heard."""
+    on_lie: Callable[[ServentId], object] = lambda _source: None
+    """Is told of a servent that told what is proved to be false; without a lock."""
+
+
+NOTHING: Final = Here()
+
+
+class Showing:
+    """Shown names, worked out from the tree of claims."""
+
+    def __init__(self, tree: ClaimTree, here: Here) -> None:
+        self._tree = tree
+        self._here = here
+
+    def hold(self, file: RemoteFile) -> Iterator[tuple[Place, str]]:
+        """Hold a shown path, label by label; yield what `let_go` takes to end that."""
+        place = self._tree.root
+        *above, name = file.path.split("/")
+        for label in above:
+            below = self.below(place, label)
+            if below is None:
+                return
+            yield _take_hold(place, label, (below.name, None))
+            place = below
+        content = Content(file.file_id, file.size)
+        if _only_holder(place, name) == (name, content):
+            yield _take_hold(place, name, (name, content))
+            return
+        version = self.names(place).find(name, content)
+        if version is not None:
+            yield _take_hold(place, name, (version.name, content))
+
+    def let_go(self, place: Place, name: str) -> None:
+        """End one hold of a name."""
+        held = place.held[name]
+        held.count -= 1
+        if not held.count:
+            del place.held[name]
+            place.suffixed_holds -= name != held.holder[0]
+
+    def names(self, place: Place) -> Names:
+        """Return who has which name in a directory."""
+        chosen = self._here.chosen()
+
+        def versions_of(name: str) -> Sequence[Version]:
+            child = place.children.get(name)
+            return () if child is None else list(self._versions(child, chosen))
+
+        held = {name: one.holder for name, one in place.held.items()}
+        return Names(versions_of, held, lambda: filter(is_long, place.children))
+
+    def _versions(self, place: Place, chosen: Chosen) -> Iterator[Version]:
+        for content, claims in place.files.items():
+            # What somebody is reading does not take a name from what is shown under it.
+            may_count = claims.was_whole or place.owner == content
+            is_whole = may_count and self._here.is_whole(content.file_id)
+            rank = rank_of(claims.by, claims.known_at, chosen, is_whole=is_whole)
+            yield file_version(place.name, content, rank)
+        if place.directory is not None:
+            rank = rank_of(place.directory.by, place.directory.known_at, chosen, is_whole=False)
+            yield directory_version(place.name, rank)
+
+    def settled(self, place: Place) -> Names:
+        """Return who has the names in a directory that more than one version could have."""
+        names = self.names(place)
+        held = (one.holder[0] for name, one in place.held.items() if not _only_holder(place, name))
+        for published in (*place.contested, *held):
+            names.settle(published)
+        _note_owners(place, names)
+        return names
+
+    def holder(self, place: Place, name: str) -> tuple[str, Hashable] | None:
+        """Return whose name that is in a directory."""
+        only = _only_holder(place, name)
+        if only is not None:
+            return only
+        names = self.names(place)
+        version = names.holder(name) or names.alias(name)
+        _note_owners(place, names)
+        return version and (version.name, version.key)
+
+    def below(self, place: Place, name: str) -> Place | None:
+        """Return the directory that is shown as `name` in a directory."""
+        published, key = self.holder(place, name) or ("", name)
+        return place.children[published] if key is None else None
+
+    def directory(self, path: str) -> Place | None:
+        """Return the directory that is shown at a path."""
+        place: Place | None = self._tree.root
+        for label in path.split("/") if path else ():
+            place = None if place is None else self.below(place, label)
+        return place
+
+    def is_below_a_file(self, path: str) -> bool:
+        """Return whether what is shown above a path is a file, so that nothing is below it."""
+        place = self._tree.root
+        for label in path.split("/")[:-1]:
+            below = self.below(place, label)
+            if below is None:
+                return self.holder(place, label) is not None
+            place = below
+        return False
+
+
+def rank_of(
+    by: Container[ServentId],
+    known_at: int,
+    chosen: Chosen,
+    *,
+    is_whole: bool,
+) -> Rank:
+    """Return how a version ranks that these servents claim, among those that want one name."""
+    nearness = Nearness.WHOLE if is_whole else Nearness.ELSEWHERE
+    return Rank(Nearness.PINNED if HERE in by else nearness, backing(chosen, by), known_at)
+
+
+def _note_owners(place: Place, names: Names) -> None:
+    """Note who has the plain names that were worked out."""
+    for name, version in names.shown.items():
+        if name == version.name and place.children[name].owner != version.key:
+            place.children[name].owner = version.key
+
+
+def others(place: Place, settled: Names) -> Iterable[str]:
+    """Return the names that have the only version of their own: most, and they cost no more."""
+    if not settled.shown:
+        return place.children
+    return (name for name in place.children if not settled.is_settled(name))
+
+
+def versions_at(place: Place, name: str, settled: Names) -> Iterator[tuple[str, Hashable]]:
+    """Yield what is shown under a name, by published name and key, if it is still there."""
+    one = settled.shown.get(name)
+    published = name if one is None else one.name
+    child = place.children.get(published)
+    for key in () if child is None else _keys(child):
+        if one is None or key == one.key:
+            yield published, key
+
+
+def _keys(place: Place) -> Iterator[Hashable]:
+    """Yield the key of each version at a place."""
+    yield from place.files
+    if place.directory is not None:
+        yield None
+
+
+def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
+    """Return whose a name is in a directory if nothing else could have it.
+
+    Most names have one version, and where others are suffixed their names have a tilde.
+    """
+    child = place.children.get(name)
+    may_be_suffixed = "~" in name and (place.contested or place.held)
+    if child is None or name in place.contested or may_be_suffixed or place.suffixed_holds:
+        return None
+    only = next(((name, key) for key in _keys(child)), None)
+    held = place.held.get(name)
+    return only if held is None or held.holder == only else None
+
+
+def _take_hold(place: Place, name: str, holder: tuple[str, Hashable]) -> tuple[Place, str]:
+    if name not in place.held:
+        place.held[name] = Held(holder)
+        place.suffixed_holds += name != holder[0]
+    place.held[name].count += 1
+    return place, name
