@@ -27,7 +27,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     tasks         tasks that outlive the calls which start them
     threads       threads for what may block, in lanes
     state         the directory of a servent: made, held, unmade
-    config        every knob, once
+    config/       every knob, once
     mounts        the kernel's table of mounts
     errors        every exception, by whose fault it is
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import p2pfs.config
+import p2pfs.config.knobs
 from p2pfs.overlay.degree import ENOUGH, SETTLED_S
 from p2pfs.protocol.messages import MAX_TTL, QueryKind
 from tests.helpers.world import World, open_world
@@ -61,7 +61,7 @@ async def test_one_query_crosses_twice_the_links_less_the_servents_plus_one(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
     """On a connected graph that the TTL covers: 2E - V + 1, and everybody is asked once."""
-    monkeypatch.setattr(p2pfs.config, "DEGREE", DEGREE)
+    monkeypatch.setattr(p2pfs.config.knobs, "DEGREE", DEGREE)
     async with open_world(seed=1) as world:
         await grow(world)
         graph = await settled(world)

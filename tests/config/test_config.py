@@ -11,7 +11,6 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfs import config as config_module
 from p2pfs.config import (
     DEFAULT_PORT,
     MIN_CACHE_BYTES,
@@ -22,12 +21,14 @@ from p2pfs.config import (
     Previews,
     SharedDirectory,
     default_name,
+    knobs,
     load_config,
     parse_cache_size,
     parse_endpoint,
     parse_name,
     parse_rate,
     parse_size,
+    places,
     to_options,
 )
 from p2pfs.errors import UsageError
@@ -66,8 +67,8 @@ def test_without_options_the_defaults_hold(load):
 
 
 def test_the_bounds_are_those_of_the_protocol():
-    assert config_module.MAX_TTL == messages.MAX_TTL
-    assert config_module.MAX_NAME_LENGTH == messages.MAX_NAME_LENGTH
+    assert knobs.MAX_TTL == messages.MAX_TTL
+    assert knobs.MAX_NAME_LENGTH == messages.MAX_NAME_LENGTH
 
 
 def test_every_option_can_stand_in_the_file(load, tmp_path):
@@ -542,8 +543,8 @@ def test_control_sockets_lie_in_a_short_private_place(load, tmp_path, monkeypatc
 def test_a_runtime_directory_of_somebody_else_is_not_used(load, tmp_path, monkeypatch):
     """Without a private runtime directory we take our own below the temporary one, or nothing."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
-    monkeypatch.setattr(config_module.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(config_module.os, "geteuid", lambda: 54_321)
+    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(places.os, "geteuid", lambda: 54_321)
 
     with pytest.raises(UsageError, match="not a directory of yours alone"):
         _ = load().control_path
@@ -563,17 +564,17 @@ def test_servents_from_before_the_login_are_found_unless_another_place_is_named(
     login, temporary, other = (tmp_path / name for name in ("login", "tmp", "other"))
     for place in (login, temporary, other):
         place.mkdir(mode=0o700)
-    monkeypatch.setattr(config_module, "_of_the_login", lambda: str(login))
-    monkeypatch.setattr(config_module.tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.setattr(places, "_of_the_login", lambda: str(login))
+    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(temporary))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
 
     login.chmod(0o755)  # not there yet
-    before = config_module.runtime_directory()
+    before = places.runtime_directory()
     login.chmod(0o700)
 
     assert before.parent == temporary
-    assert config_module.runtime_directories() == [login / "p2pfs", before]
+    assert places.runtime_directories() == [login / "p2pfs", before]
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(login))
-    assert config_module.runtime_directories() == [login / "p2pfs", before]
+    assert places.runtime_directories() == [login / "p2pfs", before]
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(other))
-    assert config_module.runtime_directories() == [other / "p2pfs"]
+    assert places.runtime_directories() == [other / "p2pfs"]

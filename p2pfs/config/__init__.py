@@ -1,0 +1,91 @@
+"""Every knob of a servent, once, and where its values come from.
+
+    knobs     the knobs: unit, default, bounds and reason; where a servent's things lie
+    values    what people write for them: sizes, rates, hosts, names
+    loading   command line, `config.toml` and defaults, put together
+    places    state directories and control sockets of this user
+
+A `Config` is made once and never changes. A part gets the values that it needs, not the whole.
+"""
+
+from p2pfs.config.knobs import (
+    ALONE_VARIABLE,
+    DEFAULT_PORT,
+    DEFAULT_STALL_TIMEOUT_S,
+    DEFAULT_TTL,
+    DEGREE,
+    IDENTITY,
+    KERNEL_FLAGS,
+    LOCK,
+    MAX_NEIGHBOURS,
+    MAX_TTL,
+    MEANT,
+    MIN_CACHE_BYTES,
+    MIN_LIMIT_BYTES_PER_S,
+    MIN_NEIGHBOURS,
+    SHARED,
+    SOURCE,
+    STALL_TIMEOUT_BOUNDS_S,
+    Config,
+    Endpoint,
+    LogLevel,
+    Previews,
+    SharedDirectory,
+)
+from p2pfs.config.loading import (
+    default_name,
+    load_config,
+    to_options,
+)
+from p2pfs.config.places import (
+    runtime_directories,
+    runtime_directory,
+    socket_name,
+)
+from p2pfs.config.values import (
+    parse_cache_size,
+    parse_endpoint,
+    parse_listen,
+    parse_name,
+    parse_rate,
+    parse_size,
+    shared_directory,
+)
+
+__all__ = [
+    "ALONE_VARIABLE",
+    "DEFAULT_PORT",
+    "DEFAULT_STALL_TIMEOUT_S",
+    "DEFAULT_TTL",
+    "DEGREE",
+    "IDENTITY",
+    "KERNEL_FLAGS",
+    "LOCK",
+    "MAX_NEIGHBOURS",
+    "MAX_TTL",
+    "MEANT",
+    "MIN_CACHE_BYTES",
+    "MIN_LIMIT_BYTES_PER_S",
+    "MIN_NEIGHBOURS",
+    "SHARED",
+    "SOURCE",
+    "STALL_TIMEOUT_BOUNDS_S",
+    "Config",
+    "Endpoint",
+    "LogLevel",
+    "Previews",
+    "SharedDirectory",
+    "default_name",
+    "load_config",
+    "parse_cache_size",
+    "parse_endpoint",
+    "parse_listen",
+    "parse_name",
+    "parse_rate",
+    "parse_size",
+    "runtime_directories",
+    "runtime_directory",
+    "shared_directory",
+    "socket_name",
+    "to_options",
+]

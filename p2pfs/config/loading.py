@@ -1,0 +1,236 @@
+"""Where a `Config` comes from: the command line, else `config.toml`, else the defaults.
+
+`config.toml` lies in the state directory and has the same option names as the command line,
+without the dashes in front.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import re
+import shutil
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from p2pfs.config.knobs import (
+    ALONE_VARIABLE,
+    CACHE_SHARE_OF_FREE_DISK,
+    DEFAULT_STALL_TIMEOUT_S,
+    DEFAULT_TTL,
+    IDENTITY,
+    LISTEN_ANYWHERE,
+    LOCK,
+    MAX_DEFAULT_CACHE_BYTES,
+    MAX_NAME_LENGTH,
+    MAX_NEIGHBOURS,
+    MAX_TTL,
+    MIN_CACHE_BYTES,
+    SHARED,
+    Config,
+    Endpoint,
+    LogLevel,
+    Previews,
+    SharedDirectory,
+)
+from p2pfs.config.places import default_state_directory
+from p2pfs.config.values import (
+    file_in,
+    integer,
+    one_of,
+    parse_cache_size,
+    parse_flag,
+    parse_joins,
+    parse_kernel_options,
+    parse_listen,
+    parse_name,
+    parse_rate,
+    parse_stall_timeout,
+    shares_in,
+    size_option,
+)
+from p2pfs.errors import UsageError
+from p2pfs.mounts import mount_of
+
+T = TypeVar("T")
+
+
+def load_config(
+    command_line: Mapping[str, object],
+    *,
+    state_directory: str | None = None,
+    mountpoint: str | None = None,
+) -> Config:
+    """Read `config.toml` if there is one, and let the command line win.
+
+    `command_line` maps option names ("cache-size") to what was given; None means not given.
+
+    Raises:
+        UsageError: a value cannot be; the text names the file and the key, or the option.
+    """
+    state = _checked_state(Path(state_directory or default_state_directory()).expanduser())
+    settings = _Settings(state / "config.toml", command_line)
+    is_alone = bool(os.environ.get(ALONE_VARIABLE))
+    listen_host, listen_ports = settings.take("listen", parse_listen, LISTEN_ANYWHERE)
+    config = Config(
+        state_directory=state,
+        mountpoint=None if mountpoint is None else _checked_mountpoint(mountpoint, state),
+        name=settings.take("name", parse_name, None) or default_name(),
+        joins=settings.take("join", parse_joins, ()),
+        listen_host=listen_host,
+        listen_ports=listen_ports,
+        foreground=settings.take("foreground", parse_flag, default=False),
+        allow_other=settings.take("allow-other", parse_flag, default=False),
+        kernel_options=settings.take("kernel-option", parse_kernel_options, ()),
+        cache_limit_bytes=settings.take("cache-size", parse_cache_size, None)
+        or _default_cache(state),
+        network_key_file=settings.take("network-key-file", file_in(state), None),
+        stall_timeout_s=settings.take(
+            "stall-timeout", parse_stall_timeout, DEFAULT_STALL_TIMEOUT_S
+        ),
+        previews=settings.take("previews", one_of(Previews), Previews.SMALL),
+        notify=not settings.take("no-notify", parse_flag, default=False),
+        reshare=not settings.take("no-reshare", parse_flag, default=False),
+        lan=not settings.take("no-lan", parse_flag, default=is_alone),
+        port_mapping=not settings.take("no-port-mapping", parse_flag, default=is_alone),
+        max_neighbours=settings.take("max-neighbours", integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
+        ttl=settings.take("ttl", integer(1, MAX_TTL), DEFAULT_TTL),
+        upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),
+        download_limit_bytes_s=settings.take("download-limit", parse_rate, None),
+        log_level=settings.take("log-level", one_of(LogLevel), LogLevel.INFO),
+        shares=settings.take("share", shares_in(state), ()),
+    )
+    settings.refuse_the_rest()
+    return config
+
+
+def to_options(config: Config) -> dict[str, object]:
+    """Return the options that stand for a configuration: a config.toml of them means the same.
+
+    Where a servent's state and mountpoint are is not among them, and what TOML has no value for
+    (no key file, the usual ports) is left out.
+    """
+    options: dict[str, object] = {
+        "name": config.name,
+        "join": [str(endpoint) for endpoint in config.joins],
+        "listen": _listen_option(config),
+        "foreground": config.foreground,
+        "allow-other": config.allow_other,
+        "kernel-option": list(config.kernel_options),
+        "cache-size": size_option(config.cache_limit_bytes),
+        "network-key-file": config.network_key_file and os.fspath(config.network_key_file),
+        "stall-timeout": config.stall_timeout_s,
+        "previews": str(config.previews),
+        "no-notify": not config.notify,
+        "no-reshare": not config.reshare,
+        "no-lan": not config.lan,
+        "no-port-mapping": not config.port_mapping,
+        "max-neighbours": config.max_neighbours,
+        "ttl": config.ttl,
+        "upload-limit": size_option(config.upload_limit_bytes_s or 0),
+        "download-limit": size_option(config.download_limit_bytes_s or 0),
+        "log-level": str(config.log_level),
+        "share": [_share_option(shared) for shared in config.shares] or None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _share_option(shared: SharedDirectory) -> Mapping[str, object]:
+    return {
+        "directory": shared.directory,
+        "as": shared.name,
+        "read-only": shared.is_read_only,
+    }
+
+
+def _listen_option(config: Config) -> str | int | None:
+    if (config.listen_host, config.listen_ports) == LISTEN_ANYWHERE:
+        return None
+    port = config.listen_ports[0]
+    return port if config.listen_host is None else str(Endpoint(config.listen_host, port))
+
+
+def default_name() -> str:
+    """Return `user@host`, cut and cleaned to what a name may be."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user id without an entry, as in containers
+        user = str(os.geteuid())
+    host = platform.node().partition(".")[0] or "localhost"
+    return re.sub(r"[^\w@.-]", "-", f"{user}@{host}").lstrip(".")[:MAX_NAME_LENGTH]
+
+
+class _Settings:
+    """What the user set, by option name, and where, so that a complaint can say so."""
+
+    def __init__(self, path: Path, command_line: Mapping[str, object]) -> None:
+        self._path = path
+        self._file = _read_toml(path)
+        self._given = {name: value for name, value in command_line.items() if value is not None}
+
+    def take(self, name: str, parse: Callable[[object], T], default: T) -> T:
+        """Return the option's value, parsed, or the default."""
+        from_file = self._file.pop(name, None)
+        is_given = name in self._given
+        value = self._given.pop(name, from_file)
+        if value is None:
+            return default
+        try:
+            return parse(value)
+        except ValueError as error:
+            place = f"--{name}" if is_given else f"{self._path}: {name}"
+            raise UsageError(f"{place}: {error}") from error
+
+    def refuse_the_rest(self) -> None:
+        """Complain about what nobody took."""
+        for name in self._file:
+            raise UsageError(f"{self._path}: {name!r} is not an option")
+        for name in self._given:
+            raise UsageError(f"--{name} is not an option")
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):  # the second is told when it is locked
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _checked_mountpoint(text: str, state: Path) -> Path:
+    mountpoint = Path(os.path.realpath(Path(text).expanduser()))
+    if state.is_relative_to(mountpoint):  # the servent would wait for itself for ever
+        raise UsageError(f"the state directory {state} must not lie below the mountpoint")
+    if mountpoint.is_relative_to((state / SHARED).resolve()):
+        raise UsageError("the mountpoint must not lie within what it shares")
+    return mountpoint
+
+
+def _checked_state(state: Path) -> Path:
+    """Return where the state directory really is; refuse places that publish it or p2pfs itself."""
+    _refuse_ours(Path(os.path.abspath(state)))  # before anything in a mount is asked for
+    resolved = state.resolve()
+    _refuse_ours(resolved)
+    _refuse_ours((resolved / SHARED).resolve())
+    for above in resolved.parents:
+        if all(os.path.exists(above / name) for name in (IDENTITY, LOCK)):
+            raise UsageError(f"{resolved} is in the state directory of another servent, {above}")
+    return resolved
+
+
+def _refuse_ours(place: Path) -> None:
+    mount = mount_of(str(place))
+    if mount is not None and mount.is_ours:
+        raise UsageError(f"{place} is in a mount of p2pfs: neither state nor share can be there")
+
+
+def _default_cache(state: Path) -> int:
+    existing = next(place for place in (state, *state.parents) if place.exists())
+    share = int(shutil.disk_usage(existing).free * CACHE_SHARE_OF_FREE_DISK)
+    return max(MIN_CACHE_BYTES, min(MAX_DEFAULT_CACHE_BYTES, share))

@@ -1,0 +1,268 @@
+"""Values of knobs as people write them, and back: sizes, rates, hosts, names.
+
+Each `parse_` function takes what TOML or the command line gave and raises ValueError with a
+text for people if that cannot be.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import os
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, TypeVar
+from unicodedata import normalize
+
+from p2pfs.config.knobs import (
+    DEFAULT_PORT,
+    GIB,
+    KERNEL_FLAGS,
+    MAX_CACHE_BYTES,
+    MAX_LIMIT_BYTES_PER_S,
+    MAX_NAME_LENGTH,
+    MIN_CACHE_BYTES,
+    MIN_LIMIT_BYTES_PER_S,
+    SOURCE,
+    STALL_TIMEOUT_BOUNDS_S,
+    Endpoint,
+    SharedDirectory,
+)
+
+E = TypeVar("E", bound=enum.StrEnum)
+
+_MAX_HOST_LENGTH: Final = 253
+"""The longest name that DNS can hold."""
+
+_UNITS: Final = {
+    "": 1, "k": 1024, "m": 1024**2, "g": GIB, "t": 1024**4,
+    "b": 1, "kib": 1024, "mib": 1024**2, "gib": GIB, "tib": 1024**4,
+    "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
+}  # fmt: skip
+# As in coreutils: 10G and 10GiB are powers of two, 10GB is ten thousand million.
+_BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
+# As on every line's contract: powers of ten.
+
+
+def parse_name(value: object) -> str:
+    """Return a servent's name. It becomes a folder name below `peers/` elsewhere.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    text = _text(value)
+    if not 0 < len(text) <= MAX_NAME_LENGTH or len(text.encode()) > 255:
+        raise ValueError(f"a name has 1 to {MAX_NAME_LENGTH} characters")
+    if not text.isprintable() or "/" in text or text.startswith(".") or text != text.strip():
+        raise ValueError("a name is printable, without `/`, leading dot or outer spaces")
+    return text
+
+
+def parse_size(value: object) -> int:
+    """Return a number of bytes from 4096, "10G", "1.5 GiB" (powers of two) or "20MB".
+
+    Raises:
+        ValueError: it is none.
+    """
+    count = _bytes(_text(value), _UNITS)
+    if count is None:
+        raise ValueError(f"{_quoted(value)} is not a size such as 500M or 10G")
+    return count
+
+
+def parse_cache_size(value: object) -> int:
+    """Return a size that a cache can have.
+
+    Raises:
+        ValueError: it is none.
+    """
+    size = parse_size(value)
+    if not MIN_CACHE_BYTES <= size <= MAX_CACHE_BYTES:
+        raise ValueError(f"{_quoted(value)} is not a size of 64M or more")
+    return size
+
+
+def parse_rate(value: object) -> int | None:
+    """Return bytes per second from a size or from "8Mbit", with or without "/s".
+
+    0 is no limit: None.
+
+    Raises:
+        ValueError: it is none, or too small for anything to arrive.
+    """
+    text = re.sub(r"/s$", "", _text(value))
+    rate = _bytes(text, _UNITS)
+    if rate is None and (bits := _bytes(re.sub(r"bits?$", "", text), _BIT_UNITS)) is not None:
+        rate = bits // 8
+    if rate is None:
+        raise ValueError(f"{_quoted(value)} is not a rate such as 500K, 20MB/s or 8Mbit")
+    if rate and not MIN_LIMIT_BYTES_PER_S <= rate <= MAX_LIMIT_BYTES_PER_S:
+        raise ValueError(f"{_quoted(value)} is not a rate of 16K a second or more, nor 0: no limit")
+    return rate or None
+
+
+def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:
+    """Return the endpoint from "host:4774", "[::1]:4774" or "host" (the default port).
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = _text(value)
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::(\d{1,5}))?", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"{_quoted(text)} is not HOST:PORT (IPv6 as [::1]:{DEFAULT_PORT})")
+    host = match[2] or _ipv6(match[1])
+    if len(host) > _MAX_HOST_LENGTH or not host.isprintable() or re.search(r"[\s/@]", host):
+        raise ValueError(f"{_quoted(host)} is not a host name or address")
+    return Endpoint(host, _port(match[3] or DEFAULT_PORT, min_port))
+
+
+def parse_listen(value: object) -> tuple[str | None, tuple[int, ...]]:
+    """Return the host, None for every interface, and the port from "[HOST:]PORT".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = _text(value)
+    if re.fullmatch(r":?\d{1,5}", text, re.ASCII):
+        return None, (_port(text.removeprefix(":"), 0),)
+    if ":" not in text:
+        raise ValueError(f"{_quoted(text)} is not [HOST:]PORT")
+    endpoint = parse_endpoint(text, min_port=0)
+    return endpoint.host, (endpoint.port,)
+
+
+def size_option(count: int) -> str | int:
+    """Return 10737418240 as "10G", and what is no whole number of anything in bytes."""
+    for letter in "tgmk":
+        if count and count % _UNITS[letter] == 0:
+            return f"{count // _UNITS[letter]}{letter.upper()}"
+    return count
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Path):
+        raise ValueError(f"{_quoted(value)} is not a text")
+    return str(value)
+
+
+def _quoted(value: object) -> str:
+    """Return a value as a complaint shows it; a text is not shown whole if it is long."""
+    return reprlib.repr(value)
+
+
+def _bytes(text: str, units: Mapping[str, int]) -> int | None:
+    """Return the product of a number and its unit, or None if the text is no such thing."""
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)", text.lower(), re.ASCII)
+    if match is None:
+        return None
+    number, suffix = match.groups()
+    unit = units.get(suffix)
+    if unit is None or (unit == 1 and "." in number):
+        return None
+    return int(Fraction(number) * unit)
+
+
+def parse_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{_quoted(value)} is neither true nor false")
+    return value
+
+
+def one_of(kind: type[E]) -> Callable[[object], E]:
+    def parse(value: object) -> E:
+        try:
+            return kind(_text(value))
+        except ValueError:
+            raise ValueError(f"{_quoted(value)} is none of {', '.join(kind)}") from None
+
+    return parse
+
+
+def integer(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        text = _text(value)
+        if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
+            raise ValueError(f"{_quoted(value)} is not a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def parse_stall_timeout(value: object) -> float:
+    low, high = STALL_TIMEOUT_BOUNDS_S
+    text = str(value)
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) or not low <= float(text) <= high:
+        raise ValueError(f"{_quoted(value)} is not a number of seconds from {low:g} to {high:g}")
+    return float(text)
+
+
+def file_in(state_directory: Path) -> Callable[[object], Path]:
+    # In config.toml a relative path starts at that file; the command line gives whole ones.
+    return lambda value: state_directory / Path(_text(value)).expanduser()
+
+
+def parse_joins(value: object) -> tuple[Endpoint, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(parse_endpoint(one) for one in values)
+
+
+def shares_in(state_directory: Path) -> Callable[[object], tuple[SharedDirectory, ...]]:
+    def parse(value: object) -> tuple[SharedDirectory, ...]:
+        rows = value if isinstance(value, list) else [value]
+        shares = tuple(_shared_directory(row, state_directory) for row in rows)
+        for kind in ("name", "directory"):
+            if len({getattr(shared, kind) for shared in shares}) < len(shares):
+                raise ValueError(f"two of them have one {kind}")
+        return shares
+
+    return parse
+
+
+def _shared_directory(row: object, state_directory: Path) -> SharedDirectory:
+    if not isinstance(row, dict) or not row.keys() <= {"directory", "as", "read-only"}:
+        raise ValueError(f"{_quoted(row)} is no table of directory, as and read-only")
+    path = file_in(state_directory)(row.get("directory", ""))
+    return shared_directory(
+        path, row.get("as"), is_read_only=parse_flag(row.get("read-only", False))
+    )
+
+
+def shared_directory(
+    directory: Path, name: object = None, *, is_read_only: bool = False
+) -> SharedDirectory:
+    """Return what shares a directory, under its own name unless told another.
+
+    Raises:
+        ValueError: it cannot have this name.
+    """
+    place = os.path.realpath(directory)
+    label = normalize("NFC", _text(os.path.basename(place) if name is None else name))
+    if not label or "/" in label or label.startswith("."):
+        raise ValueError(f"{_quoted(label)} is no name for a directory in shared/")
+    return SharedDirectory(label, place, is_read_only=is_read_only)
+
+
+def parse_kernel_options(value: object) -> tuple[str, ...]:
+    options = tuple(map(_text, value if isinstance(value, list | tuple) else [value]))
+    for option in options:
+        if option not in KERNEL_FLAGS and not option.startswith(f"{SOURCE}="):
+            raise ValueError(f"{option!r} is none of {', '.join(sorted(KERNEL_FLAGS))}")
+    return options
+
+
+def _port(value: str | int, low: int) -> int:
+    port = int(value)
+    if not low <= port <= 65_535:
+        raise ValueError(f"{port} is not a port from {low} to 65535")
+    return port
+
+
+def _ipv6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise ValueError(f"{_quoted(text)} is not an IPv6 address") from None
