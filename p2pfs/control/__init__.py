@@ -13,68 +13,26 @@ and root can connect. `server` answers and `verbs` does the work. `client` is th
 line's side, with `paths` (what is meant) and `opening` (what is handed over); it imports
 neither trio nor the servent, so that a verb starts quickly.
 `paths` parses what people type, `finding` tells what that is in the network, `files` copies into
-the share and out of the network. Each of the six is a door of its own.
+the share and out of the network. `statuses` has the bounds of
+the talk and the exit statuses. Each of the seven is a door of its own.
 """
 
-from __future__ import annotations
-
-import enum
-from typing import Final
-
-from p2pfs import errors
-
-MAX_REQUEST_BYTES: Final = 4 * 1024**2
-"""More than the kernel lets a command line hold on most machines."""
-
-ALIVE_EVERY_S: Final = 5.0
-"""A servent at work shows at least so often that it is there."""
-
-SILENCE_S: Final = 20.0
-"""After this silence the client takes the servent for stuck."""
-
-
-RECORD: Final = "record"
-"""The verb that tells which servent this is, for a client that finds the socket alone."""
-
-
-class ExitStatus(enum.IntEnum):
-    """What the command's exit status says (DESIGN 2.3)."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    UNREACHABLE = 4
-    """Or timed out, or not asked for now."""
-    CORRUPT = 5
-    NO_SERVENT = 6
-
-
-class VerbError(errors.P2pfsError):
-    """The servent could not do what the verb asked; `status` is the exit status."""
-
-    def __init__(self, text: str, status: ExitStatus) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-_STATUS_OF: Final[tuple[tuple[type[errors.P2pfsError], ExitStatus], ...]] = (
-    (errors.UsageError, ExitStatus.USAGE),
-    (errors.NotFoundError, ExitStatus.NOT_FOUND),
-    (errors.CorruptError, ExitStatus.CORRUPT),
-    (errors.TooManyFilesError, ExitStatus.FAILED),
-    (errors.LinkError, ExitStatus.UNREACHABLE),
-    (errors.RemoteProtocolError, ExitStatus.UNREACHABLE),
-    (errors.NoSourceError, ExitStatus.UNREACHABLE),
-    (errors.StalledError, ExitStatus.UNREACHABLE),
-    (errors.BusyError, ExitStatus.UNREACHABLE),
-    (errors.NotAskedError, ExitStatus.UNREACHABLE),
+from p2pfs.control.statuses import (
+    ALIVE_EVERY_S,
+    MAX_REQUEST_BYTES,
+    RECORD,
+    SILENCE_S,
+    ExitStatus,
+    VerbError,
+    exit_status_of,
 )
 
-
-def exit_status_of(error: errors.P2pfsError) -> ExitStatus:
-    """Return the exit status that tells this error."""
-    if isinstance(error, VerbError):
-        return error.status
-    found = (status for kind, status in _STATUS_OF if isinstance(error, kind))
-    return next(found, ExitStatus.FAILED)
+__all__ = [
+    "ALIVE_EVERY_S",
+    "MAX_REQUEST_BYTES",
+    "RECORD",
+    "SILENCE_S",
+    "ExitStatus",
+    "VerbError",
+    "exit_status_of",
+]
