@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -516,6 +517,21 @@ async def test_a_removed_file_is_gone_when_the_call_returns(running):
         await running.library.read_block(id_of(b"f"), 0)
 
 
+@pytest.mark.parametrize("data", [b"new", b"longer"])
+async def test_a_changed_file_is_not_offered_as_it_was_when_the_call_returns(running, data):
+    running.write("f", b"old")
+    await running.library.wait_idle()
+    os.utime(running.at("f"), ns=(1, 1))
+    running.library.attributes_changed("f")
+    running.put("f", data)
+
+    running.library.touched("f")
+
+    assert running.offered() == {}
+    await running.library.wait_idle()
+    assert running.offered() == {"f": id_of(data)}
+
+
 async def test_a_renamed_directory_moves_with_all_below_and_is_not_hashed_anew(
     running, monkeypatch
 ):
@@ -811,6 +827,21 @@ async def test_changes_during_the_absence_are_noticed(world):
             "renamed": id_of(b"moved"),
         }
         assert (await world.library.match_words("removed", 10))[1] == 0
+
+
+async def test_a_change_in_the_middle_during_the_absence_is_noticed(world):
+    content = Content.of(3 * MIN_BLOCK_BYTES)
+    world.put("film", content.data)
+    os.utime(world.at("film"), ns=(1, 1))
+    async with world.running():
+        assert world.offered() == {"film": content.file_id}
+
+    with open(world.at("film"), "r+b") as film:
+        film.seek(MIN_BLOCK_BYTES + 5)
+        film.write(b"another scene")
+
+    async with world.restarted():
+        assert world.offered() == {"film": id_of(Path(world.at("film")).read_bytes())}
 
 
 async def test_the_index_forgets_what_is_gone(world, autojump_clock):
