@@ -23,6 +23,7 @@ from p2pfs.protocol import (
     Address,
     Done,
     Entry,
+    Filter,
     Guid,
     Identity,
     Message,
@@ -35,6 +36,13 @@ from p2pfs.protocol import (
 from p2pfs.protocol.codec import encode
 from p2pfs.protocol.flood import Answer, Decision, Deliver, Finished, LinkId, Refused, Router, Send
 from p2pfs.protocol.flood.budgets import Urgency
+from p2pfs.protocol.flood.filters import (
+    NARROWED_APART_S,
+    PASSED_ON_APART_S,
+    SETTLED_S,
+    Keys,
+    with_positions,
+)
 from simulation import graph as graphs
 from simulation.graph import Graph
 from simulation.shares import Question, Shares
@@ -53,6 +61,9 @@ SEARCH_S: Final = 5.0
 
 MEDIAN_SESSION_S: Final = 3600.0
 """Of a servent (Saroiu et al., 2002)."""
+
+KEYS: Final = Keys(b"simulation", bits=2**13)
+"""Filters are a thirty-second of those in use, as shares are smaller."""
 
 
 @dataclass
@@ -75,7 +86,7 @@ class Result:
 
 @dataclass
 class _Servent:
-    router: Router = field(default_factory=Router)
+    router: Router = field(default_factory=lambda: Router(keys=KEYS))
     searches: Searches | None = None
     identity: Identity | None = None
     wakes_at: float = float("inf")
@@ -84,7 +95,9 @@ class _Servent:
 class SimulatedNetwork:
     """Routers on a graph; use within trio, on a clock that jumps."""
 
-    def __init__(self, graph: Graph, shares: Shares, rng: random.Random, *, ttl: int) -> None:
+    def __init__(
+        self, graph: Graph, shares: Shares, rng: random.Random, *, ttl: int, has_filters: bool
+    ) -> None:
         self.graph = graph
         self.stopped: set[int] = set()
         """Servents that are silent while their links stay open."""
@@ -93,6 +106,9 @@ class SimulatedNetwork:
         self._shares = shares
         self._rng = rng
         self._ttl = ttl
+        self._restless: set[int] = set(range(len(graph))) if has_filters else set()
+        """Who may have something to tell of shares."""
+        self._has_filters = has_filters
         self._servents = [_Servent() for _ in graph]
         self._latencies: dict[tuple[int, int], float] = {}
         self._heap: list[tuple[float, int, int, int, Message | None]] = []
@@ -104,7 +120,7 @@ class SimulatedNetwork:
         self._first_at: dict[bytes, float] = {}
         for one, near in enumerate(graph):
             for other in near:
-                self._servents[one].router.link_opened(LinkId(other))
+                self._servents[one].router.link_opened(LinkId(other), trio.current_time())
 
     # What an experiment does.
 
@@ -123,9 +139,44 @@ class SimulatedNetwork:
                 self._happen(source, target, message)
             await trio.lowlevel.checkpoint()
 
+    async def settle(self) -> None:
+        """Let everybody hear of all shares, as in a network that has been there for a while."""
+        for servent in self._restless:
+            self._take_own(servent)
+        for seconds in (0.0, SETTLED_S + 1, NARROWED_APART_S + 1):
+            await trio.sleep(seconds)
+            self._tell_filters()
+
+    async def publish(self, holders: Iterable[int]) -> None:
+        """Let others hear of what these servents have added to their shares."""
+        for servent in holders if self._has_filters else ():
+            self._take_own(servent)
+            self._restless |= {servent, *self.graph[servent]}
+        for _ in range(2):
+            self._tell_filters()
+            await trio.sleep(PASSED_ON_APART_S + 2 * LATENCIES_S[1])
+
+    def _take_own(self, servent: int) -> None:
+        """Make the filter of what a servent shares."""
+        bits = 0
+        for path in self._shares.paths[servent]:
+            directory = path.rpartition("/")[0]
+            bits = with_positions(bits, KEYS.of_share(directory, is_directory=True))
+            bits = with_positions(bits, KEYS.of_share(path, is_directory=False))
+        self._servents[servent].router.filters.set_own(bits)
+
+    def _tell_filters(self) -> None:
+        now = trio.current_time()
+        for servent in [*self._restless]:
+            router = self._servents[servent].router
+            for told in router.tell_filters(now):
+                self._send(servent, told.link, told.message)
+            if router.filters.next_due(now) == float("inf"):
+                self._restless.discard(servent)
+
     async def search(self, origin: int, question: Question) -> Result:
         """Search as a servent does, and wait until nothing of it is on its way any more."""
-        sent, size, began_at = self.sent.total(), self.sent_bytes, trio.current_time()
+        sent, size, began_at = self._messages(), self.sent_bytes, trio.current_time()
         self._first_at.clear()
         self._quiet = trio.Event()
         wanted = question.holders - {origin}
@@ -141,7 +192,7 @@ class SimulatedNetwork:
         await self._quiet.wait()
         first_at = min(self._first_at.values(), default=None)
         return Result(
-            messages=self.sent.total() - sent,
+            messages=self._messages() - sent,
             kib=(self.sent_bytes - size) / 1024,
             found=len(outcome.hits),
             wanted=len(wanted) if question.wants_all else min(1, len(wanted)),
@@ -149,8 +200,12 @@ class SimulatedNetwork:
             end_s=end_s,
         )
 
-    def churn(self, seconds: float) -> None:
+    def _messages(self) -> int:
+        return self.sent.total() - self.sent[Filter.__name__]
+
+    async def churn(self, seconds: float) -> None:
         """Let as many servents leave, and others come in their place, as do in such a time."""
+        await trio.sleep(seconds)
         left = 1 - 0.5 ** (seconds / MEDIAN_SESSION_S)
         for servent in range(len(self.graph)):
             if self._rng.random() < left:
@@ -164,6 +219,8 @@ class SimulatedNetwork:
             self._carry_out(other, router.link_lost(LinkId(servent), trio.current_time()))
         graphs.join(self.graph, servent, range(len(self.graph)), self._rng)
         self._open(servent, self.graph[servent])
+        if self._has_filters:
+            self._take_own(servent)
         for other in lost:
             before = set(self.graph[other])
             graphs.dial(self.graph, other, graphs.CONTENT, self._rng)
@@ -171,8 +228,10 @@ class SimulatedNetwork:
 
     def _open(self, servent: int, others: Iterable[int]) -> None:
         for other in others:
-            self._servents[servent].router.link_opened(LinkId(other))
-            self._servents[other].router.link_opened(LinkId(servent))
+            self._servents[servent].router.link_opened(LinkId(other), trio.current_time())
+            self._servents[other].router.link_opened(LinkId(servent), trio.current_time())
+        if self._has_filters:
+            self._restless |= {servent, *others}
 
     # What the network does.
 
@@ -192,6 +251,8 @@ class SimulatedNetwork:
                 decisions = servent.router.got_query_hit(link, message, now)
             case Done():
                 decisions = servent.router.got_done(link, message, now)
+            case Filter():
+                decisions = servent.router.got_filter(link, message, now)
             case _:
                 raise AssertionError(message)
         self._carry_out(target, decisions, source)

@@ -15,6 +15,7 @@ Table = Mapping[tuple[str, str], Sequence[Result]]
 
 COLOURS: Final = {
     "p2pfs": "#e8590c",
+    "without filters": "#f59f00",
     "flooding": "#868e96",
     "ring": "#1c7ed6",
     "walkers": "#2f9e44",

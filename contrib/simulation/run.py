@@ -23,8 +23,10 @@ from simulation.shares import Question, Shares
 
 SIZES: Final = (100, 1_000, 10_000)
 
-QUESTIONS: Final = {100: 40, 1_000: 12, 10_000: 5}
+QUESTIONS: Final = {100: 40, 1_000: 6, 10_000: 4}
 """Of each kind: a larger network takes longer for each, and differs less between them."""
+
+CONTESTANTS: Final = ("p2pfs", "without filters", "flooding", "ring", "walkers", "dynamic")
 
 STOPPED: Final = 0.01
 """The part of servents that are silent while their links stay open."""
@@ -50,34 +52,52 @@ def kinds(servents: int) -> dict[str, Asker]:
     }
 
 
-def simulate(servents: int, questions: int, seed: int = 1) -> tuple[Shape, Table]:
+def simulate(
+    servents: int, questions: int, contestants: Sequence[str] = CONTESTANTS, seed: int = 1
+) -> tuple[Shape, Table]:
     """Return the shape of one network and what all kinds of searches in it brought."""
-    clock = MockClock(autojump_threshold=0)
-    return trio.run(_simulate, servents, questions, random.Random(seed), clock=clock)
+    shape, table = None, {}
+    for one in contestants:
+        clock = MockClock(autojump_threshold=0)
+        shape, more = trio.run(
+            _simulate, servents, questions, one, random.Random(seed), clock=clock
+        )
+        table |= more
+    assert shape is not None
+    order = [*kinds(servents)]
+    return shape, dict(sorted(table.items(), key=lambda row: order.index(row[0][0])))
 
 
-async def _simulate(servents: int, questions: int, rng: random.Random) -> tuple[Shape, Table]:
+async def _simulate(
+    servents: int, questions: int, contestant: str, rng: random.Random
+) -> tuple[Shape, Table]:
+    """Let one contestant search: each has the same network to begin with."""
     graph = graphs.grow(servents, rng)
     shape = graphs.shape(graph, rng)
     shares = Shares(servents, rng)
     ttl = DEEP_TTL if servents >= DEEP_FROM else DEEP_TTL - 1
-    network = SimulatedNetwork(graph, shares, rng, ttl=ttl)
+    has_filters = contestant == CONTESTANTS[0]
+    network = SimulatedNetwork(graph, shares, rng, ttl=ttl, has_filters=has_filters)
     network.stopped = set(rng.sample(range(servents), int(servents * STOPPED)))
     others = Others(graph, network.latency, network.stopped, rng)
-    dynamic = Dynamic(servents, network.latency, network.stopped, rng)
+    ask = {
+        "flooding": others.flood,
+        "ring": others.ring,
+        "walkers": others.walkers,
+        "dynamic": Dynamic(servents, network.latency, network.stopped, rng).search,
+    }.get(contestant)
     table: defaultdict[tuple[str, str], list[Result]] = defaultdict(list)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(network.run)
+        await network.settle()
         for name, asker in kinds(servents).items():
             for _ in range(questions):
-                network.churn(CHURN_S)
+                await network.churn(CHURN_S)
                 question = asker(shares)
+                await network.publish(question.holders)
                 origin = rng.choice([one for one in range(servents) if one not in network.stopped])
-                table[name, "p2pfs"].append(await network.search(origin, question))
-                table[name, "flooding"].append(others.flood(origin, question))
-                table[name, "ring"].append(others.ring(origin, question))
-                table[name, "walkers"].append(others.walkers(origin, question))
-                table[name, "dynamic"].append(dynamic.search(origin, question))
+                result = ask(origin, question) if ask else await network.search(origin, question)
+                table[name, contestant].append(result)
         nursery.cancel_scope.cancel()
     return shape, table
 
@@ -86,6 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="contrib/simulate", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="servents in a network")
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--charts", type=Path, help="a directory for the charts")
     options = parser.parse_args(arguments)
@@ -93,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     for servents in options.sizes:
         began_at = time.process_time()
         questions = next(count for size, count in QUESTIONS.items() if servents <= size)
-        shapes[servents], table = simulate(servents, questions, options.seed)
+        shapes[servents], table = simulate(servents, questions, options.only, options.seed)
         seconds = time.process_time() - began_at
         print(f"\n{servents:,} servents, {questions} searches of each kind:\n")
         print(result_table(table))

@@ -23,23 +23,24 @@ def simulation(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_hundred_servents_find_what_flooding_finds(simulation, tmp_path):
+def test_a_hundred_servents_find_what_there_is_and_filters_save_most(simulation, tmp_path):
     run, report = simulation
 
     shape, table = run.simulate(SERVENTS, QUESTIONS)
 
     assert 10 <= shape.degree <= 16
     assert shape.reach[3] == 1.0
-    names = {name for name, _ in table}
-    assert names == set(run.kinds(SERVENTS))
-    for name in names:
-        assert report.success(table[name, "p2pfs"]) >= report.success(table[name, "flooding"])
-        assert {len(results) for results in table.values()} == {QUESTIONS}
-    assert mean(table["one copy", "p2pfs"]) < 20 * SERVENTS
-    assert mean(table["an absent name", "p2pfs"]) < 60 * SERVENTS
+    assert [*table] == [(one, how) for one in run.kinds(SERVENTS) for how in run.CONTESTANTS]
+    assert {len(results) for results in table.values()} == {QUESTIONS}
+    for name in run.kinds(SERVENTS):
+        assert report.success(table[name, "p2pfs"]) >= 0.8  # one holder may be the silent one
+    absent = mean(table["an absent name", "p2pfs"])
+    assert absent < 8 * SERVENTS
+    assert 3 * absent < mean(table["an absent name", "without filters"]) < 60 * SERVENTS
+    assert mean(table["one copy", "p2pfs"]) < 3 * SERVENTS
 
     run.draw(tmp_path, SERVENTS, table)
-    assert report.result_table(table).count("p2pfs") == len(names)
+    assert report.result_table(table).count("| p2pfs |") == len(run.kinds(SERVENTS))
     assert "<polyline" in (tmp_path / f"latency-{SERVENTS}.svg").read_text()
     assert "one copy" in (tmp_path / f"success-{SERVENTS}.svg").read_text()
 
