@@ -41,9 +41,15 @@ MAX_SOURCES: Final = 10_000
 MAX_LISTED_BY: Final = 1_000
 """Directories of one servent that are held for listed; the oldest is asked for again."""
 
+MAX_LISTED: Final = 20_000
+"""Listings of one servent of which it is known whether they are the same as before; 4 MB."""
+
 FORGOTTEN_AT_ONCE: Final = 100
 """Entries forgotten without a break: some milliseconds. Of 200,000 at once everything else would
 wait for five seconds."""
+
+NAMES_SIFTED_AT_ONCE: Final = 5_000
+"""Names of a listing that are compared without a break: half a millisecond."""
 
 NAMES_AT_ONCE: Final = 200
 """Names of a directory that are shown without a break: some microseconds each."""
@@ -78,6 +84,8 @@ class Catalogue:
         self._absent: dict[str, float] = {}
         self._listed_by: dict[ServentId, dict[str, float]] = {}
         """When each servent was itself asked for all of a directory."""
+        self._listed: OrderedDict[tuple[ServentId, str], tuple[int, int | None]] = OrderedDict()
+        """The hash of what each last told whole of a directory, and its version then."""
         self._expired_at = float("-inf")
         self._dropped = 0
         self._fading: dict[ServentId, dict[Place, None]] = {}
@@ -119,22 +127,54 @@ class Catalogue:
 
     def learn_listing(self, source: PeerInfo, directory: str, entries: Sequence[Entry]) -> None:
         """Take in all that `source` has in `directory`: what is not in `entries` it has no more."""
+        told = hash(tuple(entries))
+        if self._is_told_again(source, directory, told):
+            return
         good = self.learn(source, entries)
         self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in good})
+        with self._lock:
+            if len(good) == len(entries):
+                self._listed[source.id, directory] = told, self._tree.version_of(source.id)
+                if len(self._listed) > MAX_LISTED:
+                    self._listed.popitem(last=False)
 
-    def keep_names(self, source: PeerInfo, directory: str, names: Container[str]) -> None:
-        """Take in that `source` has `directory`, and nothing in it but what has these names.
+    def _is_told_again(self, source: PeerInfo, directory: str, told: int) -> bool:
+        """Return whether a servent tells what it told before, and nothing has come between."""
+        with self._lock:
+            known = self._listed.get((source.id, directory))
+            is_same = known == (told, self._tree.version_of(source.id))
+            may_be_heard = source.id not in self._fading and not self._here.is_refused(source.id)
+            return is_same and may_be_heard and self._has_place(source)
 
-        Long listings are learned page by page before, so that nobody waits for all of them:
-        20,000 entries at once took 0.3 s.
+    def keep_names(self, source: PeerInfo, directory: str, names: Collection[str]) -> None:
+        """Take in that `source` has `directory`, and nothing in it but what has these names."""
+        for _ in self.keeping_names(source, directory, names):
+            pass
+
+    def keeping_names(
+        self, source: PeerInfo, directory: str, names: Collection[str]
+    ) -> Iterator[None]:
+        """Do the same in parts of a millisecond, for long listings.
+
+        They are learned page by page before, so that nobody waits for all of them: 20,000
+        entries at once took 0.3 s.
         """
         with self._lock:
             if self._here.is_refused(source.id) or not self._has_place(source):
                 return
             self._learn_one(source.id, Entry(directory, 0, 0, b""))
             place = self._tree.place(directory)
-            if place is not None:
-                self._forget(source.id, *self._tree.others(place, names, source.id))
+            known = self._tree.names_of(source.id, place) if place is not None else ()
+            if len(known) == len(names) > NAMES_SIFTED_AT_ONCE:
+                return  # who has told so many was heard to the end: all of them were learned
+            known = list(known)
+        for first in range(0, len(known), NAMES_SIFTED_AT_ONCE):
+            with self._lock:
+                part = known[first : first + NAMES_SIFTED_AT_ONCE]
+                gone = [name for name in part if name not in names]
+                assert place is not None, "it has names"
+                self._forget(source.id, *self._tree.places_of(source.id, place, gone))
+            yield
 
     def prove(self, file_id: FileId, size: int) -> None:
         """Take in that a manifest gives a content this size: other claims are false."""

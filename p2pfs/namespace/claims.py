@@ -7,9 +7,20 @@ one hit of a hundred thousand would else hold up everybody.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Container, Hashable, Iterator
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from collections.abc import (
+    Set as AbstractSet,
+)
 from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -43,20 +54,25 @@ class Held:
     count: int = 0
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+# What most places have below them, for they are files: empty containers of its own took each 350
+# bytes.
+
+
 @dataclass(eq=False, slots=True)
 class Place:
     """One path, as all servents together describe it."""
 
     parent: Place | None = None
     name: str = ""
-    children: dict[str, Place] = field(default_factory=dict)
+    children: Mapping[str, Place] = field(default_factory=lambda: _NOTHING)
     files: dict[Content, Claims] = field(default_factory=dict)
     directory: Claims | None = None
     owner: Hashable = ()
     """The key of the version that had the plain name, while there are several."""
-    contested: set[str] = field(default_factory=set)
+    contested: AbstractSet[str] = frozenset()
     """Names of children of which there are several versions."""
-    held: dict[str, Held] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=lambda: _NOTHING)
     """Shown names in this directory that must keep their version."""
     suffixed_holds: int = 0
     """How many of these are not the published names."""
@@ -66,6 +82,47 @@ class Place:
     def is_empty(self) -> bool:
         """Return whether there is nothing left to remember."""
         return not (self.children or self.files or self.directory or self.held)
+
+    def child(self, name: str) -> Place:
+        """Return what is below under a name, new if there was nothing."""
+        found = self.children.get(name)
+        if found is None:
+            found = Place(self, name)
+            if not isinstance(self.children, dict):
+                self.children = {}
+            self.children[name] = found
+        return found
+
+    def drop_child(self, child: Place) -> None:
+        """Remove what is below, unless something else has its name by now."""
+        if isinstance(self.children, dict) and self.children.get(child.name) is child:
+            del self.children[child.name]
+
+    def contest(self, name: str, *, is_contested: bool) -> None:
+        """Note whether there are several versions of a name."""
+        if is_contested == (name in self.contested):
+            return
+        if not isinstance(self.contested, set):
+            self.contested = set()
+        (self.contested.add if is_contested else self.contested.discard)(name)
+
+    def hold(self, name: str, holder: tuple[str, Hashable]) -> None:
+        """Let a shown name keep its version, once more."""
+        if not isinstance(self.held, dict):
+            self.held = {}
+        if name not in self.held:
+            self.held[name] = Held(holder)
+            self.suffixed_holds += name != holder[0]
+        self.held[name].count += 1
+
+    def let_go(self, name: str) -> None:
+        """Undo a `hold`."""
+        assert isinstance(self.held, dict), "it was held"
+        held = self.held[name]
+        held.count -= 1
+        if not held.count:
+            del self.held[name]
+            self.suffixed_holds -= name != held.holder[0]
 
     def claims(self) -> Iterator[Claims]:
         """Yield the claims to each version."""
@@ -99,19 +156,19 @@ class ClaimTree:
         self._counts: dict[ServentId, int] = {}
         self._names: dict[ServentId, dict[Place, set[str]]] = {}
         """What each has, by directory."""
-        self._places: dict[FileId, dict[Place, None]] = {}
-        """Where each content is."""
+        self._places: dict[FileId, Place | dict[Place, None]] = {}
+        """Where each content is: nearly all are in one place."""
+        self._versions: dict[ServentId, int] = {}
+        """Another number for each change of what a servent has."""
         self._numbers = itertools.count()
 
     def place(self, path: str, *, create: bool = False) -> Place | None:
         """Return the place of a path as published."""
         place = self.root
         for label in path.split("/") if path else ():
-            child = place.children.get(label)
+            child = place.child(label) if create else place.children.get(label)
             if child is None:
-                if not create:
-                    return None
-                child = place.children[label] = Place(place, label)
+                return None
             place = child
         return place
 
@@ -135,10 +192,18 @@ class ClaimTree:
 
     def claims_to(self, file_id: FileId) -> Iterator[tuple[Place, Content, Claims]]:
         """Yield all claims to a content, of whatever size it is said to be."""
-        for place in self._places.get(file_id, ()):
+        for place in self._places_of(file_id):
             for content, claims in place.files.items():
                 if content.file_id == file_id:
                     yield place, content, claims
+
+    def version_of(self, source: ServentId) -> int | None:
+        """Return a number that differs whenever what one servent has does."""
+        return self._versions.get(source)
+
+    def _places_of(self, file_id: FileId) -> Iterable[Place]:
+        places = self._places.get(file_id, ())
+        return (places,) if isinstance(places, Place) else places
 
     def put(self, source: ServentId, entry: Entry, now_ns: int) -> Entry:
         """Take in what a servent has at a path, and the directories above; return it as believed.
@@ -171,6 +236,8 @@ class ClaimTree:
         if place.directory is None:
             _note_owner(place)
             place.directory = Claims(next(self._numbers))
+        if place.directory.by.get(source) != entry:
+            self._versions[source] = next(self._numbers)
         place.directory.by[source] = entry
         _weigh(place)
 
@@ -184,7 +251,9 @@ class ClaimTree:
             _note_owner(place)
             was_whole = self._is_whole(content.file_id)
             place.files[content] = Claims(next(self._numbers), was_whole)
-            self._places.setdefault(content.file_id, {})[place] = None
+            self._came(place, content.file_id)
+        if place.files[content].by.get(source) != entry:
+            self._versions[source] = next(self._numbers)
         place.files[content].by[source] = entry
         _weigh(place)
 
@@ -194,6 +263,7 @@ class ClaimTree:
         self._names.setdefault(source, {}).setdefault(place.parent, set()).add(place.name)
         self._counts[source] = self._counts.get(source, 0) + 1
         self._total += 1
+        self._versions[source] = next(self._numbers)
 
     def forget(self, place: Place, source: ServentId) -> None:
         """Take in that a servent has nothing at a place, nor below."""
@@ -223,9 +293,10 @@ class ClaimTree:
                 return count
         return at_most
 
-    def others(self, place: Place, names: Container[str], source: ServentId) -> list[Place]:
-        """Return what a servent has in a directory under other names than these."""
-        return [place.children[name] for name in self.names_of(source, place) if name not in names]
+    def places_of(self, source: ServentId, place: Place, names: Iterable[str]) -> list[Place]:
+        """Return what a servent has in a directory under these names, as far as it has."""
+        known = self.names_of(source, place)
+        return [place.children[name] for name in names if name in known]
 
     def forget_content(self, place: Place, content: Content) -> Collection[ServentId]:
         """Drop all claims to a content at a place; return who made them."""
@@ -244,10 +315,19 @@ class ClaimTree:
                 del place.files[content]
                 self._left(place, content.file_id)
 
+    def _came(self, place: Place, file_id: FileId) -> None:
+        known = self._places.setdefault(file_id, place)
+        if isinstance(known, dict):
+            known[place] = None
+        elif known is not place:
+            self._places[file_id] = {known: None, place: None}
+
     def _left(self, place: Place, file_id: FileId) -> None:
         if all(content.file_id != file_id for content in place.files):
-            del self._places[file_id][place]
-            if not self._places[file_id]:
+            known = self._places[file_id]
+            if isinstance(known, dict):
+                del known[place]
+            if known is place or not known:
                 del self._places[file_id]
 
     def _unnoted(self, place: Place, source: ServentId) -> None:
@@ -259,14 +339,14 @@ class ClaimTree:
             del names[place.parent]
         self._total -= 1
         self._counts[source] -= 1
+        self._versions[source] = next(self._numbers)
         if not self._counts[source]:
-            del self._counts[source], self._names[source]
+            del self._counts[source], self._names[source], self._versions[source]
 
     def prune(self, place: Place) -> None:
         """Remove a place that nobody describes any more, and those above that this empties."""
         while place.parent is not None and place.is_empty():
-            if place.parent.children.get(place.name) is place:  # else another has come since
-                del place.parent.children[place.name]
+            place.parent.drop_child(place)
             place = place.parent
 
 
@@ -284,7 +364,7 @@ def _weigh(place: Place) -> None:
     """Note whether a place is several things at once."""
     if place.parent is not None:
         is_contested = len(place.files) + (place.directory is not None) > 1
-        (place.parent.contested.add if is_contested else place.parent.contested.discard)(place.name)
+        place.parent.contest(place.name, is_contested=is_contested)
 
 
 def _not_in_future(entry: Entry, place: Place, source: ServentId, now_ns: int) -> Entry:

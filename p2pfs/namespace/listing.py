@@ -196,12 +196,12 @@ class Listings:
         began_at = self._clock()
         try:
             await self._take_in_all(telling)
-            self._conclude(telling, began_at)
+            await self._conclude(telling, began_at)
         finally:
             del self._tellings[telling.holder.id, telling.path]
             telling.end()
 
-    def _conclude(self, telling: Telling, began_at: float) -> None:
+    async def _conclude(self, telling: Telling, began_at: float) -> None:
         """Forget what it has no more, if it has told all that it has."""
         holder, path, error = telling.holder, telling.path, telling.error
         if isinstance(error, RejectedError) and error.code == RejectCode.NOT_FOUND:
@@ -210,7 +210,8 @@ class Listings:
             log.info("listing failed peer=%s reason=%s", holder.id, error)
             return
         elif not telling.is_cut:
-            self._catalogue.keep_names(holder, path, telling.names)
+            for _part in self._catalogue.keeping_names(holder, path, telling.names):
+                await trio.lowlevel.checkpoint()
         telling.is_whole = not telling.is_cut
         self._cut.pop((holder.id, path), None)
         if telling.is_cut:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, S
 from dataclasses import dataclass
 from typing import Final
 
-from p2pfs.namespace.claims import ClaimTree, Held, Place
+from p2pfs.namespace.claims import ClaimTree, Place
 from p2pfs.namespace.nodes import (
     Chosen,
     Content,
@@ -78,11 +78,7 @@ class Showing:
 
     def let_go(self, place: Place, name: str) -> None:
         """End one hold of a name."""
-        held = place.held[name]
-        held.count -= 1
-        if not held.count:
-            del place.held[name]
-            place.suffixed_holds -= name != held.holder[0]
+        place.let_go(name)
 
     def names(self, place: Place) -> Names:
         """Return who has which name in a directory."""
@@ -206,8 +202,5 @@ def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
 
 
 def _take_hold(place: Place, name: str, holder: tuple[str, Hashable]) -> tuple[Place, str]:
-    if name not in place.held:
-        place.held[name] = Held(holder)
-        place.suffixed_holds += name != holder[0]
-    place.held[name].count += 1
+    place.hold(name, holder)
     return place, name

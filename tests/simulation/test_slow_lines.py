@@ -19,7 +19,7 @@ def share_much(world: World, number: int) -> None:
     """Let a servent say that it has fifty files in one deep directory."""
     entries = [Entry(f"{LABELS}/{number}-{i}-{'x' * 240}", 1, 1, bytes(32)) for i in range(NAMES)]
 
-    async def answer(query: Query) -> tuple[Sequence[Entry], int]:
+    async def answer(query: Query, _spent: object) -> tuple[Sequence[Entry], int]:
         is_asked = query.kind is QueryKind.DIRECTORY and query.text == LABELS
         return (entries, len(entries)) if is_asked else ((), 0)
 
