@@ -17,7 +17,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -83,10 +82,6 @@ MAX_LINKS: Final = 200
 
 MAX_LINKS_PER_PEER: Final = 4
 """Transfer links accepted from one peer; it needs one."""
-
-PROOF_S: Final = 1.0
-"""How long the earlier links of a peer have to show that they still lead to it, when it dials
-another: it does so when it hears nothing, and must not wait for what is sent to nobody."""
 
 MAX_PAGE_BYTES: Final = 60 * KIB
 """Entries of one page of a listing, encoded: what a frame holds, less its headers."""
@@ -203,6 +198,24 @@ class _Peer:
         return sum(len(c.quick.waiting) + len(c.bulk.waiting) for c in self.clients)
 
 
+@contextlib.asynccontextmanager
+async def _until_called(lock: trio.Lock) -> AsyncIterator[Callable[[], None]]:
+    """Hold a lock until what this gives is called, or else to the end of the block."""
+    await lock.acquire()
+    is_held = True
+
+    def release() -> None:
+        nonlocal is_held
+        if is_held:
+            is_held = False
+            lock.release()
+
+    try:
+        yield release
+    finally:
+        release()
+
+
 def _nothing(*_: object) -> None:
     """Take note of nothing."""
 
@@ -259,8 +272,6 @@ class Uploads:
             return
         self._make_room(link.remote.host)
         peer = self._peers.setdefault(link.peer.id, _Peer())
-        for earlier in peer.clients:
-            earlier.link.prove(PROOF_S)
         client = _Client(link)
         peer.clients.append(client)
         try:
@@ -385,12 +396,16 @@ class Uploads:
         if size <= SMALL_BYTES:
             yield TURN_BYTES // block_bytes, _nothing
             return
-        async with peer.turn:
-            with _patience(client.link, SEALED_BYTES):
-                await client.link.wait_room()
+        with _patience(client.link, SEALED_BYTES):
+            await client.link.wait_room()
+        async with _until_called(peer.turn) as give_way:
             count = max(1, client.turn_bytes // block_bytes)
             async with self._turns.turn(client.link, count * block_bytes) as turn:
-                blocked = partial(self._turns.park, turn)
+
+                def blocked() -> None:
+                    self._turns.park(turn)
+                    give_way()  # to another link of the peer: this one may lead to it no more
+
                 yield count, blocked
                 with _patience(client.link, SEALED_BYTES):  # else all would send at once
                     await client.link.wait_room(blocked)

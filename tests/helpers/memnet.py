@@ -32,6 +32,10 @@ BUFFER_BYTES = 64 * 1024
 FIRST_FREE_PORT = 49_152
 
 
+PART_S = 0.5
+"""What comes on a slow line comes in parts of this length, as TCP hands it on."""
+
+
 class MemoryNetwork:
     """Hosts by name, and what is wrong with the wires between them."""
 
@@ -282,6 +286,12 @@ class Pipe:
         return self._net.is_stopped(*self._ends)
 
     def _append(self, data: bytes) -> None:
+        """Put data on the line; of what takes its time, each part comes when it is through."""
+        most = max(1, int(min(len(data), self._sender.rate * PART_S)))
+        for offset in range(0, max(1, len(data)), most):
+            self._append_part(data[offset : offset + most])
+
+    def _append_part(self, data: bytes) -> None:
         # The line of the sender is shared by all its pipes, hence its clock and not ours.
         start = max(trio.current_time(), self._sender.free_at)
         self._sender.free_at = start + len(data) / self._sender.rate
