@@ -26,6 +26,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     rates         how many bytes may pass
     tasks         tasks that outlive the calls which start them
     threads       threads for what may block, in lanes
+    latest        tables that are bounded: what was put longest ago goes first
     state         the directory of a servent: made, held, unmade
     config/       every knob, once
     mounts        the kernel's table of mounts

@@ -15,6 +15,7 @@ from p2pfs.cache.blocks import CachedFile
 from p2pfs.cache.descriptor import Remembered, cannot
 from p2pfs.cache.key import Key
 from p2pfs.errors import CacheFullError, TransferError
+from p2pfs.latest import Latest
 from p2pfs.protocol import FileId
 from p2pfs.threads import RunInThread
 
@@ -83,7 +84,7 @@ class BlockCache:
         self._closed: OrderedDict[Key, int] = OrderedDict()  # bytes on disk; oldest first
         self._pinned = {Key(*one) for one in kept}
         self._kept: dict[Key, int] = {}  # bytes on disk
-        self._remembered: OrderedDict[Key, Remembered] = OrderedDict()  # oldest first
+        self._remembered: Latest[Key, Remembered] = Latest(MAX_REMEMBERED)  # oldest first
         self._resting: OrderedDict[Key, CachedFile] = OrderedDict()  # oldest first
         self._sizes: dict[FileId, int] = {}
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -315,8 +316,6 @@ class BlockCache:
     def _remember(self, key: Key, verified: Remembered | None) -> None:
         if verified is not None:
             self._remembered[key] = verified
-            if len(self._remembered) > MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
 
     def _reopen(self, file: CachedFile) -> None:
         shelf = self._shelf_of(file.key)

@@ -6,11 +6,11 @@ picker this is told what happened, and at what time; it fetches nothing itself.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.protocol import KIB, MIB, block_bytes_for, block_count_for
 
 MIN_AHEAD_BYTES: Final = 1 * MIB
@@ -78,7 +78,7 @@ class ReadAhead:
         """Start without streams, for a content of `size` bytes."""
         self._block_bytes = block_bytes_for(size)
         self._block_count = block_count_for(size)
-        self._streams: OrderedDict[int, _Stream] = OrderedDict()  # by number; latest last
+        self._streams: Latest[int, _Stream] = Latest(MAX_STREAMS)  # by number; latest last
         self._numbers = 0
         self._strays = 0
         self._strayed_at = float("-inf")
@@ -155,8 +155,6 @@ class ReadAhead:
     def _begin(self, stream: _Stream) -> None:
         self._numbers += 1
         self._streams[self._numbers] = stream
-        if len(self._streams) > MAX_STREAMS:
-            self._streams.popitem(last=False)
 
     def _follow(self, stream: _Stream, offset: int, end: int, now: float) -> None:
         stream.read_at = now

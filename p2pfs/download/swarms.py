@@ -8,7 +8,6 @@ reader, so an open file that is fully cached costs no task at all.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +22,7 @@ from p2pfs.download.swarm import Swarm, SwarmStatistics
 from p2pfs.download.upstream import NetworkUpstream
 from p2pfs.errors import TransferError
 from p2pfs.journal import Journal
+from p2pfs.latest import Latest
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import Catalogue, RemoteFile
 from p2pfs.overlay import Searches
@@ -98,8 +98,8 @@ class Swarms:
         self._scout = Scout(catalogue, self.upstream)
         self._small_bytes = 0
         self._running: dict[_Content, _Running] = {}
-        self._errors: dict[str, str] = {}
-        self._paths: OrderedDict[FileId, str] = OrderedDict()
+        self._errors: Latest[str, str] = Latest(MAX_ERRORS)
+        self._paths: Latest[FileId, str] = Latest(MAX_PATHS)
         self._tasks = Tasks()
         self._small = SmallContents(cache, links, self._tasks, self._small_came)
 
@@ -184,10 +184,7 @@ class Swarms:
 
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""
-        self._errors.pop(path, None)
         self._errors[path] = str(error)
-        while len(self._errors) > MAX_ERRORS:
-            del self._errors[next(iter(self._errors))]
         self._journal.error(str(error), path)
 
     def worked(self, path: str) -> None:
@@ -209,9 +206,6 @@ class Swarms:
 
     def _remember_path(self, file: RemoteFile) -> None:
         self._paths[file.file_id] = file.path
-        self._paths.move_to_end(file.file_id)
-        if len(self._paths) > MAX_PATHS:
-            self._paths.popitem(last=False)
 
     async def _run_one(self, content: _Content, running: _Running) -> None:
         try:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
+
+from p2pfs.latest import Latest
 
 BELIEVED_S: Final = 1.0
 """How long the kernel believes that a name is not there (`p2pfs.mount.NAMES_S`)."""
@@ -29,15 +30,12 @@ class Absences:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._told_at: OrderedDict[str, float] = OrderedDict()
+        self._told_at: Latest[str, float] = Latest(MAX_REMEMBERED)
 
     def told(self, path: str) -> None:
         """Note that a path is being answered with ENOENT."""
         with self._lock:
             self._told_at[path] = self._clock()
-            self._told_at.move_to_end(path)
-            if len(self._told_at) > MAX_REMEMBERED:
-                self._told_at.popitem(last=False)
 
     def left_s(self, directory: str, names: Iterable[str]) -> float:
         """Return how long the kernel still holds one of these names for absent; 0 if none."""

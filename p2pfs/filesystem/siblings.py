@@ -8,11 +8,11 @@ opened, this says which ones to fetch before they are. It fetches nothing itself
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.namespace import Knowledge, Node, RemoteFile
 from p2pfs.protocol import MIB, MIN_BLOCK_BYTES
 
@@ -86,7 +86,7 @@ class Siblings:
         self._children = children
         self._inode = inode
         self._lock = threading.Lock()
-        self._directories: OrderedDict[str, _Directory] = OrderedDict()
+        self._directories: Latest[str, _Directory] = Latest(MAX_DIRECTORIES)
 
     def opened(self, file: RemoteFile) -> list[RemoteFile]:
         """Note that a file was opened; return the small ones to have ready, in order."""
@@ -109,8 +109,6 @@ class Siblings:
     def _directory(self, path: str) -> _Directory:
         directory = self._directories.setdefault(path, _Directory())
         self._directories.move_to_end(path)
-        if len(self._directories) > MAX_DIRECTORIES:
-            self._directories.popitem(last=False)
         return directory
 
     def _orders(self, path: str) -> tuple[_Order, ...]:

@@ -12,7 +12,6 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +19,7 @@ from typing import Final
 from msgspec.structs import astuple, replace
 
 from p2pfs.errors import RemoteProtocolError
+from p2pfs.latest import Latest
 from p2pfs.library.share import Identity, StatKey
 from p2pfs.protocol import MAX_FILE_BYTES, FileId, Manifest, Terms, fold, phrases_of, tokens_of
 from p2pfs.state import open_private
@@ -95,7 +95,7 @@ class Index:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._manifests: OrderedDict[FileId, Manifest] = OrderedDict()
+        self._manifests: Latest[FileId, Manifest] = Latest(MANIFESTS_IN_MEMORY)
         self._unsaved: list[str] = []
         self._lost: list[str] = []
 
@@ -269,8 +269,6 @@ class Index:
 
     def _remember(self, manifest: Manifest) -> Manifest:
         self._manifests[manifest.file_id] = manifest
-        if len(self._manifests) > MANIFESTS_IN_MEMORY:
-            self._manifests.popitem(last=False)
         return manifest
 
     @contextlib.contextmanager

@@ -30,6 +30,7 @@ import trio
 
 from p2pfs.errors import NotAskedError, TransferError
 from p2pfs.journal import Journal
+from p2pfs.latest import Latest
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
@@ -694,17 +695,14 @@ class _Times:
     """When something last happened to each of the directories that it happened to lately."""
 
     def __init__(self) -> None:
-        self._at: dict[str, float] = {}
+        self._at: Latest[str, float] = Latest(MAX_LOOKED_AT)
 
     def get(self, path: str) -> float:
         """Return the time, or minus infinity. Any thread."""
         return self._at.get(path, -math.inf)
 
     def put(self, path: str, at: float) -> None:
-        self._at.pop(path, None)
         self._at[path] = at
-        while len(self._at) > MAX_LOOKED_AT:
-            del self._at[next(iter(self._at))]
 
 
 def _parent(path: str) -> str:

@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.namespace.claims import ClaimTree, Place
 from p2pfs.namespace.nodes import (
     Chosen,
@@ -80,9 +81,9 @@ class Catalogue:
         self._peers: dict[ServentId, PeerInfo] = {}
         self._heard_at: OrderedDict[ServentId, float] = OrderedDict()
         """When each of them was last heard of, the latest last."""
-        self._proved: OrderedDict[FileId, int] = OrderedDict()
-        self._absent: dict[str, float] = {}
-        self._listed_by: dict[ServentId, dict[str, float]] = {}
+        self._proved: Latest[FileId, int] = Latest(MAX_PROVED)
+        self._absent: Latest[str, float] = Latest(MAX_ABSENT)
+        self._listed_by: dict[ServentId, Latest[str, float]] = {}
         """When each servent was itself asked for all of a directory."""
         self._listed: OrderedDict[tuple[ServentId, str], tuple[int, int | None]] = OrderedDict()
         """The hash of what each last told whole of a directory, and its version then."""
@@ -180,9 +181,6 @@ class Catalogue:
         """Take in that a manifest gives a content this size: other claims are false."""
         with self._lock:
             self._proved[file_id] = size
-            self._proved.move_to_end(file_id)
-            if len(self._proved) > MAX_PROVED:
-                self._proved.popitem(last=False)
             liars = self._drop_false(file_id)
         self._blame(liars)
 
@@ -216,11 +214,7 @@ class Catalogue:
         """Note that one servent has told all that it has in a directory."""
         with self._lock:
             if source in self._peers:
-                listed = self._listed_by.setdefault(source, {})
-                listed.pop(directory, None)
-                listed[directory] = now
-                if len(listed) > MAX_LISTED_BY:
-                    del listed[next(iter(listed))]
+                self._listed_by.setdefault(source, Latest(MAX_LISTED_BY))[directory] = now
 
     def keep_only(self, directory: str, sources: Iterable[ServentId]) -> None:
         """Forget `directory` and all below it at every servent that is not among `sources`."""
@@ -308,10 +302,7 @@ class Catalogue:
     def remember_absent(self, path: str, until: float) -> None:
         """Note that nobody has `path`, to be believed until a time."""
         with self._lock:
-            self._absent.pop(path, None)
             self._absent[path] = until
-            while len(self._absent) > MAX_ABSENT:
-                del self._absent[next(iter(self._absent))]
 
     def keep(self, entry: Entry) -> None:
         """Show a file under its name, whoever else offers what there, until `let_go`.
@@ -501,7 +492,8 @@ class Catalogue:
     def listed_by(self, source: ServentId, directory: str) -> float | None:
         """Return when one servent was last asked for all of a directory, if it was lately."""
         with self._lock:
-            return self._listed_by.get(source, {}).get(directory)
+            listed = self._listed_by.get(source)
+            return None if listed is None else listed.get(directory)
 
     def forget_absences(self, directories: Collection[str] | None = None) -> None:
         """Hold no name for absent, in these directories or any: it may just have been published."""
@@ -551,7 +543,7 @@ class Catalogue:
 
     def _unlist(self, source: ServentId, path: str) -> None:
         """Forget that a directory, and those below it, were listed."""
-        listed = self._listed_by.get(source, {})
+        listed: dict[str, float] = self._listed_by.get(source, {})
         for below in [d for d in listed if not path or d == path or d.startswith(path + "/")]:
             del listed[below]
         if not listed:

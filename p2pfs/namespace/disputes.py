@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
 from p2pfs.errors import P2pfsError
+from p2pfs.latest import Latest
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile
 from p2pfs.protocol import FileId, Manifest, PeerInfo
@@ -48,7 +48,7 @@ class Disputes:
         self._catalogue = catalogue
         self._fetch_manifest = fetch_manifest
         self._clock = clock
-        self._asked_at: OrderedDict[FileId, float] = OrderedDict()
+        self._asked_at: Latest[FileId, float] = Latest(MAX_REMEMBERED)
 
     def concern(self, node: Node | Knowledge | None) -> bool:
         """Return whether a file is disputed, and asking may help. Any thread."""
@@ -65,9 +65,6 @@ class Disputes:
                 for peer in itertools.islice(dict.fromkeys(in_turn), MAX_ASKED):
                     nursery.start_soon(self._ask, peer, file_id, nursery.cancel_scope)
         self._asked_at[file_id] = self._clock()
-        self._asked_at.move_to_end(file_id)
-        if len(self._asked_at) > MAX_REMEMBERED:
-            self._asked_at.popitem(last=False)
 
     async def _ask(self, peer: PeerInfo, file_id: FileId, scope: trio.CancelScope) -> None:
         try:

@@ -25,6 +25,7 @@ from p2pfs.errors import (
     StalledError,
     TransferError,
 )
+from p2pfs.latest import Latest
 from p2pfs.link import PAGE_SILENCE_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.overlay import is_answer
@@ -171,7 +172,7 @@ class Listings:
         self._tasks = tasks
         self._clock = clock
         self._tellings: dict[tuple[ServentId, str], Telling] = {}
-        self._cut: dict[tuple[ServentId, str], None] = {}
+        self._cut: Latest[tuple[ServentId, str], None] = Latest(MAX_CUT)
 
     def start(self, holder: PeerInfo, path: str) -> Telling:
         """Ask a servent for a directory, or join who has; raises ShutdownError.
@@ -216,8 +217,6 @@ class Listings:
         self._cut.pop((holder.id, path), None)
         if telling.is_cut:
             self._cut[holder.id, path] = None
-            if len(self._cut) > MAX_CUT:
-                del self._cut[next(iter(self._cut))]
         self._catalogue.mark_listed_by(holder.id, path, began_at)
 
     async def _take_in_all(self, telling: Telling) -> None:

@@ -7,9 +7,9 @@ now, no more. It holds for every kind of link, dialled by either side. No clock 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.protocol import ServentId
 
 FLOOD_BAN_S: Final = 600.0
@@ -29,16 +29,14 @@ class Bans:
     """Who is banned until when."""
 
     def __init__(self) -> None:
-        self._until: OrderedDict[ServentId, float] = OrderedDict()
-        self._lies: OrderedDict[ServentId, int] = OrderedDict()
+        self._until: Latest[ServentId, float] = Latest(MAX_REMEMBERED)
+        self._lies: Latest[ServentId, int] = Latest(MAX_REMEMBERED)
         self.lies = 0
         """Wrong blocks of all peers together."""
 
     def ban(self, peer: ServentId, now: float, for_s: float) -> None:
         """Ban a peer from now on, for no less than it is banned already."""
-        until = max(now + for_s, self._until.pop(peer, 0.0))
-        self._until[peer] = until
-        _bound(self._until)
+        self._until[peer] = max(now + for_s, self._until.get(peer, 0.0))
 
     def is_banned(self, peer: ServentId, now: float) -> bool:
         """Return whether a peer is banned now."""
@@ -52,10 +50,4 @@ class Bans:
             self.ban(peer, now, LIES_BAN_S)
             return True
         self._lies[peer] = count
-        _bound(self._lies)
         return False
-
-
-def _bound(table: OrderedDict[ServentId, float] | OrderedDict[ServentId, int]) -> None:
-    while len(table) > MAX_REMEMBERED:
-        table.popitem(last=False)

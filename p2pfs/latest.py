@@ -1,0 +1,32 @@
+"""Tables that are bounded: what was put longest ago goes first.
+
+Much of what a servent remembers comes from strangers, who can make up as many keys as they like.
+A table of the latest takes as much memory as it may and no more, and forgets nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Latest(OrderedDict[K, V]):
+    """A table of at most `limit` entries: those that were put last, the latest at the end.
+
+    Putting a key again makes it the latest; looking at it does not (`move_to_end` does). Not
+    locked; one look or one step from another thread finds it whole.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def __setitem__(self, key: K, value: V) -> None:
+        """Put an entry, and let the oldest go if there are too many."""
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        while len(self) > self.limit:
+            self.popitem(last=False)
