@@ -136,6 +136,10 @@ class SingleFlight(Generic[K]):
         """Return whether work of this key is under way."""
         return key in self._flights
 
+    def __len__(self) -> int:
+        """Return how much work is under way."""
+        return len(self._flights)
+
     def start(self, key: K, function: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> Flight:
         """Start work in a task of its own, or join the one under way; raises ShutdownError."""
         self._tasks.check()

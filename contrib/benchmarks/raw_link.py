@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.link import Link, answer_link, dial_link
+from p2pfs.link import Link, answer_link, dial_servent
 from p2pfs.link.sockets import TcpNetwork
 from p2pfs.protocol.handshake import Identity, NetworkKey
 from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MIN_BLOCK_BYTES, FileId
@@ -57,7 +57,7 @@ async def answer(link: Link, requests: trio.MemoryReceiveChannel[int]) -> None:
 
 async def fetch(port: int, size: int) -> None:
     """Fetch `size` bytes in blocks, some at once."""
-    link = await dial_link(TcpNetwork(), Address(HOST, port), Party(), LinkKind.TRANSFER)
+    link = await dial_servent(TcpNetwork(), [Address(HOST, port)], Party(), LinkKind.TRANSFER)
     indexes = iter(range(size // MIN_BLOCK_BYTES))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run, lambda *_: None)

@@ -16,10 +16,10 @@ from typing import Final
 import trio
 
 from p2pfs.cache import BlockCache, CachedFile, Key
-from p2pfs.errors import P2pfsError, TransferError
+from p2pfs.errors import P2pfsError
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import RemoteFile
-from p2pfs.tasks import Tasks
+from p2pfs.tasks import SingleFlight, Tasks
 
 MAX_SMALL: Final = 64
 """Contents being fetched above which no further ones are fetched ahead."""
@@ -53,37 +53,29 @@ class SmallContents:
         self._transfers = transfers
         self._tasks = tasks
         self._on_received = on_received
-        self._fetching: dict[Key, trio.Event] = {}
+        self._flights: SingleFlight[Key] = SingleFlight(tasks)
         self._arrived: list[_Arrived] = []
         self._is_keeping = False
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
         """Fetch a content, if a source gives it at once. Readers of one content share it."""
-        key = cached.key
-        if key in self._fetching:
-            await self._fetching[key].wait()
-        elif file.sources and not await cached.prepare(0):
-            self._fetching[key] = is_over = trio.Event()
-            try:
-                with trio.move_on_after(PATIENCE_S), contextlib.suppress(P2pfsError):
-                    source = max(file.sources, key=self._transfers.is_linked)
-                    data = await self._transfers.fetch_small(source, file.file_id)
-                    self._on_received(file, len(data))
-                    await self._keep(_Arrived(cached, data))
-            finally:
-                del self._fetching[key]
-                is_over.set()
+        await self._flights.start(cached.key, self._fetch, file).wait()
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have contents ready that somebody will probably open next. For trio's thread."""
         for file in files:
-            if self._tasks.are_running and len(self._fetching) < MAX_SMALL:
-                self._tasks.start(self._fetch_unread, file)
+            if self._tasks.are_running and len(self._flights) < MAX_SMALL:
+                self._flights.start(Key(file.file_id, file.size), self._fetch, file)
 
-    async def _fetch_unread(self, file: RemoteFile) -> None:
-        with contextlib.suppress(TransferError), self._cache.opened(file.file_id, file.size) as it:
-            if not it.has(0):
-                await self.fetch(file, it)
+    async def _fetch(self, file: RemoteFile) -> None:
+        with contextlib.suppress(P2pfsError), self._cache.opened(file.file_id, file.size) as cached:
+            if not file.sources or cached.has(0) or await cached.prepare(0):
+                return
+            with trio.move_on_after(PATIENCE_S):
+                source = max(file.sources, key=self._transfers.is_linked)
+                data = await self._transfers.fetch_small(source, file.file_id)
+                self._on_received(file, len(data))
+                await self._keep(_Arrived(cached, data))
 
     async def _keep(self, arrived: _Arrived) -> None:
         """Return when what has arrived is kept, or is not. It is, even if this is cancelled."""

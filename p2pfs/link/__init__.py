@@ -17,7 +17,7 @@ One task reads a link and one writes it. Who wants a link runs it, and so decide
 
 from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import dial_servent
-from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, dial_link
+from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link
 from p2pfs.link.interfaces import Surroundings, router_of_machine
 from p2pfs.link.live import SEALED_BYTES, Link, LinkStatistics, OnMessage
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
@@ -55,7 +55,6 @@ __all__ = [
     "accept_links",
     "answer_link",
     "ask_by_datagram",
-    "dial_link",
     "dial_servent",
     "listen",
     "listen_unix",

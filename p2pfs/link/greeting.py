@@ -10,7 +10,7 @@ import trio
 
 from p2pfs.errors import HandshakeError, LinkError, RemoteProtocolError, UnreachableError
 from p2pfs.link.live import BYE_TEXTS, RECEIVE_BYTES, Link
-from p2pfs.link.sockets import Channel, Network
+from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
     NEED_DATA,
     Address,
@@ -68,27 +68,6 @@ class RefusedError(LinkError):
         """Where the other side is: addresses it names are judged by that."""
 
 
-async def dial_link(
-    network: Network,
-    address: Address,
-    local: LocalServent,
-    kind: LinkKind,
-    expected_id: ServentId | None = None,
-) -> Link:
-    """Open a link to the servent at `address`; the caller must `run` it, which also closes it.
-
-    Takes at most CONNECT_S and HANDSHAKE_S. The text of each error is one line for people.
-    Cancelling it leaves no connection behind.
-
-    Raises:
-        UnreachableError: nothing answers there.
-        HandshakeError: what answers is no servent, of another network, another one than
-            `expected_id`, or ourselves.
-        RefusedError: the servent does not want this link.
-    """
-    return await greet(await network.dial(address), str(address), local, kind, expected_id)
-
-
 async def greet(
     channel: Channel,
     address: str,
@@ -97,7 +76,17 @@ async def greet(
     expected_id: ServentId | None,
     claim: Claim | None = None,
 ) -> Link:
-    """Make a link of a connection that we have dialled, or close it; see `dial_link`."""
+    """Make a link of a connection that we have dialled; the caller must `run` it.
+
+    Takes at most HANDSHAKE_S. The text of each error is one line for people. No connection is
+    left behind when it fails or is cancelled.
+
+    Raises:
+        UnreachableError: nobody answers any more.
+        HandshakeError: what answers is no servent, of another network, another one than
+            `expected_id`, or ourselves.
+        RefusedError: the servent does not want this link.
+    """
     async with _greeting(channel, address):
         connection = Connection(Role.INITIATOR, local.identity, local.network_key)
         peer_id = await _shake_hands(channel, connection)

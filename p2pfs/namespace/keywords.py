@@ -22,7 +22,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import NotAskedError, NotFoundError
+from p2pfs.errors import NotFoundError
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.claims import Held
 from p2pfs.namespace.disputes import Disputes
@@ -40,7 +40,7 @@ from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.protocol import names
 from p2pfs.protocol.flood import Urgency
 from p2pfs.state import replace_file
-from p2pfs.tasks import Tasks
+from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +79,6 @@ class _Search:
     """None: there was no answer yet."""
 
 
-@dataclass(slots=True)
-class _Flight:
-    """A search under way."""
-
-    found: Gathering
-    ended: trio.Event = field(default_factory=trio.Event)
-    error: NotAskedError | None = None
-
-
 class Results:
     """All searches of this servent's user."""
 
@@ -110,8 +101,10 @@ class Results:
         self._began_ns = self._now_ns()
         self._lock = threading.Lock()
         self._searches: OrderedDict[str, _Search] = OrderedDict()
-        self._flights: dict[str, _Flight] = {}
         self._tasks = Tasks()
+        self._flights: SingleFlight[str] = SingleFlight(self._tasks)
+        self._under_way: dict[str, Gathering] = {}
+        """What the searches under way have found so far."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the searches under way, until cancelled."""
@@ -255,43 +248,33 @@ class Results:
             return ()
         flight = self._start(path)
         with trio.move_on_after(FIRST_LOOK_S):
-            await flight.ended.wait()
+            await flight.wait()
         self._tasks.check()
-        if flight.error is not None:
-            raise flight.error.with_traceback(None)
-        if not flight.ended.is_set():
-            self._take_in(path, flight.found, is_all=False)
+        if path in self._under_way:
+            self._take_in(path, self._under_way[path], is_all=False)
         return self._shown(path, self._searches[path])
 
     def _refresh(self, text: str) -> None:
         if self._tasks.are_running and text in self._searches:
             self._start(text, Urgency.REFRESH)
 
-    def _start(self, text: str, urgency: Urgency = Urgency.PERSON) -> _Flight:
+    def _start(self, text: str, urgency: Urgency = Urgency.PERSON) -> Flight:
         """Start a search of our own, or join the one under way."""
-        self._tasks.check()
-        if text not in self._flights:
-            search = self._remember(text)
-            self._flights[text] = _Flight(self._gatherer.begin(search.query))
-            self._tasks.start(self._fly, text, self._flights[text], urgency)
-        return self._flights[text]
+        return self._flights.start(text, self._run_search, text, urgency)
 
-    async def _fly(self, text: str, flight: _Flight, urgency: Urgency) -> None:
+    async def _run_search(self, text: str, urgency: Urgency) -> None:
         began_at = self._clock()
-        found = flight.found
+        found = self._gatherer.begin(self._remember(text).query)
+        self._under_way[text] = found
         try:
             await found.run(urgency, is_bounded=True)
-        except NotAskedError as error:
-            flight.error = error
-        else:
             self._take_in(text, found, is_all=found.is_complete)
             search = self._remember(text)
             if found.has_asked or search.files:  # else there was nobody to ask
                 search.asked_at = began_at
                 search.partial = found.partial(len(search.files))
         finally:
-            del self._flights[text]
-            flight.ended.set()
+            del self._under_way[text]
 
     def _remember(self, text: str) -> _Search:
         with self._lock:

@@ -10,13 +10,14 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import RejectedError
-from p2pfs.link import Link, RefusedError, dial_link
+from p2pfs.link import Link, RefusedError
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, Pong
 from p2pfs.upload import Uploads
 from p2pfs.upload import turns as turns_module
 from p2pfs.upload.uploads import IDLE_S, MAX_LINKS, MAX_LINKS_PER_PEER, RESTING_S
 from tests.helpers.contents import Content
+from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
 from tests.helpers.servents import HalfServent, silent

@@ -18,7 +18,7 @@ from p2pfs.errors import (
     StalledError,
     UnreachableError,
 )
-from p2pfs.link import Link, RefusedError, answer_link, dial_link
+from p2pfs.link import Link, RefusedError, answer_link
 from p2pfs.link.greeting import HANDSHAKE_S, PREFACE_S
 from p2pfs.link.live import FLUSH_S, SENDS_APART_S, WAITING_BYTES
 from p2pfs.link.outbox import DATA_BYTES, OUTBOX_BYTES
@@ -52,6 +52,7 @@ from p2pfs.protocol.messages import (
     ServentId,
 )
 from tests.helpers import rogues
+from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
 

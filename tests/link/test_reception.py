@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import MockClock
 
-from p2pfs.link import MAX_GREETINGS, Link, accept_links, dial_link
+from p2pfs.link import MAX_GREETINGS, Link, accept_links
 from p2pfs.protocol.messages import LinkKind
+from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.servents import PORT, HalfServent, silent
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from p2pfs.config import DEGREE, MAX_NEIGHBOURS, MIN_NEIGHBOURS, Endpoint
 from p2pfs.errors import HandshakeError
-from p2pfs.link import RefusedError, dial_link
+from p2pfs.link import RefusedError
 from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.overlay.contacts import FRESH_S, JITTER, LONELY_RETRY_S, RETRY_AFTER_S
 from p2pfs.overlay.degree import ENOUGH, MAX_DIALS, SETTLED_S
@@ -29,6 +29,7 @@ from p2pfs.protocol.messages import (
     PeerInfo,
     Peers,
 )
+from tests.helpers.dialling import dial_link
 from tests.helpers.rogues import RawPeer
 from tests.helpers.servents import HalfServent, answering, hang_up, silent
 from tests.helpers.world import PORT, World, host, open_world

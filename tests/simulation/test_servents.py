@@ -9,10 +9,11 @@ from trio.testing import MockClock
 from p2pfs.config import Endpoint
 from p2pfs.download.reader import FAILED_S
 from p2pfs.errors import HandshakeError, StalledError, UnreachableError
-from p2pfs.link import RefusedError, dial_link
+from p2pfs.link import RefusedError
 from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.protocol.messages import Address, ByeCode, LinkKind
+from tests.helpers.dialling import dial_link
 from tests.helpers.servents import HalfServent
 from tests.helpers.world import PORT, chain, host, open_world, read_whole
 

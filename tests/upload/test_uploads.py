@@ -20,7 +20,7 @@ from p2pfs.errors import (
     StaleError,
 )
 from p2pfs.library import Page
-from p2pfs.link import Link, RefusedError, dial_link
+from p2pfs.link import Link, RefusedError
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.protocol.messages import (
@@ -53,6 +53,7 @@ from p2pfs.upload.uploads import (
     Uploads,
 )
 from tests.helpers.contents import Content
+from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.servents import HalfServent, silent
 
