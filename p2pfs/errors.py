@@ -43,6 +43,10 @@ class UnreachableError(LinkError):
     """The address refused, did not answer in time, or does not resolve."""
 
 
+class SilentError(UnreachableError):
+    """A servent cannot be dialled, and says nothing on the link that it has: it may wake up."""
+
+
 class HandshakeError(LinkError):
     """Something answered, but it is not a servent we can talk to; the text says what it is."""
 

@@ -37,11 +37,12 @@ from p2pfs.protocol import (
     Hello,
     LinkKind,
     PeerInfo,
+    Push,
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
 from p2pfs.rates import RateLimit
-from p2pfs.reach import Changes
+from p2pfs.reach import Changes, Pushes, Ways
 from p2pfs.report import Record, Report
 from p2pfs.roots import open_roots
 from p2pfs.state import Leftovers, remove_file, replace_file
@@ -129,7 +130,12 @@ class Servent:
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
         self.uploads = Uploads(self.offer, _limit(config.upload_limit_bytes_s))
         self._bans = Bans()
-        self._links = TransferLinks(network, self.whereabouts, self._is_banned, self._addresses_of)
+        self.pushes = Pushes(
+            network, self.whereabouts, lambda: self.overlay.links, self._serve, self._is_banned
+        )
+        self.uploads.on_pushed = self.pushes.pushed
+        ways = Ways(network, self.whereabouts, self.pushes)
+        self._links = TransferLinks(ways.connect, self._is_banned, self._addresses_of)
         self._visitors: set[Link] = set()
         self.overlay = Overlay(
             network,
@@ -155,6 +161,7 @@ class Servent:
         self._announcer = Announcer(
             self.library, self.switchboard, keys, ttl=config.ttl, wall_clock=wall_clock
         )
+        self.switchboard.on_hit = self.pushes.came_from
         self.namespace = Namespace(
             Here(
                 size_of=self._size_here,
@@ -252,6 +259,7 @@ class Servent:
                 for part in (
                     self.library,
                     self._links,
+                    self.pushes,
                     self.switchboard,
                     self.namespace,
                     self.swarms,
@@ -275,11 +283,14 @@ class Servent:
         if link.kind is LinkKind.NEIGHBOUR:
             self.overlay.adopt(link)
         else:
-            self._visitors.add(link)
-            try:
-                await self.uploads.serve(link)
-            finally:
-                self._visitors.discard(link)
+            await self._serve(link)
+
+    async def _serve(self, link: Link) -> None:
+        self._visitors.add(link)
+        try:
+            await self.uploads.serve(link)
+        finally:
+            self._visitors.discard(link)
 
     def _all_links(self) -> Iterable[Link]:
         return (*self.overlay.neighbours, *self._links.links, *self._visitors)
@@ -341,6 +352,7 @@ class Servent:
         """Forget a neighbour, and what it offered if it said that it leaves."""
         self.whereabouts.observed_no_more(link.hello.observed.host)
         self.switchboard.lost(link)
+        self.pushes.forget(link)
         if link.bye is not None and link.bye.code is ByeCode.LEAVING:
             self.browser.peer_left(link.peer.id)
         else:
@@ -349,7 +361,8 @@ class Servent:
     @property
     def handlers(self) -> Handlers:
         """Who takes in what neighbours say."""
-        return {**self.switchboard.handlers, Changed: self._neighbour_changed}
+        others: Handlers = {Changed: self._neighbour_changed, Push: self.pushes.got_push}
+        return {**self.switchboard.handlers, **others}
 
     def _neighbour_changed(self, link: Link, _message: Changed) -> None:
         self.browser.peer_changed(link.peer.id)

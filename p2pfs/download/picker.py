@@ -309,10 +309,14 @@ class Picker:
         is_there_one = any(not (s.is_dropped or s.is_partial) for s in self._sources.values())
         return is_there_one and self._fellows.keeper_of(index) is None
 
-    def is_hopeless(self, index: int) -> bool:
-        """Return whether there are sources and none of them will ever give this block."""
+    def is_hopeless(self, index: int, *, is_late: bool = False) -> bool:
+        """Return whether there are sources and none of them will ever give this block.
+
+        When it is late, those that could never be reached are not hoped for any more.
+        """
         return bool(self._sources) and all(
-            source.is_dropped or source.will_lack(index) for source in self._sources.values()
+            source.is_dropped or source.will_lack(index) or (is_late and source.is_out_of_reach)
+            for source in self._sources.values()
         )
 
     def verdict(self, demanded: Sequence[int]) -> Trouble:

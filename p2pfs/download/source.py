@@ -28,6 +28,7 @@ from p2pfs.errors import (
     P2pfsError,
     RejectedError,
     RemoteProtocolError,
+    SilentError,
     StaleError,
     StalledError,
     TooManyFilesError,
@@ -251,6 +252,11 @@ class Source:
         """The first of its addresses; empty if it has none."""
         return self.peer.addresses[0].host if self.peer.addresses else ""
 
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether no way leads to it, and it never gave a block."""
+        return self.trouble is Trouble.UNREACHABLE and not self.given
+
     def trouble_with(self, indexes: Iterable[int]) -> Trouble:
         lacks_one = any(self.will_lack(index) for index in indexes)
         return self.trouble or (Trouble.STALE if lacks_one else Trouble.SILENT)
@@ -361,6 +367,7 @@ _ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
 _TROUBLE_OF_ERROR: Final[tuple[tuple[type[P2pfsError], Trouble], ...]] = (
     (LinkClosedError, Trouble.CLOSED),
     (TooManyFilesError, Trouble.TOO_MANY_FILES),
+    (SilentError, Trouble.SILENT),
     (LinkError, Trouble.UNREACHABLE),
     (RemoteProtocolError, Trouble.CORRUPT),
     (StalledError, Trouble.SILENT),
@@ -385,7 +392,7 @@ def trouble_of(error: P2pfsError) -> Trouble:
     raise error
 
 
-def error_of(trouble: Trouble) -> TransferError:
+def error_of(trouble: Trouble, detail: str = "") -> TransferError:
     """Return what readers are told when this is the trouble with all sources."""
     kind, text = _ERRORS[trouble]
-    return kind(text)
+    return kind(f"{text}: {detail}" if detail else text)

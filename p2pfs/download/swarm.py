@@ -30,7 +30,7 @@ from p2pfs.download.alarm import Alarm
 from p2pfs.download.pending_reads import Waiting
 from p2pfs.download.picker import Picker
 from p2pfs.download.readahead import ReadAhead
-from p2pfs.download.source import BACK_OFF_S, MANIFEST, Request, Trouble, error_of
+from p2pfs.download.source import BACK_OFF_S, MANIFEST, Request, Trouble, error_of, trouble_of
 from p2pfs.download.transfers import Transfers
 from p2pfs.download.upstream import Upstream
 from p2pfs.download.verifying import Arrival, Arrivals
@@ -63,6 +63,10 @@ are seen to arrive, so for a block that takes longer the stall time is longer.""
 QUICK_BYTES_PER_S: Final = 64 * MIB
 """Sources as quick as this, those on a local line, give the surroundings of a random read in an
 eighth of a second."""
+
+OUT_OF_REACH_S: Final = 4.5
+"""After this long a reader is told that no way leads to any source, if none ever has: each was
+tried by then. A source that has given something is waited for as long as one that is silent."""
 
 HELD_BACK_S: Final = 1.0
 """A swarm that our own limit has held back within this time is still at work."""
@@ -132,6 +136,8 @@ class Swarm:
         self._flow = Flow()
         self._has_failed = False
         self._last_error: str | None = None
+        self._no_way = ""
+        """Why the last source that could not be reached could not."""
         self._end_reason: TransferError = ShutdownError("the servent is shutting down")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -363,19 +369,21 @@ class Swarm:
             self._give_up(error)
         self._waiting.fail_overdue(error, now)
         if self._searches and not self._is_searching:
-            self._give_up_hope(demanded, error)
+            self._give_up_hope(demanded, error, is_late=now >= self._late_at())
 
     def _why(self, demanded: Sequence[int]) -> TransferError:
         """Return why these blocks do not come, and nothing of holders that were not asked for."""
         trouble = self._picker.verdict(demanded)
         if trouble in (Trouble.STALE, Trouble.CORRUPT) and not self._searches:
             return NotAskedError("no known holder gives it, and others may not be asked for now")
-        return error_of(trouble)
+        return error_of(trouble, self._no_way if trouble is Trouble.UNREACHABLE else "")
 
-    def _give_up_hope(self, demanded: Sequence[int], error: TransferError) -> None:
+    def _give_up_hope(
+        self, demanded: Sequence[int], error: TransferError, *, is_late: bool
+    ) -> None:
         """Fail the readers of what no source has any more, after a search found no other."""
         for index in demanded:
-            if self._picker.is_hopeless(index):
+            if self._picker.is_hopeless(index, is_late=is_late):
                 self._release_readers(error, None if index == MANIFEST else index)
 
     # Deadlines
@@ -383,9 +391,14 @@ class Swarm:
     def _stalled_at(self) -> float:
         return max(self._progress_at, self._held_back_at) + self._stall_s
 
+    def _late_at(self) -> float:
+        return self._progress_at + OUT_OF_REACH_S
+
     def _set_alarm(self, now: float) -> None:
         alarm_at = self._picker.next_deadline(now)
         if self._waiting:
+            if self._late_at() > now:
+                alarm_at = min(alarm_at, self._late_at())
             alarm_at = min(alarm_at, self._waiting.give_up_at(), self._stalled_at())
             if self._search_at > now:
                 alarm_at = min(alarm_at, self._search_at)
@@ -456,6 +469,8 @@ class Swarm:
     def source_failed(self, error: P2pfsError) -> None:
         """Note why a source did not give what it was asked for."""
         self._last_error = str(error)
+        is_unreachable = trouble_of(error) is Trouble.UNREACHABLE
+        self._no_way = str(error) if is_unreachable else ""
 
     def _keep_manifest(self, manifest: Manifest) -> None:
         self._upstream.proved(manifest.file_id, manifest.size)

@@ -16,7 +16,7 @@ One task reads a link and one writes it. Who wants a link runs it, and so decide
 """
 
 from p2pfs.link.datagrams import ask_by_datagram
-from p2pfs.link.dialling import dial_servent
+from p2pfs.link.dialling import STAGGER_S, dial_servent
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link
 from p2pfs.link.interfaces import Surroundings, router_of_machine
 from p2pfs.link.live import SEALED_BYTES, Link, LinkStatistics, OnMessage
@@ -24,6 +24,7 @@ from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.reception import MAX_GREETINGS, accept_links, listen
 from p2pfs.link.sockets import (
+    Channel,
     Listener,
     Network,
     TcpNetwork,
@@ -38,6 +39,8 @@ __all__ = [
     "PAGE_SILENCE_S",
     "PING_AFTER_S",
     "SEALED_BYTES",
+    "STAGGER_S",
+    "Channel",
     "Deliver",
     "Judge",
     "Link",

@@ -17,7 +17,7 @@ import trio
 from p2pfs.errors import LinkError, TooManyFilesError, UnreachableError
 from p2pfs.link.greeting import Claim, LocalServent, RefusedError, greet
 from p2pfs.link.live import Link
-from p2pfs.link.sockets import Channel, Network
+from p2pfs.link.sockets import Channel, Dialler
 from p2pfs.protocol import Address, LinkKind, ServentId
 
 STAGGER_S: Final = 0.25
@@ -25,7 +25,7 @@ STAGGER_S: Final = 0.25
 
 
 async def dial_servent(
-    network: Network,
+    network: Dialler,
     addresses: Sequence[Address],
     local: LocalServent,
     kind: LinkKind,
@@ -67,7 +67,7 @@ async def dial_servent(
 class _Race:
     """Dials of several addresses, until something answers at one of them."""
 
-    def __init__(self, network: Network, addresses: Sequence[Address]) -> None:
+    def __init__(self, network: Dialler, addresses: Sequence[Address]) -> None:
         self._network = network
         self._channel: Channel | None = None
         self.left = list(addresses)

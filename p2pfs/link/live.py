@@ -144,6 +144,12 @@ class Link:
         self.bye: Bye | None = None
         """The BYE of the peer, if it sent one."""
 
+        self.on_silent: OnSilent = _never_mind
+        """Called every SILENT_AFTER_S in which an answer is owed and nothing comes."""
+        self.is_run = False
+        """Whether somebody has called `run`."""
+
+        self._is_over = trio.Event()
         self._stream = channel.stream
         self._connection = connection
         self._scope = trio.CancelScope()
@@ -168,6 +174,11 @@ class Link:
         return f"<Link {self.id} {self.direction} {self.kind.name} {self.remote} {self.ended}>"
 
     @property
+    def awaits_answers(self) -> bool:
+        """Whether the peer owes us an answer."""
+        return bool(self._requests)
+
+    @property
     def is_busy(self) -> bool:
         """Whether an answer is awaited or something waits to be sent."""
         return bool(self._requests or self._outbox)
@@ -187,24 +198,29 @@ class Link:
         """Whether an answer is owed, and the peer says nothing though it was asked."""
         return self._pulse.is_silent(trio.current_time())
 
-    async def run(self, on_message: OnMessage, on_silent: OnSilent | None = None) -> None:
+    async def run(self, on_message: OnMessage) -> None:
         """Carry messages until the link ends, for whatever reason; `ended` then says which.
 
         `on_message` is called by the reader for each message that does not answer a request
         of ours. PING is answered here; CANCEL is passed on. No fault of the peer comes out of
-        here. `on_silent` is called every SILENT_AFTER_S in which an answer is owed and nothing
-        comes. Cancelling it ends the link at once, without a BYE.
+        here. Cancelling it ends the link at once, without a BYE.
         """
+        self.is_run = True
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, on_message)
                     nursery.start_soon(self._write)
-                    nursery.start_soon(self._keep_alive, on_silent or _never_mind)
+                    nursery.start_soon(self._keep_alive)
         finally:
             self._abort("closed by us")
             log.info("link ended peer=%s remote=%s: %s", self.peer.id, self.remote, self.ended)
             await trio.aclose_forcefully(self._stream)
+            self._is_over.set()
+
+    async def wait_over(self) -> None:
+        """Return when `run`, which somebody else has called, is over."""
+        await self._is_over.wait()
 
     def post(self, message: Message, request_id: int = 0) -> None:
         """Queue a message, without waiting; on a link that has ended it is dropped.
@@ -369,6 +385,15 @@ class Link:
         """End the link at once, because nothing can reach the peer on it any more."""
         self._abort(reason)
 
+    @property
+    def heard_at(self) -> float:
+        """When the peer said something last."""
+        return self._pulse.heard_at
+
+    def ping(self) -> None:
+        """Ask the peer whether it is there; `heard_at` will tell."""
+        self._ping()
+
     def prove(self, within_s: float) -> None:
         """Ask the peer whether it is there, and lose the link unless something comes in time."""
         self._ping()
@@ -527,7 +552,7 @@ class Link:
         if self._pulse.next_look_at() < self._look_at:
             self._pulse_changed.set()
 
-    async def _keep_alive(self, on_silent: OnSilent) -> None:
+    async def _keep_alive(self) -> None:
         self._ping()  # the first tells the round-trip time
         while True:
             now = trio.current_time()
@@ -541,7 +566,7 @@ class Link:
                 self._ping()
             elif self._pulse.silent_at() <= now:
                 self._pulse.told_silent(now)
-                on_silent(self)
+                self.on_silent(self)
             self._pulse_changed = trio.Event()
             self._look_at = min(stuck_at, self._pulse.next_look_at())
             with trio.move_on_at(self._look_at):

@@ -13,17 +13,22 @@ address has changed, his or ours, is read from again within seconds.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from p2pfs.errors import LinkError, P2pfsError, RejectedError, TooManyFilesError, UnreachableError
-from p2pfs.link.dialling import dial_servent
-from p2pfs.link.greeting import LocalServent, RefusedError
+from p2pfs.errors import (
+    LinkError,
+    P2pfsError,
+    RejectedError,
+    SilentError,
+    TooManyFilesError,
+    UnreachableError,
+)
+from p2pfs.link.greeting import RefusedError
 from p2pfs.link.live import Link
-from p2pfs.link.sockets import Network
 from p2pfs.protocol import (
     MAX_ADDRESSES,
     MAX_MANIFEST_BYTES,
@@ -35,7 +40,6 @@ from p2pfs.protocol import (
     FileId,
     GetBlocks,
     GetManifest,
-    LinkKind,
     List,
     Listing,
     Match,
@@ -120,6 +124,9 @@ class _Open:
     """The dial beside it, while the peer is silent."""
 
 
+Connect = Callable[[PeerInfo, Sequence[Address]], Awaitable[Link]]
+"""Opens a transfer link to a peer, at one of these addresses or otherwise; LinkError if not."""
+
 AddressesOf = Callable[[ServentId], Sequence[Address]]
 """Returns where a peer is known to be at this moment, if it is."""
 
@@ -129,13 +136,11 @@ class TransferLinks:
 
     def __init__(
         self,
-        network: Network,
-        local: LocalServent,
+        connect: Connect,
         is_banned: Callable[[ServentId], bool],
         addresses_of: AddressesOf = lambda _peer: (),
     ) -> None:
-        self._network = network
-        self._local = local
+        self._connect = connect
         self._is_banned = is_banned
         self._known_addresses = addresses_of
         self._links: dict[ServentId, _Open] = {}
@@ -269,15 +274,15 @@ class TransferLinks:
         """Dial a peer, anew whenever it is told of at another address."""
         while True:
             with trio.CancelScope() as dial.scope:
-                return await dial_servent(
-                    self._network, dial.addresses, self._local, LinkKind.TRANSFER, peer.id
-                )
+                return await self._connect(peer, dial.addresses)
 
     async def _keep(self, peer: PeerInfo, link: Link) -> None:
         """Run the link to a peer, in the place of an earlier one."""
         self._links[peer.id] = known = _Open(peer, link, trio.current_time())
         try:
-            await link.run(_ignore, lambda _: self._doubt(known, self._addresses_of(peer)))
+            link.on_silent = lambda _link: self._doubt(known, self._addresses_of(peer))
+            # A link that the peer has dialled, as we had asked it to, serves its requests too.
+            await (link.wait_over() if link.is_run else link.run(_ignore))
         finally:
             if self._links.get(peer.id) is known:
                 del self._links[peer.id]
@@ -337,8 +342,8 @@ class TransferLinks:
         error = self._failures[peer][1]
         if isinstance(error, RefusedError) and error.bye.code is ByeCode.FULL:
             return RejectedError(str(error), RejectCode.BUSY)
-        if isinstance(error, TooManyFilesError):
-            return TooManyFilesError(str(error))
+        if isinstance(error, TooManyFilesError | SilentError):
+            return type(error)(str(error))
         return UnreachableError(str(error))
 
     @property

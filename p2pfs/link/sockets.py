@@ -84,8 +84,8 @@ class Listener(Protocol):
         """Stop listening."""
 
 
-class Network(Protocol):
-    """The outside, as the rest of p2pfs knows it."""
+class Dialler(Protocol):
+    """Who can connect to others."""
 
     async def dial(self, address: Address) -> Channel:
         """Connect to `address`.
@@ -95,6 +95,10 @@ class Network(Protocol):
                 does not resolve; the text says which and is fit for people.
             TooManyFilesError: this process may not open more files.
         """
+
+
+class Network(Dialler, Protocol):
+    """The outside, as the rest of p2pfs knows it."""
 
     async def listen(self, host: str | None, port: int) -> Listener:
         """Listen on `host`, or on every interface if None; port 0 takes any free one.

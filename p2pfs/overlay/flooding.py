@@ -137,6 +137,8 @@ class Switchboard:
         """Until when nothing has to be ended, as far as was known when that was looked at."""
         self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
         self._nursery: trio.Nursery | None = None
+        self.on_hit: Callable[[ServentId, ServentId], object] = lambda _provider, _neighbour: None
+        """Told of whom a hit is, and from which neighbour it came."""
         self.handlers: Handlers = {
             Query: self._got_query,
             QueryHit: self._got_query_hit,
@@ -209,8 +211,10 @@ class Switchboard:
         self._carry_out(self._router.got_query(link.id, message, trio.current_time()), link)
 
     def _got_query_hit(self, link: Link, message: QueryHit) -> None:
-        now = trio.current_time()
-        self._carry_out(self._router.got_query_hit(link.id, message, now), link)
+        decisions = self._router.got_query_hit(link.id, message, trio.current_time())
+        if any(isinstance(decision, Send | Deliver) for decision in decisions):
+            self.on_hit(ServentId(message.provider.id), link.peer.id)
+        self._carry_out(decisions, link)
 
     def _got_done(self, link: Link, message: Done) -> None:
         self._carry_out(self._router.got_done(link.id, message, trio.current_time()))

@@ -47,6 +47,8 @@ from p2pfs.protocol.messages import (
     Peers,
     Ping,
     Pong,
+    Push,
+    Pushed,
     Query,
     QueryHit,
     QueryKind,
@@ -98,6 +100,8 @@ BODY_LIMITS: Final[Mapping[type[Message], int]] = {
     Reject: KIB,
     Cancel: _SMALL,
     Match: 4 * KIB,  # text and terms are those of a query, and a path at its longest
+    Push: 2 * KIB,
+    Pushed: _SMALL,
 }
 """The most bytes of MessagePack in the body of each type, both ways."""
 

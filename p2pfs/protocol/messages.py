@@ -369,6 +369,26 @@ class Enough(Message, frozen=True, array_like=True):
     guid: GuidField
 
 
+class Push(Message, frozen=True, array_like=True):
+    """Have a servent dial who asks: he cannot dial it. Goes to where its hits came from."""
+
+    token: GuidField
+    """What is to be said on the link, in PUSHED."""
+    target: ServentIdField
+    """Who is to dial."""
+    ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
+    """Links that it may still cross, this one included."""
+    asker: PeerInfo | None = None
+    """Whom to dial, with the address at which the first to pass this on saw him. Missing: whoever
+    is at the other end of this link."""
+
+
+class Pushed(Message, frozen=True, array_like=True):
+    """The sender has dialled because of this PUSH, and is to be asked on this link."""
+
+    token: GuidField
+
+
 class GetManifest(Message, frozen=True, array_like=True):
     """Send the manifest of this content, as DATA."""
 
@@ -467,4 +487,6 @@ MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {
     0x14: Reject,
     0x15: Cancel,
     0x16: Match,
+    0x17: Push,
+    0x18: Pushed,
 }

@@ -44,11 +44,13 @@ from p2pfs.protocol import (
     FileId,
     GetBlocks,
     GetManifest,
+    Guid,
     List,
     Listing,
     Manifest,
     Match,
     Message,
+    Pushed,
     Reject,
     RejectCode,
     ServentId,
@@ -178,9 +180,10 @@ class _Client:
         self.turn_bytes = 0 if was_slow else min(TURN_BYTES, 2 * turn.held_bytes)
 
     def idle_s(self, now: float) -> float:
-        """Return for how long nothing is asked of us; 0 while something is."""
+        """Return for how long nothing is asked of us; 0 while something is, either way."""
         queues = (self.quick, self.bulk)
-        return 0.0 if any(q.waiting or q.current for q in queues) else now - self.used_at
+        is_used = self.link.awaits_answers or any(q.waiting or q.current for q in queues)
+        return 0.0 if is_used else now - self.used_at
 
 
 @dataclass(slots=True)
@@ -229,6 +232,8 @@ class Uploads:
         self._limit = limit
         self._next = Turns(slots=1)
         """Held by who passes the limit next."""
+        self.on_pushed: Callable[[Link, Guid], object] = lambda _link, _token: None
+        """Told of a link on which we may ask too: the peer has dialled it because of a PUSH."""
         self.sent_bytes = 0
         """File data that was put on its way."""
         self.under_way = UnderWay()
@@ -289,7 +294,9 @@ class Uploads:
     def _asked(self, client: _Client, message: Message, number: int) -> None:
         """Take in a request, from the link's reader: never waits."""
         client.used_at = trio.current_time()
-        if isinstance(message, Cancel):
+        if isinstance(message, Pushed):
+            self.on_pushed(client.link, Guid(message.token))
+        elif isinstance(message, Cancel):
             client.quick.cancel(number)
             client.bulk.cancel(number)
         elif self._peers[client.link.peer.id].waiting >= MAX_QUEUE:

@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from p2pfs.cache import BlockCache
 from p2pfs.download.picker import MAX_IN_FLIGHT_BYTES
 from p2pfs.download.source import MANIFEST
-from p2pfs.download.swarm import Swarm
+from p2pfs.download.swarm import OUT_OF_REACH_S, Swarm
 from p2pfs.errors import (
     BusyError,
     CacheFullError,
@@ -406,18 +406,33 @@ async def test_all_silent_is_a_stall_after_the_stall_time(
         assert swarm.statistics().state != "failed"
 
 
-async def test_unreachable_by_all_is_no_source_after_searching_again_and_again(
+async def test_what_was_never_reached_is_given_up_after_seconds_and_some_searches(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     content = Content.of(BLOCK)
     upstream = FakeUpstream([FakeSource(content, error=GONE) for _ in range(2)], search_s=0.0)
 
     async with open_swarm(tmp_path, content, upstream) as swarm:
-        assert await fails_with(swarm, NoSourceError) == pytest.approx(STALL_S, abs=0.1)
+        assert await fails_with(swarm, NoSourceError) == pytest.approx(OUT_OF_REACH_S, abs=0.1)
 
     gaps = [b - a for a, b in zip(upstream.searched_at, upstream.searched_at[1:], strict=False)]
-    assert gaps[:3] == pytest.approx([1, 2, 4], abs=0.1)
-    assert 4 <= len(upstream.searched_at) <= 8
+    assert gaps == pytest.approx([1, 2], abs=0.1)
+
+
+async def test_a_source_that_has_given_and_is_gone_is_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(2 * BLOCK)
+    source = FakeSource(content, lacks=[1])
+    upstream = FakeUpstream([source], search_s=0.0)
+
+    async with open_swarm(tmp_path, content, upstream) as swarm:
+        await swarm.read(0, BLOCK)
+        source.lacks, source.error = [], GONE
+        began_at = trio.current_time()
+        with pytest.raises(NoSourceError):
+            await swarm.read(BLOCK, 4096)
+        assert trio.current_time() - began_at == pytest.approx(STALL_S, abs=1)
 
 
 async def test_no_source_at_all_is_no_source(tmp_path: Path, autojump_clock: MockClock) -> None:

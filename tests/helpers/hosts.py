@@ -24,6 +24,22 @@ import pytest
 
 from tests.helpers.mounted import until
 
+_ROUTER = """
+table ip home {
+    chain out { type nat hook postrouting priority 100; oifname "eth0" masquerade; }
+    chain to_router {
+        type filter hook input priority 0;
+        iifname "eth0" ct state established,related accept
+        iifname "eth0" drop
+    }
+    chain to_home {
+        type filter hook forward priority 0;
+        iifname "eth0" ct state established,related accept
+        iifname "eth0" drop
+    }
+}
+"""
+
 _HOLD = ("unshare", "--net", "--fork", "--kill-child", "sleep", "infinity")
 
 
@@ -75,6 +91,21 @@ class Wires:
         if router is not None:
             host.run(f"ip route add default via {router}")
         return host
+
+    def router(self, outside: Host, address: str, inside: str) -> Host:
+        """Make a home: return its switch, behind a router that lets in only what was let out.
+
+        The router has `address` on the switch `outside` and `inside` at home, and puts its own
+        address in the place of those of the home, as all do. Skips the test without nft.
+        """
+        if shutil.which("nft") is None:
+            pytest.skip("a router needs nft")
+        home = self.switch()
+        router = self.host(outside, address)
+        self.plug(router, home, inside, "eth1")
+        router.run("echo 1 >/proc/sys/net/ipv4/ip_forward")
+        router.run(f"nft -f - <<'END'\n{_ROUTER}\nEND")
+        return home
 
     def plug(self, host: Host, switch: Host, address: str, interface: str = "eth0") -> None:
         """Lead a wire from a switch to a new interface of a host."""

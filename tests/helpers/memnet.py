@@ -126,6 +126,8 @@ class MemoryHost:
         self.listeners: dict[int, MemoryListener] = {}
         self.ports = itertools.count(FIRST_FREE_PORT)
         self.is_plugged_in = True
+        self.is_behind_router = False
+        """Whether it dials others and nobody can dial it."""
         self._changes = ParkingLot()
 
     def move(self, name: str) -> None:
@@ -170,6 +172,8 @@ class MemoryHost:
         await self.net.wait_moving(self.name, peer.name)
         await trio.sleep(2 * self.net.latency(self.name, peer.name))
         await self.net.wait_moving(self.name, peer.name)
+        if peer.is_behind_router:
+            await trio.sleep_forever()
         listener = peer.listeners.get(address.port)
         if listener is None:
             raise UnreachableError(f"connection refused by {address}")

@@ -105,6 +105,10 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Filter: st.builds(
         m.Filter, integers(1, 2), st.sampled_from(m.FilterForm), st.binary(max_size=64)
     ),
+    m.Push: st.builds(
+        m.Push, guids, servent_ids, st.integers(1, m.MAX_TTL), st.none() | peer_infos
+    ),
+    m.Pushed: st.builds(m.Pushed, guids),
     m.GetManifest: st.builds(m.GetManifest, file_ids),
     m.GetBlocks: st.builds(
         m.GetBlocks,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,15 +10,17 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import LinkClosedError, RejectedError, StalledError, UnreachableError
-from p2pfs.link import Link
+from p2pfs.link import Link, dial_servent
 from p2pfs.link import pool as transfers_module
 from p2pfs.link.pool import IDLE_S, MAX_LINKS, PAGE_SILENCE_S, REDIAL_AFTER_S, TransferLinks
 from p2pfs.overlay.bans import LIES_BAN_S, Bans
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import (
+    Address,
     Bye,
     ByeCode,
     Entry,
+    LinkKind,
     Listing,
     Message,
     PeerInfo,
@@ -44,8 +46,12 @@ class Pool:
         self.net = MemoryNetwork(latency_s=0.01)
         self.bans = Bans()
         us = HalfServent(self.net, US)
+
+        async def connect(peer: PeerInfo, addresses: Sequence[Address]) -> Link:
+            return await dial_servent(us.host, addresses, us, LinkKind.TRANSFER, peer.id)
+
         self.links = TransferLinks(
-            us.host, us, lambda peer: self.bans.is_banned(peer, trio.current_time())
+            connect, lambda peer: self.bans.is_banned(peer, trio.current_time())
         )
         self._nursery = nursery
         self._count = 1

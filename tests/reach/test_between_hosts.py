@@ -11,7 +11,7 @@ import pytest
 
 from p2pfs.protocol.manifest import MIN_BLOCK_BYTES
 from tests.helpers.hosts import Host, Wires, open_wires
-from tests.helpers.mounted import Servent, Servents, open_servents, until
+from tests.helpers.mounted import Servent, Servents, errno_name, open_servents, until
 
 pytestmark = pytest.mark.slow
 
@@ -124,3 +124,49 @@ def test_neighbours_tell_each_other_of_their_other_addresses(wires: Wires, serve
         host.run("ip -6 address flush dev eth0 scope global")
 
     until(lambda: any(str(row["address"]).startswith("10.50.") for row in second.rows("peers")))
+
+
+class Homes:
+    """A servent in the open, `middle`, and homes behind routers whose servents join through it."""
+
+    def __init__(self, wires: Wires, servents: Servents) -> None:
+        self._wires = wires
+        self._servents = servents
+        self.street = wires.switch()
+        self._homes = 0
+        self.middle = start(servents, "middle", wires.host(self.street, "93.184.216.1"))
+
+    def join(self, name: str, host: Host) -> Servent:
+        return start(self._servents, name, host, "--join", f"93.184.216.1:{PORT}")
+
+    def in_the_open(self, name: str) -> Servent:
+        return self.join(name, self._wires.host(self.street, "93.184.216.2"))
+
+    def at_home(self, name: str) -> Servent:
+        self._homes += 1
+        inside = f"192.168.{self._homes}"
+        home = self._wires.router(self.street, f"93.184.216.1{self._homes}", f"{inside}.1")
+        return self.join(name, self._wires.host(home, f"{inside}.2", router=f"{inside}.1"))
+
+
+@pytest.mark.fuse
+def test_a_file_behind_a_router_is_read_by_everybody_in_the_open(wires: Wires, servents: Servents):
+    homes = Homes(wires, servents)
+    source, reader = homes.at_home("source"), homes.in_the_open("reader")
+    source.share("film.mkv", FILM)
+
+    assert homes.middle.sees("film.mkv").read_bytes() == FILM
+    assert reader.sees("film.mkv").read_bytes() == FILM
+
+
+@pytest.mark.fuse
+def test_who_is_behind_a_router_too_is_told_so(wires: Wires, servents: Servents):
+    homes = Homes(wires, servents)
+    source, reader = homes.at_home("source"), homes.at_home("reader")
+    source.share("film.mkv", FILM)
+    film = reader.sees("film.mkv")
+
+    assert errno_name(film.read_bytes) == "EHOSTUNREACH"
+    (why,) = set(reader.errors("film.mkv"))
+    assert "source at 93.184.216.11:4774 cannot be dialled" in why
+    assert "it seems to be behind a router" in why

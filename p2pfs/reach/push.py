@@ -1,0 +1,210 @@
+"""Have a servent dial us that we cannot dial (PROTOCOL.md, "Servents that cannot be dialled").
+
+A router lets out what its hosts dial and lets in nothing else. Whoever has a link to such a
+servent can ask it to dial another: its neighbours, and through them those who have had a hit of
+it, since a hit leaves its way behind. The same servent answers others' requests in this module:
+it passes them on, and dials when it is meant.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.errors import LinkError, SilentError, UnreachableError
+from p2pfs.link import Link, LocalServent, Network, dial_servent
+from p2pfs.protocol import (
+    GUID_BYTES,
+    MAX_TTL,
+    Guid,
+    LinkKind,
+    PeerInfo,
+    Push,
+    Pushed,
+    ServentId,
+    dialable,
+    without_zone,
+)
+from p2pfs.protocol.flood import LinkId, TokenBucket
+from p2pfs.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+PUSH_S: Final = 3.0
+"""How long a servent has to dial back: two links there, one dial with a lost SYN."""
+
+PUSHES_PER_S: Final = 0.5
+PUSH_BURST: Final = 10
+"""What we do of this for one neighbour, and ask of one: all who are behind it share it."""
+
+MAX_DIALS_BACK: Final = 8
+"""Dials under way because others have asked for them."""
+
+MAX_ROUTES: Final = 4_096
+"""Servents of which it is remembered from which neighbour a hit came."""
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """A servent that was asked to dial us."""
+
+    peer: ServentId
+    has_come: trio.Event = field(default_factory=trio.Event)
+    link: Link | None = None
+
+
+def _bucket() -> TokenBucket:
+    return TokenBucket(PUSHES_PER_S, PUSH_BURST)
+
+
+class Pushes:
+    """What we ask others to dial, what others ask of us, and what we pass on."""
+
+    def __init__(
+        self,
+        network: Network,
+        local: LocalServent,
+        neighbours: Callable[[], Mapping[ServentId, Link]],
+        serve: Callable[[Link], Awaitable[None]],
+        is_banned: Callable[[ServentId], bool],
+    ) -> None:
+        """Ask `neighbours`; a link that we have dialled for somebody is his to ask on: `serve`."""
+        self._network = network
+        self._local = local
+        self._neighbours = neighbours
+        self._serve = serve
+        self._is_banned = is_banned
+        self._routes: OrderedDict[ServentId, ServentId] = OrderedDict()
+        self._awaited: dict[Guid, _Awaited] = {}
+        self._asked: dict[LinkId, TokenBucket] = {}
+        self._may_ask: dict[LinkId, TokenBucket] = {}
+        self._dials = 0
+        self._tasks = Tasks()
+        self.counters: Counter[str] = Counter()
+        """What became of the requests of others: `passed on`, `dialled`, and drops by reason."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the dials for others, until cancelled."""
+        await self._tasks.run(task_status=task_status)
+
+    def came_from(self, provider: ServentId, neighbour: ServentId) -> None:
+        """Note from which neighbour a hit of a servent came: that leads to it."""
+        self._routes[provider] = neighbour
+        self._routes.move_to_end(provider)
+        if len(self._routes) > MAX_ROUTES:
+            self._routes.popitem(last=False)
+
+    def forget(self, link: Link) -> None:
+        """Forget a neighbour that is gone."""
+        self._asked.pop(link.id, None)
+        self._may_ask.pop(link.id, None)
+
+    # What we want of others.
+
+    def way_to(self, peer: ServentId) -> Link | None:
+        """Return the neighbour that can ask a servent to dial us, if one is known."""
+        neighbours = self._neighbours()
+        return neighbours.get(peer) or neighbours.get(self._routes.get(peer, ServentId("")))
+
+    async def call_back(self, peer: PeerInfo) -> Link:
+        """Have a servent dial us, and return the link; who serves it runs it.
+
+        Raises:
+            UnreachableError: nobody can ask it, or it did not dial; the text says which.
+            SilentError: it is a neighbour, and says nothing.
+        """
+        way = self.way_to(ServentId(peer.id))
+        if way is None:
+            raise UnreachableError("no neighbour is known that could ask it to dial back")
+        if not self._take(self._may_ask, way):
+            raise UnreachableError(f"{way.peer.name} was asked too often for calls back")
+        token = Guid(secrets.token_bytes(GUID_BYTES))
+        awaited = self._awaited[token] = _Awaited(ServentId(peer.id))
+        try:
+            asked_at = trio.current_time()
+            way.post(Push(token, peer.id, MAX_TTL))
+            way.ping()
+            with trio.move_on_after(PUSH_S):
+                await awaited.has_come.wait()
+        finally:
+            del self._awaited[token]
+        if awaited.link is None and way.peer.id == peer.id and way.heard_at < asked_at:
+            raise SilentError(f"{peer.name} says nothing, on the link that it has either")
+        if awaited.link is None:
+            raise UnreachableError(
+                f"asked through {way.peer.name} to dial back, it did not within {PUSH_S:g} s"
+            )
+        return awaited.link
+
+    def pushed(self, link: Link, token: Guid) -> None:
+        """Take in that a link was dialled because of a PUSH, ours perhaps."""
+        awaited = self._awaited.get(token)
+        if awaited is not None and awaited.peer == link.peer.id and awaited.link is None:
+            awaited.link = link
+            awaited.has_come.set()
+
+    # What others want.
+
+    def got_push(self, link: Link, message: Push) -> None:
+        """Pass a request on, or dial who asks if we are meant."""
+        if not self._take(self._asked, link):
+            self.counters["dropped: over budget"] += 1
+            return
+        asker = _asker(link, message)
+        if not asker.addresses or asker.id == self._local.identity.id:
+            self.counters["dropped: nowhere to dial"] += 1
+        elif message.target == self._local.identity.id:
+            self._dial_back(asker, message.token)
+        else:
+            self._pass_on(link, message, asker)
+
+    def _pass_on(self, came_by: Link, message: Push, asker: PeerInfo) -> None:
+        way = self.way_to(ServentId(message.target))
+        if message.ttl <= 1 or way is None or way is came_by or not self._take(self._may_ask, way):
+            self.counters["dropped: no way"] += 1
+            return
+        self.counters["passed on"] += 1
+        seen = PeerInfo(asker.id, asker.name, tuple(map(without_zone, asker.addresses)))
+        way.post(Push(message.token, message.target, message.ttl - 1, seen))
+
+    def _dial_back(self, asker: PeerInfo, token: Guid) -> None:
+        if self._dials >= MAX_DIALS_BACK or self._is_banned(ServentId(asker.id)):
+            self.counters["dropped: too many dials"] += 1
+        elif self._tasks.are_running:
+            self._dials += 1
+            self._tasks.start(self._dial_and_serve, asker, token)
+
+    async def _dial_and_serve(self, asker: PeerInfo, token: Guid) -> None:
+        try:
+            link = await dial_servent(
+                self._network, asker.addresses, self._local, LinkKind.TRANSFER, ServentId(asker.id)
+            )
+        except LinkError as error:
+            log.info("not dialled back peer=%s reason=%s", asker.id, error)
+            return
+        finally:
+            self._dials -= 1
+        self.counters["dialled"] += 1
+        link.post(Pushed(token))
+        await self._serve(link)
+
+    def _take(self, buckets: dict[LinkId, TokenBucket], link: Link) -> bool:
+        return buckets.setdefault(link.id, _bucket()).take(trio.current_time())
+
+
+def _asker(link: Link, message: Push) -> PeerInfo:
+    """Return who asks, with the address at which it may be dialled from here, if there is one.
+
+    Who asks at the other end of this link is where we see it, whatever it says of itself.
+    """
+    if message.asker is None:
+        seen = tuple(one for one in link.peer.addresses[:1] if one.host == link.remote.host)
+        return PeerInfo(link.peer.id, link.peer.name, seen)
+    told = message.asker
+    return PeerInfo(told.id, told.name, dialable(told.addresses, link.remote)[:1])

@@ -1,0 +1,139 @@
+"""Servents behind routers: they dial others, and nobody can dial them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.errors import NoSourceError, TransferError
+from p2pfs.namespace import RemoteFile
+from p2pfs.protocol import Address, Guid, PeerInfo, Push
+from p2pfs.reach.push import MAX_DIALS_BACK, PUSH_BURST
+from tests.helpers.contents import Content
+from tests.helpers.world import World, host, open_world, read_whole
+
+FILM = Content.of(300_000)
+
+FIRST_BYTE_S = 1.0
+
+ERROR_S = 5.0
+
+
+@asynccontextmanager
+async def behind_router(readers: int = 1) -> AsyncIterator[World]:
+    """Give 0 in the open, 1 with a film behind a router, and readers that know 0 alone."""
+    async with open_world(latency_s=0.02) as world:
+        await world.start()
+        await world.start(joins=[0], max_neighbours=1)
+        world.net.host(host(1)).is_behind_router = True
+        await world.linked(1, 1)
+        for _ in range(readers - 1):
+            await world.start(joins=[0], max_neighbours=1)
+        await world.linked(readers, *[1] * readers)
+        await world.share(1, "film.mkv", FILM.data)
+        yield world
+
+
+async def test_a_neighbour_reads_from_behind_the_router(autojump_clock: MockClock):
+    async with behind_router() as world:
+        began_at = trio.current_time()
+        assert await world.read(0, "film.mkv") == FILM.data
+        assert trio.current_time() - began_at <= FIRST_BYTE_S
+
+
+async def test_one_farther_away_has_it_asked_by_their_neighbour(autojump_clock: MockClock):
+    async with behind_router(readers=2) as world:
+        began_at = trio.current_time()
+        assert await world.read(2, "film.mkv") == FILM.data
+        assert trio.current_time() - began_at <= FIRST_BYTE_S
+
+
+async def test_the_link_is_used_again_and_lives_as_long_as_it_is_used(autojump_clock: MockClock):
+    async with behind_router(readers=2) as world:
+        await world.read(2, "film.mkv")
+        dialled = world[1].pushes.counters["dialled"]
+        await world.share(1, "second.mkv", FILM.data[:-1])
+
+        assert await world.read(2, "second.mkv") == FILM.data[:-1]
+        assert world[1].pushes.counters["dialled"] == dialled == 1
+
+
+@pytest.mark.parametrize("reader", [0, 2])
+async def test_both_behind_routers_are_told_so_in_seconds(autojump_clock: MockClock, reader: int):
+    async with behind_router(readers=2) as world:
+        world.net.host(host(reader)).is_behind_router = True
+        began_at = trio.current_time()
+        with pytest.raises(NoSourceError) as caught:
+            await world.read(reader, "film.mkv")
+
+        assert trio.current_time() - began_at <= ERROR_S
+        text = str(caught.value)
+        assert f"servent-1 at {host(1)}:4774 cannot be dialled" in text
+        assert "it seems to be behind a router" in text
+        assert "dial back" in text
+
+
+async def test_without_anybody_to_ask_the_error_says_so(autojump_clock: MockClock):
+    async with behind_router(readers=2) as world:
+        node = await world[2].browser.find("film.mkv")
+        assert isinstance(node, RemoteFile)
+        world.kill(0)
+        await trio.sleep(100)
+        with pytest.raises(TransferError, match="no neighbour is known"):
+            await read_whole(world[2], node)
+
+
+def push(number: int, target: str, asker: PeerInfo | None = None) -> Push:
+    return Push(Guid(bytes([number] * 16)), target, 3, asker)
+
+
+async def test_a_neighbour_that_asks_too_often_is_not_heard(autojump_clock: MockClock):
+    async with behind_router() as world:
+        link = world[1].overlay.neighbours[0]
+        for number in range(PUSH_BURST + 5):
+            world[1].pushes.got_push(link, push(number, "a" * 32))
+
+        assert world[1].pushes.counters["dropped: over budget"] == 5
+
+
+@pytest.mark.parametrize(
+    "address",
+    [Address("127.0.0.1", 4774), Address(host(3), 22), Address("printer.example", 4774)],
+)
+async def test_nobody_is_sent_where_no_servent_is(autojump_clock: MockClock, address: Address):
+    async with behind_router() as world:
+        link = world[1].overlay.neighbours[0]
+        asker = PeerInfo("b" * 32, "victim", (address,))
+        world[1].pushes.got_push(link, push(1, world[1].whereabouts.identity.id, asker))
+
+        assert world[1].pushes.counters["dropped: nowhere to dial"] == 1
+
+
+async def test_few_are_dialled_at_once(autojump_clock: MockClock):
+    async with behind_router() as world:
+        world.net.host("10.0.7.7").is_behind_router = True
+        link = world[1].overlay.neighbours[0]
+        for number in range(MAX_DIALS_BACK + 1):
+            asker = PeerInfo("b" * 32, "victim", (Address("10.0.7.7", 4774),))
+            world[1].pushes.got_push(link, push(number, world[1].whereabouts.identity.id, asker))
+
+        assert world[1].pushes.counters["dropped: too many dials"] == 1
+
+
+async def test_a_token_of_another_servent_gives_no_link(autojump_clock: MockClock):
+    async with behind_router(readers=2) as world, trio.open_nursery() as nursery:
+        world.net.host(host(0)).is_behind_router = True
+        nursery.start_soon(world.read, 0, "film.mkv")
+        await trio.sleep(0.5)
+        (awaited,) = world[0].pushes._awaited.items()
+        (stranger,) = (
+            link for link in world[0].overlay.neighbours if link.peer.name != "servent-1"
+        )
+        world[0].pushes.pushed(stranger, awaited[0])
+
+        assert awaited[1].link is None
+        nursery.cancel_scope.cancel()
