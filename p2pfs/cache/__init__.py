@@ -28,6 +28,7 @@ from p2pfs.cache.blocks import (
     NotKeptError,
     expects_nothing,
 )
+from p2pfs.cache.descriptor import Located
 from p2pfs.cache.key import Key
 from p2pfs.cache.store import BlockCache, Holding
 
@@ -39,6 +40,7 @@ __all__ = [
     "CachedFile",
     "Holding",
     "Key",
+    "Located",
     "NotKeptError",
     "expects_nothing",
 ]

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import trio
 
 from p2pfs.cache.bitmap import Bitmap
-from p2pfs.cache.descriptor import Descriptor, Remembered, cannot
+from p2pfs.cache.descriptor import Descriptor, Located, Remembered, cannot
 from p2pfs.cache.key import Key
 from p2pfs.cache.passage import Passage, punch, size_at_hand
 from p2pfs.errors import (
@@ -171,7 +171,7 @@ class CachedFile:
         is_intact = passage.losses(blocks) == before and self._has_all(offset, length)
         return data if is_intact else None
 
-    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
+    def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
         """Return a descriptor that holds these bytes, at the same offset, or None as above.
 
         It is good for as long as a handle is held. Of a content that passes through the cache
@@ -185,7 +185,7 @@ class CachedFile:
         descriptor = self._descriptor
         if descriptor is None or not self._has_all(offset, length):
             return None
-        return descriptor.number if self._is_whole(descriptor) else None
+        return Located(descriptor.number) if self._is_whole(descriptor) else None
 
     def _has_all(self, offset: int, length: int) -> bool:
         first, end = offset // self._block_bytes, (offset + length - 1) // self._block_bytes + 1

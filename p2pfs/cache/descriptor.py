@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
+from typing import NamedTuple, NewType
 
 from p2pfs.errors import CacheFullError, TooManyFilesError, TransferError
+
+Located = NewType("Located", int)
+"""The descriptor of a cache file in which the bytes that were asked for lie at their own offset."""
 
 
 class Remembered(NamedTuple):

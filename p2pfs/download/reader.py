@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
-from p2pfs.cache import CachedFile
+from p2pfs.cache import CachedFile, Located
 from p2pfs.download.swarm import Swarm
 from p2pfs.errors import TransferError
 from p2pfs.namespace import RemoteFile
@@ -64,7 +64,7 @@ class Reader:
         """What the blocks must be; known once anything was read."""
         return self._cached.manifest
 
-    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
+    def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
         """Return a descriptor that holds these bytes if all are in the cache, else None.
 
         They lie in it at the same offset until this reader is closed; of a content larger than
@@ -72,7 +72,7 @@ class Reader:
         """
         return (self._swarm or self._cached).locate_nowait(offset, length)
 
-    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:
         """Return a descriptor that holds exactly these bytes, fetching what is missing.
 
         Unless `ahead` is false, what will probably be read next is fetched too.

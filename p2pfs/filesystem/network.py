@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
+from p2pfs.cache import Located
 from p2pfs.errors import TransferError
 from p2pfs.filesystem.absences import Absences
 from p2pfs.filesystem.answers import Answer, Later, Stretch, as_os_error, os_error
@@ -46,14 +47,14 @@ T = TypeVar("T")
 class Reader(Protocol):
     """One content, opened. It keeps its file id until it is closed."""
 
-    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
+    def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
         """Return a descriptor if all these bytes are here and verified, else None. Any thread.
 
         They lie in it at the same offset, and stay there until `close`.
         """
         ...
 
-    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:
         """Return a descriptor likewise, fetching what is missing; raises `TransferError`.
 
         Unless `ahead` is false, what will probably be read next is fetched too.
@@ -399,7 +400,7 @@ async def _at_once() -> None:
     """Fetch nothing."""
 
 
-def _placed(found: int | bytes, offset: int, length: int) -> bytes | Stretch:
+def _placed(found: Located | bytes, offset: int, length: int) -> bytes | Stretch:
     """Return the answer to a read; a short one would be silent truncation, so it is a bug."""
     if isinstance(found, int):
         return Stretch(found, offset, length)

@@ -18,6 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from p2pfs.cache import Located
 from p2pfs.config import Previews
 from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.caller import Caller
@@ -108,12 +109,12 @@ class _Glimpse:
         self._limit = limit
         self._has_refused = False
 
-    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
+    def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
         """Return where the bytes lie if all of them are here; EACCES if they are too far in."""
         self._check(offset + length)
         return self._reader.locate_nowait(offset, length)
 
-    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:  # noqa: ARG002
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:  # noqa: ARG002
         """Return where they lie, and fetch nothing that was not asked for; EACCES as above."""
         self._check(offset + length)
         return await self._reader.locate(offset, length, ahead=False)
