@@ -12,7 +12,7 @@ WINDOW_S: Final = 5.0
 """No stretch of this length, nor a longer one, sees more than the limit allows."""
 
 AIM: Final = 0.99
-"""Part of the limit that is aimed at. The rest, over a window, is what may pass at once."""
+"""A limit is refilled at this part of it. The rest of the limit, over a window, is the burst."""
 
 PIECE_S: Final = 0.01
 """Time's worth of bytes that pass together, where they can be cut: fine enough to be smooth,

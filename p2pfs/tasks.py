@@ -79,7 +79,7 @@ class Tasks:
         try:
             await guarded(function, *arguments)
         except BaseException:
-            # Whoever waits for what this task did, and wakes now, must see that all is over.
+            # Mark us stopped before waiters run, so that they get ShutdownError.
             self._nursery = None
             raise
 
@@ -166,7 +166,7 @@ async def guarded(function: Callable[[*Ts], Awaitable[object]], *arguments: *Ts)
     try:
         await function(*arguments)
     except ShutdownError:
-        return True  # it only could not go on, as everything
+        return True  # expected while the servent shuts down
     except Exception:
         log.exception("a bug of ours ended one task: %s", _name_of(function))
         return False

@@ -72,7 +72,7 @@ EARNED_S: Final = 0.1
 such block adds to the credit."""
 
 MAX_FELLOWS: Final = 24
-"""Of those who have a part, and may have more soon: they are asked beside the sources."""
+"""Most partial sources (other downloaders) asked at one time, beside the complete ones."""
 
 FELLOW_PATIENCE_S: Final = 3.0
 """How long a reader waits, at most, for a block that is another reader's to fetch, before we fetch

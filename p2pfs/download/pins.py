@@ -36,8 +36,8 @@ PIECE_BYTES: Final = MIB
 """Asked for at once; no more than a reader's first read-ahead."""
 
 RETRY_AFTER_S: Final = (5.0, 15.0, 60.0, 300.0)
-"""Pauses after a fetch that failed once, twice, ... A neighbour that comes cuts them short,
-but for the first."""
+"""Pauses after a fetch that failed once, twice, ... A new neighbour ends a pause early, but never
+the first one."""
 
 
 class Reader(Protocol):

@@ -18,9 +18,9 @@ MAX_AHEAD_BYTES: Final = 16 * MIB
 """The window ahead of a reader: doubled with each block read in sequence."""
 
 SEQUENCE_BYTES: Final = 64 * KIB
-"""More than this must be read in sequence, and not by one read, before there is read-ahead. File
-managers look at 4 to 16 KiB of a file for its type; for 16 the kernel asks for 48, in two reads.
-For who reads on it asks for 128 at a time: that takes two reads, or three that begin small."""
+"""Read-ahead starts after more than this in sequence, over at least two reads. File managers probe
+4 to 16 KiB of a file for its type, of which the kernel makes 48 in two reads. A program that reads
+on makes the kernel ask for 128 KiB at a time: that takes two reads, or three that begin small."""
 
 SCATTERED_READS: Final = 32
 SCATTERED_AHEAD_BYTES: Final = 8 * MIB

@@ -65,8 +65,8 @@ PATIENCE_FACTOR: Final = 4.0
 
 DOUBT: Final = 0.5
 UNPROVEN_DOUBT: Final = 0.25
-"""Share of a source's patience after which what a reader waits for is asked of another too: one
-block is a low price for most of a standstill."""
+"""After this fraction of the patience, a block that a reader waits for is requested from a second
+source as well: a duplicate block costs less than a pause."""
 
 RATE_WINDOW_S: Final = 3.0
 """Time over which a rate is averaged."""
@@ -207,7 +207,7 @@ class Source:
     requests: list[Request] = field(default_factory=list)  # oldest first
     queued_bytes: int = 0  # of these requests
     progress_at: float = 0.0  # something came, or the first request went out
-    silent_s: float = 0.0  # how long it had been in doubt when others gave all that it held
+    silent_s: float = 0.0  # silence carried over when others served all its requests
     retry_at: float = 0.0
     failures: int = 0  # in a row
     standing: Standing = Standing.NEW

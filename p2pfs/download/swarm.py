@@ -9,6 +9,14 @@ read, some blocks or a deadline, ends in `pump`, which looks at everything anew.
 has to know what else it may set going, and nothing can be forgotten but a deadline: the
 alarm keeps those.
 
+Theory. A reader waits for blocks, and only for a bounded time: for each of them there is at every
+moment a request on its way, a pause of a source that ends, a search under way or due, or an error
+that is about to be raised. `pump` is where one of these follows from the others, and it runs after
+every event, so a reader can be forgotten only by an alarm that was not set. A source is believed
+about nothing: a block counts when it is verified and in the file, a size when the manifest gives
+it. Whoever sends what is wrong loses all its requests at once, and they are asked of others. Who
+cancels a read takes back nothing that others wait for, since requests belong to the swarm.
+
 A block is one request of the picker's, and some requests to one source are one batch: they
 cross the wire, and get a task, together. What arrives is verified and kept by one task,
 `_keep`, a few blocks at a time.
@@ -25,7 +33,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from p2pfs.cache import CachedFile, NotKeptError, expects_nothing
+from p2pfs.cache import CachedFile, Located, NotKeptError, expects_nothing
 from p2pfs.download.alarm import Alarm
 from p2pfs.download.pending_reads import Waiting
 from p2pfs.download.picker import Picker
@@ -57,8 +65,8 @@ SEARCH_TIMEOUT_S: Final = 10.0
 """How long a search for sources may take; a flood is over by then."""
 
 SLOWEST_BYTES_PER_S: Final = 128 * KIB
-"""A link as slow as this still counts as one on which something arrives. Only whole blocks
-are seen to arrive, so for a block that takes longer the stall time is longer."""
+"""The stall time is at least what one block takes at this rate, since progress is only visible per
+whole block."""
 
 QUICK_BYTES_PER_S: Final = 64 * MIB
 """Sources as quick as this, those on a local line, give the surroundings of a random read in an
@@ -181,7 +189,7 @@ class Swarm:
         """Whether something is on its way and further sources would make it quicker."""
         return bool(self._transfers) and not self._picker.has_enough(trio.current_time())
 
-    def locate_nowait(self, offset: int, length: int) -> int | bytes | None:
+    def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
         """Return what `locate` would if all is in the cache, else None. From any thread.
 
         Read-ahead follows the reads that are answered here.
@@ -194,7 +202,7 @@ class Swarm:
                     self._token.run_sync_soon(called, self._noticed, offset, length)
         return found
 
-    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> int | bytes:
+    async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:
         """Return a descriptor that holds these bytes, fetching what is missing.
 
         They lie in it at the same offset until the content's last handle is closed, which the
@@ -346,9 +354,9 @@ class Swarm:
     def _expects(self, index: int) -> bool:
         """Return whether a block that is missing will be here soon, as another reader asks.
 
-        What is ours to fetch is fetched for him now, if need be before our readers come near.
-        Else each would fetch what others are not at yet, and the source send it to all of
-        them: of 96 MiB it sent 300 to ten readers, in 31 s; now 116, in 12.5.
+        If the block is assigned to us, it is fetched now for the peer that asks, even ahead of
+        our own readers. Otherwise every reader downloads it from the source: of 96 MiB the
+        source sent 300 to ten readers, in 31 s; now 116, in 12.5.
         """
         if not self._picker.is_ours(index):
             return False

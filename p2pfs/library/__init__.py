@@ -14,6 +14,14 @@
     recollection  what the index remembers, offered before it is looked at
     ignoring  what `.p2pfsignore` files keep private
 
+Theory. Everything here is about one question: are the bytes at this path still those that were
+hashed? Times and sizes tell of most changes, signs from the mount and from the watch of the rest,
+and each sign leaves a definite doubt (the table of `agenda.Sign`). A fact that arrives while a path
+is looked at makes that look void, so a look never offers what was true before it ended. Nothing is
+forgotten, because a path leaves the agenda only by an offer, by a refusal, or by being gone; what
+could not be told now is put off, and comes back. And a wrong offer does no harm to others: each
+block is verified as it leaves, so a missed change costs an answer, never a wrong byte.
+
 A path is offered from the moment it has been hashed with nobody writing it, until the first
 sign that its bytes may be others. A content is served as long as a file has it: each block is
 verified as it leaves. What a change leaves in doubt is a table: see `agenda.Sign`.

@@ -15,8 +15,8 @@ OUTBOX_BYTES: Final = 2 * DATA_BYTES
 """What may wait for a peer that does not read; half of it is the messages' own."""
 
 SEND_BYTES: Final = 257 * 1024
-"""The most that is joined into one send, for which DEAD_AFTER_S must be enough. Four full frames
-with their lengths, which are sealed as one piece, are four bytes more than 256 KiB."""
+"""Largest single send; a peer that takes longer than DEAD_AFTER_S for it is dropped. Four full
+frames with their lengths, which are sealed as one piece, are four bytes more than 256 KiB."""
 
 
 class Outbox:

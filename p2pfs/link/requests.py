@@ -66,8 +66,8 @@ class Asked:
 class Requests:
     """Our requests on one link, by id.
 
-    An entry is there for as long as its answer is not whole. Whoever removes it either sets
-    `is_over` or is the one who would have waited for that.
+    An entry is there for as long as its answer is not whole. An entry is
+    removed either by the answer, which sets `is_over`, or by the waiting task itself.
     """
 
     def __init__(self) -> None:

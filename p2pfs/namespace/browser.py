@@ -12,6 +12,14 @@ and how long to wait. Three ways to ask, cheapest first:
 The simpler design, a flood for each directory, was given up: a walk through two hundred
 directories would be two hundred floods, more than any neighbour's budget allows.
 
+Theory. A listing is a claim about a time: everybody within the horizon was asked then. A name that
+such a listing lacks is absent, but only if all who have the directory told all of it (`Partial`),
+and only until somebody says that something has changed there (`NewsBoard`) or the listing is too
+old. Nobody asked, or not all heard, is therefore never "absent": then the name is searched for, or
+the look fails. What is shown may be old by a refresh interval, never by more, because each look at
+something old asks again behind. Nothing that a stranger says makes anybody wait longer than the
+bounds below: who is slow is muted, who breaks off fails one look, who trickles is not waited for.
+
 `known` and `known_children` may be called from any thread and never wait; the rest belongs
 to the trio thread. Questions under way are shared: who asks the same again waits for the
 same answer, and a waiter that is cancelled disturbs nobody.
@@ -281,7 +289,7 @@ class Browser:
         return math.inf if listed_at is None else self._clock() - listed_at
 
     def _heard_at(self, path: str) -> float:
-        """Return how old the neighbours' news are that a directory may lack."""
+        """Return the time up to which CHANGED of neighbours is reflected in a listing."""
         listed_at = self._catalogue.listed_at(path)
         return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
 

@@ -35,8 +35,8 @@ JITTER: Final = 0.25
 """Waits vary by this share, so that a network that lost one servent does not dial in step."""
 
 STABLE_S: Final = 60.0
-"""A link that lasted for less says nothing for the peer: one that always hangs up at once is
-dialled as seldom as one that is not there."""
+"""A link shorter than this does not reset the retry back-off: a peer that always hangs up at once
+is dialled as seldom as one that is not there."""
 
 FRESH_S: Final = 30 * 60.0
 """A contact is passed on to others for this long after a handshake with it."""
