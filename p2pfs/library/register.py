@@ -445,7 +445,7 @@ class Register:
         """End a look with an offer, unless something happened to the file meanwhile.
 
         What is not sure is compared with its first and last block when there is time. Returns
-        the local path of a file that loses its place to this one, if there is such a file.
+        the local path of a file that has no place since another has it, if there is such a file.
         """
         path = published_path(look.path)
         assert path is not None
@@ -454,6 +454,8 @@ class Register:
             if look.is_void or not self._has_parent(look.path):
                 return None
             rival = self._offers.file(path)
+            if self._goes_before(rival, look.path):
+                return look.path
             self._agenda.believe(key.identity)
             self._forget_other_content(look.path, key.identity, file_id)
             self._offers.forgive(look.path)
@@ -463,6 +465,15 @@ class Register:
             if not is_sure:
                 self._agenda.add_check(look.path)
             return rival.local_path if rival and rival.local_path != look.path else None
+
+    def is_outdone(self, path: str) -> bool:
+        """Return whether a file is offered that others cannot tell from this one by its name."""
+        with self._lock:
+            return self._goes_before(self._offers.file(published_path(path) or ""), path)
+
+    def _goes_before(self, rival: SharedFile | None, path: str) -> bool:
+        """Return whether what is offered in this path's place stays: it has its name in form C."""
+        return rival is not None and rival.local_path != path and published_path(path) != path
 
     def _forget_other_content(self, path: str, file: Identity, file_id: FileId) -> None:
         """Take back the other names of a file that turned out to hold something else."""

@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeVar
 
@@ -575,7 +575,13 @@ class Worker:
             self._saved_at = time.monotonic()
 
     def _publish(self, batch: _Batch) -> None:
-        """File first, offer second: what is offered has its manifest in the index."""
+        """File first, offer second: what is offered has its manifest in the index.
+
+        Of two names that others cannot tell apart, that in form C comes last, and stays.
+        """
+        to_come = {look.path for look, _, _ in batch.known if not look.is_void}
+        batch.found = [one for one in batch.found if not self._is_outdone(one[0], to_come)]
+        batch.found.sort(key=lambda one: published_path(one[0].path) == one[0].path)
         if batch.found:
             self._index.put([record for _, _, record, _ in batch.found])
         moved = [
@@ -589,6 +595,15 @@ class Worker:
             self._offer(look, key, known.file_id, is_sure=known.is_sure)
         for look, key, record, is_sure in batch.found:
             self._offer(look, key, record.manifest.file_id, is_sure=is_sure)
+
+    def _is_outdone(self, look: Look, to_come: Collection[str]) -> bool:
+        """Return whether another file has the place of one that was hashed; if so, let it be."""
+        path = published_path(look.path)
+        if path == look.path or not (path in to_come or self._register.is_outdone(look.path)):
+            return False
+        self._register.finish(look)
+        self._tell_twin(look.path)
+        return True
 
     def _offer(self, look: Look, key: StatKey, file_id: FileId, *, is_sure: bool) -> None:
         lost = self._register.offer(look, key, file_id, is_sure=is_sure)

@@ -223,13 +223,26 @@ async def test_a_name_in_form_d_is_offered_in_form_c(running):
     assert running.offered() == {}
 
 
-async def test_of_two_names_that_others_cannot_tell_apart_form_c_is_offered(world):
-    world.put("cafe\u0301", b"d")
-    world.put("caf\u00e9", b"c")
+FORMS = {"caf\u00e9": b"c", "cafe\u0301": b"d"}
 
-    async with world.running():
-        assert world.offered() == {"caf\u00e9": id_of(b"c")}
-        assert world.library.file_state("cafe\u0301").state == "private"
+
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)])
+@pytest.mark.parametrize("large", ["", *FORMS])
+async def test_of_two_names_that_others_cannot_tell_apart_form_c_is_offered(
+    world, monkeypatch, order, large
+):
+    """In whatever order a directory has them, and though one takes its time to be hashed."""
+    listdir = os.listdir
+    monkeypatch.setattr("p2pfs.library.share.os.listdir", lambda at: order(listdir(at)))
+    monkeypatch.setattr("p2pfs.library.worker.STEP_BYTES", 10)
+    contents = {name: data * (100 if name == large else 1) for name, data in FORMS.items()}
+    for name, data in contents.items():
+        world.put(name, data)
+
+    for running in (world.running, world.restarted):
+        async with running():
+            assert world.offered() == {"caf\u00e9": id_of(contents["caf\u00e9"])}
+            assert world.library.file_state("cafe\u0301").state == "private"
 
 
 @pytest.mark.parametrize("names", [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
