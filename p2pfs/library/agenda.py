@@ -64,7 +64,35 @@ class _Writers:
 
 
 class Agenda:
-    """What the worker has to do."""
+    """What the worker has to do.
+
+    A path is at one or more of these stages, and tests/library/test_agenda.py has each step as a
+    row:
+
+    =======  ======================================================================
+    stage    what it means
+    =======  ======================================================================
+    settled  nothing is to be done: it is offered, refused, or gone
+    due      it will be looked at
+    large    it will be hashed in steps, behind all that is quick
+    later    it will be due again at `recall`, since it could not be looked at now
+    looking  a look is under way, and has not found out yet which file is there
+    known    a look is under way at a known file
+    again    likewise, and another look has to follow
+    void     a look is under way, and what it sees must not be offered
+    =======  ======================================================================
+
+    .. code-block:: text
+
+        settled --add, touch--> due --take--> looking --> known --finish--> settled
+                                looking --add--> looking and due
+                                known --add, touch with ATTRIBUTES--> again --finish--> due
+        looking, known, again --touch, write_began--> void and due --finish--> due
+        looking, known, again --touch of a directory above--> void --finish--> settled
+        the end of any look --put_off--> later --recall--> due
+        the end of any look --add_large--> large --take_large--> looking
+        any --write_ended--> due
+    """
 
     def __init__(self) -> None:
         self._due: dict[str, Sign] = {}
