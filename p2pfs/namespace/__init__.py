@@ -7,7 +7,9 @@
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     news        whose share has changed, and where
-    listing     what one servent tells of one directory, page by page, and what that lacks
+    survey      all who may have a directory are asked for it
+    listing     what one servent tells of one directory, page by page
+    partials    what the listings of directories lack
     confirming  who is gone without a word
     gathering   what one keyword search brings
     keywords    the searches below `search/`

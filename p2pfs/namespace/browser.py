@@ -42,14 +42,15 @@ from p2pfs.latest import Latest
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
-from p2pfs.namespace.listing import Listings, ListPages, Partial, Telling
+from p2pfs.namespace.listing import Listings, ListPages, Telling
 from p2pfs.namespace.news import NewsBoard
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile, may_be_suffixed
-from p2pfs.overlay import Outcome, Searches
+from p2pfs.namespace.partials import Partial, Partials
+from p2pfs.namespace.survey import LIST_TIMEOUT_S, MAX_DIRECT, Survey
+from p2pfs.overlay import Searches
 from p2pfs.protocol import (
     FileId,
     PeerInfo,
-    QueryHit,
     QueryKind,
     ServentId,
     check_path,
@@ -60,12 +61,6 @@ from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
 FIND_TIMEOUT_S: Final = 2.0
 """The longest that a look at an unknown name may take (DESIGN 2.1)."""
-
-LIST_TIMEOUT_S: Final = 1.5
-"""The longest that the first listing of a directory may take if nothing comes (DESIGN 2.1)."""
-
-QUIET_S: Final = 0.5
-"""A search for a directory goes on while hits come no further apart than this."""
 
 ABSENT_S: Final = 10.0
 """How long a name that nobody had is not asked for again (DESIGN 2.1)."""
@@ -85,18 +80,8 @@ OPEN_S: Final = 30.0
 TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below."""
 
-LONGEST_S: Final = 120.0
-"""The longest that anybody waits while answers come: identities are free, and hundreds that tell
-without end must not hold up who looks. It fails then, and the next look shows what has come."""
-
-MAX_DIRECT: Final = 16
-"""Holders asked one by one instead of by a flood, and how many of any number at once."""
-
 LISTING_S: Final = 1.0
 """How long a look at an unknown name waits for a listing before it is searched for."""
-
-MAX_PARTIAL: Final = 1_000
-"""Directories of which it is remembered why their listings are not whole."""
 
 MAX_LOOKED_AT: Final = 1_000
 """Directories of which it is remembered when they were looked at; the oldest is forgotten."""
@@ -120,10 +105,6 @@ class Sight:
     """How long the last look took that had to ask others; None before the first."""
     partial: str | None
     """What keeps the top of `network/` from being whole; None if nothing does."""
-
-
-Asked = dict[PeerInfo, Telling | None]
-"""Servents that have a directory, and what they told of it; None: their turn did not come."""
 
 
 class Browser:
@@ -150,8 +131,6 @@ class Browser:
         self._clock = clock
         self._news_at = float("-inf")
         self._board = NewsBoard(clock)
-        self._horizon = 0
-        """Servents that the last listing of the root by a flood has reached."""
         self._look_s: float | None = None
         self._broke_off_at = _Times()
         """When each servent last broke off a listing."""
@@ -165,11 +144,11 @@ class Browser:
         """When everybody was last asked for a directory, new neighbours or not."""
         self._took_s = _Times()
         """How long that took."""
-        self._partial: dict[str, tuple[float, Partial]] = {}
-        """Directories whose listing is not whole, each with when it was begun."""
+        self._partials = Partials(catalogue, journal)
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
         self._listings = Listings(catalogue, list_pages, self._tasks, clock)
+        self._survey = Survey(catalogue, searches, self._listings, ttl)
         self._confirmer = Confirmer(
             catalogue,
             self.ask_one,
@@ -228,12 +207,12 @@ class Browser:
         """Return whether a name that a listed directory lacks is absent, as far as can be told."""
         if self._catalogue.listed_at(directory) is None or self._news(directory):
             return False
-        partial = self._partial_of(directory)
+        partial = self._partials.of(directory)
         return partial is None or not partial.is_doubtful
 
     def partial(self, path: str) -> str | None:
         """Return what keeps the listing of a directory from being whole; None if nothing does."""
-        partial = self._partial_of(self._catalogue.published(path))
+        partial = self._partials.of(self._catalogue.published(path))
         return None if partial is None else str(partial)
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
@@ -246,21 +225,11 @@ class Browser:
 
     def partial_directories(self) -> Sequence[str]:
         """Return the directories whose listings are not whole, by path."""
-        return sorted(path for path in tuple(self._partial) if self._partial_of(path))
+        return self._partials.directories()
 
     def sight(self) -> Sight:
         """Return how much of what there is is shown. Any thread."""
-        return Sight(self._horizon or None, self._look_s, self.partial(""))
-
-    def _partial_of(self, path: str) -> Partial | None:
-        """Return what a listing lacks; who has told all since then is heard out."""
-        began_at, partial = self._partial.get(path, (0.0, None))
-        if partial is None or not self._is_there(path):
-            return None
-        heard = (self._catalogue.listed_by(peer.id, path) for peer in partial.unheard)
-        late = zip(partial.unheard, heard, strict=True)
-        unheard = tuple(peer for peer, at in late if at is None or at < began_at)
-        return replace(partial, unheard=unheard) or None
+        return Sight(self._survey.horizon or None, self._look_s, self.partial(""))
 
     def _is_probe_worth_asking(self, parent: str) -> bool:
         """Return whether a directory is worth a listing for a name that programs look up anywhere.
@@ -268,11 +237,7 @@ class Browser:
         Only where there is such a directory, and if no earlier listing tells.
         """
         self._refresh_behind(parent, self._trust_s)
-        return self._is_there(parent) and not self._is_conclusive(parent)
-
-    def _is_there(self, directory: str) -> bool:
-        """Return whether a directory is known to exist; the root always does."""
-        return not directory or bool(self._catalogue.directory_sources(directory))
+        return self._catalogue.has_directory(parent) and not self._is_conclusive(parent)
 
     def _is_outdated(self, path: str, node: Node) -> bool:
         """Return whether a neighbour that has the node said that its share changed since."""
@@ -304,7 +269,7 @@ class Browser:
     @property
     def _refresh_after_s(self) -> float:
         """How old a listing is that is asked for again by a flood."""
-        return min(max(REFRESH_AFTER_S, self._horizon * REFRESH_EACH_S), LONGEST_REFRESH_S)
+        return min(max(REFRESH_AFTER_S, self._survey.horizon * REFRESH_EACH_S), LONGEST_REFRESH_S)
 
     @property
     def _trust_s(self) -> float:
@@ -360,8 +325,8 @@ class Browser:
         The name of a version that has not the plain one is found by nothing else.
         """
         parent, began_at = _parent(published), self._clock()
-        is_mere_probe = is_probe(_name(path)) and self._is_there(parent)
-        is_version = self._is_there(parent) and may_be_suffixed(_name(path))
+        is_mere_probe = is_probe(_name(path)) and self._catalogue.has_directory(parent)
+        is_version = self._catalogue.has_directory(parent) and may_be_suffixed(_name(path))
         few = 0 < len(self._holders(parent)) <= MAX_DIRECT
         has_mere_news = self._has_mere_news(parent)
         is_cheaper = has_mere_news or few or is_mere_probe or is_version
@@ -526,7 +491,7 @@ class Browser:
         began_at = self._clock()
         news = self._news(path)
         with trio.move_on_after(LIST_TIMEOUT_S):
-            await self._hear(path, news)
+            await self._survey.hear(path, news)
         for peer in news:
             if self._listings.under_way(peer, path):
                 is_neighbour = peer.id in {one.id for one in self._neighbours()}
@@ -544,22 +509,24 @@ class Browser:
         await self._renew_above(path)
         holders = self._holders(path)
         if 0 < len(holders) <= MAX_DIRECT:
-            heard = await self._hear(path, holders)
+            heard = await self._survey.hear(path, holders)
         else:
             try:
-                heard = await self._list_by_flood(path, urgency)
+                heard = await self._survey.by_flood(path, urgency)
             except NotAskedError:
                 some = holders or self._catalogue.directory_sources(path)[:MAX_DIRECT]
                 if not some or urgency is not Urgency.PERSON:
                     raise
-                heard = await self._hear(path, some)
+                heard = await self._survey.hear(path, some)
                 if not holders:  # the next look asks everybody
-                    self._note_partial(path, began_at, replace(heard, is_unanswered=True))
+                    self._partials.note(
+                        path, began_at, replace(heard, is_unanswered=True).partial()
+                    )
                     return
         self._took_s.put(path, self._clock() - began_at)
         self._listed_at.put(path, began_at)
         self._catalogue.mark_listed(path, began_at)
-        self._note_partial(path, began_at, heard)
+        self._partials.note(path, began_at, heard.partial())
         self._fail_once([one for one in heard.asked.values() if one is not None])
 
     async def _renew_above(self, path: str) -> None:
@@ -573,21 +540,6 @@ class Browser:
             with contextlib.suppress(TransferError):
                 await self._ask("list", parent, self._list)
             self._tasks.check()
-
-    def _note_partial(self, path: str, began_at: float, heard: _Heard) -> None:
-        """Note whether a listing was whole; say so once if names are known to be missing."""
-        was_doubtful = path in self._partial and self._partial[path][1].is_doubtful
-        partial = heard.partial()
-        self._partial.pop(path, None)
-        if not partial:
-            return
-        self._partial[path] = began_at, partial
-        if partial.is_doubtful and not was_doubtful:
-            self._journal.warning(f"the listing of {path or 'network/'} is not whole: {partial}")
-        if len(self._partial) > MAX_PARTIAL:
-            oldest = next(iter(self._partial))
-            del self._partial[oldest]
-            self._catalogue.mark_listed(oldest, -math.inf)  # nothing is concluded from it
 
     def _fail_once(self, tellings: Sequence[Telling]) -> None:
         """Fail whoever waits for what a servent began to tell and broke off: it is a part."""
@@ -606,97 +558,6 @@ class Browser:
             return ()
         maybe = {peer.id: peer for peer in (*self._news(_parent(path)), *holders)}
         return tuple(maybe.values())
-
-    async def _list_by_flood(self, path: str, urgency: Urgency) -> _Heard:
-        """Ask everybody for a directory; NotAskedError if that may not be now.
-
-        Hits are taken in as they come, and who has more than fits one is asked for it at once.
-        """
-        learned: set[ServentId] = set()
-        asked: Asked = {}
-        outcome: Outcome | NotAskedError = Outcome((), 0, is_complete=False)
-        limit = trio.CapacityLimiter(MAX_DIRECT)
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
-
-            def learn(hits: Sequence[QueryHit]) -> bool:
-                for hit in hits:
-                    if hit.provider.id not in learned:
-                        learned.add(hit.provider.id)
-                        if self._learn_hit(path, hit):
-                            asked[hit.provider] = None
-                            nursery.start_soon(self._hear_one, path, hit.provider, asked, limit)
-                return False
-
-            try:
-                outcome = await self._searches.run(
-                    QueryKind.DIRECTORY,
-                    path,
-                    rings=(self._ttl,),
-                    timeout_s=LIST_TIMEOUT_S,
-                    quiet_s=QUIET_S,
-                    is_enough=learn,
-                    urgency=urgency,
-                )
-                learn(outcome.hits)
-                if not path:  # elsewhere filters keep it from most
-                    self._note_horizon(outcome)
-                if outcome.is_complete:
-                    self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
-            except NotAskedError as error:
-                outcome = error
-        if isinstance(outcome, NotAskedError):
-            raise outcome
-        return _Heard(asked, outcome.is_cut, is_unanswered=not outcome.is_complete)
-
-    def _note_horizon(self, outcome: Outcome) -> None:
-        """Note how many were reached: a network that cannot bear it is not asked more often."""
-        least = 0 if outcome.is_complete else self._horizon
-        self._horizon = max(least, outcome.servents)
-
-    def _learn_hit(self, path: str, hit: QueryHit) -> bool:
-        """Take in what a hit tells; return whether its provider has more."""
-        if hit.total > len(hit.entries):
-            self._catalogue.learn(hit.provider, hit.entries)
-            return True
-        self._catalogue.learn_listing(hit.provider, path, hit.entries)
-        return False
-
-    async def _hear(self, path: str, holders: Sequence[PeerInfo]) -> _Heard:
-        """Ask these servents for a directory, some at a time, and wait for as long as they tell.
-
-        What comes later is taken in behind.
-        """
-        asked: Asked = dict.fromkeys(holders)
-        limit = trio.CapacityLimiter(MAX_DIRECT)
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
-            for holder in holders:
-                nursery.start_soon(self._hear_one, path, holder, asked, limit)
-        return _Heard(asked)
-
-    async def _hear_one(
-        self, path: str, holder: PeerInfo, asked: Asked, limit: trio.CapacityLimiter
-    ) -> None:
-        async with limit:
-            asked[holder] = telling = self._listings.start(holder, path)
-            await telling.heard_out()
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """What has come of asking for a directory."""
-
-    asked: Asked
-    is_cut: bool = False
-    is_unanswered: bool = False
-
-    def partial(self) -> Partial:
-        """Return what is missing."""
-        heard_out = {h for h, one in self.asked.items() if one and (one.is_whole or one.is_cut)}
-        unheard = (holder for holder in self.asked if holder not in heard_out)
-        is_cut = self.is_cut or any(one and one.is_cut for one in self.asked.values())
-        return Partial(tuple(unheard), is_cut, self.is_unanswered)
 
 
 class _Times:

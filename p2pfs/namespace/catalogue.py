@@ -446,6 +446,10 @@ class Catalogue:
             place = self._tree.place(path)
             return () if place is None else self._directory_node(place, path).sources
 
+    def has_directory(self, path: str) -> bool:
+        """Return whether a directory is known to exist; the root always does."""
+        return not path or bool(self.directory_sources(path))
+
     def sources_of(self, file_id: FileId, size: int) -> tuple[PeerInfo, ...]:
         """Return who is known to offer this content, under whatever path."""
         with self._lock:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -59,9 +58,6 @@ ENTRIES_AT_ONCE: Final = 100
 
 MAX_CUT: Final = 1_000
 """Listings of which it is remembered that they were cut; the latest."""
-
-MAX_NAMED: Final = 5
-"""Servents that are named where some have not told all."""
 
 ListPages = Callable[[PeerInfo, str, str, Callable[[Listing], object]], Awaitable[None]]
 """Ask a peer for the next pages of a directory, behind a name, and hand on each as it comes."""
@@ -271,44 +267,6 @@ class Listings:
         is_full = self._catalogue.dropped > turned_away
         telling.is_cut = is_full or len(telling.names) > MAX_NAMES
         return not telling.is_cut
-
-
-@dataclass(frozen=True, slots=True)
-class Partial:
-    """What keeps the listing of a directory from being whole."""
-
-    unheard: tuple[PeerInfo, ...] = ()
-    """Servents that have it and have not told all."""
-    is_cut: bool = False
-    """Whether more was told than is held."""
-    is_unanswered: bool = False
-    """Whether somebody within the horizon may not have answered."""
-
-    def __bool__(self) -> bool:
-        """Return whether anything does."""
-        return self.is_doubtful or self.is_unanswered
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether names are missing that a search by path might still find.
-
-        Who did not answer for the listing would not answer such a search.
-        """
-        return bool(self.unheard) or self.is_cut
-
-    def __str__(self) -> str:
-        """Say so to people."""
-        reasons = []
-        if self.unheard:
-            names = [repr(peer.name) for peer in self.unheard[:MAX_NAMED]]
-            rest = len(self.unheard) - len(names)
-            names += [f"{rest} more"] if rest else []
-            reasons.append(f"not all was told by {', '.join(names)}")
-        if self.is_cut:
-            reasons.append("there are more names than are held")
-        if self.is_unanswered:
-            reasons.append("not everybody has answered in time")
-        return "; ".join(reasons)
 
 
 def _checked(page: Listing, after: str) -> str:

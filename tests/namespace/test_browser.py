@@ -28,9 +28,6 @@ from p2pfs.namespace import listing as listing_module
 from p2pfs.namespace.browser import (
     ABSENT_S,
     FIND_TIMEOUT_S,
-    LIST_TIMEOUT_S,
-    LONGEST_S,
-    MAX_DIRECT,
     MAX_LOOKED_AT,
     REFRESH_AFTER_S,
     REFRESH_SHARE,
@@ -42,6 +39,7 @@ from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.listing import SLOW_AFTER_S
 from p2pfs.namespace.news import MUTED_S
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.survey import LIST_TIMEOUT_S, LONGEST_S, MAX_DIRECT
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol.flood.budgets import SearchBudget, Urgency

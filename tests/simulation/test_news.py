@@ -22,7 +22,7 @@ async def listing(world: World) -> None:
     await trio.sleep(10)
     assert await world.names(0) == ["films"]
     assert await world.names(0, "films") == ["films/old.mkv"]
-    world[0].namespace.browser._horizon = 1_000  # a large network is flooded seldom
+    world[0].namespace.browser._survey.horizon = 1_000  # a large network is flooded seldom
     await trio.sleep(5)
 
 
@@ -93,14 +93,14 @@ async def test_a_listing_is_flooded_for_as_seldom_as_its_horizon_is_large(
             asked.append(query) or flood(query, urgency)
         )
         for horizon, every_s in ((4, REFRESH_AFTER_S), (100, 100 * REFRESH_EACH_S)):
-            world[0].namespace.browser._horizon = horizon
+            world[0].namespace.browser._survey.horizon = horizon
             await trio.sleep(60)
             world[0].namespace.browser.known_children("")
             await trio.sleep(1)
             asked.clear()
             for _look in range(100):
                 world[0].namespace.browser.known_children("")
-                world[0].namespace.browser._horizon = horizon
+                world[0].namespace.browser._survey.horizon = horizon
                 await trio.sleep(1)
             assert 100 / every_s / 2 <= len(asked) <= 100 / every_s + 2
 

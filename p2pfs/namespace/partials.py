@@ -1,0 +1,98 @@
+"""What the listings of directories lack: who did not tell all, and whether there is more.
+
+A name that a whole listing lacks is absent. Nothing is concluded from a listing that is not
+whole, and people are told what it lacks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from p2pfs.journal import Journal
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.protocol import PeerInfo
+
+MAX_PARTIAL: Final = 1_000
+"""Directories of which it is remembered why their listings are not whole."""
+
+MAX_NAMED: Final = 5
+"""Servents that are named where some have not told all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What keeps the listing of a directory from being whole."""
+
+    unheard: tuple[PeerInfo, ...] = ()
+    """Servents that have it and have not told all."""
+    is_cut: bool = False
+    """Whether more was told than is held."""
+    is_unanswered: bool = False
+    """Whether somebody within the horizon may not have answered."""
+
+    def __bool__(self) -> bool:
+        """Return whether anything does."""
+        return self.is_doubtful or self.is_unanswered
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether names are missing that a search by path might still find.
+
+        Who did not answer for the listing would not answer such a search.
+        """
+        return bool(self.unheard) or self.is_cut
+
+    def __str__(self) -> str:
+        """Say so to people."""
+        reasons = []
+        if self.unheard:
+            names = [repr(peer.name) for peer in self.unheard[:MAX_NAMED]]
+            rest = len(self.unheard) - len(names)
+            names += [f"{rest} more"] if rest else []
+            reasons.append(f"not all was told by {', '.join(names)}")
+        if self.is_cut:
+            reasons.append("there are more names than are held")
+        if self.is_unanswered:
+            reasons.append("not everybody has answered in time")
+        return "; ".join(reasons)
+
+
+class Partials:
+    """The directories whose last listing was not whole."""
+
+    def __init__(self, catalogue: Catalogue, journal: Journal) -> None:
+        self._catalogue = catalogue
+        self._journal = journal
+        self._partial: dict[str, tuple[float, Partial]] = {}
+        """By path, each with when the listing was begun."""
+
+    def of(self, path: str) -> Partial | None:
+        """Return what a listing lacks, but for servents that have told all since. Any thread."""
+        began_at, partial = self._partial.get(path, (0.0, None))
+        if partial is None or not self._catalogue.has_directory(path):
+            return None
+        heard = (self._catalogue.listed_by(peer.id, path) for peer in partial.unheard)
+        late = zip(partial.unheard, heard, strict=True)
+        unheard = tuple(peer for peer, at in late if at is None or at < began_at)
+        return replace(partial, unheard=unheard) or None
+
+    def directories(self) -> Sequence[str]:
+        """Return the directories whose listings are not whole, by path. Any thread."""
+        return sorted(path for path in tuple(self._partial) if self.of(path))
+
+    def note(self, path: str, began_at: float, partial: Partial) -> None:
+        """Note whether a listing was whole; say so once if names are known to be missing."""
+        was_doubtful = path in self._partial and self._partial[path][1].is_doubtful
+        self._partial.pop(path, None)
+        if not partial:
+            return
+        self._partial[path] = began_at, partial
+        if partial.is_doubtful and not was_doubtful:
+            self._journal.warning(f"the listing of {path or 'network/'} is not whole: {partial}")
+        if len(self._partial) > MAX_PARTIAL:
+            oldest = next(iter(self._partial))
+            del self._partial[oldest]
+            self._catalogue.mark_listed(oldest, -math.inf)  # nothing is concluded from it

@@ -1,0 +1,138 @@
+"""Ask all who may have a directory for it: everybody by a flood, or some one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from p2pfs.errors import NotAskedError
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.listing import Listings, Telling
+from p2pfs.namespace.partials import Partial
+from p2pfs.overlay import Outcome, Searches
+from p2pfs.protocol import PeerInfo, QueryHit, QueryKind, ServentId
+from p2pfs.protocol.flood import Urgency
+
+LIST_TIMEOUT_S: Final = 1.5
+"""The longest that the first listing of a directory may take if nothing comes (DESIGN 2.1)."""
+
+QUIET_S: Final = 0.5
+"""A search for a directory goes on while hits come no further apart than this."""
+
+LONGEST_S: Final = 120.0
+"""The longest that anybody waits while answers come: identities are free, and hundreds that tell
+without end must not hold up who looks. It fails then, and the next look shows what has come."""
+
+MAX_DIRECT: Final = 16
+"""Holders asked one by one instead of by a flood, and how many of any number at once."""
+
+Asked = dict[PeerInfo, Telling | None]
+"""Servents that have a directory, and what they told of it; None: their turn did not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What has come of asking for a directory."""
+
+    asked: Asked
+    is_cut: bool = False
+    is_unanswered: bool = False
+
+    def partial(self) -> Partial:
+        """Return what is missing."""
+        heard_out = {h for h, one in self.asked.items() if one and (one.is_whole or one.is_cut)}
+        unheard = (holder for holder in self.asked if holder not in heard_out)
+        is_cut = self.is_cut or any(one and one.is_cut for one in self.asked.values())
+        return Partial(tuple(unheard), is_cut, self.is_unanswered)
+
+
+class Survey:
+    """Asks for directories. Belongs to the trio thread."""
+
+    def __init__(
+        self, catalogue: Catalogue, searches: Searches, listings: Listings, ttl: int
+    ) -> None:
+        self._catalogue = catalogue
+        self._searches = searches
+        self._listings = listings
+        self._ttl = ttl
+        self.horizon = 0
+        """Servents that the last listing by a flood has reached."""
+
+    async def by_flood(self, path: str, urgency: Urgency) -> Heard:
+        """Ask everybody for a directory; NotAskedError if that may not be now.
+
+        Hits are taken in as they come, and who has more than fits one is asked for it at once.
+        """
+        learned: set[ServentId] = set()
+        asked: Asked = {}
+        outcome: Outcome | NotAskedError = Outcome((), 0, is_complete=False)
+        limit = trio.CapacityLimiter(MAX_DIRECT)
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
+
+            def learn(hits: Sequence[QueryHit]) -> bool:
+                for hit in hits:
+                    if hit.provider.id not in learned:
+                        learned.add(hit.provider.id)
+                        if self._learn_hit(path, hit):
+                            asked[hit.provider] = None
+                            nursery.start_soon(self._hear_one, path, hit.provider, asked, limit)
+                return False
+
+            try:
+                outcome = await self._searches.run(
+                    QueryKind.DIRECTORY,
+                    path,
+                    rings=(self._ttl,),
+                    timeout_s=LIST_TIMEOUT_S,
+                    quiet_s=QUIET_S,
+                    is_enough=learn,
+                    urgency=urgency,
+                )
+                learn(outcome.hits)
+                if not path:  # elsewhere filters keep it from most
+                    self._note_horizon(outcome)
+                if outcome.is_complete:
+                    self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
+            except NotAskedError as error:
+                outcome = error
+        if isinstance(outcome, NotAskedError):
+            raise outcome
+        return Heard(asked, outcome.is_cut, is_unanswered=not outcome.is_complete)
+
+    def _note_horizon(self, outcome: Outcome) -> None:
+        """Note how many were reached: a network that cannot bear it is not asked more often."""
+        least = 0 if outcome.is_complete else self.horizon
+        self.horizon = max(least, outcome.servents)
+
+    def _learn_hit(self, path: str, hit: QueryHit) -> bool:
+        """Take in what a hit tells; return whether its provider has more."""
+        if hit.total > len(hit.entries):
+            self._catalogue.learn(hit.provider, hit.entries)
+            return True
+        self._catalogue.learn_listing(hit.provider, path, hit.entries)
+        return False
+
+    async def hear(self, path: str, holders: Sequence[PeerInfo]) -> Heard:
+        """Ask these servents for a directory, some at a time, and wait for as long as they tell.
+
+        What comes later is taken in behind.
+        """
+        asked: Asked = dict.fromkeys(holders)
+        limit = trio.CapacityLimiter(MAX_DIRECT)
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
+            for holder in holders:
+                nursery.start_soon(self._hear_one, path, holder, asked, limit)
+        return Heard(asked)
+
+    async def _hear_one(
+        self, path: str, holder: PeerInfo, asked: Asked, limit: trio.CapacityLimiter
+    ) -> None:
+        async with limit:
+            asked[holder] = telling = self._listings.start(holder, path)
+            await telling.heard_out()
