@@ -169,7 +169,7 @@ class DegreeKeeper:
             self._short_since = None
         elif self._short_since is None:
             self._short_since = now
-        if outgoing < self._chosen or len(links) < self._min:
+        if outgoing + len(self._dialling) < self._chosen or len(links) < self._min:
             return len(links) < self._max
         return self._short_since is not None and now >= self._short_since + SETTLED_S
 
@@ -177,7 +177,8 @@ class DegreeKeeper:
         for contact in self._candidates(now):
             if len(self._dialling) >= MAX_DIALS:
                 return
-            if contact.next_try_at <= now:
+            is_wanted = contact.is_near or self._wants_more(now)
+            if is_wanted and contact.next_try_at <= now:
                 self._dialling.add(id(contact))
                 nursery.start_soon(guarded, self._dial_quietly, contact)
 

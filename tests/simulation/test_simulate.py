@@ -1,15 +1,30 @@
-"""contrib/simulate in a small size, with one servent stopped."""
+"""contrib/simulate in a small size, with one servent stopped.
+
+`P2PFS_REAL=200 pytest -s tests/simulation/test_simulate.py` compares its networks with one of so
+many real servents.
+"""
 
 from __future__ import annotations
 
+import os
+import random
 import sys
 
 import pytest
+import trio
+from trio.testing import MockClock
 
+from p2pfs.overlay.degree import SETTLED_S
 from tests.documents.reading import ROOT
+from tests.helpers.world import open_world
 
 SERVENTS = 100
 QUESTIONS = 6
+
+REAL_SERVENTS = int(os.environ.get("P2PFS_REAL", "60"))
+
+COME_APART_S = 0.1
+"""Ten come in a second: their walks are over soon enough."""
 
 
 @pytest.fixture
@@ -43,6 +58,32 @@ def test_a_hundred_servents_find_what_there_is_and_filters_save_most(simulation,
     assert report.result_table(table).count("| p2pfs |") == len(run.kinds(SERVENTS))
     assert "<polyline" in (tmp_path / f"latency-{SERVENTS}.svg").read_text()
     assert "one copy" in (tmp_path / f"success-{SERVENTS}.svg").read_text()
+
+
+@pytest.mark.slow
+async def test_its_networks_have_the_shape_of_one_of_real_servents(
+    autojump_clock: MockClock, simulation
+):
+    run, _ = simulation
+    async with open_world(seed=1) as world:
+        for number in range(REAL_SERVENTS):
+            await world.start(joins=[random.randrange(number)] if number else [])
+            await trio.sleep(COME_APART_S)
+        await trio.sleep(SETTLED_S + 10)
+        numbers = {one.whereabouts.identity.id: at for at, one in enumerate(world.servents)}
+        graph = [
+            {numbers[link.peer.id] for link in servent.overlay.neighbours}
+            for servent in world.servents
+        ]
+    real = run.graphs.shape(graph, random, REAL_SERVENTS)
+    grown = run.graphs.grow(REAL_SERVENTS, random.Random(1))
+    simulated = run.graphs.shape(grown, random, REAL_SERVENTS)
+    print(real, simulated)  # noqa: T201 - the benchmark tells them
+
+    assert simulated.degree == pytest.approx(real.degree, rel=0.15)
+    assert simulated.path == pytest.approx(real.path, rel=0.1)
+    assert simulated.clustering == pytest.approx(real.clustering, abs=0.1)
+    assert simulated.reach[1] == pytest.approx(real.reach[1], abs=0.1)
 
 
 def mean(results) -> float:
