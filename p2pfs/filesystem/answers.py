@@ -57,7 +57,11 @@ Answer: TypeAlias = T | Later[T]
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Bytes that lie in an open file, whole and unchanging until the reader's file is released."""
+    """Bytes that lie in an open file until the reader's own is released.
+
+    What comes from others is whole and does not change; what is the user's may be cut or changed
+    by whoever writes it, as on a disk.
+    """
 
     descriptor: int
     offset: int

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from p2pfs.filesystem.answers import os_error
+from p2pfs.filesystem.answers import Stretch, os_error
 from p2pfs.filesystem.attributes import Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.removed import is_hidden
@@ -107,9 +107,13 @@ class SharedFile:
         """Return the attributes of the open file, also when it has been removed."""
         return from_stat(os.fstat(self._descriptor), self._tree.device)
 
-    def read(self, size: int, offset: int) -> bytes:
-        """Return what the disk holds; fewer bytes than `size` only at the end of the file."""
-        return os.pread(self._descriptor, size, offset)
+    def read(self, size: int, offset: int) -> bytes | Stretch:
+        """Return where it lies; fewer bytes than `size` only at the end of the file.
+
+        If it is cut in this moment, libfuse gives the reader what there is.
+        """
+        length = min(size, os.fstat(self._descriptor).st_size - offset)
+        return Stretch(self._descriptor, offset, length) if length > 0 else b""
 
     def write(self, data: bytes, offset: int) -> int:
         """Write at `offset`, or at the end if the file was opened with O_APPEND."""

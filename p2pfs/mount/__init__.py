@@ -3,6 +3,7 @@
     session      one mount from start to end: libfuse's loop in a thread, and its options
     adapter      libfuse's call-backs -> the tree; every exception -> an errno
     binding      what fusepy lacks of libfuse 2.9: reads without a copy
+    parallel     that a lookup does not hold up its directory, which libfuse 2 cannot ask for
     portal       kernel threads -> trio, and how a waiting reader is let go
     heard        what libfuse and fusermount write when they cannot mount
     threads      what Python keeps of libfuse's threads
@@ -20,18 +21,13 @@ libfuse 2 runs its loop in the foreground of a thread of ours and calls back on 
 its own. Nothing in trio's thread may touch a path below the mountpoint: the kernel would
 wait for our answer and we for the kernel's.
 
-One thing libfuse 2 cannot be told is FUSE_PARALLEL_DIROPS: the kernel lets one lookup or
-listing at a time into a directory, and who waits for his turn cannot be interrupted. So a
-search for an unknown name holds up other names in its directory that the kernel does not
-hold in its cache; that searches and first listings are short bounds it.
+One thing libfuse 2 does not tell is whether a file is moved aside because it is removed or
+because another takes its name while somebody has it open: it does the latter in two calls. A
+servent that is killed between them leaves the new file under its old name and none under the new
+one. (With `hard_remove` it would be one call. But then what has no name has no attributes
+either: the kernel asks for them without the handle.)
 
-Another is whether a file is moved aside because it is removed or because another takes its
-name while somebody has it open: libfuse does the latter in two calls. A servent that is
-killed between them leaves the new file under its old name and none under the new one. (With
-`hard_remove` it would be one call. But then what has no name has no attributes either: the
-kernel asks for them without the handle.)
-
-A third is that two names may be one file: the kernel keeps attributes and pages for each.
+Another is that two names may be one file: the kernel keeps attributes and pages for each.
 What was done under one shows under the other a few milliseconds later (`ATTRIBUTES_S`), and
 in the pages of a file that was open before not at all.
 

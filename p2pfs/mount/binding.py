@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from p2pfs.filesystem import Stretch
+from p2pfs.mount.parallel import allow_parallel_lookups
 from p2pfs.mount.threads import is_our_own, keep_state
 
 _IS_FD: Final = 1 << 1
@@ -53,6 +54,7 @@ _libc.malloc.argtypes = [ctypes.c_size_t]
 def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untyped class
     """Return fusepy's `FUSE` with `read_buf`, for an adapter whose `read` gives a `Stretch`."""
     _extend(fuse)
+    allow_parallel_lookups(fuse)
 
     class Fuse(fuse.FUSE):  # type: ignore[misc, name-defined] # fusepy has no types
         def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401

@@ -14,7 +14,7 @@ from p2pfs.filesystem import Later
 from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_REMEMBERED, Absences
 from p2pfs.filesystem.answers import ERRNO_OF
 from p2pfs.filesystem.network import NetworkTree
-from p2pfs.mount import NAMES_S
+from p2pfs.mount.session import NAMES_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile, version_name
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo

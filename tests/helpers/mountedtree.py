@@ -206,7 +206,7 @@ def network() -> FakeNetwork:
     for number in range(STUCK):
         network.add(f"stuck/{number}", bytes(STUCK_BYTES))
         network.stuck.add(f"stuck/{number}")
-    network.stuck.add("lost")
+    network.stuck |= {"lost", "lost too"}
     network.unlisted.add("bare")
     network.stuck.add("bare")
     return network

@@ -17,9 +17,10 @@ import trio
 
 from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
-from p2pfs.mount import NAMES_S, check_fuse, check_mountpoint, serve_mount, stale_mounts
+from p2pfs.mount import check_fuse, check_mountpoint, serve_mount, stale_mounts
 from p2pfs.mount.heard import libfuse_heard
 from p2pfs.mount.mountpoint import detach, fusermount
+from p2pfs.mount.session import NAMES_S
 from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
 from tests.helpers.mountedtree import LISTED, STOP_TIMEOUT_S, MountedTree, mounted_tree
@@ -61,12 +62,29 @@ class Reader:
 
 
 def two_waiting_readers(mounted: MountedTree) -> list[Reader]:
-    # The lookup last: while it lasts the kernel lets no other into its directory.
     readers = []
     for count, path in enumerate(["network/stuck/1", "network/lost"], start=1):
         readers.append(Reader(mounted, path))
         assert mounted.ask("waiting", count)
     return readers
+
+
+# One waits for another only if it must.
+
+
+def test_a_lookup_that_takes_long_holds_up_nothing_in_its_directory(mounted: MountedTree) -> None:
+    lookup = Reader(mounted, "network/lost")
+    assert mounted.ask("waiting", 1)
+
+    assert "stuck" in os.listdir(mounted.network)
+    assert errno_of(os.stat, mounted.network / "absent") == errno.ENOENT
+    second = subprocess.Popen(["stat", mounted.network / "lost too"], stderr=subprocess.DEVNULL)
+    assert mounted.ask("waiting", 2)
+    second.kill()
+    assert second.wait(STOP_TIMEOUT_S) == -signal.SIGKILL
+
+    mounted.process.send_signal(signal.SIGTERM)
+    assert lookup.ended_with() == "ESHUTDOWN"
 
 
 # Ends.

@@ -1,0 +1,158 @@
+"""What libfuse 2 leaves out of its answer to the kernel's first request, INIT.
+
+The kernel lets one lookup or listing at a time into a directory, and who waits for his turn cannot
+even be killed, unless the answer has a flag that is younger than libfuse 2. So the request is
+read here, libfuse answers it into a channel of ours, and the flag is added on its way. From then on
+libfuse goes on alone. (Who looks up the very same name still waits with who asked first: that is
+the kernel's own rule, on every file system.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from types import ModuleType
+from typing import Any, Final
+
+PARALLEL_DIROPS: Final = 1 << 18
+"""FUSE_PARALLEL_DIROPS of <linux/fuse.h>: lookups and listings in one directory side by side."""
+
+_INIT: Final = 26
+_REQUEST_HEADER_BYTES: Final = 40
+_REPLY_HEADER_BYTES: Final = 16
+_OPCODE_AT: Final = 4
+_FLAGS_AT: Final = 12
+# Of FUSE_INIT, `struct fuse_in_header`, `fuse_out_header`, `fuse_init_in` and `fuse_init_out`.
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+_RECEIVE: Final = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_size_t
+)
+_SEND: Final = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(_Iovec), ctypes.c_size_t
+)
+_DESTROY: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _Channel(ctypes.Structure):
+    """`struct fuse_chan_ops`."""
+
+    _fields_ = (("receive", _RECEIVE), ("send", _SEND), ("destroy", _DESTROY))
+
+
+_TYPES: Final[dict[str, tuple[Any, list[Any] | None]]] = {
+    "fuse_setup": (ctypes.c_void_p, None),
+    "fuse_get_session": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "fuse_session_next_chan": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_void_p]),
+    "fuse_chan_recv": (
+        ctypes.c_int, [ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_size_t],
+    ),
+    "fuse_chan_bufsize": (ctypes.c_size_t, [ctypes.c_void_p]),
+    "fuse_chan_fd": (ctypes.c_int, [ctypes.c_void_p]),
+    "fuse_chan_new": (
+        ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p],
+    ),
+    "fuse_chan_destroy": (None, [ctypes.c_void_p]),
+    "fuse_session_process": (
+        None, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p],
+    ),
+    "fuse_loop_mt": (ctypes.c_int, [ctypes.c_void_p]),
+    "fuse_teardown": (None, [ctypes.c_void_p, ctypes.c_void_p]),
+}  # fmt: skip
+
+
+class Libfuse:
+    """libfuse as fusepy sees it, but for its main loop."""
+
+    def __init__(self, library: Any) -> None:  # noqa: ANN401 - what ctypes has loaded
+        self._library = library
+        for name, (result, arguments) in _TYPES.items():
+            function = getattr(library, name)
+            function.restype = result
+            if arguments is not None:
+                function.argtypes = arguments
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a function of the library's
+        return getattr(self._library, name)
+
+    def fuse_main_real(self, argc: int, argv: Any, table: Any, size: int, data: object) -> int:  # noqa: ANN401
+        """Mount and serve, as libfuse's own does; return 0 after an orderly end."""
+        library = self._library
+        mountpoint, is_threaded = ctypes.c_void_p(), ctypes.c_int()
+        fuse = library.fuse_setup(
+            argc, argv, table, ctypes.c_size_t(size),
+            ctypes.byref(mountpoint), ctypes.byref(is_threaded), data,
+        )  # fmt: skip
+        if not fuse:
+            return 1
+        try:
+            self._answer_first(library.fuse_get_session(fuse))
+            return int(library.fuse_loop_mt(fuse) != 0)
+        finally:
+            library.fuse_teardown(fuse, mountpoint)
+
+    def _answer_first(self, session: int) -> None:
+        library = self._library
+        channel = library.fuse_session_next_chan(session, None)
+        size = library.fuse_chan_bufsize(channel)
+        request = ctypes.create_string_buffer(size)
+        length = -errno.EINTR
+        while length == -errno.EINTR:
+            length = library.fuse_chan_recv(ctypes.byref(ctypes.c_void_p(channel)), request, size)
+        if length <= 0:
+            return  # it was unmounted at once: the loop ends by itself
+        offered = _offered_flags(request.raw[:length])
+        descriptor = library.fuse_chan_fd(channel)
+
+        def send(_channel: int, parts: Any, count: int) -> int:  # noqa: ANN401 - an array of iovec
+            pieces = [ctypes.string_at(parts[i].base, parts[i].length) for i in range(count)]
+            try:
+                os.write(descriptor, _with_flags(b"".join(pieces), PARALLEL_DIROPS & offered))
+            except OSError as error:
+                return -(error.errno or errno.EIO)
+            return 0
+
+        operations = _Channel(_RECEIVE(_refuse), _SEND(send), _DESTROY(_forget))
+        ours = library.fuse_chan_new(ctypes.byref(operations), -1, size, None)
+        library.fuse_session_process(session, request, length, ours)
+        library.fuse_chan_destroy(ours)
+
+
+def allow_parallel_lookups(fuse: ModuleType) -> None:
+    """Have fusepy mount by `Libfuse`, where the library can do that."""
+    library = vars(fuse)["_libfuse"]
+    if not isinstance(library, Libfuse) and all(hasattr(library, name) for name in _TYPES):
+        vars(fuse)["_libfuse"] = Libfuse(library)
+
+
+def _offered_flags(request: bytes) -> int:
+    """Return what the kernel offers in INIT; nothing if it is another request."""
+    at = _REQUEST_HEADER_BYTES + _FLAGS_AT
+    (opcode,) = struct.unpack_from("=I", request, _OPCODE_AT)
+    if opcode != _INIT or len(request) < at + 4:
+        return 0
+    return int(struct.unpack_from("=I", request, at)[0])
+
+
+def _with_flags(reply: bytes, flags: int) -> bytes:
+    """Return the reply to INIT with more flags; one that tells of an error stays as it is."""
+    at = _REPLY_HEADER_BYTES + _FLAGS_AT
+    if len(reply) < at + 4:
+        return reply
+    changed = bytearray(reply)
+    struct.pack_into("=I", changed, at, struct.unpack_from("=I", reply, at)[0] | flags)
+    return bytes(changed)
+
+
+def _refuse(*_arguments: object) -> int:
+    return -errno.EIO
+
+
+def _forget(_channel: int) -> None:
+    """Let a channel go: there is nothing to let go of."""
