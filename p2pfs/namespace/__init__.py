@@ -15,6 +15,7 @@
     keywords    the searches below `search/`
     peers       the share of each peer by itself, below `peers/`
     contents    a file by its id alone
+    ages        how long what is known is believed, the same in every view
     query       the words and filters of a keyword search
     views       all of it, put together
 

@@ -39,6 +39,7 @@ import trio
 from p2pfs.errors import NotAskedError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.latest import Latest
+from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
@@ -59,15 +60,8 @@ from p2pfs.protocol import (
 from p2pfs.protocol.flood import Urgency
 from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
-FIND_TIMEOUT_S: Final = 2.0
-"""The longest that a look at an unknown name may take (DESIGN 2.1)."""
-
 ABSENT_S: Final = 10.0
 """How long a name that nobody had is not asked for again (DESIGN 2.1)."""
-
-REFRESH_AFTER_S: Final = 3.0
-"""A listing older than this is shown at once and asked for again behind: with it, what is
-published anywhere within the horizon is listed within five seconds (DESIGN 4)."""
 
 REFRESH_EACH_S: Final = 0.25
 LONGEST_REFRESH_S: Final = 600.0
@@ -76,9 +70,6 @@ ten floods a second, however large it is: so everybody may look, and what change
 
 OPEN_S: Final = 30.0
 """How long a directory that was shown is asked for again when something has changed in it."""
-
-TRUST_S: Final = 30.0
-"""How long the holders found by a flood are taken for all holders of what lies below."""
 
 LISTING_S: Final = 1.0
 """How long a look at an unknown name waits for a listing before it is searched for."""

@@ -48,7 +48,7 @@ FIRST_LOOK_S: Final = 1.5
 """The longest that the first listing of a search may take, as of any directory (DESIGN 2.1).
 It goes on behind, and the next look shows more."""
 
-REFRESH_AFTER_S: Final = 10.0
+SEARCH_AGAIN_S: Final = 10.0
 """Results older than this are asked for again, behind whoever looks at them."""
 
 MAX_SEARCHES: Final = 200
@@ -203,7 +203,7 @@ class Results:
             if search is None:
                 return None
             self._searches.move_to_end(text)
-        if search.asked_at is not None and self._clock() - search.asked_at > REFRESH_AFTER_S:
+        if search.asked_at is not None and self._clock() - search.asked_at > SEARCH_AGAIN_S:
             self._tasks.soon(self._refresh, text, idempotent=True)
         return search
 

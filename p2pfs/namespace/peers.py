@@ -24,6 +24,7 @@ from unicodedata import normalize
 import trio
 
 from p2pfs.errors import NoSourceError, StalledError, TransferError
+from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Telling
 from p2pfs.namespace.nodes import (
@@ -39,15 +40,6 @@ from p2pfs.namespace.nodes import (
 )
 from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names
 from p2pfs.tasks import Flight, SingleFlight, Tasks
-
-FIND_TIMEOUT_S: Final = 2.0
-"""The longest that a look at a name, or for who is there, may take (DESIGN 2.1)."""
-
-REFRESH_AFTER_S: Final = 3.0
-"""A listing older than this is shown and asked for again behind. It costs its peer a page."""
-
-TRUST_S: Final = 30.0
-"""How long a name is believed without its directory being listed again behind."""
 
 SIGHTED_S: Final = 90.0
 """The oldest sighting that is shown: a peer that is silent for so long is held for dead."""

@@ -21,17 +21,14 @@ from p2pfs.errors import (
     UnreachableError,
 )
 from p2pfs.journal import Journal
-from p2pfs.namespace import browser as browser_module
 from p2pfs.namespace import catalogue as catalogue_module
 from p2pfs.namespace import claims as claims_module
 from p2pfs.namespace import listing as listing_module
+from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
 from p2pfs.namespace.browser import (
     ABSENT_S,
-    FIND_TIMEOUT_S,
     MAX_LOOKED_AT,
-    REFRESH_AFTER_S,
     REFRESH_SHARE,
-    TRUST_S,
     Browser,
 )
 from p2pfs.namespace.catalogue import Catalogue
@@ -1207,4 +1204,4 @@ async def test_no_more_servents_are_held_than_there_may_be(
 def test_the_numbers_are_those_of_the_design():
     assert FIND_TIMEOUT_S == 2.0
     assert LIST_TIMEOUT_S == 1.5
-    assert browser_module.REFRESH_AFTER_S + LIST_TIMEOUT_S < 5
+    assert REFRESH_AFTER_S + LIST_TIMEOUT_S < 5

@@ -22,7 +22,7 @@ from p2pfs.namespace.gathering import MAX_FILES, SEARCH_TIMEOUT_S, Gatherer
 from p2pfs.namespace.keywords import (
     FIRST_LOOK_S,
     MAX_SEARCHES,
-    REFRESH_AFTER_S,
+    SEARCH_AGAIN_S,
     Results,
 )
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
@@ -352,7 +352,7 @@ async def test_old_results_are_shown_and_asked_for_again_behind(
         near = horizon.add("near", whale_one=(1, 1), whale_two=(1, 2))
         await horizon.ls("whale")
         near.files = {"whale three": (1, 3)}
-        await trio.sleep(REFRESH_AFTER_S - 1)
+        await trio.sleep(SEARCH_AGAIN_S - 1)
         assert await horizon.ls("whale") == ["whale one", "whale two"]
         await trio.sleep(2)
         assert horizon.asked == ["whale"]  # nobody has looked
@@ -371,7 +371,7 @@ async def test_what_was_not_heard_again_stays_unless_everybody_has_answered(
         await horizon.ls("whale")
         near.files = {"whale two": (1, 2)}
         horizon.is_cut_short = True
-        await trio.sleep(REFRESH_AFTER_S + 1)
+        await trio.sleep(SEARCH_AGAIN_S + 1)
         await horizon.ls("whale")
         await trio.sleep(0.1)
 
@@ -383,7 +383,7 @@ async def test_with_nobody_to_ask_what_is_known_stays(tmp_path, autojump_clock: 
         horizon.add("near", whale=(1, 1))
         await horizon.ls("whale")
         horizon.is_alone = True
-        await trio.sleep(10 * REFRESH_AFTER_S)
+        await trio.sleep(10 * SEARCH_AGAIN_S)
 
         assert await horizon.ls("whale") == ["whale"]
         await trio.sleep(1)
@@ -400,7 +400,7 @@ async def test_who_looks_waits_for_the_first_search_and_no_other(
     async with open_horizon(tmp_path) as horizon:
         horizon.add("near", whale=(1, 1))
         await horizon.ls("whale")
-        await trio.sleep(2 * REFRESH_AFTER_S)
+        await trio.sleep(2 * SEARCH_AGAIN_S)
 
         await horizon.ls("whale")
         await trio.sleep(0.1)
@@ -429,7 +429,7 @@ async def test_too_many_searches_at_once_are_said_to_be(tmp_path, autojump_clock
 
         with pytest.raises(NotAskedError, match="try again in 3 s"):
             await horizon.ls("shark")
-        await trio.sleep(2 * REFRESH_AFTER_S)
+        await trio.sleep(2 * SEARCH_AGAIN_S)
         assert await horizon.ls("whale") == ["whale"]
         await trio.sleep(1)
         assert await horizon.ls("whale") == ["whale"]
@@ -494,7 +494,7 @@ async def test_a_name_stays_though_its_content_is_found_later_the_next_time(
         horizon.add("two", whale=(1, 2))
         await horizon.ls("whale")
         horizon.near.reverse()
-        await trio.sleep(REFRESH_AFTER_S + 1)
+        await trio.sleep(SEARCH_AGAIN_S + 1)
         await horizon.ls("whale")
         await trio.sleep(0.1)
 
@@ -511,7 +511,7 @@ async def test_the_name_of_an_open_file_is_no_other_ones(tmp_path, autojump_cloc
         horizon.chosen[friend.info.id] = ("10.0.0.0/24", "10.0.0.2/32")
 
         async def again() -> FileId:
-            await trio.sleep(REFRESH_AFTER_S + 1)
+            await trio.sleep(SEARCH_AGAIN_S + 1)
             await horizon.ls("whale")
             await trio.sleep(0.1)
             return (await horizon.stat("whale/whale")).file_id

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.errors import NoSourceError, ShutdownError, StalledError, UnreachableError
-from p2pfs.namespace.browser import Browser
+from p2pfs.namespace.ages import REFRESH_AFTER_S
+from p2pfs.namespace.browser import (
+    Browser,
+)
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import FIRST_PAGE_S, Listings, Telling
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.peers import (
     FAILED_S,
-    REFRESH_AFTER_S,
     RESERVED_S,
     SIGHTED_S,
     Folders,
