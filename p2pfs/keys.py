@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Final
 
 from p2pfs.config import Config
 from p2pfs.errors import UsageError
+from p2pfs.invitations import MAX_KEY_BYTES, Invitation
 from p2pfs.protocol import Identity, NetworkKey
 from p2pfs.state import replace_file, sync_directory
 
@@ -127,6 +129,44 @@ def _kind_of(character: str) -> str:
     return "." if character.isascii() else "?"
 
 
+def accept_invitations(config: Config, now: float) -> Config:
+    """Return the configuration with the key of the private network that it is invited to.
+
+    The key is kept in the state directory, so that the next start needs no invitation.
+
+    Raises:
+        UsageError: an invitation is for another network than this servent belongs to, or has
+            ended and would have brought the key; or the key cannot be kept.
+    """
+    for invitation in config.joins:
+        if isinstance(invitation, Invitation):
+            path = _key_file_of(invitation, config, now)
+            config = dataclasses.replace(config, network_key_file=path)
+    return config
+
+
+def _key_file_of(invitation: Invitation, config: Config, now: float) -> Path | None:
+    path = config.network_key_file
+    if path is None and invitation.key is not None:
+        if invitation.has_ended(now):
+            raise UsageError(f"this invitation ended on {invitation.end}: ask for another")
+        try:
+            replace_file(config.kept_key_path, invitation.key + b"\n")
+        except OSError as error:
+            raise UsageError(f"cannot keep the network key: {error.strerror}") from error
+        return config.kept_key_path
+    if path is not None and _passphrase_in(path) != invitation.key:
+        raise UsageError(f"this invitation is for another network than that of the key in {path}")
+    return path
+
+
+def is_of_network(invitation: Invitation, key: NetworkKey) -> bool:
+    """Return whether an invitation leads into the network of this key; takes 0.1 s."""
+    if invitation.key is None or key.psk is None:
+        return invitation.key is key.psk
+    return NetworkKey.from_passphrase(invitation.key) == key
+
+
 def load_network_key(config: Config) -> NetworkKey:
     """Return the key of the private network, or that of the open one.
 
@@ -136,10 +176,27 @@ def load_network_key(config: Config) -> NetworkKey:
     path = config.network_key_file
     if path is None:
         return NetworkKey.open()
+    return NetworkKey.from_passphrase(_passphrase_in(path))
+
+
+def _passphrase_in(path: Path) -> bytes:
     try:
         passphrase = path.read_bytes().strip()
     except OSError as error:
         raise UsageError(f"cannot read the network key {path}: {error.strerror}") from error
     if not passphrase:
         raise UsageError(f"the network key {path} is empty")
-    return NetworkKey.from_passphrase(passphrase)
+    return passphrase
+
+
+def invitation_key(config: Config) -> bytes | None:
+    """Return what an invitation must hold to lead into the network of this servent.
+
+    Raises:
+        UsageError: the key file cannot be read, or holds more than an invitation can.
+    """
+    path = config.network_key_file
+    key = None if path is None else _passphrase_in(path)
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        raise UsageError(f"the network key {path} is too long for an invitation")
+    return key

@@ -18,8 +18,9 @@ import trio
 from p2pfs.cache import BlockCache
 from p2pfs.config import Config, Endpoint
 from p2pfs.download import Pins, Swarms, load_pins
+from p2pfs.invitations import Invitation
 from p2pfs.journal import Journal
-from p2pfs.keys import load_identity, load_network_key
+from p2pfs.keys import accept_invitations, load_identity, load_network_key
 from p2pfs.library import Library, Watch
 from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, accept_links, listen
 from p2pfs.namespace import (
@@ -42,7 +43,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.protocol.flood import Keys
 from p2pfs.rates import RateLimit
-from p2pfs.reach import Changes, Pushes, Ways
+from p2pfs.reach import Changes, Inviting, Pushes, Ways
 from p2pfs.report import Record, Report
 from p2pfs.roots import open_roots
 from p2pfs.state import Leftovers, remove_file, replace_file
@@ -83,6 +84,7 @@ async def open_servent(
     Raises:
         UsageError: the address cannot be listened on, or the state directory is unusable.
     """
+    config = accept_invitations(config, wall_clock())
     servent = Servent(config, network or TcpNetwork(), wall_clock, run_in_thread, watch)
     async with servent.running():
         yield servent
@@ -204,6 +206,9 @@ class Servent:
             has_neighbours=lambda: bool(self.overlay.neighbours),
             run_in_thread=self._run_in_thread,
         )
+        self.inviting = Inviting(
+            config, self.overlay, self.whereabouts, self.journal, self._run_in_thread, wall_clock
+        )
         self._changes = Changes(network, self._all_links, self._start_afresh, self.journal)
         self._network = network
         self.report = Report(
@@ -235,8 +240,7 @@ class Servent:
         parts = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._run_parts, listener, parts)
-            for endpoint in self.config.joins:
-                self.overlay.join_later(Address(endpoint.host, endpoint.port))
+            self.inviting.join_later()
             try:
                 yield
             finally:
@@ -391,10 +395,24 @@ class Servent:
         """Return a file by its id; see `Contents.find`."""
         return await self.namespace.contents.find(file_id)
 
-    async def join(self, endpoint: Endpoint) -> Record:
-        """Join through a servent and describe it; LinkError says why not."""
-        peer = await self.overlay.join(Address(endpoint.host, endpoint.port))
-        return {"id": peer.id, "name": peer.name, "address": str(endpoint)}
+    async def join(self, through: Endpoint | Invitation) -> Record:
+        """Join through a servent and describe it; LinkError and UsageError say why not."""
+        if isinstance(through, Invitation):
+            peer, address = await self.inviting.join(through)
+        else:
+            address = Address(through.host, through.port)
+            peer = await self.overlay.join(address)
+        return {"id": peer.id, "name": peer.name, "address": str(address)}
+
+    def invite(self, for_s: float) -> Record:
+        """Make an invitation and describe it; see `Inviting.make`."""
+        made = self.inviting.make(for_s)
+        return {
+            "invitation": str(made),
+            "ends_at": made.ends_at,
+            "is_private": made.key is not None,
+            "addresses": [f"{Endpoint(p.host, p.port)}" for p in made.servents[0].places],
+        }
 
     async def leave(self) -> None:
         """Say goodbye to all neighbours, and be alone until the next join.

@@ -11,6 +11,7 @@
     asker        asks a servent for a verb
     voice        says it: as text, as JSON, or not at all
     screen       tables, progress bars and `top` on a terminal
+    qrcode       a line of text as a QR code
     page         what `top` shows
     layout       lines that fit a terminal of any width
 

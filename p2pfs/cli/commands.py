@@ -102,6 +102,7 @@ cli: Final = Sections(
         ),
         "Take part": (
             verbs.join,
+            verbs.invite,
             verbs.leave,
             verbs.pause,
             verbs.resume,

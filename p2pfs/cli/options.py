@@ -25,7 +25,8 @@ from p2pfs.config import (
     LogLevel,
     Previews,
     parse_cache_size,
-    parse_endpoint,
+    parse_duration,
+    parse_join,
     parse_listen,
     parse_name,
     parse_rate,
@@ -97,7 +98,8 @@ REMOTE: Final = TreePath("PATH", Subtree.NETWORK)
 SHARED: Final = TreePath("PATH", Subtree.SHARED)
 DIRECTORY: Final = Place("DIR", "dir")
 FILE: Final = Place("FILE")
-ENDPOINT: Final = Text("HOST:PORT", parse_endpoint)
+JOIN: Final = Text("HOST:PORT", parse_join)
+DURATION: Final = Text("TIME", parse_duration)
 RATE: Final = Text("RATE", parse_rate)
 
 
@@ -136,7 +138,8 @@ STATE: Final = _knob("--state", DIRECTORY, "p2pfs in the XDG data directory",
                      "Keep everything of this servent here.")  # fmt: skip
 
 SERVENT_OPTIONS: Final = (
-    _knob("--join", ENDPOINT, "nobody", "Join through this servent; it may be given several times.",
+    _knob("--join", JOIN, "nobody",
+          "Join through this servent, or by this invitation; it may be given several times.",
           multiple=True),
     _knob("--listen", Text("[HOST:]PORT", parse_listen),
           f"{DEFAULT_PORT}, and any port if that is taken", "Listen here; port 0 is any."),

@@ -13,7 +13,7 @@ import click
 
 from p2pfs.cli import trees
 from p2pfs.cli.asker import Asker
-from p2pfs.cli.options import DIRECTORY, ENDPOINT, FILE, MOUNT, REMOTE, SHARED, Text, voiced
+from p2pfs.cli.options import DIRECTORY, DURATION, FILE, JOIN, MOUNT, REMOTE, SHARED, Text, voiced
 from p2pfs.cli.trees import Outcome, each
 from p2pfs.cli.voice import Voice, has_screen
 from p2pfs.control import ExitStatus
@@ -237,11 +237,31 @@ def unpin(asker: Asker, paths: Sequence[str]) -> int:
 
 
 @verb
-@click.argument("address", type=ENDPOINT)
+@click.argument("address", type=JOIN)
 def join(asker: Asker, address: str) -> None:
-    """Join the network through another servent."""
+    """Join the network through another servent, or by an invitation."""
     peer = asker.ask("join", address=address)
     asker.voice.done(f"joined through {peer['name']} at {peer['address']}", peer)
+
+
+@verb
+@click.option("--for", "time", type=DURATION, default="7d", show_default=True,
+              help="Let it hold for so long: 90m, 12h, 7d, 4w.")  # fmt: skip
+def invite(asker: Asker, time: str) -> None:
+    """Make an invitation: one line that lets others join through you.
+
+    On a terminal it is shown as a QR code too. That of a private network holds its key: whoever
+    reads it is in.
+    """
+    made = asker.ask("invite", **{"for": time})
+    text = str(made["invitation"])
+    asker.voice.lines([text], made)
+    if made["is_private"]:
+        asker.voice.note("whoever reads this is a member: it holds the key of the network")
+    if has_screen(sys.stdout) and not asker.voice.as_json:
+        from p2pfs.cli.qrcode import qr_lines  # noqa: PLC0415 - it is slow to load
+
+        asker.voice.say(qr_lines(text), made)
 
 
 @verb

@@ -44,7 +44,9 @@ from p2pfs.config.places import (
 )
 from p2pfs.config.values import (
     parse_cache_size,
+    parse_duration,
     parse_endpoint,
+    parse_join,
     parse_listen,
     parse_name,
     parse_rate,
@@ -78,7 +80,9 @@ __all__ = [
     "default_name",
     "load_config",
     "parse_cache_size",
+    "parse_duration",
     "parse_endpoint",
+    "parse_join",
     "parse_listen",
     "parse_name",
     "parse_rate",

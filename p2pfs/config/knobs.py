@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from p2pfs.config.places import runtime_directory
+from p2pfs.invitations import Invitation
 
 GIB: Final = 1024**3
 
@@ -49,6 +50,9 @@ MIN_CACHE_BYTES: Final = 64 * 1024**2
 
 MAX_CACHE_BYTES: Final = 2**60
 
+INVITATION_BOUNDS_S: Final = (60, 366 * 24 * 3600)
+"""How long an invitation may hold: what is printed and lost must end some day."""
+
 MIN_LIMIT_BYTES_PER_S: Final = 16 * 1024
 """Less than this for a block would be taken for a stop by those who wait for it."""
 
@@ -66,6 +70,9 @@ MAX_NAME_LENGTH: Final = 64
 IDENTITY: Final = "identity.key"
 LOCK: Final = "lock"
 """Both are in each state directory, and nowhere else: so it is known, and never published."""
+
+KEPT_KEY: Final = "network.key"
+"""Where an invitation's key is kept: whoever has come in once is in at the next start."""
 
 MEANT: Final = "trusted.p2pfs.meant"
 """The attribute of what was made in a mount of root's, with who made it: he meant to share it."""
@@ -136,8 +143,8 @@ class Config:
     cache_limit_bytes: int
     mountpoint: Path | None = None
     """None: serve without a mount."""
-    joins: tuple[Endpoint, ...] = ()
-    """Known servents to join through."""
+    joins: tuple[Endpoint | Invitation, ...] = ()
+    """Known servents to join through, and invitations."""
     listen_host: str | None = LISTEN_ANYWHERE[0]
     """None: every interface."""
     listen_ports: tuple[int, ...] = LISTEN_ANYWHERE[1]
@@ -232,6 +239,11 @@ class Config:
     def log_path(self) -> Path:
         """The log; older ones lie beside it."""
         return self.state_directory / "p2pfs.log"
+
+    @property
+    def kept_key_path(self) -> Path:
+        """The key of the private network that an invitation has led into: mode 0600."""
+        return self.state_directory / KEPT_KEY
 
     @property
     def control_path(self) -> Path:

@@ -22,6 +22,7 @@ from p2pfs.config.knobs import (
     DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TTL,
     IDENTITY,
+    KEPT_KEY,
     LISTEN_ANYWHERE,
     LOCK,
     MAX_DEFAULT_CACHE_BYTES,
@@ -87,7 +88,8 @@ def load_config(
         kernel_options=settings.take("kernel-option", parse_kernel_options, ()),
         cache_limit_bytes=settings.take("cache-size", parse_cache_size, None)
         or _default_cache(state),
-        network_key_file=settings.take("network-key-file", file_in(state), None),
+        network_key_file=settings.take("network-key-file", file_in(state), None)
+        or _kept_key(state),
         stall_timeout_s=settings.take(
             "stall-timeout", parse_stall_timeout, DEFAULT_STALL_TIMEOUT_S
         ),
@@ -144,6 +146,11 @@ def _share_option(shared: SharedDirectory) -> Mapping[str, object]:
         "as": shared.name,
         "read-only": shared.is_read_only,
     }
+
+
+def _kept_key(state: Path) -> Path | None:
+    path = state / KEPT_KEY
+    return path if path.exists() else None
 
 
 def _listen_option(config: Config) -> str | int | None:

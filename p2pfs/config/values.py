@@ -20,6 +20,7 @@ from unicodedata import normalize
 from p2pfs.config.knobs import (
     DEFAULT_PORT,
     GIB,
+    INVITATION_BOUNDS_S,
     KERNEL_FLAGS,
     MAX_CACHE_BYTES,
     MAX_LIMIT_BYTES_PER_S,
@@ -31,6 +32,7 @@ from p2pfs.config.knobs import (
     Endpoint,
     SharedDirectory,
 )
+from p2pfs.invitations import Invitation, is_of_ours, parse_invitation
 
 E = TypeVar("E", bound=enum.StrEnum)
 
@@ -43,6 +45,7 @@ _UNITS: Final = {
     "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
 }  # fmt: skip
 # As in coreutils: 10G and 10GiB are powers of two, 10GB is ten thousand million.
+_TIME_UNITS: Final = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
 # As on every line's contract: powers of ten.
 
@@ -118,6 +121,33 @@ def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:
     if len(host) > _MAX_HOST_LENGTH or not host.isprintable() or re.search(r"[\s/@]", host):
         raise ValueError(f"{_quoted(host)} is not a host name or address")
     return Endpoint(host, _port(match[3] or DEFAULT_PORT, min_port))
+
+
+def parse_join(value: object) -> Endpoint | Invitation:
+    """Return what to join through: an endpoint, or an invitation.
+
+    Raises:
+        ValueError: it is neither; the text says what is wrong with it.
+    """
+    text = _text(value)
+    return parse_invitation(text) if is_of_ours(text) else parse_endpoint(text)
+
+
+def parse_duration(value: object) -> int:
+    """Return the seconds in "90m", "12h", "7d" or "4w".
+
+    Raises:
+        ValueError: it is none, or shorter or longer than an invitation may hold.
+    """
+    text = _text(value)
+    match = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip().lower(), re.ASCII)
+    if match is None:
+        raise ValueError(f"{_quoted(text)} is no time such as 90m, 12h, 7d or 4w")
+    seconds = int(match[1]) * _TIME_UNITS[match[2]]
+    shortest, longest = INVITATION_BOUNDS_S
+    if not shortest <= seconds <= longest:
+        raise ValueError("an invitation holds for a minute at least, and a year at most")
+    return seconds
 
 
 def parse_listen(value: object) -> tuple[str | None, tuple[int, ...]]:
@@ -205,9 +235,9 @@ def file_in(state_directory: Path) -> Callable[[object], Path]:
     return lambda value: state_directory / Path(_text(value)).expanduser()
 
 
-def parse_joins(value: object) -> tuple[Endpoint, ...]:
+def parse_joins(value: object) -> tuple[Endpoint | Invitation, ...]:
     values = value if isinstance(value, list | tuple) else [value]
-    return tuple(parse_endpoint(one) for one in values)
+    return tuple(parse_join(one) for one in values)
 
 
 def shares_in(state_directory: Path) -> Callable[[object], tuple[SharedDirectory, ...]]:

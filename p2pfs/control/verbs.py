@@ -14,12 +14,20 @@ from typing import Final, Protocol
 
 import trio
 
-from p2pfs.config import Config, Endpoint, SharedDirectory, parse_endpoint, shared_directory
+from p2pfs.config import (
+    Config,
+    Endpoint,
+    SharedDirectory,
+    parse_duration,
+    parse_join,
+    shared_directory,
+)
 from p2pfs.control import finding
 from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming, Removal
 from p2pfs.control.finding import find_file, find_node, in_turn, list_directory, network_paths
 from p2pfs.control.paths import Id, Subtree, TreePath, received_target
 from p2pfs.errors import NotFoundError, UsageError
+from p2pfs.invitations import Invitation
 from p2pfs.journal import Journal
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, RemoteFile, parse_query
@@ -177,8 +185,11 @@ class Servent(finding.Servent, Protocol):
     async def clear_cache(self) -> int:
         """Remove what is neither open nor pinned; return the bytes that gave."""
 
-    async def join(self, endpoint: Endpoint) -> Record:
-        """Join through a servent and describe it; LinkError says why not."""
+    async def join(self, through: Endpoint | Invitation) -> Record:
+        """Join through a servent and describe it; LinkError and UsageError say why not."""
+
+    def invite(self, for_s: float) -> Record:
+        """Make an invitation and describe it; UsageError says why not."""
 
     async def leave(self) -> None:
         """Say BYE to all neighbours, and look for no new ones until the next join."""
@@ -291,10 +302,18 @@ async def _search(servent: Servent, args: Args, _report: Report) -> object:
 
 async def _join(servent: Servent, args: Args, _report: Report) -> object:
     try:
-        endpoint = parse_endpoint(_text(args, "address"))
+        through = parse_join(_text(args, "address"))
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return await servent.join(endpoint)
+    return await servent.join(through)
+
+
+async def _invite(servent: Servent, args: Args, _report: Report) -> object:
+    try:
+        for_s = parse_duration(_text(args, "for"))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return servent.invite(for_s)
 
 
 async def _leave(servent: Servent, _args: Args, _report: Report) -> object:
@@ -499,6 +518,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "unshare": _unshare,
     "shares": _shares,
     "join": _join,
+    "invite": _invite,
     "leave": _leave,
     "pause": _pause,
     "resume": _resume,

@@ -65,6 +65,8 @@ class Contact:
     """Links in a row that soon ended."""
     is_join: bool = False
     """Named by the user: never given up, never forgotten."""
+    is_pinned: bool = False
+    """Named with its id, by an invitation: nobody else is taken for it."""
     is_introduced: bool = False
     """The end of a random walk of ours, hence a good neighbour wherever it is."""
     is_near: bool = False
@@ -112,9 +114,16 @@ class ContactBook:
         contact.failures, contact.next_try_at = 0, 0.0
         return contact
 
+    def add_invited(self, peer: ServentId, addresses: Sequence[Address]) -> Contact:
+        """Return the contact for a servent that an invitation names, due at once."""
+        contact = self.add_join(addresses[0])
+        contact.addresses = tuple(addresses)[:MAX_ADDRESSES]
+        contact.id, contact.is_pinned = peer, True
+        return contact
+
     def unanswered(self) -> list[Contact]:
         """Return the contacts for addresses that the user named and that never answered."""
-        return [contact for contact in self._joins.values() if contact.id is None]
+        return [contact for contact in self._joins.values() if not contact.shaken_at]
 
     def came_near(self, name: str, addresses: Sequence[Address]) -> None:
         """Note a servent that was announced in the same room; it is due at once."""

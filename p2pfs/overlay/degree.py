@@ -267,7 +267,7 @@ class DegreeKeeper:
             self._claimed.add(peer)
             claimed.append(peer)
 
-        expected = None if contact.is_join else contact.id
+        expected = None if contact.is_join and not contact.is_pinned else contact.id
         dial = contact.addresses, self._local, LinkKind.NEIGHBOUR, expected, claim
         try:
             link = await dial_servent(self._network, *dial)

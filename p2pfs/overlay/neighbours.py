@@ -181,6 +181,16 @@ class Overlay:
         self._contacts.add_join(address)
         self.degree.start_afresh()
 
+    async def join_invited(self, peer: ServentId, addresses: Sequence[Address]) -> PeerInfo:
+        """Join through a servent that an invitation names, and no other; else as `join`."""
+        self.is_away = False
+        return await self.degree.dial(self._contacts.add_invited(peer, addresses))
+
+    def join_invited_later(self, peer: ServentId, addresses: Sequence[Address]) -> None:
+        """Join through a servent that an invitation names as soon as it answers."""
+        self._contacts.add_invited(peer, addresses)
+        self.degree.start_afresh()
+
     def came_near(self, name: str, addresses: Sequence[Address]) -> None:
         """Dial a servent that was announced in the same room (reach.Meeting)."""
         self._contacts.came_near(name, addresses)

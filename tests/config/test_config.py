@@ -24,6 +24,7 @@ from p2pfs.config import (
     knobs,
     load_config,
     parse_cache_size,
+    parse_duration,
     parse_endpoint,
     parse_name,
     parse_rate,
@@ -578,3 +579,30 @@ def test_servents_from_before_the_login_are_found_unless_another_place_is_named(
     assert places.runtime_directories() == [login / "p2pfs", before]
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(other))
     assert places.runtime_directories() == [other / "p2pfs"]
+
+
+INVITATION = "p2pfs:join/AFVUTUQAADN7HRFB2LZWEWAIHC3GXMAYGDJLQ5MF7QAQBSYAOEERFJX34F26Y"
+
+
+def test_an_invitation_is_joined_as_an_address_is(tmp_path: Path):
+    config = load_config({"join": (INVITATION, "host:1")}, state_directory=str(tmp_path))
+    assert [str(one) for one in config.joins] == [INVITATION, "host:1"]
+    assert to_options(config)["join"] == [INVITATION, "host:1"]
+
+
+def test_what_is_wrong_with_an_invitation_is_told(tmp_path: Path):
+    with pytest.raises(UsageError, match="damaged"):
+        load_config({"join": (INVITATION[:-8],)}, state_directory=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90m", 5_400), ("12h", 43_200), ("7d", 604_800), ("2W", 1_209_600)]
+)
+def test_how_long_an_invitation_holds(text: str, seconds: int):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "9999d", "1 day", "٧d"])
+def test_what_is_no_time(text: str):
+    with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
+        parse_duration(text)

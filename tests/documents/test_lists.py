@@ -192,6 +192,7 @@ def given(processes: Processes) -> dict[str, object]:
     for verb in ("pause", "resume", "leave"):
         give(verb, *b)
     give("join", *b, listen)
+    give("invite", *a)
     give("unpublish", *a, "small.txt")
     give("newkey", "key")
     give("doctor", "--state", "b")

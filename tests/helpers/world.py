@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 from p2pfs.config import Config, Endpoint
+from p2pfs.invitations import Invitation
 from p2pfs.namespace.nodes import Node, RemoteFile
 from p2pfs.servent import Servent, open_servent
 from tests.helpers.memnet import MemoryNetwork
@@ -56,11 +57,13 @@ class World:
         config.state_directory.mkdir(exist_ok=True)
         return replace(config, **changes)
 
-    async def start(self, *, joins: Iterable[int] = (), **changes: object) -> Servent:
+    async def start(
+        self, *, joins: Iterable[int] = (), invited: Iterable[Invitation] = (), **changes: object
+    ) -> Servent:
         """Start one more servent, which joins through others; return when it listens."""
         number = len(self.servents)
         known = tuple(Endpoint(host(other), PORT) for other in joins)
-        config = self.config(number, joins=known, **changes)
+        config = self.config(number, joins=(*known, *invited), **changes)
         scope = trio.CancelScope()
         servent = await self._nursery.start(self._run, number, config, scope)
         self.servents.append(servent)
