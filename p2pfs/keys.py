@@ -132,7 +132,8 @@ def _kind_of(character: str) -> str:
 def accept_invitations(config: Config, now: float) -> Config:
     """Return the configuration with the key of the private network that it is invited to.
 
-    The key is kept in the state directory, so that the next start needs no invitation.
+    The key is kept in the state directory, so that the next start needs no invitation, and taken
+    out of the configuration, which is shown to whoever may use the mount.
 
     Raises:
         UsageError: an invitation is for another network than this servent belongs to, or has
@@ -142,7 +143,11 @@ def accept_invitations(config: Config, now: float) -> Config:
         if isinstance(invitation, Invitation):
             path = _key_file_of(invitation, config, now)
             config = dataclasses.replace(config, network_key_file=path)
-    return config
+    joins = tuple(
+        dataclasses.replace(one, key=None) if isinstance(one, Invitation) else one
+        for one in config.joins
+    )
+    return dataclasses.replace(config, joins=joins)
 
 
 def _key_file_of(invitation: Invitation, config: Config, now: float) -> Path | None:
