@@ -34,8 +34,9 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     errors        every exception, by whose fault it is
 
 To follow one read, start at `mount.adapter` and go downward: `filesystem.network`,
-`download.reader`, `download.swarm`, `cache` on a hit, else `download.picker`, `link.pool`,
-`link.live`, `Manifest.verify`, `CachedFile.put`.
+`download.reader`, `download.swarm`, `cache` on a hit, else `download.picker`,
+`download.transfers`, `download.upstream`, `link.pool`, `link.live`, `Manifest.verify`,
+`CachedFile.put`.
 """
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@
     pending_reads   reads that wait for blocks
     verifying       blocks that wait to be verified
 
-A read goes downward: reader, swarm, the cache or the picker, upstream.
+A read goes downward: reader, swarm, the cache or else the picker, transfers, upstream.
 """
 
 from p2pfs.download.pins import Pins, load_pins
