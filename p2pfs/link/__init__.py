@@ -8,6 +8,7 @@
     reception   lets others in
     live        the link itself: one reader, one writer
     pulse       when a silent peer is asked, and when it is gone
+    allowance   how much of each message is read from one link
     outbox      messages that wait to be sent on a link
     requests    requests that were sent and are not answered yet
     pool        transfer links that we dialled, and what is asked over them

@@ -23,6 +23,7 @@ from typing import Final, Literal
 import trio
 
 from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
+from p2pfs.link.allowance import Allowance
 from p2pfs.link.outbox import Outbox
 from p2pfs.link.pulse import DEAD_AFTER_S, Pulse
 from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests, Take, TakePage
@@ -51,6 +52,7 @@ from p2pfs.protocol import (
     Reject,
     RejectCode,
     ServentId,
+    Unknown,
     dialable,
 )
 from p2pfs.protocol.flood import LinkId
@@ -164,6 +166,7 @@ class Link:
         self._pulse = Pulse(self.opened_at, is_reading=self.kind is LinkKind.TRANSFER)
         self._pulse_changed = trio.Event()
         self._look_at = self.opened_at
+        self._allowance = Allowance()
         self._pinged_at = self.opened_at
         self._ping_id = 0
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
@@ -506,12 +509,20 @@ class Link:
                 self._got(event.message, event.request_id, on_message)
             if self.ended is not None:
                 return
+            if isinstance(event, Received | Unknown):
+                await self._rest(event.message if isinstance(event, Received) else event)
             if number % EVENTS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
 
     def _heard(self, event: object) -> None:
         is_pong = isinstance(event, Received) and isinstance(event.message, Pong)
         self._pulse.heard(trio.current_time(), is_pong=is_pong)
+
+    async def _rest(self, message: Message | Unknown) -> None:
+        """Read nothing for a while if the peer sends more than anybody should."""
+        wait_s = self._allowance.wait_s(message, trio.current_time())
+        if wait_s:
+            await trio.sleep(wait_s)
 
     def _got(self, message: Message, request_id: int, on_message: OnMessage) -> None:
         self._messages_in += 1

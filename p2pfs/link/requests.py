@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +25,9 @@ from p2pfs.protocol import (
     Pong,
     Reject,
 )
+
+MAX_LATE: Final = 1_024
+"""Cancelled requests whose answer may still come; more than a peer lets wait."""
 
 ANSWERS: Final[Mapping[type[Message], type[Message | Data]]] = {
     Ping: Pong,
@@ -67,11 +71,13 @@ class Requests:
     """Our requests on one link, by id.
 
     An entry is there for as long as its answer is not whole. An entry is
-    removed either by the answer, which sets `is_over`, or by the waiting task itself.
+    removed either by the answer, which sets `is_over`, or by the waiting task itself. What was
+    cancelled is kept beside them: no more may come late than was asked for.
     """
 
     def __init__(self) -> None:
         self._open: dict[int, Asked] = {}
+        self._late: OrderedDict[int, Asked] = OrderedDict()  # cancelled; what comes is ignored
         self._last_id = 0
 
     def __bool__(self) -> bool:
@@ -105,7 +111,13 @@ class Requests:
 
     def drop(self, asked: Asked) -> bool:
         """Forget a request; return whether its answer was still awaited."""
-        return self._open.pop(asked.request_id, None) is not None
+        if self._open.pop(asked.request_id, None) is None:
+            return False
+        asked.take, asked.take_page = len, bool
+        self._late[asked.request_id] = asked
+        if len(self._late) > MAX_LATE:
+            self._late.popitem(last=False)
+        return True
 
     def drop_all(self, error: LinkClosedError) -> None:
         """End every request with `error`."""
@@ -117,6 +129,8 @@ class Requests:
         """Take in a message that answers; RemoteProtocolError if it does not fit."""
         asked = self._find(request_id)
         if asked is None:
+            if isinstance(message, Listing):
+                raise RemoteProtocolError("LISTING answers what was answered already")
             return
         if isinstance(message, Reject):
             text = f"{sender} refused: {message.text!r}"
@@ -141,7 +155,7 @@ class Requests:
         """Take in a part of an answer; RemoteProtocolError if it does not fit."""
         asked = self._find(data.request_id)
         if asked is None:
-            return
+            raise RemoteProtocolError("DATA answers what was answered already")
         if asked.answer_type is not Data:
             raise RemoteProtocolError("DATA answers another request")
         asked.size += len(data.payload)
@@ -152,11 +166,12 @@ class Requests:
             self._finish(asked)
 
     def _find(self, request_id: int) -> Asked | None:
-        """Return the request, or None if it is over or cancelled and this comes late."""
+        """Return the request, also one that was cancelled, or None if it is answered whole."""
         if not 0 < request_id <= self._last_id:
             raise RemoteProtocolError("answers what was never asked")
-        return self._open.get(request_id)
+        return self._open.get(request_id) or self._late.get(request_id)
 
     def _finish(self, asked: Asked) -> None:
-        del self._open[asked.request_id]
+        self._open.pop(asked.request_id, None)
+        self._late.pop(asked.request_id, None)
         asked.is_over.set()

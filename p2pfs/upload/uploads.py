@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -56,6 +57,7 @@ from p2pfs.protocol import (
     ServentId,
     block_bytes_for,
     block_count_for,
+    groups_of,
     largest_crowd,
     who_gives_way,
 )
@@ -108,8 +110,16 @@ NOT_YET_MS: Final = 200
 
 MATCHES_PER_S: Final = 1.0
 MATCH_BURST: Final = 20
-"""How often one peer may ask for further matches: a page takes up to a tenth of a second of a
+"""How often one address may ask for further matches: a page takes up to a tenth of a second of a
 processor in a large share. A search of twenty pages is 10,000 files."""
+
+PAGES_PER_S: Final = 20.0
+PAGES_BURST: Final = 400
+"""Pages of listings that one address may have: a page takes a millisecond of a processor. At once
+it may have 200,000 names."""
+
+MAX_ALLOWANCES: Final = 1_024
+"""Addresses whose spending is remembered; the one that asked longest ago is forgotten first."""
 
 RETRY_AFTER_MS: Final = 2_000
 """When a refused peer may ask again."""
@@ -193,8 +203,6 @@ class _Peer:
     clients: list[_Client] = field(default_factory=list)
     turn: trio.Lock = field(default_factory=trio.Lock)
     """Held by those large blocks that are being sent to it."""
-    matches: TokenBucket = field(default_factory=lambda: TokenBucket(MATCHES_PER_S, MATCH_BURST))
-    """What it may ask for of MATCH."""
 
     @property
     def waiting(self) -> int:
@@ -223,6 +231,14 @@ def _nothing(*_: object) -> None:
     """Take note of nothing."""
 
 
+@dataclass(slots=True)
+class _Allowance:
+    """What one address may still ask for, whoever it says that it is."""
+
+    matches: TokenBucket = field(default_factory=lambda: TokenBucket(MATCHES_PER_S, MATCH_BURST))
+    pages: TokenBucket = field(default_factory=lambda: TokenBucket(PAGES_PER_S, PAGES_BURST))
+
+
 class Uploads:
     """Everything that others fetch from us."""
 
@@ -239,6 +255,7 @@ class Uploads:
         self.under_way = UnderWay()
         self._turns = Turns(UPLOAD_SLOTS)
         self._peers: dict[ServentId, _Peer] = {}
+        self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
 
     def judge(self, peer: ServentId, remote: Address) -> Bye | None:
         """Return the BYE for a peer that dialled a transfer link, or None if it is welcome."""
@@ -339,7 +356,7 @@ class Uploads:
             if self._share.is_paused:
                 raise RejectedError("sharing is paused", RejectCode.PAUSED)
             if isinstance(message, Match):
-                await self._send_matches(link, peer, message, number)
+                await self._send_matches(link, message, number)
             elif isinstance(message, GetManifest):
                 manifest = await self._share.manifest(FileId(message.file_id))
                 await self._send(link, number, manifest.to_bytes())
@@ -356,9 +373,9 @@ class Uploads:
             link.post(Reject(RejectCode.FAILED, "a bug"), number)
         return None
 
-    async def _send_matches(self, link: Link, peer: _Peer, wanted: Match, number: int) -> None:
+    async def _send_matches(self, link: Link, wanted: Match, number: int) -> None:
         """Send further files that a keyword query finds: each time the index is searched anew."""
-        if not peer.matches.take(trio.current_time()):
+        if not self._allowance(link).matches.take(trio.current_time()):
             raise RejectedError("too many searches", RejectCode.BUSY)
         entries, total = await self._share.matches(wanted)
         page = _one_page(entries[: wanted.limit])
@@ -366,11 +383,26 @@ class Uploads:
 
     async def _send_page(self, link: Link, wanted: List, number: int) -> Message | None:
         """Send the next page of a directory; return what to ask for those behind it."""
+        await self._wait_for_page(link)
         page = self._page(wanted)
         await link.send(page, number)
         if isinstance(page, Listing) and not page.is_last:
             return List(wanted.path, _name(page.entries[-1]), wanted.pages - 1)
         return None
+
+    async def _wait_for_page(self, link: Link) -> None:
+        pages = self._allowance(link).pages
+        while not pages.take(trio.current_time()):
+            wait_s = pages.wait_s(trio.current_time())
+            await trio.sleep(wait_s)
+
+    def _allowance(self, link: Link) -> _Allowance:
+        address = groups_of(link.remote.host)[1]
+        allowance = self._allowances.setdefault(address, _Allowance())
+        self._allowances.move_to_end(address)
+        if len(self._allowances) > MAX_ALLOWANCES:
+            self._allowances.popitem(last=False)
+        return allowance
 
     async def _send_blocks(
         self, client: _Client, peer: _Peer, wanted: GetBlocks, number: int

@@ -12,10 +12,17 @@ from trio.testing import MockClock
 from p2pfs.errors import RejectedError
 from p2pfs.link import Link, RefusedError
 from p2pfs.protocol.handshake import Identity
-from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, Pong
+from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, List, Pong
 from p2pfs.upload import Uploads
 from p2pfs.upload import turns as turns_module
-from p2pfs.upload.uploads import IDLE_S, MAX_LINKS, MAX_LINKS_PER_PEER, RESTING_S
+from p2pfs.upload.uploads import (
+    IDLE_S,
+    MAX_LINKS,
+    MAX_LINKS_PER_PEER,
+    PAGES_BURST,
+    PAGES_PER_S,
+    RESTING_S,
+)
 from tests.helpers.contents import Content
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
@@ -201,3 +208,26 @@ async def pong_for_ever(peer: RawPeer) -> None:
             if isinstance(message, Bye):
                 return
             await peer.send(Pong(), number)
+
+
+async def test_pages_of_listings_are_counted_by_address(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        got = 0
+
+        async def list_without_end() -> None:
+            nonlocal got
+            link = await shop.enter(ATTACKER)
+            while True:
+                await link.request(List("", ""), timeout_s=1000)
+                got += 1
+
+        async with trio.open_nursery() as crowd:
+            for _ in range(8):
+                crowd.start_soon(list_without_end)
+            await trio.sleep(60)
+            began_at = trio.current_time()
+            await (await shop.enter("10.0.1.1")).request(List("", ""), timeout_s=10)
+            assert trio.current_time() - began_at < 0.2
+            crowd.cancel_scope.cancel()
+
+        assert got <= PAGES_BURST + 61 * PAGES_PER_S

@@ -529,8 +529,11 @@ class TestRequests:
         async with linked(net) as (ours, theirs):
             with trio.move_on_after(1):
                 await ours.link.fetch(BLOCK, size_limit=10)
-            await theirs.link.send_data(theirs.got[0][1], b"too late")
-            theirs.link.post(Listing((), has_more=False), theirs.got[0][1])
+            with trio.move_on_after(1):
+                await ours.link.request(List("", ""), timeout_s=10)
+            asked = [number for message, number in theirs.got if not isinstance(message, Cancel)]
+            await theirs.link.send_data(asked[0], b"too late")
+            theirs.link.post(Listing((), has_more=False), asked[1])
             await wait_all_tasks_blocked()
             assert ours.link.ended is None
 
@@ -626,13 +629,21 @@ class TestData:
     async def test_a_cancelled_upload_lets_the_next_one_go(
         self, net: MemoryNetwork, autojump_clock: MockClock
     ) -> None:
-        async with linked(net) as (_, theirs):
+        async def ask(link: Link) -> None:
+            with contextlib.suppress(RejectedError):
+                await link.fetch(BLOCK, size_limit=10**7)
+
+        async with linked(net) as (ours, theirs), trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(ask, ours.link)
+            await trio.sleep(1)
+            (_, first), (_, second) = theirs.got
             net.freeze("a")
             with trio.move_on_after(1):
-                await theirs.link.send_data(1, bytes(10**7))
+                await theirs.link.send_data(first, bytes(10**7))
             net.thaw("a")
             with trio.fail_after(1):
-                await theirs.link.send_data(2, b"next")
+                await theirs.link.send_data(second, b"next")
 
     @pytest.mark.parametrize("extra", [1, 10**6])
     async def test_more_than_was_asked_for_breaks_the_protocol(
