@@ -52,7 +52,7 @@ from p2pfs.errors import (
     ShutdownError,
     TransferError,
 )
-from p2pfs.protocol import KIB, MIB, Manifest, PeerInfo, block_bytes_for, block_range
+from p2pfs.protocol import MIB, Manifest, PeerInfo, block_range
 from p2pfs.protocol.flood import Urgency
 from p2pfs.rates import Flow, RateLimit
 from p2pfs.tasks import called
@@ -63,10 +63,6 @@ T = TypeVar("T")
 
 SEARCH_TIMEOUT_S: Final = 10.0
 """How long a search for sources may take; a flood is over by then."""
-
-SLOWEST_BYTES_PER_S: Final = 128 * KIB
-"""The stall time is at least what one block takes at this rate, since progress is only visible per
-whole block."""
 
 QUICK_BYTES_PER_S: Final = 64 * MIB
 """Sources as quick as this, those on a local line, give the surroundings of a random read in an
@@ -119,8 +115,7 @@ class Swarm:
         """
         self._cached = cached
         self._upstream = upstream
-        largest_s = block_bytes_for(cached.size) / SLOWEST_BYTES_PER_S
-        self._stall_s = max(stall_timeout_s, largest_s)
+        self._stall_s = stall_timeout_s
         self._picker = Picker(cached.size, upstream.own_id, limit)
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
@@ -437,6 +432,10 @@ class Swarm:
         self.add_sources(found)
 
     # Keeping
+
+    def progressed(self) -> None:
+        """Note that a part of a block came."""
+        self._progress_at = trio.current_time()
 
     async def _keep(self) -> None:
         """Verify and keep what arrives, until cancelled."""

@@ -32,6 +32,9 @@ class Owner(Protocol):
     def manifest_arrived(self, request: Request, data: bytes) -> None:
         """Take in what a source sent for the manifest."""
 
+    def progressed(self) -> None:
+        """Note that a part of a block came."""
+
     def source_failed(self, error: P2pfsError) -> None:
         """Note why a source did not give what it was asked for."""
 
@@ -97,7 +100,13 @@ class Transfers:
         else:
             wanted = {request.index: request.length for request in batch.pending}
             deliver = functools.partial(self._arrived, batch)
-            await self._upstream.fetch_blocks(source, file_id, wanted, deliver)
+            heard = functools.partial(self._heard, batch)
+            await self._upstream.fetch_blocks(source, file_id, wanted, deliver, heard)
+
+    def _heard(self, batch: Batch) -> None:
+        """Note that a part of a block came: of the largest one comes long before the whole."""
+        batch.scope.deadline = trio.current_time() + self._stall_s
+        self._owner.progressed()
 
     def _received(self, batch: Batch) -> Request | None:
         """Note that the next answer of a batch is here; return for what, if it is wanted."""

@@ -49,10 +49,12 @@ class Upstream(Protocol):
         file_id: FileId,
         wanted: Mapping[int, int],
         deliver: Callable[[bytes], object],
+        heard: Callable[[], object],
     ) -> None:
         """Deliver what `source` sends as each of these blocks, in order; not verified.
 
-        `wanted` gives the length that each should have, by index. What is raised is about the
+        `heard` is called whenever a part of one comes. `wanted` gives the length that each
+        should have, by index. What is raised is about the
         first block that was not delivered.
         """
         ...
@@ -123,7 +125,12 @@ class NetworkUpstream:
         return await self._links.fetch_manifest(source, file_id)
 
     async def fetch_blocks(
-        self, source: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver
+        self,
+        source: PeerInfo,
+        file_id: FileId,
+        wanted: Mapping[int, int],
+        deliver: Deliver,
+        heard: Callable[[], object],
     ) -> None:
         """Deliver blocks as sent; see `TransferLinks.fetch_blocks`."""
 
@@ -131,7 +138,7 @@ class NetworkUpstream:
             self.received_bytes += len(block)
             deliver(block)
 
-        await self._links.fetch_blocks(source, file_id, wanted, counted)
+        await self._links.fetch_blocks(source, file_id, wanted, counted, heard)
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
         """Note that a source sent a wrong block."""

@@ -201,9 +201,16 @@ class TransferLinks:
         return await link.fetch(GetBlocks(file_id, (0,)), size_limit=MIN_BLOCK_BYTES)
 
     async def fetch_blocks(
-        self, peer: PeerInfo, file_id: FileId, wanted: Mapping[int, int], deliver: Deliver
+        self,
+        peer: PeerInfo,
+        file_id: FileId,
+        wanted: Mapping[int, int],
+        deliver: Deliver,
+        heard: Callable[[], object] = lambda: None,
     ) -> None:
         """Ask a peer for blocks, and deliver each as soon as it is whole.
+
+        `heard` is called for each part of one that comes.
 
         `wanted` gives the length of each block by index, at most MAX_BLOCKS_ASKED of them; they
         come in that order, unverified. If the peer says that this was all before it was, what
@@ -217,7 +224,12 @@ class TransferLinks:
         link = await self._link_to(peer)
         cutter = _Cutter(wanted.values(), deliver)
         message = GetBlocks(file_id, tuple(wanted))
-        await link.stream(message, size_limit=sum(wanted.values()), take=cutter.take)
+
+        def take(part: memoryview) -> None:
+            heard()
+            cutter.take(part)
+
+        await link.stream(message, size_limit=sum(wanted.values()), take=take)
         cutter.finish()
 
     async def _link_to(self, peer: PeerInfo) -> Link:

@@ -76,17 +76,27 @@ class FakeSource:
             return RejectedError("no such block", RejectCode.NOT_FOUND)
         return self.error
 
-    async def answer(self, indexes: Iterable[int], deliver: Callable[[bytes], object]) -> None:
+    async def answer(
+        self,
+        indexes: Iterable[int],
+        deliver: Callable[[bytes], object],
+        heard: Callable[[], object],
+    ) -> None:
         with trio.CancelScope() as scope:
             self._answers.add(scope)
             try:
-                await self._send(indexes, deliver)
+                await self._send(indexes, deliver, heard)
                 return
             finally:
                 self._answers.discard(scope)
         raise LinkClosedError("the link ended")
 
-    async def _send(self, indexes: Iterable[int], deliver: Callable[[bytes], object]) -> None:
+    async def _send(
+        self,
+        indexes: Iterable[int],
+        deliver: Callable[[bytes], object],
+        heard: Callable[[], object],
+    ) -> None:
         """Deliver blocks up to the first that is refused, and raise why it is."""
         await trio.sleep(self.latency_s)
         for index in indexes:
@@ -94,9 +104,18 @@ class FakeSource:
                 raise error
             data = self._bytes_of(index)
             async with self._wire:
-                await trio.sleep(len(data) / self.rate_bytes_s)
+                await self._pass(len(data) / self.rate_bytes_s, heard)
                 await self._goes.wait()
             deliver(data)
+
+    async def _pass(self, seconds: float, heard: Callable[[], object]) -> None:
+        """Let the time of a block pass, of which a part comes every second."""
+        while seconds > 1:
+            await trio.sleep(1)
+            await self._goes.wait()
+            heard()
+            seconds -= 1
+        await trio.sleep(seconds)
 
     def _bytes_of(self, index: int) -> bytes:
         data = self.content.manifest.to_bytes()
@@ -153,8 +172,9 @@ class FakeUpstream:
         file_id: FileId,
         wanted: Mapping[int, int],
         deliver: Callable[[bytes], object],
+        heard: Callable[[], object],
     ) -> None:
-        await self._fetch(source, list(wanted), deliver)
+        await self._fetch(source, list(wanted), deliver, heard)
 
     def proved(self, file_id: FileId, size: int) -> None:
         self.sizes[file_id] = size
@@ -163,7 +183,11 @@ class FakeUpstream:
         self.blamed.append(source.id)
 
     async def _fetch(
-        self, source: PeerInfo, indexes: Sequence[int], deliver: Callable[[bytes], object]
+        self,
+        source: PeerInfo,
+        indexes: Sequence[int],
+        deliver: Callable[[bytes], object],
+        heard: Callable[[], object] = lambda: None,
     ) -> None:
         self.requests += [(source.id, index) for index in indexes]
         self.requested_at.append(trio.current_time())
@@ -177,7 +201,7 @@ class FakeUpstream:
             deliver(data)
 
         try:
-            await self.sources[source.id].answer(indexes, count)
+            await self.sources[source.id].answer(indexes, count, heard)
         finally:
             self.pending -= left
 

@@ -21,7 +21,7 @@ from tests.helpers.servents import HalfServent, answering
 from tests.protocol.test_document import rows, section, wire_name
 
 BLOCK = m.GetBlocks(Content.of(5).file_id, (0,))
-FLOOD_S = 60.0
+FLOOD_S = 3.0
 
 NEIGHBOUR = [
     m.Ping(),

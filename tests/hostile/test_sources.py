@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from p2pfs.download.picker import MAX_KNOWN_SOURCES, Picker
 from p2pfs.download.source import Trouble
 from p2pfs.download.swarm import Swarm
-from p2pfs.errors import RejectedError
+from p2pfs.errors import BusyError, RejectedError, StalledError
 from p2pfs.protocol import MIB, Address, PeerInfo, RejectCode
 from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile
@@ -127,3 +127,40 @@ def test_a_liar_that_made_room_is_not_taken_back():
     picker.add_sources([liar.source])
 
     assert liar.source.id not in picker._sources
+
+
+@pytest.mark.parametrize("size", [MIB, 1 << 40])
+async def test_a_manifest_that_never_comes_is_waited_for_no_longer_than_the_stall_time(
+    size: int, autojump_clock: MockClock
+):
+    cached = MemoryCachedFile(FILM)
+    cached.size = size
+    await until_failed(Swarm(cached, [peer(0)], FakeUpstream([dead()]), STALL_S), StalledError)
+
+
+async def test_who_says_soon_without_end_is_waited_for_no_longer_than_the_stall_time(
+    autojump_clock: MockClock,
+):
+    error = RejectedError("soon", RejectCode.BUSY)
+    error.retry_after_s = 1.0
+    upstream = FakeUpstream([FakeSource(FILM, error=error) for _ in range(8)])
+
+    await until_failed(Swarm(MemoryCachedFile(FILM), upstream.peers, upstream, STALL_S), BusyError)
+
+
+async def until_failed(swarm: Swarm, why: type[Exception]) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        with trio.fail_after(STALL_S + 1), pytest.raises(why):
+            await swarm.read(0, 100)
+        nursery.cancel_scope.cancel()
+
+
+async def test_bytes_are_progress_though_no_block_is_whole(autojump_clock: MockClock):
+    slow = good(BLOCK / (3 * STALL_S))
+    swarm = Swarm(MemoryCachedFile(FILM), [peer(0)], FakeUpstream([slow]), STALL_S)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        with trio.fail_after(8 * STALL_S):
+            assert len(await swarm.read(0, 100)) == 100
+        nursery.cancel_scope.cancel()
