@@ -345,7 +345,7 @@ class Servent:
 
     def neighbour_opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
-        self.whereabouts.observed(link.hello.observed.host)
+        self.whereabouts.observed(link.hello.observed.host, link.remote.host)
         self.switchboard.opened(link)
         self._links.located(link.peer)
         self.browser.peer_joined()
@@ -354,7 +354,7 @@ class Servent:
 
     def neighbour_lost(self, link: Link) -> None:
         """Forget a neighbour, and what it offered if it said that it leaves."""
-        self.whereabouts.observed_no_more(link.hello.observed.host)
+        self.whereabouts.observed_no_more(link.hello.observed.host, link.remote.host)
         self.switchboard.lost(link)
         self.pushes.forget(link)
         if link.bye is not None and link.bye.code is ByeCode.LEAVING:

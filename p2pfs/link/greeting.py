@@ -104,8 +104,15 @@ async def greet(
         return Link(channel, connection, "out", peer_id, _checked_hello(answer))
 
 
-async def answer_link(channel: Channel, local: LocalServent, judge: Judge) -> Link:
+async def answer_link(
+    channel: Channel,
+    local: LocalServent,
+    judge: Judge,
+    began: Callable[[Connection], object] = lambda _connection: None,
+) -> Link:
     """Greet a peer that has dialled us; the caller must `run` the link, which also closes it.
+
+    `began` is given the connection, whose state tells how far the greeting is.
 
     Takes at most HANDSHAKE_S. Cancelling it leaves no connection behind.
 
@@ -116,6 +123,7 @@ async def answer_link(channel: Channel, local: LocalServent, judge: Judge) -> Li
     """
     async with _greeting(channel, str(channel.remote)):
         connection = Connection(Role.RESPONDER, local.identity, local.network_key)
+        began(connection)
         peer_id = await _shake_hands(channel, connection)
         hello = _checked_hello(await _next_message(channel, connection))
         refusal = judge(peer_id, hello, channel.remote)

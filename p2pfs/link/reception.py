@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -14,12 +15,25 @@ from p2pfs.errors import LinkError, UsageError
 from p2pfs.link.greeting import Judge, LocalServent, answer_link
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Listener, Network
+from p2pfs.protocol import Connection, State, groups_of, largest_crowd
+from p2pfs.protocol.flood import TokenBucket
 from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
 
 MAX_GREETINGS: Final = 64
 """Greetings under way at once: each holds a descriptor and costs four slow curve operations."""
+
+GREETINGS_PER_S: Final = 20.0
+GREETING_BURST: Final = 400
+"""Greetings of one network: each costs two to three milliseconds of a processor. A lab of three
+hundred may come at once."""
+
+MAX_RATES: Final = 1_024
+"""Networks whose greetings are counted; the one that dialled longest ago is forgotten first."""
+
+STEPS: Final = tuple(State)
+"""How far a greeting may be, in order."""
 
 Take = Callable[[Link], Awaitable[None]]
 """Owns a greeted link from then on: must run it, for as long as it lasts if it likes."""
@@ -43,6 +57,27 @@ async def accept_links(listener: Listener, local: LocalServent, judge: Judge, ta
     await _Reception(listener, local, judge, take).run()
 
 
+@dataclass(eq=False, slots=True)
+class _Greeting:
+    """A greeting under way."""
+
+    host: str
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    connection: Connection | None = None
+
+    def began(self, connection: Connection) -> None:
+        self.connection = connection
+
+    @property
+    def steps(self) -> int:
+        """How far it is."""
+        return 0 if self.connection is None else STEPS.index(self.connection.state)
+
+
+def _host_of(greeting: _Greeting) -> str:
+    return greeting.host
+
+
 class _Reception:
     """The greetings under way, oldest first."""
 
@@ -51,43 +86,61 @@ class _Reception:
         self._local = local
         self._judge = judge
         self._take = take
-        self._greetings: dict[trio.CancelScope, str] = {}
+        self._greetings: dict[_Greeting, None] = {}
+        self._rates: OrderedDict[str, TokenBucket] = OrderedDict()
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             try:
                 while True:
                     channel = await self._listener.accept()
+                    if not self._may_begin(channel.remote.host):
+                        await trio.aclose_forcefully(channel.stream)
+                        continue
                     self._make_room()
-                    scope = trio.CancelScope()
-                    self._greetings[scope] = channel.remote.host
-                    nursery.start_soon(guarded, self._receive, channel, scope)
+                    greeting = _Greeting(channel.remote.host)
+                    self._greetings[greeting] = None
+                    nursery.start_soon(guarded, self._receive, channel, greeting)
             finally:
                 with trio.CancelScope(shield=True):  # closing a listener does not wait
                     await self._listener.aclose()
 
+    def _may_begin(self, host: str) -> bool:
+        """Charge a greeting to the network that it comes from: it costs a processor milliseconds.
+
+        TCP has proven the address, so to close the connection is the cheapest refusal there is.
+        """
+        network = groups_of(host)[0]
+        rate = self._rates.setdefault(network, TokenBucket(GREETINGS_PER_S, GREETING_BURST))
+        self._rates.move_to_end(network)
+        if len(self._rates) > MAX_RATES:
+            self._rates.popitem(last=False)
+        return rate.take(trio.current_time())
+
     def _make_room(self) -> None:
-        """Give up the oldest greeting of the host that has most of them.
+        """Give up a greeting: of those that came least far, the oldest of the largest group.
 
         Honest greetings take a few round trips, so who opens connections and says nothing
         pushes out its own. Refusing the newest instead would let it shut the door.
         """
         if len(self._greetings) >= MAX_GREETINGS:
-            (busiest, _), *_rest = Counter(self._greetings.values()).most_common(1)
-            oldest = next(scope for scope, host in self._greetings.items() if host == busiest)
-            del self._greetings[oldest]
-            oldest.cancel()
+            least = min(greeting.steps for greeting in self._greetings)
+            behind = [greeting for greeting in self._greetings if greeting.steps == least]
+            for part in (0, 1):
+                behind = largest_crowd(behind, _host_of, part)
+            del self._greetings[behind[0]]
+            behind[0].scope.cancel()
 
-    async def _receive(self, channel: Channel, scope: trio.CancelScope) -> None:
+    async def _receive(self, channel: Channel, greeting: _Greeting) -> None:
         link = None
         try:
-            with scope:
-                link = await answer_link(channel, self._local, self._judge)
+            with greeting.scope:
+                link = await answer_link(channel, self._local, self._judge, greeting.began)
         except LinkError as error:
             log.info("link refused remote=%s reason=%s", channel.remote, error)
         finally:
-            self._greetings.pop(scope, None)
+            self._greetings.pop(greeting, None)
         if link is not None:
             await self._take(link)
-        elif scope.cancelled_caught:
+        elif greeting.scope.cancelled_caught:
             log.info("link refused remote=%s reason=too many greetings", channel.remote)

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 import trio
 
-from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId
+from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId, largest_crowd
 from p2pfs.state import replace_file
 from p2pfs.threads import RunInThread
 
@@ -45,7 +45,9 @@ SAVE_S: Final = 60.0
 """The book is written this often; what a crash loses is found again by joining."""
 
 MAX_CONTACTS: Final = 1_000
-"""The least useful goes first: failed most often, seen longest ago."""
+"""Who is linked stays. Of the others those go first that never were a neighbour for STABLE_S, of
+these those of the network that most are of, and of these the least useful: failed most often,
+seen longest ago. So no number of identities at one address pushes out anybody else."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,10 @@ class Contact:
     """Why the last dial came to nothing, for people."""
     breaks: int = 0
     """Links in a row that soon ended."""
+    is_proven: bool = False
+    """It was our neighbour for STABLE_S or longer."""
+    is_linked: bool = False
+    """It is our neighbour."""
     is_join: bool = False
     """Named by the user: never given up, never forgotten."""
     is_pinned: bool = False
@@ -85,6 +91,8 @@ class Contact:
 
     def lost(self, now: float, lasted_s: float) -> None:
         """Note that a link to it ended."""
+        self.is_linked = False
+        self.is_proven |= lasted_s >= STABLE_S
         self.breaks = 1 if lasted_s >= STABLE_S else self.breaks + 1
         self._wait(self.breaks, now)
 
@@ -153,6 +161,7 @@ class ContactBook:
         contact = self._by_id.setdefault(peer.id, Contact(peer.addresses))
         contact.addresses = peer.addresses or contact.addresses
         contact.succeeded(peer, wall_now)
+        contact.is_linked = True
         self._bound()
 
     def lost(self, peer: ServentId, now: float, lasted_s: float) -> None:
@@ -199,9 +208,16 @@ class ContactBook:
 
     def _bound(self) -> None:
         while len(self._by_id) > MAX_CONTACTS:
-            worst = max(self._by_id.values(), key=lambda c: (c.failures, -c.shaken_at))
+            worst = self._worst()
             assert worst.id is not None
             del self._by_id[worst.id]
+
+    def _worst(self) -> Contact:
+        """Return who goes first; see MAX_CONTACTS."""
+        free = [contact for contact in self._by_id.values() if not contact.is_linked]
+        some = [contact for contact in free if not contact.is_proven] or free
+        crowd = largest_crowd(some, _host_of, 0) or list(self._by_id.values())
+        return max(crowd, key=lambda c: (c.failures, -c.shaken_at))
 
     # On disk.
 
@@ -227,7 +243,7 @@ class ContactBook:
     def to_bytes(self) -> bytes:
         """Return the book as `load` reads it: those with whom we have shaken hands."""
         rows = [
-            _Row(c.id, c.name, c.addresses, c.shaken_at)
+            _Row(c.id, c.name, c.addresses, c.shaken_at, c.is_proven)
             for c in self._by_id.values()
             if c.id is not None and c.shaken_at
         ]
@@ -246,8 +262,14 @@ class ContactBook:
             log.warning("contacts not read reason=%s", error)
             return book
         for row in rows[:MAX_CONTACTS]:
-            book._by_id[row.id] = Contact(row.addresses, row.id, row.name, row.shaken_at)
+            contact = Contact(row.addresses, row.id, row.name, row.shaken_at)
+            contact.is_proven = row.is_proven
+            book._by_id[row.id] = contact
         return book
+
+
+def _host_of(contact: Contact) -> str:
+    return contact.addresses[0].host if contact.addresses else ""
 
 
 def _rank(contact: Contact) -> tuple[bool, bool, bool, int, float]:
@@ -268,3 +290,4 @@ class _Row(msgspec.Struct):
     name: str
     addresses: tuple[Address, ...]
     shaken_at: float
+    is_proven: bool = False

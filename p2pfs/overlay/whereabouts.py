@@ -21,6 +21,7 @@ from p2pfs.protocol import (
     NetworkKey,
     PeerInfo,
     Scope,
+    groups_of,
     scope_of,
     without_zone,
 )
@@ -42,7 +43,7 @@ class Whereabouts:
         self.network_key = network_key
         self.name = name
         self._listener: Listener | None = None
-        self._observed: Counter[str] = Counter()
+        self._observed: Counter[tuple[str, str]] = Counter()  # (where we are seen, by a network)
         self._outside: Address | None = None
         self.reachable = ""
         """Whether a router passes our port on, or why not, for people. Empty: nobody has asked."""
@@ -71,21 +72,28 @@ class Whereabouts:
         """Return what peers are told of this servent."""
         return PeerInfo(self.identity.id, self.name, self._advertised())
 
-    def observed(self, host: str) -> None:
-        """Note that a neighbour sees us at `host`."""
-        self._observed[host] += 1
+    def observed(self, host: str, by: str) -> None:
+        """Note that a neighbour at `by` sees us at `host`.
 
-    def observed_no_more(self, host: str) -> None:
+        All neighbours of one network count as one: identities are free.
+        """
+        self._observed[host, groups_of(by)[0]] += 1
+
+    def observed_no_more(self, host: str, by: str) -> None:
         """Note that a neighbour that saw us at `host` is gone."""
-        self._observed[host] -= 1
+        self._observed[host, groups_of(by)[0]] -= 1
         self._observed += Counter()  # drops the hosts at which no neighbour sees us any more
+
+    def _seen(self) -> Counter[str]:
+        """Return where we are seen, and by how many networks."""
+        return Counter(host for host, _by in dict(self._observed))
 
     def _advertised(self) -> tuple[Address, ...]:
         """Return where we listen, if that is one address; else where most others saw us."""
         port = self.listen_address.port
         if scope_of(self.listen_address.host) is not None:
             return (without_zone(self.listen_address),)
-        seen = self._observed.most_common(MAX_ADDRESSES)
+        seen = self._seen().most_common(MAX_ADDRESSES)
         least = seen[0][1] * SEEN_SHARE if seen else 0
         observed = [Address(host, port) for host, count in seen if count >= least]
         return tuple(dict.fromkeys([*self._mapped(), *observed]))[:MAX_ADDRESSES]
@@ -120,6 +128,6 @@ class Whereabouts:
         own = self._interfaces()
         if self.listen_address in own:
             return own
-        seen = [host for host, count in dict(self._observed).items() if count >= MIN_SEEN]
+        seen = [host for host, count in self._seen().items() if count >= MIN_SEEN]
         public = [Address(host, port) for host in seen if scope_of(host) is Scope.WORLD]
         return list(dict.fromkeys((*own, *self._mapped(), *public)))

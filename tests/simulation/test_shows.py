@@ -124,17 +124,21 @@ async def test_a_public_address_is_told_when_more_than_one_neighbour_sees_it(
     async with open_world() as world:
         await world.start()
         give_interfaces(world, 0, "192.168.1.5")
-        world[0].whereabouts._observed.update({"8.8.8.8": 1, "192.168.9.9": 5})
+        for number in range(5):
+            world[0].whereabouts.observed("192.168.9.9", by=f"10.9.{number}.1")
+        world[0].whereabouts.observed("8.8.8.8", by="10.9.0.1")
+        world[0].whereabouts.observed("8.8.8.8", by="10.9.0.2")  # of the same network
         assert world[0].report.status()["addresses"] == [f"192.168.1.5:{PORT}"]
 
-        world[0].whereabouts._observed.update({"8.8.8.8": 1})
+        world[0].whereabouts.observed("8.8.8.8", by="10.9.1.1")
         assert world[0].report.status()["addresses"] == [f"192.168.1.5:{PORT}", f"8.8.8.8:{PORT}"]
 
 
 async def test_who_listens_at_one_address_tells_that_one(autojump_clock: MockClock):
     async with open_world() as world:
         await world.start()
-        world[0].whereabouts._observed.update({"8.8.8.8": 9})
+        for number in range(9):
+            world[0].whereabouts.observed("8.8.8.8", by=f"10.9.{number}.1")
 
         assert world[0].report.status()["addresses"] == [f"{host(0)}:{PORT}"]
 

@@ -1,0 +1,152 @@
+"""Whoever comes with many names or many connections shuts no door and fills no book."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.errors import LinkError
+from p2pfs.link import Link, accept_links
+from p2pfs.link import reception as reception_module
+from p2pfs.link.reception import GREETINGS_PER_S
+from p2pfs.overlay.contacts import MAX_CONTACTS, STABLE_S, ContactBook
+from p2pfs.protocol import Address, Identity, LinkKind, PeerInfo
+from tests.helpers.dialling import dial_link
+from tests.helpers.memnet import MemoryNetwork
+from tests.helpers.servents import PORT, HalfServent, silent
+from tests.helpers.world import PORT as WORLD_PORT
+from tests.helpers.world import open_world
+
+FAR_S = 0.2
+
+
+class Door:
+    """A servent that accepts links, far from everybody."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.net = MemoryNetwork(latency_s=FAR_S)
+        self.servent = HalfServent(self.net, "10.0.0.1")
+        self.nursery = nursery
+        self.entered = 0
+
+    async def take(self, link: Link) -> None:
+        await link.run(silent)
+
+    async def idle(self, host: str) -> None:
+        """Connect, say nothing, and stay."""
+        await self.net.host(host).dial(self.servent.address)
+
+    async def enter(self, host: str) -> None:
+        dialler = HalfServent(self.net, host)
+        at = self.servent.address
+        try:
+            link = await dial_link(dialler.host, at, dialler, LinkKind.NEIGHBOUR, self.servent.id)
+        except LinkError:
+            return
+        self.entered += 1
+        await link.run(silent)
+
+    async def flood(self, per_s: float) -> None:
+        """Let idle connections come from 300 addresses of as many networks, one after the other."""
+        hosts = itertools.cycle(f"10.{66 + n // 250}.{n % 250}.1" for n in range(300))
+        for host in hosts:
+            self.nursery.start_soon(self.idle, host)
+            await trio.sleep(1 / per_s)
+
+
+@asynccontextmanager
+async def open_door() -> AsyncIterator[Door]:
+    async with trio.open_nursery() as nursery:
+        door = Door(nursery)
+        listener = await door.servent.host.listen(None, PORT)
+        nursery.start_soon(accept_links, listener, door.servent, door.servent._judge, door.take)
+        yield door
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_who_are_far_get_in_among_idle_connections(autojump_clock: MockClock):
+    async with open_door() as door:
+        door.nursery.start_soon(door.flood, 110)
+        await trio.sleep(1.5)
+
+        for number in range(12):
+            door.nursery.start_soon(door.enter, f"10.200.{number}.1")
+            await trio.sleep(0.1)
+        await trio.sleep(2.5)
+
+        assert door.entered == 12
+
+
+async def test_one_network_greets_no_more_often_than_its_rate(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    async with open_door() as door:
+        monkeypatch.setattr(reception_module, "GREETING_BURST", 20)
+        for _ in range(60):
+            door.nursery.start_soon(door.enter, "10.6.6.6")
+            await trio.sleep(0.01)
+        await trio.sleep(3)
+        assert door.entered <= 20 + GREETINGS_PER_S
+
+        before = door.entered
+        door.nursery.start_soon(door.enter, "10.0.2.1")
+        await trio.sleep(3)
+        assert door.entered == before + 1
+
+
+def stranger(number: int, host: str = "10.6.6.6") -> PeerInfo:
+    identity = Identity.generate()
+    return PeerInfo(identity.id, f"stranger {number}", (Address(host, 5000),))
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_strangers_do_not_push_out_who_is_linked_or_proven(is_linked: bool):
+    book, honest = ContactBook(), stranger(0, "10.0.0.7")
+    book.shook_hands(honest, 0.0)
+    if not is_linked:
+        book.lost(honest.id, STABLE_S, STABLE_S)
+
+    for number in range(1, MAX_CONTACTS + 100):
+        one = stranger(number, f"10.{66 + number // 250}.{number % 250}.1")
+        book.shook_hands(one, 1000.0 + number)
+        book.lost(one.id, 1000.0, 1.0)
+
+    assert honest.id in book._by_id
+    assert len(book._by_id) == MAX_CONTACTS
+
+
+def test_strangers_at_one_address_push_out_each_other(tmp_path: Path):
+    book, honest = ContactBook(), stranger(0, "10.0.0.7")
+    book.shook_hands(honest, 0.0)
+    book.lost(honest.id, 1.0, 1.0)
+
+    for number in range(1, MAX_CONTACTS + 100):
+        one = stranger(number)
+        book.shook_hands(one, 1000.0 + number)
+        book.lost(one.id, 1000.0, STABLE_S if number == 1 else 1.0)
+
+    assert honest.id in book._by_id
+    book.save(str(tmp_path / "peers"))
+    again = ContactBook.load(str(tmp_path / "peers"))
+    assert sum(contact.is_proven for contact in again._by_id.values()) == 1
+
+
+async def test_what_one_network_sees_of_us_counts_once(autojump_clock: MockClock):
+    async with open_world() as world:
+        await world.start(listen_host=None)
+        where = world[0].whereabouts
+        for number in range(30):
+            where.observed("10.6.6.6", by=f"10.66.6.{number}")
+        for number in range(8):
+            where.observed("10.0.0.1", by=f"10.7.{number}.1")
+
+        assert Address("10.6.6.6", WORLD_PORT) not in where.info().addresses
+        for number in range(30):
+            where.observed_no_more("10.6.6.6", by=f"10.66.6.{number}")
+        assert set(where._seen()) == {"10.0.0.1"}
