@@ -32,6 +32,7 @@ from p2pfs.host.background import Welcome
 from p2pfs.host.desktop import notify_failures
 from p2pfs.host.manager import Manager
 from p2pfs.host.welcome import state_of, welcome_of
+from p2pfs.journal import printable
 from p2pfs.library import Watch
 from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
 from p2pfs.mounts import is_within
@@ -228,12 +229,16 @@ def _start_logging(config: Config) -> None:
     handlers: list[logging.Handler] = [_PrivateLog(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES)]
     if config.foreground:
         handlers.append(logging.StreamHandler())
-    logging.basicConfig(
-        level=config.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    for handler in handlers:
+        handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=config.log_level.upper(), handlers=handlers, force=True)
+
+
+class _OneLine(logging.Formatter):
+    """Writes a message as one line that fools no terminal: peers wrote parts of it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
 
 
 def _cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -18,6 +18,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkError, SilentError, UnreachableError
+from p2pfs.journal import printable
 from p2pfs.link import Link, LocalServent, Network, dial_servent
 from p2pfs.protocol import (
     GUID_BYTES,
@@ -123,7 +124,7 @@ class Pushes:
         if way is None:
             raise UnreachableError("no neighbour is known that could ask it to dial back")
         if not self._take(self._may_ask, way):
-            raise UnreachableError(f"{way.peer.name} was asked too often for calls back")
+            raise UnreachableError(f"{printable(way.peer.name)} was asked too often for calls back")
         token = Guid(secrets.token_bytes(GUID_BYTES))
         awaited = self._awaited[token] = _Awaited(ServentId(peer.id))
         try:
@@ -135,11 +136,13 @@ class Pushes:
         finally:
             del self._awaited[token]
         if awaited.link is None and way.peer.id == peer.id and way.heard_at < asked_at:
-            raise SilentError(f"{peer.name} says nothing, on the link that it has either")
-        if awaited.link is None:
-            raise UnreachableError(
-                f"asked through {way.peer.name} to dial back, it did not within {PUSH_S:g} s"
+            raise SilentError(
+                f"{printable(peer.name)} says nothing, on the link that it has either"
             )
+        if awaited.link is None:
+            through = printable(way.peer.name)
+            text = f"asked through {through} to dial back, it did not within {PUSH_S:g} s"
+            raise UnreachableError(text)
         return awaited.link
 
     def pushed(self, link: Link, token: Guid) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkError, SilentError, TooManyFilesError, UnreachableError
+from p2pfs.journal import printable
 from p2pfs.link import (
     STAGGER_S,
     Channel,
@@ -104,7 +105,7 @@ class _Race:
                 return error
         dialled, called = self._failures["dial"], self._failures["call"]
         if is_known_to_live and isinstance(dialled, UnreachableError) and peer.addresses:
-            where = f"{peer.name} at {peer.addresses[0]}"
+            where = f"{printable(peer.name)} at {peer.addresses[0]}"
             dialled = UnreachableError(f"{where} cannot be dialled: it seems to be behind a router")
         return UnreachableError(f"{dialled}; {called}")
 

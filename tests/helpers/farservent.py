@@ -14,7 +14,8 @@ from pathlib import Path
 
 from p2pfs import servent
 from p2pfs.cli import commands as cli
-from p2pfs.link.sockets import TcpListener, TcpNetwork
+from p2pfs.errors import UnreachableError
+from p2pfs.link.sockets import Channel, TcpListener, TcpNetwork
 from p2pfs.protocol.messages import Address
 from tests.helpers.delayproxy import LINE, PORT
 
@@ -29,6 +30,10 @@ class FarNetwork(TcpNetwork):
         (STATE / PORT).write_text(str(listener.address.port))
         listener.address = Address(listener.address.host, int((STATE / LINE).read_text()))
         return listener
+
+    async def dial(self, address: Address) -> Channel:
+        """Reach nobody: the line leads one way, and a call back would go beside it."""
+        raise UnreachableError(f"no line leads to {address}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -174,11 +175,8 @@ async def test_a_device_that_has_another_number_now_is_noted(indexed, first_offe
         assert indexed.offered()["d/b"] == id_of(b"b")
         monkeypatch.undo()
         assert await indexed.library.read_block(id_of(b"b"), 0) == b"b"
-    (device,) = (
-        sqlite3.connect(indexed.index)
-        .execute("SELECT device FROM files WHERE path = 'd/b'")
-        .fetchone()
-    )
+    with contextlib.closing(sqlite3.connect(indexed.index)) as index:
+        (device,) = index.execute("SELECT device FROM files WHERE path = 'd/b'").fetchone()
     assert device == os.stat(indexed.at("d/b")).st_dev
 
 

@@ -122,7 +122,7 @@ def shown_on_a_terminal(servent: Servent, *verb: str) -> str:
 
 async def test_no_raw_character_of_a_peer_is_shown_or_logged(servents: Servents) -> None:
     run = trio.to_thread.run_sync
-    victim = await run(servents.start, "victim", "--stall-timeout", "1")
+    victim = await run(servents.start, "victim", "--stall-timeout", "10")
     async with hostile_neighbour(await run(lambda: victim.address)):
         await run(until, victim.neighbours)
         assert await run(victim.neighbours) == [HOSTILE]
