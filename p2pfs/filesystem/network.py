@@ -31,6 +31,7 @@ from p2pfs.filesystem.attributes import (
 )
 from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
+from p2pfs.journal import printable
 from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, without_suffix
 from p2pfs.protocol import FileId, names
 
@@ -294,7 +295,7 @@ class NetworkTree:
         if isinstance(node, RemoteDirectory):
             partial = self._view.partial(node.path)
             return {} if partial is None else {_OWN_PREFIX + "partial": partial.encode()}
-        peers = ", ".join(_printable(source.name) for source in node.sources)
+        peers = ", ".join(printable(source.name) for source in node.sources)
         values = {
             "id": node.file_id.hex(),
             "sources": str(len(node.sources)),
@@ -407,8 +408,3 @@ def _placed(found: Located | bytes, offset: int, length: int) -> bytes | Stretch
     if len(found) != length:
         raise AssertionError(f"a reader gave {len(found)} bytes for {length}")
     return found
-
-
-def _printable(text: str) -> str:
-    """Return a peer's text with what could command a terminal written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

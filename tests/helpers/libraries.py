@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import time
 from contextlib import asynccontextmanager
 
@@ -127,3 +129,9 @@ def forbid_hashing(monkeypatch):
 def settled():
     """Return when the kernel's clock has moved on."""
     time.sleep(0.02)
+
+
+def filed(world: World) -> set[str]:
+    """Return the paths that the index on the disk has."""
+    with contextlib.closing(sqlite3.connect(world.index)) as index:
+        return {path for (path,) in index.execute("SELECT path FROM files")}

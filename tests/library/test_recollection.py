@@ -13,7 +13,7 @@ import pytest
 from p2pfs.errors import NotFoundError
 from p2pfs.library.library import RETRY_S
 from p2pfs.library.share import Share
-from tests.helpers.libraries import World, forbid_hashing, id_of
+from tests.helpers.libraries import World, filed, forbid_hashing, id_of
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -91,14 +91,6 @@ async def test_what_has_gone_is_offered_no_more_and_forgotten(indexed):
         assert {path for path in indexed.offered() if path.isascii()} == {"d/b"}
         await indexed.settle(RETRY_S)
         assert {path for path in filed(indexed) if path.isascii()} == {"d/b"}
-
-
-def filed(world: World) -> set[str]:
-    connection = sqlite3.connect(world.index)
-    try:
-        return {path for (path,) in connection.execute("SELECT path FROM files")}
-    finally:
-        connection.close()
 
 
 def becomes_a_state_directory(directory: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import trio
 
 from p2pfs.config import shared_directory
 from p2pfs.library.library import LOOK_AT_ROOTS_S, RETRY_S
-from tests.helpers.libraries import World, forbid_hashing, id_of, listed
+from tests.helpers.libraries import World, filed, forbid_hashing, id_of, listed
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -30,14 +29,6 @@ def music(tmp_path: Path) -> Path:
 
 async def share(world: World, directory: Path) -> None:
     await world.library.share(shared_directory(directory))
-
-
-def filed(world: World) -> set[str]:
-    connection = sqlite3.connect(world.index)
-    try:
-        return {path for (path,) in connection.execute("SELECT path FROM files")}
-    finally:
-        connection.close()
 
 
 async def test_what_is_shared_where_it_lies_is_offered_and_served(world, music):
