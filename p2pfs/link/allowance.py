@@ -8,78 +8,8 @@ ever sends. What a query or a walk may cost the network is the router's to judge
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
-
-from p2pfs.protocol import (
-    Bye,
-    Cancel,
-    Changed,
-    Done,
-    Enough,
-    Filter,
-    GetBlocks,
-    GetManifest,
-    GetPeers,
-    Hello,
-    Introduce,
-    List,
-    Listing,
-    Match,
-    Message,
-    News,
-    Peers,
-    Ping,
-    Pong,
-    Push,
-    Pushed,
-    Query,
-    QueryHit,
-    Reject,
-    Unknown,
-    Walk,
-)
+from p2pfs.protocol import RATES, Message, Unknown
 from p2pfs.protocol.flood import TokenBucket
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How many a second, and how many at once."""
-
-    per_s: float
-    burst: int
-
-
-RATES: Final[Mapping[type[Message | Unknown], Rate]] = {
-    Hello: Rate(1, 1),
-    Bye: Rate(1, 1),
-    Ping: Rate(5, 50),
-    Pong: Rate(5, 50),
-    GetPeers: Rate(1, 20),
-    Peers: Rate(1, 20),
-    Walk: Rate(50, 200),
-    Introduce: Rate(20, 200),
-    Query: Rate(200, 1_000),
-    QueryHit: Rate(200, 2_000),
-    Done: Rate(200, 2_000),
-    Changed: Rate(5, 200),
-    Filter: Rate(50, 1_000),
-    News: Rate(100, 1_000),
-    Enough: Rate(200, 1_000),
-    Push: Rate(50, 200),
-    Pushed: Rate(50, 200),
-    GetManifest: Rate(500, 1_000),
-    GetBlocks: Rate(2_000, 4_000),
-    List: Rate(100, 400),
-    Listing: Rate(500, 4_000),
-    Reject: Rate(2_000, 4_000),
-    Cancel: Rate(2_000, 4_000),
-    Match: Rate(20, 100),
-    Unknown: Rate(10, 100),
-}
-"""At these rates together a link takes some hundredths of a processor. DATA is bounded by what was
-asked for."""
 
 
 class Allowance:

@@ -26,9 +26,10 @@ from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
 from p2pfs.link.allowance import Allowance
 from p2pfs.link.outbox import Outbox
 from p2pfs.link.pulse import DEAD_AFTER_S, Pulse
-from p2pfs.link.requests import ANSWER_TYPES, Asked, Requests, Take, TakePage
+from p2pfs.link.requests import Asked, Requests, Take, TakePage
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
+    ANSWER_TYPES,
     MAX_ADDRESSES,
     MAX_DATA_BYTES,
     MIN_PORT,
@@ -261,7 +262,7 @@ class Link:
         self._seal_waiting()
 
     async def request(self, message: Message, *, timeout_s: float) -> Message:
-        """Ask and return the one message that answers, by the table `requests.ANSWERS`.
+        """Ask and return the one message that answers, by the table `protocol.ANSWERS`.
 
         Cancelling it tells the peer so, and ignores what still comes.
 

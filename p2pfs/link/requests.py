@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
 from p2pfs.errors import LinkClosedError, RejectedError, RemoteProtocolError
-from p2pfs.protocol import (
-    MAX_REQUEST_ID,
-    Data,
-    GetBlocks,
-    GetManifest,
-    GetPeers,
-    List,
-    Listing,
-    Match,
-    Message,
-    Peers,
-    Ping,
-    Pong,
-    Reject,
-)
+from p2pfs.latest import Latest
+from p2pfs.protocol import ANSWERS, MAX_REQUEST_ID, Data, List, Listing, Message, Reject
 
 MAX_LATE: Final = 1_024
 """Cancelled requests whose answer may still come; more than a peer lets wait."""
-
-ANSWERS: Final[Mapping[type[Message], type[Message | Data]]] = {
-    Ping: Pong,
-    GetPeers: Peers,
-    List: Listing,
-    Match: Listing,
-    GetManifest: Data,
-    GetBlocks: Data,
-}
-"""What answers a request. REJECT answers any."""
 
 Take = Callable[[memoryview], object]
 """Is handed each part of an answer as it comes, by the reader of the link: it never waits."""
 
 TakePage = Callable[[Listing], object]
 """Is handed each page of a listing, likewise."""
-
-ANSWER_TYPES: Final = (Pong, Peers, Listing, Reject)
-"""Messages that answer a request if their frame has a request id."""
 
 
 @dataclass
@@ -77,7 +50,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._open: dict[int, Asked] = {}
-        self._late: OrderedDict[int, Asked] = OrderedDict()  # cancelled; what comes is ignored
+        self._late: Latest[int, Asked] = Latest(MAX_LATE)  # cancelled; what comes is ignored
         self._last_id = 0
 
     def __bool__(self) -> bool:
@@ -115,8 +88,6 @@ class Requests:
             return False
         asked.take, asked.take_page = len, bool
         self._late[asked.request_id] = asked
-        if len(self._late) > MAX_LATE:
-            self._late.popitem(last=False)
         return True
 
     def drop_all(self, error: LinkClosedError) -> None:

@@ -1,6 +1,7 @@
 """The wire, sans-IO: no sockets, files, clock or tasks. PROTOCOL.md is the specification.
 
     messages     every message, typed and bounded
+    registry     every message type: number, links, limits, what answers it
     codec        messages <-> bytes
     connection   one link, as a state machine: bytes in, messages out
     inbox        bytes that are not a whole frame yet
@@ -29,9 +30,7 @@ from p2pfs.protocol.addresses import (
 from p2pfs.protocol.codec import (
     MAX_DATA_BYTES,
     MAX_REQUEST_ID,
-    Data,
     Received,
-    Unknown,
     fits_query,
 )
 from p2pfs.protocol.connection import (
@@ -97,6 +96,7 @@ from p2pfs.protocol.messages import (
     ByeCode,
     Cancel,
     Changed,
+    Data,
     Done,
     Enough,
     Entry,
@@ -127,6 +127,7 @@ from p2pfs.protocol.messages import (
     RejectCode,
     ServentId,
     Terms,
+    Unknown,
     Walk,
 )
 from p2pfs.protocol.names import (
@@ -136,6 +137,7 @@ from p2pfs.protocol.names import (
     is_private,
     is_probe,
 )
+from p2pfs.protocol.registry import ANSWER_TYPES, ANSWERS, RATES
 from p2pfs.protocol.words import (
     Phrase,
     distinct,
@@ -146,6 +148,8 @@ from p2pfs.protocol.words import (
 )
 
 __all__ = [
+    "ANSWERS",
+    "ANSWER_TYPES",
     "FILE_ID_BYTES",
     "GUID_BYTES",
     "KIB",
@@ -174,6 +178,7 @@ __all__ = [
     "MIN_LISTING",
     "MIN_PORT",
     "NEED_DATA",
+    "RATES",
     "SERVENT_ID_LENGTH",
     "WALK_STEPS",
     "Address",

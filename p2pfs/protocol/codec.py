@@ -6,104 +6,35 @@ body is MessagePack, but for DATA and DATA_END, where it is the bytes themselves
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
 
 from p2pfs.errors import LocalProtocolError, RemoteProtocolError
-from p2pfs.protocol.manifest import KIB
+from p2pfs.protocol.inbox import HEADER, MAX_BODY_BYTES
 from p2pfs.protocol.messages import (
     DATA,
     DATA_END,
     GUID_BYTES,
     MAX_DEADLINE_MS,
-    MAX_FILTER_BYTES,
-    MAX_NEWS_BYTES,
     MAX_QUERY_BYTES,
     MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
     MAX_TTL,
-    MESSAGE_TYPES,
-    Bye,
-    Cancel,
-    Changed,
-    Done,
-    Enough,
-    Filter,
-    GetBlocks,
-    GetManifest,
-    GetPeers,
+    Data,
     Guid,
-    Hello,
-    Introduce,
-    List,
-    Listing,
-    Match,
     Message,
-    News,
-    Peers,
-    Ping,
-    Pong,
-    Push,
-    Pushed,
     Query,
-    QueryHit,
     QueryKind,
-    Reject,
     Terms,
-    Walk,
+    Unknown,
 )
-
-HEADER: Final = struct.Struct(">BI")
-"""Type and request id, in front of every body."""
-
-MAX_FRAME_BYTES: Final = 65_535
-"""Of a frame as it crosses the wire, without its length: the most that Noise allows."""
-
-TAG_BYTES: Final = 16
-"""What AES-GCM adds to a plaintext."""
-
-MAX_BODY_BYTES: Final = MAX_FRAME_BYTES - TAG_BYTES - HEADER.size
-"""What is left of a frame for the body."""
+from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 
 MAX_DATA_BYTES: Final = MAX_BODY_BYTES
 """File bytes in one DATA frame; a block of 256 KiB alone takes five."""
 
 MAX_REQUEST_ID: Final = 2**32 - 1
-
-_SMALL: Final = 128
-# Fixed fields only. The rest is room for fields that a later version adds.
-
-BODY_LIMITS: Final[Mapping[type[Message], int]] = {
-    Hello: 4 * KIB,
-    Bye: 16 * KIB,  # ten alternatives with four addresses each, at their longest
-    Ping: _SMALL,
-    Pong: _SMALL,
-    GetPeers: _SMALL,
-    Peers: 24 * KIB,  # sixteen peers likewise
-    Walk: _SMALL,
-    Introduce: 2 * KIB,
-    Query: MAX_QUERY_BYTES,
-    QueryHit: MAX_BODY_BYTES,
-    Done: _SMALL,
-    Changed: _SMALL,
-    Filter: MAX_FILTER_BYTES + _SMALL,
-    News: MAX_NEWS_BYTES,
-    Enough: _SMALL,
-    GetManifest: _SMALL,
-    GetBlocks: _SMALL,
-    List: 4 * KIB,  # two paths at their longest
-    Listing: MAX_BODY_BYTES,
-    Reject: KIB,
-    Cancel: _SMALL,
-    Match: 4 * KIB,  # text and terms are those of a query, and a path at its longest
-    Push: 2 * KIB,
-    Pushed: _SMALL,
-}
-"""The most bytes of MessagePack in the body of each type, both ways."""
 
 _TYPE_NUMBERS: Final = {message: number for number, message in MESSAGE_TYPES.items()}
 _DECODERS: Final = {
@@ -117,22 +48,6 @@ class Received(NamedTuple):
 
     message: Message
     request_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Raw bytes from the peer: a part of the answer to the request of that id."""
-
-    request_id: int
-    payload: memoryview
-    is_last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """A frame of a type that this version does not have. It is ignored: that is how types grow."""
-
-    type_number: int
 
 
 def encode(message: Message, request_id: int = 0) -> bytes:

@@ -20,9 +20,7 @@ from typing import Final, NamedTuple
 from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from p2pfs.protocol.codec import (
     MAX_DATA_BYTES,
-    Data,
     Received,
-    Unknown,
     decode,
     encode,
     encode_data,
@@ -36,35 +34,8 @@ from p2pfs.protocol.handshake import (
     Role,
 )
 from p2pfs.protocol.inbox import LENGTH, Inbox
-from p2pfs.protocol.messages import (
-    Bye,
-    Cancel,
-    Changed,
-    Done,
-    Enough,
-    Filter,
-    GetBlocks,
-    GetManifest,
-    GetPeers,
-    Hello,
-    Introduce,
-    LinkKind,
-    List,
-    Listing,
-    Match,
-    Message,
-    News,
-    Peers,
-    Ping,
-    Pong,
-    Push,
-    Pushed,
-    Query,
-    QueryHit,
-    Reject,
-    ServentId,
-    Walk,
-)
+from p2pfs.protocol.messages import Bye, Data, Hello, LinkKind, Message, ServentId, Unknown
+from p2pfs.protocol.registry import LINKS, Links
 
 MAGIC: Final = b"p2pf\r\n\r\n"
 """The first bytes each way. The empty line makes a web server answer at once and say so."""
@@ -121,14 +92,16 @@ class Step(enum.Enum):
     BYE = "BYE"
 
 
+_STEP_ON: Final = {
+    Links.NEIGHBOUR: Step.CONTROL,
+    Links.TRANSFER: Step.TRANSFER,
+    Links.BOTH: Step.KEEP_ALIVE,
+}
+
 STEPS: Final[Mapping[type[Message | Data | Unknown], Step]] = {
-    **dict.fromkeys((GetPeers, Peers, Walk, Introduce), Step.CONTROL),
-    **dict.fromkeys((Query, QueryHit, Done, Changed, Filter, News), Step.CONTROL),
-    **dict.fromkeys((Enough, Push), Step.CONTROL),
-    **dict.fromkeys((GetManifest, GetBlocks, Data, Cancel), Step.TRANSFER),
-    **dict.fromkeys((List, Match, Listing, Reject, Pushed), Step.TRANSFER),
-    **dict.fromkeys((Ping, Pong), Step.KEEP_ALIVE),
+    **{kind: _STEP_ON[links] for kind, links in LINKS.items() if kind is not Hello},
     Bye: Step.BYE,
+    Data: Step.TRANSFER,
     Unknown: Step.UNKNOWN,
 }
 """The step that each type is, but for HELLO, which stands for two: its kind decides."""

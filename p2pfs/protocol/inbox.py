@@ -14,6 +14,18 @@ LENGTH: Final = struct.Struct(">H")
 """In front of each Noise message and frame. Two bytes cannot say more than MAX_FRAME_BYTES,
 so what is held for a frame that is not yet whole is bounded by its very form."""
 
+HEADER: Final = struct.Struct(">BI")
+"""Type and request id, in front of every body."""
+
+MAX_FRAME_BYTES: Final = 65_535
+"""Of a frame as it crosses the wire, without its length: the most that Noise allows."""
+
+TAG_BYTES: Final = 16
+"""What AES-GCM adds to a plaintext."""
+
+MAX_BODY_BYTES: Final = MAX_FRAME_BYTES - TAG_BYTES - HEADER.size
+"""What is left of a frame for the body."""
+
 
 class Inbox:
     """Received bytes in order."""

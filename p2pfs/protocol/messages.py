@@ -2,13 +2,13 @@
 
 Bodies are MessagePack arrays; a field added at the end is ignored by older servents, which
 is how the protocol grows. Every text and list is bounded in its type, so a message that
-decodes is within its limits. `MESSAGE_TYPES` is the one table of type numbers.
+decodes is within its limits. `registry` has the numbers, and what holds for each type.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Final, NewType
 
 from msgspec import Meta, Struct
@@ -464,29 +464,18 @@ DATA: Final = 0x20
 DATA_END: Final = 0x21
 """Frame type of the last raw bytes of an answer."""
 
-MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {
-    0x01: Hello,
-    0x02: Bye,
-    0x03: Ping,
-    0x04: Pong,
-    0x05: GetPeers,
-    0x06: Peers,
-    0x07: Walk,
-    0x08: Introduce,
-    0x09: Query,
-    0x0A: QueryHit,
-    0x0B: Done,
-    0x0C: Changed,
-    0x0D: Filter,
-    0x0E: News,
-    0x0F: Enough,
-    0x10: GetManifest,
-    0x11: GetBlocks,
-    0x12: List,
-    0x13: Listing,
-    0x14: Reject,
-    0x15: Cancel,
-    0x16: Match,
-    0x17: Push,
-    0x18: Pushed,
-}
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Raw bytes from the peer: a part of the answer to the request of that id."""
+
+    request_id: int
+    payload: memoryview
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A frame of a type that this version does not have. It is ignored: that is how types grow."""
+
+    type_number: int

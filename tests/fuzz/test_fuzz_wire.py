@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 
 from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.codec import BODY_LIMITS, HEADER, Data, Received, Unknown, decode, encode
+from p2pfs.protocol.codec import HEADER, Data, Received, Unknown, decode, encode
 from p2pfs.protocol.connection import MAGIC, VERSION, Connection, State
 from p2pfs.protocol.handshake import Role, check_hit
 from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.protocol.names import check_path
+from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 from tests.helpers import strategies
 from tests.helpers.connections import IDENTITIES, OPEN, ConnectionPair, events_of
 
 fuzz = settings(max_examples=int(os.environ.get("P2PFS_FUZZ_EXAMPLES", "100")))
 
-NUMBERS = st.sampled_from([*m.MESSAGE_TYPES, m.DATA, m.DATA_END]) | st.integers(0, 255)
+NUMBERS = st.sampled_from([*MESSAGE_TYPES, m.DATA, m.DATA_END]) | st.integers(0, 255)
 
 scalars = (
     st.none()

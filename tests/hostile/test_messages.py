@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import LinkClosedError
-from p2pfs.link.allowance import RATES
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
+from p2pfs.protocol.registry import MESSAGE_TYPES, RATES
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
@@ -159,7 +159,7 @@ async def test_no_more_comes_late_than_was_asked_for(
 
 
 def test_every_message_has_a_rate():
-    assert set(RATES) == {*m.MESSAGE_TYPES.values(), Unknown}
+    assert set(RATES) == {*MESSAGE_TYPES.values(), Unknown}
 
 
 def test_the_rates_are_those_of_the_document():

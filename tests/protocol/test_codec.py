@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 from p2pfs.errors import LocalProtocolError, RemoteProtocolError
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import (
-    BODY_LIMITS,
     HEADER,
-    MAX_BODY_BYTES,
     MAX_DATA_BYTES,
-    MAX_FRAME_BYTES,
     MAX_REQUEST_ID,
-    TAG_BYTES,
     Data,
     Unknown,
     decode,
@@ -24,11 +20,13 @@ from p2pfs.protocol.codec import (
     encode_data,
     fits_query,
 )
+from p2pfs.protocol.inbox import MAX_BODY_BYTES, MAX_FRAME_BYTES, TAG_BYTES
 from p2pfs.protocol.manifest import EMPTY_FILE_ID, MAX_BLOCKS, MAX_FILE_BYTES
 from p2pfs.protocol.names import MAX_PATH_BYTES
+from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 from tests.helpers import strategies
 
-NUMBERS = {message: number for number, message in m.MESSAGE_TYPES.items()}
+NUMBERS = {message: number for number, message in MESSAGE_TYPES.items()}
 GUID = m.Guid(bytes(16))
 PEER = m.PeerInfo(m.ServentId("a" * 32), "n", ())
 ENTRY = m.Entry("a", 1, 1, bytes(32))
@@ -47,7 +45,7 @@ def frame(message_type: type[m.Message], *fields: object, request_id: int = 0) -
     return HEADER.pack(NUMBERS[message_type], request_id) + msgspec.msgpack.encode(fields)
 
 
-@pytest.mark.parametrize("message_type", m.MESSAGE_TYPES.values(), ids=lambda t: t.__name__)
+@pytest.mark.parametrize("message_type", MESSAGE_TYPES.values(), ids=lambda t: t.__name__)
 @given(data=st.data(), request_id=strategies.request_ids)
 def test_every_message_survives_the_round_trip(message_type, data, request_id):
     message = data.draw(strategies.BY_TYPE[message_type])
@@ -55,7 +53,7 @@ def test_every_message_survives_the_round_trip(message_type, data, request_id):
 
 
 def test_every_message_has_a_limit_and_a_strategy():
-    assert set(BODY_LIMITS) == set(strategies.BY_TYPE) == set(m.MESSAGE_TYPES.values())
+    assert set(BODY_LIMITS) == set(strategies.BY_TYPE) == set(MESSAGE_TYPES.values())
 
 
 @given(strategies.request_ids, st.binary(min_size=1, max_size=2000), st.booleans())
@@ -102,7 +100,7 @@ def test_a_frame_without_a_whole_header_is_refused():
             decode(bytes(length))
 
 
-@given(st.integers(0, 255).filter(lambda n: n not in {*m.MESSAGE_TYPES, m.DATA, m.DATA_END}))
+@given(st.integers(0, 255).filter(lambda n: n not in {*MESSAGE_TYPES, m.DATA, m.DATA_END}))
 def test_an_unknown_type_is_no_error_whatever_its_body(number):
     assert decode(HEADER.pack(number, 9) + b"\xc1 anything") == Unknown(number)
 

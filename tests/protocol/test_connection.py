@@ -34,6 +34,7 @@ from p2pfs.protocol.connection import (
     Step,
 )
 from p2pfs.protocol.handshake import MAX_HANDSHAKE_BYTES, NetworkKey, Role
+from p2pfs.protocol.registry import MESSAGE_TYPES
 from tests.helpers import strategies
 from tests.helpers.connections import (
     IDENTITIES,
@@ -164,7 +165,7 @@ def test_nothing_is_sent_before_the_greeting(state):
         connection.send(m.Bye(m.ByeCode.LEAVING, ""))
 
 
-@pytest.mark.parametrize("message_type", m.MESSAGE_TYPES.values(), ids=lambda t: t.__name__)
+@pytest.mark.parametrize("message_type", MESSAGE_TYPES.values(), ids=lambda t: t.__name__)
 @given(data=st.data())
 @settings(max_examples=10)
 def test_every_message_crosses_the_link_that_it_is_for(message_type, data):
@@ -176,7 +177,7 @@ def test_every_message_crosses_the_link_that_it_is_for(message_type, data):
 
 
 def test_every_type_is_a_step():
-    assert {*STEPS, m.Hello} == {*m.MESSAGE_TYPES.values(), Data, Unknown}
+    assert {*STEPS, m.Hello} == {*MESSAGE_TYPES.values(), Data, Unknown}
 
 
 def test_a_message_over_its_limit_is_not_sent_and_changes_nothing():

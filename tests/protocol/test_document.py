@@ -14,9 +14,9 @@ from msgspec import inspect
 
 import p2pfs.protocol
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.codec import BODY_LIMITS
 from p2pfs.protocol.connection import STEPS, TRANSITIONS, State, Step
 from p2pfs.protocol.handshake import Credentials, Role
+from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 
 DOCUMENT = (Path(p2pfs.protocol.__file__).parent / "PROTOCOL.md").read_text()
 LINKS = {Step.CONTROL: "neighbour", Step.TRANSFER: "transfer"}
@@ -94,7 +94,7 @@ def fields_of(struct: type[msgspec.Struct]) -> list[list[str]]:
 RECORDS = {
     struct.__name__: struct for struct in (m.Address, m.PeerInfo, m.Entry, m.Terms, Credentials)
 }
-STRUCTS = {f"0x{n:02x} {wire_name(t)}": t for n, t in m.MESSAGE_TYPES.items()} | RECORDS
+STRUCTS = {f"0x{n:02x} {wire_name(t)}": t for n, t in MESSAGE_TYPES.items()} | RECORDS
 
 
 @pytest.mark.parametrize("title", STRUCTS)
@@ -111,7 +111,7 @@ def test_the_fields_of_each_message_and_record_are_those_of_the_code(title):
 def test_the_list_of_messages_is_that_of_the_code():
     expected = [
         [f"0x{n:02x}", wire_name(t), LINKS.get(STEPS.get(t), "both"), f"{BODY_LIMITS[t]:,}"]
-        for n, t in m.MESSAGE_TYPES.items()
+        for n, t in MESSAGE_TYPES.items()
     ]
     expected += [[f"0x{n:02x}", name, "transfer", "65,514"] for n, name in DATA_TYPES]
     assert [row[:4] for row in rows(section("List of messages"))] == expected
@@ -152,7 +152,7 @@ def test_the_limits_are_those_of_the_code(row):
 def test_every_limit_of_the_protocol_is_listed():
     listed = {row[0] for row in rows(section("Limits"))}
     for module in (
-        *("codec", "messages", "manifest", "names"),
+        *("inbox", "codec", "messages", "manifest", "names"),
         *("flood.routing", "flood.seen", "flood.budgets"),
     ):
         constants = vars(importlib.import_module(f"p2pfs.protocol.{module}"))
