@@ -8,6 +8,9 @@
     holdings  what is served: contents, under whatever name
     index     SQLite: manifests and words, kept over a restart
     share     the backing directory: the only file here that opens what users wrote
+    hashing   one file on its way from bytes to a manifest
+    status    what tells one state of a file from another without reading it
+    names     paths as text: which stay private, and how others see the rest
     watch     what is changed there, by whomever
     mounted   what servents have mounted there, which is not looked at
     notices   what the user is told of that is not published
@@ -28,9 +31,9 @@ verified as it leaves. What a change leaves in doubt is a table: see `agenda.Sig
 """
 
 from p2pfs.library.library import Library, LibraryStatistics
+from p2pfs.library.names import holds_state, why_private
 from p2pfs.library.offers import Changes, Page, SharedFile
 from p2pfs.library.register import FileState
-from p2pfs.library.share import holds_state, why_private
 from p2pfs.library.watch import Watch
 
 __all__ = [

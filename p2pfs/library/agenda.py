@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from p2pfs.library.share import Identity, StatKey
+from p2pfs.library.status import Identity, StatKey
 
 
 class Sign(enum.IntEnum):

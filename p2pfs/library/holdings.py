@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from p2pfs.library.share import Identity, StatKey
+from p2pfs.library.status import Identity, StatKey
 from p2pfs.protocol import FileId
 
 MAX_PLACES: Final = 16

@@ -14,7 +14,7 @@ from typing import Final
 from pathspec import GitIgnoreSpec
 from pathspec.pattern import Pattern
 
-from p2pfs.library.offers import join, split
+from p2pfs.library.names import join, split
 from p2pfs.library.share import Share
 
 IGNORE: Final = ".p2pfsignore"

@@ -20,7 +20,7 @@ from msgspec.structs import astuple, replace
 
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.latest import Latest
-from p2pfs.library.share import Identity, StatKey
+from p2pfs.library.status import Identity, StatKey
 from p2pfs.protocol import MAX_FILE_BYTES, FileId, Manifest, Terms, fold, phrases_of, tokens_of
 from p2pfs.state import open_private
 

@@ -22,7 +22,8 @@ from p2pfs.library.index import ANY, DamagedIndexError, Index
 from p2pfs.library.mounted import Mounted
 from p2pfs.library.offers import Changes, Page, SharedFile
 from p2pfs.library.register import FileState, Register
-from p2pfs.library.share import ChangedError, Identity, MovedError, Share
+from p2pfs.library.share import ChangedError, MovedError, Share
+from p2pfs.library.status import Identity
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import GONE, PASSING, Worker
 from p2pfs.protocol import MAX_TOTAL, Entry, FileId, Manifest, Terms, Wanted, block_span, phrases_of

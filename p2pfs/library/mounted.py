@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 
-from p2pfs.library.offers import join
+from p2pfs.library.names import join
 from p2pfs.mounts import MOUNTINFO, Mount, is_within, read_mounts
 from p2pfs.roots import Roots
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from p2pfs.library.offers import split
+from p2pfs.library.names import split
 
 EACH: Final = 20
 """Names in one directory that are told of one by one, for one reason."""

@@ -14,7 +14,8 @@ from unicodedata import normalize
 
 from msgspec import Struct
 
-from p2pfs.library.share import Identity, StatKey, published_path
+from p2pfs.library.names import published_path, split
+from p2pfs.library.status import Identity, StatKey
 from p2pfs.protocol import Entry, FileId
 
 
@@ -305,14 +306,3 @@ class Offers:
 def directory_entry(path: str, mtime_ns: int) -> Entry:
     """Return the entry of a directory."""
     return Entry(path, 0, mtime_ns, b"")
-
-
-def join(directory: str, name: str) -> str:
-    """Return the path of a name in a directory."""
-    return f"{directory}/{name}" if directory else name
-
-
-def split(path: str) -> tuple[str, str]:
-    """Return (directory, name)."""
-    directory, _, name = path.rpartition("/")
-    return directory, name

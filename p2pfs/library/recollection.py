@@ -16,9 +16,11 @@ from p2pfs.config import IDENTITY, LOCK
 from p2pfs.library.ignoring import IGNORE, Ignoring
 from p2pfs.library.index import Filed, Index
 from p2pfs.library.mounted import Mounted
-from p2pfs.library.offers import SharedFile, split
+from p2pfs.library.names import holds_state, published_path, split
+from p2pfs.library.offers import SharedFile
 from p2pfs.library.register import NAMES_AT_ONCE, Register
-from p2pfs.library.share import Share, StatKey, holds_state, published_path
+from p2pfs.library.share import Share
+from p2pfs.library.status import StatKey
 from p2pfs.protocol import Entry
 from p2pfs.roots import Roots
 

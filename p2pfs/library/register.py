@@ -19,15 +19,9 @@ from msgspec.structs import replace
 
 from p2pfs.library.agenda import Agenda, Look, Sign
 from p2pfs.library.holdings import Holding, Holdings
-from p2pfs.library.offers import Changes, Offers, Page, SharedFile, directory_entry, join, split
-from p2pfs.library.share import (
-    Identity,
-    StatKey,
-    Status,
-    other_forms,
-    published_path,
-    why_private,
-)
+from p2pfs.library.names import join, other_forms, published_path, split, why_private
+from p2pfs.library.offers import Changes, Offers, Page, SharedFile, directory_entry
+from p2pfs.library.status import Identity, StatKey, Status
 from p2pfs.protocol import Entry, FileId
 
 SETTLED_NS: Final = 100_000_000

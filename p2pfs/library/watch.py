@@ -19,7 +19,7 @@ import trio
 from inotify_simple import INotify, flags
 
 from p2pfs.library.agenda import Sign
-from p2pfs.library.offers import join
+from p2pfs.library.names import join
 from p2pfs.mounts import MOUNTINFO
 
 RESCAN_S: Final = 60.0

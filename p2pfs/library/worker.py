@@ -20,25 +20,17 @@ from typing import Final, NamedTuple, TypeVar
 from p2pfs.config import IDENTITY, LOCK
 from p2pfs.errors import BadBlockError
 from p2pfs.library.agenda import Look, Sign
+from p2pfs.library.hashing import STEP_BYTES, Hashing
 from p2pfs.library.ignoring import IGNORE, IS_IGNORED, Ignoring
 from p2pfs.library.index import DamagedIndexError, Index, Record
 from p2pfs.library.mounted import Mounted
+from p2pfs.library.names import first_private, holds_state, join, published_path, split, why_private
 from p2pfs.library.notices import Notices, Tell
-from p2pfs.library.offers import SharedFile, join, split
+from p2pfs.library.offers import SharedFile
 from p2pfs.library.recollection import Recollection
 from p2pfs.library.register import NAMES_AT_ONCE, NO_KEYS, Register
-from p2pfs.library.share import (
-    STEP_BYTES,
-    ChangedError,
-    Hashing,
-    Share,
-    StatKey,
-    Status,
-    first_private,
-    holds_state,
-    published_path,
-    why_private,
-)
+from p2pfs.library.share import ChangedError, Share
+from p2pfs.library.status import StatKey, Status
 from p2pfs.library.watch import Watch
 from p2pfs.protocol import MAX_FILE_BYTES, MIB, FileId, block_span
 from p2pfs.roots import Roots

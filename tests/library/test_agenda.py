@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from p2pfs.library.agenda import Agenda, Look, Sign
-from p2pfs.library.share import StatKey
+from p2pfs.library.status import StatKey
 
 PATH = "films/x"
 KEY = StatKey(1, 2, 100, 10, 20)

@@ -11,11 +11,12 @@ import trio
 from msgspec import structs
 
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
-from p2pfs.library import FileState, share
+from p2pfs.library import FileState, hashing, share
 from p2pfs.library import library as library_module
+from p2pfs.library.hashing import STEP_BYTES, Hashing
 from p2pfs.library.index import Index, Record
 from p2pfs.library.library import RETRY_S
-from p2pfs.library.share import STEP_BYTES, Hashing
+from p2pfs.library.status import StatKey
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms
 from tests.helpers.contents import Content
@@ -434,14 +435,14 @@ async def test_writing_one_hard_link_withdraws_the_other(running):
 
 async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running, monkeypatch):
     """Same size and same times: only the writer's count tells."""
-    real, now = share._status, time.time_ns() + 10**10
+    real, now = share.status_of, time.time_ns() + 10**10
 
     def stopped_clock(result):
         status = real(result)
         key = structs.replace(status.key, mtime_ns=now, ctime_ns=now)
         return replace(status, key=key)
 
-    monkeypatch.setattr(share, "_status", stopped_clock)
+    monkeypatch.setattr(share, "status_of", stopped_clock)
     running.write("f", b"old")
     await running.library.wait_idle()
     running.write("f", b"new")
@@ -452,13 +453,13 @@ async def test_a_rewrite_within_one_tick_of_the_clock_is_noticed(running, monkey
 
 async def test_a_rewrite_within_one_tick_that_is_only_heard_of_is_noticed(running, monkeypatch):
     """It came past the mount: nobody counts the writer, and the times are the same."""
-    real, now = share._status, time.time_ns()
+    real, now = share.status_of, time.time_ns()
 
     def stopped_clock(result):
         status = real(result)
         return replace(status, key=structs.replace(status.key, mtime_ns=now, ctime_ns=now))
 
-    monkeypatch.setattr(share, "_status", stopped_clock)
+    monkeypatch.setattr(share, "status_of", stopped_clock)
     monkeypatch.setattr(time, "time_ns", lambda: now + ONE_TICK_NS)
     running.write("f", b"old")
     await running.library.wait_idle()
@@ -689,7 +690,7 @@ async def test_a_file_that_changes_as_its_last_bytes_are_read_is_hashed_again(
         return result
 
     world = World(tmp_path, watched)
-    real, moments = share._read_into, iter((True,))
+    real, moments = hashing._read_into, iter((True,))
 
     def read_into(*args):
         real(*args)
@@ -697,7 +698,7 @@ async def test_a_file_that_changes_as_its_last_bytes_are_read_is_hashed_again(
             world.put("f", b"new")
             os.utime(world.at("f"), (1, 1))
 
-    monkeypatch.setattr(share, "_read_into", read_into)
+    monkeypatch.setattr(hashing, "_read_into", read_into)
     async with world.running():
         world.write("f", b"old")
         await world.library.wait_idle()
@@ -911,7 +912,7 @@ def test_a_batch_that_fails_between_two_files_files_none(tmp_path):
     """A file that is filed without its words would be found by nobody until it changes."""
     index = Index(str(tmp_path / "index"))
     index.open()
-    key, manifest = share.StatKey(1, 2, 3, 4, 5), Content(b"x").manifest
+    key, manifest = StatKey(1, 2, 3, 4, 5), Content(b"x").manifest
     index.put([Record("before", key, manifest)])
     index.commit()
 
@@ -934,7 +935,7 @@ def test_a_batch_that_fails_between_two_files_files_none(tmp_path):
 def test_what_was_filed_and_not_committed_goes_with_a_change_that_fails(tmp_path):
     index = Index(str(tmp_path / "index"))
     index.open()
-    key, manifest = share.StatKey(1, 2, 3, 4, 5), Content(b"x").manifest
+    key, manifest = StatKey(1, 2, 3, 4, 5), Content(b"x").manifest
     index.put([Record("early", key, manifest)])
     assert index.match("early") != []
 

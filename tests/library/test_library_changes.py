@@ -12,9 +12,10 @@ from msgspec import structs
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.filesystem import Owner
 from p2pfs.filesystem.shared import SharedTree
-from p2pfs.library import share
+from p2pfs.library import hashing, share
+from p2pfs.library.hashing import STEP_BYTES
 from p2pfs.library.index import Index, Record
-from p2pfs.library.share import STEP_BYTES
+from p2pfs.library.status import StatKey
 from tests.helpers.contents import Content
 from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, settled
 
@@ -231,9 +232,9 @@ def hashed(monkeypatch):
     """Count the bytes that are hashed, a step in each hop."""
     monkeypatch.setattr("p2pfs.library.worker.HOP_S", 0.0)
     counts = []
-    real = share._read_into
+    real = hashing._read_into
     monkeypatch.setattr(
-        share,
+        hashing,
         "_read_into",
         lambda fd, buffer, at: counts.append(len(buffer)) or real(fd, buffer, at),
     )
@@ -315,7 +316,7 @@ async def test_a_change_of_the_ctime_alone_costs_a_look_at_both_ends_once(world,
 @pytest.fixture
 def twins(world, monkeypatch):
     """Make `one/` and `two/` two file systems of one layout: only their devices differ."""
-    real = share._status
+    real = share.status_of
     devices = {}
 
     def mounted(result):
@@ -324,9 +325,9 @@ def twins(world, monkeypatch):
         if device is None or not status.is_file:
             return status
         key = status.key
-        return replace(status, key=share.StatKey(device, 7, key.size, 10**9, 10**9))
+        return replace(status, key=StatKey(device, 7, key.size, 10**9, 10**9))
 
-    monkeypatch.setattr(share, "_status", mounted)
+    monkeypatch.setattr(share, "status_of", mounted)
     for device, (directory, data) in enumerate({"one": b"volume 1", "two": b"volume 2"}.items(), 1):
         world.put(f"{directory}/f", data)
         devices[os.stat(world.at(f"{directory}/f")).st_ino] = device
@@ -601,7 +602,7 @@ def test_what_the_index_has_of_another_name_of_a_file_goes_with_its_content(tmp_
     """Else a name that is not looked at again before the next start would keep the old one."""
     index = Index(str(tmp_path / "index"))
     index.open()
-    key = share.StatKey(1, 2, 3, 4, 5)
+    key = StatKey(1, 2, 3, 4, 5)
     old, new = Content(b"old").manifest, Content(b"new").manifest
     index.put([Record("one", key, old), Record("two", key, old)])
     index.put([Record("third", structs.replace(key, ctime_ns=4), old)])  # the time was restored

@@ -11,7 +11,7 @@ import pytest
 
 from p2pfs.library.agenda import Sign
 from p2pfs.library.register import NAMES_AT_ONCE, Register
-from p2pfs.library.share import StatKey, Status
+from p2pfs.library.status import StatKey, Status
 from p2pfs.protocol import FileId
 
 pytestmark = pytest.mark.slow

@@ -1,0 +1,96 @@
+"""What tells one file from another, and one state of a file from another, without reading it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec import Struct
+
+_MAX_INT64: Final = 2**63 - 1
+"""What the index and the protocol hold."""
+
+
+Identity = tuple[int, int]
+"""Device and inode: what tells one file or directory from another while both are there. An
+inode alone does not: below one share there may be several file systems."""
+
+
+class StatKey(Struct, frozen=True, gc=False):
+    """What tells one state of a file from another without reading it.
+
+    Untracked, as all that there is one of for each file: a collection that goes through a
+    million objects stops every thread for a tenth of a second.
+    """
+
+    device: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def identity(self) -> Identity:
+        """Which file it is, in whatever state."""
+        return self.device, self.ino
+
+    def has_bytes_of(self, other: StatKey) -> bool:
+        """Return whether the bytes are the same, by file, size and time of the last write.
+
+        The ctime says less: renaming, linking, chmod and attributes move it as well.
+        """
+        return (self.device, self.ino, self.size, self.mtime_ns) == (
+            other.device,
+            other.ino,
+            other.size,
+            other.mtime_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is at a path."""
+
+    key: StatKey
+    mode: int
+    uid: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether every user of this machine may read it, as far as its own mode goes."""
+        wanted = stat.S_IROTH | (stat.S_IXOTH if self.is_directory else 0)
+        return self.is_link or self.mode & wanted == wanted
+
+
+def status_of(result: os.stat_result) -> Status:
+    """Return what the kernel says of a file as numbers that the index can hold."""
+    key = StatKey(
+        result.st_dev & _MAX_INT64,
+        result.st_ino & _MAX_INT64,
+        result.st_size,
+        _clamped(result.st_mtime_ns),
+        _clamped(result.st_ctime_ns),
+    )
+    return Status(key, result.st_mode, result.st_uid)
+
+
+def _clamped(time_ns: int) -> int:
+    """A file may be dated far beyond 2262, where nanoseconds leave 64 bits."""
+    return max(-_MAX_INT64, min(time_ns, _MAX_INT64))
