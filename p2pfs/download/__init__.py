@@ -7,6 +7,10 @@
     small           files of one block: one exchange, no swarm
     pins            contents that the user keeps whole
     picker          which block to ask of which source next
+    known           the sources that are remembered, and which of them are asked
+    outstanding     what is on its way, and how much may be
+    probing         of how many sources a block is asked that nobody has given
+    sharing         what is left to other downloaders, and for how long
     source          how one source has behaved: rate, patience, trouble
     rendezvous      which of several downloaders fetches which block for all of them
     readahead       which blocks readers will want next

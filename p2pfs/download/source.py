@@ -219,6 +219,7 @@ class Source:
     is_partial: bool = False  # it once lacked a block
     again_at: float = 0.0  # when to ask it again for what it promised
     lates: int = 0  # blocks that it promised and did not have in time, less those that it gave
+    verifying: int = 0  # blocks that it gave and that are being verified
 
     @property
     def is_dropped(self) -> bool:
@@ -232,6 +233,21 @@ class Source:
         else:
             self.trouble = Trouble.CORRUPT if self.standing is Standing.LIAR else trouble
 
+    def asked(self, request: Request, now: float) -> None:
+        """Note that it is asked for a block."""
+        if not self.requests:
+            if self.rate(now) is None:
+                self.meter = RateMeter()
+                self.tried_at = now
+            self.progress_at = now - self.silent_s
+        self.requests.append(request)
+        self.queued_bytes += request.length
+
+    def take_back(self, request: Request) -> None:
+        """Note that a request is not with it any more."""
+        self.requests.remove(request)
+        self.queued_bytes -= request.length
+
     def gave(self, request: Request, now: float) -> None:
         """Note that it gave what it was asked for."""
         if request.index != MANIFEST:  # so little in so much time would look like a slow line
@@ -241,6 +257,34 @@ class Source:
         self.failures, self.retry_at = 0, 0.0
         self.lates = max(0, self.lates - 1)
         self.happened(Event.GAVE)
+
+    def lacked(self, request: Request, now: float, again_s: float) -> None:
+        """Note that it lacks a block, and may have it in `again_s`; never, if that is 0."""
+        self.again_at = now + again_s
+        self.lacks[request.index] = self.again_at if again_s else math.inf
+        self.is_reader = self.is_partial = True
+        self.progress_at, self.silent_s = now, 0.0
+
+    def was_relieved(self, request: Request, now: float) -> None:
+        """Note that a request to it has ended unanswered, since others were quicker."""
+        was_stuck, was_in_doubt = now >= self.stuck_at(), now >= self.doubtful_at()
+        self.take_back(request)
+        self.silent_s = now - self.progress_at if was_in_doubt else 0.0
+        if was_stuck and not self.requests and not self.is_dropped:
+            # Others were quicker with all that it held. Without this pause it would be
+            # trusted with a full pipeline again, and each time a reader would wait.
+            self.pause(Trouble.SILENT, now)
+            self.meter = RateMeter()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether something of it is on its way, or is being verified."""
+        return bool(self.requests) or self.verifying > 0
+
+    @property
+    def may_have_all(self) -> bool:
+        """Whether it is asked as a source that has the whole content."""
+        return not (self.is_dropped or self.is_partial)
 
     @property
     def has_nothing_to_show(self) -> bool:

@@ -6,16 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2pfs.download.picker import (
-    FELLOW_CREDIT_S,
-    FELLOW_PATIENCE_S,
-    MAX_AHEAD_IN_FLIGHT_BYTES,
-    MAX_IN_FLIGHT_BYTES,
-    MAX_KNOWN_SOURCES,
-    MAX_SOURCES,
-    PROBE_AFTER_S,
-    Picker,
-)
+from p2pfs.download.known import MAX_KNOWN_SOURCES, MAX_SOURCES
+from p2pfs.download.outstanding import MAX_AHEAD_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_BYTES
+from p2pfs.download.picker import Picker
+from p2pfs.download.probing import PROBE_AFTER_S
+from p2pfs.download.rendezvous import Rendezvous
+from p2pfs.download.sharing import CREDIT_S, PATIENCE_S
 from p2pfs.download.source import (
     DOUBT,
     FIRST_BLOCKS,
@@ -340,22 +336,24 @@ def test_a_source_that_lacks_a_block_gives_the_others() -> None:
 # Other readers
 
 
-def reader_of(picker: Picker, index: int) -> PeerInfo:
-    """Return the reader, known to the picker, whose block this is."""
-    keeper = picker._fellows.keeper_of(index)
-    return next(peer(number) for number in range(10) if peer(number).id == keeper)
+OTHER_READERS = [peer(number) for number in range(1, 5)]
+RENDEZVOUS = Rendezvous(OWN_ID)
+RENDEZVOUS.update(ServentId(reader.id) for reader in OTHER_READERS)
+OTHERS_BLOCK = next(index for index in range(100) if RENDEZVOUS.reader_of(index))
+OWN_BLOCK = next(index for index in range(100) if not RENDEZVOUS.reader_of(index))
+
+
+def reader_of(index: int) -> PeerInfo:
+    """Return the other reader that a block is assigned to."""
+    return next(reader for reader in OTHER_READERS if reader.id == RENDEZVOUS.reader_of(index))
 
 
 def picker_among_readers() -> Picker:
     """Return a picker with one source, peer 0, and other readers."""
     picker = picker_with(1)
-    picker.add_sources([peer(number) for number in range(1, 5)], are_readers=True)
+    picker.add_sources(OTHER_READERS, are_readers=True)
     picker.next_requests(0.0, [], [])  # takes note of who the others are
     return picker
-
-
-OTHERS_BLOCK = next(i for i in range(100) if picker_among_readers()._fellows.keeper_of(i))
-OWN_BLOCK = next(i for i in range(100) if not picker_among_readers()._fellows.keeper_of(i))
 
 
 def test_a_block_is_asked_of_the_reader_whose_it_is() -> None:
@@ -363,7 +361,7 @@ def test_a_block_is_asked_of_the_reader_whose_it_is() -> None:
 
     (request,) = picker.next_requests(0.0, [OTHERS_BLOCK], [])
 
-    assert request.source == reader_of(picker, OTHERS_BLOCK)
+    assert request.source == reader_of(OTHERS_BLOCK)
 
 
 def test_our_own_blocks_are_asked_of_the_source() -> None:
@@ -373,37 +371,39 @@ def test_our_own_blocks_are_asked_of_the_source() -> None:
             picker.lacked(request, 0.0, 0.2)
 
     assert picker.is_ours(OWN_BLOCK)
-    (request,) = picker.next_requests(0.0, [OWN_BLOCK], []) or picker._holders[OWN_BLOCK]
+    (request,) = picker.next_requests(0.0, [OWN_BLOCK], []) or picker._outstanding.asked_for(
+        OWN_BLOCK
+    )
     assert request.source == peer(0)
 
 
 def test_what_a_reader_will_have_soon_is_asked_for_again_and_then_of_the_source() -> None:
     picker = picker_among_readers()
     now = prove_source(picker)
-    keeper = reader_of(picker, OTHERS_BLOCK)
+    reader = reader_of(OTHERS_BLOCK)
     (first,) = picker.next_requests(now, [OTHERS_BLOCK], [])
     picker.lacked(first, now, 0.2)
 
     assert picker.next_requests(now + 0.1, [OTHERS_BLOCK], []) == []
     assert picker.next_deadline(now + 0.1) == pytest.approx(now + 0.2)
     (again,) = picker.next_requests(now + 0.3, [OTHERS_BLOCK], [])
-    assert again.source == keeper
+    assert again.source == reader
     picker.lacked(again, now + 0.3, 5.0)
-    assert picker.next_requests(now + 0.9 * FELLOW_CREDIT_S, [OTHERS_BLOCK], []) == []
-    (instead,) = picker.next_requests(now + FELLOW_CREDIT_S, [OTHERS_BLOCK], [])
+    assert picker.next_requests(now + 0.9 * CREDIT_S, [OTHERS_BLOCK], []) == []
+    (instead,) = picker.next_requests(now + CREDIT_S, [OTHERS_BLOCK], [])
     assert instead.source == peer(0)
 
 
 def test_who_has_given_much_is_waited_for_longer() -> None:
     picker = picker_among_readers()
     now = prove_source(picker)
-    keeper = picker._sources[reader_of(picker, OTHERS_BLOCK).id]
-    keeper.given = 100
+    reader = picker._sources[reader_of(OTHERS_BLOCK).id]
+    reader.given = 100
     (first,) = picker.next_requests(now, [OTHERS_BLOCK], [])
     picker.lacked(first, now, 5.0)
 
-    assert picker.next_requests(now + 0.9 * FELLOW_PATIENCE_S, [OTHERS_BLOCK], []) == []
-    (instead,) = picker.next_requests(now + FELLOW_PATIENCE_S, [OTHERS_BLOCK], [])
+    assert picker.next_requests(now + 0.9 * PATIENCE_S, [OTHERS_BLOCK], []) == []
+    (instead,) = picker.next_requests(now + PATIENCE_S, [OTHERS_BLOCK], [])
     assert instead.source == peer(0)
 
 

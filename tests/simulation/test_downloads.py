@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.download.picker import MAX_IN_FLIGHT_BYTES
+from p2pfs.download.outstanding import MAX_IN_FLIGHT_BYTES
 from p2pfs.download.source import MANIFEST
 from p2pfs.download.swarm import Swarm
 from p2pfs.errors import NoSourceError, UnreachableError
