@@ -16,9 +16,11 @@ Theory. A listing is a claim about a time: everybody within the horizon was aske
 such a listing lacks is absent, but only if all who have the directory told all of it (`Partial`),
 and only until somebody says that something has changed there (`NewsBoard`) or the listing is too
 old. Nobody asked, or not all heard, is therefore never "absent": then the name is searched for, or
-the look fails. What is shown may be old by a refresh interval, never by more, because each look at
-something old asks again behind. Nothing that a stranger says makes anybody wait longer than the
-bounds below: who is slow is muted, who breaks off fails one look, who trickles is not waited for.
+the look fails. Nor does a listing speak of what came after it had begun, whenever it ends: who
+joins one that is under way asks again behind it, and what was found meanwhile stays. What is shown
+may be old by a refresh interval, never by more, because each look at something old asks again
+behind. Nothing that a stranger says makes anybody wait longer than the bounds below: who is slow
+is muted, who breaks off fails one look, who trickles is not waited for.
 
 `known` and `known_children` may be called from any thread and never wait; the rest belongs
 to the trio thread. Questions under way are shared: who asks the same again waits for the
@@ -139,7 +141,7 @@ class Browser:
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
         self._listings = Listings(catalogue, list_pages, self._tasks, clock)
-        self._survey = Survey(catalogue, searches, self._listings, ttl)
+        self._survey = Survey(catalogue, searches, self._listings, ttl, clock)
         self._confirmer = Confirmer(
             catalogue,
             self.ask_one,
@@ -319,24 +321,29 @@ class Browser:
         is_mere_probe = is_probe(_name(path)) and self._catalogue.has_directory(parent)
         is_version = self._catalogue.has_directory(parent) and may_be_suffixed(_name(path))
         few = 0 < len(self._holders(parent)) <= MAX_DIRECT
-        has_mere_news = self._has_mere_news(parent)
-        is_cheaper = has_mere_news or few or is_mere_probe or is_version
+        is_cheaper = self._has_mere_news(parent) or few or is_mere_probe or is_version
         if not is_cheaper and not self._is_second_look(published):
             return False
         with trio.move_on_after(LIST_TIMEOUT_S if is_mere_probe else LISTING_S):
-            try:
-                if has_mere_news:
-                    await self._ask("news", parent, self._list_news)
-                else:
-                    await self._ask("list", parent, self._list)
-            except TransferError:
-                self._tasks.check()
+            await self._renew(parent)
+            if self._has_mere_news(parent):  # they came behind a question that we have joined
+                await self._renew(parent)
         is_fresh = is_mere_probe or self._heard_at(parent) > began_at - REFRESH_AFTER_S
         if self._is_known(path) or (is_fresh and self._is_conclusive(parent)):
             return True
         if is_mere_probe:
             raise NotAskedError("its directory was not listed whole", REFRESH_AFTER_S)
         return False
+
+    async def _renew(self, directory: str) -> None:
+        """List a directory, or only what is new in it, as far as that can be had."""
+        try:
+            if self._has_mere_news(directory):
+                await self._ask("news", directory, self._list_news)
+            else:
+                await self._ask("list", directory, self._list)
+        except TransferError:
+            self._tasks.check()
 
     def _is_known(self, path: str) -> bool:
         return not isinstance(self._catalogue.lookup(path, self._clock()), Knowledge)
@@ -455,9 +462,9 @@ class Browser:
             QueryKind.PATH, path, rings=rings, timeout_s=FIND_TIMEOUT_S, is_enough=bool
         )
         for hit in outcome.hits:
-            self._catalogue.learn(hit.provider, hit.entries)
+            self._catalogue.learn_found(hit.provider, hit.entries)
         if outcome.is_complete and not outcome.hits:
-            self._catalogue.keep_only(path, ())
+            self._catalogue.keep_only(path, (), began_at)
         # It may have been published behind our question.
         has_news = self._news_at > began_at or bool(self._news_since(_parent(path), began_at))
         if not outcome.hits and outcome.has_asked and not has_news:
@@ -483,10 +490,11 @@ class Browser:
         news = self._news(path)
         with trio.move_on_after(LIST_TIMEOUT_S):
             await self._survey.hear(path, news)
-        for peer in news:
-            if self._listings.under_way(peer, path):
-                is_neighbour = peer.id in {one.id for one in self._neighbours()}
-                self._board.mute(peer.id, is_stranger=not is_neighbour)
+        slow = [peer for peer in news if self._listings.under_way(peer, path)]
+        self._partials.add(path, began_at, slow)
+        neighbours = {peer.id for peer in self._neighbours()}
+        for peer in slow:
+            self._board.mute(peer.id, is_stranger=peer.id not in neighbours)
         self._caught_up_at.put(path, began_at)
 
     async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:

@@ -15,6 +15,7 @@ dictionary walk; a page of ten thousand names takes a few milliseconds.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -58,6 +59,9 @@ NAMES_AT_ONCE: Final = 200
 MAX_ABSENT: Final = 10_000
 """Names remembered as absent. The oldest is forgotten first."""
 
+MAX_FOUND: Final = 10_000
+"""Names remembered that were found by their paths, so that no older listing ends them; 2 MB."""
+
 MAX_PROVED: Final = 10_000
 """Contents whose size is remembered though their manifest is not here any more: 2 MB."""
 
@@ -83,6 +87,8 @@ class Catalogue:
         """When each of them was last heard of, the latest last."""
         self._proved: Latest[FileId, int] = Latest(MAX_PROVED)
         self._absent: Latest[str, float] = Latest(MAX_ABSENT)
+        self._found_at: Latest[tuple[ServentId, str], float] = Latest(MAX_FOUND)
+        """When each name, and what is above it, was last found by its path at a servent."""
         self._listed_by: dict[ServentId, Latest[str, float]] = {}
         """When each servent was itself asked for all of a directory."""
         self._listed: OrderedDict[tuple[ServentId, str], tuple[int, int | None]] = OrderedDict()
@@ -115,6 +121,16 @@ class Catalogue:
                 return good
             return [self._learn_one(source.id, entry) for entry in good]
 
+    def learn_found(self, source: PeerInfo, entries: Iterable[Entry]) -> None:
+        """Take in what was found by its path: no listing that began before makes it vanish."""
+        now = self._clock()
+        with self._lock:
+            for entry in self.learn(source, entries):
+                path = entry.path
+                while path:
+                    self._found_at[source.id, path] = now
+                    path = path.rpartition("/")[0]
+
     def sift(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
         """Return those entries that no manifest contradicts; who told others has lied."""
         if self._here.is_refused(source.id):
@@ -126,13 +142,18 @@ class Catalogue:
         self._blame(liars | {source.id for _ in wrong})
         return [entry for entry in told if entry not in wrong] if wrong else told
 
-    def learn_listing(self, source: PeerInfo, directory: str, entries: Sequence[Entry]) -> None:
-        """Take in all that `source` has in `directory`: what is not in `entries` it has no more."""
+    def learn_listing(
+        self, source: PeerInfo, directory: str, entries: Sequence[Entry], since: float = math.inf
+    ) -> None:
+        """Take in all that `source` has in `directory`: what is not in `entries` it has no more.
+
+        What was found by its path since the listing began stays.
+        """
         told = hash(tuple(entries))
         if self._is_told_again(source, directory, told):
             return
         good = self.learn(source, entries)
-        self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in good})
+        self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in good}, since)
         with self._lock:
             if len(good) == len(entries):
                 self._listed[source.id, directory] = told, self._tree.version_of(source.id)
@@ -147,13 +168,18 @@ class Catalogue:
             may_be_heard = source.id not in self._fading and not self._here.is_refused(source.id)
             return is_same and may_be_heard and self._has_place(source)
 
-    def keep_names(self, source: PeerInfo, directory: str, names: Collection[str]) -> None:
-        """Take in that `source` has `directory`, and nothing in it but what has these names."""
-        for _ in self.keeping_names(source, directory, names):
+    def keep_names(
+        self, source: PeerInfo, directory: str, names: Collection[str], since: float = math.inf
+    ) -> None:
+        """Take in that `source` has `directory`, and nothing in it but what has these names.
+
+        What was found by its path since the listing began stays.
+        """
+        for _ in self.keeping_names(source, directory, names, since):
             pass
 
     def keeping_names(
-        self, source: PeerInfo, directory: str, names: Collection[str]
+        self, source: PeerInfo, directory: str, names: Collection[str], since: float = math.inf
     ) -> Iterator[None]:
         """Do the same in parts of a millisecond, for long listings.
 
@@ -172,10 +198,17 @@ class Catalogue:
         for first in range(0, len(known), NAMES_SIFTED_AT_ONCE):
             with self._lock:
                 part = known[first : first + NAMES_SIFTED_AT_ONCE]
-                gone = [name for name in part if name not in names]
+                gone = [
+                    name
+                    for name in part
+                    if name not in names and not self._is_found(source.id, directory, name, since)
+                ]
                 assert place is not None, "it has names"
                 self._forget(source.id, *self._tree.places_of(source.id, place, gone))
             yield
+
+    def _is_found(self, source: ServentId, directory: str, name: str, since: float) -> bool:
+        return self._found_at.get((source, _join(directory, name)), -math.inf) >= since
 
     def prove(self, file_id: FileId, size: int) -> None:
         """Take in that a manifest gives a content this size: other claims are false."""
@@ -216,13 +249,19 @@ class Catalogue:
             if source in self._peers:
                 self._listed_by.setdefault(source, Latest(MAX_LISTED_BY))[directory] = now
 
-    def keep_only(self, directory: str, sources: Iterable[ServentId]) -> None:
-        """Forget `directory` and all below it at every servent that is not among `sources`."""
+    def keep_only(
+        self, directory: str, sources: Iterable[ServentId], since: float = math.inf
+    ) -> None:
+        """Forget `directory` and all below it at every servent that is not among `sources`.
+
+        Who was found to have it since the search for them began stays; in the root that is
+        whoever was heard of.
+        """
         with self._lock:
             place = self._tree.place(directory)
             if place is None:
                 return
-            kept = frozenset((*sources, HERE))
+            kept = frozenset((*sources, *self._found_since(directory, since), HERE))
             if place is self._tree.root:
                 gone = set(self._tree.sources()) - kept
                 self._keep_peers(kept)
@@ -232,6 +271,16 @@ class Catalogue:
                 self._forget(source, place)
             for source in self._listed_by.keys() - kept:
                 self._unlist(source, directory)
+
+    def _found_since(self, directory: str, since: float) -> Iterator[ServentId]:
+        if not directory:
+            late = itertools.takewhile(
+                lambda one: one[1] >= since, reversed(self._heard_at.items())
+            )
+            return (source for source, _ in late)
+        found = reversed(self._found_at.items())
+        late_found = itertools.takewhile(lambda one: one[1] >= since, found)
+        return (source for (source, path), _ in late_found if path == directory)
 
     def forget(self, source: ServentId) -> None:
         """Forget all that one servent offers."""

@@ -66,9 +66,10 @@ ListPages = Callable[[PeerInfo, str, str, Callable[[Listing], object]], Awaitabl
 class Telling:
     """One servent's listing of one directory, under way or over."""
 
-    def __init__(self, holder: PeerInfo, path: str) -> None:
+    def __init__(self, holder: PeerInfo, path: str, began_at: float) -> None:
         self.holder = holder
         self.path = path
+        self.began_at = began_at
         self.names: set[str] = set()
         self.is_whole = False
         """Whether all was told and is held."""
@@ -77,7 +78,7 @@ class Telling:
         self.is_over = False
         self.error: P2pfsError | None = None
         """Why it ended before all was told."""
-        self._began_at = self._heard_at = trio.current_time()
+        self._asked_at = self._heard_at = trio.current_time()
         self._has_begun = self._is_told = False
         self._pages: deque[Listing] = deque()
         """What has come and is not taken in yet."""
@@ -149,7 +150,7 @@ class Telling:
         return self._heard_at + (PAGE_SILENCE_S if self._has_begun else FIRST_PAGE_S)
 
     def _trickles(self) -> bool:
-        told_for_s = trio.current_time() - self._began_at - SLOW_AFTER_S
+        told_for_s = trio.current_time() - self._asked_at - SLOW_AFTER_S
         return told_for_s > 0 and len(self.names) < told_for_s * MIN_NAMES_PER_S
 
 
@@ -177,7 +178,7 @@ class Listings:
         """
         telling = self.under_way(holder, path)
         if telling is None:
-            telling = self._tellings[holder.id, path] = Telling(holder, path)
+            telling = self._tellings[holder.id, path] = Telling(holder, path, self._clock())
             self._tasks.start(self._hear, telling)
         return telling
 
@@ -190,24 +191,24 @@ class Listings:
         return (holder.id, path) in self._cut
 
     async def _hear(self, telling: Telling) -> None:
-        began_at = self._clock()
         try:
             await self._take_in_all(telling)
-            await self._conclude(telling, began_at)
+            await self._conclude(telling)
         finally:
             del self._tellings[telling.holder.id, telling.path]
             telling.end()
 
-    async def _conclude(self, telling: Telling, began_at: float) -> None:
+    async def _conclude(self, telling: Telling) -> None:
         """Forget what it has no more, if it has told all that it has."""
         holder, path, error = telling.holder, telling.path, telling.error
+        began_at, names = telling.began_at, telling.names
         if isinstance(error, RejectedError) and error.code == RejectCode.NOT_FOUND:
             self._catalogue.forget_path(holder.id, path)
         elif error is not None:
             log.info("listing failed peer=%s reason=%s", holder.id, error)
             return
         elif not telling.is_cut:
-            for _part in self._catalogue.keeping_names(holder, path, telling.names):
+            for _part in self._catalogue.keeping_names(holder, path, names, began_at):
                 await trio.lowlevel.checkpoint()
         telling.is_whole = not telling.is_cut
         self._cut.pop((holder.id, path), None)

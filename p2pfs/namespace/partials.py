@@ -83,6 +83,13 @@ class Partials:
         """Return the directories whose listings are not whole, by path. Any thread."""
         return sorted(path for path in tuple(self._partial) if self.of(path))
 
+    def add(self, path: str, began_at: float, unheard: Sequence[PeerInfo]) -> None:
+        """Note that some servents did not tell what is new, when they were asked for that."""
+        known = self.of(path) or Partial()
+        if unheard:
+            every = dict.fromkeys((*known.unheard, *unheard))
+            self.note(path, began_at, replace(known, unheard=tuple(every)))
+
     def note(self, path: str, began_at: float, partial: Partial) -> None:
         """Note whether a listing was whole; say so once if names are known to be missing."""
         was_doubtful = path in self._partial and self._partial[path][1].is_doubtful

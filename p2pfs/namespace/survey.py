@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,11 +40,13 @@ class Heard:
     asked: Asked
     is_cut: bool = False
     is_unanswered: bool = False
+    silent: tuple[PeerInfo, ...] = ()
+    """Servents that were known to have it, and did not answer a flood that not all answered."""
 
     def partial(self) -> Partial:
         """Return what is missing."""
         heard_out = {h for h, one in self.asked.items() if one and (one.is_whole or one.is_cut)}
-        unheard = (holder for holder in self.asked if holder not in heard_out)
+        unheard = (h for h in (*self.asked, *self.silent) if h not in heard_out)
         is_cut = self.is_cut or any(one and one.is_cut for one in self.asked.values())
         return Partial(tuple(unheard), is_cut, self.is_unanswered)
 
@@ -53,12 +55,18 @@ class Survey:
     """Asks for directories. Belongs to the trio thread."""
 
     def __init__(
-        self, catalogue: Catalogue, searches: Searches, listings: Listings, ttl: int
+        self,
+        catalogue: Catalogue,
+        searches: Searches,
+        listings: Listings,
+        ttl: int,
+        clock: Callable[[], float],
     ) -> None:
         self._catalogue = catalogue
         self._searches = searches
         self._listings = listings
         self._ttl = ttl
+        self._clock = clock
         self.horizon = 0
         """Servents that the last listing by a flood has reached."""
 
@@ -69,6 +77,8 @@ class Survey:
         """
         learned: set[ServentId] = set()
         asked: Asked = {}
+        began_at = self._clock()
+        known = self._catalogue.directory_sources(path) if path else ()
         outcome: Outcome | NotAskedError = Outcome((), 0, is_complete=False)
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
@@ -78,9 +88,11 @@ class Survey:
                 for hit in hits:
                     if hit.provider.id not in learned:
                         learned.add(hit.provider.id)
-                        if self._learn_hit(path, hit):
+                        if self._learn_hit(path, hit, began_at):
                             asked[hit.provider] = None
-                            nursery.start_soon(self._hear_one, path, hit.provider, asked, limit)
+                            nursery.start_soon(
+                                self._hear_one, path, hit.provider, asked, limit, began_at
+                            )
                 return False
 
             try:
@@ -97,24 +109,26 @@ class Survey:
                 if not path:  # elsewhere filters keep it from most
                     self._note_horizon(outcome)
                 if outcome.is_complete:
-                    self._catalogue.keep_only(path, [hit.provider.id for hit in outcome.hits])
+                    found = [hit.provider.id for hit in outcome.hits]
+                    self._catalogue.keep_only(path, found, began_at)
             except NotAskedError as error:
                 outcome = error
         if isinstance(outcome, NotAskedError):
             raise outcome
-        return Heard(asked, outcome.is_cut, is_unanswered=not outcome.is_complete)
+        silent = () if outcome.is_complete else (p for p in known if p.id not in learned)
+        return Heard(asked, outcome.is_cut, not outcome.is_complete, tuple(silent))
 
     def _note_horizon(self, outcome: Outcome) -> None:
         """Note how many were reached: a network that cannot bear it is not asked more often."""
         least = 0 if outcome.is_complete else self.horizon
         self.horizon = max(least, outcome.servents)
 
-    def _learn_hit(self, path: str, hit: QueryHit) -> bool:
+    def _learn_hit(self, path: str, hit: QueryHit, began_at: float) -> bool:
         """Take in what a hit tells; return whether its provider has more."""
         if hit.total > len(hit.entries):
             self._catalogue.learn(hit.provider, hit.entries)
             return True
-        self._catalogue.learn_listing(hit.provider, path, hit.entries)
+        self._catalogue.learn_listing(hit.provider, path, hit.entries, began_at)
         return False
 
     async def hear(self, path: str, holders: Sequence[PeerInfo]) -> Heard:
@@ -123,16 +137,25 @@ class Survey:
         What comes later is taken in behind.
         """
         asked: Asked = dict.fromkeys(holders)
+        since = self._clock()
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
             for holder in holders:
-                nursery.start_soon(self._hear_one, path, holder, asked, limit)
+                nursery.start_soon(self._hear_one, path, holder, asked, limit, since)
         return Heard(asked)
 
     async def _hear_one(
-        self, path: str, holder: PeerInfo, asked: Asked, limit: trio.CapacityLimiter
+        self,
+        path: str,
+        holder: PeerInfo,
+        asked: Asked,
+        limit: trio.CapacityLimiter,
+        since: float,
     ) -> None:
+        """Hear a listing out that has begun since then: one under way may lack what is new."""
         async with limit:
             asked[holder] = telling = self._listings.start(holder, path)
-            await telling.heard_out()
+            if await telling.heard_out() and telling.began_at < since:
+                asked[holder] = telling = self._listings.start(holder, path)
+                await telling.heard_out()

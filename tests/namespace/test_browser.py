@@ -132,7 +132,7 @@ class Horizon:
         """Whether queries get no answer and no DONE."""
         self.manifests: dict[FileId, bytes] = {}
         self._last_guid = b""
-        self.catalogue = Catalogue()
+        self.catalogue = Catalogue(clock=trio.current_time)
         self.budget = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
         )
@@ -410,6 +410,144 @@ async def test_a_name_that_programs_look_up_anywhere_is_found_where_it_came_far_
         await trio.sleep(0.1)
 
         assert isinstance(await horizon.stat("d/HEAD"), RemoteFile)
+
+
+async def test_a_name_is_not_absent_while_a_known_holder_of_its_directory_has_not_answered(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "d/x", "d/Folder.jpg")
+        assert isinstance(await horizon.stat("d"), RemoteDirectory)
+        horizon.is_dead = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(horizon.ls, "d")
+            await trio.sleep(0.5)
+            with pytest.raises(NotAskedError):
+                await horizon.stat("d/Folder.jpg")
+        assert horizon.browser.partial("d") is not None
+
+        horizon.is_dead = False
+        assert isinstance(await horizon.stat("d/Folder.jpg"), RemoteFile)
+
+
+async def test_what_a_slow_servent_has_published_is_not_absent(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "d/x")
+        assert await horizon.ls() == ["d"]
+        assert await horizon.ls("d") == ["d/x"]
+        await trio.sleep(1)
+        near.wait_s = 5
+        horizon.publish(near, "d/y", "d/Folder.jpg")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(horizon.ls, "d")
+            await trio.sleep(LIST_TIMEOUT_S - 0.5)
+            with pytest.raises(NotAskedError):
+                await horizon.stat("d/Folder.jpg")
+            assert isinstance(await horizon.stat("d/y"), RemoteFile)
+
+        await trio.sleep(5)  # it has told meanwhile
+        assert isinstance(await horizon.stat("d/Folder.jpg"), RemoteFile)
+
+
+async def test_a_listing_that_began_before_the_news_does_not_answer_them(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "d/x")
+        assert await horizon.ls() == ["d"]
+        assert await horizon.ls("d") == ["d/x"]
+        await trio.sleep(1)
+        old = near.page("d", "")
+        near.wait_s = 0.5
+
+        async with trio.open_nursery() as nursery:
+            near.list = lambda _directory, _after: old
+            horizon.browser.peer_changed(near.id)
+            nursery.start_soon(horizon.ls, "d")
+            await trio.sleep(0.1)
+            near.paths.add("d/Folder.jpg")
+            horizon.browser.peer_changed(near.id)
+            nursery.start_soon(_soon, 0.5, lambda: setattr(near, "list", near.page))
+            assert isinstance(await horizon.stat("d/Folder.jpg"), RemoteFile)
+
+
+async def test_a_listing_under_way_when_the_news_came_does_not_answer_them(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "x")
+        assert await horizon.ls() == ["x"]
+        await trio.sleep(1)
+        old = near.page("", "")
+        near.list, near.wait_s = lambda _directory, _after: old, 0.5
+        horizon.browser.ask_one(near.info, "")
+        await trio.sleep(0.1)
+        horizon.publish(near, "y")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_soon, 0.5, lambda: setattr(near, "list", near.page))
+            assert await horizon.ls() == ["x", "y"]
+
+
+async def test_pages_asked_for_before_a_name_was_found_do_not_end_it(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "x")
+        await horizon.ls()
+        await trio.sleep(REFRESH_AFTER_S + 1)
+        old = near.page("", "")
+        near.list, near.wait_s = lambda _directory, _after: old, 1
+        telling = horizon.browser.ask_one(near.info, "")
+        near.paths.add("d/Folder.jpg")
+
+        assert isinstance(await horizon.stat("d"), RemoteDirectory)
+        assert await telling.heard_out()
+
+        assert isinstance(horizon.browser.known("d"), RemoteDirectory)
+
+
+async def test_a_flood_begun_before_a_name_was_found_does_not_end_it(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "x")
+        await horizon.ls()
+        await trio.sleep(1)
+        horizon.is_dead = True
+        horizon.browser.peer_joined()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(horizon.ls)
+            await trio.sleep(0.1)
+            guid, old, horizon.is_dead = Guid(horizon._last_guid), near.entries(""), False
+            near.paths.add("d/Folder.jpg")
+            assert isinstance(await horizon.stat("d"), RemoteDirectory)
+            hit = sign_hit(near.identity, guid, TTL, near.info, old, len(old))
+            horizon.searches.got_hit(hit, Address("10.0.0.9", 1))
+            horizon.searches.got_finished(Finished(guid, TTL, 1, 0, True))
+
+        assert isinstance(horizon.browser.known("d"), RemoteDirectory)
+
+
+async def test_a_flood_begun_before_a_servent_was_found_does_not_end_it(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "x")
+        far = horizon.add("far", is_far=True)
+        horizon.is_dead = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(horizon.ls)
+            await trio.sleep(0.1)
+            guid, horizon.is_dead = Guid(horizon._last_guid), False
+            far.paths.add("d/Folder.jpg")
+            assert isinstance(await horizon.stat("d"), RemoteDirectory)
+            horizon.searches.got_finished(Finished(guid, TTL, 2, 0, True))
+
+        assert isinstance(horizon.browser.known("d"), RemoteDirectory)
+
+
+async def _soon(after_s: float, call: Callable[[], object]) -> None:
+    await trio.sleep(after_s)
+    call()
 
 
 async def test_who_asks_the_same_at_once_shares_one_query(autojump_clock: MockClock):
