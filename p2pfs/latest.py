@@ -7,6 +7,7 @@ A table of the latest takes as much memory as it may and no more, and forgets no
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -29,4 +30,9 @@ class Latest(OrderedDict[K, V]):
         super().__setitem__(key, value)
         self.move_to_end(key)
         while len(self) > self.limit:
+            self.popitem(last=False)
+
+    def forget_while(self, is_old: Callable[[V], bool]) -> None:
+        """Let the oldest entries go, up to the first whose value is not old."""
+        while self and is_old(next(iter(self.values()))):
             self.popitem(last=False)

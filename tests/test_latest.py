@@ -46,3 +46,14 @@ def test_several_at_once_are_bounded_too():
     table.update({"a": 1, "b": 2, "c": 3})
 
     assert dict(table) == {"b": 2, "c": 3}
+
+
+def test_what_is_old_is_forgotten_from_the_oldest_up_to_the_first_that_is_not():
+    table: Latest[str, int] = Latest(9)
+    table.update({"a": 1, "b": 2, "c": 9, "d": 1})
+
+    table.forget_while(lambda value: value < 5)
+
+    assert list(table) == ["c", "d"]
+    table.forget_while(bool)
+    assert not table

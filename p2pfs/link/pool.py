@@ -12,7 +12,7 @@ address has changed, his or ours, is read from again within seconds.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,10 +23,12 @@ from p2pfs.errors import (
     LinkError,
     P2pfsError,
     RejectedError,
+    ShutdownError,
     SilentError,
     TooManyFilesError,
     UnreachableError,
 )
+from p2pfs.latest import Latest
 from p2pfs.link.greeting import RefusedError
 from p2pfs.link.live import Link
 from p2pfs.protocol import (
@@ -48,7 +50,7 @@ from p2pfs.protocol import (
     RejectCode,
     ServentId,
 )
-from p2pfs.tasks import guarded
+from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 IDLE_S: Final = 60.0
 """A link unused for so long is closed; opening a new one costs two round trips."""
@@ -58,6 +60,9 @@ REDIAL_AFTER_S: Final = 1.0
 
 PAGE_SILENCE_S: Final = 5.0
 """A page of a listing comes from memory: a peer that needs longer is not there."""
+
+MAX_FAILURES: Final = 10_000
+"""Failures that are remembered: far more than there are dials in REDIAL_AFTER_S."""
 
 MAX_LINKS: Final = 200
 """Links dialled at once. Hits can name any number of servents, descriptors are few."""
@@ -102,7 +107,6 @@ class _Dial:
     """A dial under way, and where to."""
 
     addresses: tuple[Address, ...]
-    is_over: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def also_at(self, addresses: Sequence[Address]) -> None:
@@ -115,13 +119,10 @@ class _Dial:
 
 @dataclass(slots=True)
 class _Open:
-    """A link, to whom, and when it was last wanted."""
+    """A link, and when it was last wanted."""
 
-    peer: PeerInfo
     link: Link
     used_at: float
-    beside: _Dial | None = None
-    """The dial beside it, while the peer is silent."""
 
 
 Connect = Callable[[PeerInfo, Sequence[Address]], Awaitable[Link]]
@@ -144,21 +145,20 @@ class TransferLinks:
         self._is_banned = is_banned
         self._known_addresses = addresses_of
         self._links: dict[ServentId, _Open] = {}
+        self._tasks = Tasks()
+        self._dialling: SingleFlight[ServentId] = SingleFlight(self._tasks)
         self._dials: dict[ServentId, _Dial] = {}
-        self._failures: OrderedDict[ServentId, tuple[float, LinkError]] = OrderedDict()
-        self._nursery: trio.Nursery | None = None
+        """Where to each peer is being dialled."""
+        self._failures: Latest[ServentId, tuple[float, LinkError]] = Latest(MAX_FAILURES)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the links until cancelled, and close those that are not used."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            try:
-                task_status.started()
-                while True:
-                    await trio.sleep(IDLE_S)
-                    self._close_idle(trio.current_time() - IDLE_S)
-            finally:
-                self._nursery = None  # before it is closed: others run until it is
+        await self._tasks.run(self._close_unused, task_status=task_status)
+
+    async def _close_unused(self) -> None:
+        while True:
+            await trio.sleep(IDLE_S)
+            self._close_idle(trio.current_time() - IDLE_S)
 
     async def list_pages(
         self, peer: PeerInfo, path: str, after: str, take: Callable[[Listing], object]
@@ -247,16 +247,23 @@ class TransferLinks:
 
     async def _wait_dialled(self, peer: PeerInfo) -> None:
         """Dial a peer unless that has just failed, or wait for the dial under way."""
-        if peer.id not in self._dials:
+        if peer.id not in self._dialling:
             failure = self._failure(peer.id)
             if failure is not None:
                 raise failure
             self._make_room()
-            if self._nursery is None:
-                raise UnreachableError("the servent is shutting down")
-            self._dials[peer.id] = _Dial(self._addresses_of(peer))
-            self._nursery.start_soon(guarded, self._open, peer)
-        await self._dials[peer.id].is_over.wait()
+        try:
+            await self._dial(peer, self._addresses_of(peer)).wait()
+        except ShutdownError as error:
+            raise UnreachableError(str(error)) from None
+
+    def _dial(self, peer: PeerInfo, addresses: Sequence[Address]) -> Flight:
+        """Dial a peer, beside the link to it if there is one, unless that is being done."""
+        is_new = peer.id not in self._dialling
+        flight = self._dialling.start(peer.id, self._open, peer)
+        if is_new:
+            self._dials[peer.id] = _Dial(tuple(addresses))
+        return flight
 
     def _addresses_of(self, peer: PeerInfo) -> tuple[Address, ...]:
         return tuple(dict.fromkeys((*self._known_addresses(peer.id), *peer.addresses)))
@@ -279,8 +286,18 @@ class TransferLinks:
             return
         finally:
             del self._dials[peer.id]
-            dial.is_over.set()
-        await self._keep(peer, link)
+        if self._tasks.are_running and self._is_wanted(peer.id):
+            self._links[peer.id] = known = _Open(link, trio.current_time())
+            self._tasks.start(self._keep, peer, known)
+        else:
+            await link.refuse(_NOT_NEEDED)
+
+    def _is_wanted(self, peer: ServentId) -> bool:
+        """Return whether a new link may take its place, and end one there that is silent."""
+        known = self._links.get(peer)
+        if known is not None and known.link.is_silent:
+            known.link.lose("silent: another link has taken its place")
+        return known is None or known.link.ended is not None
 
     async def _dialled(self, peer: PeerInfo, dial: _Dial) -> Link:
         """Dial a peer, anew whenever it is told of at another address."""
@@ -288,11 +305,11 @@ class TransferLinks:
             with trio.CancelScope() as dial.scope:
                 return await self._connect(peer, dial.addresses)
 
-    async def _keep(self, peer: PeerInfo, link: Link) -> None:
-        """Run the link to a peer, in the place of an earlier one."""
-        self._links[peer.id] = known = _Open(peer, link, trio.current_time())
+    async def _keep(self, peer: PeerInfo, known: _Open) -> None:
+        """Run the link to a peer until it ends."""
+        link = known.link
         try:
-            link.on_silent = lambda _link: self._doubt(known, self._addresses_of(peer))
+            link.on_silent = lambda _link: self._doubt(peer, self._addresses_of(peer))
             # A link that the peer has dialled, as we had asked it to, serves its requests too.
             await (link.wait_over() if link.is_run else link.run(_ignore))
         finally:
@@ -307,44 +324,24 @@ class TransferLinks:
         """Note where a peer says that it is: it is dialled there if it cannot be heard."""
         self._failures.pop(peer.id, None)
         known = self._links.get(peer.id)
-        dial = self._dials.get(peer.id) or (known.beside if known else None)
-        if dial is not None:
-            dial.also_at(peer.addresses)
+        if peer.id in self._dials:
+            self._dials[peer.id].also_at(peer.addresses)
         elif known is not None and known.link.is_silent:
-            self._doubt(known, peer.addresses)
+            self._doubt(peer, peer.addresses)
 
-    def _doubt(self, known: _Open, addresses: Sequence[Address]) -> None:
-        """Dial a peer that is silent beside its link, unless that is being done."""
-        if self._nursery is not None and known.beside is None:
-            known.beside = _Dial(tuple(addresses))
-            self._nursery.start_soon(guarded, self._replace, known, known.beside)
-
-    async def _replace(self, known: _Open, dial: _Dial) -> None:
-        """Put another link in the place of a silent one, if the peer can be reached."""
-        try:
-            link = await self._dialled(known.peer, dial)
-        except LinkError:
-            return  # it is dialled again if the silence lasts
-        finally:
-            known.beside = None
-        current = self._links.get(known.peer.id)
-        if current is known and known.link.is_silent:
-            known.link.lose("silent: another link has taken its place")
-        elif current is not None:
-            await link.refuse(_NOT_NEEDED)
-            return
-        await self._keep(known.peer, link)
+    def _doubt(self, peer: PeerInfo, addresses: Sequence[Address]) -> None:
+        """Dial a peer that is silent beside its link; again if that fails and it stays silent."""
+        if self._tasks.are_running:
+            self._dial(peer, addresses)
 
     def _failed(self, peer: ServentId, error: LinkError) -> None:
-        self._failures.pop(peer, None)
         self._failures[peer] = (trio.current_time(), error.with_traceback(None))
         self._forget_failures()
 
     def _forget_failures(self) -> None:
         """Forget what stands for nothing any more, so that no more is held than a moment's."""
         since = trio.current_time() - REDIAL_AFTER_S
-        while self._failures and next(iter(self._failures.values()))[0] <= since:
-            self._failures.popitem(last=False)
+        self._failures.forget_while(lambda failure: failure[0] <= since)
 
     def _failure(self, peer: ServentId) -> P2pfsError | None:
         """Return what a request to a peer fails with because a dial has just failed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,6 +11,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkError, UsageError
+from p2pfs.latest import Latest
 from p2pfs.link.greeting import Judge, LocalServent, answer_link
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Listener, Network
@@ -87,7 +87,7 @@ class _Reception:
         self._judge = judge
         self._take = take
         self._greetings: dict[_Greeting, None] = {}
-        self._rates: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._rates: Latest[str, TokenBucket] = Latest(MAX_RATES)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -111,10 +111,8 @@ class _Reception:
         TCP has proven the address, so to close the connection is the cheapest refusal there is.
         """
         network = groups_of(host)[0]
-        rate = self._rates.setdefault(network, TokenBucket(GREETINGS_PER_S, GREETING_BURST))
-        self._rates.move_to_end(network)
-        if len(self._rates) > MAX_RATES:
-            self._rates.popitem(last=False)
+        rate = self._rates.get(network) or TokenBucket(GREETINGS_PER_S, GREETING_BURST)
+        self._rates[network] = rate
         return rate.take(trio.current_time())
 
     def _make_room(self) -> None:

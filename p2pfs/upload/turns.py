@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
+from p2pfs.latest import Latest
 from p2pfs.link import Link
 from p2pfs.protocol import MIB, Bye, ByeCode, groups_of, who_gives_way
 
@@ -73,8 +74,8 @@ class Turns:
         self._waiting: dict[Turn, None] = {}
         self._running: dict[Turn, None] = {}
         self._parked: dict[Turn, None] = {}
-        self._served: OrderedDict[str, int] = OrderedDict()  # when, as a number that only grows
-        self._took_at: OrderedDict[str, float] = OrderedDict()  # of networks, oldest first
+        self._served: Latest[str, int] = Latest(MAX_REMEMBERED)  # when, as a number that only grows
+        self._took_at: Latest[str, float] = Latest(MAX_REMEMBERED)  # of networks, oldest first
         self._number = itertools.count(1)
 
     @contextlib.asynccontextmanager
@@ -105,9 +106,7 @@ class Turns:
         """Note that a link takes data."""
         network, now = groups_of(link.remote.host)[0], trio.current_time()
         self._took_at[network] = now
-        self._took_at.move_to_end(network)
-        while next(iter(self._took_at.values())) <= now - LATELY_S:
-            self._took_at.popitem(last=False)
+        self._took_at.forget_while(lambda at: at <= now - LATELY_S)
 
     def _begin_those_who_may(self) -> None:
         left = dict(self._waiting)
@@ -123,9 +122,6 @@ class Turns:
         number = next(self._number)
         for name in _names(turn):
             self._served[name] = number
-            self._served.move_to_end(name)
-        while len(self._served) > MAX_REMEMBERED:
-            self._served.popitem(last=False)
         turn.began.set()
 
     def _when_served(self, turn: Turn) -> tuple[int, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
+from p2pfs.latest import Latest
 from p2pfs.protocol import FileId, PeerInfo, ServentId
 from p2pfs.rates import Flow
 
@@ -74,7 +74,7 @@ class UnderWay:
 
     def __init__(self) -> None:
         self._answered: dict[_Key, Upload] = {}
-        self._ended: OrderedDict[_Key, Upload] = OrderedDict()  # oldest first
+        self._ended: Latest[_Key, Upload] = Latest(MAX_LINGERING)  # oldest first
 
     @contextlib.contextmanager
     def answering(self, peer: PeerInfo, file_id: FileId, size: int) -> Iterator[Upload]:
@@ -96,16 +96,12 @@ class UnderWay:
                 self._ended[key] = self._answered.pop(key)
 
     def _forget(self, now: float) -> None:
-        """Forget the uploads that ended some time ago, or are too many."""
-        while self._ended:
-            key, oldest = next(iter(self._ended.items()))
-            if len(self._ended) <= MAX_LINGERING and now - oldest.ended_at <= LINGER_S:
-                break
-            del self._ended[key]
+        """Forget the uploads that ended some time ago."""
+        self._ended.forget_while(lambda upload: now - upload.ended_at > LINGER_S)
 
     def statistics(self, now: float) -> list[UploadStatistics]:
         """Return each upload at this instant of trio's clock, the largest first. Any thread."""
-        lingering = [one for one in self._ended.copy().values() if now - one.ended_at <= LINGER_S]
+        lingering = [one for one in list(self._ended.values()) if now - one.ended_at <= LINGER_S]
         uploads = [*self._answered.copy().values(), *lingering]
         return sorted(
             (upload.statistics(now) for upload in uploads),

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -31,6 +30,7 @@ from p2pfs.errors import (
     RejectedError,
     StaleError,
 )
+from p2pfs.latest import Latest
 from p2pfs.library import Page
 from p2pfs.link import SEALED_BYTES, Link
 from p2pfs.protocol import (
@@ -255,7 +255,7 @@ class Uploads:
         self.under_way = UnderWay()
         self._turns = Turns(UPLOAD_SLOTS)
         self._peers: dict[ServentId, _Peer] = {}
-        self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
+        self._allowances: Latest[str, _Allowance] = Latest(MAX_ALLOWANCES)
 
     def judge(self, peer: ServentId, remote: Address) -> Bye | None:
         """Return the BYE for a peer that dialled a transfer link, or None if it is welcome."""
@@ -398,10 +398,7 @@ class Uploads:
 
     def _allowance(self, link: Link) -> _Allowance:
         address = groups_of(link.remote.host)[1]
-        allowance = self._allowances.setdefault(address, _Allowance())
-        self._allowances.move_to_end(address)
-        if len(self._allowances) > MAX_ALLOWANCES:
-            self._allowances.popitem(last=False)
+        self._allowances[address] = allowance = self._allowances.get(address) or _Allowance()
         return allowance
 
     async def _send_blocks(

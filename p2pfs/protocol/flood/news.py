@@ -10,13 +10,13 @@ brings it: what is over that is dropped, and seen when listings are asked for ag
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec.structs import replace
 
+from p2pfs.latest import Latest
 from p2pfs.protocol import News, ServentId, check_news
 from p2pfs.protocol.flood.budgets import SENDING_SHARE, Budget, Charge, TokenBucket
 from p2pfs.protocol.flood.decisions import Decision, Drop, DropReason, Heard, LinkId, Send
@@ -57,7 +57,7 @@ class NewsTable:
     """What has been told lately, and who may tell more."""
 
     def __init__(self) -> None:
-        self._tellers: OrderedDict[ServentId, _Teller] = OrderedDict()
+        self._tellers: Latest[ServentId, _Teller] = Latest(MAX_TELLERS)
         self._neighbours: dict[LinkId, _Pace] = {}
 
     def link_opened(self, link: LinkId) -> None:
@@ -94,10 +94,7 @@ class NewsTable:
         return list(self._sends(self._neighbours, news, now))
 
     def _teller(self, servent: ServentId) -> _Teller:
-        teller = self._tellers.setdefault(servent, _Teller())
-        self._tellers.move_to_end(servent)
-        if len(self._tellers) > MAX_TELLERS:
-            self._tellers.popitem(last=False)
+        self._tellers[servent] = teller = self._tellers.get(servent) or _Teller()
         return teller
 
     def _passed_on(self, news: News, came_from: LinkId, now: float) -> Iterable[Decision]:

@@ -7,11 +7,11 @@ servent again keeps its first way back, so the way home has no loops.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.protocol import WALK_STEPS, Guid, Introduce, Walk
 from p2pfs.protocol.flood.decisions import (
     Decision,
@@ -46,7 +46,7 @@ class Walks:
     """The walks that came through here lately."""
 
     def __init__(self) -> None:
-        self._paths: OrderedDict[Guid, _Path] = OrderedDict()
+        self._paths: Latest[Guid, _Path] = Latest(MAX_WALKS)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -94,10 +94,9 @@ class Walks:
 
     def _path(self, guid: Guid, came_from: LinkId | None, now: float) -> _Path:
         self._forget_old(now)
-        if guid not in self._paths and len(self._paths) >= MAX_WALKS:
-            self._paths.popitem(last=False)
-        return self._paths.setdefault(guid, _Path(came_from, now))
+        if guid not in self._paths:  # else it keeps its first way back
+            self._paths[guid] = _Path(came_from, now)
+        return self._paths[guid]
 
     def _forget_old(self, now: float) -> None:
-        while self._paths and next(iter(self._paths.values())).at <= now - WALK_S:
-            self._paths.popitem(last=False)
+        self._paths.forget_while(lambda path: path.at <= now - WALK_S)
