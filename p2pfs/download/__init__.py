@@ -19,7 +19,9 @@
     batches         what one source is asked for at once
     upstream        what a swarm has below it: searches, the pool of links, blame
     pending_reads   reads that wait for blocks
-    verifying       blocks that wait to be verified
+    patience        how long they wait in vain before they are told
+    seeking         the search when no known source gives what they wait for
+    verifying       what has arrived: verified, kept, and only then told
 
 A read goes downward: reader, swarm, the cache or else the picker, transfers, upstream.
 """

@@ -18,42 +18,41 @@ it. Whoever sends what is wrong loses all its requests at once, and they are ask
 cancels a read takes back nothing that others wait for, since requests belong to the swarm.
 
 A block is one request of the picker's, and some requests to one source are one batch: they
-cross the wire, and get a task, together. What arrives is verified and kept by one task,
-`_keep`, a few blocks at a time.
+cross the wire, and get a task, together (`transfers`). What arrives is verified and kept by one
+task, a few blocks at a time (`verifying`). How long is too long is `patience`, and `seeking`
+searches when no known source gives what a reader waits for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import trio
 
-from p2pfs.cache import CachedFile, Located, NotKeptError, expects_nothing
+from p2pfs.cache import CachedFile, Located, expects_nothing
 from p2pfs.download.alarm import Alarm
-from p2pfs.download.pending_reads import Waiting
+from p2pfs.download.patience import Patience
+from p2pfs.download.pending_reads import PendingReads
 from p2pfs.download.picker import Picker
 from p2pfs.download.readahead import ReadAhead
-from p2pfs.download.source import BACK_OFF_S, MANIFEST, Request, Trouble, error_of, trouble_of
+from p2pfs.download.seeking import Seeking
+from p2pfs.download.source import MANIFEST, Request, Trouble, error_of, trouble_of
 from p2pfs.download.transfers import Transfers
 from p2pfs.download.upstream import Upstream
-from p2pfs.download.verifying import Arrival, Arrivals
+from p2pfs.download.verifying import Verifier
 from p2pfs.errors import (
-    BadBlockError,
     BugError,
     CorruptError,
     NotAskedError,
     P2pfsError,
-    RemoteProtocolError,
     ShutdownError,
     TransferError,
 )
 from p2pfs.protocol import MIB, Manifest, PeerInfo, block_range
-from p2pfs.protocol.flood import Urgency
 from p2pfs.rates import Flow, RateLimit
 from p2pfs.tasks import called
 
@@ -61,22 +60,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SEARCH_TIMEOUT_S: Final = 10.0
-"""How long a search for sources may take; a flood is over by then."""
-
 QUICK_BYTES_PER_S: Final = 64 * MIB
 """Sources as quick as this, those on a local line, give the surroundings of a random read in an
 eighth of a second."""
-
-OUT_OF_REACH_S: Final = 4.5
-"""After this long a reader is told that no way leads to any source, if none ever has: each was
-tried by then. A source that has given something is waited for as long as one that is silent."""
-
-HELD_BACK_S: Final = 1.0
-"""A swarm that our own limit has held back within this time is still at work."""
-
-MAX_STALLS: Final = 10
-"""Stall times after which a reader gives up though others are still being served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +101,20 @@ class Swarm:
         """
         self._cached = cached
         self._upstream = upstream
-        self._stall_s = stall_timeout_s
+        self._patience = Patience(stall_timeout_s)
+        self._seeking = Seeking(upstream, cached.file_id, cached.size)
         self._picker = Picker(cached.size, upstream.own_id, limit)
         self._picker.add_sources(sources)
         self._ahead = ReadAhead(cached.size)
-        self._waiting = Waiting()
-        self._arrivals = Arrivals()
+        self._pending = PendingReads()
+        self._verifier = Verifier(self, cached, stall_timeout_s)
         self._transfers = Transfers(
-            self, upstream, self._picker, self._arrivals, cached.file_id, self._stall_s
+            self, upstream, self._picker, self._verifier, cached.file_id, stall_timeout_s
         )
-        self._manifest_known = trio.Event()
-        if cached.manifest is not None:
-            self._manifest_known.set()
         self._nursery: trio.Nursery | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._clock: trio.abc.Clock | None = None
-        self._progress_at = 0.0  # a block arrived, or the first reader came
-        self._held_back_at = -math.inf  # nothing was asked for, because of our own limit
         self._alarm = Alarm()
-        self._searches = 0  # since the last progress
-        self._search_at = 0.0
-        self._is_searching = False
         self._flow = Flow()
         self._has_failed = False
         self._last_error: str | None = None
@@ -155,7 +134,7 @@ class Swarm:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._cached.keep_flushed)
-                nursery.start_soon(self._keep)
+                nursery.start_soon(self._verifier.run)
                 nursery.start_soon(self._alarm.run, self.pump)
                 task_status.started()
                 self.pump()
@@ -268,9 +247,9 @@ class Swarm:
         )
 
     def _state(self, now: float) -> str:
-        if self._is_searching:
+        if self._seeking.is_under_way:
             return "searching"
-        if self._waiting or self._transfers or now - self._held_back_at < HELD_BACK_S:
+        if self._pending or self._transfers or self._patience.is_held_back(now):
             return "reading"
         return "failed" if self._has_failed else "idle"
 
@@ -280,16 +259,16 @@ class Swarm:
         if self._nursery is None:
             raise type(self._end_reason)(*self._end_reason.args)
         now = trio.current_time()
-        if not self._waiting:
+        if not self._pending:
             self._begin_waiting(now)
-        waiter = self._waiting.add(missing, now + MAX_STALLS * self._stall_s)
-        self._arrivals.hurry()
+        read = self._pending.add(missing, self._patience.overdue_at(now))
+        self._verifier.hurry()
         self.pump()
-        await self._waiting.wait_for(waiter)
+        await self._pending.wait_for(read)
 
     def _begin_waiting(self, now: float) -> None:
-        self._progress_at = now
-        self._searches, self._search_at = 0, now
+        self._patience.begin(now)
+        self._seeking.begin_anew(now)
         if self._has_failed:
             self._picker.forgive()
             self._has_failed = False
@@ -300,7 +279,7 @@ class Swarm:
 
     def _release_readers(self, error: TransferError, index: int | None = None) -> None:
         """Fail the readers, or only those that wait for block `index`."""
-        self._waiting.fail(error, index)
+        self._pending.fail(error, index)
         self._has_failed = True
         self._last_error = str(error)
 
@@ -313,7 +292,7 @@ class Swarm:
     @property
     def is_urgent(self) -> bool:
         """Whether a reader waits."""
-        return bool(self._waiting)
+        return bool(self._pending)
 
     # What is to be done now
 
@@ -323,24 +302,24 @@ class Swarm:
             return
         now = trio.current_time()
         if not self._transfers and self._picker.is_held_back(now):
-            self._held_back_at = now
+            self._patience.held_back(now)
         self._judge(now)
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
         for _batch in range(self._transfers.add(requests)):
             self._nursery.start_soon(self._transfers.run_next)
         if self._is_search_due(now):
-            self._is_searching = True
+            self._seeking.is_under_way = True
             self._nursery.start_soon(self._search)
         self._set_alarm(now)
 
     def _demanded(self) -> list[int]:
-        if not self._waiting:
+        if not self._pending:
             return []
-        first = [] if self._manifest_known.is_set() else [MANIFEST]
-        return first + self._waiting.demanded()
+        first = [] if self._verifier.has_manifest else [MANIFEST]
+        return first + self._pending.demanded()
 
     def _wanted_ahead(self, now: float) -> Iterator[int]:
-        if not self._manifest_known.is_set() and not self._waiting:
+        if not self._verifier.has_manifest and not self._pending:
             return  # blocks that cannot be verified would only be held
         for index in self._ahead.wanted(now):
             if not self._cached.has(index) and not self._cached.claims(index):
@@ -364,20 +343,20 @@ class Swarm:
 
     def _judge(self, now: float) -> None:
         """Fail the readers that have waited long enough."""
-        if not self._waiting:
+        if not self._pending:
             return
         demanded = self._demanded()
         error = self._why(demanded)
-        if now >= self._stalled_at():
+        if now >= self._patience.stalled_at:
             self._give_up(error)
-        self._waiting.fail_overdue(error, now)
-        if self._searches and not self._is_searching:
-            self._give_up_hope(demanded, error, is_late=now >= self._late_at())
+        self._pending.fail_overdue(error, now)
+        if self._seeking.count and not self._seeking.is_under_way:
+            self._give_up_hope(demanded, error, is_late=now >= self._patience.out_of_reach_at)
 
     def _why(self, demanded: Sequence[int]) -> TransferError:
         """Return why these blocks do not come, and nothing of holders that were not asked for."""
         trouble = self._picker.verdict(demanded)
-        if trouble in (Trouble.STALE, Trouble.CORRUPT) and not self._searches:
+        if trouble in (Trouble.STALE, Trouble.CORRUPT) and not self._seeking.count:
             return NotAskedError("no known holder gives it, and others may not be asked for now")
         return error_of(trouble, self._no_way if trouble is Trouble.UNREACHABLE else "")
 
@@ -389,89 +368,33 @@ class Swarm:
             if self._picker.is_hopeless(index, is_late=is_late):
                 self._release_readers(error, None if index == MANIFEST else index)
 
-    # Deadlines
-
-    def _stalled_at(self) -> float:
-        return max(self._progress_at, self._held_back_at) + self._stall_s
-
-    def _late_at(self) -> float:
-        return self._progress_at + OUT_OF_REACH_S
-
     def _set_alarm(self, now: float) -> None:
-        alarm_at = self._picker.next_deadline(now)
-        if self._waiting:
-            if self._late_at() > now:
-                alarm_at = min(alarm_at, self._late_at())
-            alarm_at = min(alarm_at, self._waiting.give_up_at(), self._stalled_at())
-            if self._search_at > now:
-                alarm_at = min(alarm_at, self._search_at)
-        self._alarm.set(alarm_at)
-
-    # Searching
+        times = [self._picker.next_deadline(now)]
+        if self._pending:
+            times += [self._pending.give_up_at(), self._patience.stalled_at]
+            times += [
+                time
+                for time in (self._patience.out_of_reach_at, self._seeking.next_at)
+                if time > now
+            ]
+        self._alarm.set(min(times))
 
     def _is_search_due(self, now: float) -> bool:
-        if self._is_searching or now < self._search_at or not self._waiting:
+        if not self._pending or not self._seeking.is_due(now):
             return False
         return self._picker.is_starved(now, self._demanded())
 
     async def _search(self) -> None:
-        found: Sequence[PeerInfo] = ()
-        pause_s = BACK_OFF_S[min(self._searches, len(BACK_OFF_S) - 1)]
-        # The first is what a reader waits for; the next only look for who has come since.
-        urgency = Urgency.SOURCES if self._searches else Urgency.PERSON
-        try:
-            with trio.move_on_after(SEARCH_TIMEOUT_S):
-                content = self._cached.file_id, self._cached.size
-                found = await self._upstream.find_sources(*content, urgency)
-            self._searches += 1
-        except NotAskedError as error:
-            pause_s = max(pause_s, error.wait_s)
-            self._last_error = str(error)
-        self._is_searching = False
-        self._search_at = trio.current_time() + pause_s
+        found, refusal = await self._seeking.search()
+        if refusal is not None:
+            self._last_error = str(refusal)
         self.add_sources(found)
 
-    # Keeping
+    # What came
 
     def progressed(self) -> None:
         """Note that a part of a block came."""
-        self._progress_at = trio.current_time()
-
-    async def _keep(self) -> None:
-        """Verify and keep what arrives, until cancelled."""
-        while True:
-            await self._arrivals.wait()
-            with trio.move_on_after(self._stall_s):
-                await self._manifest_known.wait()
-            while self._arrivals:
-                some = self._arrivals.take()
-                if self._manifest_known.is_set():  # else no reader waits for them any more
-                    await self._keep_some(some)
-                self._transfers.end(request for request, _ in some)
-            self.pump()
-
-    async def _keep_some(self, some: Sequence[Arrival]) -> None:
-        outcomes = await self._cached.put([(request.index, data) for request, data in some])
-        for (request, _), outcome in zip(some, outcomes, strict=True):
-            self._kept(request, outcome)
-
-    def _kept(self, request: Request, outcome: NotKeptError | None) -> None:
-        if outcome is None:
-            self._got(request)
-        elif isinstance(outcome, BadBlockError):
-            self._lied(request, outcome)
-        else:
-            self._ahead.clear()
-            self._release_readers(outcome, request.index)
-
-    def manifest_arrived(self, request: Request, data: bytes) -> None:
-        """Take in what a source sent for the manifest."""
-        try:
-            self._keep_manifest(Manifest.from_bytes(data, self._cached.file_id))
-        except RemoteProtocolError as error:
-            self._lied(request, error)
-        else:
-            self._got(request)
+        self._patience.begin(trio.current_time())
 
     def source_failed(self, error: P2pfsError) -> None:
         """Note why a source did not give what it was asked for."""
@@ -479,30 +402,40 @@ class Swarm:
         is_unreachable = trouble_of(error) is Trouble.UNREACHABLE
         self._no_way = str(error) if is_unreachable else ""
 
-    def _keep_manifest(self, manifest: Manifest) -> None:
+    def proved(self, manifest: Manifest) -> bool:
+        """Take in the right manifest; return whether the content is what readers were told."""
         self._upstream.proved(manifest.file_id, manifest.size)
-        if manifest.size != self._cached.size:
-            # Who said so has lied, and the content is there under its right size. But our readers
-            # were told this one, and must not be given a part for the whole.
-            self._give_up(CorruptError("the announced size is not that of the content"))
-            return
-        self._cached.put_manifest(manifest)
-        self._manifest_known.set()
+        if manifest.size == self._cached.size:
+            return True
+        # A source that announced another size has lied, and the content is there under its right
+        # one. But our readers were told this size, and must not be given a part for the whole.
+        self._give_up(CorruptError("the announced size is not that of the content"))
+        return False
 
-    def _got(self, request: Request) -> None:
-        """Note that what was asked for is here, and right."""
+    def got(self, request: Request) -> None:
+        """Note that what was asked for is here, right and in the cache."""
         now = trio.current_time()
         self._flow.add(request.length, now)
         self._ahead.is_quick = self._flow.rate(now) > QUICK_BYTES_PER_S
-        self._progress_at = now
-        self._searches = 0
+        self._patience.begin(now)
+        self._seeking.progressed()
         self._ahead.arrived(request.index)
-        self._waiting.block_is_there(request.index)
+        self._pending.block_is_there(request.index)
         self._transfers.cancel(self._picker.rivals(request))
 
-    def _lied(self, request: Request, error: P2pfsError) -> None:
+    def lied(self, request: Request, error: P2pfsError) -> None:
+        """Note that a source gave what is wrong: it loses all its requests at once."""
         if self._picker.has_lied(request.source):
             return  # its wrong blocks came together, and count once
         self._last_error = str(error)
         self._upstream.bad_block(request.source, self._cached.file_id)
         self._transfers.cancel(self._picker.lied(request.source))
+
+    def not_kept(self, request: Request, error: TransferError) -> None:
+        """Note that a block is right and the cache cannot take it."""
+        self._ahead.clear()
+        self._release_readers(error, request.index)
+
+    def verified(self, requests: Iterable[Request]) -> None:
+        """Note that these requests are over."""
+        self._transfers.end(requests)

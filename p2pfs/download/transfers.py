@@ -1,7 +1,7 @@
 """What goes over the wire for one content: batches of requests, each answered by one source.
 
 A batch is a task. It asks one source for some blocks and takes the answers as they come; the
-blocks go to `Arrivals` to be verified, and the picker is told how the source behaves. A request
+blocks go to the `Verifier`, and the picker is told how the source behaves. A request
 that is cancelled ends here at once, though its task finds out later.
 """
 
@@ -17,7 +17,7 @@ from p2pfs.download.batches import Batch, InFlight
 from p2pfs.download.picker import Picker
 from p2pfs.download.source import MANIFEST, Request, Trouble, trouble_of
 from p2pfs.download.upstream import Upstream
-from p2pfs.download.verifying import Arrivals
+from p2pfs.download.verifying import Verifier
 from p2pfs.errors import P2pfsError, RejectedError
 from p2pfs.protocol import FileId, RejectCode
 
@@ -28,9 +28,6 @@ class Owner(Protocol):
     @property
     def is_urgent(self) -> bool:
         """Whether a reader waits."""
-
-    def manifest_arrived(self, request: Request, data: bytes) -> None:
-        """Take in what a source sent for the manifest."""
 
     def progressed(self) -> None:
         """Note that a part of a block came."""
@@ -50,7 +47,7 @@ class Transfers:
         owner: Owner,
         upstream: Upstream,
         picker: Picker,
-        arrivals: Arrivals,
+        verifier: Verifier,
         file_id: FileId,
         stall_s: float,
     ) -> None:
@@ -58,7 +55,7 @@ class Transfers:
         self._owner = owner
         self._upstream = upstream
         self._picker = picker
-        self._arrivals = arrivals
+        self._verifier = verifier
         self._file_id = file_id
         self._stall_s = stall_s
         self._in_flight = InFlight()
@@ -95,7 +92,7 @@ class Transfers:
             data = await self._upstream.fetch_manifest(source, file_id)
             request = self._received(batch)
             if request is not None:
-                self._owner.manifest_arrived(request, data)
+                self._verifier.manifest_arrived(request, data)
                 self.end([request])
         else:
             wanted = {request.index: request.length for request in batch.pending}
@@ -120,7 +117,7 @@ class Transfers:
     def _arrived(self, batch: Batch, data: bytes) -> None:
         request = self._received(batch)
         if request is not None:
-            self._arrivals.put(request, data, is_urgent=self._owner.is_urgent)
+            self._verifier.block_arrived(request, data, is_urgent=self._owner.is_urgent)
 
     def end(self, requests: Iterable[Request]) -> None:
         """Let requests be over; those that are over already are passed over."""

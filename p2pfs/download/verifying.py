@@ -1,24 +1,32 @@
-"""Blocks that have arrived and were not verified yet, gathered so that hops are worth it."""
+"""What has arrived for one content: verified, kept, and only then told to anybody.
+
+Blocks are verified and written a few at a time, by one task, so that each hop to a thread is
+worth its time. They wait for the manifest, without which nothing can be verified.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
 
 import trio
 
+from p2pfs.cache import CachedFile
 from p2pfs.download.source import Request
+from p2pfs.errors import BadBlockError, P2pfsError, RemoteProtocolError, TransferError
+from p2pfs.protocol import Manifest
 
 TAKEN_AT_ONCE: Final = 8
 """Blocks verified and written in one go: readers of the first wait for the last, 1 ms."""
 
 GATHER_S: Final = 0.01
-"""How long what arrived may wait for company, if no reader waits for it."""
+"""How long a block that arrived may wait for others, if no reader waits for it."""
 
 Arrival = tuple[Request, bytes]
 
 
-class Arrivals:
+class VerifyQueue:
     """Blocks in the order of their arrival. Their number is bounded by what is asked for."""
 
     def __init__(self) -> None:
@@ -37,11 +45,11 @@ class Arrivals:
             self._is_enough.set()
 
     def hurry(self) -> None:
-        """Let what is there wait no longer: somebody needs it."""
+        """Let the blocks that are there wait no longer: a reader needs one."""
         self._is_enough.set()
 
     async def wait(self) -> None:
-        """Wait until there is something, and it is enough or has waited long enough."""
+        """Wait until there is a block, and there are enough or it has waited long enough."""
         await self._has_some.wait()
         with trio.move_on_after(GATHER_S):
             await self._is_enough.wait()
@@ -51,3 +59,87 @@ class Arrivals:
         """Return the next ones, at most TAKEN_AT_ONCE of them."""
         count = min(len(self._arrivals), TAKEN_AT_ONCE)
         return [self._arrivals.popleft() for _ in range(count)]
+
+
+class Judge(Protocol):
+    """What is told how the verifying went."""
+
+    def got(self, request: Request) -> None:
+        """Note that what was asked for is here, right and in the cache."""
+
+    def lied(self, request: Request, error: P2pfsError) -> None:
+        """Note that a source gave what is wrong."""
+
+    def not_kept(self, request: Request, error: TransferError) -> None:
+        """Note that a block is right and the cache cannot take it."""
+
+    def proved(self, manifest: Manifest) -> bool:
+        """Take in the right manifest; return whether the content is what readers were told."""
+
+    def verified(self, requests: Iterable[Request]) -> None:
+        """Note that these requests are over."""
+
+    def pump(self) -> None:
+        """Look at everything anew."""
+
+
+class Verifier:
+    """Verifies and keeps what arrives for one content. Belongs to the trio thread."""
+
+    def __init__(self, judge: Judge, cached: CachedFile, patience_s: float) -> None:
+        """Prepare; blocks wait for the manifest for `patience_s`, and are dropped then."""
+        self._judge = judge
+        self._cached = cached
+        self._patience_s = patience_s
+        self._queue = VerifyQueue()
+        self._has_manifest = trio.Event()
+        if cached.manifest is not None:
+            self._has_manifest.set()
+
+    @property
+    def has_manifest(self) -> bool:
+        """Whether blocks can be verified."""
+        return self._has_manifest.is_set()
+
+    def block_arrived(self, request: Request, data: bytes, *, is_urgent: bool) -> None:
+        """Take in what a source sent for a block; at once, if a reader waits."""
+        self._queue.put(request, data, is_urgent=is_urgent)
+
+    def manifest_arrived(self, request: Request, data: bytes) -> None:
+        """Take in what a source sent for the manifest."""
+        try:
+            manifest = Manifest.from_bytes(data, self._cached.file_id)
+        except RemoteProtocolError as error:
+            self._judge.lied(request, error)
+            return
+        if self._judge.proved(manifest):
+            self._cached.put_manifest(manifest)
+            self._has_manifest.set()
+        self._judge.got(request)
+
+    def hurry(self) -> None:
+        """Let blocks wait for others no longer: a reader needs one."""
+        self._queue.hurry()
+
+    async def run(self) -> None:
+        """Verify and keep what arrives, until cancelled."""
+        while True:
+            await self._queue.wait()
+            with trio.move_on_after(self._patience_s):
+                await self._has_manifest.wait()
+            while self._queue:
+                some = self._queue.take()
+                if self.has_manifest:  # else no reader waits for them any more
+                    await self._keep(some)
+                self._judge.verified(request for request, _ in some)
+            self._judge.pump()
+
+    async def _keep(self, some: Sequence[Arrival]) -> None:
+        outcomes = await self._cached.put([(request.index, data) for request, data in some])
+        for (request, _), outcome in zip(some, outcomes, strict=True):
+            if outcome is None:
+                self._judge.got(request)
+            elif isinstance(outcome, BadBlockError):
+                self._judge.lied(request, outcome)
+            else:
+                self._judge.not_kept(request, outcome)

@@ -17,8 +17,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pfs.cache import BlockCache
 from p2pfs.download.outstanding import MAX_IN_FLIGHT_BYTES
+from p2pfs.download.patience import OUT_OF_REACH_S
 from p2pfs.download.source import MANIFEST
-from p2pfs.download.swarm import OUT_OF_REACH_S, Swarm
+from p2pfs.download.swarm import Swarm
 from p2pfs.errors import (
     BusyError,
     CacheFullError,
