@@ -209,7 +209,7 @@ class Servent:
         self.inviting = Inviting(
             config, self.overlay, self.whereabouts, self.journal, self._run_in_thread, wall_clock
         )
-        self._changes = Changes(network, self._all_links, self._start_afresh, self.journal)
+        self.changes = Changes(network, self._all_links, self._start_afresh, self.journal)
         self._network = network
         self.report = Report(
             config=config,
@@ -268,7 +268,7 @@ class Servent:
                     self.namespace,
                     self.swarms,
                     self.pins,
-                    self._changes,
+                    self.changes,
                 ):
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self)

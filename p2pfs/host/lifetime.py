@@ -139,10 +139,12 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)
             if config.lan:
-                room = Lan(servent.whereabouts.network_key, servent.whereabouts.addresses)
+                where = servent.whereabouts
+                room = Lan(where.network_key, where.addresses, servent.changes)
                 nursery.start_soon(guarded, room.run, servent.overlay)
             if config.port_mapping:
-                mapping = PortMapping(servent.whereabouts.addresses, servent.whereabouts)
+                where = servent.whereabouts
+                mapping = PortMapping(where.addresses, where, servent.changes)
                 nursery.start_soon(guarded, mapping.run)
             if config.notify:
                 nursery.start_soon(guarded, notify_failures, servent.journal)

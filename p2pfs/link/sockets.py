@@ -55,6 +55,9 @@ _RTNETLINK_GROUPS: Final = 0x001 | 0x010 | 0x100 | 0x040 | 0x400
 NETLINK_BYTES: Final = 64 * 1024
 """More than the kernel puts into one message."""
 
+POLL_S: Final = 10.0
+"""How often this machine's addresses are compared where the kernel tells of no change."""
+
 _PEER_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
@@ -164,8 +167,8 @@ class TcpNetwork:
         try:
             watch = trio.socket.socket(_AF_NETLINK, socket.SOCK_RAW)
             await watch.bind((0, _RTNETLINK_GROUPS))
-        except OSError:  # another system than Linux, or a sandbox
-            yield trio.sleep_forever
+        except OSError:  # another system than Linux, or a sandbox: nobody tells of changes
+            yield functools.partial(trio.sleep, POLL_S)
             return
         with watch:
             yield functools.partial(_heard_of_change, watch)

@@ -3,14 +3,17 @@
 No connection ends when the address is gone that it was made from, when a cable is pulled, or
 when the lid of a laptop is closed: it is silent, as one that has nothing to say. So at each such
 change the links whose own address is gone are ended at once, the others are asked whether they
-still lead anywhere, and whoever could not be reached is dialled anew.
+still lead anywhere, and those that could not be reached are dialled anew.
+
+This is the one watch over the machine. The room and the router ask here when to compare
+addresses again.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -26,15 +29,28 @@ PROOF_S: Final = 3.0
 """How long a peer has to show that it can still be heard."""
 
 LOOK_S: Final = 5.0
-"""How often the clock is looked at."""
+"""How often the clock is read."""
 
 SLEPT_S: Final = 10.0
-"""A look that comes so much late was held up by a machine, or a process, that was stopped."""
+"""A reading that comes so much late was held up by a machine, or a process, that was stopped."""
 
 
 def clock_of_machine() -> float:
     """Return the seconds since the machine was started, those in which it slept too."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Machine(Protocol):
+    """How this machine is connected, for those who follow it."""
+
+    @property
+    def version(self) -> int:
+        """Another number whenever the machine may be connected otherwise."""
+        ...
+
+    async def wait_changed(self, version: int) -> int:
+        """Wait until the version is another one, and return it."""
+        ...
 
 
 class Changes:
@@ -54,6 +70,9 @@ class Changes:
         self._start_afresh = start_afresh
         self._journal = journal
         self._clock = clock
+        self.version = 0
+        """Another number whenever this machine may be connected otherwise."""
+        self._told = trio.lowlevel.ParkingLot()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch, until cancelled."""
@@ -62,12 +81,23 @@ class Changes:
             nursery.start_soon(kept_up, self._watch_clock)
             task_status.started()
 
+    async def wait_changed(self, version: int) -> int:
+        """Wait until the version is another one, and return it."""
+        while self.version == version:
+            await self._told.park()
+        return self.version
+
+    def _tell(self) -> None:
+        self.version += 1
+        self._told.unpark_all()
+
     async def _watch_network(self) -> None:
         async with self._network.changes() as wait_change:
             known = self._network.surroundings()
             while True:
                 await wait_change()
                 await trio.sleep(SETTLE_S)
+                self._tell()
                 now = self._network.surroundings()
                 if now != known:  # leases and routes are renewed all the time
                     self._changed(now, "the network of this machine has changed")
@@ -81,6 +111,7 @@ class Changes:
             late_s, looked_at = now - looked_at - LOOK_S, now
             if late_s > SLEPT_S:
                 surroundings = self._network.surroundings()
+                self._tell()
                 self._changed(surroundings, f"this machine has slept for {late_s:.0f} s")
 
     def _changed(self, now: Surroundings, why: str) -> None:

@@ -38,6 +38,7 @@ from zeroconf import (
 )
 
 from p2pfs.protocol import MAX_ADDRESSES, MIN_PORT, Address, NetworkKey, Scope, groups_of, scope_of
+from p2pfs.reach.changes import Machine
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ VERSION_KEY: Final = b"v"
 TAG_KEY: Final = b"t"
 VERSION: Final = b"1"
 
-LOOK_EVERY_S: Final = 5.0
-"""How often this machine's addresses are compared with those that were announced."""
+RETRY_S: Final = 60.0
+"""After how long a room that could not be opened is tried again, if nothing changes before."""
 
 MAX_FOUND: Final = 128
 """Others that are remembered at once: what a room of people has, and no work for a liar."""
@@ -96,9 +97,12 @@ class Lan:
     thread; loopback in it is passed over.
     """
 
-    def __init__(self, key: NetworkKey, addresses: Callable[[], Sequence[Address]]) -> None:
+    def __init__(
+        self, key: NetworkKey, addresses: Callable[[], Sequence[Address]], machine: Machine
+    ) -> None:
         self._key = key
         self._addresses = addresses
+        self._machine = machine
         self._name = secrets.token_hex(NAME_BYTES)
         self._found: dict[str, tuple[Address, ...]] = {}
 
@@ -109,16 +113,18 @@ class Lan:
         opened, no multicast say, that is logged and tried again.
         """
         while True:
+            version = self._machine.version
             hosts = await trio.to_thread.run_sync(self._hosts)
             if not hosts:
-                await trio.sleep(LOOK_EVERY_S)
+                await self._machine.wait_changed(version)
                 continue
             try:
                 async with self._open(hosts) as heard:
                     await self._listen(heard, hosts, meeting)
             except OSError as error:
                 log.info("no discovery in the room reason=%s", error)
-                await trio.sleep(LOOK_EVERY_S)
+                with trio.move_on_after(RETRY_S):
+                    await self._machine.wait_changed(version)
             self._forget(meeting)  # this may be another room now
 
     def _forget(self, meeting: Meeting) -> None:
@@ -138,14 +144,16 @@ class Lan:
         meeting: Meeting,
     ) -> None:
         """Hand on what is heard until this machine's addresses are no longer `hosts`."""
-        look_at = trio.current_time() + LOOK_EVERY_S
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_all, heard, meeting)
+            version = self._machine.version
+            while await trio.to_thread.run_sync(self._hosts) == hosts:
+                version = await self._machine.wait_changed(version)
+            nursery.cancel_scope.cancel()
+
+    async def _take_all(self, heard: trio.MemoryReceiveChannel[_Heard], meeting: Meeting) -> None:
         while True:
-            with trio.move_on_at(look_at):
-                self.take(await heard.receive(), meeting)
-                continue
-            if await trio.to_thread.run_sync(self._hosts) != hosts:
-                return
-            look_at = trio.current_time() + LOOK_EVERY_S
+            self.take(await heard.receive(), meeting)
 
     def take(self, one: _Heard, meeting: Meeting) -> None:
         """Hand on what was heard, if it says anything new."""

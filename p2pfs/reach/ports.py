@@ -19,12 +19,10 @@ import trio
 
 from p2pfs.link import router_of_machine
 from p2pfs.protocol import Address, Scope, scope_of
+from p2pfs.reach.changes import Machine
 from p2pfs.reach.routers import NONCE_BYTES, Mapping, NotMappedError, Way, Wish, ask_router
 
 log = logging.getLogger(__name__)
-
-LOOK_EVERY_S: Final = 10.0
-"""How often our own address and that of the router are compared with those that were mapped."""
 
 RETRY_S: Final = 600.0
 """After how long a router that refused, or did not answer, is asked again."""
@@ -55,12 +53,14 @@ class PortMapping:
         self,
         addresses: Callable[[], Sequence[Address]],
         reachable: Reachable,
+        machine: Machine,
         *,
         router: Callable[[], str | None] = router_of_machine,
         ask: Ask = ask_router,
     ) -> None:
         self._addresses = addresses
         self._reachable = reachable
+        self._machine = machine
         self._router = router
         self._ask = ask
         self._nonce = secrets.token_bytes(NONCE_BYTES)
@@ -69,10 +69,11 @@ class PortMapping:
     async def run(self) -> None:
         """Keep the port mapped, until cancelled; then the mapping is given back."""
         while True:
+            version = self._machine.version
             wish = self._wish()
             if wish is None:
                 self._tell(None, NO_ROUTER)
-                await trio.sleep(LOOK_EVERY_S)
+                await self._machine.wait_changed(version)
                 continue
             try:
                 mapping, way = await self._ask(wish)
@@ -103,11 +104,11 @@ class PortMapping:
 
     async def _while_unchanged(self, wish: Wish, most_s: float) -> bool:
         """Wait, and return False as soon as we have another address or router."""
-        ends_at = trio.current_time() + most_s
-        while trio.current_time() < ends_at:
-            await trio.sleep(min(LOOK_EVERY_S, ends_at - trio.current_time()))
-            if self._wish() != wish:
-                return False
+        with trio.move_on_after(most_s):
+            version = self._machine.version
+            while self._wish() == wish:
+                version = await self._machine.wait_changed(version)
+            return False
         return True
 
     def _wish(self) -> Wish | None:

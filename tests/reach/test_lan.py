@@ -17,6 +17,7 @@ from p2pfs.overlay.degree import CHOSEN, NEAR_DIALLED
 from p2pfs.protocol import Address, NetworkKey
 from p2pfs.reach.lan import (
     MAX_FOUND,
+    RETRY_S,
     SERVICE,
     TAG_KEY,
     Lan,
@@ -27,6 +28,7 @@ from p2pfs.reach.lan import (
 )
 from tests.helpers.machines import Machine, Plan, machines
 from tests.helpers.mounted import until
+from tests.helpers.watched import watched_machine
 from tests.helpers.world import PORT, host, open_world
 
 OPEN, PRIVATE, OTHER = NetworkKey.open(), NetworkKey(b"p" * 32), NetworkKey(b"o" * 32)
@@ -100,7 +102,7 @@ class Room:
 
 
 def test_only_so_many_are_remembered_and_who_goes_makes_room():
-    lan, room = Lan(OPEN, lambda: ()), Room()
+    lan, room = Lan(OPEN, lambda: (), watched_machine()[1]), Room()
     for number in range(MAX_FOUND + 5):
         lan.take(_Heard(str(number), (HERE,)), room)
 
@@ -116,9 +118,36 @@ async def test_without_a_network_nothing_is_opened(autojump_clock: MockClock, mo
     monkeypatch.setattr("p2pfs.reach.lan.Zeroconf", None)
 
     with trio.move_on_after(60) as scope:
-        await Lan(OPEN, lambda: [Address("127.0.0.1", 4774)]).run(Room())
+        _, changes = watched_machine()
+        await Lan(OPEN, lambda: [Address("127.0.0.1", 4774)], changes).run(Room())
 
     assert scope.cancelled_caught
+
+
+async def test_the_room_is_opened_as_soon_as_there_is_a_network_and_again_later_if_it_fails(
+    autojump_clock: MockClock, monkeypatch
+):
+    tries: list[float] = []
+
+    def closed(*_arguments, **_options):
+        tries.append(trio.from_thread.run_sync(trio.current_time))
+        raise OSError("no multicast here")
+
+    monkeypatch.setattr("p2pfs.reach.lan.Zeroconf", closed)
+    cable, changes = watched_machine()
+    hosts = [Address("127.0.0.1", 4774)]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(changes.run)
+        nursery.start_soon(Lan(OPEN, lambda: hosts, changes).run, Room())
+        await trio.sleep(100)
+        assert tries == []
+
+        hosts[:] = [HERE]
+        cable.tell_of_change()
+        while len(tries) < 2:  # a thread tries, and virtual time does not wait for it
+            await trio.sleep(1)
+        assert tries[1] - tries[0] >= RETRY_S
+        nursery.cancel_scope.cancel()
 
 
 # Who is dialled.

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.protocol import Address
-from p2pfs.reach.ports import LOOK_EVERY_S, RETRY_S, PortMapping
+from p2pfs.reach.changes import SETTLE_S
+from p2pfs.reach.ports import RETRY_S, PortMapping
 from p2pfs.reach.routers import (
     LEASE_S,
     Mapping,
@@ -33,7 +34,9 @@ from p2pfs.reach.routers import (
     pcp_question,
 )
 from tests.helpers.hosts import Host, open_wires
+from tests.helpers.memnet import MemoryHost
 from tests.helpers.mounted import until
+from tests.helpers.watched import watched_machine
 
 NONCE = b"twelve bytes"
 OWN = Address("192.168.1.2", 4774)
@@ -127,11 +130,12 @@ class Router:
 
 
 class Told:
-    """Notes what is told of it."""
+    """Notes what is told of the mapping, beside the cable of the machine."""
 
     def __init__(self) -> None:
         self.outside: Address | None = None
         self.text = ""
+        self.cable: MemoryHost
 
     def mapped(self, outside, text):
         self.outside, self.text = outside, text
@@ -140,8 +144,11 @@ class Told:
 @contextlib.asynccontextmanager
 async def mapping(router: Router, hosts: list[Address]):
     told = Told()
-    keeper = PortMapping(lambda: hosts, told, router=lambda: "192.168.1.1", ask=router.ask)
+    cable, changes = watched_machine()
+    told.cable = cable
+    keeper = PortMapping(lambda: hosts, told, changes, router=lambda: "192.168.1.1", ask=router.ask)
     async with trio.open_nursery() as nursery:
+        await nursery.start(changes.run)
         nursery.start_soon(keeper.run)
         yield told
         nursery.cancel_scope.cancel()
@@ -150,7 +157,7 @@ async def mapping(router: Router, hosts: list[Address]):
 async def test_a_mapping_is_renewed_at_half_its_lease_and_given_back(autojump_clock: MockClock):
     router = Router()
     async with mapping(router, [OWN]) as told:
-        await trio.sleep(LEASE_S + LOOK_EVERY_S)
+        await trio.sleep(LEASE_S + 10)
         assert told.outside == Address("11.99.0.11", 4774)
         assert told.text == "mapped 11.99.0.11:4774 by PCP"
         assert len(router.asked) == 3
@@ -162,10 +169,11 @@ async def test_a_mapping_is_renewed_at_half_its_lease_and_given_back(autojump_cl
 
 async def test_another_address_of_ours_is_mapped_at_once(autojump_clock: MockClock):
     router, hosts = Router(), [OWN]
-    async with mapping(router, hosts):
+    async with mapping(router, hosts) as told:
         await trio.sleep(1)
         hosts[:] = [Address("192.168.1.9", 4774)]
-        await trio.sleep(2 * LOOK_EVERY_S)
+        told.cable.tell_of_change()
+        await trio.sleep(2 * SETTLE_S)
 
         assert [(wish.own.host, wish.lease_s) for wish in router.asked] == [
             ("192.168.1.2", LEASE_S), ("192.168.1.2", 0), ("192.168.1.9", LEASE_S),
@@ -176,11 +184,11 @@ async def test_a_router_that_refuses_is_asked_again_later(autojump_clock: MockCl
     router = Router()
     router.refuses = "it has no more ports"
     async with mapping(router, [OWN]) as told:
-        await trio.sleep(RETRY_S - LOOK_EVERY_S)
+        await trio.sleep(RETRY_S - 10)
         assert (told.outside, told.text) == (None, "not mapped: it has no more ports")
         assert len(router.asked) == 1
         router.refuses = ""
-        await trio.sleep(2 * LOOK_EVERY_S)
+        await trio.sleep(20)
         assert told.text == "mapped 11.99.0.11:4774 by PCP"
 
 

@@ -1,0 +1,13 @@
+"""A machine whose network changes when a test says so."""
+
+from __future__ import annotations
+
+from p2pfs.journal import Journal
+from p2pfs.reach import Changes
+from tests.helpers.memnet import MemoryHost, MemoryNetwork
+
+
+def watched_machine() -> tuple[MemoryHost, Changes]:
+    """Give a host in memory, and the watch over it, which has to be run."""
+    host = MemoryNetwork().host("10.0.0.1")
+    return host, Changes(host, lambda: (), lambda: None, Journal(lambda: 0.0))
