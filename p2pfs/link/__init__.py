@@ -6,7 +6,10 @@
     dialling    all addresses of a servent are dialled, and the first that leads to it is taken
     greeting    opens a link: preface, handshake, HELLO
     reception   lets others in
-    live        the link itself: one reader, one writer
+    live        the link itself: what is said, asked and heard on it, and how it ends
+    incoming    what arrives on a link, and its reader
+    outgoing    what leaves on a link, and its writer
+    keepalive   the watch over a link for silence
     pulse       when a silent peer is asked, and when it is gone
     allowance   how much of each message is read from one link
     outbox      messages that wait to be sent on a link
@@ -20,7 +23,8 @@ from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import STAGGER_S, dial_servent
 from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link
 from p2pfs.link.interfaces import Surroundings, router_of_machine
-from p2pfs.link.live import SEALED_BYTES, Link, LinkStatistics, OnMessage
+from p2pfs.link.live import Link, LinkStatistics, OnMessage
+from p2pfs.link.outgoing import SEALED_BYTES
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.reception import MAX_GREETINGS, accept_links, listen

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 import trio
 
 from p2pfs.errors import HandshakeError, LinkError, RemoteProtocolError, UnreachableError
-from p2pfs.link.live import BYE_TEXTS, RECEIVE_BYTES, Link
+from p2pfs.link.incoming import RECEIVE_BYTES
+from p2pfs.link.live import BYE_TEXTS, Link
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
     NEED_DATA,

@@ -1,9 +1,8 @@
 """A live link: a stream, a Connection, and the tasks that move bytes between them.
 
-One task reads, one writes, one watches for silence; all three live inside `Link.run`, whose
-caller owns them. A frame is sealed when it is put into the outbox, so the order there is the
-order of the cipher's nonces. What is posted never waits: it ends the link of a reader who does
-not read. Block data waits for room, and so does what others have us pass on.
+One task reads (`Incoming`), one writes (`Outgoing`), one watches for silence (`KeepAlive`). All
+three live inside `Link.run`, whose caller owns them. Messages that are posted never wait: they
+end the link of a peer that does not read.
 
 Measured with two processes on loopback and 256 KiB blocks, eight of them asked for ahead:
 300 MB/s on two cores that had other work too, and 1.4 s of processor time a GiB at each end.
@@ -11,11 +10,8 @@ Measured with two processes on loopback and 256 KiB blocks, eight of them asked 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -23,17 +19,16 @@ from typing import Final, Literal
 import trio
 
 from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
-from p2pfs.link.allowance import Allowance
-from p2pfs.link.outbox import Outbox
-from p2pfs.link.pulse import DEAD_AFTER_S, Pulse
+from p2pfs.link.incoming import Incoming
+from p2pfs.link.keepalive import KeepAlive
+from p2pfs.link.outgoing import SENDS_APART_S, Outgoing
 from p2pfs.link.requests import Asked, Requests, Take, TakePage
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
     ANSWER_TYPES,
     MAX_ADDRESSES,
-    MAX_DATA_BYTES,
+    MAX_REASON_LENGTH,
     MIN_PORT,
-    NEED_DATA,
     Address,
     Bye,
     ByeCode,
@@ -48,12 +43,8 @@ from p2pfs.protocol import (
     PeerInfo,
     Ping,
     Pong,
-    Prepared,
     Received,
-    Reject,
-    RejectCode,
     ServentId,
-    Unknown,
     dialable,
 )
 from p2pfs.protocol.flood import LinkId
@@ -62,27 +53,6 @@ log = logging.getLogger(__name__)
 
 FLUSH_S: Final = 1.0
 """How long an orderly end waits for the outbox to leave and for the peer to hang up."""
-
-RECEIVE_BYTES: Final = 512 * 1024
-"""What one receive takes at most: eight full frames."""
-
-SEALED_BYTES: Final = 4 * MAX_DATA_BYTES
-"""Data sealed at once: four full frames, 0.1 ms, which is what one send takes."""
-
-WAITING_BYTES: Final = 1024 * 1024
-"""What may wait for room to be passed on. Over 1 Mbit/s it takes eight seconds: whoever asked waits
-no longer than MAX_DEADLINE_MS."""
-
-SENDS_APART_S: Final = 0.005
-"""Between two sends to a neighbour. What is said meanwhile goes together, and wakes it once; the
-first thing after a pause goes at once. Most of what a message costs is the waking."""
-
-BLOCKED_S: Final = 0.25
-"""How long data may find no room before the peer counts as one that takes nothing: a slow line
-needs longer for one piece, and so does a reader who wants to hold others up."""
-
-EVENTS_PER_TURN: Final = 32
-"""Events handled before other tasks get their turn: 2 ms of full frames."""
 
 BYE_TEXTS: Final[Mapping[ByeCode, str]] = {
     ByeCode.LEAVING: "left the network",
@@ -140,8 +110,6 @@ class Link:
         self.hello = hello
         self.peer = PeerInfo(peer_id, hello.name, _addresses(channel.remote, direction, hello))
         self.opened_at = trio.current_time()
-        self.rtt_s: float | None = None
-        """The time between the last PING and its PONG."""
         self.ended: str | None = None
         """Why the link is over, for people; None while it lives."""
         self.bye: Bye | None = None
@@ -156,22 +124,21 @@ class Link:
         self._stream = channel.stream
         self._connection = connection
         self._scope = trio.CancelScope()
-        self._outbox = Outbox()
-        self._waiting: deque[Prepared] = deque()
-        """What is to be passed on when there is room."""
-        self._waiting_bytes = 0
-        self._sent_at = -math.inf
-        self._sending_since = math.inf
-        """When the send that is under way began."""
+        self._out = Outgoing(
+            channel.stream,
+            connection,
+            SENDS_APART_S if hello.kind is LinkKind.NEIGHBOUR else 0.0,
+        )
         self._requests = Requests()
-        self._pulse = Pulse(self.opened_at, is_reading=self.kind is LinkKind.TRANSFER)
-        self._pulse_changed = trio.Event()
-        self._look_at = self.opened_at
-        self._allowance = Allowance()
-        self._pinged_at = self.opened_at
-        self._ping_id = 0
-        self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
-        self._protocol_errors = 0
+        self._alive = KeepAlive(
+            is_reading=hello.kind is LinkKind.TRANSFER,
+            send_ping=self._send_ping,
+            sending_since=lambda: self._out.sending_since,
+            lose=self._abort,
+            on_silent=lambda: self.on_silent(self),
+        )
+        self._in = Incoming(channel.stream, connection, self._alive)
+        self._messages_in = self._protocol_errors = 0
 
     def __repr__(self) -> str:
         """Return who is linked, and how."""
@@ -185,22 +152,27 @@ class Link:
     @property
     def is_busy(self) -> bool:
         """Whether an answer is awaited or something waits to be sent."""
-        return bool(self._requests or self._outbox)
+        return bool(self._requests or self._out)
 
     def statistics(self) -> LinkStatistics:
         """Return what went over this link so far."""
         return LinkStatistics(
             self._messages_in,
-            self._messages_out,
-            self._bytes_in,
-            self._bytes_out,
+            self._out.messages,
+            self._in.bytes,
+            self._out.bytes,
             self._protocol_errors,
         )
 
     @property
     def is_silent(self) -> bool:
         """Whether an answer is owed, and the peer says nothing though it was asked."""
-        return self._pulse.is_silent(trio.current_time())
+        return self._alive.is_silent
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The time between the last PING and its PONG; None before the first."""
+        return self._alive.rtt_s
 
     async def run(self, on_message: OnMessage) -> None:
         """Carry messages until the link ends, for whatever reason; `ended` then says which.
@@ -214,8 +186,8 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, on_message)
-                    nursery.start_soon(self._write)
-                    nursery.start_soon(self._keep_alive)
+                    nursery.start_soon(self._out.run)
+                    nursery.start_soon(self._alive.run)
         finally:
             self._abort("closed by us")
             log.info("link ended peer=%s remote=%s: %s", self.peer.id, self.remote, self.ended)
@@ -236,30 +208,22 @@ class Link:
         """
         if self.ended is not None:
             return
-        frame = self._connection.send(message, request_id)
-        if not self._outbox.has_room(len(frame)):
+        if not self._out.post(message, request_id):
             self._abort("slow reader")
-            return
-        self._messages_out += 1
-        self._outbox.put(frame)
 
     @property
     def may_pass_on(self) -> bool:
         """Whether there is room for what others have us pass on."""
-        return self._waiting_bytes < WAITING_BYTES
+        return self._out.may_pass_on
 
     def pass_on(self, message: Message) -> None:
         """Queue a message behind those passed on before, until there is room for it.
 
-        Its sender is not who reads this link, so it never ends the link: whoever calls this for
-        what is long or much asks `may_pass_on` before.
+        Its sender is not the one that reads this link, so it never ends the link. A caller with
+        long or many messages asks `may_pass_on` before.
         """
-        if self.ended is not None:
-            return
-        prepared = self._connection.prepare(message)
-        self._waiting.append(prepared)
-        self._waiting_bytes += len(prepared.plaintext)
-        self._seal_waiting()
+        if self.ended is None:
+            self._out.pass_on(message)
 
     async def request(self, message: Message, *, timeout_s: float) -> Message:
         """Ask and return the one message that answers, by the table `protocol.ANSWERS`.
@@ -271,7 +235,7 @@ class Link:
             StalledError: nothing came within `timeout_s`.
             LinkClosedError: the link ended before.
         """
-        self._check_open()
+        self._out.check_open()
         asked = self._requests.open(message)
         with trio.move_on_after(timeout_s):
             await self._ask(message, asked)
@@ -287,7 +251,7 @@ class Link:
             StalledError: nothing came for `silence_s`.
             LinkClosedError: the link ended before.
         """
-        self._check_open()
+        self._out.check_open()
 
         def took(page: Listing) -> None:
             patience.deadline = trio.current_time() + silence_s
@@ -315,7 +279,7 @@ class Link:
             RejectedError: the peer said no, maybe in the middle.
             LinkClosedError: the link ended before.
         """
-        self._check_open()
+        self._out.check_open()
         await self._ask(message, self._requests.open(message, size_limit, take))
 
     async def send(self, message: Message, request_id: int) -> None:
@@ -345,19 +309,7 @@ class Link:
         Raises:
             LinkClosedError: the link ended before all was queued.
         """
-        rest = memoryview(data)
-        try:
-            is_over = False
-            while not is_over:
-                await self.wait_room(blocked)
-                part, rest = rest[:SEALED_BYTES], rest[SEALED_BYTES:]
-                is_over = not rest
-                is_end = is_over and is_last
-                frame = self._connection.send_data(request_id, part, is_last=is_end)
-                self._outbox.put(frame)
-        except trio.Cancelled:
-            self.post(Reject(RejectCode.FAILED, "interrupted"), request_id)
-            raise
+        await self._out.send_data(request_id, data, is_last=is_last, blocked=blocked)
 
     async def wait_room(self, blocked: Callable[[], object] = lambda: None) -> None:
         """Wait until data may be queued; `blocked` is called once that has taken BLOCKED_S.
@@ -365,16 +317,7 @@ class Link:
         Raises:
             LinkClosedError: the link ended before.
         """
-        with trio.move_on_after(BLOCKED_S) as patience:
-            await self._wait_room()
-        if patience.cancelled_caught:
-            blocked()
-            await self._wait_room()
-
-    async def _wait_room(self) -> None:
-        while self.ended is None and not self._outbox.has_room_for_data:
-            await self._outbox.wait_change()
-        self._check_open()
+        await self._out.wait_room(blocked)
 
     def close(self, bye: Bye | None = None) -> None:
         """End the link in an orderly way: what is queued and a BYE leave first, FLUSH_S at most.
@@ -392,17 +335,15 @@ class Link:
     @property
     def heard_at(self) -> float:
         """When the peer said something last."""
-        return self._pulse.heard_at
+        return self._alive.heard_at
 
     def ping(self) -> None:
         """Ask the peer whether it is there; `heard_at` will tell."""
-        self._ping()
+        self._alive.ping()
 
     def prove(self, within_s: float) -> None:
         """Ask the peer whether it is there, and lose the link unless something comes in time."""
-        self._ping()
-        self._pulse.must_prove(trio.current_time() + within_s)
-        self._look_again()
+        self._alive.prove(within_s)
 
     async def refuse(self, bye: Bye) -> None:
         """Close a link that nobody runs, and return when it is gone."""
@@ -411,17 +352,10 @@ class Link:
 
     # The end
 
-    def _check_open(self) -> None:
-        if self.ended is not None:
-            raise self._closed_error()
-
-    def _closed_error(self) -> LinkClosedError:
-        return LinkClosedError(f"link to {self.remote} ended: {self.ended}")
-
     def _close(self, bye: Bye, reason: str) -> None:
         """End with a BYE; the reader goes on until the peer hangs up."""
         if self.ended is None:
-            self._outbox.put(self._connection.send(bye))
+            self._out.say_last(bye)
             self._end(reason)
             self._scope.deadline = trio.current_time() + FLUSH_S
 
@@ -433,97 +367,32 @@ class Link:
     def _end(self, reason: str) -> None:
         if self.ended is None:
             self.ended = reason
-            self._requests.drop_all(self._closed_error())
-            self._outbox.wake()
-
-    # Sending
-
-    async def _write(self) -> None:
-        # A broken stream ends the writer alone: the reader sees it too, maybe after a BYE.
-        with contextlib.suppress(trio.BrokenResourceError):
-            while self.ended is None or self._outbox:
-                await self._outbox.wait_filled()
-                if self.kind is LinkKind.NEIGHBOUR:
-                    await self._pause()
-                batch = self._outbox.take()
-                self._seal_waiting()
-                self._sending_since = trio.current_time()
-                await self._stream.send_all(batch)
-                self._sent_at, self._sending_since = trio.current_time(), math.inf
-                self._bytes_out += len(batch)
-            await self._stream.send_eof()
-
-    async def _pause(self) -> None:
-        """Let what is said within a moment go together."""
-        if trio.current_time() < self._sent_at + SENDS_APART_S:
-            await trio.sleep_until(self._sent_at + SENDS_APART_S)
-
-    def _seal_waiting(self) -> None:
-        """Queue what waits to be passed on, as far as there is room."""
-        while self._waiting and self._outbox.has_room_for_data and self.ended is None:
-            prepared = self._waiting.popleft()
-            self._waiting_bytes -= len(prepared.plaintext)
-            self._messages_out += 1
-            self._outbox.put(self._connection.seal(prepared))
+            why = f"link to {self.remote} ended: {reason}"
+            self._requests.drop_all(LinkClosedError(why))
+            self._out.end(why)
 
     # Receiving
 
     async def _read(self, on_message: OnMessage) -> None:
+        def take(event: Received | Data) -> None:
+            if isinstance(event, Data):
+                self._requests.got_data(event)
+            else:
+                self._got(event.message, event.request_id, on_message)
+
         try:
-            await self._receive(on_message)
-            while await self._stream.receive_some(RECEIVE_BYTES):
-                pass  # we said BYE: closing now, with bytes unread, could destroy it on its way
+            try:
+                await self._in.run(take, lambda: self.ended is not None)
+            except RemoteProtocolError as error:
+                self._protocol_errors += 1
+                bye = Bye(ByeCode.PROTOCOL, str(error)[:MAX_REASON_LENGTH])
+                self._close(bye, f"broke the protocol: {error}")
+            if self.ended is None:
+                self._abort("closed by peer")
+            await self._in.drain()
         except trio.BrokenResourceError:
             self._end("connection lost")
         self._scope.cancel()
-
-    async def _receive(self, on_message: OnMessage) -> None:
-        """Handle what arrives until the link has ended."""
-        while True:
-            try:
-                await self._handle_events(on_message)
-            except RemoteProtocolError as error:
-                self._protocol_errors += 1
-                bye = Bye(ByeCode.PROTOCOL, str(error)[:200])
-                self._close(bye, f"broke the protocol: {error}")
-            if self.ended is not None:
-                return
-            data = await self._stream.receive_some(RECEIVE_BYTES)
-            if not data:
-                # Not for the connection to judge: a peer that is killed in the middle of a
-                # frame has broken no protocol.
-                self._abort("closed by peer")
-                return
-            self._bytes_in += len(data)
-            self._pulse.got_bytes(trio.current_time())
-            self._connection.receive_data(data)
-
-    async def _handle_events(self, on_message: OnMessage) -> None:
-        for number in itertools.count(1):
-            event = self._connection.next_event()
-            if event is NEED_DATA:
-                return
-            self._heard(event)
-            if isinstance(event, Data):
-                self._requests.got_data(event)
-            elif isinstance(event, Received):
-                self._got(event.message, event.request_id, on_message)
-            if self.ended is not None:
-                return
-            if isinstance(event, Received | Unknown):
-                await self._rest(event.message if isinstance(event, Received) else event)
-            if number % EVENTS_PER_TURN == 0:
-                await trio.lowlevel.checkpoint()
-
-    def _heard(self, event: object) -> None:
-        is_pong = isinstance(event, Received) and isinstance(event.message, Pong)
-        self._pulse.heard(trio.current_time(), is_pong=is_pong)
-
-    async def _rest(self, message: Message | Unknown) -> None:
-        """Read nothing for a while if the peer sends more than anybody should."""
-        wait_s = self._allowance.wait_s(message, trio.current_time())
-        if wait_s:
-            await trio.sleep(wait_s)
 
     def _got(self, message: Message, request_id: int, on_message: OnMessage) -> None:
         self._messages_in += 1
@@ -532,8 +401,8 @@ class Link:
             self._abort(BYE_TEXTS[message.code])
         elif isinstance(message, Ping):
             self.post(Pong(), request_id)
-        elif isinstance(message, Pong) and request_id == self._ping_id:
-            self.rtt_s = trio.current_time() - self._pinged_at
+        elif isinstance(message, Pong) and self._alive.got_pong(request_id):
+            pass
         elif isinstance(message, ANSWER_TYPES) and request_id:
             self._requests.got_message(message, request_id, str(self.remote))
         else:
@@ -545,50 +414,19 @@ class Link:
         """Send a request and wait until it is over, one way or another."""
         try:
             self.post(message, asked.request_id)
-            self._owed()
+            self._alive.owes(is_owed=bool(self._requests))
             await asked.is_over.wait()
         finally:
             if self._requests.drop(asked) and self.kind is LinkKind.TRANSFER:
                 self.post(Cancel(), asked.request_id)
-            self._owed()
+            self._alive.owes(is_owed=bool(self._requests))
         if asked.error is not None:
             raise asked.error
 
-    def _owed(self) -> None:
-        """Note whether an answer is owed, and let `_keep_alive` look again if it is now."""
-        self._pulse.owes(trio.current_time(), is_owed=bool(self._requests))
-        self._look_again()
-
-    def _look_again(self) -> None:
-        """Wake `_keep_alive` if it sleeps for too long now."""
-        if self._pulse.next_look_at() < self._look_at:
-            self._pulse_changed.set()
-
-    async def _keep_alive(self) -> None:
-        self._ping()  # the first tells the round-trip time
-        while True:
-            now = trio.current_time()
-            # A send that begins meanwhile is seen at the next look, long before it is stuck.
-            stuck_at = self._sending_since + DEAD_AFTER_S
-            if self._pulse.dead_at() <= now:
-                self._abort(f"no answer for {now - self._pulse.heard_at:.0f} s")
-            elif stuck_at <= now:
-                self._abort(f"took nothing for {DEAD_AFTER_S:.0f} s")
-            elif self._pulse.ping_at() <= now:
-                self._ping()
-            elif self._pulse.silent_at() <= now:
-                self._pulse.told_silent(now)
-                self.on_silent(self)
-            self._pulse_changed = trio.Event()
-            self._look_at = min(stuck_at, self._pulse.next_look_at())
-            with trio.move_on_at(self._look_at):
-                await self._pulse_changed.wait()
-
-    def _ping(self) -> None:
-        self._ping_id = self._requests.new_id()
-        self._pinged_at = trio.current_time()
-        self._pulse.pinged(self._pinged_at)
-        self.post(Ping(), self._ping_id)
+    def _send_ping(self) -> int:
+        number = self._requests.new_id()
+        self.post(Ping(), number)
+        return number
 
 
 def _ignore(_link: Link, _message: Message, _request_id: int) -> None:

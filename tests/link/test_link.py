@@ -20,8 +20,9 @@ from p2pfs.errors import (
 )
 from p2pfs.link import Link, RefusedError, answer_link
 from p2pfs.link.greeting import HANDSHAKE_S, PREFACE_S
-from p2pfs.link.live import FLUSH_S, SENDS_APART_S, WAITING_BYTES
+from p2pfs.link.live import FLUSH_S
 from p2pfs.link.outbox import DATA_BYTES, OUTBOX_BYTES
+from p2pfs.link.outgoing import SENDS_APART_S, WAITING_BYTES
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.sockets import Listener, Network, TcpNetwork
 from p2pfs.protocol.codec import MAX_DATA_BYTES, encode
@@ -663,7 +664,7 @@ class TestData:
             with trio.move_on_after(DEAD_AFTER_S / 2):
                 await theirs.link.send_data(1, bytes(10**7))
 
-            assert theirs.link._outbox._size <= DATA_BYTES + 2 * 65_537
+            assert theirs.link._out._outbox._size <= DATA_BYTES + 2 * 65_537
             assert theirs.link.ended is None
 
 

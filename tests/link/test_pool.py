@@ -205,7 +205,7 @@ def sending(*parts: bytes, end: Message | None = None) -> Callable[[Link, Messag
     def answer(link: Link, _message: Message, number: int) -> None:
         for position, part in enumerate(parts):
             is_last = end is None and position == len(parts) - 1
-            link._outbox.put(link._connection.send_data(number, part, is_last=is_last))
+            link._out._outbox.put(link._connection.send_data(number, part, is_last=is_last))
         if end is not None:
             link.post(end, number)
 

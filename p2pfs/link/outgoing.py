@@ -1,0 +1,182 @@
+"""What leaves on one link: sealed in order, sent in batches, never buffered without bounds.
+
+A frame is sealed when it is put into the outbox, so the order there is the order of the cipher's
+nonces. What is posted never waits; it is for the caller to end the link of a peer that does not
+read. Block data waits for room, and so do messages that others have us pass on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from p2pfs.errors import LinkClosedError
+from p2pfs.link.outbox import Outbox
+from p2pfs.protocol import (
+    MAX_DATA_BYTES,
+    Bye,
+    Connection,
+    Message,
+    Prepared,
+    Reject,
+    RejectCode,
+)
+
+SEALED_BYTES: Final = 4 * MAX_DATA_BYTES
+"""Data sealed at once: four full frames, 0.1 ms, which is what one send takes."""
+
+WAITING_BYTES: Final = 1024 * 1024
+"""What may wait for room to be passed on. Over 1 Mbit/s it takes eight seconds: who asked waits
+no longer than MAX_DEADLINE_MS."""
+
+SENDS_APART_S: Final = 0.005
+"""Between two sends to a neighbour. What is said meanwhile goes together, and wakes it once; the
+first message after a pause goes at once. Most of what a message costs is the waking."""
+
+BLOCKED_S: Final = 0.25
+"""How long data may find no room before the peer counts as one that takes nothing: a slow line
+needs longer for one piece, and so does a reader who wants to hold others up."""
+
+
+def _nothing() -> None:
+    """Take note of nothing."""
+
+
+class Outgoing:
+    """What leaves on one link. `run` writes it to the stream."""
+
+    def __init__(
+        self, stream: trio.abc.HalfCloseableStream, connection: Connection, apart_s: float
+    ) -> None:
+        """Seal with `connection`, and write to `stream` no more often than each `apart_s`."""
+        self._stream = stream
+        self._connection = connection
+        self._apart_s = apart_s
+        self._outbox = Outbox()
+        self._waiting: deque[Prepared] = deque()
+        """What is to be passed on when there is room."""
+        self._waiting_bytes = 0
+        self._sent_at = -math.inf
+        self._why_over: str | None = None
+        """Why nothing is taken any more."""
+        self.sending_since = math.inf
+        """When the send that is under way began."""
+        self.messages = self.bytes = 0
+        """What went out so far."""
+
+    def __bool__(self) -> bool:
+        """Return whether anything waits to be sent."""
+        return bool(self._outbox)
+
+    def post(self, message: Message, request_id: int) -> bool:
+        """Queue a message; return False, and queue nothing, if too much waits already.
+
+        Raises:
+            LocalProtocolError: the message does not belong on this link.
+        """
+        frame = self._connection.send(message, request_id)
+        if not self._outbox.has_room(len(frame)):
+            return False
+        self.messages += 1
+        self._outbox.put(frame)
+        return True
+
+    @property
+    def may_pass_on(self) -> bool:
+        """Whether there is room for what others have us pass on."""
+        return self._waiting_bytes < WAITING_BYTES
+
+    def pass_on(self, message: Message) -> None:
+        """Queue a message behind those passed on before, until there is room for it."""
+        prepared = self._connection.prepare(message)
+        self._waiting.append(prepared)
+        self._waiting_bytes += len(prepared.plaintext)
+        self._seal_waiting()
+
+    async def send_data(
+        self,
+        request_id: int,
+        data: bytes | bytearray | memoryview,
+        *,
+        is_last: bool,
+        blocked: Callable[[], object],
+    ) -> None:
+        """Queue data as there is room for it; see `Link.send_data`."""
+        rest = memoryview(data)
+        try:
+            is_over = False
+            while not is_over:
+                await self.wait_room(blocked)
+                part, rest = rest[:SEALED_BYTES], rest[SEALED_BYTES:]
+                is_over = not rest
+                is_end = is_over and is_last
+                frame = self._connection.send_data(request_id, part, is_last=is_end)
+                self._outbox.put(frame)
+        except trio.Cancelled:
+            if self._why_over is None:
+                self.post(Reject(RejectCode.FAILED, "interrupted"), request_id)
+            raise
+
+    async def wait_room(self, blocked: Callable[[], object] = _nothing) -> None:
+        """Wait until data may be queued; `blocked` is called once that has taken BLOCKED_S.
+
+        Raises:
+            LinkClosedError: the link ended before.
+        """
+        with trio.move_on_after(BLOCKED_S) as patience:
+            await self._wait_room()
+        if patience.cancelled_caught:
+            blocked()
+            await self._wait_room()
+
+    async def _wait_room(self) -> None:
+        while self._why_over is None and not self._outbox.has_room_for_data:
+            await self._outbox.wait_change()
+        self.check_open()
+
+    def check_open(self) -> None:
+        """Raise LinkClosedError once the link has ended."""
+        if self._why_over is not None:
+            raise LinkClosedError(self._why_over)
+
+    def say_last(self, bye: Bye) -> None:
+        """Queue a BYE, whatever waits; nothing may follow it."""
+        self._outbox.put(self._connection.send(bye))
+
+    def end(self, why: str) -> None:
+        """Take nothing any more; what is queued still leaves."""
+        self._why_over = why
+        self._outbox.wake()
+
+    async def run(self) -> None:
+        """Write what is queued until the link has ended and all of it has left."""
+        # A broken stream ends the writer alone: the reader sees it too, maybe after a BYE.
+        with contextlib.suppress(trio.BrokenResourceError):
+            while self._why_over is None or self._outbox:
+                await self._outbox.wait_filled()
+                await self._pause()
+                batch = self._outbox.take()
+                self._seal_waiting()
+                self.sending_since = trio.current_time()
+                await self._stream.send_all(batch)
+                self._sent_at, self.sending_since = trio.current_time(), math.inf
+                self.bytes += len(batch)
+            await self._stream.send_eof()
+
+    async def _pause(self) -> None:
+        """Let what is said within a moment go together."""
+        if trio.current_time() < self._sent_at + self._apart_s:
+            await trio.sleep_until(self._sent_at + self._apart_s)
+
+    def _seal_waiting(self) -> None:
+        """Queue what waits to be passed on, as far as there is room."""
+        while self._waiting and self._outbox.has_room_for_data and self._why_over is None:
+            prepared = self._waiting.popleft()
+            self._waiting_bytes -= len(prepared.plaintext)
+            self.messages += 1
+            self._outbox.put(self._connection.seal(prepared))
