@@ -25,11 +25,9 @@ monotonic clock.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from msgspec.structs import replace
@@ -61,10 +59,8 @@ from p2pfs.protocol.flood.decisions import (
     Answer,
     Ban,
     Decision,
-    Deliver,
     Drop,
     DropReason,
-    Finished,
     LinkId,
     Refused,
     Send,
@@ -73,6 +69,7 @@ from p2pfs.protocol.flood.filters import BEYOND, FILTERED_HOPS, OWN, FilterTable
 from p2pfs.protocol.flood.news import NewsTable
 from p2pfs.protocol.flood.seen import Seen, SeenTable
 from p2pfs.protocol.flood.walks import Choose, Walks
+from p2pfs.protocol.flood.waves import Wave, Waves
 
 QUERIES_PER_S: Final = 20.0
 QUERY_BURST: Final = 100
@@ -95,15 +92,9 @@ WALKS_PER_S: Final = 5.0
 WALK_BURST: Final = 100
 """Walks that a neighbour may send: a newcomer starts some fifty until it has neighbours."""
 
-MAX_WAVE_HITS: Final = 500
-"""Hits that one copy of a query may bring back; a search keeps no more (`search.MAX_HITS`)."""
-
 HOP_MARGIN_MS: Final = 200
 """What a deadline shrinks by at each hop, so that those behind us end before we do: a round
 trip across the world."""
-
-MAX_COUNT: Final = 2**32 - 1
-"""The largest count that a DONE can carry; sums of what peers claim stop there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,33 +129,6 @@ class _Neighbour:
         return charge
 
 
-@dataclass(slots=True)
-class _Wave:
-    """One copy of a query on its way, until its DONE."""
-
-    guid: Guid
-    ttl: int
-    """The TTL of the copies that it sends; with the GUID it names the wave."""
-    came_from: LinkId | None
-    """Where hits and DONE go; None if the search is our own."""
-    came_as: int
-    """The TTL by which the other side of that link knows it."""
-    deadline: float
-    needs_answer: bool
-    """Whether the own share has yet to answer."""
-    hits_of: dict[LinkId, int] = field(default_factory=dict)
-    """The links that have yet to send DONE, and how many hits each has brought."""
-    servents: int = 0
-    hits: int = 0
-    is_complete: bool = True
-    skipped: int = 0
-    first_for: Collection[LinkId] = ()
-    """Whom a search of our own has reached with this ring first."""
-    refusals: int = 0
-    """Neighbours that did not take such a query."""
-    is_over: bool = False
-
-
 class Router:
     """The queries and walks that pass through this servent."""
 
@@ -177,7 +141,7 @@ class Router:
 
         `has_room` tells whether a link takes another hit now; `keys` makes those of filters.
         """
-        self._has_room = has_room
+        self._waves = Waves(has_room)
         self.filters = FilterTable(keys or Keys(b""))
         self._news = NewsTable()
         self._neighbours: dict[LinkId, _Neighbour] = {}
@@ -185,12 +149,8 @@ class Router:
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
         )
         self._seen = SeenTable()
-        self._waves: dict[tuple[Guid, int], _Wave] = {}
-        self._deadlines: list[tuple[float, int, _Wave]] = []
-        self._numbers = itertools.count()
         self._walks = Walks()
         self._queries_seen = 0
-        self._hits_passed = 0
         self._drops: Counter[DropReason] = Counter()
 
     # Links.
@@ -207,14 +167,7 @@ class Router:
         self._neighbours.pop(link, None)
         self.filters.link_lost(link)
         self._news.link_lost(link)
-        decisions: list[Decision] = []
-        for wave in list(self._waves.values()):
-            if wave.came_from == link:
-                self._forget(wave)
-            elif wave.hits_of.pop(link, None) is not None:
-                wave.is_complete = False
-                decisions += self._end_if_over(wave)
-        return decisions
+        return self._waves.link_lost(link)
 
     # Searches of our own.
 
@@ -247,17 +200,17 @@ class Router:
             raise LocalProtocolError("the rings of a search must grow")
         else:
             seen.ttl = query.ttl
-        wave = self._new_wave(query, query.ttl, None, now)
+        wave = self._waves.begin(query, query.ttl, None, now)
         targets = self._neighbours if links is None else self._neighbours.keys() & links
         sends = self._spread(wave, query, targets, now)
         assert seen.sent_to is not None, "it is our own"
         wave.first_for = wave.hits_of.keys() - seen.sent_to
         seen.sent_to |= wave.first_for
-        return [*sends, *self._end_if_over(wave)]
+        return [*sends, *self._waves.end_if_over(wave)]
 
     def enough(self, guid: Guid) -> list[Decision]:
         """End a search of our own that waits: who owes us an answer is told not to give it."""
-        return self._give_up(guid, None)
+        return self._waves.give_up(guid, None)
 
     # What neighbours send.
 
@@ -301,61 +254,24 @@ class Router:
         Returns nothing if the deadline has passed or the link that asked is gone.
         """
         del now  # a deadline takes effect in `expire` alone
-        wave = self._waves.get((guid, ttl - 1))
-        if wave is None or not wave.needs_answer:
-            return []
-        wave.needs_answer = False
-        passed = [self._pass_hit(wave, hit) for hit in hits]
-        return [*passed, *self._end_if_over(wave)]
+        return self._counted(self._waves.answered(guid, ttl, hits))
 
     def got_query_hit(self, link: LinkId, hit: QueryHit, now: float) -> list[Decision]:
         """Take in a hit: pass it back the way its query came. Its signature is not checked."""
         del now  # a deadline takes effect in `expire` alone
-        wave = self._waves.get((hit.guid, hit.ttl))
-        if wave is None or link not in wave.hits_of:
-            return [self._drop(link, DropReason.NOT_ASKED)]
-        wave.hits_of[link] += 1
-        # A search of our own keeps room for each link, so that one cannot crowd out others;
-        # a relay's own neighbour would drop what is over the cap, wherever it came from.
-        count = wave.hits_of[link] if wave.came_from is None else wave.hits + 1
-        if count > MAX_WAVE_HITS:
-            wave.is_complete = False
-            return [self._drop(link, DropReason.TOO_MANY_HITS)]
-        return [self._pass_hit(wave, hit)]
+        return self._counted([self._waves.got_hit(link, hit)])
 
     def got_done(self, link: LinkId, done: Done, now: float) -> list[Decision]:
         """Take in the end of what lies behind a link."""
         del now  # a deadline takes effect in `expire` alone
-        wave = self._waves.get((done.guid, done.ttl))
-        if wave is None or link not in wave.hits_of:
-            return [self._drop(link, DropReason.NOT_ASKED)]
-        wave.refusals += link in wave.first_for and _is_refusal(done)
-        del wave.hits_of[link]
-        wave.servents = min(MAX_COUNT, wave.servents + done.servents)
-        wave.skipped = min(MAX_COUNT, wave.skipped + done.skipped)
-        wave.is_complete &= done.is_complete
-        return self._end_if_over(wave)
+        return self._counted(self._waves.got_done(link, done))
 
     def got_enough(self, link: LinkId, message: Enough) -> list[Decision]:
         """Take in that a neighbour wants no answer any more, and tell those who owe us theirs.
 
         What others have asked under the same GUID goes on.
         """
-        return self._give_up(message.guid, link)
-
-    def _give_up(self, guid: Guid, asker: LinkId | None) -> list[Decision]:
-        waves = (self._waves.get((guid, ttl)) for ttl in range(MAX_TTL + 1))
-        over = [wave for wave in waves if wave is not None and wave.came_from == asker]
-        for wave in over:
-            self._forget(wave)
-        passed_on = (wave for wave in over if wave.ttl > 1)  # the last answer at once
-        owing = dict.fromkeys(link for wave in passed_on for link in wave.hits_of)
-        return [Send(link, Enough(guid)) for link in owing if not self._is_awaited(guid, link)]
-
-    def _is_awaited(self, guid: Guid, link: LinkId) -> bool:
-        """Return whether others wait for what a link has for a query."""
-        waves = (self._waves.get((guid, ttl)) for ttl in range(MAX_TTL + 1))
-        return any(wave is not None and link in wave.hits_of for wave in waves)
+        return self._waves.give_up(message.guid, link)
 
     # Filters.
 
@@ -418,33 +334,26 @@ class Router:
 
     def next_deadline(self) -> float | None:
         """Return when `expire` has something to do; None while nothing waits."""
-        while self._deadlines and self._deadlines[0][2].is_over:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._waves.next_deadline()
 
     def expire(self, now: float) -> list[Decision]:
         """End, incomplete, what has reached its deadline."""
-        decisions: list[Decision] = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            wave = heapq.heappop(self._deadlines)[2]
-            wave.is_complete = False
-            decisions += self._end(wave)
-        return decisions
+        return self._waves.expire(now)
 
     def statistics(self) -> RouterStatistics:
         """Return the counters as they are now."""
         return RouterStatistics(
-            self._queries_seen, self._hits_passed, len(self._waves), dict(self._drops)
+            self._queries_seen, self._waves.hits_passed, len(self._waves), dict(self._drops)
         )
 
-    # Waves.
+    # Copies.
 
     def _accept(
         self, link: LinkId, query: Query, ttl: int, *, is_new: bool, now: float
     ) -> list[Decision]:
         """Pass a copy on; answer it too if the query is new."""
         copy = replace(query, ttl=ttl, deadline_ms=min(query.deadline_ms, MAX_DEADLINE_MS))
-        wave = self._new_wave(copy, ttl - 1, link, now)
+        wave = self._waves.begin(copy, ttl - 1, link, now)
         wave.came_as = query.ttl
         wave.needs_answer = is_new
         wave.servents = int(is_new)
@@ -455,17 +364,10 @@ class Router:
             decisions += self._spread(wave, onward, others, now)
         if is_new:
             decisions.append(Answer(copy))
-        return [*decisions, *self._end_if_over(wave)]
-
-    def _new_wave(self, query: Query, ttl: int, came_from: LinkId | None, now: float) -> _Wave:
-        deadline = now + query.deadline_ms / 1000
-        wave = _Wave(query.guid, ttl, came_from, query.ttl, deadline, needs_answer=False)
-        self._waves[query.guid, ttl] = wave
-        heapq.heappush(self._deadlines, (deadline, next(self._numbers), wave))
-        return wave
+        return [*decisions, *self._waves.end_if_over(wave)]
 
     def _spread(
-        self, wave: _Wave, query: Query, links: Iterable[LinkId], now: float
+        self, wave: Wave, query: Query, links: Iterable[LinkId], now: float
     ) -> list[Decision]:
         """Send a copy to each link that may have something, and has time and budget for it."""
         query = replace(query, deadline_ms=max(0, query.deadline_ms - HOP_MARGIN_MS))
@@ -480,31 +382,6 @@ class Router:
             else:
                 wave.is_complete = False
         return sends
-
-    def _pass_hit(self, wave: _Wave, hit: QueryHit) -> Decision:
-        if wave.came_from is not None and not self._has_room(wave.came_from):
-            wave.is_complete = False
-            return self._drop(wave.came_from, DropReason.NO_ROOM)
-        wave.hits += 1
-        self._hits_passed += 1
-        if wave.came_from is None:
-            return Deliver(hit)
-        return Send(wave.came_from, replace(hit, ttl=wave.came_as))
-
-    def _end_if_over(self, wave: _Wave) -> list[Decision]:
-        return [] if wave.hits_of or wave.needs_answer else self._end(wave)
-
-    def _end(self, wave: _Wave) -> list[Decision]:
-        self._forget(wave)
-        counts = (wave.servents, wave.hits, wave.is_complete, wave.skipped)
-        if wave.came_from is None:
-            return [Finished(wave.guid, wave.came_as, *counts, wave.refusals)]
-        return [Send(wave.came_from, Done(wave.guid, wave.came_as, *counts))]
-
-    def _forget(self, wave: _Wave) -> None:
-        wave.is_over = True
-        # None: a query pushed out of the seen table may have come anew and taken the name.
-        self._waves.pop((wave.guid, wave.ttl), None)
 
     # Refusals.
 
@@ -534,14 +411,6 @@ def _sending(rate_per_s: float, burst: int) -> TokenBucket:
 def _refusal(link: LinkId, query: Query) -> Send:
     """Tell the sender of a copy not to wait for it."""
     return Send(link, Done(query.guid, query.ttl, 0, 0, False, skipped=0))
-
-
-def _is_refusal(done: Done) -> bool:
-    """Return whether this DONE of a query that was new to all says that it was not taken.
-
-    Whoever takes it counts at least itself, and whoever had it from another says complete.
-    """
-    return done.servents == 0 and not done.is_complete
 
 
 def _question(query: Query) -> int:

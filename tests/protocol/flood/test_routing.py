@@ -14,7 +14,8 @@ from p2pfs.protocol.flood.decisions import (
     LinkId,
     Send,
 )
-from p2pfs.protocol.flood.routing import HOP_MARGIN_MS, MAX_COUNT, Router
+from p2pfs.protocol.flood.routing import HOP_MARGIN_MS, Router
+from p2pfs.protocol.flood.waves import MAX_COUNT
 from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Enough, Guid, Query
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 

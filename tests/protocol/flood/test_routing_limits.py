@@ -30,7 +30,6 @@ from p2pfs.protocol.flood.decisions import (
 )
 from p2pfs.protocol.flood.routing import (
     HOP_MARGIN_MS,
-    MAX_WAVE_HITS,
     QUERIES_PER_S,
     QUERY_BURST,
     SEARCH_BURST,
@@ -42,6 +41,7 @@ from p2pfs.protocol.flood.routing import (
 )
 from p2pfs.protocol.flood.seen import MAX_SEEN, MAX_SEEN_OF_LINK, SEEN_S, Seen, SeenTable
 from p2pfs.protocol.flood.walks import MAX_WALKS, WALK_S, Walks
+from p2pfs.protocol.flood.waves import MAX_WAVE_HITS
 from p2pfs.protocol.messages import Done, Introduce, Query, Walk
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 
