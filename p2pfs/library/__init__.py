@@ -1,25 +1,45 @@
 """What `shared/` offers: which files, under which names, and their verified blocks.
 
     library   joins all below: facts from the tree in, offers and blocks out
-    worker    the thread that looks at files and hashes them
-    register  which path offers which content, and what became of each change
-    agenda    which paths have to be looked at, who writes what, and whom to believe
-    offers    what is offered at this moment, in memory: names
+    serving   blocks and manifests, each block verified as it leaves
+    searching  keyword queries
+
+What the worker's thread does:
+
+    worker    one bounded hop after the other: changes in, looks, hashing, offers
+    recollection  what the index remembers, offered before it is looked at
+    looking   what is at a path, and whether it may be published
+    memory    what is known of a file without reading it
+    large     hashing, at most one large file at a time
+    publishing  what was found: filed first, offered second
+    refusing  how a look ends that offers nothing
+    batch     what one hop has found
+    notices   what the user is told of files that are not published
+
+What is believed, under one lock:
+
+    books     all of it, and the steps that keep it consistent; facts, looks, tidying and
+              answers are what may be done with it, and by whom
+    agenda    which paths have to be looked at, and which looks are under way
+    doubts    what a sign of a change leaves in doubt, and which files are
+    writers   which files are being written
+    offers    what is offered at this moment: names
     holdings  what is served: contents, under whatever name
     index     SQLite: manifests and words, kept over a restart
+
+What is on the disk:
+
     share     the backing directory: the only file here that opens what users wrote
     hashing   one file on its way from bytes to a manifest
     status    what tells one state of a file from another without reading it
     names     paths as text: which stay private, and how others see the rest
-    watch     what is changed there, by whomever
-    mounted   what servents have mounted there, which is not looked at
-    notices   what the user is told of that is not published
-    recollection  what the index remembers, offered before it is looked at
+    watch     what anybody changes there
+    mounted   what servents have mounted there, which stays private
     ignoring  what `.p2pfsignore` files keep private
 
 Theory. Everything here is about one question: are the bytes at this path still those that were
 hashed? Times and sizes tell of most changes, signs from the mount and from the watch of the rest,
-and each sign leaves a definite doubt (the table of `agenda.Sign`). A fact that arrives while a path
+and each sign leaves a definite doubt (the table of `doubts.Sign`). A fact that arrives while a path
 is looked at makes that look void, so a look never offers what was true before it ended. Nothing is
 forgotten, because a path leaves the agenda only by an offer, by a refusal, or by being gone; what
 could not be told now is put off, and comes back. And a wrong offer does no harm to others: each
@@ -27,13 +47,13 @@ block is verified as it leaves, so a missed change costs an answer, never a wron
 
 A path is offered from the moment it has been hashed with nobody writing it, until the first
 sign that its bytes may be others. A content is served as long as a file has it: each block is
-verified as it leaves. What a change leaves in doubt is a table: see `agenda.Sign`.
+verified as it leaves. What a change leaves in doubt is a table: see `doubts.Sign`.
 """
 
+from p2pfs.library.answers import FileState
 from p2pfs.library.library import Library, LibraryStatistics
 from p2pfs.library.names import holds_state, why_private
 from p2pfs.library.offers import Changes, Page, SharedFile
-from p2pfs.library.register import FileState
 from p2pfs.library.watch import Watch
 
 __all__ = [

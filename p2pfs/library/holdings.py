@@ -1,4 +1,4 @@
-"""Which contents are on the disk: what is served. Not locked: the register guards it.
+"""Which contents are on the disk: what is served. Not locked: the books guard it.
 
 An offer says that a path has a content; it is taken back with the first sign of a change. A
 holding says that a file had one when it was last hashed, and outlasts that: blocks are verified

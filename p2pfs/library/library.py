@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
-import logging
 import math
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,17 +13,19 @@ from typing import Final
 import trio
 
 from p2pfs.config import SharedDirectory
-from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, StaleError
-from p2pfs.library.agenda import Sign
+from p2pfs.library.answers import Answers, FileState
+from p2pfs.library.books import Books
+from p2pfs.library.doubts import Sign
+from p2pfs.library.facts import Facts
 from p2pfs.library.index import ANY, DamagedIndexError, Index
-from p2pfs.library.mounted import Mounted
 from p2pfs.library.offers import Changes, Page, SharedFile
-from p2pfs.library.register import FileState, Register
-from p2pfs.library.share import ChangedError, MovedError, Share
-from p2pfs.library.status import Identity
+from p2pfs.library.searching import Searching
+from p2pfs.library.serving import Serving
+from p2pfs.library.share import Share
+from p2pfs.library.tidying import Tidying
 from p2pfs.library.watch import Watch
-from p2pfs.library.worker import GONE, PASSING, Worker
-from p2pfs.protocol import MAX_TOTAL, Entry, FileId, Manifest, Terms, Wanted, block_span, phrases_of
+from p2pfs.library.worker import Worker
+from p2pfs.protocol import Entry, FileId, Manifest, Terms, phrases_of
 from p2pfs.roots import Root, Roots
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
@@ -42,11 +41,6 @@ of that its files are offered. A look costs a few microseconds each."""
 
 RETRY_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
-
-FILES_AT_ONCE: Final = 64
-"""Files that a search looks at in one step: the first is enough for almost every question."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +83,23 @@ class Library:
         self._watch = watch
         self._share = Share(roots, None if watch is None else watch.add)
         self._index = Index(index_path)
-        self._register = Register(self._wake)
+        books = Books(self._wake)
+        self._facts = Facts(books)
+        self._answers = Answers(books)
+        self._tidying = Tidying(books)
         self._worker = Worker(
             self._share,
             roots,
-            Mounted(roots),
             self._index,
-            self._register,
+            books,
             watch,
             on_lost,
             tell,
             is_shared_by_root=is_shared_by_root,
         )
+        failed = self._worker.index_failed
+        self._serving = Serving(self._share, self._index, self._facts, self._answers, failed)
+        self._searching = Searching(self._index, self._answers, failed)
         self._run_in_thread = run_in_thread
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_waking = False
@@ -117,7 +116,7 @@ class Library:
         if self._watch is not None:
             self._watch.open(self._roots.directory)
         await self._run_in_thread(self._roots.look)
-        self._register.start_over()
+        self._facts.start_over()
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
@@ -184,7 +183,7 @@ class Library:
     async def _work(self) -> None:
         tidy_at = math.inf
         while True:
-            if self._register.needs_tidying():
+            if self._tidying.is_due():
                 tidy_at = min(tidy_at, trio.current_time() + RETRY_S)
             if trio.current_time() >= tidy_at:
                 tidy_at = math.inf
@@ -218,28 +217,28 @@ class Library:
 
         Call it before the file is opened, and `touched` after the opening created it.
         """
-        self._register.write_began(path, self._share.status(path))
+        self._facts.write_began(path, self._share.status(path))
 
     def write_ended(self, path: str) -> None:
         """Note that one writer of this path has closed; after the last one it is hashed.
 
         A writer whose file was renamed counts as begun at the new path and ended at the old.
         """
-        self._register.write_ended(path)
+        self._facts.write_ended(path)
 
     def touched(self, path: str) -> None:
         """Note that something at or below this path changed, bytes maybe: look again.
 
         What has vanished from this path, or is another file, is offered no more on return.
         """
-        self._register.touched(path, self._share.status(path), Sign.WRITTEN)
+        self._facts.touched(path, self._share.status(path), Sign.WRITTEN)
 
     def attributes_changed(self, path: str) -> None:
         """Note that mode, owner, times or extended attributes were set: the bytes are the same.
 
         It stays offered, with its new time.
         """
-        self._register.touched(path, self._share.status(path), Sign.ATTRIBUTES)
+        self._facts.touched(path, self._share.status(path), Sign.ATTRIBUTES)
 
     def names_changed(self, old: str, new: str) -> None:
         """Note that something was renamed, or has a second name: the bytes are the same.
@@ -248,37 +247,37 @@ class Library:
         one. Who reads it goes on reading.
         """
         for path in (old, new):
-            self._register.touched(path, self._share.status(path), Sign.NAMES)
+            self._facts.touched(path, self._share.status(path), Sign.NAMES)
 
     # Questions, answered from memory. Nothing is offered while paused.
 
     def find_path(self, path: str) -> Entry | None:
         """Return what is offered at a path, as others see it."""
-        return self._register.entry(path)
+        return self._answers.entry(path)
 
     def list_page(self, path: str, after: str, limit: int) -> Page | None:
         """Return the first `limit` entries of a directory behind a name, None if there is none.
 
         They are sorted by name in code point order. The root is the empty path.
         """
-        return self._register.page(path, after, limit)
+        return self._answers.page(path, after, limit)
 
     def find_id(self, file_id: FileId) -> SharedFile | None:
         """Return a file with this content."""
-        return None if self.is_paused else self._register.file_with(file_id)
+        return None if self.is_paused else self._answers.file_with(file_id)
 
     def size_of(self, file_id: FileId) -> int | None:
         """Return the size of a content that can be served, be it named at this moment or not."""
-        holding = self._register.holding(file_id)
+        holding = self._answers.holding(file_id)
         return None if holding is None else holding.key.size
 
     def file_state(self, path: str) -> FileState:
         """Return how the file at a local path stands."""
-        return self._register.state(path)
+        return self._answers.state(path)
 
     def statistics(self) -> LibraryStatistics:
         """Return what is offered, paused or not."""
-        return LibraryStatistics(*self._register.totals(), self._register.unsettled())
+        return LibraryStatistics(*self._answers.totals(), self._answers.unsettled())
 
     # Questions to the disk.
 
@@ -312,39 +311,10 @@ class Library:
         if self.is_paused or not (phrases_of(text) or terms):
             return (), 0
         found, total, seconds = await self._run_in_thread(
-            self._match, text, limit, terms or ANY, after
+            self._searching.match, text, limit, terms or ANY, after
         )
         spent(seconds)
         return found, total
-
-    def _match(
-        self, text: str, limit: int, terms: Terms, after: str
-    ) -> tuple[list[Entry], int, float]:
-        began_at = time.thread_time()
-        try:
-            number = self._index.number(after) if after else 0
-            if number is None:
-                raise NotFoundError(f"{after} is not shared any more")
-            found = self._find(text, limit, terms, number)
-        except (DamagedIndexError, sqlite3.Error) as error:
-            self._worker.index_failed(error)
-            found = [], 0
-        return *found, time.thread_time() - began_at
-
-    def _find(self, text: str, limit: int, terms: Terms, after: int) -> tuple[list[Entry], int]:
-        """Look at files one after the other until there are enough."""
-        wanted = Wanted(text, terms)
-        found: list[Entry] = []
-        while numbers := self._index.match(text, terms, after=after, limit=MAX_TOTAL):
-            for start in range(0, len(numbers), FILES_AT_ONCE):
-                some = numbers[start : start + FILES_AT_ONCE]
-                offered = self._register.offered(self._index.files(some))
-                found += (one for one in offered if wanted.accepts(one.path, one.size))
-                if len(found) > limit:
-                    left = len(numbers) - start - len(some)
-                    return found[:limit], min(len(found) + left, MAX_TOTAL)
-            after = numbers[-1]
-        return found, len(found)
 
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return the manifest of a content that is held.
@@ -353,25 +323,11 @@ class Library:
             NotFoundError: it is not.
         """
         # One for each block that is served: a hop to a thread would cost as much as the block.
-        known = self._index.manifest_at_hand(file_id)
-        if known is not None and self._register.holding(file_id) is not None:
+        known = self._serving.manifest_at_hand(file_id)
+        if known is not None:
             await trio.lowlevel.checkpoint()
             return known
-        return await self._run_in_thread(self._manifest, file_id)
-
-    def _manifest(self, file_id: FileId) -> Manifest:
-        holding = self._register.holding(file_id)
-        if holding is None:
-            raise NotFoundError("this content is not shared here")
-        try:
-            manifest = self._index.manifest(file_id)
-        except (DamagedIndexError, sqlite3.Error) as error:
-            self._worker.index_failed(error)
-            raise NotFoundError("the index failed") from error
-        if manifest is None:
-            self._register.spoiled(holding.key.identity)
-            raise NotFoundError("this content is not in the index")
-        return manifest
+        return await self._run_in_thread(self._serving.manifest, file_id)
 
     async def read_block(self, file_id: FileId, index: int) -> bytes:
         """Return one block of a content that is held, verified just now.
@@ -396,68 +352,31 @@ class Library:
         It fails as that does if the first is not. One hop to a thread for all of them: it
         costs as much as a block.
         """
-        return await self._run_in_thread(self._read_blocks, file_id, indexes)
-
-    def _read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
-        manifest = self._manifest(file_id)
-        known = list(itertools.takewhile(lambda index: 0 <= index < manifest.block_count, indexes))
-        if not known:
-            raise NotFoundError(f"this content has no block {indexes[0]}")
-        for file, path in self._register.places(file_id):
-            blocks = self._read_from(file, path, manifest, known)
-            if blocks:
-                return blocks
-        if self._register.holding(file_id) is not None:
-            raise NotYetError("the file is not where it was")
-        raise StaleError("the file changed or was removed")
-
-    def _read_from(
-        self, file: Identity, path: str, manifest: Manifest, indexes: Sequence[int]
-    ) -> list[bytes]:
-        """Return these blocks up to the first that is not right; take back what is not."""
-        spans = [block_span(manifest.size, index) for index in indexes]
-        right: list[bytes] = []
-        try:
-            key, blocks = self._share.read(path, file, spans)
-            for index, block in zip(indexes, blocks, strict=True):
-                manifest.verify(index, block)
-                right.append(block)
-            self._register.seen(path, key)
-        except (BadBlockError, ChangedError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in PASSING:
-                raise
-            log.info("file is not as offered path=%r error=%r", path, str(error))
-            if isinstance(error, MovedError) or (
-                isinstance(error, OSError) and error.errno in GONE
-            ):
-                self._register.misplaced(path, file)
-            else:
-                self._register.spoiled(file)
-        return right
+        return await self._run_in_thread(self._serving.read_blocks, file_id, indexes)
 
     # Pausing and waiting.
 
     @property
     def is_paused(self) -> bool:
         """Whether questions are answered with nothing, and uploads should be refused."""
-        return self._register.is_paused
+        return self._answers.is_paused
 
     def pause(self) -> None:
         """Offer nothing until `resume`. Files are still hashed."""
-        self._register.set_paused(True)
+        self._facts.set_paused(True)
 
     def resume(self) -> None:
         """Offer everything again."""
-        self._register.set_paused(False)
+        self._facts.set_paused(False)
 
     @property
     def version(self) -> int:
         """Grows whenever what is offered, or how a file stands, has changed."""
-        return self._register.version
+        return self._answers.version
 
     def take_changes(self) -> Changes:
         """Return what has changed in the offer since this was last called."""
-        return self._register.take_changes()
+        return self._answers.take_changes()
 
     async def wait_changed(self, version: int) -> int:
         """Wait until the version is another one, and return it. Needs `run` to be running."""
@@ -472,5 +391,5 @@ class Library:
         Files that somebody writes are not waited for.
         """
         await trio.lowlevel.checkpoint()
-        while self._register.unsettled():
+        while self._answers.unsettled():
             await self._woken.wait()

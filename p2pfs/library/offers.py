@@ -1,4 +1,4 @@
-"""What is offered at this moment, in memory: a tree of names. Not locked: the register guards it.
+"""What is offered at this moment, in memory: a tree of names. Not locked: the books guard it.
 
 A directory is taken back in one step however much is below it: it is cut off, and what was
 below is told of in pieces afterwards.

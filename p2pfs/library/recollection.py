@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from p2pfs.config import IDENTITY, LOCK
+from p2pfs.library.books import NAMES_AT_ONCE
 from p2pfs.library.ignoring import IGNORE, Ignoring
 from p2pfs.library.index import Filed, Index
+from p2pfs.library.looks import Looks
 from p2pfs.library.mounted import Mounted
 from p2pfs.library.names import holds_state, published_path, split
 from p2pfs.library.offers import SharedFile
-from p2pfs.library.register import NAMES_AT_ONCE, Register
 from p2pfs.library.share import Share
 from p2pfs.library.status import StatKey
+from p2pfs.library.tidying import Tidying
 from p2pfs.protocol import Entry
 from p2pfs.roots import Roots
 
@@ -34,7 +36,8 @@ class Recollection:
         roots: Roots,
         mounted: Mounted,
         index: Index,
-        register: Register,
+        looks: Looks,
+        tidying: Tidying,
         ignoring: Ignoring,
         *,
         is_trusting: bool,
@@ -44,7 +47,8 @@ class Recollection:
         self._roots = roots
         self._mounted = mounted
         self._index = index
-        self._register = register
+        self._looks = looks
+        self._tidying = tidying
         self._ignoring = ignoring
         self._is_trusting = is_trusting
         self._due: dict[str, None] = {}
@@ -78,8 +82,8 @@ class Recollection:
     def _take(self, directory: str, filed: Sequence[Filed]) -> None:
         key = self._looked_at(directory) if self._is_trusting else None
         offered = [] if key is None else [self._offer(one, key) for one in filed]
-        kept = self._register.recollect(directory, [one for one in offered if one is not None])
-        self._register.suspect([one.path for one in filed if one.path not in kept])
+        kept = self._looks.recollect(directory, [one for one in offered if one is not None])
+        self._tidying.suspect([one.path for one in filed if one.path not in kept])
 
     def _offer(self, filed: Filed, directory: StatKey) -> SharedFile | None:
         path = filed.path
@@ -99,7 +103,7 @@ class Recollection:
             key = None if is_above else self._look_at(path)
             self._directories[path] = key
             if key is not None:
-                self._register.recollect_directory(path, key)
+                self._looks.recollect_directory(path, key)
         return self._directories[path]
 
     def _look_at(self, path: str) -> StatKey | None:

@@ -26,6 +26,13 @@ _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _NO_LABELS: Final = frozenset({"", ".", ".."})
 
 
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""What says that nothing is there; the last one of a name that no file can have."""
+
+PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+"""What fails for now, and says nothing of the file."""
+
+
 class ChangedError(Exception):
     """A file is not, or no longer, the one that was looked at."""
 

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 from inotify_simple import INotify, flags
 
-from p2pfs.library.agenda import Sign
+from p2pfs.library.doubts import Sign
 from p2pfs.library.names import join
 from p2pfs.mounts import MOUNTINFO
 
@@ -129,7 +129,7 @@ class Watch:
         await trio.lowlevel.wait_readable(self._mounts.fileno())
         self._mounts.poll(0)
 
-    def has_news(self) -> bool:
+    def has_changes(self) -> bool:
         """Return whether there is something to take."""
         if self._is_rescan_due or self._inotify is None:
             return self._is_rescan_due

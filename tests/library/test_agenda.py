@@ -1,13 +1,17 @@
-"""The stages of a path on the agenda, row by row: see the docstring of `Agenda`."""
+"""The stages of a path on the agenda, row by row: see the docstrings of `Agenda` and `Stage`."""
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 
 import pytest
 
-from p2pfs.library.agenda import Agenda, Look, Sign
-from p2pfs.library.status import StatKey
+from p2pfs.library.agenda import STEPS, Event, Look, Stage
+from p2pfs.library.books import Books
+from p2pfs.library.doubts import Sign, Trust
+from p2pfs.library.facts import Facts
+from p2pfs.library.status import StatKey, Status
 
 PATH = "films/x"
 KEY = StatKey(1, 2, 100, 10, 20)
@@ -17,7 +21,9 @@ class Watched:
     """An agenda, one path on it, and the last look that was begun at it."""
 
     def __init__(self) -> None:
-        self.agenda = Agenda()
+        books = Books(lambda: None)
+        self.facts, self.is_expected = Facts(books), books.is_expected
+        self.agenda, self.doubts = books.agenda, books.doubts
         self.look: Look | None = None
 
     def stages(self) -> set[str]:
@@ -25,10 +31,8 @@ class Watched:
         agenda, look = self.agenda, self.agenda._looks.get(PATH)
         tables = {"due": agenda._due, "large": agenda._due_large, "later": agenda._later}
         found = {stage for stage, table in tables.items() if PATH in table}
-        if look is not None and look.is_void:
-            found.add("void")
-        elif look is not None:
-            found.add("again" if look.again is not None else "known" if look.key else "looking")
+        if look is not None:
+            found.add(look.stage.name.lower())
         return found or {"settled"}
 
     def take(self) -> None:
@@ -40,19 +44,19 @@ class Watched:
     def know(self) -> None:
         """Let the look find out which file is there."""
         assert self.look is not None
-        self.look.key = KEY
+        self.agenda.identify(self.look, KEY)
 
     def finish(self) -> None:
         assert self.look is not None
         self.agenda.finish(self.look)
 
     def put_off(self) -> None:
-        self.finish()
+        assert self.look is not None
         self.agenda.put_off(self.look)
 
     def put_aside(self) -> None:
-        self.finish()
-        self.agenda.add_large(self.look)
+        assert self.look is not None
+        self.agenda.put_aside(self.look)
 
 
 EVENTS: dict[str, Callable[[Watched], object]] = {
@@ -67,8 +71,8 @@ EVENTS: dict[str, Callable[[Watched], object]] = {
     "put off": Watched.put_off,
     "put aside": Watched.put_aside,
     "recall": lambda w: w.agenda.recall(),
-    "write began": lambda w: w.agenda.write_began(PATH, KEY.identity),
-    "write ended": lambda w: w.agenda.write_ended(PATH),
+    "write began": lambda w: w.facts.write_began(PATH, Status(KEY, stat.S_IFREG, 0)),
+    "write ended": lambda w: w.facts.write_ended(PATH),
 }
 
 WAYS = {
@@ -113,9 +117,16 @@ ROWS = [
     ("known", "write began", "void due"),
     ("again", "add", "again"),
     ("again", "touch", "void due"),
+    ("again", "touch above", "void due"),
+    ("again", "write began", "void due"),
+    ("again", "know", "again"),
     ("again", "finish", "due"),
     ("again", "put off", "later due"),
     ("again", "put aside", "large due"),
+    ("void", "add", "void due"),
+    ("void", "touch above", "void"),
+    ("void", "write began", "void due"),
+    ("void", "know", "void"),
     ("void", "finish", "settled"),
     ("void due", "add", "void due"),
     ("void due", "finish", "due"),
@@ -139,7 +150,7 @@ def test_each_row_of_the_table(before: str, event: str, after: str):
     EVENTS[event](watched)
 
     assert watched.stages() == set(after.split())
-    assert watched.agenda.knows(PATH) == (watched.stages() != {"settled"} or "write" in event)
+    assert watched.is_expected(PATH) == (watched.stages() != {"settled"} or "write" in event)
 
 
 @pytest.mark.parametrize("before", WAYS)
@@ -150,4 +161,37 @@ def test_whatever_it_is_at_the_end_of_a_write_it_is_looked_at_afterwards(before:
 
     assert "due" in watched.stages()
     was_looked_at = before in {"known", "again", "void", "void due"}
-    assert watched.agenda.is_doubted(KEY.identity) == was_looked_at
+    assert (watched.doubts.trust(KEY.identity) is Trust.NONE) == was_looked_at
+
+
+def test_an_event_that_can_come_has_a_row_in_every_stage_of_a_look():
+    for stage in set(Stage) - {Stage.NONE}:
+        assert set(STEPS[stage]) == set(Event)
+
+
+def test_of_two_signs_the_larger_one_begins_the_next_look():
+    agenda = Watched().agenda
+    agenda.add(PATH, Sign.NAMES)
+    agenda.add(PATH, Sign.WRITTEN)
+    agenda.add(PATH, Sign.FOUND)
+    look = agenda.take()
+    assert look is not None
+    assert look.sign is Sign.WRITTEN
+
+    agenda.identify(look, KEY)
+    agenda.add(PATH, Sign.FOUND)
+    agenda.add(PATH, Sign.NAMES)
+    assert agenda.finish(look)
+
+    again = agenda.take()
+    assert again is not None
+    assert again.sign is Sign.FOUND
+
+
+def test_the_end_of_a_look_tells_once_whether_it_was_void():
+    watched = Watched()
+    for one in ("add", "take", "know", "touch"):
+        EVENTS[one](watched)
+    assert watched.look is not None
+
+    assert not watched.agenda.finish(watched.look)

@@ -11,8 +11,7 @@ import trio
 from msgspec import structs
 
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
-from p2pfs.library import FileState, hashing, share
-from p2pfs.library import library as library_module
+from p2pfs.library import FileState, hashing, searching, share
 from p2pfs.library.hashing import STEP_BYTES, Hashing
 from p2pfs.library.index import Index, Record
 from p2pfs.library.library import RETRY_S
@@ -235,7 +234,7 @@ async def test_of_two_names_that_others_cannot_tell_apart_form_c_is_offered(
     """In whatever order a directory has them, and though one takes its time to be hashed."""
     listdir = os.listdir
     monkeypatch.setattr("p2pfs.library.share.os.listdir", lambda at: order(listdir(at)))
-    monkeypatch.setattr("p2pfs.library.worker.STEP_BYTES", 10)
+    monkeypatch.setattr("p2pfs.library.looking.STEP_BYTES", 10)
     contents = {name: data * (100 if name == large else 1) for name, data in FORMS.items()}
     for name, data in contents.items():
         world.put(name, data)
@@ -655,7 +654,7 @@ async def test_a_content_under_two_paths_is_served_while_one_is_left(running):
 @pytest.fixture
 def _step_by_step(monkeypatch):
     """Let a slow machine hash: one step fills a hop."""
-    monkeypatch.setattr("p2pfs.library.worker.HOP_S", 0.0)
+    monkeypatch.setattr("p2pfs.library.large.HOP_S", 0.0)
 
 
 @pytest.mark.usefixtures("_step_by_step")
@@ -1106,7 +1105,7 @@ async def test_what_is_indexed_meets_what_is_asked_for(running, text, path):
 
 
 async def test_pages_go_on_in_the_order_in_which_files_came(running, monkeypatch):
-    monkeypatch.setattr(library_module, "FILES_AT_ONCE", 2)
+    monkeypatch.setattr(searching, "FILES_AT_ONCE", 2)
     for number in (3, 1, 4, 2, 0):
         running.write(f"song {number}")
         await running.library.wait_idle()
@@ -1123,7 +1122,7 @@ async def test_pages_go_on_in_the_order_in_which_files_came(running, monkeypatch
 
 
 async def test_a_common_word_costs_what_is_sent_and_not_what_there_is(running, monkeypatch):
-    monkeypatch.setattr(library_module, "FILES_AT_ONCE", 4)
+    monkeypatch.setattr(searching, "FILES_AT_ONCE", 4)
     for number in range(20):
         running.write(f"song {number}", b"%d" % number)
     await running.library.wait_idle()

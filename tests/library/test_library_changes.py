@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("_settled_clock")
 @pytest.fixture
 def _settled_clock(monkeypatch):
     """Let no change be too fresh to be told from the next."""
-    monkeypatch.setattr("p2pfs.library.register.SETTLED_NS", 0)
+    monkeypatch.setattr("p2pfs.library.facts.SETTLED_NS", 0)
 
 
 def chmod(world, path):
@@ -85,7 +85,7 @@ def forbid_comparing(monkeypatch):
     def compare(*_):
         raise AssertionError("a file was compared")
 
-    monkeypatch.setattr("p2pfs.library.worker.Worker._compare", compare)
+    monkeypatch.setattr("p2pfs.library.publishing.Publishing._compare", compare)
 
 
 async def test_a_renamed_file_is_offered_under_its_new_name_and_not_hashed_anew(
@@ -230,7 +230,7 @@ async def test_a_change_that_nobody_told_of_is_noticed_by_who_reads(running):
 @pytest.fixture
 def hashed(monkeypatch):
     """Count the bytes that are hashed, a step in each hop."""
-    monkeypatch.setattr("p2pfs.library.worker.HOP_S", 0.0)
+    monkeypatch.setattr("p2pfs.library.large.HOP_S", 0.0)
     counts = []
     real = hashing._read_into
     monkeypatch.setattr(
@@ -401,17 +401,15 @@ async def test_nothing_is_kept_of_what_has_gone(world, autojump_clock):
         await world.library.wait_idle()
         await trio.sleep(10)
 
-        register = world.library._register
-        agenda = register._agenda
-        assert not agenda._suspects
-        assert not agenda._doubted
-        assert not agenda._written
-        assert not agenda._waiting
-        assert not register._holdings._by_file
-        assert not register._holdings._by_content
-        assert not register._offers._root.refused
-        assert not register._withdrawn
-        assert not register._adrift
+        books = world.library._facts._books
+        assert not books.doubts.files()
+        assert not books.writers._written
+        assert not books.writers._waiting
+        assert not books.holdings._by_file
+        assert not books.holdings._by_content
+        assert not books.offers._root.refused
+        assert not books.leavings.paths
+        assert not books.leavings.files
 
 
 async def test_a_file_that_came_back_after_all_was_forgotten_is_hashed(world, autojump_clock):

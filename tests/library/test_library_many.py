@@ -9,9 +9,13 @@ import threading
 
 import pytest
 
-from p2pfs.library.agenda import Sign
-from p2pfs.library.register import NAMES_AT_ONCE, Register
+from p2pfs.library.answers import Answers
+from p2pfs.library.books import NAMES_AT_ONCE, Books
+from p2pfs.library.doubts import Sign
+from p2pfs.library.facts import Facts
+from p2pfs.library.looks import Looks
 from p2pfs.library.status import StatKey, Status
+from p2pfs.library.tidying import Tidying
 from p2pfs.protocol import FileId
 
 pytestmark = pytest.mark.slow
@@ -48,11 +52,13 @@ class CountedLock:
 
 
 class Many:
-    """A register, and a worker that looks at files which are not there."""
+    """The books, and a worker that looks at files which are not there."""
 
     def __init__(self):
-        self.register = Register(lambda: None)
-        self.lock = self.register._lock = CountedLock()
+        books = Books(lambda: None)
+        self.facts, self.looks = Facts(books), Looks(books)
+        self.tidying, self.answers = Tidying(books), Answers(books)
+        self.lock = books.lock = CountedLock()
         self.names = [f"file number {number:07d}" for number in range(NAMES)]
         random.Random(1).shuffle(self.names)
         self.numbers = {name: number for number, name in enumerate([*self.names, "new"])}
@@ -60,36 +66,36 @@ class Many:
 
     def directory(self, path, ino):
         key = StatKey(1, ino, 0, 5, 5)
-        self.register.touched(path, Status(key, stat.S_IFDIR, 0), Sign.NAMES)
-        look = self.register.take()
-        assert self.register.saw_directory(look, key)
-        self.register.finish(look)
+        self.facts.touched(path, Status(key, stat.S_IFDIR, 0), Sign.NAMES)
+        look = self.looks.take()
+        assert self.looks.saw_directory(look, key)
+        self.looks.finish(look)
 
     def look_into(self, path, ino):
         key = StatKey(1, ino, 0, 5, 5)
-        self.register.touched(path, Status(key, stat.S_IFDIR, 0), Sign.FOUND)
-        look = self.register.take()
-        assert self.register.saw_directory(look, key)
+        self.facts.touched(path, Status(key, stat.S_IFDIR, 0), Sign.FOUND)
+        look = self.looks.take()
+        assert self.looks.saw_directory(look, key)
         for start in range(0, NAMES, NAMES_AT_ONCE):
             paths = [f"{path}/{name}" for name in self.names[start : start + NAMES_AT_ONCE]]
-            assert self.register.saw_names(look, paths)
-        self.register.finish(look)
+            assert self.looks.saw_names(look, paths)
+        self.looks.finish(look)
 
     def look_at_all(self):
         count = 0
-        while (look := self.register.take()) is not None:
+        while (look := self.looks.take()) is not None:
             key = StatKey(1, 100 + self.numbers[look.path.rpartition("/")[2]], 1, 5, 5)
-            if self.register.saw_file(look, key):
-                self.register.offer(look, key, FILE_ID)
+            if self.looks.saw_file(look, key):
+                self.looks.offer(look, key, FILE_ID)
                 count += 1
         return count
 
     def tidy(self):
-        while self.register.dismantle():
+        while self.tidying.dismantle():
             pass
-        while self.register.let_go():
+        while self.tidying.let_go():
             pass
-        while self.register.take_withdrawn(NAMES_AT_ONCE):
+        while self.tidying.take_withdrawn(NAMES_AT_ONCE):
             pass
 
 
@@ -113,17 +119,17 @@ def test_a_look_at_a_directory_that_is_offered(many):
     many.look_into("many", 2)
 
     assert many.look_at_all() == 0
-    assert len(many.register.page("many", "file number 0010000", 500).entries) == 500
+    assert len(many.answers.page("many", "file number 0010000", 500).entries) == 500
 
 
 def test_a_page_after_a_change(many):
     key = StatKey(1, 100 + NAMES, 1, 5, 5)
-    many.register.touched("many/new", Status(key, stat.S_IFREG, 0), Sign.NAMES)
+    many.facts.touched("many/new", Status(key, stat.S_IFREG, 0), Sign.NAMES)
     assert many.look_at_all() == 1
 
-    assert many.register.page("many", "file number 0019999", 500).entries[0].path == "many/new"
-    many.register.touched("many/new", None, Sign.NAMES)
-    assert many.register.page("many", "", 1).total == NAMES
+    assert many.answers.page("many", "file number 0019999", 500).entries[0].path == "many/new"
+    many.facts.touched("many/new", None, Sign.NAMES)
+    assert many.answers.page("many", "", 1).total == NAMES
 
 
 def test_names_that_are_there_no_more(many):
@@ -131,35 +137,35 @@ def test_names_that_are_there_no_more(many):
     many.look_into("few", 4)
     assert many.look_at_all() == NAMES
     look_at = Status(StatKey(1, 4, 0, 5, 5), stat.S_IFDIR, 0)
-    many.register.touched("few", look_at, Sign.NAMES)
-    look = many.register.take()
-    assert many.register.saw_directory(look, look_at.key)
-    names = many.register.names("few")
+    many.facts.touched("few", look_at, Sign.NAMES)
+    look = many.looks.take()
+    assert many.looks.saw_directory(look, look_at.key)
+    names = many.looks.names("few")
     for start in range(0, NAMES, NAMES_AT_ONCE):
-        many.register.miss(look, names[start : start + NAMES_AT_ONCE])
-    many.register.finish(look)
+        many.looks.miss(look, names[start : start + NAMES_AT_ONCE])
+    many.looks.finish(look)
     many.tidy()
 
-    assert many.register.page("few", "", 1).total == 0
-    assert many.register.totals()[0] == NAMES
+    assert many.answers.page("few", "", 1).total == 0
+    assert many.answers.totals()[0] == NAMES
 
 
 def test_a_directory_that_is_renamed(many):
-    many.register.touched("many", None, Sign.NAMES)
-    many.register.refuse(many.register.take(), None)
-    assert many.register.page("many", "", 1) is None
+    many.facts.touched("many", None, Sign.NAMES)
+    many.looks.refuse(many.looks.take(), None)
+    assert many.answers.page("many", "", 1) is None
     many.look_into("renamed", 2)
     assert many.look_at_all() == NAMES
     many.tidy()
 
-    assert many.register.page("renamed", "", 1).total == NAMES
-    assert many.register.file_with(FILE_ID).path.startswith("renamed/")
-    assert many.register.totals()[0] == NAMES
+    assert many.answers.page("renamed", "", 1).total == NAMES
+    assert many.answers.file_with(FILE_ID).path.startswith("renamed/")
+    assert many.answers.totals()[0] == NAMES
 
 
 def test_a_start_from_nothing(many):
-    many.register.start_over()
-    assert many.register.page("", "", 1).total == 0
+    many.facts.start_over()
+    assert many.answers.page("", "", 1).total == 0
     many.tidy()
 
-    assert many.register.totals() == (0, 0)
+    assert many.answers.totals() == (0, 0)

@@ -348,9 +348,9 @@ async def test_a_share_that_is_removed_is_withdrawn_and_may_come_back(tmp_path, 
 async def test_what_the_tree_tells_is_hashed_once(share, monkeypatch):
     """Though the kernel tells of it as well."""
     hashed = []
-    offer = share.library._register.offer
+    offer = share.library._worker._looks.offer
     monkeypatch.setattr(
-        share.library._register,
+        share.library._worker._looks,
         "offer",
         lambda look, *known, **how: hashed.append(look.path) or offer(look, *known, **how),
     )
@@ -373,5 +373,5 @@ def test_a_watch_that_was_closed_has_nothing_to_tell(tmp_path):
     closed.close()
     closed.close()
 
-    assert not closed.has_news()
+    assert not closed.has_changes()
     assert closed.take() == {}
