@@ -38,12 +38,11 @@ from p2pfs.protocol import (
     Hello,
     LinkKind,
     PeerInfo,
-    Push,
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
 from p2pfs.rates import RateLimit
-from p2pfs.reach import Changes, Inviting, Pushes, Ways
+from p2pfs.reach import Changes, Inviting, OwnPort, Ways
 from p2pfs.report import Record, Report
 from p2pfs.roots import open_roots
 from p2pfs.state import Leftovers, remove_file, replace_file
@@ -132,15 +131,20 @@ class Servent:
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
         self.uploads = Uploads(self.offer, _limit(config.upload_limit_bytes_s))
         self._bans = Bans()
-        self.pushes = Pushes(
-            network, self.whereabouts, lambda: self.overlay.links, self._serve, self._is_banned
+        self.ways = Ways(
+            network,
+            self.whereabouts,
+            lambda: self.whereabouts.listener,
+            lambda: self.overlay.links,
+            self._judge,
+            self._serve,
+            self._is_banned,
         )
-        self.uploads.on_pushed = self.pushes.pushed
-        ways = Ways(network, self.whereabouts, self.pushes)
-        self._links = TransferLinks(ways.connect, self._is_banned, self._addresses_of)
+        self.uploads.on_pushed = self.ways.pushed
+        self._links = TransferLinks(self.ways.connect, self._is_banned, self._addresses_of)
         self._visitors: set[Link] = set()
         self.overlay = Overlay(
-            network,
+            OwnPort(network, lambda: self.whereabouts.listener, lambda: self.overlay.neighbours),
             self.whereabouts,
             self.contacts,
             self.journal,
@@ -163,7 +167,7 @@ class Servent:
         self._announcer = Announcer(
             self.library, self.switchboard, keys, ttl=config.ttl, wall_clock=wall_clock
         )
-        self.switchboard.on_hit = self.pushes.came_from
+        self.switchboard.on_hit = self.ways.came_from
         self.namespace = Namespace(
             Here(
                 size_of=self._size_here,
@@ -263,7 +267,7 @@ class Servent:
                 for part in (
                     self.library,
                     self._links,
-                    self.pushes,
+                    self.ways,
                     self.switchboard,
                     self.namespace,
                     self.swarms,
@@ -281,7 +285,7 @@ class Servent:
 
     async def _accept_links(self, listener: Listener) -> None:
         with self._door:
-            await accept_links(listener, self.whereabouts, self._judge, self._take)
+            await accept_links(listener, self.whereabouts, self._judge, self._take, self.ways.came)
 
     async def _take(self, link: Link) -> None:
         if link.kind is LinkKind.NEIGHBOUR:
@@ -356,7 +360,7 @@ class Servent:
         """Forget a neighbour, and what it offered if it said that it leaves."""
         self.whereabouts.observed_no_more(link.hello.observed.host, link.remote.host)
         self.switchboard.lost(link)
-        self.pushes.forget(link)
+        self.ways.forget(link)
         if link.bye is not None and link.bye.code is ByeCode.LEAVING:
             self.browser.peer_left(link.peer.id)
         else:
@@ -365,8 +369,8 @@ class Servent:
     @property
     def handlers(self) -> Handlers:
         """Who takes in what neighbours say."""
-        others: Handlers = {Changed: self._neighbour_changed, Push: self.pushes.got_push}
-        return {**self.switchboard.handlers, **others}
+        changed: Handlers = {Changed: self._neighbour_changed}
+        return {**self.switchboard.handlers, **changed, **self.ways.handlers}
 
     def _neighbour_changed(self, link: Link, _message: Changed) -> None:
         self.browser.peer_changed(link.peer.id)

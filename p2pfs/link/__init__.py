@@ -21,7 +21,7 @@ One task reads a link and one writes it. Who wants a link runs it, and so decide
 
 from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import STAGGER_S, dial_servent
-from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link
+from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, greet
 from p2pfs.link.interfaces import Surroundings, router_of_machine
 from p2pfs.link.live import Link, LinkStatistics, OnMessage
 from p2pfs.link.outgoing import SEALED_BYTES
@@ -30,8 +30,10 @@ from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.reception import MAX_GREETINGS, accept_links, listen
 from p2pfs.link.sockets import (
     Channel,
+    Dialler,
     Listener,
     Network,
+    PortTakenError,
     TcpNetwork,
     UnixListener,
     WaitChange,
@@ -47,6 +49,7 @@ __all__ = [
     "STAGGER_S",
     "Channel",
     "Deliver",
+    "Dialler",
     "Judge",
     "Link",
     "LinkStatistics",
@@ -54,6 +57,7 @@ __all__ = [
     "LocalServent",
     "Network",
     "OnMessage",
+    "PortTakenError",
     "RefusedError",
     "Surroundings",
     "TcpNetwork",
@@ -64,6 +68,7 @@ __all__ = [
     "answer_link",
     "ask_by_datagram",
     "dial_servent",
+    "greet",
     "listen",
     "listen_unix",
     "router_of_machine",

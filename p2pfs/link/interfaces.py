@@ -97,6 +97,16 @@ def router_of_machine() -> str | None:
     return None
 
 
+def is_behind_router(host: str) -> bool:
+    """Return whether we reach an IP address of the Internet from one that is not of it."""
+    with contextlib.suppress(ValueError, OSError):
+        there = ipaddress.ip_address(host.partition("%")[0])
+        family = socket.AF_INET if there.version == 4 else socket.AF_INET6
+        here = _source_towards(family, str(there)) if there.is_global else None
+        return here is not None and not ipaddress.ip_address(here).is_global
+    return False
+
+
 def _text_of(address: ifaddr.IP) -> str:
     return address.ip if isinstance(address.ip, str) else address.ip[0]
 
@@ -133,8 +143,13 @@ def _passing_ipv6() -> set[str]:
 
 
 def _source_of(family: socket.AddressFamily) -> str | None:
-    """Return from where the kernel would dial the Internet; no packet is sent for it."""
+    """Return from where the kernel would dial the Internet."""
+    return _source_towards(family, _SOMEWHERE[family])
+
+
+def _source_towards(family: socket.AddressFamily, host: str) -> str | None:
+    """Return from where the kernel would dial a host; no packet is sent for it."""
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((_SOMEWHERE[family], _DISCARD))
+        probe.connect((host, _DISCARD))
         return str(probe.getsockname()[0])
     return None

@@ -52,9 +52,19 @@ async def listen(network: Network, host: str | None, ports: Sequence[int]) -> Li
     return await network.listen(host, last)
 
 
-async def accept_links(listener: Listener, local: LocalServent, judge: Judge, take: Take) -> None:
+IsAwaited = Callable[[Channel], bool]
+"""Takes a connection that somebody waits for, and returns True; all others are greeted."""
+
+
+async def accept_links(
+    listener: Listener,
+    local: LocalServent,
+    judge: Judge,
+    take: Take,
+    is_awaited: IsAwaited = lambda _channel: False,
+) -> None:
     """Greet whoever dials and pass the links to `take`, until cancelled; closes the listener."""
-    await _Reception(listener, local, judge, take).run()
+    await _Reception(listener, local, judge, take, is_awaited).run()
 
 
 @dataclass(eq=False, slots=True)
@@ -81,11 +91,19 @@ def _host_of(greeting: _Greeting) -> str:
 class _Reception:
     """The greetings under way, oldest first."""
 
-    def __init__(self, listener: Listener, local: LocalServent, judge: Judge, take: Take) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        local: LocalServent,
+        judge: Judge,
+        take: Take,
+        is_awaited: IsAwaited,
+    ) -> None:
         self._listener = listener
         self._local = local
         self._judge = judge
         self._take = take
+        self._is_awaited = is_awaited
         self._greetings: dict[_Greeting, None] = {}
         self._rates: Latest[str, TokenBucket] = Latest(MAX_RATES)
 
@@ -94,6 +112,8 @@ class _Reception:
             try:
                 while True:
                     channel = await self._listener.accept()
+                    if self._is_awaited(channel):
+                        continue
                     if not self._may_begin(channel.remote.host):
                         await trio.aclose_forcefully(channel.stream)
                         continue

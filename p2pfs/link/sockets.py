@@ -23,7 +23,12 @@ import trio
 
 from p2pfs.config import socket_name
 from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
-from p2pfs.link.interfaces import Surroundings, hosts_of_machine, surroundings_of_machine
+from p2pfs.link.interfaces import (
+    Surroundings,
+    hosts_of_machine,
+    is_behind_router,
+    surroundings_of_machine,
+)
 from p2pfs.protocol import Address
 
 CONNECT_S: Final = 10.0
@@ -45,6 +50,7 @@ transfer link for every frame."""
 
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _OUT_OF_ROOM: Final = _TOO_MANY | {errno.ENOMEM, errno.ENOBUFS}
+_TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """What binding to `::` gives where the kernel knows IPv6 but it is switched off."""
 
@@ -70,6 +76,10 @@ class Channel:
     local: Address
 
 
+class PortTakenError(UnreachableError):
+    """No connection can be made from this port to this address: there is or was one just now."""
+
+
 class Listener(Protocol):
     """Where others can reach us."""
 
@@ -79,6 +89,16 @@ class Listener(Protocol):
 
     def addresses(self) -> Sequence[Address]:
         """Return where others may dial it now, the likeliest first. Any thread."""
+
+    def is_hidden_from(self, host: str) -> bool:
+        """Return whether a router stands between us and a host, and shows its own address."""
+
+    async def dial(self, address: Address) -> Channel:
+        """Connect to an IP address from the port that this listens at.
+
+        Raises:
+            UnreachableError: as `Network.dial`; PortTakenError if our end is in use.
+        """
 
     async def accept(self) -> Channel:
         """Wait for the next connection, for ever; trio.ClosedResourceError once closed."""
@@ -179,10 +199,50 @@ class TcpListener:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = trio.socket.from_stdlib_socket(sock)
+        _share_port(self._socket)
         self.address = _address(sock.getsockname())
         self._takes_ipv4 = sock.family == socket.AF_INET or not sock.getsockopt(
             socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
         )
+
+    def is_hidden_from(self, host: str) -> bool:
+        """Return whether a router stands between us and a host; see `Listener`."""
+        return is_behind_router(host)
+
+    async def dial(self, address: Address) -> Channel:
+        """Connect from the port that this listens at; see `Listener`.
+
+        The listener shares its port since it listens, and not before: nobody else can have it.
+        """
+        try:
+            stream = await self._connected(address)
+        except trio.TooSlowError:
+            raise UnreachableError(f"no answer from {address} within {CONNECT_S:.0f} s") from None
+        except OSError as error:
+            kind = PortTakenError if error.errno in _TAKEN else UnreachableError
+            raise kind(_why_not(address, error)) from error
+        channel = _channel(stream)
+        if channel is None:
+            raise UnreachableError(f"{address} hung up at once")
+        return channel
+
+    async def _connected(self, address: Address) -> trio.SocketStream:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _share_port(sock)
+            await sock.bind((self._host_of(family), self.address.port))
+            with trio.fail_after(CONNECT_S):
+                await sock.connect((address.host, address.port))
+        except BaseException:
+            sock.close()
+            raise
+        return trio.SocketStream(sock)
+
+    def _host_of(self, family: socket.AddressFamily) -> str:
+        is_own = (":" in self.address.host) == (family == socket.AF_INET6)
+        return self.address.host.partition("%")[0] if is_own else ""
 
     def addresses(self) -> Sequence[Address]:
         """Return its address, or if it listens on every interface, those of this machine."""
@@ -306,6 +366,12 @@ async def _accept(listening: trio.socket.SocketType) -> trio.SocketStream:
                 await trio.sleep(ACCEPT_PAUSE_S)
             continue  # the rest are errors of the connection, not of the listener: accept(2)
         return trio.SocketStream(sock)
+
+
+def _share_port(sock: trio.socket.SocketType) -> None:
+    """Let sockets of this user have the same port, that do likewise."""
+    with contextlib.suppress(AttributeError, OSError):  # there are systems without it
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _channel(stream: trio.SocketStream) -> Channel | None:

@@ -29,7 +29,7 @@ import trio
 
 from p2pfs.errors import LinkError
 from p2pfs.journal import Journal
-from p2pfs.link import Link, LocalServent, Network, RefusedError, dial_servent
+from p2pfs.link import Dialler, Link, LocalServent, RefusedError, dial_servent
 from p2pfs.overlay.contacts import Contact, ContactBook
 from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId
 from p2pfs.tasks import guarded
@@ -99,7 +99,7 @@ class DegreeKeeper:
 
     def __init__(
         self,
-        network: Network,
+        network: Dialler,
         local: LocalServent,
         contacts: ContactBook,
         journal: Journal,

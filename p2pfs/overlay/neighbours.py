@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from p2pfs.journal import Journal
-from p2pfs.link import Link, LocalServent, Network
+from p2pfs.link import Dialler, Link, LocalServent
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.degree import CHOSEN, DegreeKeeper
@@ -91,7 +91,7 @@ class Overlay:
 
     def __init__(
         self,
-        network: Network,
+        network: Dialler,
         local: LocalServent,
         contacts: ContactBook,
         journal: Journal,

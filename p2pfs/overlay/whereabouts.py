@@ -57,10 +57,15 @@ class Whereabouts:
         self._outside, self.reachable = outside, text
 
     @property
+    def listener(self) -> Listener:
+        """What this servent listens with."""
+        assert self._listener is not None
+        return self._listener
+
+    @property
     def listen_address(self) -> Address:
         """Where this servent listens."""
-        assert self._listener is not None
-        return self._listener.address
+        return self.listener.address
 
     def hello(self, kind: LinkKind, observed: Address) -> Hello:
         """Return the HELLO for a link; `observed` is where the other side appears to be."""
@@ -115,8 +120,7 @@ class Whereabouts:
         return tuple(dict.fromkeys(told))[:MAX_ADDRESSES]
 
     def _interfaces(self) -> Sequence[Address]:
-        assert self._listener is not None
-        return self._listener.addresses()
+        return self.listener.addresses()
 
     def addresses(self) -> Sequence[Address]:
         """Return where others may reach us, the likeliest first. Any thread.

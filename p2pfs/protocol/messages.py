@@ -73,6 +73,12 @@ MAX_ALTERNATIVES: Final = 10
 MAX_ADDRESSES: Final = 4
 """Addresses at which one servent may be tried."""
 
+MAX_MEETING_PLACES: Final = 2
+"""Where a servent behind a router may be met: at the port that was seen, or that it listens at."""
+
+MAX_MEETING_MS: Final = 1_000
+"""How long one of two waits for the other: half of the longest round trip that is worth a try."""
+
 MAX_FILTER_BYTES: Final = 33 * 1024
 """A filter of 32 KiB of which half the bits are set does not become shorter by compression."""
 
@@ -387,6 +393,19 @@ class Pushed(Message, frozen=True, array_like=True):
     """The sender has dialled because of this PUSH, and is to be asked on this link."""
 
     token: GuidField
+
+
+class Punch(Message, frozen=True, array_like=True):
+    """Have two who cannot dial each other dial at one moment. Asks for that, or tells to dial."""
+
+    token: GuidField
+    """Says which meeting this is about."""
+    peer: ServentIdField
+    """Whom to meet."""
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=MAX_MEETING_PLACES)] = ()
+    """Where the sender sees that servent. None: the sender asks to be brought together with it."""
+    after_ms: Annotated[int, Meta(ge=0, le=MAX_MEETING_MS)] = 0
+    """How long to wait before dialling, so that both dial at one moment."""
 
 
 class GetManifest(Message, frozen=True, array_like=True):

@@ -37,6 +37,7 @@ from p2pfs.protocol.messages import (
     Peers,
     Ping,
     Pong,
+    Punch,
     Push,
     Pushed,
     Query,
@@ -109,6 +110,7 @@ REGISTRY: Final = (
     MessageType(0x16, Match, _T, 4 * KIB, Rate(20, 100), Listing),  # a query, and a path
     MessageType(0x17, Push, _N, 2 * KIB, Rate(50, 200)),
     MessageType(0x18, Pushed, _T, SMALL_BYTES, Rate(50, 200)),
+    MessageType(0x19, Punch, _N, KIB, Rate(50, 200)),  # two addresses at their longest
 )
 
 UNKNOWN_RATE: Final = Rate(10, 100)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,7 +32,7 @@ from p2pfs.protocol import (
     dialable,
     without_zone,
 )
-from p2pfs.protocol.flood import LinkId, TokenBucket
+from p2pfs.reach.favours import Favours, Knocks, Routes
 from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -40,15 +40,8 @@ log = logging.getLogger(__name__)
 PUSH_S: Final = 3.0
 """How long a servent has to dial back: two links there, one dial with a lost SYN."""
 
-PUSHES_PER_S: Final = 0.5
-PUSH_BURST: Final = 10
-"""What we do of this for one neighbour, and ask of one: all who are behind it share it."""
-
 MAX_DIALS_BACK: Final = 8
 """Dials under way because others have asked for them."""
-
-MAX_ROUTES: Final = 4_096
-"""Servents of which it is remembered from which neighbour a hit came."""
 
 
 @dataclass(slots=True)
@@ -60,10 +53,6 @@ class _Awaited:
     link: Link | None = None
 
 
-def _bucket() -> TokenBucket:
-    return TokenBucket(PUSHES_PER_S, PUSH_BURST)
-
-
 class Pushes:
     """What we ask others to dial, what others ask of us, and what we pass on."""
 
@@ -71,20 +60,21 @@ class Pushes:
         self,
         network: Network,
         local: LocalServent,
-        neighbours: Callable[[], Mapping[ServentId, Link]],
+        routes: Routes,
+        knocks: Knocks,
         serve: Callable[[Link], Awaitable[None]],
         is_banned: Callable[[ServentId], bool],
     ) -> None:
-        """Ask `neighbours`; a link that we have dialled for somebody is his to ask on: `serve`."""
+        """Whoever we dial because he asked for it may ask on the link: `serve` runs it."""
         self._network = network
         self._local = local
-        self._neighbours = neighbours
+        self._routes = routes
+        self._knocks = knocks
         self._serve = serve
         self._is_banned = is_banned
-        self._routes: OrderedDict[ServentId, ServentId] = OrderedDict()
         self._awaited: dict[Guid, _Awaited] = {}
-        self._asked: dict[LinkId, TokenBucket] = {}
-        self._may_ask: dict[LinkId, TokenBucket] = {}
+        self._favours = Favours()
+        self.forget = self._favours.forget
         self._dials = 0
         self._tasks = Tasks()
         self.counters: Counter[str] = Counter()
@@ -94,24 +84,7 @@ class Pushes:
         """Own the dials for others, until cancelled."""
         await self._tasks.run(task_status=task_status)
 
-    def came_from(self, provider: ServentId, neighbour: ServentId) -> None:
-        """Note from which neighbour a hit of a servent came: that leads to it."""
-        self._routes[provider] = neighbour
-        self._routes.move_to_end(provider)
-        if len(self._routes) > MAX_ROUTES:
-            self._routes.popitem(last=False)
-
-    def forget(self, link: Link) -> None:
-        """Forget a neighbour that is gone."""
-        self._asked.pop(link.id, None)
-        self._may_ask.pop(link.id, None)
-
     # What we want of others.
-
-    def way_to(self, peer: ServentId) -> Link | None:
-        """Return the neighbour that can ask a servent to dial us, if one is known."""
-        neighbours = self._neighbours()
-        return neighbours.get(peer) or neighbours.get(self._routes.get(peer, ServentId("")))
 
     async def call_back(self, peer: PeerInfo) -> Link:
         """Have a servent dial us, and return the link; who serves it runs it.
@@ -120,10 +93,10 @@ class Pushes:
             UnreachableError: nobody can ask it, or it did not dial; the text says which.
             SilentError: it is a neighbour, and says nothing.
         """
-        way = self.way_to(ServentId(peer.id))
+        way = self._routes.way_to(ServentId(peer.id))
         if way is None:
             raise UnreachableError("no neighbour is known that could ask it to dial back")
-        if not self._take(self._may_ask, way):
+        if not self._favours.may_ask(way):
             raise UnreachableError(f"{printable(way.peer.name)} was asked too often for calls back")
         token = Guid(secrets.token_bytes(GUID_BYTES))
         awaited = self._awaited[token] = _Awaited(ServentId(peer.id))
@@ -156,7 +129,7 @@ class Pushes:
 
     def got_push(self, link: Link, message: Push) -> None:
         """Pass a request on, or dial who asks if we are meant."""
-        if not self._take(self._asked, link):
+        if not self._favours.is_within(link):
             self.counters["dropped: over budget"] += 1
             return
         asker = _asker(link, message)
@@ -168,8 +141,8 @@ class Pushes:
             self._pass_on(link, message, asker)
 
     def _pass_on(self, came_by: Link, message: Push, asker: PeerInfo) -> None:
-        way = self.way_to(ServentId(message.target))
-        if message.ttl <= 1 or way is None or way is came_by or not self._take(self._may_ask, way):
+        way = self._routes.way_to(ServentId(message.target))
+        if message.ttl <= 1 or way is None or way is came_by or not self._favours.may_ask(way):
             self.counters["dropped: no way"] += 1
             return
         self.counters["passed on"] += 1
@@ -179,6 +152,8 @@ class Pushes:
     def _dial_back(self, asker: PeerInfo, token: Guid) -> None:
         if self._dials >= MAX_DIALS_BACK or self._is_banned(ServentId(asker.id)):
             self.counters["dropped: too many dials"] += 1
+        elif not self._knocks.may_knock(asker.addresses[0]):
+            self.counters["dropped: too many knocks"] += 1
         elif self._tasks.are_running:
             self._dials += 1
             self._tasks.start(self._dial_and_serve, asker, token)
@@ -193,12 +168,10 @@ class Pushes:
             return
         finally:
             self._dials -= 1
+        self._knocks.was_welcome(asker.addresses[0])
         self.counters["dialled"] += 1
         link.post(Pushed(token))
         await self._serve(link)
-
-    def _take(self, buckets: dict[LinkId, TokenBucket], link: Link) -> bool:
-        return buckets.setdefault(link.id, _bucket()).take(trio.current_time())
 
 
 def _asker(link: Link, message: Push) -> PeerInfo:

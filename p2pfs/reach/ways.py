@@ -1,11 +1,13 @@
-"""All ways to a servent at once: it is dialled, and asked to dial back, and the first link wins.
+"""All ways to a servent at once, and the first link wins.
 
-Each way that fails says why, in words for people: what they can do depends on it.
+Each way that fails says why, in words for people: what they can do depends on it. A way that is
+dearer to others begins later, or as soon as all before it have failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -15,27 +17,78 @@ from p2pfs.journal import printable
 from p2pfs.link import (
     STAGGER_S,
     Channel,
+    Judge,
     Link,
+    Listener,
     LocalServent,
     Network,
     RefusedError,
     dial_servent,
 )
-from p2pfs.protocol import Address, LinkKind, Message, PeerInfo, ServentId
+from p2pfs.overlay import Handlers
+from p2pfs.protocol import Address, LinkKind, PeerInfo, Punch, Push, ServentId
+from p2pfs.reach.favours import Knocks, Routes
+from p2pfs.reach.punch import Punches, give_back
 from p2pfs.reach.push import Pushes
 
 REACH_S: Final = 4.0
 """How long a connection may take that a reader waits for: two lost SYN. A router that swallows
 what it does not let in is known for one by then."""
 
+PUNCH_AFTER_S: Final = 1.0
+"""When both are to dial at once: by then it is likely that neither dial comes through."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to a servent."""
+
+    name: str
+    after_s: float
+    """When it is tried at the latest, if no other has led there."""
+    go: Callable[[], Awaitable[Link]]
+
 
 class Ways:
-    """Opens transfer links, by whatever way leads to the peer."""
+    """Opens transfer links, by whatever way leads to the peer, and helps others to theirs."""
 
-    def __init__(self, network: Network, local: LocalServent, pushes: Pushes) -> None:
+    def __init__(
+        self,
+        network: Network,
+        local: LocalServent,
+        listener: Callable[[], Listener],
+        neighbours: Callable[[], Mapping[ServentId, Link]],
+        judge: Judge,
+        serve: Callable[[Link], Awaitable[None]],
+        is_banned: Callable[[ServentId], bool],
+    ) -> None:
+        """Ask `neighbours`. Links that others want of us are judged and served as any."""
         self._network = _Hasty(network)
         self._local = local
-        self._pushes = pushes
+        self._routes = Routes(neighbours)
+        knocks = Knocks()
+        self.pushes = Pushes(network, local, self._routes, knocks, serve, is_banned)
+        self.punches = Punches(local, listener, self._routes, knocks, judge, serve, is_banned)
+        self.came_from = self._routes.came_from
+        self.pushed = self.pushes.pushed
+        self.came = self.punches.came
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Do what others ask for, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.pushes.run)
+            await nursery.start(self.punches.run)
+            task_status.started()
+
+    @property
+    def handlers(self) -> Handlers:
+        """Who takes in what neighbours ask for."""
+        return {Push: self.pushes.got_push, Punch: self.punches.got_punch}
+
+    def forget(self, link: Link) -> None:
+        """Forget a neighbour that is gone."""
+        self.pushes.forget(link)
+        self.punches.forget(link)
 
     async def connect(self, peer: PeerInfo, addresses: Sequence[Address]) -> Link:
         """Return a transfer link to a peer; one that the peer has dialled is run already.
@@ -46,79 +99,83 @@ class Ways:
             TooManyFilesError: it is ours that no connection could be opened.
         """
         race = _Race()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(race.take, "dial", self._dial, peer, addresses, nursery.cancel_scope)
-            with trio.move_on_after(STAGGER_S):
-                await race.has_failed.wait()
-            nursery.start_soon(race.take, "call", self._call, peer, addresses, nursery.cancel_scope)
-        if race.link is not None:
-            return race.link
-        raise race.verdict(peer, self._pushes.way_to(ServentId(peer.id)) is not None)
+        ways = (
+            _Way("dial", 0.0, lambda: self._dial(peer, addresses)),
+            _Way("push", STAGGER_S, lambda: self.pushes.call_back(peer)),
+            _Way("punch", PUNCH_AFTER_S, lambda: self.punches.call(peer)),
+        )
+        link = await race.run(ways)
+        if link is not None:
+            return link
+        raise race.verdict(peer, self._routes.way_to(ServentId(peer.id)) is not None)
 
     async def _dial(self, peer: PeerInfo, addresses: Sequence[Address]) -> Link:
         return await dial_servent(
             self._network, addresses, self._local, LinkKind.TRANSFER, ServentId(peer.id)
         )
 
-    async def _call(self, peer: PeerInfo, _addresses: Sequence[Address]) -> Link:
-        return await self._pushes.call_back(peer)
-
-
-_Way = Callable[[PeerInfo, Sequence[Address]], Awaitable[Link]]
-
 
 class _Race:
     """The ways that are tried, until one of them has led to the peer."""
 
     def __init__(self) -> None:
-        self.link: Link | None = None
-        self.has_failed = trio.Event()
+        self._link: Link | None = None
+        self._under_way = 0
+        self._changed = trio.Event()
         self._failures: dict[str, LinkError] = {}
 
-    async def take(
-        self,
-        name: str,
-        way: _Way,
-        peer: PeerInfo,
-        addresses: Sequence[Address],
-        scope: trio.CancelScope,
-    ) -> None:
+    async def run(self, ways: Sequence[_Way]) -> Link | None:
+        """Return the first link, or None if no way leads to the peer."""
+        began_at = trio.current_time()
+        try:
+            async with trio.open_nursery() as nursery:
+                for way in ways:
+                    await self._wait_turn(began_at + way.after_s)
+                    self._under_way += 1
+                    nursery.start_soon(self._take, way, nursery.cancel_scope)
+        except BaseException:  # cancelled from outside, perhaps with a link in hand
+            if self._link is not None:
+                await give_back(self._link, "not wanted any more")
+            raise
+        return self._link
+
+    async def _wait_turn(self, at: float) -> None:
+        """Wait until it is time, or nothing is tried any more."""
+        with trio.move_on_at(at):
+            while self._under_way:
+                await self._changed.wait()
+
+    async def _take(self, way: _Way, scope: trio.CancelScope) -> None:
         """Try one way; who succeeds, or is refused by the peer itself, ends the race."""
         try:
-            link = await way(peer, addresses)
+            link = await way.go()
         except LinkError as error:
-            self._failures[name] = error
-            self.has_failed.set()
+            self._failed(way, error)
             if isinstance(error, RefusedError | TooManyFilesError):
                 scope.cancel()
             return
-        if self.link is None:
-            self.link = link
+        if self._link is None:
+            self._link = link
             scope.cancel()
         else:  # both at one moment
-            await _give_back(link)
+            await give_back(link, "another way was quicker")
+
+    def _failed(self, way: _Way, error: LinkError) -> None:
+        self._failures[way.name] = error
+        self._under_way -= 1
+        self._changed.set()
+        self._changed = trio.Event()
 
     def verdict(self, peer: PeerInfo, is_known_to_live: bool) -> LinkError:
         """Return why no way has led to the peer."""
         for error in self._failures.values():
             if isinstance(error, RefusedError | TooManyFilesError | SilentError):
                 return error
-        dialled, called = self._failures["dial"], self._failures["call"]
+        dialled = self._failures.pop("dial")
         if is_known_to_live and isinstance(dialled, UnreachableError) and peer.addresses:
             where = f"{printable(peer.name)} at {peer.addresses[0]}"
             dialled = UnreachableError(f"{where} cannot be dialled: it seems to be behind a router")
-        return UnreachableError(f"{dialled}; {called}")
-
-
-async def _give_back(link: Link) -> None:
-    link.lose("another way was quicker")
-    if not link.is_run:
-        with trio.CancelScope(shield=True):  # a link that was lost takes no time to run
-            await link.run(_ignore)
-
-
-def _ignore(_link: Link, _message: Message, _request_id: int) -> None:
-    """Drop a message."""
+        return UnreachableError("; ".join(map(str, (dialled, *self._failures.values()))))
 
 
 class _Hasty:

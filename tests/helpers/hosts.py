@@ -6,15 +6,20 @@
         a.run("ip address del 10.50.0.1/24 dev eth0")
         servents.start("a", "--listen", "4774", inside=a.inside)
 
+        internet = wires.wan(delay_ms=50, loss_percent=3)
+        home = wires.router(internet, "93.184.216.11", "192.168.1.1", Router.SYMMETRIC)
+
 Root makes them, nothing in them leads out of this machine, and they are gone with the test.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,23 +27,45 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.mounted import until
+from tests.helpers.mounted import PROJECT, until
 
 _ROUTER = """
-table ip home {
-    chain out { type nat hook postrouting priority 100; oifname "eth0" masquerade; }
-    chain to_router {
+table ip home {{
+    chain out {{ type nat hook postrouting priority 100; oifname "eth0" {nat}; }}
+    chain to_router {{
         type filter hook input priority 0;
         iifname "eth0" ct state established,related accept
-        iifname "eth0" drop
-    }
-    chain to_home {
+        iifname "eth0" {others}
+    }}
+    chain to_home {{
         type filter hook forward priority 0;
         iifname "eth0" ct state established,related accept
-        iifname "eth0" drop
-    }
-}
+        iifname "eth0" {others}
+    }}
+}}
 """
+
+
+class Router(enum.Enum):
+    """How a router shows connections from within, and treats what nobody within has asked for."""
+
+    CONE = ("masquerade", "drop")
+    """The port stays what it is. Only who was written to may answer (port-restricted cone)."""
+    REFUSING = ("masquerade", "reject with tcp reset")
+    """The same, and it says no."""
+    SHIFTING = ("ip protocol tcp tcp sport 4774 snat to {outside}:14774", "drop")
+    """Another port, the same one for everybody."""
+    SYMMETRIC = ("masquerade random", "drop")
+    """Another port for each connection."""
+
+    def rules(self, outside: str) -> str:
+        """Return what nft is told, for a router with such an address outside."""
+        nat, others = self.value
+        nat = nat.format(outside=outside)
+        if "snat" in nat:
+            nat = f'{nat}; oifname "eth0" masquerade'
+        return _ROUTER.format(nat=nat, others=others)
+
 
 _HOLD = ("unshare", "--net", "--fork", "--kill-child", "sleep", "infinity")
 
@@ -63,6 +90,22 @@ class Host:
         return done.stdout
 
 
+class Wan:
+    """An Internet in a process; see `tests.helpers.wan`."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def plug(self, host: Host, address: str, interface: str) -> None:
+        """Give a host a device that leads there."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{host.pid} {interface} {address}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "plugged in\n"
+
+
 class Wires:
     """Makes hosts and connects them."""
 
@@ -84,7 +127,7 @@ class Wires:
         switch.run("ip link add br0 type bridge mcast_snooping 0; ip link set br0 up")
         return switch
 
-    def host(self, switch: Host, address: str, *, router: str | None = None) -> Host:
+    def host(self, switch: Host | Wan, address: str, *, router: str | None = None) -> Host:
         """Make a host with an address (of /24 or /64) on a switch, and maybe a way out."""
         host = self._namespace()
         self.plug(host, switch, address)
@@ -92,7 +135,15 @@ class Wires:
             host.run(f"ip route add default via {router}")
         return host
 
-    def router(self, outside: Host, address: str, inside: str) -> Host:
+    def wan(self, *, delay_ms: float = 0, jitter_ms: float = 0, loss_percent: float = 0) -> Wan:
+        """Make an Internet: each way takes so long, and loses so many packets."""
+        if not Path("/dev/net/tun").exists():
+            pytest.skip("an Internet with delay needs /dev/net/tun")
+        return self._stack.enter_context(_wan(delay_ms, jitter_ms, loss_percent))
+
+    def router(
+        self, outside: Host | Wan, address: str, inside: str, kind: Router = Router.CONE
+    ) -> Host:
         """Make a home: return its switch, behind a router that lets in only what was let out.
 
         The router has `address` on the switch `outside` and `inside` at home, and puts its own
@@ -104,11 +155,14 @@ class Wires:
         router = self.host(outside, address)
         self.plug(router, home, inside, "eth1")
         router.run("echo 1 >/proc/sys/net/ipv4/ip_forward")
-        router.run(f"nft -f - <<'END'\n{_ROUTER}\nEND")
+        router.run(f"nft -f - <<'END'\n{kind.rules(address)}\nEND")
         return home
 
-    def plug(self, host: Host, switch: Host, address: str, interface: str = "eth0") -> None:
+    def plug(self, host: Host, switch: Host | Wan, address: str, interface: str = "eth0") -> None:
         """Lead a wire from a switch to a new interface of a host."""
+        if isinstance(switch, Wan):
+            switch.plug(host, address, interface)
+            return
         self._ends += 1
         end = f"end{self._ends}"
         switch.run(f"ip link add {end} type veth peer name {interface} netns {host.pid}")
@@ -125,6 +179,18 @@ def open_wires() -> Iterator[Wires]:
         pytest.skip("hosts with wires between them need root, unshare, nsenter and ip")
     with ExitStack() as stack:
         yield Wires(stack)
+
+
+@contextlib.contextmanager
+def _wan(delay_ms: float, jitter_ms: float, loss_percent: float) -> Iterator[Wan]:
+    numbers = map(str, (delay_ms, jitter_ms, loss_percent))
+    command = [sys.executable, "-m", "tests.helpers.wan", *numbers]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=PROJECT, text=True, **pipes) as process:
+        try:
+            yield Wan(process)
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

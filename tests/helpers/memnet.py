@@ -47,6 +47,22 @@ class MemoryNetwork:
         self._frozen: set[str] = set()
         self._side: dict[str, int] = {}
         self._moved = ParkingLot()
+        self._knocks: dict[tuple[Address, Address], Knock] = {}
+
+    async def meet(self, here: MemoryHost, at: Address, there: Address) -> Channel:
+        """Connect two hosts that both dial the other where its router shows it."""
+        knock = self._knocks.pop((there, at), None)
+        if knock is not None:
+            wire = Wire(knock.host, here)
+            await trio.sleep(2 * self.latency(here.name, knock.host.name))
+            knock.give(Channel(wire.streams[0], at, there))
+            return Channel(wire.streams[1], there, at)
+        own = self._knocks[at, there] = Knock(here)
+        try:
+            return await own.wait()
+        finally:
+            if self._knocks.get((at, there)) is own:
+                del self._knocks[at, there]
 
     def host(self, name: str) -> MemoryHost:
         """Return the host of that name, which exists from now on."""
@@ -113,6 +129,24 @@ class MemoryNetwork:
                 wire.wake()
 
 
+class Knock:
+    """A dial that comes through when the other side dials too."""
+
+    def __init__(self, host: MemoryHost) -> None:
+        self.host = host
+        self._channel: Channel | None = None
+        self._has_come = trio.Event()
+
+    def give(self, channel: Channel) -> None:
+        self._channel = channel
+        self._has_come.set()
+
+    async def wait(self) -> Channel:
+        await self._has_come.wait()
+        assert self._channel is not None
+        return self._channel
+
+
 class MemoryHost:
     """One host's view of the network: a `p2pfs.link.Network`."""
 
@@ -127,7 +161,9 @@ class MemoryHost:
         self.ports = itertools.count(FIRST_FREE_PORT)
         self.is_plugged_in = True
         self.is_behind_router = False
-        """Whether it dials others and nobody can dial it."""
+        """Whether it dials others and nobody can dial it, unless it dials them at that time."""
+        self.is_symmetric = False
+        """Whether its router shows each connection from another port."""
         self._changes = ParkingLot()
 
     def move(self, name: str) -> None:
@@ -168,7 +204,21 @@ class MemoryHost:
             text = f"no answer from {address} within {CONNECT_S:.0f} s"
             raise UnreachableError(text) from None
 
-    async def _connect(self, peer: MemoryHost, address: Address) -> Channel:
+    async def dial_from(self, port: int, address: Address) -> Channel:
+        """Connect from a port, which may be one that is listened at."""
+        peer = self.net.find(address.host)
+        if peer is None:
+            raise UnreachableError(f"cannot resolve name {address.host!r}")
+        here = Address(self.name, next(self.ports) if self.is_symmetric else port)
+        with trio.move_on_after(CONNECT_S):
+            if peer.is_behind_router:
+                return await self.net.meet(self, here, address)
+            return await self._connect(peer, address, here)
+        raise UnreachableError(f"no answer from {address} within {CONNECT_S:.0f} s")
+
+    async def _connect(
+        self, peer: MemoryHost, address: Address, local: Address | None = None
+    ) -> Channel:
         await self.net.wait_moving(self.name, peer.name)
         await trio.sleep(2 * self.net.latency(self.name, peer.name))
         await self.net.wait_moving(self.name, peer.name)
@@ -178,7 +228,7 @@ class MemoryHost:
         if listener is None:
             raise UnreachableError(f"connection refused by {address}")
         wire = Wire(self, peer)
-        local = Address(self.name, next(self.ports))
+        local = local or Address(self.name, next(self.ports))
         try:
             await listener.queue.send(Channel(wire.streams[1], local, address))
         except BaseException as error:
@@ -211,6 +261,12 @@ class MemoryListener:
 
     def addresses(self) -> tuple[Address, ...]:
         return (self.address,)
+
+    def is_hidden_from(self, host: str) -> bool:
+        return self._host.is_behind_router and host != self._host.name
+
+    async def dial(self, address: Address) -> Channel:
+        return await self._host.dial_from(self._port, address)
 
     async def accept(self) -> Channel:
         return await self._accepted.receive()

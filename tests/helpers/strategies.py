@@ -109,6 +109,10 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
         m.Push, guids, servent_ids, st.integers(1, m.MAX_TTL), st.none() | peer_infos
     ),
     m.Pushed: st.builds(m.Pushed, guids),
+    m.Punch: st.builds(
+        m.Punch, guids, servent_ids, tuples(addresses, m.MAX_MEETING_PLACES),
+        integers(0, m.MAX_MEETING_MS),
+    ),
     m.GetManifest: st.builds(m.GetManifest, file_ids),
     m.GetBlocks: st.builds(
         m.GetBlocks,

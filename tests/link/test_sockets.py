@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
 from p2pfs.link import sockets
-from p2pfs.link.sockets import Network, TcpNetwork, dial_unix, listen_unix
+from p2pfs.link.sockets import Network, PortTakenError, TcpNetwork, dial_unix, listen_unix
 from p2pfs.protocol.messages import Address
 from tests.helpers.limits import no_file_left
 from tests.helpers.memnet import MemoryNetwork
@@ -46,6 +46,51 @@ class TestMemoryNetwork(NetworkSuite):
     @pytest.fixture
     def own_host(self) -> str:
         return "there"
+
+
+class TestOwnPort:
+    async def test_nobody_else_has_a_port_from_which_was_dialled(self) -> None:
+        ours, other = [await TcpNetwork().listen("127.0.0.1", 0) for _ in range(2)]
+        dialled = await ours.dial(other.address)
+        with pytest.raises(UsageError, match="in use"):
+            await TcpNetwork().listen("127.0.0.1", ours.address.port)
+
+        await close(dialled, await other.accept())
+        await ours.aclose()
+        await other.aclose()
+
+    async def test_a_second_connection_to_one_address_is_not_made(self) -> None:
+        ours, other = [await TcpNetwork().listen("127.0.0.1", 0) for _ in range(2)]
+        dialled = await ours.dial(other.address)
+        with pytest.raises(PortTakenError):
+            await ours.dial(other.address)
+
+        await close(dialled, await other.accept())
+        await ours.aclose()
+        await other.aclose()
+
+    async def test_who_listens_everywhere_dials_ipv4_from_there_too(self) -> None:
+        ours, other = await TcpNetwork().listen(None, 0), await TcpNetwork().listen("127.0.0.1", 0)
+        dialled = await ours.dial(other.address)
+
+        assert dialled.local == Address("127.0.0.1", ours.address.port)
+        await close(dialled, await other.accept())
+        await ours.aclose()
+        await other.aclose()
+
+    async def test_who_refuses_is_told(self) -> None:
+        ours, other = [await TcpNetwork().listen("127.0.0.1", 0) for _ in range(2)]
+        await other.aclose()
+        with pytest.raises(UnreachableError, match="connection refused"):
+            await ours.dial(other.address)
+        await ours.aclose()
+
+    async def test_no_router_is_on_the_way_to_this_machine(self) -> None:
+        ours = await TcpNetwork().listen("127.0.0.1", 0)
+
+        assert not ours.is_hidden_from("127.0.0.1")
+        assert not ours.is_hidden_from("a.name.example")
+        await ours.aclose()
 
 
 class TestTcpAddresses:

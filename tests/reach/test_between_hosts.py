@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.protocol.manifest import MIN_BLOCK_BYTES
-from tests.helpers.hosts import Host, Wires, open_wires
+from tests.helpers.hosts import Host, Router, Wan, Wires, open_wires
 from tests.helpers.mounted import Servent, Servents, errno_name, open_servents, until
 
 pytestmark = pytest.mark.slow
@@ -129,10 +129,10 @@ def test_neighbours_tell_each_other_of_their_other_addresses(wires: Wires, serve
 class Homes:
     """A servent in the open, `middle`, and homes behind routers whose servents join through it."""
 
-    def __init__(self, wires: Wires, servents: Servents) -> None:
+    def __init__(self, wires: Wires, servents: Servents, street: Host | Wan | None = None) -> None:
         self._wires = wires
         self._servents = servents
-        self.street = wires.switch()
+        self.street = street or wires.switch()
         self._homes = 0
         self.middle = start(servents, "middle", wires.host(self.street, "93.184.216.1"))
 
@@ -142,10 +142,10 @@ class Homes:
     def in_the_open(self, name: str) -> Servent:
         return self.join(name, self._wires.host(self.street, "93.184.216.2"))
 
-    def at_home(self, name: str) -> Servent:
+    def at_home(self, name: str, kind: Router = Router.CONE) -> Servent:
         self._homes += 1
-        inside = f"192.168.{self._homes}"
-        home = self._wires.router(self.street, f"93.184.216.1{self._homes}", f"{inside}.1")
+        inside, outside = f"192.168.{self._homes}", f"93.184.216.1{self._homes}"
+        home = self._wires.router(self.street, outside, f"{inside}.1", kind)
         return self.join(name, self._wires.host(home, f"{inside}.2", router=f"{inside}.1"))
 
 
@@ -160,9 +160,27 @@ def test_a_file_behind_a_router_is_read_by_everybody_in_the_open(wires: Wires, s
 
 
 @pytest.mark.fuse
+@pytest.mark.parametrize(
+    ("at_source", "at_reader"),
+    [(Router.CONE, Router.CONE), (Router.SHIFTING, Router.REFUSING)],
+    ids=lambda kind: kind.name.lower(),
+)
+def test_two_behind_routers_read_from_each_other(
+    wires: Wires, servents: Servents, at_source: Router, at_reader: Router
+):
+    homes = Homes(wires, servents, wires.wan(delay_ms=50, loss_percent=3))
+    source, reader = homes.at_home("source", at_source), homes.at_home("reader", at_reader)
+    source.share("film.mkv", FILM)
+    reader.share("answer.txt", b"thanks")
+
+    assert reader.sees("film.mkv").read_bytes() == FILM
+    assert source.sees("answer.txt").read_bytes() == b"thanks"
+
+
+@pytest.mark.fuse
 def test_who_is_behind_a_router_too_is_told_so(wires: Wires, servents: Servents):
     homes = Homes(wires, servents)
-    source, reader = homes.at_home("source"), homes.at_home("reader")
+    source, reader = (homes.at_home(name, Router.SYMMETRIC) for name in ("source", "reader"))
     source.share("film.mkv", FILM)
     film = reader.sees("film.mkv")
 

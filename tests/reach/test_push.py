@@ -12,7 +12,8 @@ from trio.testing import MockClock
 from p2pfs.errors import NoSourceError, TransferError
 from p2pfs.namespace import RemoteFile
 from p2pfs.protocol import Address, Guid, PeerInfo, Push
-from p2pfs.reach.push import MAX_DIALS_BACK, PUSH_BURST
+from p2pfs.reach.favours import PUSH_BURST
+from p2pfs.reach.push import MAX_DIALS_BACK
 from tests.helpers.contents import Content
 from tests.helpers.world import World, host, open_world, read_whole
 
@@ -55,17 +56,18 @@ async def test_one_farther_away_has_it_asked_by_their_neighbour(autojump_clock: 
 async def test_the_link_is_used_again_and_lives_as_long_as_it_is_used(autojump_clock: MockClock):
     async with behind_router(readers=2) as world:
         await world.read(2, "film.mkv")
-        dialled = world[1].pushes.counters["dialled"]
+        dialled = world[1].ways.pushes.counters["dialled"]
         await world.share(1, "second.mkv", FILM.data[:-1])
 
         assert await world.read(2, "second.mkv") == FILM.data[:-1]
-        assert world[1].pushes.counters["dialled"] == dialled == 1
+        assert world[1].ways.pushes.counters["dialled"] == dialled == 1
 
 
 @pytest.mark.parametrize("reader", [0, 2])
 async def test_both_behind_routers_are_told_so_in_seconds(autojump_clock: MockClock, reader: int):
     async with behind_router(readers=2) as world:
         world.net.host(host(reader)).is_behind_router = True
+        world.net.host(host(reader)).is_symmetric = True
         began_at = trio.current_time()
         with pytest.raises(NoSourceError) as caught:
             await world.read(reader, "film.mkv")
@@ -95,9 +97,9 @@ async def test_a_neighbour_that_asks_too_often_is_not_heard(autojump_clock: Mock
     async with behind_router() as world:
         link = world[1].overlay.neighbours[0]
         for number in range(PUSH_BURST + 5):
-            world[1].pushes.got_push(link, push(number, "a" * 32))
+            world[1].ways.pushes.got_push(link, push(number, "a" * 32))
 
-        assert world[1].pushes.counters["dropped: over budget"] == 5
+        assert world[1].ways.pushes.counters["dropped: over budget"] == 5
 
 
 @pytest.mark.parametrize(
@@ -108,9 +110,9 @@ async def test_nobody_is_sent_where_no_servent_is(autojump_clock: MockClock, add
     async with behind_router() as world:
         link = world[1].overlay.neighbours[0]
         asker = PeerInfo("b" * 32, "victim", (address,))
-        world[1].pushes.got_push(link, push(1, world[1].whereabouts.identity.id, asker))
+        world[1].ways.pushes.got_push(link, push(1, world[1].whereabouts.identity.id, asker))
 
-        assert world[1].pushes.counters["dropped: nowhere to dial"] == 1
+        assert world[1].ways.pushes.counters["dropped: nowhere to dial"] == 1
 
 
 async def test_few_are_dialled_at_once(autojump_clock: MockClock):
@@ -119,9 +121,11 @@ async def test_few_are_dialled_at_once(autojump_clock: MockClock):
         link = world[1].overlay.neighbours[0]
         for number in range(MAX_DIALS_BACK + 1):
             asker = PeerInfo("b" * 32, "victim", (Address("10.0.7.7", 4774),))
-            world[1].pushes.got_push(link, push(number, world[1].whereabouts.identity.id, asker))
+            world[1].ways.pushes.got_push(
+                link, push(number, world[1].whereabouts.identity.id, asker)
+            )
 
-        assert world[1].pushes.counters["dropped: too many dials"] == 1
+        assert world[1].ways.pushes.counters["dropped: too many dials"] == 1
 
 
 async def test_a_token_of_another_servent_gives_no_link(autojump_clock: MockClock):
@@ -129,11 +133,11 @@ async def test_a_token_of_another_servent_gives_no_link(autojump_clock: MockCloc
         world.net.host(host(0)).is_behind_router = True
         nursery.start_soon(world.read, 0, "film.mkv")
         await trio.sleep(0.5)
-        (awaited,) = world[0].pushes._awaited.items()
+        (awaited,) = world[0].ways.pushes._awaited.items()
         (stranger,) = (
             link for link in world[0].overlay.neighbours if link.peer.name != "servent-1"
         )
-        world[0].pushes.pushed(stranger, awaited[0])
+        world[0].ways.pushes.pushed(stranger, awaited[0])
 
         assert awaited[1].link is None
         nursery.cancel_scope.cancel()

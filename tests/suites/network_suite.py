@@ -55,6 +55,17 @@ class NetworkSuite:
 
         await check_half_closeable_stream(connected, clogged)
 
+    async def test_it_dials_from_the_port_at_which_it_listens(
+        self, here: Network, there: Network, own_host: str, listener: Listener
+    ) -> None:
+        second = await there.listen(own_host, 0)
+        dialled = await second.dial(listener.address)
+        accepted = await listener.accept()
+
+        assert accepted.remote == dialled.local == second.address
+        await close(dialled, accepted)
+        await second.aclose()
+
     async def test_both_ends_know_the_addresses(self, here: Network, listener: Listener) -> None:
         dialled, accepted = await join(here, listener)
 

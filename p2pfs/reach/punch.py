@@ -1,0 +1,432 @@
+"""Have two who cannot dial each other dial at one moment (PROTOCOL.md, "Dialling at one moment").
+
+A router lets in what answers to what it has let out. If two servents behind routers dial each
+other from the ports at which they listen, what each sends opens its own router for the other: the
+kernels make one connection of the two dials. A neighbour of both tells each where it sees the
+other, and when to begin. So that it sees the right port, neighbours are dialled from there too.
+
+Both ends have dialled then, or one of them finds that it was dialled; so not this says who begins
+the handshake, but who has the smaller id. What it was measured to do is in contrib/docs/reach.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.errors import LinkError, UnreachableError
+from p2pfs.journal import printable
+from p2pfs.link import (
+    Channel,
+    Dialler,
+    Judge,
+    Link,
+    Listener,
+    LocalServent,
+    PortTakenError,
+    answer_link,
+    greet,
+)
+from p2pfs.protocol import (
+    GUID_BYTES,
+    MAX_MEETING_MS,
+    MIN_PORT,
+    Address,
+    Bye,
+    ByeCode,
+    Guid,
+    Hello,
+    LinkKind,
+    PeerInfo,
+    Punch,
+    ServentId,
+    dialable,
+    without_zone,
+)
+from p2pfs.protocol.flood import LinkId
+from p2pfs.reach.favours import Favours, Knocks, Routes
+from p2pfs.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+TOLD_S: Final = 1.0
+"""How long a neighbour has to bring us together: one round trip, and what was lost sent again."""
+
+MEETING_S: Final = 3.0
+"""How long both dial: two lost SYN."""
+
+GREETING_S: Final = 2.0
+"""What is left for the greeting at least, once they are connected."""
+
+KNOCK_AGAIN_S: Final = 0.05
+"""After a router has refused: the other one has let nothing out yet. In the trials five tries were
+the most."""
+
+MAX_TRIES: Final = 10
+"""Dials to one address: who lives there and is no servent is left alone after them."""
+
+MAX_MEETINGS: Final = 8
+"""Meetings under way because others have asked for them."""
+
+
+class OwnPort:
+    """Dials from the port at which we listen, until a neighbour sees through a router which it is.
+
+    All others are dialled from another port (link.Dialler): two behind routers who dial each other
+    from those ports at one moment would meet, and both would begin the handshake.
+    """
+
+    def __init__(
+        self,
+        network: Dialler,
+        listener: Callable[[], Listener],
+        neighbours: Callable[[], Iterable[Link]],
+    ) -> None:
+        self._network = network
+        self._listener = listener
+        self._neighbours = neighbours
+
+    async def dial(self, address: Address) -> Channel:
+        """Connect to `address`; see `Network.dial`."""
+        listener = self._listener()
+        is_seen = any(link.local.port == listener.address.port for link in self._neighbours())
+        if not is_seen and listener.is_hidden_from(address.host):
+            with contextlib.suppress(PortTakenError):
+                return await listener.dial(address)
+        return await self._network.dial(address)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A neighbour that was asked to bring us together with somebody."""
+
+    way: LinkId
+    peer: ServentId
+    told: Punch | None = None
+    is_told: trio.Event = field(default_factory=trio.Event)
+
+
+class Punches:
+    """The meetings that we want, those that others want of us, and those that we arrange."""
+
+    def __init__(
+        self,
+        local: LocalServent,
+        listener: Callable[[], Listener],
+        routes: Routes,
+        knocks: Knocks,
+        judge: Judge,
+        serve: Callable[[Link], Awaitable[None]],
+        is_banned: Callable[[ServentId], bool],
+    ) -> None:
+        """Whoever asks us for a meeting is judged by `judge`, and served by `serve`."""
+        self._local = local
+        self._listener = listener
+        self._routes = routes
+        self._knocks = knocks
+        self._judge = judge
+        self._serve = serve
+        self._is_banned = is_banned
+        self._favours = Favours()
+        self._asked: dict[Guid, _Asked] = {}
+        self._meetings: dict[ServentId, _Meeting] = {}
+        self._invited: set[ServentId] = set()
+        """Whom we are to meet because others have asked for it."""
+        self._met: dict[ServentId, Link] = {}
+        """The links of meetings: both ends ask on one, since no other can be made of its ports."""
+        self._tasks = Tasks()
+        self.forget = self._favours.forget
+        self.counters: Counter[str] = Counter()
+        """What became of the requests of others: `arranged`, `met`, and drops by reason."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the meetings that others want, and the links of all, until cancelled."""
+        await self._tasks.run(task_status=task_status)
+
+    # What we want.
+
+    async def call(self, peer: PeerInfo) -> Link:
+        """Meet a servent, and return the link; who serves it runs it.
+
+        Raises:
+            UnreachableError: nobody can arrange it, or we did not meet; the text says which.
+        """
+        met = self._met_already(ServentId(peer.id))
+        if met is not None:
+            return met
+        way = self._routes.way_to(ServentId(peer.id))
+        if way is None or way.peer.id == peer.id:
+            raise UnreachableError("no neighbour is known that could have both dial at once")
+        through = printable(way.peer.name)
+        told = await self._arranged(ServentId(peer.id), way)
+        if told is None:
+            raise UnreachableError(f"{through} did not have both dial at once")
+        places = _places(told, way)
+        if not places:
+            raise UnreachableError(f"{through} names no address at which to meet")
+        await trio.sleep(told.after_ms / 1000)
+        return await self._met_now(ServentId(peer.id), places)
+
+    def _met_already(self, peer: ServentId) -> Link | None:
+        link = self._met.get(peer)
+        return None if link is None or link.ended is not None or link.is_silent else link
+
+    async def _met_now(self, peer: ServentId, places: Sequence[Address]) -> Link:
+        """Meet a servent, or wait for the meeting that it wants, and have the link served."""
+        under_way = self._meetings.get(peer)
+        if under_way is not None:
+            await under_way.is_over.wait()
+            met = self._met_already(peer)
+            if met is not None:
+                return met
+        link = await self._meet(peer, places, _only(peer))
+        self._tasks.start(self._keep, link)
+        while not link.is_run:
+            await trio.lowlevel.checkpoint()
+        return link
+
+    async def _keep(self, link: Link) -> None:
+        peer = ServentId(link.peer.id)
+        self._met[peer] = link
+        try:
+            await self._serve(link)
+        finally:
+            if self._met.get(peer) is link:
+                del self._met[peer]
+
+    async def _arranged(self, peer: ServentId, way: Link) -> Punch | None:
+        """Ask a neighbour for a meeting, and return what it says of it."""
+        if not self._favours.may_ask(way):
+            raise UnreachableError(f"{printable(way.peer.name)} was asked too often for meetings")
+        token = Guid(secrets.token_bytes(GUID_BYTES))
+        asked = self._asked[token] = _Asked(way.id, peer)
+        try:
+            way.post(Punch(token, peer))
+            with trio.move_on_after(TOLD_S):
+                await asked.is_told.wait()
+        finally:
+            del self._asked[token]
+        return asked.told
+
+    # What others want.
+
+    def got_punch(self, link: Link, message: Punch) -> None:
+        """Take in an answer to us, arrange a meeting, or go to one."""
+        asked = self._asked.get(Guid(message.token))
+        if asked is not None and (asked.way, asked.peer) == (link.id, message.peer):
+            asked.told = message
+            asked.is_told.set()
+        elif not self._favours.is_within(link):
+            self.counters["dropped: over budget"] += 1
+        elif message.addresses:
+            self._go(link, message)
+        else:
+            self._arrange(link, message)
+
+    def _arrange(self, link: Link, message: Punch) -> None:
+        """Tell both where the other is, each so much earlier as it takes longer to hear of it."""
+        other = self._routes.neighbours().get(ServentId(message.peer))
+        if other is None or other is link or not self._favours.may_ask(other):
+            self.counters["dropped: no neighbour of both"] += 1
+            return
+        self.counters["arranged"] += 1
+        token, latest = Guid(message.token), max(_way_ms(link), _way_ms(other))
+        for to, whom in ((link, other), (other, link)):
+            after_ms = min(latest - _way_ms(to), MAX_MEETING_MS)
+            to.post(Punch(token, whom.peer.id, _seen_at(whom), after_ms))
+
+    def _go(self, link: Link, message: Punch) -> None:
+        peer, places = ServentId(message.peer), _places(message, link)
+        if not places or peer == self._local.identity.id or self._is_banned(peer):
+            self.counters["dropped: nobody to meet"] += 1
+        elif len(self._invited) >= MAX_MEETINGS or peer in self._invited | self._meetings.keys():
+            self.counters["dropped: too many meetings"] += 1
+        elif not self._knocks.may_knock(places[0]):
+            self.counters["dropped: too many knocks"] += 1
+        elif self._tasks.are_running:
+            self._invited.add(peer)
+            self._tasks.start(self._meet_and_serve, peer, places, message.after_ms / 1000)
+
+    async def _meet_and_serve(
+        self, peer: ServentId, places: Sequence[Address], after_s: float
+    ) -> None:
+        try:
+            await trio.sleep(after_s)
+            link = await self._meet(peer, places, self._judge_of(peer))
+        except LinkError as error:
+            log.info("not met peer=%s reason=%s", peer, error)
+            return
+        finally:
+            self._invited.discard(peer)
+        self._knocks.was_welcome(places[0])
+        self.counters["met"] += 1
+        await self._keep(link)
+
+    def _judge_of(self, peer: ServentId) -> Judge:
+        """Return a judge that lets in one servent, if it is welcome."""
+        only = _only(peer)
+
+        def judge(found: ServentId, hello: Hello, remote: Address) -> Bye | None:
+            return only(found, hello, remote) or self._judge(found, hello, remote)
+
+        return judge
+
+    # Meeting.
+
+    async def _meet(self, peer: ServentId, places: Sequence[Address], judge: Judge) -> Link:
+        """Dial a servent that dials us, and return the first link."""
+        if peer in self._meetings:
+            raise UnreachableError("it is being met already")
+        local, is_first = self._local, self._local.identity.id < peer
+
+        async def greeted(channel: Channel) -> Link:
+            if not is_first:
+                return await answer_link(channel, local, judge)
+            return await greet(channel, str(channel.remote), local, LinkKind.TRANSFER, peer)
+
+        meeting = _Meeting(self._listener(), places, greeted, most=1 if is_first else len(places))
+        self._meetings[peer] = meeting
+        try:
+            return await meeting.run()
+        finally:
+            del self._meetings[peer]
+            meeting.is_over.set()
+
+    def came(self, channel: Channel) -> bool:
+        """Take a connection that was accepted, if it is of somebody whom we are meeting."""
+        for meeting in self._meetings.values():
+            if channel.remote in meeting.places and meeting.came(channel):
+                return True
+        return False
+
+
+class _Meeting:
+    """Dials to a servent that dials us, until there is a link."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        places: Sequence[Address],
+        greeted: Callable[[Channel], Awaitable[Link]],
+        most: int,
+    ) -> None:
+        """Greet so many connections at once as `most`: who begins one greets one."""
+        self.places = places
+        self.is_over = trio.Event()
+        self._listener = listener
+        self._greeted = greeted
+        self._turns = trio.Semaphore(most)
+        self._nursery: trio.Nursery | None = None
+        self._link: Link | None = None
+
+    async def run(self) -> Link:
+        """Return the first link, which is not run yet.
+
+        Raises:
+            UnreachableError: the other did not come.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.deadline = trio.current_time() + MEETING_S
+                self._nursery = nursery
+                nursery.start_soon(trio.sleep_forever)
+                for place in self.places:
+                    nursery.start_soon(self._dial, place)
+        except BaseException:
+            if self._link is not None:
+                await give_back(self._link, "not wanted any more")
+            raise
+        finally:
+            self._nursery = None
+        if self._link is None:
+            raise UnreachableError(
+                f"both dialled at once, and {self.places[0]} was not met within {MEETING_S:g} s"
+            )
+        return self._link
+
+    async def _dial(self, place: Address) -> None:
+        for _try in range(MAX_TRIES):
+            try:
+                channel = await self._listener.dial(place)
+            except LinkError:
+                await trio.sleep(KNOCK_AGAIN_S)
+            else:
+                await self._greet(channel)
+                return
+
+    def came(self, channel: Channel) -> bool:
+        """Take a connection that the other has made; return False if it is too late."""
+        if self._nursery is None or self._link is not None:
+            return False
+        self._nursery.start_soon(self._greet, channel)
+        return True
+
+    async def _greet(self, channel: Channel) -> None:
+        assert self._nursery is not None
+        scope = self._nursery.cancel_scope
+        scope.deadline = max(scope.deadline, trio.current_time() + GREETING_S)
+        try:
+            await self._turns.acquire()
+        except BaseException:
+            await trio.aclose_forcefully(channel.stream)
+            raise
+        try:
+            link = await self._greeted(channel)
+        except LinkError as error:
+            log.info("not met remote=%s reason=%s", channel.remote, error)
+        else:
+            await self._keep(link, scope)
+        finally:
+            self._turns.release()
+
+    async def _keep(self, link: Link, scope: trio.CancelScope) -> None:
+        if self._link is None:
+            self._link = link
+            scope.cancel()
+        else:  # both at one moment
+            await give_back(link, "met already")
+
+
+async def give_back(link: Link, reason: str) -> None:
+    """End a link that nobody needs, whether or not it is run already."""
+    link.lose(reason)
+    if not link.is_run:
+        with trio.CancelScope(shield=True):  # a link that was lost takes no time to run
+            await link.run(lambda _link, _message, _request_id: None)
+
+
+def _only(peer: ServentId) -> Judge:
+    """Return a judge that lets in one servent, to ask for files or be asked."""
+
+    def judge(found: ServentId, hello: Hello, _remote: Address) -> Bye | None:
+        if (found, hello.kind) == (peer, LinkKind.TRANSFER):
+            return None
+        return Bye(ByeCode.DUPLICATE, "somebody else was to be met")
+
+    return judge
+
+
+def _places(message: Punch, link: Link) -> Sequence[Address]:
+    """Return where a servent may be met: ports of one host, which may be dialled from here."""
+    places = dialable(message.addresses, link.remote)
+    return [one for one in places if one.host == places[0].host]
+
+
+def _seen_at(link: Link) -> tuple[Address, ...]:
+    """Return where a neighbour is seen: its mapping first, and then where it says it listens."""
+    seen = without_zone(link.remote)
+    places = [seen, Address(seen.host, link.hello.listen_port)]
+    if link.direction == "out":
+        places.pop()
+    return tuple(dict.fromkeys(one for one in places if one.port >= MIN_PORT))
+
+
+def _way_ms(link: Link) -> int:
+    return round(500 * (link.rtt_s or 0.0))
