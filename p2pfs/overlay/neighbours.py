@@ -18,7 +18,8 @@ from p2pfs.journal import Journal
 from p2pfs.link import Dialler, Link, LocalServent
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
 from p2pfs.overlay.contacts import ContactBook
-from p2pfs.overlay.degree import CHOSEN, DegreeKeeper
+from p2pfs.overlay.degree import DegreeKeeper
+from p2pfs.overlay.slots import Slots
 from p2pfs.protocol import (
     MAX_ALTERNATIVES,
     MAX_PEERS,
@@ -32,18 +33,9 @@ from p2pfs.protocol import (
     ServentId,
     dialable,
     groups_of,
-    who_gives_way,
 )
 from p2pfs.protocol.flood import LinkId, TokenBucket
 from p2pfs.tasks import called, guarded, kept_up
-
-MOST_RESERVED: Final = 1 / 4
-"""The part of all slots that is kept for those whom we dial, at most: who has room for a few
-neighbours only lets others in all the same."""
-
-SIMULTANEOUS_S: Final = 10.0
-"""Two links to one peer that began within this time crossed each other; a later second link
-means that the peer has forgotten the first."""
 
 GET_PEERS_PER_S: Final = 1 / 60
 GET_PEERS_BURST: Final = 3
@@ -106,8 +98,6 @@ class Overlay:
         self._contacts = contacts
         self._journal = journal
         self._bans = bans
-        self._max = max_neighbours
-        self._reserved = int(min(degree * CHOSEN, max_neighbours * MOST_RESERVED))
         self._wall_clock = wall_clock
         self.degree = DegreeKeeper(
             network,
@@ -123,6 +113,14 @@ class Overlay:
             wall_clock=wall_clock,
         )
         self._links: dict[ServentId, Link] = {}
+        self._slots = Slots(
+            self._links,
+            local.identity.id,
+            degree=degree,
+            most=max_neighbours,
+            is_banned=self._is_banned,
+            alternatives=lambda: self._some(MAX_ALTERNATIVES),
+        )
         self._quotas: dict[LinkId, _Quota] = {}
         self._handlers: Handlers = {}
         self._ends = trio.lowlevel.ParkingLot()
@@ -131,8 +129,11 @@ class Overlay:
         self._nursery: trio.Nursery
         self.ignored: Counter[str] = Counter()
         """Messages that nobody takes in, by type."""
-        self.is_away = False
+
+    @property
+    def is_away(self) -> bool:
         """True after `leave`, until the next `join`."""
+        return self._slots.is_away
 
     @property
     def neighbours(self) -> Sequence[Link]:
@@ -173,7 +174,7 @@ class Overlay:
         Raises:
             UnreachableError, HandshakeError, RefusedError: the text is fit for people.
         """
-        self.is_away = False
+        self._slots.is_away = False
         return await self.degree.dial(self._contacts.add_join(address))
 
     def join_later(self, address: Address) -> None:
@@ -183,7 +184,7 @@ class Overlay:
 
     async def join_invited(self, peer: ServentId, addresses: Sequence[Address]) -> PeerInfo:
         """Join through a servent that an invitation names, and no other; else as `join`."""
-        self.is_away = False
+        self._slots.is_away = False
         return await self.degree.dial(self._contacts.add_invited(peer, addresses))
 
     def join_invited_later(self, peer: ServentId, addresses: Sequence[Address]) -> None:
@@ -219,7 +220,7 @@ class Overlay:
 
         The links get a second at most to take it; no new ones are made until `join`.
         """
-        self.is_away = True
+        self._slots.is_away = True
         for link in self.neighbours:
             link.close(Bye(ByeCode.LEAVING, "leaving the network"))
         while self._links:
@@ -243,86 +244,19 @@ class Overlay:
     # Who may be a neighbour.
 
     def judge(self, peer: ServentId, remote: Address) -> Bye | None:
-        """Return the BYE that a peer who dialled us gets, or None if it is welcome."""
-        refusal = self._judge_any(peer)
-        if refusal is not None or peer in self._links or self._has_slot():
-            return refusal
-        return None if self._who_gives_way(remote.host) else self._full()
-
-    def _judge_dialled(self, peer: ServentId) -> Bye | None:
-        """Return the BYE that a peer whom we dialled gets, or None if it is still wanted."""
-        refusal = self._judge_any(peer)
-        if refusal is None and peer not in self._links and len(self._links) >= self._max:
-            return self._full()
-        return refusal
-
-    def _judge_any(self, peer: ServentId) -> Bye | None:
-        if peer == self._local.identity.id:
-            return Bye(ByeCode.DUPLICATE, "that is this servent itself")
-        if self._is_banned(peer):
-            return Bye(ByeCode.BANNED, "banned for a while")
-        if self.is_away:
-            return Bye(ByeCode.LEAVING, "has left the network")
-        known = self._links.get(peer)
-        return None if known is None else self._judge_second(known, peer)
-
-    def _full(self) -> Bye:
-        return Bye(ByeCode.FULL, "no room for more neighbours", self._some(MAX_ALTERNATIVES))
+        """Return the BYE that a peer that dialled us gets, or None if it is welcome."""
+        return self._slots.judge(peer, remote)
 
     def has_room(self) -> bool:
-        """Return whether we would take another neighbour; a walk that ends here asks.
+        """Return whether we would take another neighbour; a walk that ends here asks."""
+        return self._slots.has_room()
 
-        There is room beyond the degree that we look for: if only servents with few neighbours
-        accepted newcomers, the newcomers would be linked to each other alone.
-        """
-        return not self.is_away and self._has_slot()
-
-    def _has_slot(self) -> bool:
-        """Return whether a slot for those who dial us is free."""
-        return len(self._links) < self._max and len(self._inbound()) < self._max - self._reserved
-
-    def _inbound(self) -> list[Link]:
-        return [link for link in self._links.values() if link.direction == "in"]
-
-    def _make_room(self, link: Link) -> None:
-        """Let the latest of the largest group go, for one of a smaller group that dialled us."""
-        if link.direction == "in" and link.peer.id not in self._links and not self._has_slot():
-            victim = self._who_gives_way(link.remote.host)
-            assert victim is not None, "it was judged at this moment"
-            victim.close(self._full())
-            self._lost(victim)
-
-    def _who_gives_way(self, newcomer: str) -> Link | None:
-        """Return the neighbour whose slot somebody from this host takes: the latest, or None."""
-        return who_gives_way(
-            self._inbound(),
-            newcomer,
-            host_of=lambda link: link.remote.host,
-            weight=lambda link: link.opened_at,
-        )
+    def is_crossed(self, peer: ServentId) -> bool:
+        """Return whether there is a link to a peer that is too young for another one."""
+        return self._slots.is_crossed(peer)
 
     def _is_banned(self, peer: ServentId) -> bool:
         return self._bans.is_banned(peer, trio.current_time())
-
-    def _judge_second(self, known: Link, peer: ServentId) -> Bye | None:
-        if self._crossed(known) and self._is_kept(known.direction, peer):
-            return Bye(ByeCode.DUPLICATE, "linked already")
-        return None
-
-    def is_crossed(self, peer: ServentId) -> bool:
-        """Whether there is a link to a peer, begun so lately that another one is not wanted."""
-        known = self._links.get(peer)
-        return known is not None and self._crossed(known)
-
-    def _crossed(self, known: Link) -> bool:
-        return trio.current_time() - known.opened_at < SIMULTANEOUS_S
-
-    def _is_kept(self, direction: str, peer: ServentId) -> bool:
-        """Return whether, of two links that crossed, this is the one that both sides keep.
-
-        It is the one that the servent with the smaller id dialled.
-        """
-        return (direction == "out") == (self._local.identity.id < peer)
 
     def adopt(self, link: Link) -> Bye | None:
         """Take a greeted link as a neighbour and own it from now on.
@@ -332,11 +266,15 @@ class Overlay:
         """
         is_inbound = link.direction == "in"
         peer = link.peer.id
-        refusal = self.judge(peer, link.remote) if is_inbound else self._judge_dialled(peer)
+        slots = self._slots
+        refusal = slots.judge(peer, link.remote) if is_inbound else slots.judge_dialled(peer)
         if refusal is not None:
             self._nursery.start_soon(guarded, link.refuse, refusal)
             return refusal
-        self._make_room(link)
+        victim = slots.who_makes_room(link)
+        if victim is not None:
+            victim.close(slots.full())
+            self._lost(victim)
         former = self._links.get(link.peer.id)
         if former is not None:
             former.close(Bye(ByeCode.DUPLICATE, _REPLACED))
