@@ -1,7 +1,9 @@
 """Bytes out: what this servent offers, and to whom it sends blocks next.
 
     offer       answers to queries, manifests and blocks, from the library and the cache
-    uploads     the transfer links of others: queues, answers, limits
+    uploads     what is asked on the transfer links of others, and the answers
+    visitors    these links: who may have one, and which one gives way
+    pages       pages of directories and of matches
     turns       whose turn it is to be sent blocks, and what all turns hold
     under_way   which peer is being sent what, for people
 

@@ -15,14 +15,8 @@ from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, List, Pong
 from p2pfs.upload import Uploads
 from p2pfs.upload import turns as turns_module
-from p2pfs.upload.uploads import (
-    IDLE_S,
-    MAX_LINKS,
-    MAX_LINKS_PER_PEER,
-    PAGES_BURST,
-    PAGES_PER_S,
-    RESTING_S,
-)
+from p2pfs.upload.pages import PAGES_BURST, PAGES_PER_S
+from p2pfs.upload.visitors import IDLE_S, MAX_LINKS, MAX_LINKS_PER_PEER, RESTING_S
 from tests.helpers.contents import Content
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork

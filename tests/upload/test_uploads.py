@@ -35,23 +35,19 @@ from p2pfs.protocol.messages import (
     Match,
     RejectCode,
 )
-from p2pfs.upload import uploads as uploads_module
+from p2pfs.upload import visitors as visitors_module
+from p2pfs.upload.pages import MATCH_BURST, MATCHES_PER_S, MAX_PAGE_BYTES
 from p2pfs.upload.under_way import LINGER_S, MAX_LINGERING
 from p2pfs.upload.uploads import (
     GRACE_S,
-    MATCH_BURST,
-    MATCHES_PER_S,
-    MAX_LINKS,
-    MAX_LINKS_PER_PEER,
-    MAX_PAGE_BYTES,
     MAX_QUEUE,
     MIN_RATE_BYTES_PER_S,
     NOT_YET_MS,
     SMALL_BYTES,
-    TURN_BYTES,
     UPLOAD_SLOTS,
     Uploads,
 )
+from p2pfs.upload.visitors import MAX_LINKS, MAX_LINKS_PER_PEER, TURN_BYTES
 from tests.helpers.contents import Content
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
@@ -490,7 +486,7 @@ async def test_all_peers_together_get_no_more_links_than_there_may_be(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
     assert MAX_LINKS == 200
-    monkeypatch.setattr(uploads_module, "MAX_LINKS", 3)
+    monkeypatch.setattr(visitors_module, "MAX_LINKS", 3)
     async with open_shop() as shop:
         for _ in range(3):
             await shop.enter()

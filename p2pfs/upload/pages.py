@@ -1,0 +1,133 @@
+"""Pages of directories and of matches, no more of them than one address may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+import trio
+
+from p2pfs.errors import RejectedError
+from p2pfs.latest import Latest
+from p2pfs.library import Page
+from p2pfs.link import Link
+from p2pfs.protocol import (
+    KIB,
+    MAX_LISTING,
+    Entry,
+    List,
+    Listing,
+    Match,
+    Message,
+    Reject,
+    RejectCode,
+    groups_of,
+)
+from p2pfs.protocol.flood import TokenBucket
+
+MAX_PAGE_BYTES: Final = 60 * KIB
+"""Entries of one page of a listing, encoded: what a frame holds, less its headers."""
+
+MATCHES_PER_S: Final = 1.0
+MATCH_BURST: Final = 20
+"""How often one address may ask for further matches: a page takes up to a tenth of a second of a
+processor in a large share. A search of twenty pages is 10,000 files."""
+
+PAGES_PER_S: Final = 20.0
+PAGES_BURST: Final = 400
+"""Pages of listings that one address may have: a page takes a millisecond of a processor. At once
+it may have 200,000 names."""
+
+MAX_ALLOWANCES: Final = 1_024
+"""Addresses whose spending is remembered; the one that asked longest ago is forgotten first."""
+
+
+class Lists(Protocol):
+    """What is listed and searched."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether sharing is paused."""
+
+    def list_page(self, path: str, after: str, limit: int) -> Page | None:
+        """Return the first `limit` entries of a directory behind a name, None if there is none."""
+
+    async def matches(self, wanted: Match) -> tuple[Sequence[Entry], int]:
+        """Return what a keyword query finds behind a path, and how many there are."""
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """What one address may still ask for, whoever it says that it is."""
+
+    matches: TokenBucket = field(default_factory=lambda: TokenBucket(MATCHES_PER_S, MATCH_BURST))
+    pages: TokenBucket = field(default_factory=lambda: TokenBucket(PAGES_PER_S, PAGES_BURST))
+
+
+class Pages:
+    """Sends pages to those who ask for them."""
+
+    def __init__(self, lists: Lists) -> None:
+        self._lists = lists
+        self._allowances: Latest[str, _Allowance] = Latest(MAX_ALLOWANCES)
+
+    async def send_matches(self, link: Link, wanted: Match, number: int) -> None:
+        """Send further files that a keyword query finds: each time the index is searched anew.
+
+        Raises:
+            RejectedError: this address has asked for too many.
+        """
+        if not self._allowance(link).matches.take(trio.current_time()):
+            raise RejectedError("too many searches", RejectCode.BUSY)
+        entries, total = await self._lists.matches(wanted)
+        page = _one_page(entries[: wanted.limit])
+        await link.send(Listing(tuple(page), has_more=len(page) < total), number)
+
+    async def send_page(self, link: Link, wanted: List, number: int) -> Message | None:
+        """Send the next page of a directory; return what to ask for those behind it."""
+        await self._wait_for_page(link)
+        page = self._page(wanted)
+        await link.send(page, number)
+        if isinstance(page, Listing) and not page.is_last:
+            return List(wanted.path, _name(page.entries[-1]), wanted.pages - 1)
+        return None
+
+    async def _wait_for_page(self, link: Link) -> None:
+        pages = self._allowance(link).pages
+        while not pages.take(trio.current_time()):
+            wait_s = pages.wait_s(trio.current_time())
+            await trio.sleep(wait_s)
+
+    def _allowance(self, link: Link) -> _Allowance:
+        address = groups_of(link.remote.host)[1]
+        self._allowances[address] = allowance = self._allowances.get(address) or _Allowance()
+        return allowance
+
+    def _page(self, wanted: List) -> Message:
+        """Return the next page of a directory: as many entries as one frame holds."""
+        page = None
+        if not self._lists.is_paused:
+            page = self._lists.list_page(wanted.path, wanted.after, MAX_LISTING)
+        if page is None:
+            return Reject(RejectCode.NOT_FOUND, "no such directory")
+        entries = _one_page(page.entries)
+        has_more = page.has_more or len(entries) < len(page.entries)
+        return Listing(tuple(entries), has_more, is_last=not has_more or wanted.pages == 1)
+
+
+def _one_page(entries: Sequence[Entry]) -> list[Entry]:
+    """Return as many of these entries as one frame holds."""
+    page: list[Entry] = []
+    room = MAX_PAGE_BYTES
+    for entry in entries:
+        room -= len(msgspec.msgpack.encode(entry))
+        if room < 0:
+            break
+        page.append(entry)
+    return page
+
+
+def _name(entry: Entry) -> str:
+    return entry.path.rpartition("/")[2]
