@@ -9,6 +9,8 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     control/      the Unix socket behind the verbs
     filesystem/   the tree as users see it; raises OSError
     servent       composition: opens everything below, wires it, and no more
+    acts          what the user has it do: join, invite, leave, pause
+    arrivals      what follows when a neighbour comes, goes or changes
     report        what the verbs and `.p2pfs/` tell, as JSON objects
     download/     bytes in: readers, swarms, pins
     namespace/    what a name is: what `network/`, `search/` and `peers/` show

@@ -7,6 +7,7 @@ the little it needs of the others. The tree and the verbs reach the parts throug
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -15,45 +16,38 @@ from typing import Final
 
 import trio
 
+from p2pfs.acts import LEAVE_S, Acts
+from p2pfs.arrivals import Arrivals
 from p2pfs.cache import BlockCache
-from p2pfs.config import Config, Endpoint
+from p2pfs.config import Config
 from p2pfs.download import Pins, Swarms, load_pins
-from p2pfs.invitations import Invitation
 from p2pfs.journal import Journal
 from p2pfs.keys import accept_invitations, load_identity, load_network_key
 from p2pfs.library import Library, Watch
-from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, accept_links, listen
+from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, listen
 from p2pfs.namespace import (
     Here,
     Namespace,
-    RemoteFile,
 )
-from p2pfs.overlay import Announcer, Bans, ContactBook, Handlers, Overlay, Switchboard, Whereabouts
+from p2pfs.overlay import Announcer, Bans, ContactBook, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import (
     Address,
     Bye,
     ByeCode,
-    Changed,
     FileId,
-    Hello,
-    LinkKind,
-    PeerInfo,
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
 from p2pfs.rates import RateLimit
 from p2pfs.reach import Changes, Inviting, OwnPort, Ways
-from p2pfs.report import Record, Report
+from p2pfs.report import Report
 from p2pfs.roots import open_roots
-from p2pfs.state import Leftovers, remove_file, replace_file
+from p2pfs.state import Leftovers
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread, lane
-from p2pfs.upload import Offer, Uploads
+from p2pfs.upload import Door, Offer, Uploads
 
 log = logging.getLogger(__name__)
-
-LEAVE_S: Final = 1.0
-"""How long saying goodbye may take."""
 
 LIBRARY_THREADS: Final = 16
 CACHE_THREADS: Final = 16
@@ -131,18 +125,6 @@ class Servent:
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
         self.uploads = Uploads(self.offer, _limit(config.upload_limit_bytes_s))
         self._bans = Bans()
-        self.ways = Ways(
-            network,
-            self.whereabouts,
-            lambda: self.whereabouts.listener,
-            lambda: self.overlay.links,
-            self._judge,
-            self._serve,
-            self._is_banned,
-        )
-        self.uploads.on_pushed = self.ways.pushed
-        self._links = TransferLinks(self.ways.connect, self._is_banned, self._addresses_of)
-        self._visitors: set[Link] = set()
         self.overlay = Overlay(
             OwnPort(network, lambda: self.whereabouts.listener, lambda: self.overlay.neighbours),
             self.whereabouts,
@@ -154,6 +136,18 @@ class Servent:
             max_neighbours=config.max_neighbours,
             wall_clock=wall_clock,
         )
+        self._door = Door(self.whereabouts, self.overlay, self.uploads, self._is_banned)
+        self.ways = Ways(
+            network,
+            self.whereabouts,
+            lambda: self.whereabouts.listener,
+            lambda: self.overlay.links,
+            self._door.judge,
+            self._door.serve,
+            self._is_banned,
+        )
+        self.uploads.on_pushed = self.ways.pushed
+        self._links = TransferLinks(self.ways.connect, self._is_banned, self._addresses_of)
         keys = Keys(self.whereabouts.network_key.network_id)
         self.switchboard = Switchboard(
             self.whereabouts.identity,
@@ -163,7 +157,6 @@ class Servent:
             self.journal,
             keys,
         )
-        self.switchboard.on_news = self._heard_news
         self._announcer = Announcer(
             self.library, self.switchboard, keys, ttl=config.ttl, wall_clock=wall_clock
         )
@@ -180,7 +173,7 @@ class Servent:
             self._links,
             self.journal,
             neighbours=lambda: [link.peer for link in self.overlay.neighbours],
-            path_of=self._read_at,
+            path_of=lambda file_id: self.swarms.path_of(file_id),  # noqa: PLW0108 - yet to come
             ttl=config.ttl,
             clock=self._clock,
             wall_clock=wall_clock,
@@ -213,6 +206,29 @@ class Servent:
         self.inviting = Inviting(
             config, self.overlay, self.whereabouts, self.journal, self._run_in_thread, wall_clock
         )
+        self._arrivals = Arrivals(
+            self.whereabouts,
+            self.switchboard,
+            self._links,
+            self.ways,
+            self.browser,
+            self.swarms,
+            self.pins,
+        )
+        self.switchboard.on_news = self._arrivals.heard_news
+        acts = Acts(
+            config,
+            self.overlay,
+            self.inviting,
+            self.namespace,
+            self.library,
+            self.cache,
+            self._run_in_thread,
+        )
+        # What the verbs ask (control.verbs.Servent).
+        self.find_content = self.namespace.contents.find
+        self.join, self.invite, self.leave = acts.join, acts.invite, acts.leave
+        self.pause, self.resume, self.clear_cache = acts.pause, acts.resume, acts.clear_cache
         self.changes = Changes(network, self._all_links, self._start_afresh, self.journal)
         self._network = network
         self.report = Report(
@@ -232,7 +248,6 @@ class Servent:
             pins=self.pins,
             uploads=self.uploads,
         )
-        self._door = trio.CancelScope()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -248,7 +263,7 @@ class Servent:
             try:
                 yield
             finally:
-                self._door.cancel()
+                self._door.shut()
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
                     await trio.lowlevel.checkpoint()  # who stands in the door is gone after it
                     await self.overlay.leave()
@@ -262,6 +277,9 @@ class Servent:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
+        contacts = self.contacts.keep_saved
+        path = os.fspath(self.config.peers_path)
+        save_contacts = functools.partial(contacts, path, self._run_in_thread)
         with scope:
             async with trio.open_nursery() as nursery:
                 for part in (
@@ -275,33 +293,14 @@ class Servent:
                     self.changes,
                 ):
                     await nursery.start(part.run)
-                await nursery.start(self.overlay.run, self)
-                nursery.start_soon(self._accept_links, listener)
+                await nursery.start(self.overlay.run, self._arrivals)
+                nursery.start_soon(self._door.run, listener, self.ways.came)
                 nursery.start_soon(kept_up, self._announcer.run)
-                nursery.start_soon(kept_up, self._save_contacts)
+                nursery.start_soon(kept_up, save_contacts)
                 task_status.started()
 
-    # Links.
-
-    async def _accept_links(self, listener: Listener) -> None:
-        with self._door:
-            await accept_links(listener, self.whereabouts, self._judge, self._take, self.ways.came)
-
-    async def _take(self, link: Link) -> None:
-        if link.kind is LinkKind.NEIGHBOUR:
-            self.overlay.adopt(link)
-        else:
-            await self._serve(link)
-
-    async def _serve(self, link: Link) -> None:
-        self._visitors.add(link)
-        try:
-            await self.uploads.serve(link)
-        finally:
-            self._visitors.discard(link)
-
     def _all_links(self) -> Iterable[Link]:
-        return (*self.overlay.neighbours, *self._links.links, *self._visitors)
+        return (*self.overlay.neighbours, *self._links.links, *self._door.visitors)
 
     def _start_afresh(self) -> None:
         """Dial whoever is wanted, whatever came of it before: the network has changed."""
@@ -312,15 +311,6 @@ class Servent:
         """Return where a neighbour is: it may have moved since others told of it."""
         link = self.overlay.links.get(peer)
         return () if link is None else link.peer.addresses
-
-    def _judge(self, peer: ServentId, hello: Hello, remote: Address) -> Bye | None:
-        if hello.kind is LinkKind.NEIGHBOUR:
-            return self.overlay.judge(peer, remote)
-        if self._is_banned(peer):
-            return Bye(ByeCode.BANNED, "banned for a while")
-        if self.overlay.is_away:
-            return Bye(ByeCode.LEAVING, "has left the network")
-        return self.uploads.judge(peer, remote)
 
     def _is_banned(self, peer: ServentId) -> bool:
         return self._bans.is_banned(peer, self._clock())
@@ -341,110 +331,10 @@ class Servent:
         shared = self.library.find_id(file_id)
         return None if shared is None else shared.size
 
-    def _read_at(self, file_id: FileId) -> str | None:
-        """Return the path at which a content was last read."""
-        return self.swarms.path_of(file_id)
-
-    # What the overlay tells (overlay.Owner).
-
-    def neighbour_opened(self, link: Link) -> None:
-        """Take a new neighbour into the flood."""
-        self.whereabouts.observed(link.hello.observed.host, link.remote.host)
-        self.switchboard.opened(link)
-        self._links.located(link.peer)
-        self.browser.peer_joined()
-        self.pins.neighbour_came()
-        self.swarms.look_soon()
-
-    def neighbour_lost(self, link: Link) -> None:
-        """Forget a neighbour, and what it offered if it said that it leaves."""
-        self.whereabouts.observed_no_more(link.hello.observed.host, link.remote.host)
-        self.switchboard.lost(link)
-        self.ways.forget(link)
-        if link.bye is not None and link.bye.code is ByeCode.LEAVING:
-            self.browser.peer_left(link.peer.id)
-        else:
-            self.browser.peer_lost(link.peer.id)
-
-    @property
-    def handlers(self) -> Handlers:
-        """Who takes in what neighbours say."""
-        changed: Handlers = {Changed: self._neighbour_changed}
-        return {**self.switchboard.handlers, **changed, **self.ways.handlers}
-
-    def _neighbour_changed(self, link: Link, _message: Changed) -> None:
-        self.browser.peer_changed(link.peer.id)
-        self.swarms.look_soon()
-
-    def _heard_news(self, peer: PeerInfo, directories: Sequence[str], is_all: bool) -> None:
-        self.browser.heard_news(peer, directories, is_all=is_all)
-
-    def start_walk(self) -> None:
-        """Send one random walk on its way."""
-        self.switchboard.start_walk()
-
     @property
     def knows_peers(self) -> bool:
         """Whether anybody is known who may become a neighbour, named by the user or of earlier."""
         return bool(self.contacts.unlinked(()))
-
-    # What goes on behind.
-
-    async def _save_contacts(self) -> None:
-        await self.contacts.keep_saved(os.fspath(self.config.peers_path), self._run_in_thread)
-
-    # What the verbs ask (control.verbs.Servent).
-
-    async def find_content(self, file_id: FileId) -> RemoteFile | None:
-        """Return a file by its id; see `Contents.find`."""
-        return await self.namespace.contents.find(file_id)
-
-    async def join(self, through: Endpoint | Invitation) -> Record:
-        """Join through a servent and describe it; LinkError and UsageError say why not."""
-        if isinstance(through, Invitation):
-            peer, address = await self.inviting.join(through)
-        else:
-            address = Address(through.host, through.port)
-            peer = await self.overlay.join(address)
-        return {"id": peer.id, "name": peer.name, "address": str(address)}
-
-    def invite(self, for_s: float) -> Record:
-        """Make an invitation and describe it; see `Inviting.make`."""
-        made = self.inviting.make(for_s)
-        return {
-            "invitation": str(made),
-            "ends_at": made.ends_at,
-            "is_private": made.key is not None,
-            "addresses": [f"{Endpoint(p.host, p.port)}" for p in made.servents[0].places],
-        }
-
-    async def leave(self) -> None:
-        """Say goodbye to all neighbours, and be alone until the next join.
-
-        Nobody is dialled or let in, and nothing is known of what others offer; transfers
-        under way go on.
-        """
-        with trio.move_on_after(LEAVE_S):
-            await self.overlay.leave()
-        self.namespace.all_left()
-
-    async def pause(self) -> None:
-        """Offer nothing until resumed, in this life or a later one.
-
-        Raises:
-            OSError: nothing is offered now, but the next start would not know of it.
-        """
-        self.library.pause()
-        await self._run_in_thread(replace_file, self.config.paused_path, b"")
-
-    async def resume(self) -> None:
-        """Offer the share again; OSError if sharing stays paused."""
-        await self._run_in_thread(remove_file, self.config.paused_path)
-        self.library.resume()
-
-    async def clear_cache(self) -> int:
-        """Remove from the cache what is neither open nor pinned; return the bytes that gave."""
-        return await self._run_in_thread(self.cache.clear)
 
 
 def _limit(bytes_s: int | None) -> RateLimit | None:

@@ -1,5 +1,6 @@
 """Bytes out: what this servent offers, and to whom it sends blocks next.
 
+    door        which peers get in that dial us, and who takes their links
     offer       answers to queries, manifests and blocks, from the library and the cache
     uploads     what is asked on the transfer links of others, and the answers
     visitors    these links: who may have one, and which one gives way
@@ -10,8 +11,9 @@
 Nothing leaves this machine that is not offered by the one and sent by the other.
 """
 
+from p2pfs.upload.door import Door
 from p2pfs.upload.offer import Offer
 from p2pfs.upload.under_way import UploadStatistics
 from p2pfs.upload.uploads import Uploads
 
-__all__ = ["Offer", "UploadStatistics", "Uploads"]
+__all__ = ["Door", "Offer", "UploadStatistics", "Uploads"]

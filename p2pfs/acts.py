@@ -1,0 +1,91 @@
+"""What the user has a running servent do, beside reading and sharing files."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from p2pfs.cache import BlockCache
+from p2pfs.config import Config, Endpoint
+from p2pfs.invitations import Invitation
+from p2pfs.library import Library
+from p2pfs.namespace import Namespace
+from p2pfs.overlay import Overlay
+from p2pfs.protocol import Address
+from p2pfs.reach import Inviting
+from p2pfs.report import Record
+from p2pfs.state import remove_file, replace_file
+from p2pfs.threads import RunInThread
+
+LEAVE_S: Final = 1.0
+"""How long saying goodbye may take."""
+
+
+class Acts:
+    """What the verbs ask of a servent as a whole (control.verbs.Servent)."""
+
+    def __init__(
+        self,
+        config: Config,
+        overlay: Overlay,
+        inviting: Inviting,
+        namespace: Namespace,
+        library: Library,
+        cache: BlockCache,
+        run_in_thread: RunInThread,
+    ) -> None:
+        self._config = config
+        self._overlay = overlay
+        self._inviting = inviting
+        self._namespace = namespace
+        self._library = library
+        self._cache = cache
+        self._run_in_thread = run_in_thread
+
+    async def join(self, through: Endpoint | Invitation) -> Record:
+        """Join through a servent and describe it; LinkError and UsageError say why not."""
+        if isinstance(through, Invitation):
+            peer, address = await self._inviting.join(through)
+        else:
+            address = Address(through.host, through.port)
+            peer = await self._overlay.join(address)
+        return {"id": peer.id, "name": peer.name, "address": str(address)}
+
+    def invite(self, for_s: float) -> Record:
+        """Make an invitation and describe it; see `Inviting.make`."""
+        made = self._inviting.make(for_s)
+        return {
+            "invitation": str(made),
+            "ends_at": made.ends_at,
+            "is_private": made.key is not None,
+            "addresses": [f"{Endpoint(p.host, p.port)}" for p in made.servents[0].places],
+        }
+
+    async def leave(self) -> None:
+        """Say goodbye to all neighbours, and be alone until the next join.
+
+        Nobody is dialled or let in, and nothing is known of what others offer; transfers
+        under way go on.
+        """
+        with trio.move_on_after(LEAVE_S):
+            await self._overlay.leave()
+        self._namespace.all_left()
+
+    async def pause(self) -> None:
+        """Offer nothing until resumed, in this life or a later one.
+
+        Raises:
+            OSError: nothing is offered now, but the next start would not know of it.
+        """
+        self._library.pause()
+        await self._run_in_thread(replace_file, self._config.paused_path, b"")
+
+    async def resume(self) -> None:
+        """Offer the share again; OSError if sharing stays paused."""
+        await self._run_in_thread(remove_file, self._config.paused_path)
+        self._library.resume()
+
+    async def clear_cache(self) -> int:
+        """Remove from the cache what is neither open nor pinned; return the bytes that gave."""
+        return await self._run_in_thread(self._cache.clear)

@@ -1,0 +1,71 @@
+"""What follows when a neighbour comes, goes, or says that its share has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2pfs.download import Pins, Swarms
+from p2pfs.link import Link, TransferLinks
+from p2pfs.namespace import Browser
+from p2pfs.overlay import Handlers, Switchboard, Whereabouts
+from p2pfs.protocol import ByeCode, Changed, PeerInfo
+from p2pfs.reach import Ways
+
+
+class Arrivals:
+    """Tells the parts of neighbours (overlay.Owner)."""
+
+    def __init__(
+        self,
+        whereabouts: Whereabouts,
+        switchboard: Switchboard,
+        links: TransferLinks,
+        ways: Ways,
+        browser: Browser,
+        swarms: Swarms,
+        pins: Pins,
+    ) -> None:
+        self._whereabouts = whereabouts
+        self._switchboard = switchboard
+        self._links = links
+        self._ways = ways
+        self._browser = browser
+        self._swarms = swarms
+        self._pins = pins
+
+    def neighbour_opened(self, link: Link) -> None:
+        """Take a new neighbour into the flood."""
+        self._whereabouts.observed(link.hello.observed.host, link.remote.host)
+        self._switchboard.opened(link)
+        self._links.located(link.peer)
+        self._browser.peer_joined()
+        self._pins.neighbour_came()
+        self._swarms.look_soon()
+
+    def neighbour_lost(self, link: Link) -> None:
+        """Forget a neighbour, and what it offered if it said that it leaves."""
+        self._whereabouts.observed_no_more(link.hello.observed.host, link.remote.host)
+        self._switchboard.lost(link)
+        self._ways.forget(link)
+        if link.bye is not None and link.bye.code is ByeCode.LEAVING:
+            self._browser.peer_left(link.peer.id)
+        else:
+            self._browser.peer_lost(link.peer.id)
+
+    @property
+    def handlers(self) -> Handlers:
+        """Who takes in what neighbours say."""
+        changed: Handlers = {Changed: self._neighbour_changed}
+        return {**self._switchboard.handlers, **changed, **self._ways.handlers}
+
+    def _neighbour_changed(self, link: Link, _message: Changed) -> None:
+        self._browser.peer_changed(link.peer.id)
+        self._swarms.look_soon()
+
+    def heard_news(self, peer: PeerInfo, directories: Sequence[str], is_all: bool) -> None:
+        """Take in which directories of a share have changed, and whether any other may have."""
+        self._browser.heard_news(peer, directories, is_all=is_all)
+
+    def start_walk(self) -> None:
+        """Send one random walk on its way."""
+        self._switchboard.start_walk()
