@@ -1,8 +1,10 @@
 """Verified blocks on disk: one sparse file per content, within a limit.
 
-    store       all contents: what is open, what stays, what goes first
-    blocks      one content: its blocks and its map
-    descriptor  its open file
+    store       all contents: what is open, how much they take, what goes first
+    shelves     those that nobody has open: what stays, what is quick to open again
+    blocks      one content: its blocks, which are verified, how they come and go
+    flushing    when its bitmap is written, and when all is synced
+    storage     its open file: bytes, manifest and bitmap on the disk
     bitmap      which of its blocks are there
     key         what a content is filed by
     passage     contents that are larger than the whole cache
@@ -20,16 +22,10 @@ A content that is larger than the whole cache passes through it.
 
 from __future__ import annotations
 
-from p2pfs.cache.blocks import (
-    FLUSH_BYTES,
-    FLUSH_S,
-    PAGE_BYTES,
-    CachedFile,
-    NotKeptError,
-    expects_nothing,
-)
-from p2pfs.cache.descriptor import Located
+from p2pfs.cache.blocks import CachedFile, NotKeptError, expects_nothing
+from p2pfs.cache.flushing import FLUSH_BYTES, FLUSH_S
 from p2pfs.cache.key import Key
+from p2pfs.cache.storage import PAGE_BYTES, Located
 from p2pfs.cache.store import BlockCache, Holding
 
 __all__ = [

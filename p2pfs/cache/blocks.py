@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
 
 from p2pfs.cache.bitmap import Bitmap
-from p2pfs.cache.descriptor import Descriptor, Located, Remembered, cannot
+from p2pfs.cache.flushing import Flushing
 from p2pfs.cache.key import Key
-from p2pfs.cache.passage import Passage, punch, size_at_hand
+from p2pfs.cache.passage import Passage, punch
+from p2pfs.cache.storage import Located, Remembered, Storage, cannot, whole_pages
 from p2pfs.errors import (
     BadBlockError,
     RemoteProtocolError,
     TransferError,
 )
 from p2pfs.protocol import (
-    MIB,
     Manifest,
     block_bytes_for,
     block_count_for,
     block_range,
     block_span,
     digest,
-    manifest_bytes_for,
 )
 from p2pfs.threads import RunInThread
-
-PAGE_BYTES: Final = 4096
-"""What file systems allocate by, hence what is accounted by."""
-
-FLUSH_BYTES: Final = 8 * MIB
-"""Bytes of one file at which its bitmap is written: what a crash of ours may cost."""
-
-FLUSH_S: Final = 5.0
-"""Time after which fewer bytes are told too, and all is synced: what a crash of the machine may
-cost. Synced with each bitmap, a fast download took a tenth more processor time, and the disk
-had no rest. A bitmap ahead of its blocks costs nothing: what it claims is verified."""
-
-LOOK_S: Final = 0.1
-"""How often the attributes of a file are asked for, for which a reader gives up the interpreter
-and waits to have it back. Between two such looks the kernel has the size at hand."""
 
 log = logging.getLogger(__name__)
 
@@ -120,14 +102,10 @@ class CachedFile:
         self._run_in_thread = run_in_thread
         self._block_bytes = block_bytes_for(key.size)
         self._blocks = Bitmap(block_count_for(key.size))
-        self._descriptor: Descriptor | None = None
-        self._map_offset = _whole_pages(key.size)
+        self._storage: Storage | None = None
         self._passage = Passage.through(cache.limit_bytes, key.size)
-        self._look_at = 0.0
         self._writing = trio.Lock()
-        self._unflushed_bytes = 0
-        self._flush_wanted = trio.Event()
-        self._flush_due = trio.Event()
+        self._flushing = Flushing()
 
     def has(self, index: int) -> bool:
         """Return whether a block is there and verified; any index may be asked for."""
@@ -155,19 +133,19 @@ class CachedFile:
             return b""
         if self._passage is not None:
             return self._read_passing(self._passage, offset, length)
-        descriptor = self._descriptor
-        if descriptor is None or not self._has_all(offset, length):
+        storage = self._storage
+        if storage is None or not self._has_all(offset, length):
             return None
-        return self._read_file(descriptor, offset, length)
+        return self._read_stored(storage, offset, length)
 
     def _read_passing(self, passage: Passage, offset: int, length: int) -> bytes | None:
         """Read what may go meanwhile, and look afterwards whether it has."""
         blocks = block_range(self.size, offset, length)
         before = passage.losses(blocks)
-        descriptor = self._descriptor
-        if descriptor is None or not self._has_all(offset, length):
+        storage = self._storage
+        if storage is None or not self._has_all(offset, length):
             return None
-        data = self._read_file(descriptor, offset, length)
+        data = self._read_stored(storage, offset, length)
         is_intact = passage.losses(blocks) == before and self._has_all(offset, length)
         return data if is_intact else None
 
@@ -182,32 +160,17 @@ class CachedFile:
         """
         if self._passage is not None:
             return self.read_nowait(offset, length)
-        descriptor = self._descriptor
-        if descriptor is None or not self._has_all(offset, length):
+        storage = self._storage
+        if storage is None or not self._has_all(offset, length):
             return None
-        return Located(descriptor.number) if self._is_whole(descriptor) else None
+        if storage.is_cut():
+            self._blocks.clear()
+            return None
+        return Located(storage.number)
 
     def _has_all(self, offset: int, length: int) -> bool:
         first, end = offset // self._block_bytes, (offset + length - 1) // self._block_bytes + 1
         return self._blocks.are_verified(first, end)
-
-    def _is_whole(self, descriptor: Descriptor) -> bool:
-        """Look whether somebody has cut the file: then nothing in it is there.
-
-        A reader is given the descriptor, and would take a file that is too short for the end.
-        """
-        now = time.monotonic()
-        if now >= self._look_at:
-            size = os.fstat(descriptor.number).st_size
-            self._look_at = now + LOOK_S
-        else:
-            size = size_at_hand(descriptor.number)
-        if size < self._map_offset:
-            self._blocks.clear()
-            with contextlib.suppress(OSError):  # else what comes anew would be thought cut too
-                os.ftruncate(descriptor.number, self._map_offset)
-            return False
-        return True
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Learn what the blocks must be. It goes to disk with the first of them.
@@ -230,7 +193,7 @@ class CachedFile:
         """
         async with self.being_written():
             outcomes = await self._run_in_thread(self.write_all, blocks)
-        self._schedule_flush()
+        self._flushing.schedule()
         return outcomes
 
     @contextlib.asynccontextmanager
@@ -258,15 +221,7 @@ class CachedFile:
 
         Without it a restart finds what `close` wrote. Idle as long as nothing is put.
         """
-        while True:
-            await self._flush_wanted.wait()
-            with trio.move_on_after(FLUSH_S):
-                while True:
-                    await self._flush_due.wait()
-                    self._flush_due = trio.Event()
-                    await self._run_in_thread(self._flush)
-            self._flush_wanted = trio.Event()
-            await self._run_in_thread(self._sync)
+        await self._flushing.go_on(self._run_in_thread, self._flush, self._sync)
 
     def close(self) -> None:
         """Give this handle back. Call once for each `open_file` or `find`; never waits."""
@@ -280,22 +235,15 @@ class CachedFile:
         If nobody has touched the file since then, what was verified is so still.
         """
         try:
-            descriptor = Descriptor(self._cache.path_of(self.key), 0)
-        except FileNotFoundError:
+            storage = Storage(self._cache.path_of(self.key), self.key)
+            self.manifest = storage.manifest()
+        except (FileNotFoundError, RemoteProtocolError):
             return False
-        length = manifest_bytes_for(self.size)
-        try:
-            stored = os.pread(descriptor.number, length, self._map_offset)
-            manifest = Manifest.from_bytes(stored, self.file_id)
-        except RemoteProtocolError:
-            return False
-        self.manifest, self._descriptor = manifest, descriptor
-        self.allocated_bytes = allocated_bytes
-        if remembered is not None and remembered == descriptor.remember(remembered.states):
+        self._storage, self.allocated_bytes = storage, allocated_bytes
+        if remembered is not None and remembered == storage.remember(remembered.states):
             self._blocks.restore(remembered.states)
         else:
-            stored = os.pread(descriptor.number, self._blocks.byte_count, self._map_offset + length)
-            self._blocks.claim(stored)
+            self._blocks.claim(storage.bitmap(self._blocks.byte_count))
         if self._passage is not None:
             self._passage.found(self._blocks.present())
         return True
@@ -308,44 +256,36 @@ class CachedFile:
     @property
     def has_file(self) -> bool:
         """Whether anything of it is on disk."""
-        return self._descriptor is not None
+        return self._storage is not None
 
     def settle(self) -> Remembered | None:
         """Leave the file as the last handle goes; return what `load` may rely on later.
 
         The bitmap is written without a sync: what it claims is verified at first use.
         """
-        descriptor, self._descriptor = self._descriptor, None
-        assert descriptor is not None
+        storage, self._storage = self._storage, None
+        assert storage is not None
         with contextlib.suppress(OSError):
-            if self._unflushed_bytes:
-                self._write_bitmap(descriptor, self._blocks.to_bytes())
-            os.utime(descriptor.number)  # eviction after a restart goes by this time
-            return descriptor.remember(self._blocks.states())
+            if self._flushing.unflushed_bytes:
+                storage.write_bitmap(self._blocks.to_bytes())
+            storage.mark_used()
+            return storage.remember(self._blocks.states())
         return None
 
-    def _write_bitmap(self, descriptor: Descriptor, bitmap: bytes) -> None:
-        offset = self._map_offset + manifest_bytes_for(self.size)
-        os.pwrite(descriptor.number, bitmap, offset)
-
-    def _read_file(self, descriptor: Descriptor, offset: int, length: int) -> bytes | None:
-        try:
-            data = os.pread(descriptor.number, length, offset)
-        except OSError as error:
-            log.warning("cache: %s cannot be read: %s", self.key.name, error)
-            data = b""
-        if len(data) == length:
-            return data
-        for index in block_range(self.size, offset, length):
-            self._blocks.set_missing(index)  # somebody cut the file: fetch it again
-        return None
+    def _read_stored(self, storage: Storage, offset: int, length: int) -> bytes | None:
+        """Read blocks that are there; those that turn out not to be are to be fetched again."""
+        data = storage.read(offset, length)
+        if data is None:
+            for index in block_range(self.size, offset, length):
+                self._blocks.set_missing(index)
+        return data
 
     def _verify_stored(self, index: int) -> None:
         if not self.claims(index):
             return
         assert self.manifest is not None
-        assert self._descriptor is not None
-        data = self._read_file(self._descriptor, *block_span(self.size, index))
+        assert self._storage is not None
+        data = self._read_stored(self._storage, *block_span(self.size, index))
         try:
             self.manifest.verify(index, data or b"")
         except BadBlockError:
@@ -370,24 +310,24 @@ class CachedFile:
         manifest.verify(index, data)
         if self._blocks.is_verified(index):
             return
-        if self.is_small and self._descriptor is None:
+        if self.is_small and self._storage is None:
             # A small file is complete. It goes to disk in one piece, its bit with it, unsynced:
             # a thousand of them must not cost a thousand syncs, and a false claim costs a block.
-            whole = data.ljust(self._map_offset, b"\0") + manifest.to_bytes() + b"\x01"
+            whole = data.ljust(whole_pages(self.size), b"\0") + manifest.to_bytes() + b"\x01"
             self._create(whole, 0)
         else:
-            descriptor = self._descriptor or self._create(
-                manifest.to_bytes() + self._blocks.to_bytes(), self._map_offset
+            storage = self._storage or self._create(
+                manifest.to_bytes() + self._blocks.to_bytes(), whole_pages(self.size)
             )
-            offset, cost = index * self._block_bytes, _whole_pages(len(data))
-            self._let_pass(descriptor, cost)
-            self._store(descriptor, data, offset, cost)
-            self._unflushed_bytes += len(data)
+            cost = whole_pages(len(data))
+            self._let_pass(storage, cost)
+            self._store(storage, data, index * self._block_bytes, cost)
+            self._flushing.wrote(len(data))
         self._blocks.set_verified(index)
         if self._passage is not None:
             self._passage.came(index)
 
-    def _let_pass(self, descriptor: Descriptor, cost: int) -> None:
+    def _let_pass(self, storage: Storage, cost: int) -> None:
         """Let the oldest blocks go of a content that cannot be kept whole."""
         if self._passage is None:
             return
@@ -398,9 +338,9 @@ class CachedFile:
             self._blocks.set_missing(index)  # first: nobody must take a hole for the block
             self._passage.lost(index)
             offset, length = block_span(self.size, index)
-            punch(descriptor.number, offset, length)
-            self.allocated_bytes -= _whole_pages(length)
-            self._cache.give_back(_whole_pages(length))
+            punch(storage.number, offset, length)
+            self.allocated_bytes -= whole_pages(length)
+            self._cache.give_back(whole_pages(length))
 
     def _implied_by(self, data: bytes) -> Manifest:
         """Return the manifest that follows from the only block, if this is it."""
@@ -408,58 +348,40 @@ class CachedFile:
         self.put_manifest(manifest)
         return manifest
 
-    def _create(self, stored: bytes, offset: int) -> Descriptor:
+    def _create(self, stored: bytes, offset: int) -> Storage:
         path = self._cache.path_of(self.key)
         try:
-            descriptor = Descriptor(path, os.O_CREAT | os.O_TRUNC)
+            storage = Storage(path, self.key, os.O_CREAT | os.O_TRUNC)
         except OSError as error:
             raise cannot("make", error) from error
         try:
-            self._store(descriptor, stored, offset, _whole_pages(len(stored)))
+            self._store(storage, stored, offset, whole_pages(len(stored)))
         except TransferError:
             os.unlink(path)
             raise
         self._cache.created(self.key)
-        self._descriptor = descriptor
-        return descriptor
+        self._storage = storage
+        return storage
 
-    def _store(self, descriptor: Descriptor, data: bytes, offset: int, cost: int) -> None:
+    def _store(self, storage: Storage, data: bytes, offset: int, cost: int) -> None:
         self._cache.reserve(cost)
         try:
-            self._write_file(descriptor, data, offset)
+            storage.write(data, offset, self._cache.make_room)
         except TransferError:
             self._cache.give_back(cost)
             raise
         self.allocated_bytes += cost
 
-    def _write_file(self, descriptor: Descriptor, data: bytes, offset: int) -> None:
-        left = memoryview(data)
-        while left:
-            try:
-                count = os.pwrite(descriptor.number, left, offset)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise cannot("write", error) from error
-                self._cache.make_room()
-            else:
-                left, offset = left[count:], offset + count
-
-    def _schedule_flush(self) -> None:
-        if self._unflushed_bytes:
-            self._flush_wanted.set()
-        if self._unflushed_bytes >= FLUSH_BYTES:
-            self._flush_due.set()
-
     def _flush(self) -> None:
-        if self._descriptor is not None:
-            self._unflushed_bytes = 0
+        if self._storage is not None:
+            self._flushing.unflushed_bytes = 0
             with self._trouble_logged():
-                self._write_bitmap(self._descriptor, self._blocks.to_bytes())
+                self._storage.write_bitmap(self._blocks.to_bytes())
 
     def _sync(self) -> None:
-        if self._descriptor is not None:
+        if self._storage is not None:
             with self._trouble_logged():
-                os.fdatasync(self._descriptor.number)
+                self._storage.sync()
         self._flush()
 
     @contextlib.contextmanager
@@ -473,7 +395,3 @@ class CachedFile:
 def expects_nothing(_index: int) -> bool:
     """Return that a block is not being fetched."""
     return False
-
-
-def _whole_pages(count: int) -> int:
-    return -(-count // PAGE_BYTES) * PAGE_BYTES

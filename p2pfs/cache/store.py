@@ -6,27 +6,17 @@ import contextlib
 import logging
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from p2pfs.cache.blocks import CachedFile
-from p2pfs.cache.descriptor import Remembered, cannot
 from p2pfs.cache.key import Key
+from p2pfs.cache.shelves import Shelves
+from p2pfs.cache.storage import cannot
 from p2pfs.errors import CacheFullError, TransferError
-from p2pfs.latest import Latest
 from p2pfs.protocol import FileId
 from p2pfs.threads import RunInThread
-
-MAX_REMEMBERED: Final = 1_000
-"""Closed contents of which we remember what was verified: 16 KiB each at most. A reopened file
-is then read at the speed of the disk; verifying it again cost 3 s of processor time a GiB."""
-
-MAX_RESTING: Final = 64
-"""Small contents that stay open after their last handle: who reads one file of a directory after
-another has each opened twice, to fetch it ahead and to read it. Opening and closing one again
-takes seven system calls."""
 
 _GONE_SUFFIX: Final = ".gone"
 
@@ -53,11 +43,13 @@ class BlockCache:
     the content                      tables
     ===============================  =======================================================
     has handles                      `_open`; `_sizes` too once it has a file
-    is closed, with a file           `_sizes`, and `_kept` if it is in `_pinned`, else `_closed`
-    .. and small, closed lately      `_resting` too: its file is open still
-    .. and else, closed lately       perhaps `_remembered` too: what was verified of it
-    has no handles and no file       none, or `_pinned` alone
+    is closed, with a file           `_sizes`, and `kept` if it is in `pinned`, else `closed`
+    .. and small, closed lately      `resting` too: its file is open still
+    .. and else, closed lately       perhaps `remembered` too: what was verified of it
+    has no handles and no file       none, or `pinned` alone
     ===============================  =======================================================
+
+    Those without an underscore are tables of its `Shelves`.
 
     `_used_bytes` is what all files take, and what is reserved for writes that are under way.
     """
@@ -81,11 +73,7 @@ class BlockCache:
         self._evicting = threading.Lock()
         self._used_bytes = 0
         self._open: dict[Key, CachedFile] = {}
-        self._closed: OrderedDict[Key, int] = OrderedDict()  # bytes on disk; oldest first
-        self._pinned = {Key(*one) for one in kept}
-        self._kept: dict[Key, int] = {}  # bytes on disk
-        self._remembered: Latest[Key, Remembered] = Latest(MAX_REMEMBERED)  # oldest first
-        self._resting: OrderedDict[Key, CachedFile] = OrderedDict()  # oldest first
+        self._shelves = Shelves(Key(*one) for one in kept)
         self._sizes: dict[FileId, int] = {}
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._scan()
@@ -111,7 +99,7 @@ class BlockCache:
         with self._lock:
             file = self._open.get(key)
             if file is None:
-                self._open[key] = file = self._roused(key) or self._loaded(key)
+                self._open[key] = file = self._shelves.rouse(key) or self._loaded(key)
             file.handles += 1
             return file
 
@@ -149,7 +137,7 @@ class BlockCache:
     def _percent_on_disk(self, file_id: FileId) -> int:
         key = Key(file_id, self._sizes.get(file_id, 0))
         with self._lock:
-            allocated_bytes = self._closed.get(key) or self._kept.get(key, 0)
+            allocated_bytes = self._shelves.bytes_of(key) or 0
         return min(100, 100 * allocated_bytes // max(1, key.size))
 
     def is_whole(self, file_id: FileId) -> bool:
@@ -161,13 +149,13 @@ class BlockCache:
         key = Key(file_id, self._sizes.get(file_id, 0))
         with self._lock:
             file = self._open.get(key)
-            allocated_bytes = self._closed.get(key) or self._kept.get(key, 0)
+            allocated_bytes = self._shelves.bytes_of(key) or 0
         return key.size > 0 and (file.done_bytes if file else allocated_bytes) >= key.size
 
     def holdings(self) -> list[Holding]:
         """Return what is cached, least recently used first. Reads each file's map: some 100 us."""
         with self._lock:
-            keys = [*self._closed, *self._kept, *self._open]
+            keys = [*self._shelves, *self._open]
         found = []
         for key in dict.fromkeys(keys):
             with contextlib.suppress(TransferError):  # no descriptors left
@@ -189,19 +177,13 @@ class BlockCache:
 
     def keep(self, file_id: FileId, size: int) -> None:
         """Do not evict a content, whether or not anything of it is here yet."""
-        key = Key(file_id, size)
         with self._lock:
-            self._pinned.add(key)
-            if key in self._closed:
-                self._kept[key] = self._closed.pop(key)
+            self._shelves.keep(Key(file_id, size))
 
     def let_go(self, file_id: FileId, size: int) -> None:
         """Undo `keep`: the content counts as used just now."""
-        key = Key(file_id, size)
         with self._lock:
-            self._pinned.discard(key)
-            if key in self._kept:
-                self._closed[key] = self._kept.pop(key)
+            self._shelves.let_go(Key(file_id, size))
 
     def clear(self) -> int:
         """Evict all that is neither open nor kept; return how many bytes that gave."""
@@ -229,8 +211,7 @@ class BlockCache:
             if file.handles == 0:
                 del self._open[file.key]
                 if file.has_file:
-                    self._shelf_of(file.key)[file.key] = file.allocated_bytes
-                    self._rest(file)
+                    self._shelves.put_file(file)
 
     def created(self, key: Key) -> None:
         """Note that a content has a file now."""
@@ -271,17 +252,13 @@ class BlockCache:
             self._used_bytes += count
             return True
 
-    def _shelf_of(self, key: Key) -> dict[Key, int]:
-        return self._kept if key in self._pinned else self._closed
-
     def _evict_one(self) -> bool:
         with self._lock:
-            if not self._closed:
+            oldest = self._shelves.take_oldest()
+            if oldest is None:
                 return False
-            key, allocated_bytes = self._closed.popitem(last=False)
+            key, allocated_bytes = oldest
             self._sizes.pop(key.file_id, None)
-            self._remembered.pop(key, None)
-            self._resting.pop(key, None)
             path = self.path_of(key)
             # Out of the way under the lock, so that the content can be opened anew; removed
             # outside, because freeing a gigabyte takes the file system many milliseconds.
@@ -294,37 +271,17 @@ class BlockCache:
 
     def _loaded(self, key: Key) -> CachedFile:
         file = CachedFile(self, key, self._run_in_thread)
-        if key in self._closed or key in self._kept:
-            self._reopen(file)
+        allocated_bytes = self._shelves.bytes_of(key)
+        if allocated_bytes is not None:
+            self._reopen(file, allocated_bytes)
         return file
 
-    def _roused(self, key: Key) -> CachedFile | None:
-        file = self._resting.pop(key, None)
-        if file is not None:
-            del self._shelf_of(key)[key]
-        return file
-
-    def _rest(self, file: CachedFile) -> None:
-        """Leave a file that has no handles, at once or, if it is small, when others have come."""
-        if file.is_small:
-            self._resting[file.key] = file
-            if len(self._resting) <= MAX_RESTING:
-                return
-            _, file = self._resting.popitem(last=False)
-        self._remember(file.key, file.settle())
-
-    def _remember(self, key: Key, verified: Remembered | None) -> None:
-        if verified is not None:
-            self._remembered[key] = verified
-
-    def _reopen(self, file: CachedFile) -> None:
-        shelf = self._shelf_of(file.key)
-        allocated_bytes = shelf[file.key]
+    def _reopen(self, file: CachedFile, allocated_bytes: int) -> None:
         try:
-            is_sound = file.load(allocated_bytes, self._remembered.pop(file.key, None))
+            is_sound = self._shelves.load_into(file)
         except OSError as error:
             raise cannot("open", error) from error
-        del shelf[file.key]
+        self._shelves.take(file.key)
         if not is_sound:
             log.warning("cache: %s is damaged and starts anew", file.key.name)
             del self._sizes[file.file_id]
@@ -343,7 +300,7 @@ class BlockCache:
                 elif Key.parse(entry.name.removesuffix(_GONE_SUFFIX)) is not None:
                     os.unlink(entry.path)
         for _, key, allocated_bytes in sorted(found):
-            self._shelf_of(key)[key] = allocated_bytes
+            self._shelves.put(key, allocated_bytes)
             self._sizes[key.file_id] = key.size
             self._used_bytes += allocated_bytes
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.cache import FLUSH_BYTES, FLUSH_S, PAGE_BYTES, BlockCache, CachedFile
-from p2pfs.cache.store import MAX_RESTING
+from p2pfs.cache.shelves import MAX_RESTING
 from p2pfs.errors import BadBlockError, CacheFullError, TooManyFilesError
 from p2pfs.protocol.manifest import FileId, block_span
 from tests.helpers.contents import Content
@@ -414,7 +414,7 @@ async def test_what_was_verified_is_not_believed_after_somebody_touched_the_file
     expect_log: Callable[[str], None],
 ) -> None:
     expect_log("damaged")
-    monkeypatch.setattr("p2pfs.cache.store.MAX_RESTING", 0)
+    monkeypatch.setattr("p2pfs.cache.shelves.MAX_RESTING", 0)
     content = Content.of(size)
     cache = open_cache(tmp_path)
     await put_whole(cache, content)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from p2pfs.cache import PAGE_BYTES, BlockCache, CachedFile
-from p2pfs.cache import store as store_module
+from p2pfs.cache import shelves as shelves_module
 from p2pfs.cache.key import Key
 from tests.helpers.contents import Content
 from tests.helpers.sizes import BLOCK
@@ -38,15 +38,15 @@ class Tables(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="p2pfs-tables-")
         self.handles: list[CachedFile] = []
-        self.bounds = store_module.MAX_RESTING, store_module.MAX_REMEMBERED
+        self.bounds = shelves_module.MAX_RESTING, shelves_module.MAX_REMEMBERED
 
     @initialize(resting=st.integers(1, 2), remembered=st.integers(1, 2))
     def start(self, resting: int, remembered: int) -> None:
-        store_module.MAX_RESTING, store_module.MAX_REMEMBERED = resting, remembered
+        shelves_module.MAX_RESTING, shelves_module.MAX_REMEMBERED = resting, remembered
         self.cache = BlockCache(self.directory, LIMIT_BYTES, run_directly)
 
     def teardown(self) -> None:
-        store_module.MAX_RESTING, store_module.MAX_REMEMBERED = self.bounds
+        shelves_module.MAX_RESTING, shelves_module.MAX_REMEMBERED = self.bounds
         for file in self.handles:
             file.close()
         shutil.rmtree(self.directory)
@@ -96,7 +96,7 @@ class Tables(RuleBasedStateMachine):
     def damage(self, content: Content) -> None:
         """Let somebody overwrite the map of a content that nobody has open."""
         key = Key(content.file_id, content.size)
-        if key in self.cache._open or key in self.cache._resting:
+        if key in self.cache._open or key in self.cache._shelves.resting:
             return
         path = self.cache.path_of(key)
         if os.path.exists(path):
@@ -114,23 +114,23 @@ class Tables(RuleBasedStateMachine):
 
 def check(cache: BlockCache) -> None:
     """Fail unless the tables are as the docstring of `BlockCache` says."""
-    opened, closed, kept = set(cache._open), set(cache._closed), set(cache._kept)
+    opened, closed, kept = set(cache._open), set(cache._shelves.closed), set(cache._shelves.kept)
     assert not opened & closed
     assert not opened & kept
     assert not closed & kept
-    assert kept <= cache._pinned
-    assert not closed & cache._pinned
-    resting, remembered = set(cache._resting), set(cache._remembered)
+    assert kept <= cache._shelves.pinned
+    assert not closed & cache._shelves.pinned
+    resting, remembered = set(cache._shelves.resting), set(cache._shelves.remembered)
     assert resting <= closed | kept
     assert remembered <= closed | kept
     assert not resting & remembered
-    assert len(resting) <= store_module.MAX_RESTING
-    assert len(remembered) <= store_module.MAX_REMEMBERED
+    assert len(resting) <= shelves_module.MAX_RESTING
+    assert len(remembered) <= shelves_module.MAX_REMEMBERED
     stored = {key: file for key, file in cache._open.items() if file.has_file}
     assert cache._sizes == {key.file_id: key.size for key in closed | kept | set(stored)}
     assert all(file.handles for file in cache._open.values())
     in_files = sum(file.allocated_bytes for file in cache._open.values())
-    on_shelves = sum(cache._closed.values()) + sum(cache._kept.values())
+    on_shelves = sum(cache._shelves.closed.values()) + sum(cache._shelves.kept.values())
     assert cache.used_bytes == in_files + on_shelves
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.cache.store import MAX_RESTING
+from p2pfs.cache.shelves import MAX_RESTING
 from tests.helpers.leftovers import left_below
 from tests.helpers.mounted import Rogue, Servent, Servents, errno_name, open_servents, until
 
