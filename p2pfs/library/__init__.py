@@ -6,6 +6,7 @@
 
 What the worker's thread does:
 
+    rounds    when it does it
     worker    one bounded hop after the other: changes in, looks, hashing, offers
     recollection  what the index remembers, offered before it is looked at
     looking   what is at a path, and whether it may be published

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import math
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import trio
 
@@ -19,6 +15,7 @@ from p2pfs.library.doubts import Sign
 from p2pfs.library.facts import Facts
 from p2pfs.library.index import ANY, DamagedIndexError, Index
 from p2pfs.library.offers import Changes, Page, SharedFile
+from p2pfs.library.rounds import Alarm, Rounds
 from p2pfs.library.searching import Searching
 from p2pfs.library.serving import Serving
 from p2pfs.library.share import Share
@@ -27,20 +24,7 @@ from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from p2pfs.protocol import Entry, FileId, Manifest, Terms, phrases_of
 from p2pfs.roots import Root, Roots
-from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
-
-GATHER_S: Final = 0.01
-"""How long the first change waits for company. Files that are copied in one after the other
-are then looked at, hashed and filed together: one hop and one transaction for some ten. With
-three times as long a thousand small ones were published no sooner."""
-
-LOOK_AT_ROOTS_S: Final = 1.0
-"""How often it is looked whether a disk that was pulled out is there again: within two seconds
-of that its files are offered. A look costs a few microseconds each."""
-
-RETRY_S: Final = 1.0
-"""How long a file that keeps changing, or a full disk, is left alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +64,13 @@ class Library:
         unless root made it there.
         """
         self._roots = roots
-        self._watch = watch
         self._share = Share(roots, None if watch is None else watch.add)
         self._index = Index(index_path)
-        books = Books(self._wake)
+        self._alarm = Alarm()
+        books = Books(self._alarm.wake)
         self._facts = Facts(books)
         self._answers = Answers(books)
-        self._tidying = Tidying(books)
+        tidying = Tidying(books)
         self._worker = Worker(
             self._share,
             roots,
@@ -101,9 +85,7 @@ class Library:
         self._serving = Serving(self._share, self._index, self._facts, self._answers, failed)
         self._searching = Searching(self._index, self._answers, failed)
         self._run_in_thread = run_in_thread
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._is_waking = False
-        self._woken = trio.Event()
+        self._rounds = Rounds(self._worker, tidying, roots, watch, self._alarm, run_in_thread)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at the whole share, then at whatever is touched, until cancelled.
@@ -111,51 +93,10 @@ class Library:
         Files that the index knows are offered without being read. A cancellation waits for
         the step of hashing under way, some milliseconds. Failures of the disk are logged.
         """
-        self._token = trio.lowlevel.current_trio_token()
-        self._is_waking = False
-        if self._watch is not None:
-            self._watch.open(self._roots.directory)
-        await self._run_in_thread(self._roots.look)
+        await self._rounds.prepare()
         self._facts.start_over()
         task_status.started()
-        try:
-            async with trio.open_nursery() as nursery:
-                if self._watch is not None:
-                    nursery.start_soon(kept_up, functools.partial(self._heed, self._watch))
-                    nursery.start_soon(kept_up, functools.partial(self._heed_mounts, self._watch))
-                nursery.start_soon(kept_up, self._heed_roots)
-                await kept_up(self._work)
-        finally:
-            self._token = None
-            with trio.CancelScope(shield=True):
-                await self._run_in_thread(self._worker.close)
-            if self._watch is not None:
-                self._watch.close()
-
-    async def _heed(self, watch: Watch) -> None:
-        """Wake the worker, which takes what has changed."""
-        while True:
-            await watch.changed()
-            self._set_woken()
-            await trio.sleep(GATHER_S)
-
-    async def _heed_mounts(self, watch: Watch) -> None:
-        """Wake the worker, which looks whether something was mounted below the share."""
-        while True:
-            await watch.mounts_changed()
-            self._set_woken()
-
-    async def _heed_roots(self) -> None:
-        """Look whether what is shared where it lies is there, or there again."""
-        while True:
-            while not self._roots:
-                await self._woken.wait()
-            await trio.sleep(LOOK_AT_ROOTS_S)
-            await self._run_in_thread(self._look_at_roots)
-
-    def _look_at_roots(self) -> None:
-        for name in self._roots.look():
-            self._worker.root_changed(name)
+        await self._rounds.run()
 
     async def share(self, shared: SharedDirectory) -> Root:
         """Share a directory where it lies, in this life and later ones.
@@ -179,36 +120,6 @@ class Library:
         root = await self._run_in_thread(self._roots.remove, name)
         await self._run_in_thread(self._worker.root_changed, name)
         return root
-
-    async def _work(self) -> None:
-        tidy_at = math.inf
-        while True:
-            if self._tidying.is_due():
-                tidy_at = min(tidy_at, trio.current_time() + RETRY_S)
-            if trio.current_time() >= tidy_at:
-                tidy_at = math.inf
-                await self._run_in_thread(self._worker.tidy)
-            elif not self._worker.has_work():
-                with trio.move_on_at(tidy_at):
-                    await self._woken.wait()
-                    await trio.sleep(GATHER_S)
-            elif await self._run_in_thread(self._worker.hop):
-                self._set_woken()
-            else:
-                await trio.sleep(RETRY_S)
-
-    def _wake(self) -> None:
-        """Wake the worker and those who wait for a change; from any thread."""
-        token = self._token
-        if token is not None and not self._is_waking:
-            self._is_waking = True  # each call would write to trio's pipe
-            with contextlib.suppress(trio.RunFinishedError):
-                token.run_sync_soon(self._set_woken)
-
-    def _set_woken(self) -> None:
-        self._is_waking = False
-        woken, self._woken = self._woken, trio.Event()
-        woken.set()
 
     # Facts, from the tree. Paths are local ones, below the directory.
 
@@ -382,7 +293,7 @@ class Library:
         """Wait until the version is another one, and return it. Needs `run` to be running."""
         await trio.lowlevel.checkpoint()
         while self.version == version:
-            await self._woken.wait()
+            await self._alarm.wait()
         return self.version
 
     async def wait_idle(self) -> None:
@@ -392,4 +303,4 @@ class Library:
         """
         await trio.lowlevel.checkpoint()
         while self._answers.unsettled():
-            await self._woken.wait()
+            await self._alarm.wait()

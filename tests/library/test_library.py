@@ -14,7 +14,7 @@ from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, hashing, searching, share
 from p2pfs.library.hashing import STEP_BYTES, Hashing
 from p2pfs.library.index import Index, Record
-from p2pfs.library.library import RETRY_S
+from p2pfs.library.rounds import RETRY_S
 from p2pfs.library.status import StatKey
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.errors import NotFoundError
-from p2pfs.library.library import RETRY_S
+from p2pfs.library.rounds import RETRY_S
 from p2pfs.library.share import Share
 from tests.helpers.libraries import World, filed, forbid_hashing, id_of
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from p2pfs.config import shared_directory
-from p2pfs.library.library import LOOK_AT_ROOTS_S, RETRY_S
+from p2pfs.library.rounds import LOOK_AT_ROOTS_S, RETRY_S
 from tests.helpers.libraries import World, filed, forbid_hashing, id_of, listed
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -127,11 +127,11 @@ async def test_what_was_removed_while_it_was_away_is_forgotten(world, music, tmp
         await share(world, music)
         await world.library.wait_idle()
         music.rename(tmp_path / "away")
-        world.library._look_at_roots()
+        world.library._rounds.look_at_roots()
         await world.settle(RETRY_S)
         (tmp_path / "away" / "jazz" / "song").unlink()
         (tmp_path / "away").rename(music)
-        world.library._look_at_roots()
+        world.library._rounds.look_at_roots()
         await world.settle(RETRY_S)
 
         assert world.offered() == {}

@@ -1,0 +1,151 @@
+"""When the worker works: as soon as something is due, and with others if it can wait a little."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from typing import Final
+
+import trio
+
+from p2pfs.library.tidying import Tidying
+from p2pfs.library.watch import Watch
+from p2pfs.library.worker import Worker
+from p2pfs.roots import Roots
+from p2pfs.tasks import kept_up
+from p2pfs.threads import RunInThread
+
+GATHER_S: Final = 0.01
+"""How long the first change waits for company. Files that are copied in one after the other
+are then looked at, hashed and filed together: one hop and one transaction for some ten. With
+three times as long a thousand small ones were published no sooner."""
+
+LOOK_AT_ROOTS_S: Final = 1.0
+"""How often it is looked whether a disk that was pulled out is there again: within two seconds
+of that its files are offered. A look costs a few microseconds each."""
+
+RETRY_S: Final = 1.0
+"""How long a file that keeps changing, or a full disk, is left alone."""
+
+
+class Alarm:
+    """Wakes those who wait for a change, once for however many changes."""
+
+    def __init__(self) -> None:
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._is_ringing = False
+        self._rung = trio.Event()
+
+    def set_up(self) -> None:
+        """Begin to wake tasks of the event loop from which this is called."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._is_ringing = False
+
+    def take_down(self) -> None:
+        """Wake nobody any more from other threads."""
+        self._token = None
+
+    def wake(self) -> None:
+        """Wake all who wait; from any thread."""
+        token = self._token
+        if token is not None and not self._is_ringing:
+            self._is_ringing = True  # each call would write to trio's pipe
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(self.ring)
+
+    def ring(self) -> None:
+        """Wake all who wait; from trio's thread, at once."""
+        self._is_ringing = False
+        rung, self._rung = self._rung, trio.Event()
+        rung.set()
+
+    async def wait(self) -> None:
+        """Wait for the next change."""
+        await self._rung.wait()
+
+
+class Rounds:
+    """Has the worker hop in threads, and wakes it when something outside has changed."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        tidying: Tidying,
+        roots: Roots,
+        watch: Watch | None,
+        alarm: Alarm,
+        run_in_thread: RunInThread,
+    ) -> None:
+        self._worker = worker
+        self._tidying = tidying
+        self._roots = roots
+        self._watch = watch
+        self._alarm = alarm
+        self._run_in_thread = run_in_thread
+
+    async def prepare(self) -> None:
+        """Open the watch, and see what is shared where it lies."""
+        self._alarm.set_up()
+        if self._watch is not None:
+            self._watch.open(self._roots.directory)
+        await self._run_in_thread(self._roots.look)
+
+    async def run(self) -> None:
+        """Work until cancelled; the step under way is waited for, and all is closed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                if self._watch is not None:
+                    nursery.start_soon(kept_up, functools.partial(self._watch_files, self._watch))
+                    nursery.start_soon(kept_up, functools.partial(self._watch_mounts, self._watch))
+                nursery.start_soon(kept_up, self._watch_roots)
+                await kept_up(self._work)
+        finally:
+            self._alarm.take_down()
+            with trio.CancelScope(shield=True):
+                await self._run_in_thread(self._worker.close)
+            if self._watch is not None:
+                self._watch.close()
+
+    async def _watch_files(self, watch: Watch) -> None:
+        """Wake the worker, which takes what has changed."""
+        while True:
+            await watch.changed()
+            self._alarm.ring()
+            await trio.sleep(GATHER_S)
+
+    async def _watch_mounts(self, watch: Watch) -> None:
+        """Wake the worker, which looks whether something was mounted below the share."""
+        while True:
+            await watch.mounts_changed()
+            self._alarm.ring()
+
+    async def _watch_roots(self) -> None:
+        """Look whether what is shared where it lies is there, or there again."""
+        while True:
+            while not self._roots:
+                await self._alarm.wait()
+            await trio.sleep(LOOK_AT_ROOTS_S)
+            await self._run_in_thread(self.look_at_roots)
+
+    def look_at_roots(self) -> None:
+        """Have the worker look at what came or went of what is shared where it lies."""
+        for name in self._roots.look():
+            self._worker.root_changed(name)
+
+    async def _work(self) -> None:
+        tidy_at = math.inf
+        while True:
+            if self._tidying.is_due():
+                tidy_at = min(tidy_at, trio.current_time() + RETRY_S)
+            if trio.current_time() >= tidy_at:
+                tidy_at = math.inf
+                await self._run_in_thread(self._worker.tidy)
+            elif not self._worker.has_work():
+                with trio.move_on_at(tidy_at):
+                    await self._alarm.wait()
+                    await trio.sleep(GATHER_S)
+            elif await self._run_in_thread(self._worker.hop):
+                self._alarm.ring()
+            else:
+                await trio.sleep(RETRY_S)
