@@ -24,6 +24,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     keys          the identity of a servent, and the key of a private network
     journal       what happened, for people
     roots         which directories lie behind `shared/`
+    settings      what is set while a servent runs, and limits that follow the hour
     protocol/     the wire, sans-IO: see protocol/PROTOCOL.md
     rates         how many bytes may pass
     tasks         tasks that outlive the calls which start them

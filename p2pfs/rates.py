@@ -26,6 +26,9 @@ SHORTEST_WAIT_S: Final = 0.001
 """Less is no wait: no timer is finer, and a clock that has run for weeks could not tell."""
 
 
+LOOK_AGAIN_S: Final = 1.0
+"""How long who waits for a limit does without a look at it: so soon a change of it holds."""
+
 FLOW_S: Final = 2.0
 """Bytes that have passed so long ago count 1/e."""
 
@@ -37,25 +40,42 @@ MIN_FLOW_S: Final = 0.25
 
 
 class RateLimit:
-    """Let a rate of bytes pass, by a token bucket that all share who pass bytes.
+    """Let a rate of bytes pass, or all, by a token bucket that all share who pass bytes.
 
     Whoever finds the limit open passes a piece, whole, and charges it; the debt is what the
     next one waits for. What passes late is made up for. What cannot be cut into pieces of
     `piece_bytes`, such as the block that a request asks for, may exceed a window by itself.
     """
 
-    def __init__(self, limit_bytes_s: float) -> None:
-        """Start open, with nothing owed."""
-        self.piece_bytes = max(MIN_PIECE_BYTES, int(limit_bytes_s * PIECE_S))
+    def __init__(self, limit_bytes_s: float | None = None) -> None:
+        """Start open, with nothing owed; without a rate all may pass, always."""
+        self.change(limit_bytes_s)
+
+    def change(self, limit_bytes_s: float | None) -> None:
+        """Let another rate pass from now on; what is owed under the former one is forgotten."""
+        self.limit_bytes_s = limit_bytes_s
+        """None: all may pass."""
+        rate = limit_bytes_s or 0.0
+        self.piece_bytes = max(MIN_PIECE_BYTES, int(rate * PIECE_S))
         """What to charge at once if there is a choice."""
-        self._rate = AIM * limit_bytes_s
-        spare = limit_bytes_s * (1 - AIM) * WINDOW_S
-        self._burst = max(0.0, spare - self.piece_bytes - limit_bytes_s * SHORTEST_WAIT_S)
+        self._rate = AIM * rate
+        spare = rate * (1 - AIM) * WINDOW_S
+        self._burst = max(0.0, spare - self.piece_bytes - rate * SHORTEST_WAIT_S)
         self._balance = self._burst
         self._at = 0.0
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit."""
+        return self.limit_bytes_s is not None
+
     def wait_s(self, now: float) -> float:
-        """Return how long nothing may pass, 0 if something may now."""
+        """Return how long nothing may pass, 0 if something may now.
+
+        The limit may be another one before that: who waits asks again after LOOK_AGAIN_S.
+        """
+        if not self.is_set:
+            return 0.0
         self._earn(now)
         wait_s = -self._balance / self._rate
         return wait_s if wait_s >= SHORTEST_WAIT_S else 0.0

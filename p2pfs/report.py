@@ -23,6 +23,7 @@ from p2pfs.namespace import Gathering, Namespace, parse_query
 from p2pfs.overlay import Bans, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo
 from p2pfs.roots import Root, Roots
+from p2pfs.settings import Settings
 from p2pfs.upload import Uploads, UploadStatistics
 from p2pfs.wording import EVENT_COLUMNS, field_lines, row_line
 
@@ -33,7 +34,7 @@ Record = dict[str, object]
 class Report:
     """What the verbs and `.p2pfs/` tell of a servent. All but what is async is for any thread."""
 
-    config: Config
+    settings: Settings
     clock: Callable[[], float]
     started_at: float
     whereabouts: Whereabouts
@@ -48,6 +49,11 @@ class Report:
     swarms: Swarms
     pins: Pins
     uploads: Uploads
+
+    @property
+    def config(self) -> Config:
+        """The settings, as they are now."""
+        return self.settings.config
 
     async def search(self, words: str) -> Record:
         """Search within the horizon: a row for each path and content; see `of_search`.
@@ -86,6 +92,8 @@ class Report:
             "shared_bytes": shared.bytes,
             "cache_bytes": self.cache.used_bytes,
             "cache_limit_bytes": self.config.cache_limit_bytes,
+            "upload_limit_bytes_s": self.uploads.limit.limit_bytes_s,
+            "download_limit_bytes_s": self.swarms.limit.limit_bytes_s,
             "transfers": len(self.swarms.statistics()),
             "uploads": len(self.uploads.under_way.statistics(self.clock())),
             "downloaded_bytes": self.swarms.received_bytes,

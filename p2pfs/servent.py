@@ -38,10 +38,10 @@ from p2pfs.protocol import (
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
-from p2pfs.rates import RateLimit
 from p2pfs.reach import Changes, Inviting, OwnPort, Ways
 from p2pfs.report import Report
 from p2pfs.roots import open_roots
+from p2pfs.settings import Settings
 from p2pfs.state import Leftovers
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread, lane
@@ -94,12 +94,12 @@ class Servent:
         run_in_thread: RunInThread | None,
         watch: Watch | None,
     ) -> None:
-        self.config = config
         self._clock = trio.lowlevel.current_clock().current_time  # for any thread to read
         self.whereabouts = Whereabouts(load_identity(config), load_network_key(config), config.name)
         self.leftovers = Leftovers(config.leftovers_directory)
         self.journal = Journal(wall_clock)
         self._run_in_thread = run_in_thread or lane(STATE_THREADS)
+        self.settings = Settings(config, wall_clock, self._run_in_thread)
         self.roots = open_roots(config)
         self.library = Library(
             self.roots,
@@ -123,7 +123,7 @@ class Servent:
         )
         self.contacts = ContactBook.load(os.fspath(config.peers_path))
         self.offer = Offer(self.library, self.cache, reshare=config.reshare)
-        self.uploads = Uploads(self.offer, _limit(config.upload_limit_bytes_s))
+        self.uploads = Uploads(self.offer)
         self._bans = Bans()
         self.overlay = Overlay(
             OwnPort(network, lambda: self.whereabouts.listener, lambda: self.overlay.neighbours),
@@ -189,7 +189,6 @@ class Servent:
             self.journal,
             ttl=config.ttl,
             stall_timeout_s=config.stall_timeout_s,
-            limit=_limit(config.download_limit_bytes_s),
             own_id=self.whereabouts.identity.id,
             on_bad_block=self._lied,
         )
@@ -225,14 +224,15 @@ class Servent:
             self.cache,
             self._run_in_thread,
         )
-        # What the verbs ask (control.verbs.Servent).
+        # What the verbs ask (control.needed.Servent).
         self.find_content = self.namespace.contents.find
         self.join, self.invite, self.leave = acts.join, acts.invite, acts.leave
         self.pause, self.resume, self.clear_cache = acts.pause, acts.resume, acts.clear_cache
         self.changes = Changes(network, self._all_links, self._start_afresh, self.journal)
         self._network = network
+        self._let_parts_follow(self.settings)
         self.report = Report(
-            config=config,
+            settings=self.settings,
             clock=self._clock,
             started_at=self._clock(),
             whereabouts=self.whereabouts,
@@ -248,6 +248,25 @@ class Servent:
             pins=self.pins,
             uploads=self.uploads,
         )
+
+    def _let_parts_follow(self, settings: Settings) -> None:
+        """Let each part take in what is set while the servent runs."""
+        settings.follow("upload-limit", self.uploads.limit)
+        settings.follow("download-limit", self.swarms.limit)
+        settings.on_change("cache-size", lambda config: self.cache.resize(config.cache_limit_bytes))
+        settings.on_change("no-reshare", self._set_reshare)
+        settings.on_change("stall-timeout", self._set_stall_timeout)
+
+    def _set_reshare(self, config: Config) -> None:
+        self.offer.reshare = config.reshare
+
+    def _set_stall_timeout(self, config: Config) -> None:
+        self.swarms.stall_timeout_s = config.stall_timeout_s
+
+    @property
+    def config(self) -> Config:
+        """Its settings, as they are now."""
+        return self.settings.config
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -290,6 +309,7 @@ class Servent:
                     self.namespace,
                     self.swarms,
                     self.pins,
+                    self.settings,
                     self.changes,
                 ):
                     await nursery.start(part.run)
@@ -335,7 +355,3 @@ class Servent:
     def knows_peers(self) -> bool:
         """Whether anybody is known who may become a neighbour, named by the user or of earlier."""
         return bool(self.contacts.unlinked(()))
-
-
-def _limit(bytes_s: int | None) -> RateLimit | None:
-    return None if bytes_s is None else RateLimit(bytes_s)

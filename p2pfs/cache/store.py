@@ -66,7 +66,6 @@ class BlockCache:
         Looks at every file in it once: about 10 us each. `kept` are the contents, by file id
         and size, that are not to be evicted: see `keep`.
         """
-        self.limit_bytes = limit_bytes
         self._directory = directory
         self._run_in_thread = run_in_thread
         self._lock = threading.Lock()
@@ -77,8 +76,17 @@ class BlockCache:
         self._sizes: dict[FileId, int] = {}
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._scan()
-        while self._used_bytes > limit_bytes and self._evict_one():
-            pass
+        self.resize(limit_bytes)
+
+    def resize(self, limit_bytes: int) -> None:
+        """Let the cache grow so far from now on, and evict down to that as far as can be.
+
+        What is open or pinned stays. Any thread; it waits for the disk.
+        """
+        self.limit_bytes = limit_bytes
+        with self._evicting:
+            while self._used_bytes > limit_bytes and self._evict_one():
+                pass
 
     @property
     def used_bytes(self) -> int:

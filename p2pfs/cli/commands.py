@@ -99,11 +99,13 @@ cli: Final = Sections(
             verbs.transfers,
             verbs.top,
             verbs.events,
+            verbs.config,
         ),
         "Take part": (
             verbs.join,
             verbs.invite,
             verbs.leave,
+            verbs.set_,
             verbs.pause,
             verbs.resume,
         ),

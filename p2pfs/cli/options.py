@@ -27,9 +27,9 @@ from p2pfs.config import (
     parse_cache_size,
     parse_duration,
     parse_join,
+    parse_limit,
     parse_listen,
     parse_name,
-    parse_rate,
 )
 from p2pfs.control.paths import Subtree
 
@@ -100,7 +100,7 @@ DIRECTORY: Final = Place("DIR", "dir")
 FILE: Final = Place("FILE")
 JOIN: Final = Text("HOST:PORT", parse_join)
 DURATION: Final = Text("TIME", parse_duration)
-RATE: Final = Text("RATE", parse_rate)
+RATE: Final = Text("RATE", parse_limit)
 
 
 class Knob(click.Option):
@@ -164,7 +164,8 @@ SERVENT_OPTIONS: Final = (
           "Have at most so many neighbours.", metavar="N"),
     _knob("--ttl", click.IntRange(1, MAX_TTL), str(DEFAULT_TTL),
           "Let searches cross so many links.", metavar="N"),
-    _knob("--upload-limit", RATE, "none", "Send at most so much a second, as 500K, 20MB or 8Mbit."),
+    _knob("--upload-limit", RATE, "none",
+          "Send at most so much a second, as 500K, 20MB, 8Mbit, or '08:00 500K, 23:00 off'."),
     _knob("--download-limit", RATE, "none", "Fetch at most so much a second."),
     _knob("--log-level", click.Choice([str(one) for one in LogLevel]), str(LogLevel.INFO),
           "Log what is at least so grave."),

@@ -16,10 +16,12 @@ from p2pfs.cli.asker import Asker
 from p2pfs.cli.options import DIRECTORY, DURATION, FILE, JOIN, MOUNT, REMOTE, SHARED, Text, voiced
 from p2pfs.cli.trees import Outcome, each
 from p2pfs.cli.voice import Voice, has_screen
+from p2pfs.config import SETTABLE
 from p2pfs.control import ExitStatus
 from p2pfs.control.paths import read_target, removal_target
 from p2pfs.errors import UsageError
 from p2pfs.wording import (
+    CONFIG_COLUMNS,
     EVENT_COLUMNS,
     PEER_COLUMNS,
     SHARE_COLUMNS,
@@ -38,7 +40,7 @@ def verb(command: Callable[..., object]) -> click.Command:
         asker.path = next(iter(cast("Sequence[str]", parameters.get("paths", ()))), None)
         return command(asker, **parameters)
 
-    made = click.command()(run)
+    made = click.command(command.__name__.rstrip("_"))(run)
     made.params.append(MOUNT)
     return voiced(made)
 
@@ -68,6 +70,48 @@ def transfers(asker: Asker) -> None:
 def events(asker: Asker) -> None:
     """List what happened lately."""
     asker.voice.table(asker.list("events"), EVENT_COLUMNS, "no events")
+
+
+@verb
+def config(asker: Asker) -> None:
+    """List the settings, and where each comes from.
+
+    That is the command line, what `p2pfs set` has set, config.toml, or the default.
+    """
+    rows = asker.list("config")
+    shown_rows = [{**row, "value": told_value(row["value"])} for row in rows]
+    asker.voice.table(rows if asker.voice.as_json else shown_rows, CONFIG_COLUMNS, "")
+
+
+def told_value(value: object) -> object:
+    """Return a setting as config.toml has it, but for what stands in tables there."""
+    if isinstance(value, list):
+        return [one["as"] if isinstance(one, dict) else one for one in value]
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+@verb
+@click.argument("name", metavar="NAME", type=click.Choice(list(SETTABLE)))
+@click.argument("value", required=False, type=Text("VALUE"))
+@click.option("--unset", is_flag=True, help="Take back what was set.")
+def set_(asker: Asker, name: str, value: str | None, *, unset: bool) -> None:
+    """Change a setting while the servent runs, and for its next starts.
+
+    \b
+    p2pfs set upload-limit 2MB
+    p2pfs set upload-limit "08:00 512KiB, 23:00 off"
+    p2pfs set no-reshare true
+    p2pfs set upload-limit --unset
+
+    A start with the same option on its command line takes that.
+    """  # noqa: D301 - click wants the character itself
+    if (value is None) is not unset:
+        raise UsageError("give a value, or --unset")
+    done = asker.ask("set", name=name, value=value)
+    asker.voice.done(f"{name}: {told_value(done['value'])} ({done['source']})", done)
+    if not done["holds_after_restart"]:
+        text = f"until the next start: --{name} stands on the command line of this servent"
+        asker.voice.note(text)
 
 
 @verb

@@ -2,7 +2,8 @@
 
     knobs     the knobs: unit, default, bounds and reason; where a servent's things lie
     values    what people write for them: sizes, rates, hosts, names
-    loading   command line, `config.toml` and defaults, put together
+    timetable rates by the hour
+    loading   command line, what was set, `config.toml` and defaults, put together
     places    state directories and control sockets of this user
 
 A `Config` is made once and never changes. A part gets the values that it needs, not the whole.
@@ -29,12 +30,18 @@ from p2pfs.config.knobs import (
     Config,
     Endpoint,
     LogLevel,
+    Origin,
     Previews,
     SharedDirectory,
 )
 from p2pfs.config.loading import (
+    SETTABLE,
+    all_options,
     default_name,
     load_config,
+    read_set,
+    reset,
+    set_value,
     to_options,
 )
 from p2pfs.config.places import (
@@ -42,6 +49,7 @@ from p2pfs.config.places import (
     runtime_directory,
     socket_name,
 )
+from p2pfs.config.timetable import Limit, Timetable, parse_limit, rate_at
 from p2pfs.config.values import (
     parse_cache_size,
     parse_duration,
@@ -69,26 +77,36 @@ __all__ = [
     "MIN_CACHE_BYTES",
     "MIN_LIMIT_BYTES_PER_S",
     "MIN_NEIGHBOURS",
+    "SETTABLE",
     "SHARED",
     "SOURCE",
     "STALL_TIMEOUT_BOUNDS_S",
     "Config",
     "Endpoint",
+    "Limit",
     "LogLevel",
+    "Origin",
     "Previews",
     "SharedDirectory",
+    "Timetable",
+    "all_options",
     "default_name",
     "load_config",
     "parse_cache_size",
     "parse_duration",
     "parse_endpoint",
     "parse_join",
+    "parse_limit",
     "parse_listen",
     "parse_name",
     "parse_rate",
     "parse_size",
+    "rate_at",
+    "read_set",
+    "reset",
     "runtime_directories",
     "runtime_directory",
+    "set_value",
     "shared_directory",
     "socket_name",
     "to_options",

@@ -8,12 +8,16 @@ from __future__ import annotations
 import enum
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from p2pfs.config.places import runtime_directory
 from p2pfs.invitations import Invitation
+
+if TYPE_CHECKING:
+    from p2pfs.config.timetable import Limit
 
 GIB: Final = 1024**3
 
@@ -74,6 +78,10 @@ LOCK: Final = "lock"
 KEPT_KEY: Final = "network.key"
 """Where an invitation's key is kept: whoever has come in once is in at the next start."""
 
+CONFIG_FILE: Final = "config.toml"
+SET_FILE: Final = "set.toml"
+"""What the user has written, and what verbs have set, in the state directory."""
+
 MEANT: Final = "trusted.p2pfs.meant"
 """The attribute of what was made in a mount of root's, with who made it: he meant to share it."""
 
@@ -106,6 +114,20 @@ class Previews(enum.StrEnum):
     """Nothing."""
     ALL = "all"
     """Everything, as any other program."""
+
+
+class Origin(enum.StrEnum):
+    """Where the value of an option comes from; each wins over those before it."""
+
+    DEFAULT = "default"
+    ENVIRONMENT = "environment"
+    """`P2PFS_ALONE` is set."""
+    INVITATION = "invitation"
+    """It is the key of the network into which an invitation has led."""
+    FILE = "config.toml"
+    SET = "set"
+    """A verb has set it while a servent ran."""
+    COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True)
@@ -168,12 +190,16 @@ class Config:
     """Whether the router is asked to pass our port on."""
     max_neighbours: int = MAX_NEIGHBOURS
     ttl: int = DEFAULT_TTL
-    upload_limit_bytes_s: int | None = None
-    download_limit_bytes_s: int | None = None
+    upload_limit_bytes_s: Limit = None
+    download_limit_bytes_s: Limit = None
     """File data per second, over all peers together. None: as much as the line gives."""
     log_level: LogLevel = LogLevel.INFO
     shares: tuple[SharedDirectory, ...] = ()
     """What is shared where it lies; verbs name others while the servent runs."""
+    command_line: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    """What was given on the command line, by option."""
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    """Where the values of options come from, if not from the defaults."""
 
     @property
     def degree(self) -> int:
@@ -214,6 +240,11 @@ class Config:
     def shares_path(self) -> Path:
         """What verbs have shared where it lies, and where its file systems were mounted."""
         return self.state_directory / "shares.json"
+
+    @property
+    def set_path(self) -> Path:
+        """What verbs have set: options, as in config.toml."""
+        return self.state_directory / SET_FILE
 
     @property
     def searches_path(self) -> Path:

@@ -1,7 +1,7 @@
-"""Where a `Config` comes from: the command line, else `config.toml`, else the defaults.
+"""Where a `Config` comes from: command line, else what was set, else `config.toml`, else defaults.
 
-`config.toml` lies in the state directory and has the same option names as the command line,
-without the dashes in front.
+`config.toml` is the user's, `set.toml` that of the verb `set`. Both lie in the state directory
+and have the same option names as the command line, without the dashes in front.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from p2pfs.config.knobs import (
     ALONE_VARIABLE,
     CACHE_SHARE_OF_FREE_DISK,
+    CONFIG_FILE,
     DEFAULT_STALL_TIMEOUT_S,
     DEFAULT_TTL,
     IDENTITY,
@@ -30,16 +32,20 @@ from p2pfs.config.knobs import (
     MAX_NEIGHBOURS,
     MAX_TTL,
     MIN_CACHE_BYTES,
+    SET_FILE,
     SHARED,
     Config,
     Endpoint,
     LogLevel,
+    Origin,
     Previews,
     SharedDirectory,
 )
 from p2pfs.config.places import default_state_directory
+from p2pfs.config.timetable import limit_option, parse_limit
 from p2pfs.config.values import (
     file_in,
+    flag_from,
     integer,
     one_of,
     parse_cache_size,
@@ -48,7 +54,6 @@ from p2pfs.config.values import (
     parse_kernel_options,
     parse_listen,
     parse_name,
-    parse_rate,
     parse_stall_timeout,
     shares_in,
     size_option,
@@ -58,22 +63,38 @@ from p2pfs.mounts import mount_of
 
 T = TypeVar("T")
 
+SETTABLE: Final[Mapping[str, str]] = {
+    "upload-limit": "upload_limit_bytes_s",
+    "download-limit": "download_limit_bytes_s",
+    "cache-size": "cache_limit_bytes",
+    "stall-timeout": "stall_timeout_s",
+    "no-reshare": "reshare",
+    "no-notify": "notify",
+    "log-level": "log_level",
+}
+"""Options that may change while a servent runs, and the field of `Config` that each fills."""
+
+_FLAGS: Final = frozenset({"no-reshare", "no-notify"})
+
 
 def load_config(
     command_line: Mapping[str, object],
     *,
     state_directory: str | None = None,
     mountpoint: str | None = None,
+    values: Mapping[str, object] | None = None,
 ) -> Config:
-    """Read `config.toml` if there is one, and let the command line win.
+    """Read `config.toml` and `set.toml` if they are there, and let the command line win.
 
     `command_line` maps option names ("cache-size") to what was given; None means not given.
+    `values`, if given, stand for what `set.toml` says.
 
     Raises:
         UsageError: a value cannot be; the text names the file and the key, or the option.
     """
     state = _checked_state(Path(state_directory or default_state_directory()).expanduser())
-    settings = _Settings(state / "config.toml", command_line)
+    was_set = _read_toml(state / SET_FILE) if values is None else values
+    settings = _Settings(state, was_set, command_line)
     is_alone = bool(os.environ.get(ALONE_VARIABLE))
     listen_host, listen_ports = settings.take("listen", parse_listen, LISTEN_ANYWHERE)
     config = Config(
@@ -100,13 +121,68 @@ def load_config(
         port_mapping=not settings.take("no-port-mapping", parse_flag, default=is_alone),
         max_neighbours=settings.take("max-neighbours", integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", integer(1, MAX_TTL), DEFAULT_TTL),
-        upload_limit_bytes_s=settings.take("upload-limit", parse_rate, None),
-        download_limit_bytes_s=settings.take("download-limit", parse_rate, None),
+        upload_limit_bytes_s=settings.take("upload-limit", parse_limit, None),
+        download_limit_bytes_s=settings.take("download-limit", parse_limit, None),
         log_level=settings.take("log-level", one_of(LogLevel), LogLevel.INFO),
         shares=settings.take("share", shares_in(state), ()),
+        command_line=command_line,
+        origins=settings.origins,
     )
     settings.refuse_the_rest()
+    _note_other_origins(config, settings.origins, is_alone=is_alone)
     return config
+
+
+def _note_other_origins(config: Config, origins: dict[str, Origin], *, is_alone: bool) -> None:
+    """Note where values come from that no option has told."""
+    if is_alone:
+        for name in ("no-lan", "no-port-mapping"):
+            origins.setdefault(name, Origin.ENVIRONMENT)
+    if config.network_key_file == config.kept_key_path:
+        origins.setdefault("network-key-file", Origin.INVITATION)
+
+
+def read_set(config: Config) -> dict[str, object]:
+    """Return what verbs have set, by option.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    return _read_toml(config.set_path)
+
+
+def set_value(name: str, text: str) -> object:
+    """Return what stands in `set.toml` for the text of the verb `set`; it is not checked yet.
+
+    Raises:
+        UsageError: this option cannot change while a servent runs, or is no flag's value.
+    """
+    if name not in SETTABLE:
+        can = ", ".join(SETTABLE)
+        raise UsageError(f"{name} cannot be set while the servent runs; these can: {can}")
+    try:
+        return flag_from(text) if name in _FLAGS else text
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
+
+
+def reset(config: Config, name: str, values: Mapping[str, object]) -> Config:
+    """Return the settings with one option as it is when verbs have set these values.
+
+    If they have set it, that wins over the command line, which was typed before. If not, it is
+    what the next start would take.
+
+    Raises:
+        UsageError: the value cannot be.
+    """
+    given = dict(config.command_line)
+    if name in values:
+        given.pop(name, None)
+    state, field = os.fspath(config.state_directory), SETTABLE[name]
+    mountpoint = None if config.mountpoint is None else os.fspath(config.mountpoint)
+    fresh = load_config(given, state_directory=state, mountpoint=mountpoint, values=values)
+    origins = {**config.origins, name: fresh.origins.get(name, Origin.DEFAULT)}
+    return replace(config, origins=origins, **{field: getattr(fresh, field)})
 
 
 def to_options(config: Config) -> dict[str, object]:
@@ -115,7 +191,13 @@ def to_options(config: Config) -> dict[str, object]:
     Where a servent's state and mountpoint are is not among them, and what TOML has no value for
     (no key file, the usual ports) is left out.
     """
-    options: dict[str, object] = {
+    options = all_options(config)
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def all_options(config: Config) -> Mapping[str, object]:
+    """Return the value of every option; None where nothing stands for it."""
+    return {
         "name": config.name,
         "join": [str(endpoint) for endpoint in config.joins],
         "listen": _listen_option(config),
@@ -132,12 +214,11 @@ def to_options(config: Config) -> dict[str, object]:
         "no-port-mapping": not config.port_mapping,
         "max-neighbours": config.max_neighbours,
         "ttl": config.ttl,
-        "upload-limit": size_option(config.upload_limit_bytes_s or 0),
-        "download-limit": size_option(config.download_limit_bytes_s or 0),
+        "upload-limit": limit_option(config.upload_limit_bytes_s),
+        "download-limit": limit_option(config.download_limit_bytes_s),
         "log-level": str(config.log_level),
         "share": [_share_option(shared) for shared in config.shares] or None,
     }
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _share_option(shared: SharedDirectory) -> Mapping[str, object]:
@@ -173,30 +254,44 @@ def default_name() -> str:
 class _Settings:
     """What the user set, by option name, and where, so that a complaint can say so."""
 
-    def __init__(self, path: Path, command_line: Mapping[str, object]) -> None:
-        self._path = path
-        self._file = _read_toml(path)
-        self._given = {name: value for name, value in command_line.items() if value is not None}
+    def __init__(
+        self, state: Path, was_set: Mapping[str, object], command_line: Mapping[str, object]
+    ) -> None:
+        self._state = state
+        given = {name: value for name, value in command_line.items() if value is not None}
+        self._layers = {
+            Origin.COMMAND_LINE: given,
+            Origin.SET: dict(was_set),
+            Origin.FILE: _read_toml(state / CONFIG_FILE),
+        }
+        self.origins: dict[str, Origin] = {}
+        """Where each value was found that was taken."""
 
     def take(self, name: str, parse: Callable[[object], T], default: T) -> T:
         """Return the option's value, parsed, or the default."""
-        from_file = self._file.pop(name, None)
-        is_given = name in self._given
-        value = self._given.pop(name, from_file)
-        if value is None:
-            return default
-        try:
-            return parse(value)
-        except ValueError as error:
-            place = f"--{name}" if is_given else f"{self._path}: {name}"
-            raise UsageError(f"{place}: {error}") from error
+        found = {origin: layer.pop(name) for origin, layer in self._layers.items() if name in layer}
+        for origin, value in found.items():
+            self.origins[name] = origin
+            try:
+                return parse(value)
+            except ValueError as error:
+                raise UsageError(f"{self._place_of(origin, name)}: {error}") from error
+        return default
+
+    def _place_of(self, origin: Origin, name: str) -> str:
+        """Return where a value stands, for a complaint."""
+        if origin is Origin.COMMAND_LINE:
+            return f"--{name}"
+        return f"{self._state / (SET_FILE if origin is Origin.SET else CONFIG_FILE)}: {name}"
 
     def refuse_the_rest(self) -> None:
         """Complain about what nobody took."""
-        for name in self._file:
-            raise UsageError(f"{self._path}: {name!r} is not an option")
-        for name in self._given:
-            raise UsageError(f"--{name} is not an option")
+        for origin, layer in self._layers.items():
+            for name in layer:
+                if origin is Origin.COMMAND_LINE:
+                    raise UsageError(f"--{name} is not an option")
+                place = self._state / (SET_FILE if origin is Origin.SET else CONFIG_FILE)
+                raise UsageError(f"{place}: {name!r} is not an option")
 
 
 def _read_toml(path: Path) -> dict[str, object]:

@@ -72,7 +72,7 @@ def parse_size(value: object) -> int:
     """
     count = _bytes(_text(value), _UNITS)
     if count is None:
-        raise ValueError(f"{_quoted(value)} is not a size such as 500M or 10G")
+        raise ValueError(f"{quoted(value)} is not a size such as 500M or 10G")
     return count
 
 
@@ -84,7 +84,7 @@ def parse_cache_size(value: object) -> int:
     """
     size = parse_size(value)
     if not MIN_CACHE_BYTES <= size <= MAX_CACHE_BYTES:
-        raise ValueError(f"{_quoted(value)} is not a size of 64M or more")
+        raise ValueError(f"{quoted(value)} is not a size of 64M or more")
     return size
 
 
@@ -101,9 +101,9 @@ def parse_rate(value: object) -> int | None:
     if rate is None and (bits := _bytes(re.sub(r"bits?$", "", text), _BIT_UNITS)) is not None:
         rate = bits // 8
     if rate is None:
-        raise ValueError(f"{_quoted(value)} is not a rate such as 500K, 20MB/s or 8Mbit")
+        raise ValueError(f"{quoted(value)} is not a rate such as 500K, 20MB/s or 8Mbit")
     if rate and not MIN_LIMIT_BYTES_PER_S <= rate <= MAX_LIMIT_BYTES_PER_S:
-        raise ValueError(f"{_quoted(value)} is not a rate of 16K a second or more, nor 0: no limit")
+        raise ValueError(f"{quoted(value)} is not a rate of 16K a second or more, nor 0: no limit")
     return rate or None
 
 
@@ -116,10 +116,10 @@ def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:
     text = _text(value)
     match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::(\d{1,5}))?", text, re.ASCII)
     if match is None:
-        raise ValueError(f"{_quoted(text)} is not HOST:PORT (IPv6 as [::1]:{DEFAULT_PORT})")
+        raise ValueError(f"{quoted(text)} is not HOST:PORT (IPv6 as [::1]:{DEFAULT_PORT})")
     host = match[2] or _ipv6(match[1])
     if len(host) > _MAX_HOST_LENGTH or not host.isprintable() or re.search(r"[\s/@]", host):
-        raise ValueError(f"{_quoted(host)} is not a host name or address")
+        raise ValueError(f"{quoted(host)} is not a host name or address")
     return Endpoint(host, _port(match[3] or DEFAULT_PORT, min_port))
 
 
@@ -142,7 +142,7 @@ def parse_duration(value: object) -> int:
     text = _text(value)
     match = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip().lower(), re.ASCII)
     if match is None:
-        raise ValueError(f"{_quoted(text)} is no time such as 90m, 12h, 7d or 4w")
+        raise ValueError(f"{quoted(text)} is no time such as 90m, 12h, 7d or 4w")
     seconds = int(match[1]) * _TIME_UNITS[match[2]]
     shortest, longest = INVITATION_BOUNDS_S
     if not shortest <= seconds <= longest:
@@ -160,7 +160,7 @@ def parse_listen(value: object) -> tuple[str | None, tuple[int, ...]]:
     if re.fullmatch(r":?\d{1,5}", text, re.ASCII):
         return None, (_port(text.removeprefix(":"), 0),)
     if ":" not in text:
-        raise ValueError(f"{_quoted(text)} is not [HOST:]PORT")
+        raise ValueError(f"{quoted(text)} is not [HOST:]PORT")
     endpoint = parse_endpoint(text, min_port=0)
     return endpoint.host, (endpoint.port,)
 
@@ -175,11 +175,11 @@ def size_option(count: int) -> str | int:
 
 def _text(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Path):
-        raise ValueError(f"{_quoted(value)} is not a text")
+        raise ValueError(f"{quoted(value)} is not a text")
     return str(value)
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """Return a value as a complaint shows it; a text is not shown whole if it is long."""
     return reprlib.repr(value)
 
@@ -198,8 +198,20 @@ def _bytes(text: str, units: Mapping[str, int]) -> int | None:
 
 def parse_flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"{_quoted(value)} is neither true nor false")
+        raise ValueError(f"{quoted(value)} is neither true nor false")
     return value
+
+
+def flag_from(text: str) -> bool:
+    """Return what a flag is set to by a word of the command line.
+
+    Raises:
+        ValueError: it is neither true nor false.
+    """
+    words = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(f"{quoted(text)} is neither true nor false")
+    return words[text.lower()]
 
 
 def one_of(kind: type[E]) -> Callable[[object], E]:
@@ -207,7 +219,7 @@ def one_of(kind: type[E]) -> Callable[[object], E]:
         try:
             return kind(_text(value))
         except ValueError:
-            raise ValueError(f"{_quoted(value)} is none of {', '.join(kind)}") from None
+            raise ValueError(f"{quoted(value)} is none of {', '.join(kind)}") from None
 
     return parse
 
@@ -216,7 +228,7 @@ def integer(low: int, high: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
         text = _text(value)
         if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
-            raise ValueError(f"{_quoted(value)} is not a whole number from {low} to {high}")
+            raise ValueError(f"{quoted(value)} is not a whole number from {low} to {high}")
         return int(text)
 
     return parse
@@ -226,7 +238,7 @@ def parse_stall_timeout(value: object) -> float:
     low, high = STALL_TIMEOUT_BOUNDS_S
     text = str(value)
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) or not low <= float(text) <= high:
-        raise ValueError(f"{_quoted(value)} is not a number of seconds from {low:g} to {high:g}")
+        raise ValueError(f"{quoted(value)} is not a number of seconds from {low:g} to {high:g}")
     return float(text)
 
 
@@ -254,7 +266,7 @@ def shares_in(state_directory: Path) -> Callable[[object], tuple[SharedDirectory
 
 def _shared_directory(row: object, state_directory: Path) -> SharedDirectory:
     if not isinstance(row, dict) or not row.keys() <= {"directory", "as", "read-only"}:
-        raise ValueError(f"{_quoted(row)} is no table of directory, as and read-only")
+        raise ValueError(f"{quoted(row)} is no table of directory, as and read-only")
     path = file_in(state_directory)(row.get("directory", ""))
     return shared_directory(
         path, row.get("as"), is_read_only=parse_flag(row.get("read-only", False))
@@ -272,7 +284,7 @@ def shared_directory(
     place = os.path.realpath(directory)
     label = normalize("NFC", _text(os.path.basename(place) if name is None else name))
     if not label or "/" in label or label.startswith("."):
-        raise ValueError(f"{_quoted(label)} is no name for a directory in shared/")
+        raise ValueError(f"{quoted(label)} is no name for a directory in shared/")
     return SharedDirectory(label, place, is_read_only=is_read_only)
 
 
@@ -295,4 +307,4 @@ def _ipv6(text: str) -> str:
     try:
         return str(ipaddress.IPv6Address(text))
     except ValueError:
-        raise ValueError(f"{_quoted(text)} is not an IPv6 address") from None
+        raise ValueError(f"{quoted(text)} is not an IPv6 address") from None

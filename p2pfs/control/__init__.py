@@ -9,12 +9,21 @@ then one of
     {"error": "one line for people", "status": EXIT_STATUS}
 
 and hangs up. A client that hangs up first cancels its verb. Only the owner of the servent
-and root can connect. `server` answers and `verbs` does the work. `client` is the command
-line's side, with `paths` (what is meant) and `opening` (what is handed over); it imports
-neither trio nor the servent, so that a verb starts quickly.
-`paths` parses what people type, `finding` tells what that is in the network, `files` copies into
-the share and out of the network. `statuses` has the bounds of
-the talk and the exit statuses. Each of the seven is a door of its own.
+and root can connect. A verb starts quickly: `client` imports neither trio nor the servent.
+
+    client     the command line's side: find a servent, ask it, hand files over
+    opening    what the command opens for a verb, and hands over
+    paths      what a path on the command line means
+    server     the servent's side: one request, its progress, its answer
+    verbs      what each verb does
+    moving     the verbs that move bytes
+    asked      the arguments of a request, checked
+    needed     what the verbs need of a servent
+    finding    what a path that has travelled means to a servent
+    files      copies into the share and out of the network
+    statuses   the bounds of the talk, and the exit statuses
+
+Each module is a door of its own.
 """
 
 from p2pfs.control.statuses import (

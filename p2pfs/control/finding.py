@@ -8,7 +8,8 @@ from typing import Final, Protocol, TypeVar
 
 import trio
 
-from p2pfs.control.paths import Id, Subtree, TreePath
+from p2pfs.control.asked import Args, text_of
+from p2pfs.control.paths import Id, Subtree, TreePath, received_target
 from p2pfs.errors import NotAskedError, NotFoundError, UsageError
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol import FileId
@@ -75,6 +76,18 @@ class Servent(Protocol):
     @property
     def shares(self) -> Tree:
         """What is below `peers/`."""
+
+
+def target_of(args: Args) -> tuple[TreePath | Id, str]:
+    """Return what is wanted, and how the user named it."""
+    target = received_target(text_of(args, "path"))
+    if isinstance(target, Id):
+        return target, str(args.get("typed", target.digits))
+    if target.subtree is Subtree.SHARED:
+        raise UsageError(f"{target} is not a path in the network")
+    is_network = target.subtree is Subtree.NETWORK
+    typed = args.get("typed", target.path if is_network else str(target))
+    return target, str(typed)
 
 
 async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node:

@@ -6,12 +6,11 @@ block. Both count against the same bounds, since both take memory.
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from p2pfs.download.source import MANIFEST, REFILL_BLOCKS, Request
 from p2pfs.protocol import MIB, block_bytes_for, block_span, manifest_bytes_for
-from p2pfs.rates import RateLimit
+from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 
 MAX_IN_FLIGHT_BYTES: Final = 16 * MIB
 """Asked for and not yet kept, in all: what a fast link needs, and bounded memory."""
@@ -26,7 +25,7 @@ class Outstanding:
     def __init__(self, size: int, limit: RateLimit | None) -> None:
         """Start with none; nothing is to be asked for while `limit` is not open."""
         self._size = size
-        self._limit = limit
+        self._limit = limit or RateLimit()
         self._block_bytes = block_bytes_for(size)
         self._asked: dict[int, list[Request]] = {}
         self._arrived: dict[int, list[Request]] = {}
@@ -73,12 +72,12 @@ class Outstanding:
         return self._bytes >= MAX_AHEAD_IN_FLIGHT_BYTES
 
     def open_at(self, now: float) -> float:
-        """Return when the limit lets something be asked for; infinity if there is no limit."""
-        return math.inf if self._limit is None else now + self._limit.wait_s(now)
+        """Return when the limit may let something be asked for; it may be changed meanwhile."""
+        return now + min(self._limit.wait_s(now), LOOK_AGAIN_S)
 
     def is_held_back(self, now: float) -> bool:
         """Return whether the limit lets nothing be asked for."""
-        return self._limit is not None and self._limit.wait_s(now) > 0
+        return self._limit.wait_s(now) > 0
 
     # What happens to a request
 
@@ -86,8 +85,7 @@ class Outstanding:
         """Note that a source is asked for a block now."""
         self._asked.setdefault(request.index, []).append(request)
         self._bytes += request.length
-        if self._limit is not None:
-            self._limit.charge(request.length, now)
+        self._limit.charge(request.length, now)
 
     def arrived(self, request: Request) -> None:
         """Note that a source gave a block; it counts until `kept`."""
@@ -109,8 +107,7 @@ class Outstanding:
 
     def refund(self, request: Request) -> None:
         """Give back to the limit what a source refused."""
-        if self._limit is not None:
-            self._limit.refund(request.length)
+        self._limit.refund(request.length)
 
 
 def _remove(requests: dict[int, list[Request]], request: Request) -> None:

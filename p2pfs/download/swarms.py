@@ -84,8 +84,10 @@ class Swarms:
         self._cache = cache
         self._catalogue = catalogue
         self._journal = journal
-        self._stall_timeout_s = stall_timeout_s
-        self._limit = limit
+        self.stall_timeout_s = stall_timeout_s
+        """After what time without a byte reads fail; of swarms that start from now on."""
+        self.limit = limit or RateLimit()
+        """What all of them together may fetch."""
         self.upstream = NetworkUpstream(
             catalogue,
             searches,
@@ -165,7 +167,7 @@ class Swarms:
 
     async def fetch_small(self, file: RemoteFile, cached: CachedFile) -> None:
         """Fetch a content of one block in one exchange, if that is possible; see `small`."""
-        if _content_of(file) not in self._running and self._limit is None:
+        if _content_of(file) not in self._running and not self.limit.is_set:
             await self._small.fetch(file, cached)
 
     def _small_came(self, file: RemoteFile, count: int) -> None:
@@ -179,7 +181,7 @@ class Swarms:
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have small contents ready that somebody will probably open next. Any thread."""
         unread = [file for file in files if self._cache.size_of(file.file_id) is None]
-        if unread and self._limit is None:
+        if unread and not self.limit.is_set:
             self._tasks.soon(self._small.fetch_ahead, unread)
 
     def failed(self, path: str, error: TransferError) -> None:
@@ -196,7 +198,7 @@ class Swarms:
         cached = self._cache.open_file(file.file_id, file.size)
         known = self._catalogue.sources_of(file.file_id, file.size)
         sources = dict.fromkeys((*file.sources, *known))
-        swarm = Swarm(cached, tuple(sources), self.upstream, self._stall_timeout_s, self._limit)
+        swarm = Swarm(cached, tuple(sources), self.upstream, self.stall_timeout_s, self.limit)
         wanting = self._scout.watch(swarm, _content_of(file), sources)
         running = _Running(file.path, swarm, cached, wanting)
         self._remember_path(file)

@@ -10,7 +10,7 @@ import contextlib
 import html
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -47,8 +47,10 @@ _NOTIFICATIONS: Final = DBusAddress(
 )
 
 
-async def notify_failures(journal: Journal) -> None:
-    """Show failed downloads on the desktop, until cancelled; return if there is none.
+async def notify_failures(journal: Journal, is_wanted: Callable[[], bool] = lambda: True) -> None:
+    """Show failed downloads on the desktop while that is wanted, until cancelled.
+
+    It returns if there is no desktop.
 
     Nothing that the desktop does or does not do is an error of ours.
     """
@@ -62,7 +64,7 @@ async def notify_failures(journal: Journal) -> None:
             put.send_nowait(event)
 
     def heard(event: Event) -> None:
-        if event.severity is Severity.ERROR and event.path:
+        if event.severity is Severity.ERROR and event.path and is_wanted():
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(wait_to_be_told, event)
 

@@ -146,8 +146,10 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
                 where = servent.whereabouts
                 mapping = PortMapping(where.addresses, where, servent.changes)
                 nursery.start_soon(guarded, mapping.run)
-            if config.notify:
-                nursery.start_soon(guarded, notify_failures, servent.journal)
+            nursery.start_soon(
+                guarded, notify_failures, servent.journal, lambda: servent.config.notify
+            )
+            servent.settings.on_change("log-level", _set_log_level)
             if mountpoint is not None:
                 await nursery.start(_mount, servent, mountpoint, end)
             if manager.is_listening:
@@ -234,6 +236,10 @@ def _start_logging(config: Config) -> None:
     for handler in handlers:
         handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=config.log_level.upper(), handlers=handlers, force=True)
+
+
+def _set_log_level(config: Config) -> None:
+    logging.getLogger().setLevel(config.log_level.upper())
 
 
 class _OneLine(logging.Formatter):

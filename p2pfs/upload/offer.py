@@ -36,7 +36,8 @@ class Offer:
     def __init__(self, library: Library, cache: BlockCache, *, reshare: bool) -> None:
         self._library = library
         self._cache = cache
-        self._reshare = reshare
+        self.reshare = reshare
+        """Whether those who ask by file id get what the cache has."""
 
     @property
     def is_paused(self) -> bool:
@@ -48,7 +49,7 @@ class Offer:
         size = self._library.size_of(file_id)
         if size is not None:
             return size
-        return self._cache.size_of(file_id) if self._reshare else None
+        return self._cache.size_of(file_id) if self.reshare else None
 
     def list_page(self, path: str, after: str, limit: int) -> Page | None:
         """Return the first `limit` entries of a directory behind a name, None if there is none."""
@@ -92,7 +93,7 @@ class Offer:
     def _cached(self, file_id: FileId) -> Iterator[CachedFile | None]:
         """Open what the cache has of a content, if it may be offered."""
         cached = None
-        if self._reshare:
+        if self.reshare:
             with contextlib.suppress(CacheFullError):  # no descriptors left: as if not here
                 cached = self._cache.find(file_id)
         try:

@@ -48,7 +48,7 @@ from p2pfs.protocol import (
     block_bytes_for,
     block_count_for,
 )
-from p2pfs.rates import RateLimit
+from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 from p2pfs.upload.pages import Lists, Pages
 from p2pfs.upload.turns import Turns
 from p2pfs.upload.under_way import UnderWay
@@ -123,7 +123,8 @@ class Uploads:
     def __init__(self, share: Share, limit: RateLimit | None = None) -> None:
         """Serve a share, at any rate or within a limit."""
         self._share = share
-        self._limit = limit
+        self.limit = limit or RateLimit()
+        """What may be sent to all peers together."""
         self._next = Turns(slots=1)
         """Held by who passes the limit next."""
         self.on_pushed: Callable[[Link, Guid], object] = lambda _link, _token: None
@@ -281,7 +282,7 @@ class Uploads:
     ) -> None:
         """Send a part of an answer, in pieces; `sent` is told of each."""
         rest = memoryview(data)
-        piece_bytes = self._limit.piece_bytes if self._limit else SEALED_BYTES
+        piece_bytes = self.limit.piece_bytes if self.limit.is_set else SEALED_BYTES
         while rest:
             piece, rest = rest[:piece_bytes], rest[piece_bytes:]
             await self._pass(link, len(piece))
@@ -294,10 +295,12 @@ class Uploads:
 
     async def _pass(self, link: Link, count: int) -> None:
         """Wait until so many bytes may be sent."""
-        if self._limit is not None:
-            async with self._next.turn(link):
-                await trio.sleep(self._limit.wait_s(trio.current_time()))
-                self._limit.charge(count, trio.current_time())
+        if not self.limit.is_set:
+            return
+        async with self._next.turn(link):
+            while (wait_s := self.limit.wait_s(trio.current_time())) > 0:  # noqa: ASYNC110 - it is a time
+                await trio.sleep(min(wait_s, LOOK_AGAIN_S))
+            self.limit.charge(count, trio.current_time())
 
 
 @contextlib.contextmanager

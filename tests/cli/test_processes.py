@@ -24,7 +24,7 @@ from tests.suites.filesystem_suite import errno_of
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
     "addresses", "join_commands", "reachable", "shared_files", "shared_bytes", "cache_bytes",
-    "cache_limit_bytes", "transfers", "uploads",
+    "cache_limit_bytes", "upload_limit_bytes_s", "download_limit_bytes_s", "transfers", "uploads",
     "downloaded_bytes", "uploaded_bytes", "messages_in", "messages_out", "queries_seen",
     "horizon", "look_s", "partial", "partial_directories", "names_left_out",
     "bad_blocks",
@@ -247,6 +247,33 @@ def test_options_may_stand_in_config_toml(processes):
     processes.start("serve")
 
     assert processes.status()["name"] == "from file"
+
+
+def test_settings_change_while_it_runs_and_each_tells_where_it_comes_from(processes):
+    p2pfs = processes.p2pfs
+    processes.start("serve", "--ttl", "3", "--download-limit", "1M")
+
+    done = p2pfs("set", "upload-limit", "08:00 512KiB, 23:00 off")
+    assert (done.returncode, done.stdout) == (0, "upload-limit: 08:00 512K, 23:00 off (set)\n")
+    done = p2pfs("set", "download-limit", "2M")
+    assert done.stderr == (
+        "p2pfs: until the next start: --download-limit stands on the command line of this servent\n"
+    )
+    rows = {row["name"]: row for row in json.loads(p2pfs("config", "--json").stdout)}
+    told = {name: (row["value"], row["source"]) for name, row in rows.items()}
+    assert told["upload-limit"] == ("08:00 512K, 23:00 off", "set")
+    assert told["download-limit"] == ("2M", "set")
+    assert told["ttl"] == (3, "command line")
+    assert told["stall-timeout"] == (30.0, "default")
+    assert "ttl\t3\tcommand line\tno\n" in p2pfs("config").stdout
+    for words, complaint in (
+        (["ttl", "3"], "'ttl' is not one of"),
+        (["upload-limit"], "give a value, or --unset"),
+        (["upload-limit", "fast"], "upload-limit: 'fast' is not a rate"),
+    ):
+        done = p2pfs("set", *words)
+        assert done.returncode == 2
+        assert complaint in done.stderr
 
 
 def test_join_get_and_leave_between_two_servents(processes):

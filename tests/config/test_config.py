@@ -18,14 +18,17 @@ from p2pfs.config import (
     Config,
     Endpoint,
     LogLevel,
+    Origin,
     Previews,
     SharedDirectory,
+    Timetable,
     default_name,
     knobs,
     load_config,
     parse_cache_size,
     parse_duration,
     parse_endpoint,
+    parse_limit,
     parse_name,
     parse_rate,
     parse_size,
@@ -355,6 +358,9 @@ listening = st.one_of(
 rates = st.one_of(
     st.none(), st.integers(MIN_LIMIT_BYTES_PER_S, 2**40), st.sampled_from([2**20, 20_000_000])
 )
+timetables = st.dictionaries(st.integers(0, 1439), rates, min_size=1, max_size=4).map(
+    lambda changes: Timetable(tuple(sorted(changes.items())))
+)
 
 
 @given(
@@ -368,7 +374,7 @@ rates = st.one_of(
     stall_timeout_s=st.sampled_from([1.0, 2.5, 30.0, 3600.0]),
     previews=st.sampled_from(Previews),
     numbers=st.tuples(st.integers(1, 32), st.integers(1, 5)),
-    limits=st.tuples(rates, rates),
+    limits=st.tuples(rates, rates | timetables),
     log_level=st.sampled_from(LogLevel),
 )
 def test_the_options_of_a_configuration_mean_the_same(
@@ -390,6 +396,62 @@ def test_the_options_of_a_configuration_mean_the_same(
     (state / "config.toml").write_text(tomli_w.dumps(to_options(config)))
 
     assert load_config({}, state_directory=str(state)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("08:00 512KiB, 23:00 off", {0: None, 479: None, 480: 2**19, 1379: 2**19, 1380: None}),
+        ("23:30 1M,8:05 20MB/s", {0: 2**20, 484: 2**20, 485: 20_000_000, 1410: 2**20}),
+        ("00:00 8Mbit", {0: 1_000_000, 1439: 1_000_000}),
+    ],
+)
+def test_a_limit_may_follow_the_hour(load, text, at):
+    limit = load(upload_limit=text).upload_limit_bytes_s
+
+    assert {minute: limit.at(minute) for minute in at} == at
+    assert parse_limit(str(limit)) == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("24:00 1M", "'24:00 1M' is not a time and a rate"),
+        ("08:60 1M", "is not a time and a rate"),
+        ("08:00", "'08:00' is not a time and a rate"),
+        ("08:00 1M, ", "'' is not a time and a rate"),
+        ("08:00 1M, off", "'off' is not a time and a rate"),
+        ("08:00 fast", "'fast' is not a rate"),
+        ("08:00 1K", "'1K' is not a rate of 16K a second"),
+        ("08:00 1M, 8:00 off", "has two rates for one time"),
+        (", ".join(f"{n // 60}:{n % 60:02} 1M" for n in range(97)), "96 changes a day"),
+    ],
+)
+def test_what_is_no_timetable_is_refused(load, text, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        load(upload_limit=text)
+
+
+def test_each_value_tells_where_it_comes_from(load, tmp_path, monkeypatch):
+    monkeypatch.delenv("P2PFS_ALONE", raising=False)
+    (tmp_path / "set.toml").write_text('ttl = 3\nname = "set"\nstall-timeout = 3')
+    (tmp_path / "network.key").touch()
+    config = load('ttl = 2\nname = "file"', ttl=5)
+
+    assert (config.ttl, config.name, config.stall_timeout_s) == (5, "set", 3.0)
+    assert config.origins == {
+        "ttl": Origin.COMMAND_LINE,
+        "name": Origin.SET,
+        "stall-timeout": Origin.SET,
+        "network-key-file": Origin.INVITATION,
+    }
+
+
+def test_a_complaint_names_the_file_of_what_was_set(load, tmp_path):
+    (tmp_path / "set.toml").write_text('upload-limit = "fast"')
+
+    with pytest.raises(UsageError, match=r"set\.toml: upload-limit: 'fast' is not a rate"):
+        load()
 
 
 def test_directories_are_shared_by_tables_of_their_own(load, tmp_path):

@@ -189,6 +189,8 @@ def given(processes: Processes) -> dict[str, object]:
     give("share", *a, "Music")
     give("shares", *a)
     give("unshare", *a, "Music")
+    give("set", *a, "upload-limit", "0")
+    give("config", *a)
     for verb in ("pause", "resume", "leave"):
         give(verb, *b)
     give("join", *b, listen)

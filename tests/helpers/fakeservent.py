@@ -1,4 +1,4 @@
-"""A servent that does what the verbs ask, from memory (control.verbs.Servent)."""
+"""A servent that does what the verbs ask, from memory (control.needed.Servent)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from p2pfs.journal import Journal
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.roots import Root, Roots
+from p2pfs.settings import Settings
 from p2pfs.state import Leftovers
 from tests.helpers.contents import in_a_file
+from tests.helpers.threads import run_directly
 
 
 @dataclass
@@ -176,7 +178,7 @@ class FakeServent:
     """Its attributes are what it answers with; tests set them."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.settings = Settings(config, lambda: 1e9, run_directly)
         self.browser = self.report = self.swarms = self
         self.roots = Roots(config.shared_directory, file=config.shares_path)
         self.library = FakeLibrary(self.roots)
@@ -199,6 +201,10 @@ class FakeServent:
         self.calls: list[str] = []
         self.readers: list[FakeReader] = []
         config.shared_directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def config(self) -> Config:
+        return self.settings.config
 
     def offer(self, path: str, content: bytes) -> None:
         """Let others have a file."""

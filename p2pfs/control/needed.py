@@ -1,0 +1,173 @@
+"""What the verbs need of a servent that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from p2pfs.config import Config, Endpoint, SharedDirectory
+from p2pfs.control import finding
+from p2pfs.invitations import Invitation
+from p2pfs.journal import Journal
+from p2pfs.namespace import RemoteFile
+from p2pfs.protocol import FileId, Manifest
+from p2pfs.roots import Root, Roots
+from p2pfs.state import Leftovers
+
+Record = Mapping[str, object]
+"""A JSON object."""
+
+
+class FileState(Protocol):
+    """How a file in `shared/` stands."""
+
+    @property
+    def state(self) -> str:
+        """`hashing`, `published`, `paused` or `private`."""
+
+
+class Share(finding.Share, Protocol):
+    """What the verbs need of the library."""
+
+    def touched(self, path: str) -> None:
+        """Look again at what is at this path."""
+
+    def file_state(self, path: str) -> FileState:
+        """Tell how a file stands."""
+
+    @property
+    def version(self) -> int:
+        """Changes with every change."""
+
+    async def wait_changed(self, version: int) -> int:
+        """Wait until the version is another one."""
+
+    async def share(self, shared: SharedDirectory) -> Root:
+        """Share a directory where it lies."""
+
+    async def unshare(self, name: str) -> Root:
+        """Share one no more."""
+
+
+class Reader(Protocol):
+    """An open remote file."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What its blocks must be; known once anything was read."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return exactly the bytes asked for, or raise a TransferError."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class Pins(Protocol):
+    """What the verbs need of the pinned files."""
+
+    async def add(self, *files: RemoteFile) -> None:
+        """Pin files, all or none."""
+
+    async def remove(self, *paths: str) -> Sequence[str]:
+        """Unpin what is at or below these paths; return where that was, or NotFoundError."""
+
+    async def remove_content(self, file_id: FileId) -> Sequence[str]:
+        """Unpin a content wherever it is pinned, likewise."""
+
+
+class Facts(Protocol):
+    """What a servent tells, as JSON objects."""
+
+    def status(self) -> Record:
+        """Describe the servent."""
+
+    def peers(self) -> Sequence[Record]:
+        """Describe the neighbours."""
+
+    def transfers(self) -> Sequence[Record]:
+        """Describe the downloads and the uploads."""
+
+    async def shared_directories(self) -> Sequence[Record]:
+        """Describe what is shared where it lies."""
+
+    async def cached(self) -> Record:
+        """Describe the cache and what is in it."""
+
+    async def search(self, words: str) -> Record:
+        """Search the network for files; see `p2pfs.namespace.query` for what may be asked."""
+
+
+class Contents(Protocol):
+    """What is in the files of others."""
+
+    def open(self, file: RemoteFile) -> Reader:
+        """Pin a file for reading."""
+
+
+class Settings(Protocol):
+    """What the servent is set to."""
+
+    async def set(self, option: str, text: str | None) -> Record:
+        """Give an option another value, or the one that it has without the verb."""
+
+    def rows(self) -> Sequence[Record]:
+        """Describe each option."""
+
+
+class Servent(finding.Servent, Protocol):
+    """What the verbs need of the servent."""
+
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+
+    @property
+    def settings(self) -> Settings:
+        """What it is set to, and what may be set."""
+
+    @property
+    def library(self) -> Share:
+        """Its share."""
+
+    @property
+    def roots(self) -> Roots:
+        """Which directories lie behind `shared/`."""
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """Where what is to be removed after a crash is noted."""
+
+    @property
+    def pins(self) -> Pins:
+        """What the user keeps."""
+
+    @property
+    def journal(self) -> Journal:
+        """What happened."""
+
+    @property
+    def report(self) -> Facts:
+        """What it tells of itself, and what it found."""
+
+    @property
+    def swarms(self) -> Contents:
+        """What is in the files of others."""
+
+    async def clear_cache(self) -> int:
+        """Remove what is neither open nor pinned; return the bytes that gave."""
+
+    async def join(self, through: Endpoint | Invitation) -> Record:
+        """Join through a servent and describe it; LinkError and UsageError say why not."""
+
+    def invite(self, for_s: float) -> Record:
+        """Make an invitation and describe it; UsageError says why not."""
+
+    async def leave(self) -> None:
+        """Say BYE to all neighbours, and look for no new ones until the next join."""
+
+    async def pause(self) -> None:
+        """Offer nothing until resumed."""
+
+    async def resume(self) -> None:
+        """Offer the share again."""
