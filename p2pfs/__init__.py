@@ -32,6 +32,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     latest        tables that are bounded: what was put longest ago goes first
     state         the directory of a servent: made, held, unmade
     config/       every knob, once
+    filelinks     one line of text that leads to a file
     invitations   one line of text that lets others join
     mounts        the kernel's table of mounts
     errors        every exception, by whose fault it is

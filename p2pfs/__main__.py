@@ -23,7 +23,10 @@ def main() -> None:
         if sys.getfilesystemencoding() != "utf-8":
             _start_anew_in_utf8()
         _open_streams()
-        from p2pfs.cli import main as run  # noqa: PLC0415 - this is what takes its time
+        from p2pfs.cli import conceal  # noqa: PLC0415 - this is what takes its time
+        from p2pfs.cli import main as run  # noqa: PLC0415
+
+        conceal(sys.argv)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     run()

@@ -8,12 +8,13 @@ import trio
 
 from p2pfs.cache import BlockCache
 from p2pfs.config import Config, Endpoint
+from p2pfs.filelinks import FileLink
 from p2pfs.invitations import Invitation
 from p2pfs.library import Library
-from p2pfs.namespace import Namespace
+from p2pfs.namespace import Namespace, RemoteFile
 from p2pfs.overlay import Overlay
-from p2pfs.protocol import Address
-from p2pfs.reach import Inviting
+from p2pfs.protocol import Address, FileId
+from p2pfs.reach import FileLinks, Inviting
 from p2pfs.report import Record
 from p2pfs.state import remove_file, replace_file
 from p2pfs.threads import RunInThread
@@ -23,13 +24,14 @@ LEAVE_S: Final = 1.0
 
 
 class Acts:
-    """What the verbs ask of a servent as a whole (control.verbs.Servent)."""
+    """What the verbs ask of a servent as a whole (control.needed.Servent)."""
 
     def __init__(
         self,
         config: Config,
         overlay: Overlay,
         inviting: Inviting,
+        file_links: FileLinks,
         namespace: Namespace,
         library: Library,
         cache: BlockCache,
@@ -38,6 +40,7 @@ class Acts:
         self._config = config
         self._overlay = overlay
         self._inviting = inviting
+        self._file_links = file_links
         self._namespace = namespace
         self._library = library
         self._cache = cache
@@ -51,6 +54,18 @@ class Acts:
             address = Address(through.host, through.port)
             peer = await self._overlay.join(address)
         return {"id": peer.id, "name": peer.name, "address": str(address)}
+
+    async def open_link(self, link: FileLink) -> RemoteFile | None:
+        """Return the file that a link means, by its path below `network/`; None if nobody has it.
+
+        Raises:
+            UsageError: the link is for another network.
+            NotAskedError, NoSourceError: as for `Contents.find`.
+        """
+        self._file_links.check(link)
+        file_id = FileId(bytes.fromhex(link.digits))
+        holders = self._file_links.holders_of(link)
+        return await self._namespace.contents.show(file_id, link.name, holders)
 
     def invite(self, for_s: float) -> Record:
         """Make an invitation and describe it; see `Inviting.make`."""

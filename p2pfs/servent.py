@@ -38,7 +38,7 @@ from p2pfs.protocol import (
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
-from p2pfs.reach import Changes, Inviting, OwnPort, Ways
+from p2pfs.reach import Changes, FileLinks, Inviting, OwnPort, Ways
 from p2pfs.report import Report
 from p2pfs.roots import open_roots
 from p2pfs.settings import Settings
@@ -215,10 +215,12 @@ class Servent:
             self.pins,
         )
         self.switchboard.on_news = self._arrivals.heard_news
+        self.file_links = FileLinks(self.whereabouts)
         acts = Acts(
             config,
             self.overlay,
             self.inviting,
+            self.file_links,
             self.namespace,
             self.library,
             self.cache,
@@ -227,6 +229,7 @@ class Servent:
         # What the verbs ask (control.needed.Servent).
         self.find_content = self.namespace.contents.find
         self.join, self.invite, self.leave = acts.join, acts.invite, acts.leave
+        self.open_link = acts.open_link
         self.pause, self.resume, self.clear_cache = acts.pause, acts.resume, acts.clear_cache
         self.changes = Changes(network, self._all_links, self._start_afresh, self.journal)
         self._network = network

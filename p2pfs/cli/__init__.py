@@ -11,6 +11,8 @@
     asker        asks a servent for a verb
     voice        says it: as text, as JSON, or not at all
     screen       tables, progress bars and `top` on a terminal
+    linking    links to files, on the command line and on the desktop
+    concealing invitations that no other user is to read in a list of processes
     qrcode       a line of text as a QR code
     page         what `top` shows
     layout       lines that fit a terminal of any width
@@ -20,5 +22,6 @@ only where there is a terminal, the servent only where one is started.
 """
 
 from p2pfs.cli.commands import cli, main
+from p2pfs.cli.concealing import conceal
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "conceal", "main"]

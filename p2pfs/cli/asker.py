@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from p2pfs.cli.voice import OnProgress, Voice
-from p2pfs.control.client import Running, ask, choose_servent
+from p2pfs.control import VerbError
+from p2pfs.control.client import Running, ask, choose_servent, running_servents
 from p2pfs.wording import Record
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,16 @@ class Asker:
         """What the verb is about; if it leads into a mount, that tells the servent too."""
         if voice.is_verbose:
             logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the user has said which servent is to be asked, or there is no choice."""
+        try:
+            return bool(self.servent)
+        except VerbError:
+            if self._directory is not None or not running_servents():
+                raise
+            return False
 
     @functools.cached_property
     def servent(self) -> Running:

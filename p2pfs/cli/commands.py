@@ -84,6 +84,8 @@ cli: Final = Sections(
         "Find, get and share files": (
             verbs.search,
             verbs.get,
+            verbs.link,
+            verbs.open_,
             verbs.publish,
             verbs.unpublish,
             verbs.share,

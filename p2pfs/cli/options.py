@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from p2pfs.cli.completion import paths_below
+from p2pfs.cli.concealing import check_join
 from p2pfs.cli.voice import Voice, typed
 from p2pfs.config import (
     DEFAULT_PORT,
@@ -26,7 +27,6 @@ from p2pfs.config import (
     Previews,
     parse_cache_size,
     parse_duration,
-    parse_join,
     parse_limit,
     parse_listen,
     parse_name,
@@ -98,7 +98,7 @@ REMOTE: Final = TreePath("PATH", Subtree.NETWORK)
 SHARED: Final = TreePath("PATH", Subtree.SHARED)
 DIRECTORY: Final = Place("DIR", "dir")
 FILE: Final = Place("FILE")
-JOIN: Final = Text("HOST:PORT", parse_join)
+JOIN: Final = Text("HOST:PORT", check_join)
 DURATION: Final = Text("TIME", parse_duration)
 RATE: Final = Text("RATE", parse_limit)
 
@@ -139,7 +139,8 @@ STATE: Final = _knob("--state", DIRECTORY, "p2pfs in the XDG data directory",
 
 SERVENT_OPTIONS: Final = (
     _knob("--join", JOIN, "nobody",
-          "Join through this servent, or by this invitation; it may be given several times.",
+          "Join through this servent, or by this invitation, or those in @FILE or, for -, the "
+          "standard input; it may be given several times.",
           multiple=True),
     _knob("--listen", Text("[HOST:]PORT", parse_listen),
           f"{DEFAULT_PORT}, and any port if that is taken", "Listen here; port 0 is any."),

@@ -11,7 +11,8 @@ from typing import Final, cast
 
 import click
 
-from p2pfs.cli import fstab
+from p2pfs.cli import concealing, fstab
+from p2pfs.cli.concealing import STDIN
 from p2pfs.cli.options import (
     DIRECTORY,
     FILE,
@@ -35,6 +36,7 @@ from p2pfs.control.client import (
 )
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.host import background
+from p2pfs.invitations import Invitation
 from p2pfs.mounts import read_mounts
 from p2pfs.state import OUTPUT, make_state, new_state_undone
 
@@ -111,17 +113,25 @@ def start(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -
             return live(config, up, fail)
         try:
             make_state(config)
-            up(background.start(sys.argv[1:], config.state_directory / OUTPUT))
+            up(start_behind(config, options))
         except (UsageError, background.StartError) as error:
             fail(str(error))
             return ExitStatus.FAILED
         return ExitStatus.DONE
 
 
+def start_behind(config: Config, options: Mapping[str, object]) -> background.Welcome:
+    """Start this command anew in the background; what it read, its other self reads again."""
+    joins = cast("Sequence[str]", options["join"])
+    text = "\n".join(concealing.expanded([STDIN])) if STDIN in joins else ""
+    return background.start(sys.argv[1:], config.state_directory / OUTPUT, text)
+
+
 def config_of(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -> Config:
     """Return the settings; a file named on the command line lies where the caller is."""
     given = {name.replace("_", "-"): value or None for name, value in options.items()}
     state = cast("str | None", given.pop("state"))
+    given["join"] = concealing.expanded(cast("Sequence[str]", given["join"] or ())) or None
     if key := cast("str | None", given["network-key-file"]):
         given["network-key-file"] = os.path.abspath(os.path.expanduser(key))
     if voice.is_verbose:
@@ -225,16 +235,31 @@ def install(
 
     place = None if no_mount else os.path.abspath(os.path.expanduser(mountpoint))
     config = config_of(voice, options, place)
+    refuse_secrets(config)
     unit_of_user = UserService(unit)
     refuse_second(config, unit_of_user.main_pid())
     command = ["serve"] if place is None else ["mount"]
-    options |= {"foreground": True, "state": os.fspath(config.state_directory)}
+    joins = concealing.expanded(cast("Sequence[str]", options["join"]))
+    options |= {
+        "join": tuple(joins),
+        "foreground": True,
+        "state": os.fspath(config.state_directory),
+    }
     end = [] if place is None else ["--", place]
     unit_of_user.install([*command, *words_of(options), *end])
     status = unit_of_user.status()
     voice.done(f"{unit_of_user.unit}: {status}", {"unit": unit_of_user.unit, "status": status})
     if not will_outlive_logout():
         voice.note("it ends with your last logout, unless you say: loginctl enable-linger")
+
+
+def refuse_secrets(config: Config) -> None:
+    """Raise `UsageError` if a unit, which all can read, would hold the key of a network."""
+    if any(isinstance(one, Invitation) and one.key is not None for one in config.joins):
+        raise UsageError(
+            "this invitation holds the key of its network, and all can read a unit: mount once "
+            "with `--join -`; the key and the peers are kept, and the service needs no --join"
+        )
 
 
 def refuse_second(config: Config, pid: int) -> None:
@@ -280,11 +305,16 @@ voiced(remove)
 @voiced
 @click.command()
 @takes(STATE)
+@click.option("--desktop", is_flag=True, help="Let links to files (p2pfs:) open with p2pfs.")
 @click.pass_obj
-def doctor(voice: Voice, state: str | None) -> int:
+def doctor(voice: Voice, state: str | None, *, desktop: bool) -> int:
     """Look for what keeps p2pfs from working here, and say what to do."""
-    from p2pfs.host import examine  # noqa: PLC0415 - seldom needed
+    from p2pfs.host import examine, install_handler  # noqa: PLC0415 - seldom needed
 
+    if desktop:
+        place = install_handler()
+        voice.done(f"{place}: links to files open with p2pfs", {"file": os.fspath(place)})
+        return ExitStatus.DONE
     findings = list(examine(load_config({}, state_directory=state)))
     lines = [f"{'ok' if one.is_good else '!!'}  {one.name}: {one.text}" for one in findings]
     voice.lines(lines, [{"name": f.name, "ok": f.is_good, "text": f.text} for f in findings])

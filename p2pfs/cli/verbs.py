@@ -13,13 +13,16 @@ import click
 
 from p2pfs.cli import trees
 from p2pfs.cli.asker import Asker
+from p2pfs.cli.concealing import expanded
+from p2pfs.cli.linking import ask_who_knows, other_scheme, show_file, told_on_desktop
 from p2pfs.cli.options import DIRECTORY, DURATION, FILE, JOIN, MOUNT, REMOTE, SHARED, Text, voiced
 from p2pfs.cli.trees import Outcome, each
 from p2pfs.cli.voice import Voice, has_screen
 from p2pfs.config import SETTABLE
 from p2pfs.control import ExitStatus
-from p2pfs.control.paths import read_target, removal_target
-from p2pfs.errors import UsageError
+from p2pfs.control.paths import link_target, read_target, removal_target
+from p2pfs.errors import P2pfsError, UsageError
+from p2pfs.filelinks import parse_file_link
 from p2pfs.wording import (
     CONFIG_COLUMNS,
     EVENT_COLUMNS,
@@ -226,6 +229,43 @@ def of_files(record: Record) -> str:
 
 
 @verb
+@click.argument("path", type=REMOTE)
+@click.option("--alias", is_flag=True, help="Begin it with peerfs: a desktop opens that anywhere.")
+def link(asker: Asker, path: str, *, alias: bool) -> None:
+    """Print a link to a file, for others to open.
+
+    PATH is a file in network/, search/, peers/ or shared/, or a file id. The link tells the
+    content, its name and size, and an address of who has it; it gives nobody access.
+    """
+    target = link_target(path, asker.servent)
+    made = asker.ask("link", path=str(target), typed=path)
+    if alias:
+        made = {**made, "link": other_scheme(str(made["link"]))}
+    asker.voice.lines([str(made["link"])], made)
+
+
+@verb
+@click.argument("link", type=Text("LINK", parse_file_link))
+@click.option("--desktop", is_flag=True, help="Open it with the desktop's program for such files.")
+def open_(asker: Asker, link: str, *, desktop: bool) -> None:
+    """Find the file that a link means, and print its path.
+
+    It is searched for by its id. If nobody within the horizon has it, the servent that the link
+    names is asked. No other network is joined.
+    """
+    try:
+        found = ask_who_knows(asker, link)
+        place = str(found["file"] or found["path"])
+        if desktop:
+            show_file(place, is_mounted=found["file"] is not None)
+    except (P2pfsError, OSError) as error:
+        if desktop:
+            told_on_desktop(str(error))
+        raise
+    asker.voice.lines([place], found)
+
+
+@verb
 @click.argument("directory", type=DIRECTORY)
 @click.option("--as", "name", metavar="NAME", type=Text("NAME"),
               help="Show it as shared/NAME.  [default: its own name]")  # fmt: skip
@@ -283,8 +323,15 @@ def unpin(asker: Asker, paths: Sequence[str]) -> int:
 @verb
 @click.argument("address", type=JOIN)
 def join(asker: Asker, address: str) -> None:
-    """Join the network through another servent, or by an invitation."""
-    peer = asker.ask("join", address=address)
+    """Join the network through another servent, or by an invitation.
+
+    `-` reads it from the standard input, and @FILE from a file, so that no other user of this
+    machine can read it in the list of processes.
+    """
+    lines = expanded([address])
+    if len(lines) > 1:
+        raise UsageError(f"there are {len(lines)} lines, and one servent can be joined through")
+    peer = asker.ask("join", address=lines[0])
     asker.voice.done(f"joined through {peer['name']} at {peer['address']}", peer)
 
 

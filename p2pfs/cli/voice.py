@@ -130,6 +130,12 @@ def complain(text: str) -> None:
         print(f"p2pfs: {printable(text)}", file=sys.stderr, flush=True)
 
 
+def prompt(text: str) -> None:
+    """Ask for something on stderr, in the line where it is typed."""
+    with contextlib.suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
+
+
 def has_screen(stream: TextIO) -> bool:
     """Return whether lines can be rewritten there; a dumb terminal cannot."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")

@@ -17,6 +17,7 @@ and root can connect. A verb starts quickly: `client` imports neither trio nor t
     server     the servent's side: one request, its progress, its answer
     verbs      what each verb does
     moving     the verbs that move bytes
+    linking    the verbs about links to files
     asked      the arguments of a request, checked
     needed     what the verbs need of a servent
     finding    what a path that has travelled means to a servent

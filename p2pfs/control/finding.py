@@ -47,6 +47,10 @@ class OwnFile(Protocol):
     def local_path(self) -> str:
         """Where it is in `shared/`."""
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
 
 class Share(Protocol):
     """What finding needs of the library."""

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from p2pfs.config import Config, Endpoint, SharedDirectory
 from p2pfs.control import finding
+from p2pfs.filelinks import FileLink
 from p2pfs.invitations import Invitation
 from p2pfs.journal import Journal
 from p2pfs.namespace import RemoteFile
-from p2pfs.protocol import FileId, Manifest
+from p2pfs.protocol import FileId, Manifest, PeerInfo
 from p2pfs.roots import Root, Roots
 from p2pfs.state import Leftovers
 
@@ -20,6 +21,10 @@ Record = Mapping[str, object]
 
 class FileState(Protocol):
     """How a file in `shared/` stands."""
+
+    @property
+    def file_id(self) -> FileId | None:
+        """Its content, once it is offered."""
 
     @property
     def state(self) -> str:
@@ -115,6 +120,16 @@ class Settings(Protocol):
         """Describe each option."""
 
 
+class FileLinks(Protocol):
+    """Makes links to files."""
+
+    def to_own(self, file_id: FileId, name: str, size: int) -> str:
+        """Return a link to a file that is shared here."""
+
+    def to_others(self, file_id: FileId, name: str, size: int, sources: Sequence[PeerInfo]) -> str:
+        """Return a link to a file that others have."""
+
+
 class Servent(finding.Servent, Protocol):
     """What the verbs need of the servent."""
 
@@ -153,6 +168,13 @@ class Servent(finding.Servent, Protocol):
     @property
     def swarms(self) -> Contents:
         """What is in the files of others."""
+
+    @property
+    def file_links(self) -> FileLinks:
+        """What makes links to files."""
+
+    async def open_link(self, link: FileLink) -> RemoteFile | None:
+        """Return the file that a link means; None if nobody has it."""
 
     async def clear_cache(self) -> int:
         """Remove what is neither open nor pinned; return the bytes that gave."""

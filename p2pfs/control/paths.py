@@ -97,6 +97,17 @@ def read_target(text: str, tree: Tree) -> TreePath | Id:
     return _relative(text, Subtree.NETWORK)
 
 
+def link_target(text: str, tree: Tree) -> TreePath | Id:
+    """Return what is meant by a path, or a file id, to which others are to be led.
+
+    Raises:
+        UsageError: it leads to a place on this machine that is not shared.
+        NotFoundError: the path cannot be walked.
+    """
+    found = _below(_walk_tree(text, _here(), tree, follow_last=True), tree, text)
+    return read_target(text, tree) if found is None else found
+
+
 def removal_target(text: str, tree: Tree) -> TreePath:
     """Return what is meant by a path in `shared/` that is to go; a link at its end means itself.
 

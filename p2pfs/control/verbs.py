@@ -21,6 +21,7 @@ from p2pfs.control.finding import (
     network_paths,
     target_of,
 )
+from p2pfs.control.linking import link, open_link
 from p2pfs.control.moving import Report, get, publish, run_in_thread
 from p2pfs.control.needed import Record, Servent
 from p2pfs.control.paths import Id, received_target
@@ -224,6 +225,8 @@ VERBS: Final[Mapping[str, Verb]] = {
     "share": _share,
     "unshare": _unshare,
     "shares": _shares,
+    "link": link,
+    "open": open_link,
     "join": _join,
     "invite": _invite,
     "leave": _leave,

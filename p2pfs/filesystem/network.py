@@ -33,7 +33,7 @@ from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
 from p2pfs.journal import printable
 from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, without_suffix
-from p2pfs.protocol import FileId, names
+from p2pfs.protocol import FileId, PeerInfo, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
 """Paths for which we remember what the kernel was told; some tens of megabytes."""
@@ -118,6 +118,18 @@ class Contents(Protocol):
         ...
 
 
+class Links(Protocol):
+    """Makes links to files, for people. Any thread."""
+
+    def to_own(self, file_id: FileId, name: str, size: int) -> str:
+        """Return a link to a file that is shared here."""
+        ...
+
+    def to_others(self, file_id: FileId, name: str, size: int, sources: Sequence[PeerInfo]) -> str:
+        """Return a link to a file that others have."""
+        ...
+
+
 class NetworkFile(ReadOnlyFile):
     """A file in `network/` that somebody has open."""
 
@@ -170,10 +182,12 @@ class NetworkTree:
         label: str = NETWORK,
         *,
         now_ns: Callable[[], int] = time.time_ns,
+        links: Links | None = None,
     ) -> None:
         self._view = view
         self._contents = contents
         self._label = label
+        self._links = links
         self._root = RemoteDirectory("", now_ns(), ())
         self._kernel = _KernelCaches()
         self._absences = Absences()
@@ -302,10 +316,17 @@ class NetworkTree:
             "peers": peers,
             "cached": str(self._contents.cached_percent(node.file_id)),
             "error": self._contents.last_error(self._told_as(node.path)),
+            "link": self._link_to(node),
         }
         return {
             _OWN_PREFIX + key: text.encode() for key, text in values.items() if text is not None
         }
+
+    def _link_to(self, file: RemoteFile) -> str | None:
+        if self._links is None:
+            return None
+        name = without_suffix(file.path, file.file_id).rpartition("/")[2]
+        return self._links.to_others(file.file_id, name, file.size, file.sources)
 
     def _told(self, file: RemoteFile) -> RemoteFile:
         return replace(file, path=self._told_as(file.path))

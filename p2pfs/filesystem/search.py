@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from p2pfs.filesystem.answers import Answer, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
-from p2pfs.filesystem.network import Contents, NetworkTree, NetworkView
+from p2pfs.filesystem.network import Contents, Links, NetworkTree, NetworkView
 from p2pfs.filesystem.subtree import OpenFile
 from p2pfs.namespace import QueryError
 
@@ -55,10 +55,11 @@ class SearchTree:
         caller: Caller,
         *,
         now_ns: Callable[[], int] = time.time_ns,
+        links: Links | None = None,
     ) -> None:
         self._view = view
         self._caller = caller
-        self._results = NetworkTree(view, contents, _LABEL, now_ns=now_ns)
+        self._results = NetworkTree(view, contents, _LABEL, now_ns=now_ns, links=links)
         self._now_ns = now_ns
         self._changed_ns = now_ns()
 

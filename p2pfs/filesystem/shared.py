@@ -38,6 +38,7 @@ touched with it would be newer than one written right after."""
 
 _OWN_PREFIX: Final = "user.p2pfs."
 _ID: Final = _OWN_PREFIX + "id"
+_LINK: Final = f"{_OWN_PREFIX}link"
 _STATE: Final = _OWN_PREFIX + "state"
 _REASON: Final = _OWN_PREFIX + "reason"
 
@@ -58,6 +59,14 @@ class FileState(Protocol):
     @property
     def reason(self) -> str:
         """Why it is private; nothing if it is meant to be."""
+        ...
+
+
+class Links(Protocol):
+    """Makes links to files, for people."""
+
+    def to_own(self, file_id: FileId, name: str, size: int) -> str:
+        """Return a link to a file that is shared here."""
         ...
 
 
@@ -150,8 +159,9 @@ class SharedFile:
 class SharedTree:
     """The backing directory, as the sub-tree `shared/`."""
 
-    def __init__(self, roots: Roots, share: Share) -> None:
+    def __init__(self, roots: Roots, share: Share, links: Links | None = None) -> None:
         self._roots = roots
+        self._links = links
         self._backing = Backing(roots)
         self.device = self._backing.device
         """Of the share itself; what is mounted below it has others."""
@@ -380,13 +390,16 @@ class SharedTree:
         return False
 
     def _own_xattrs(self, path: str) -> dict[str, bytes]:
-        self._backing.lstat(path)
+        status = self._backing.lstat(path)
         state = self._share.file_state(path)
         own = {_STATE: state.state.encode()}
         if state.reason:
             own[_REASON] = state.reason.encode()
         if state.file_id is not None:
             own[_ID] = state.file_id.hex().encode()
+            if self._links is not None:
+                name = path.rpartition("/")[2]
+                own[_LINK] = self._links.to_own(state.file_id, name, status.st_size).encode()
         return own
 
     def _open(self, path: str, flags: int, mode: int = 0) -> SharedFile:

@@ -13,7 +13,7 @@ from p2pfs.filesystem.answers import Answer, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
-from p2pfs.filesystem.network import Contents, NetworkTree, NetworkView
+from p2pfs.filesystem.network import Contents, Links, NetworkTree, NetworkView
 from p2pfs.filesystem.previews import GuardedContents
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing
@@ -57,6 +57,11 @@ class Servent(Protocol):
         """What is below `.p2pfs/`."""
         ...
 
+    @property
+    def file_links(self) -> Links:
+        """What makes links to files."""
+        ...
+
 
 class FileSystem:
     """The whole tree. Paths begin with `/`, which is the mountpoint."""
@@ -70,14 +75,15 @@ class FileSystem:
         previews: Previews = Previews.SMALL,
     ) -> None:
         contents = GuardedContents(servent.swarms, caller, previews)
-        self._shared = SharedTree(roots, share)
-        self._search = SearchTree(servent.results, contents, caller)
+        links = servent.file_links
+        self._shared = SharedTree(roots, share, links)
+        self._search = SearchTree(servent.results, contents, caller, links=links)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
         below: Mapping[str, Subtree] = {
             "shared": self._shared,
-            "network": NetworkTree(servent.browser, contents),
+            "network": NetworkTree(servent.browser, contents, links=links),
             "search": self._search,
-            "peers": NetworkTree(servent.shares, contents, "peers"),
+            "peers": NetworkTree(servent.shares, contents, "peers", links=links),
             ".p2pfs": InfoTree(servent.report.render),
         }
         self._root = _Root(tuple(below))

@@ -4,6 +4,7 @@
     background   start the command anew in the background, and report when it is ready
     welcome      what a person needs when a servent is up
     desktop      tells failures as notifications: the only module that knows D-Bus
+    handler      lets the desktop open links to files
     manager      tells systemd how the servent is
     service      the unit that makes systemd keep a servent running
     doctor       look for what keeps p2pfs from working here, and say what to do
@@ -12,6 +13,7 @@
 """
 
 from p2pfs.host.doctor import examine
+from p2pfs.host.handler import handler_entry, install_handler
 from p2pfs.host.service import UserService, will_outlive_logout
 
-__all__ = ["UserService", "examine", "will_outlive_logout"]
+__all__ = ["UserService", "examine", "handler_entry", "install_handler", "will_outlive_logout"]

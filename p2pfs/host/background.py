@@ -51,11 +51,12 @@ class StartError(P2pfsError):
     """The servent did not start; the text says why."""
 
 
-def start(arguments: Sequence[str], output_path: Path) -> Welcome:
+def start(arguments: Sequence[str], output_path: Path, text: str = "") -> Welcome:
     """Run `p2pfs ARGUMENTS` in the background and return what it says when it is ready.
 
-    What it prints is added to `output_path`. If anything fails, or this process is interrupted,
-    the child is ended before this returns.
+    Its standard input is `text`: other users can read its arguments, and not that. What it
+    prints is added to `output_path`. If anything fails, or this process is interrupted, the
+    child is ended before this returns.
 
     Raises:
         StartError: it failed, ended or did not report within a minute.
@@ -63,7 +64,7 @@ def start(arguments: Sequence[str], output_path: Path) -> Welcome:
     read_end, write_end = os.pipe()
     with open(read_end, "rb", buffering=0) as pipe:
         try:
-            child = _spawn(arguments, output_path, write_end)
+            child = _spawn(arguments, output_path, write_end, text)
         except OSError as error:
             raise StartError(f"cannot start: {error.strerror}: {error.filename}") from error
         finally:
@@ -130,13 +131,20 @@ def _inherited_pipe(text: str) -> int | None:
     return None
 
 
-def _spawn(arguments: Sequence[str], output_path: Path, write_end: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    arguments: Sequence[str], output_path: Path, write_end: int, text: str
+) -> subprocess.Popen[bytes]:
     # Not emptied: another servent may be printing there, which the child will find out.
-    with open(output_path, "ab", opener=open_private) as output:
+    with (
+        open(output_path, "ab", opener=open_private) as output,
+        open(os.memfd_create("p2pfs-input"), "r+") as given,
+    ):
+        given.write(text)
+        given.seek(0)
         # -P: a directory `p2pfs` that happens to lie here must not be what runs.
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "p2pfs", *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=given,
             stdout=output,
             stderr=output,
             pass_fds=(write_end,),

@@ -7,6 +7,7 @@ error". Where there is a session bus, a notification says which file it was, and
 from __future__ import annotations
 
 import contextlib
+import functools
 import html
 import logging
 import os
@@ -88,6 +89,12 @@ def notice_of(failures: Sequence[Event]) -> tuple[str, str]:
     lines = [f"{name}: {one.text}" for name, one in zip(names, failures, strict=True)]
     lines[MAX_NAMED:] = [f"and {len(lines) - MAX_NAMED} more"] if len(lines) > MAX_NAMED else []
     return f"{len(failures)} downloads failed", html.escape("\n".join(lines), quote=False)
+
+
+def show_once(summary: str, text: str) -> None:
+    """Show one notification, from a program without trio; do nothing where there is no desktop."""
+    if os.environ.get(_BUS):
+        trio.run(functools.partial(_show, summary, html.escape(text, quote=False), replaces=0))
 
 
 async def _show(summary: str, body: str, *, replaces: int) -> int:

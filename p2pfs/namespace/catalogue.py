@@ -25,6 +25,7 @@ from typing import Final
 from p2pfs.latest import Latest
 from p2pfs.namespace.claims import ClaimTree, Place
 from p2pfs.namespace.nodes import (
+    ID_SUFFIX_LENGTH,
     Chosen,
     Content,
     Knowledge,
@@ -33,6 +34,7 @@ from p2pfs.namespace.nodes import (
     RemoteDirectory,
     RemoteFile,
     believed,
+    version_name,
 )
 from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others, rank_of, versions_at
 from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
@@ -446,6 +448,18 @@ class Catalogue:
                 place = None if place is None else self._showing.below(place, label)
                 labels.append(label if place is None else place.name)
             return "/".join(labels)
+
+    def shown_path(self, path: str, file_id: FileId) -> str:
+        """Return the path at which a content is shown that is published at a path.
+
+        That is the plain one, or with as much of its id as tells it from other versions.
+        """
+        for length in range(0, len(file_id.hex()) + 1, ID_SUFFIX_LENGTH):
+            shown = version_name(path, file_id, length) if length else path
+            node = self.lookup(shown, math.inf)
+            if isinstance(node, RemoteFile) and node.file_id == file_id:
+                return shown
+        return path
 
     def is_disputed(self, file_id: FileId) -> bool:
         """Return whether a content is said to have several sizes, of which one at most is right."""

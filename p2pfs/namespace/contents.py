@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -18,7 +19,8 @@ from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import FetchManifest
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.overlay import Searches
-from p2pfs.protocol import FileId, Manifest, PeerInfo, QueryHit, QueryKind
+from p2pfs.protocol import Entry, FileId, Manifest, PeerInfo, QueryHit, QueryKind
+from p2pfs.protocol.names import check_label
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +65,45 @@ class Contents:
             NotAskedError: others may not be asked for it now.
             NoSourceError: some say to have it, and none of them gives the manifest.
         """
+        file, _hits = await self._found(file_id)
+        return file
+
+    async def show(
+        self, file_id: FileId, name: str, holders: Sequence[PeerInfo]
+    ) -> RemoteFile | None:
+        """Let a content be shown below `network/`, and return it by the path that it has there.
+
+        It is searched for. If nobody within the horizon has it, these holders are asked: each is
+        dialled, and joins nothing. Who gives no path for it has it as `name`; if that cannot be
+        one, as its id. None if nobody has it.
+
+        Raises:
+            NotAskedError, NoSourceError: as for `find`.
+        """
+        file, hits = await self._found(file_id)
+        if file is None:
+            file = await self._held_by(holders, file_id)
+        if file is None:
+            return None
+        path = file.path
+        if path == file_id.hex() and check_label(name) is None:
+            path = name
+        named = [(hit.provider, entry) for hit in hits for entry in hit.entries]
+        for source, entry in named:
+            if entry.path == path:
+                self._catalogue.learn_found(source, [entry])
+        unnamed = Entry(path, file.size, file.mtime_ns, file_id)
+        for source in {*file.sources} - {source for source, entry in named if entry.path == path}:
+            self._catalogue.learn_found(source, [unnamed])
+        if not file.sources:  # all of it is here, whoever else has it
+            self._catalogue.keep(unnamed)
+        return replace(file, path=self._catalogue.shown_path(path, file_id))
+
+    async def _found(self, file_id: FileId) -> tuple[RemoteFile | None, Sequence[QueryHit]]:
+        """Return a file as `find` does, and what others said of it."""
         size = self._catalogue.size_of(file_id)
         if size is not None and self._catalogue.is_whole(file_id):
-            return RemoteFile(self._name_of(file_id, ()), size, 0, file_id, ())
+            return RemoteFile(self._name_of(file_id, ()), size, 0, file_id, ()), ()
         # The nearest are enough, unless they lie: then all are asked.
         hits = await self._search(file_id, is_enough=bool)
         if hits and size is None:
@@ -74,11 +112,18 @@ class Contents:
             hits = await self._search(file_id, is_enough=lambda _hits: False)
             size = await self._proved_size(file_id, hits)
         if not hits:
-            return None
+            return None, ()
         if size is None:
             raise NoSourceError("it was found, but nobody proves to have it")
         holders = dict.fromkeys(hit.provider for hit in hits)
-        return RemoteFile(self._name_of(file_id, hits), size, 0, file_id, tuple(holders))
+        return RemoteFile(self._name_of(file_id, hits), size, 0, file_id, tuple(holders)), hits
+
+    async def _held_by(self, holders: Sequence[PeerInfo], file_id: FileId) -> RemoteFile | None:
+        """Return a file without a name, of those who prove to have it."""
+        size = await self._size_from(holders, file_id)
+        if size is None:
+            return None
+        return RemoteFile(file_id.hex(), size, 0, file_id, tuple(holders))
 
     async def _search(
         self, file_id: FileId, is_enough: Callable[[Sequence[QueryHit]], bool]
@@ -103,6 +148,11 @@ class Contents:
 
     async def _proved_size(self, file_id: FileId, hits: Sequence[QueryHit]) -> int | None:
         """Return the size that the manifest gives, from the first who sends that, if one does."""
+        return await self._size_from([hit.provider for hit in hits], file_id)
+
+    async def _size_from(self, said: Iterable[PeerInfo], file_id: FileId) -> int | None:
+        """Return the size likewise, of those who are said to have the content."""
+        holders = list(dict.fromkeys(said))[:MAX_HOLDERS]
 
         async def ask(holder: PeerInfo, scope: trio.CancelScope) -> None:
             try:
@@ -113,7 +163,6 @@ class Contents:
             else:
                 scope.cancel()
 
-        holders = list(dict.fromkeys(hit.provider for hit in hits))[:MAX_HOLDERS]
         for start in range(0, len(holders), MAX_ASKED):
             with trio.move_on_after(MANIFEST_S):
                 async with trio.open_nursery() as nursery:

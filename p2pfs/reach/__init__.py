@@ -5,6 +5,7 @@
     routers  what is said to a router for that: PCP, NAT-PMP, UPnP
     changes  the network of this machine has changed, or the machine has slept
     inviting others are invited, and invitations followed
+    linking  links to files, made and looked at
     ways     all ways to a servent at once
     push     a servent that cannot be dialled is asked to dial
     punch    two who cannot dial each other dial at one moment
@@ -16,8 +17,18 @@ Each part runs until it is cancelled, and then takes back what it has announced 
 from p2pfs.reach.changes import Changes
 from p2pfs.reach.inviting import INVITATION_S, Inviting
 from p2pfs.reach.lan import Lan
+from p2pfs.reach.linking import FileLinks
 from p2pfs.reach.ports import PortMapping
 from p2pfs.reach.punch import OwnPort
 from p2pfs.reach.ways import Ways
 
-__all__ = ["INVITATION_S", "Changes", "Inviting", "Lan", "OwnPort", "PortMapping", "Ways"]
+__all__ = [
+    "INVITATION_S",
+    "Changes",
+    "FileLinks",
+    "Inviting",
+    "Lan",
+    "OwnPort",
+    "PortMapping",
+    "Ways",
+]

@@ -46,9 +46,9 @@ class Inviting:
             UsageError: nobody could dial us, or the network key cannot be handed on.
         """
         us = self._whereabouts
-        own = Invited(us.identity.id, _places(us.addresses()))
+        own = Invited(us.identity.id, places_of(us.addresses()))
         others = (link.peer for link in self._overlay.neighbours if link.direction == "out")
-        servents = [own, *(Invited(peer.id, _places(peer.addresses)) for peer in others)]
+        servents = [own, *(Invited(peer.id, places_of(peer.addresses)) for peer in others)]
         reachable = tuple(one for one in servents if one.places)[:MAX_SERVENTS]
         if not reachable:
             raise UsageError("this servent has no address that others could dial")
@@ -90,7 +90,7 @@ class Inviting:
         raise UnreachableError("; ".join(failures))
 
 
-def _places(addresses: Iterable[Address]) -> tuple[Place, ...]:
+def places_of(addresses: Iterable[Address]) -> tuple[Place, ...]:
     """Return what others may dial; a link-local address means something on one line alone."""
     usable = (one for one in addresses if "%" not in one.host and scope_of(one.host) is not None)
     return tuple(Place(one.host, one.port) for one in usable)[:MAX_ADDRESSES]

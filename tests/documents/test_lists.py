@@ -177,6 +177,8 @@ def given(processes: Processes) -> dict[str, object]:
     until(lambda: any(row["peers"] for row in give("transfers", *b)))
     for verb in ("peers", "events"):
         until(lambda verb=verb: give(verb, *b))
+    link = give("link", *b, "whale.bin")["link"]
+    give("open", *b, link)
     give("status", *b)
     give("completion", "bash")
     give("cache", *b)

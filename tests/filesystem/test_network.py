@@ -356,6 +356,7 @@ def test_the_attributes_of_a_file_tell_its_state(network, tree) -> None:
     assert now(tree.getxattr("cached.txt", "user.p2pfs.peers")) == rb"anna, b\x1b[31mad"
     assert now(tree.getxattr("cached.txt", "user.p2pfs.cached")) == b"100"
     assert len(now(tree.getxattr("cached.txt", "user.p2pfs.id"))) == 64
+    assert errno_of(tree.getxattr, "cached.txt", "user.p2pfs.link") == errno.ENODATA
 
 
 def test_attributes_are_not_listed_so_that_no_copy_carries_them(network, tree) -> None:

@@ -234,6 +234,10 @@ def test_the_id_and_the_state_of_a_file_are_shown(files, tree, share) -> None:
 
     assert files.getxattr("f", "user.p2pfs.state") == b"published"
     assert files.getxattr("f", "user.p2pfs.id") == b"07" * 32
+    link = (
+        b"p2pfs:file/" + b"07" * 32 + b"?own&name=f&size=%d" % now(tree.getattr("/shared/f")).size
+    )
+    assert files.getxattr("f", "user.p2pfs.link") == link
 
 
 def test_a_file_that_is_not_offered_has_no_id(files, share) -> None:

@@ -13,7 +13,8 @@ import trio
 from p2pfs.config import Config, Endpoint, SharedDirectory
 from p2pfs.control.client import ask, running_servents
 from p2pfs.control.server import serve_control
-from p2pfs.errors import NotFoundError, UnreachableError
+from p2pfs.errors import NotFoundError, UnreachableError, UsageError
+from p2pfs.filelinks import FileLink
 from p2pfs.journal import Journal
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId, Manifest
@@ -21,17 +22,20 @@ from p2pfs.roots import Root, Roots
 from p2pfs.settings import Settings
 from p2pfs.state import Leftovers
 from tests.helpers.contents import in_a_file
+from tests.helpers.faketree import FakeLinks
 from tests.helpers.threads import run_directly
 
 
 @dataclass
 class FakeState:
     state: str
+    file_id: FileId | None = None
 
 
 @dataclass
 class FakeOwnFile:
     local_path: str
+    size: int = 4
 
 
 class FakeLibrary:
@@ -54,7 +58,8 @@ class FakeLibrary:
         self.states.setdefault(path, "published")
 
     def file_state(self, path: str) -> FakeState:
-        return FakeState(self.states[path])
+        own = {other: file_id for file_id, other in self.own.items()}
+        return FakeState(self.states.get(path, "private"), own.get(path))
 
     async def wait_changed(self, version: int) -> int:
         while self.version == version:
@@ -184,6 +189,9 @@ class FakeServent:
         self.library = FakeLibrary(self.roots)
         self.leftovers = Leftovers(config.leftovers_directory)
         self.pins = FakePins()
+        self.file_links = FakeLinks()
+        self.network = ""
+        """What the links say that it opens."""
         self.journal = Journal(now=lambda: 1e9)
         self.nodes: dict[str, Node] = {}
         self.results = FakeTree()
@@ -258,6 +266,11 @@ class FakeServent:
         await trio.lowlevel.checkpoint()
         files = (node for node in self.nodes.values() if isinstance(node, RemoteFile))
         return next((file for file in files if file.file_id == file_id), None)
+
+    async def open_link(self, link: FileLink) -> RemoteFile | None:
+        if link.network != self.network:
+            raise UsageError("this link is for another network")
+        return await self.find_content(FileId(bytes.fromhex(link.digits)))
 
     def partial(self, path: str) -> str | None:
         return self.partial_listings.get(path)

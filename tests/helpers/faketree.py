@@ -117,12 +117,24 @@ class FakeCaller:
         return self.is_making_directory
 
 
+class FakeLinks:
+    """Says what is linked to, and whose it is."""
+
+    def to_own(self, file_id: FileId, name: str, size: int) -> str:
+        return f"p2pfs:file/{file_id.hex()}?own&name={name}&size={size}"
+
+    def to_others(self, file_id: FileId, name: str, size: int, sources: Sequence[PeerInfo]) -> str:
+        whose = ",".join(source.name for source in sources)
+        return f"p2pfs:file/{file_id.hex()}?of={whose}&name={name}&size={size}"
+
+
 class FakeNetwork:
     """Files by path, and for each of them how it behaves."""
 
     def __init__(self) -> None:
         self.results = FakeResults()
         self.browser = self.shares = self.swarms = self.report = self
+        self.file_links = FakeLinks()
         self.contents: dict[str, bytes] = {}
         self._by_id: dict[FileId, bytes] = {}
         self.cached: set[str] = set()

@@ -23,8 +23,8 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def p2pfs(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
+    def p2pfs(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the command to its end, with a text to read or what the test has."""
         return subprocess.run(
             [sys.executable, "-m", "p2pfs", *arguments],
             cwd=self.directory,
@@ -32,6 +32,17 @@ class Processes:
             text=True,
             timeout=TIMEOUT_S,
             check=False,
+            input=stdin,
+        )
+
+    def p2pfs_in_front(self, *arguments: str) -> subprocess.Popen[str]:
+        """Run the command, which goes on; `clean_up` ends it if it is a servent."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "p2pfs", *arguments],
+            cwd=self.directory,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     def start(self, *arguments: str, state: str = "state") -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,110 @@
+"""Keep invitations out of the list of processes: that of a private network holds its key.
+
+Every user of a machine can read the command lines of all (`ps`). So a command line with an
+invitation is replaced at once, by one that reads it from its standard input; and a servent that
+goes to the background gets it the same way.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from p2pfs.cli.voice import prompt
+from p2pfs.config import parse_join
+from p2pfs.errors import UsageError
+
+STDIN: Final = "-"
+"""Stands for the lines of the standard input, where an address or invitation could."""
+
+FILE_MARK: Final = "@"
+"""Before the name of a file: stands for the lines in it."""
+
+MAX_LINES_BYTES: Final = 65_536
+"""Of what is read there: a hundred invitations, and what a pipe holds without a reader."""
+
+_INVITATION: Final = re.compile(r"(?:p2pfs|peerfs):/*join/[A-Z2-7]+", re.IGNORECASE)
+
+_TAKERS: Final = frozenset({"mount", "serve", "join"})
+"""Verbs whose command line may hold one, in words of its own or in those of `-o`."""
+
+
+def conceal(words: Sequence[str]) -> None:
+    """Start this command anew without the invitations in its words, if there are any.
+
+    It returns if there are none.
+    """
+    found = [one for word in words[1:] for one in _INVITATION.findall(word)]
+    verb = next((word for word in words[1:] if not word.startswith("-")), "")
+    is_helper = os.path.basename(words[0]).startswith("mount.")
+    if not found or not (is_helper or verb in _TAKERS):
+        return
+    _become_input("\n".join(found) + "\n")
+    arguments = [_INVITATION.sub(STDIN, word) for word in sys.orig_argv[1:]]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - a list
+
+
+def _become_input(text: str) -> None:
+    """Let the standard input be a text."""
+    descriptor = held(text)
+    os.dup2(descriptor, 0)
+    os.close(descriptor)
+
+
+def held(text: str) -> int:
+    """Return a descriptor from which a text can be read; it lies in memory alone."""
+    descriptor = os.memfd_create("p2pfs-input")
+    os.write(descriptor, text.encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def check_join(text: str) -> object:
+    """Return what a word of the command line means, as far as that can be told without a look.
+
+    Raises:
+        ValueError: it is no address, no invitation, and stands for none.
+    """
+    if text == STDIN or text.startswith(FILE_MARK):
+        return text
+    return parse_join(text)
+
+
+def expanded(joins: Iterable[str]) -> list[str]:
+    """Return addresses and invitations, with those for which `-` and `@FILE` stand.
+
+    Raises:
+        UsageError: there is none where one was to be read.
+    """
+    return list(dict.fromkeys(line for join in joins for line in _lines_of(join)))
+
+
+def _lines_of(join: str) -> list[str]:
+    if join == STDIN:
+        return _lines_in(_read_input(), "the standard input")
+    if join.startswith(FILE_MARK):
+        path = os.path.expanduser(join[1:])
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return _lines_in(file.read(MAX_LINES_BYTES), path)
+    return [join]
+
+
+@functools.cache
+def _read_input() -> str:
+    """Read one line where a person types it, else all."""
+    if sys.stdin.isatty():
+        prompt("address or invitation: ")
+        return sys.stdin.readline()
+    return sys.stdin.read(MAX_LINES_BYTES)
+
+
+def _lines_in(text: str, place: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UsageError(f"there is no address and no invitation in {place}")
+    return lines
