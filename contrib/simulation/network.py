@@ -59,6 +59,9 @@ FRAME_BYTES: Final = 18
 SEARCH_S: Final = 5.0
 """What people give a search."""
 
+LIST_S: Final = 1.5
+"""What a listing is given (namespace.survey.LIST_TIMEOUT_S)."""
+
 MEDIAN_SESSION_S: Final = 3600.0
 """Of a servent (Saroiu et al., 2002)."""
 
@@ -185,7 +188,8 @@ class SimulatedNetwork:
             question.kind,
             question.text,
             rings=(self._ttl,) if question.kind is QueryKind.DIRECTORY else rings,
-            timeout_s=SEARCH_S,
+            timeout_s=LIST_S if question.kind is QueryKind.DIRECTORY else SEARCH_S,
+            is_patient=question.kind is QueryKind.DIRECTORY,
             is_enough=lambda hits: not question.wants_all and bool(hits),
         )
         end_s = trio.current_time() - began_at
@@ -322,7 +326,7 @@ class SimulatedNetwork:
             servent.searches = Searches(
                 lambda query, urgency: self._flood(number, query, urgency),
                 lambda: Guid(secrets.token_bytes(GUID_BYTES)),
-                lambda: 2 * LATENCIES_S[1],
+                lambda: [2 * self.latency(number, other) for other in self.graph[number]],
             )
         return servent.searches
 

@@ -459,7 +459,12 @@ class Browser:
         began_at = self._clock()
         rings = range(1, self._ttl + 1)
         outcome = await self._searches.run(
-            QueryKind.PATH, path, rings=rings, timeout_s=FIND_TIMEOUT_S, is_enough=bool
+            QueryKind.PATH,
+            path,
+            rings=rings,
+            timeout_s=FIND_TIMEOUT_S,
+            is_enough=bool,
+            is_patient=True,
         )
         for hit in outcome.hits:
             self._catalogue.learn_found(hit.provider, hit.entries)

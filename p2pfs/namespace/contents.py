@@ -134,6 +134,7 @@ class Contents:
             rings=range(1, self._ttl + 1),
             timeout_s=SEARCH_S,
             is_enough=is_enough,
+            is_patient=True,
         )
         return outcome.hits
 

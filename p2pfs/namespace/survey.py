@@ -104,6 +104,7 @@ class Survey:
                     quiet_s=QUIET_S,
                     is_enough=learn,
                     urgency=urgency,
+                    is_patient=True,
                 )
                 learn(outcome.hits)
                 if not path:  # elsewhere filters keep it from most

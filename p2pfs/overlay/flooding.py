@@ -116,7 +116,7 @@ class Switchboard:
         keys: Keys,
     ) -> None:
         self.searches = Searches(
-            self._flood, new_guid, self._round_trip_s, self._search_refused, self._end_search
+            self._flood, new_guid, self._round_trips_s, self._search_refused, self._end_search
         )
         self._journal = journal
         self._told_at = -math.inf
@@ -257,9 +257,10 @@ class Switchboard:
             self._told_at = now
             self._journal.warning(str(error))
 
-    def _round_trip_s(self) -> float:
-        """Return the longest round trip to a neighbour that was measured."""
-        return max((link.rtt_s or 0.0 for link in self._links.values()), default=0.0)
+    def _round_trips_s(self) -> Sequence[float]:
+        """Return the round trip to each neighbour; of one that is not measured yet, any length."""
+        trips = (link.rtt_s for link in self._links.values())
+        return [math.inf if one is None else one for one in trips]
 
     def _flood(self, query: Query, urgency: Urgency) -> bool:
         if not self._links:

@@ -1,10 +1,11 @@
 """One query's life: flooded ring by ring, its hits gathered, its end known.
 
 A search asks TTL 1 first and goes further only while that is not enough (expanding ring,
-Lv et al., ICS 2002). DONE tells the exact end of each ring; who owes it keeps the next ring
-back for a few round trips and no longer, and is heard until the search ends. Hits are believed
-when their signature and every name in them hold; what fails is dropped and counted, entry by
-entry.
+Lv et al., ICS 2002). DONE tells the exact end of each ring. A servent that owes it keeps the
+next ring back for a measured round trip a hop and no longer, and is heard until the search ends;
+the last ring ends likewise, and is not complete then. Where somebody concludes from what does not
+come, the last ring lasts as long as the search. Hits are believed when their signature and every
+name in them hold; what fails is dropped and counted, entry by entry.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Final
 
 import trio
@@ -48,11 +50,15 @@ MAX_HITS: Final = 500
 that came over one link make room for others': one neighbour that makes up servents must not
 crowd out what all others found."""
 
-HOP_ROUND_TRIPS: Final = 3
 MIN_HOP_S: Final = 0.1
 MAX_HOP_S: Final = 0.5
-"""What a ring may take for each of its hops, in measured round trips and in bounds: a stopped
-servent holds up what is behind it, and must not hold up what is not."""
+"""What a ring may take for each of its hops, in bounds: the longest round trip to a neighbour for
+the first, the mean of all for each further one, as the first copy comes by the quickest way. A
+stopped servent holds up what is behind it, and must not hold up what is not."""
+
+LAST_RING: Final = 1.25
+"""How much longer the last ring may take, and MAX_HOP_S from each hit on: an answer that comes
+after it is not heard."""
 
 END_MARGIN_S: Final = 0.05
 """Others end a search so much earlier than we do, and what has come counts."""
@@ -99,6 +105,8 @@ class _Running:
     ring: Finished | None = None
     refused: Refused | None = None
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
+    last_ring: trio.CancelScope | None = None
+    """The time of the last ring, once that is on its way."""
     last_at: float = -math.inf
     """When it ends, whatever comes."""
     news: trio.Event = field(default_factory=trio.Event)
@@ -133,6 +141,8 @@ class _Running:
         """Wait a while longer: a hit has come."""
         at = min(now + self.quiet_s, self.last_at)
         self.patience.deadline = max(self.patience.deadline, at)
+        if self.last_ring is not None:
+            self.last_ring.deadline = max(self.last_ring.deadline, now + MAX_HOP_S)
 
     def tell(self) -> None:
         self.news.set()
@@ -146,11 +156,11 @@ class Searches:
         self,
         flood: Flood,
         new_guid: Callable[[], Guid],
-        round_trip_s: Callable[[], float] = lambda: 0.0,
+        round_trips_s: Callable[[], Sequence[float]] = lambda: (),
         on_refused: Callable[[NotAskedError], object] = lambda _error: None,
         on_end: Callable[[Guid], object] = lambda _guid: None,
     ) -> None:
-        """Prepare; `round_trip_s` tells what the slowest neighbour takes for an answer.
+        """Prepare; `round_trips_s` tells what each neighbour takes for an answer.
 
         `on_refused` is told when somebody waits for a search that may not be now, `on_end`
         when nobody waits for one any more, whatever is still on its way.
@@ -158,7 +168,7 @@ class Searches:
         self._on_end = on_end
         self._flood = flood
         self._new_guid = new_guid
-        self._round_trip_s = round_trip_s
+        self._round_trips_s = round_trips_s
         self._on_refused = on_refused
         self._running: dict[bytes, _Running] = {}
         self.bad_hits = 0
@@ -175,8 +185,13 @@ class Searches:
         is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
         urgency: Urgency = Urgency.PERSON,
         terms: Terms | None = None,
+        is_patient: bool = False,
     ) -> Outcome:
         """Search until it is enough, the horizon is done, or the time is over.
+
+        Each ring ends when its own time is over, and then it is not complete. With `is_patient`
+        the last one is waited for to the end of the search: somebody concludes from what does not
+        come.
 
         With `quiet_s` it goes on after that time while hits come no further apart, for as long
         as others remember a query. A search that found nothing has no hits. What `fits_query`
@@ -204,7 +219,12 @@ class Searches:
                     if not self._flood(query, urgency):
                         break
                     finished: Finished | None = None
-                    with trio.move_on_at(self._ring_ends_at(ttl, len(rings) - number, ends_at)):
+                    further = len(rings) - number
+                    ring_s = self._ring_s(ttl, further, ends_at)
+                    if is_patient and not further:
+                        ring_s = math.inf
+                    with trio.move_on_after(ring_s) as scope:
+                        running.last_ring = None if further else scope
                         finished = await self._ring_end(running, ttl, is_enough)
                         if finished is None:
                             break
@@ -226,16 +246,17 @@ class Searches:
         counts = (running.servents, is_complete, running.is_cut, running.skipped)
         return Outcome(running.found(), *counts)
 
-    def _ring_ends_at(self, ttl: int, further: int, ends_at: float) -> float:
-        """Return when the next ring goes out at the latest, if there are further ones.
+    def _ring_s(self, ttl: int, further: int, ends_at: float) -> float:
+        """Return how long a ring is waited for, whoever owes an answer.
 
-        Each leaves as much time to each of them.
+        It leaves as much time to each of the further ones.
         """
+        hops_s = [min(max(one, MIN_HOP_S), MAX_HOP_S) for one in self._round_trips_s()]
+        slowest_s, mean_s = max(hops_s, default=MIN_HOP_S), fmean(hops_s or [MIN_HOP_S])
+        ring_s = slowest_s + (ttl - 1) * mean_s
         if not further:
-            return math.inf
-        now = trio.current_time()
-        hop_s = min(max(HOP_ROUND_TRIPS * self._round_trip_s(), MIN_HOP_S), MAX_HOP_S)
-        return now + min(ttl * hop_s, (ends_at - now) / (further + 1))
+            return ring_s * LAST_RING
+        return min(ring_s, (ends_at - trio.current_time()) / (further + 1))
 
     async def _ring_end(
         self, running: _Running, ttl: int, is_enough: Callable[[Sequence[QueryHit]], bool]

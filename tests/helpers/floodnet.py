@@ -164,9 +164,13 @@ class FloodNet:
         for _event in range(limit):
             if not self._events:
                 return
-            self.now, _, action = heapq.heappop(self._events)
-            action()
+            self.run_one()
         raise AssertionError("the flood does not end")
+
+    def run_one(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, action = heapq.heappop(self._events)
+        action()
 
     def happened(self, servent: int, kind: type) -> list[Decision]:
         """Return the decisions of one kind at a servent, in order."""
@@ -219,13 +223,16 @@ class FloodNet:
     def _look_up(self, servent: int, query: Query) -> None:
         self.answers[servent] += 1
         has_it = self._holders is None or servent in self._holders
-        hits = [hit_of(servent, query.guid, query.ttl)] if has_it else []
+        hits = self._hits_of(servent, query) if has_it else []
 
         def answer() -> None:
             router = self.routers[servent]
             self._carry_out(servent, router.answered(query.guid, query.ttl, hits, self.now))
 
         self.at(self.now + self._answer_ms / 1000, answer)
+
+    def _hits_of(self, servent: int, query: Query) -> list[QueryHit]:
+        return [hit_of(servent, query.guid, query.ttl)]
 
     def _wake_later(self, servent: int) -> None:
         deadline = self.routers[servent].next_deadline()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from p2pfs.errors import NotAskedError
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import (
     END_MARGIN_S,
+    LAST_RING,
     MAX_HITS,
     MAX_HOP_S,
     MIN_HOP_S,
@@ -200,7 +202,7 @@ async def test_the_end_of_an_earlier_ring_is_not_that_of_a_later_one(autojump_cl
 
     assert [query.ttl for query in net.asked] == [1, 2, 3]
     assert not outcome.is_complete
-    assert trio.current_time() == pytest.approx(5)
+    assert trio.current_time() < 5
 
 
 async def test_a_search_ends_at_its_timeout_with_what_has_come(autojump_clock: MockClock):
@@ -208,7 +210,7 @@ async def test_a_search_ends_at_its_timeout_with_what_has_come(autojump_clock: M
     net.on_ring = lambda query: net.hit(query, "whale") if query.ttl == 1 else None
 
     with trio.fail_after(5.1):
-        outcome = await net.run()
+        outcome = await net.run(is_patient=True)
 
     assert trio.current_time() >= 5
     assert paths(outcome) == ["whale"]
@@ -216,30 +218,61 @@ async def test_a_search_ends_at_its_timeout_with_what_has_come(autojump_clock: M
 
 
 @pytest.mark.parametrize(
-    ("round_trip_s", "timeout_s", "asked_at"),
+    ("round_trips_s", "timeout_s", "asked_at"),
     [
-        (0.0, 5, [0, MIN_HOP_S, 3 * MIN_HOP_S]),
-        (0.1, 5, [0, 0.3, 0.9]),
-        (9.0, 5, [0, MAX_HOP_S, 3 * MAX_HOP_S]),
-        (9.0, 0.9, [0, 0.3, 0.6]),
+        ([0.0], 5, [0, MIN_HOP_S, 3 * MIN_HOP_S]),
+        ([0.3, 0.1], 5, [0, 0.3, 0.3 + 0.5]),
+        ([9.0], 5, [0, MAX_HOP_S, 3 * MAX_HOP_S]),
+        ([math.inf], 0.9, [0, 0.3, 0.6]),
     ],
     ids=["near", "measured", "bounded", "short of time"],
 )
 async def test_a_ring_ends_when_its_time_is_over_whoever_owes_an_answer(
-    autojump_clock: MockClock, round_trip_s: float, timeout_s: float, asked_at: list[float]
+    autojump_clock: MockClock, round_trips_s: list[float], timeout_s: float, asked_at: list[float]
 ):
     net = Network()
     times: list[float] = []
     net.on_ring = lambda _query: times.append(trio.current_time())
-    net.searches._round_trip_s = lambda: round_trip_s
+    net.searches._round_trips_s = lambda: round_trips_s
 
-    await net.searches.run(WORDS, "whale", rings=(1, 2, 3), timeout_s=timeout_s)
+    await net.searches.run(WORDS, "whale", rings=(1, 2, 3), timeout_s=timeout_s, is_patient=True)
 
     assert times == pytest.approx(asked_at)
     assert [query.deadline_ms for query in net.asked] == pytest.approx(
         [1_000 * (timeout_s - END_MARGIN_S - at) for at in asked_at], abs=1
     )
     assert trio.current_time() == pytest.approx(timeout_s)
+
+
+async def test_the_last_ring_ends_likewise_unless_somebody_concludes_from_it(
+    autojump_clock: MockClock,
+):
+    net = Network()
+    net.on_ring = lambda _query: None
+    net.searches._round_trips_s = lambda: [0.2]
+
+    outcome = await net.run()
+
+    assert trio.current_time() == pytest.approx(0.2 + 0.4 + 0.6 * LAST_RING)
+    assert outcome == Outcome((), 0, is_complete=False)
+    assert [query.deadline_ms for query in net.asked[:1]] == [5_000 - 1_000 * END_MARGIN_S]
+
+
+async def test_the_last_ring_goes_on_while_hits_come(autojump_clock: MockClock):
+    net = Network()
+    net.on_ring = lambda _query: None
+
+    async def answer() -> None:
+        for number in range(4):
+            await trio.sleep(MAX_HOP_S - 0.1)
+            net.hit(net.asked[0], f"whale {number}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        outcome = await net.run()
+
+    assert len(outcome.hits) == 4
+    assert trio.current_time() == pytest.approx(5 * MAX_HOP_S - 4 * 0.1)
 
 
 async def test_who_answers_after_its_ring_is_heard_and_counted(autojump_clock: MockClock):
@@ -262,7 +295,7 @@ async def test_who_answers_after_its_ring_is_heard_and_counted(autojump_clock: M
 async def test_a_cancelled_search_takes_in_nothing_more(autojump_clock: MockClock):
     net = Network()
     net.on_ring = lambda _query: None
-    with trio.move_on_after(1):
+    with trio.move_on_after(0.5):
         await net.run()
 
     net.hit(net.asked[0], "whale")
@@ -396,7 +429,7 @@ async def test_a_search_may_go_on_while_hits_come(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hits)
-        await net.run(rings=(1,), quiet_s=0.5)
+        await net.run(rings=(1,), quiet_s=0.5, is_patient=True)
         nursery.cancel_scope.cancel()
 
     assert trio.current_time() == pytest.approx(ends_at)
@@ -416,7 +449,7 @@ async def test_a_search_that_goes_on_ends_when_others_forget_it(autojump_clock: 
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hits)
-        await net.run(rings=(1,), quiet_s=0.5)
+        await net.run(rings=(1,), quiet_s=0.5, is_patient=True)
         nursery.cancel_scope.cancel()
 
     assert trio.current_time() == pytest.approx(MAX_DEADLINE_MS / 1000)
