@@ -9,13 +9,14 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
 from blake3 import blake3
 
 from p2pfs.namespace import Catalogue
-from p2pfs.protocol import Address, Entry, PeerInfo, ServentId
+from p2pfs.protocol import Address, Entry, Listing, PeerInfo, ServentId
 
 PROVIDERS: Final = 500
 NAMES_OF_EACH: Final = 50
@@ -24,7 +25,15 @@ NAMES_OF_EACH: Final = 50
 HELD: Final = 100_000
 IN_ONE_DIRECTORY: Final = 1_000
 
+AT_ONCE: Final = 100
+"""Entries that are taken in without a break."""
+
+NAMES_OF_ONE: Final = 100_000
+"""Names that one servent has at most."""
+
 KIB: Final = 1024
+
+DECODER: Final = msgspec.msgpack.Decoder(Listing)
 
 
 def main(arguments: list[str]) -> None:
@@ -35,11 +44,11 @@ def main(arguments: list[str]) -> None:
     catalogue = Catalogue()
     took = Longest()
     for number in range(0, held, IN_ONE_DIRECTORY):
-        entries = [entry(f"d{number}/file {number + i}") for i in range(IN_ONE_DIRECTORY)]
-        for first in range(0, IN_ONE_DIRECTORY, 100):
-            part = entries[first : first + 100]
-            took.of(lambda part=part: catalogue.learn(provider(10**6), part))
-    print(f"{(peak_bytes() - before) / held:.0f} bytes for each of {held:,} names of one servent")
+        holder = provider(10**6 + number // NAMES_OF_ONE)
+        for part in pages(number):
+            took.of(lambda: catalogue.learn(holder, part))  # noqa: B023
+    print(f"{(peak_bytes() - before) / held:.0f} bytes for each of {held:,} names")
+    one_of_many(catalogue)
     hits = [
         (provider(number), [entry(f"{number}-{i}") for i in range(NAMES_OF_EACH)])
         for number in range(PROVIDERS)
@@ -57,6 +66,28 @@ def main(arguments: list[str]) -> None:
     while took.of(catalogue.fade):
         pass
     print(f"longest pause: {took.ms:.1f} ms")
+
+
+def one_of_many(catalogue: Catalogue) -> None:
+    """Measure what a directory of 1,000 names and a servent with 50 cost among all."""
+    began_at = time.process_time()
+    shown = sum(map(len, catalogue.parts("d0")))
+    print(f"ls of a directory of {shown:,} names: {since_ms(began_at):.1f} ms")
+    guest = provider(9 * 10**5)
+    catalogue.learn_listing(guest, "", [entry(f"guest {i}") for i in range(NAMES_OF_EACH)])
+    began_at = time.process_time()
+    catalogue.forget(guest.id)
+    print(f"a servent with {NAMES_OF_EACH} names leaves: {since_ms(began_at):.1f} ms")
+    began_at = time.process_time()
+    gc.collect()
+    print(f"a collection of all garbage: {since_ms(began_at):.0f} ms")
+
+
+def pages(number: int) -> Iterator[tuple[Entry, ...]]:
+    """Yield the entries of a directory in parts, as they come over a link."""
+    for first in range(number, number + IN_ONE_DIRECTORY, AT_ONCE):
+        entries = tuple(entry(f"d{number}/file {i}") for i in range(first, first + AT_ONCE))
+        yield DECODER.decode(msgspec.msgpack.encode(Listing(entries, has_more=False))).entries
 
 
 class Longest:
@@ -86,7 +117,9 @@ def provider(number: int) -> PeerInfo:
 
 def entry(path: str) -> Entry:
     """Return a file of its own content."""
-    return Entry(path, 1_000_000, 1_700_000_000_000_000_000, blake3(path.encode()).digest())
+    content = blake3(path.encode()).digest()
+    number = int.from_bytes(content[:4], "big")  # sizes and times differ, as those of files do
+    return Entry(path, 1 + number, 1_700_000_000_000_000_000 + number, content)
 
 
 def peak_bytes() -> int:

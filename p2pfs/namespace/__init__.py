@@ -1,6 +1,7 @@
 """What names mean: which files and directories others offer, and under which names.
 
     nodes       files and directories as shown, and who has which name: the one naming rule
+    places      one path, as all servents together describe it
     claims      what each servent says that it has, as one tree
     showing     which version is shown under which name
     catalogue   all names that are known, in memory, for every thread

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Container, Hashable, Iterable,
 from typing import Final
 
 from p2pfs.latest import Latest
-from p2pfs.namespace.claims import ClaimTree, Place
+from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.nodes import (
     ID_SUFFIX_LENGTH,
     Chosen,
@@ -36,6 +36,7 @@ from p2pfs.namespace.nodes import (
     believed,
     version_name,
 )
+from p2pfs.namespace.places import Place
 from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others, rank_of, versions_at
 from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
 
@@ -52,8 +53,8 @@ FORGOTTEN_AT_ONCE: Final = 100
 """Entries forgotten without a break: some milliseconds. Of 200,000 at once everything else would
 wait for five seconds."""
 
-NAMES_SIFTED_AT_ONCE: Final = 5_000
-"""Names of a listing that are compared without a break: half a millisecond."""
+NAMES_SIFTED_AT_ONCE: Final = 2_000
+"""Names of a listing that are compared without a break: two milliseconds if all are gone."""
 
 NAMES_AT_ONCE: Final = 200
 """Names of a directory that are shown without a break: some microseconds each."""
@@ -243,7 +244,7 @@ class Catalogue:
         with self._lock:
             place = self._tree.place(directory)
             if place is not None:
-                place.listed_at = now
+                place.own_details().listed_at = now
 
     def mark_listed_by(self, source: ServentId, directory: str, now: float) -> None:
         """Note that one servent has told all that it has in a directory."""
@@ -270,7 +271,8 @@ class Catalogue:
             else:
                 gone = {source for claims in place.claims() for source in claims.by} - kept
             for source in gone:
-                self._forget(source, place)
+                self._fading.setdefault(source, {})[place] = None
+            self._begin_to_fade()
             for source in self._listed_by.keys() - kept:
                 self._unlist(source, directory)
 
@@ -302,10 +304,12 @@ class Catalogue:
 
     def _forget(self, source: ServentId, *places: Place) -> None:
         """Forget what a servent has at some places and below: some at once, the rest behind."""
-        if not places:
-            return
-        self._fading.setdefault(source, {}).update(dict.fromkeys(places))
-        if self.fade():
+        if places:
+            self._fading.setdefault(source, {}).update(dict.fromkeys(places))
+            self._begin_to_fade()
+
+    def _begin_to_fade(self) -> None:
+        if self._fading and self.fade():
             self.on_fading()
 
     def fade(self) -> bool:
@@ -314,15 +318,17 @@ class Catalogue:
             room = FORGOTTEN_AT_ONCE
             while self._fading and room:
                 source, places = next(iter(self._fading.items()))
-                place = next(reversed(places))
+                place, _ = places.popitem()
                 count = self._tree.fade(place, source, room)
                 if count < room:
                     self._faded(source, place)
+                else:
+                    places[place] = None
                 room -= max(count, 1)
             return bool(self._fading)
 
     def _faded(self, source: ServentId, place: Place) -> None:
-        del self._fading[source][place]
+        self._fading[source].pop(place, None)
         if not self._fading[source]:
             del self._fading[source]
 
@@ -499,9 +505,8 @@ class Catalogue:
         """Return when the whole horizon was last asked for this directory."""
         with self._lock:
             place = self._tree.place(path)
-            if place is None or place.listed_at is None or place.listed_at < self._expired_at:
-                return None
-            return place.listed_at
+            at = None if place is None else place.details.listed_at
+            return None if at is None or at < self._expired_at else at
 
     def directory_sources(self, path: str) -> tuple[PeerInfo, ...]:
         """Return who is known to have this directory; for the root everybody known."""
@@ -622,14 +627,14 @@ class Catalogue:
         if key is None:
             return self._directory_node(place, path)
         assert isinstance(key, Content)
-        by = place.files[key].by
+        by = place.by(key)
         preferred = () if len(by) == 1 else (HERE, *self._here.chosen())
-        mtime_ns = believed(by, preferred).mtime_ns
+        mtime_ns = believed(by, preferred)
         return RemoteFile(path, key.size, mtime_ns, key.file_id, self._infos(by))
 
     def _directory_node(self, place: Place, path: str) -> RemoteDirectory:
         by = place.directory.by if place.directory else {}
-        mtime_ns = max((entry.mtime_ns for entry in by.values()), default=0)
+        mtime_ns = max(by.values(), default=0)
         holders = self._peers if place is self._tree.root else by
         return RemoteDirectory(path, mtime_ns, self._infos(holders))
 
@@ -639,7 +644,7 @@ class Catalogue:
 
 def _keeps_directory(place: Place) -> bool:
     """Return whether a directory is shown for what the user keeps below it."""
-    return place.directory is not None and HERE in place.directory.by
+    return place.is_directory_of(HERE)
 
 
 def _join(parent: str, name: str) -> str:

@@ -24,7 +24,6 @@ import trio
 
 from p2pfs.errors import NotFoundError
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.namespace.claims import Held
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import MAX_FILES, Gatherer, Gathering
 from p2pfs.namespace.nodes import (
@@ -36,6 +35,7 @@ from p2pfs.namespace.nodes import (
     assign,
     file_version,
 )
+from p2pfs.namespace.places import Held
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.protocol import names
 from p2pfs.protocol.flood import Urgency

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, S
 from dataclasses import dataclass
 from typing import Final
 
-from p2pfs.namespace.claims import ClaimTree, Place
+from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.nodes import (
     Chosen,
     Content,
@@ -26,6 +26,7 @@ from p2pfs.namespace.nodes import (
     file_version,
     is_long,
 )
+from p2pfs.namespace.places import Place
 from p2pfs.protocol import FileId, ServentId
 
 HERE: Final = ServentId("")
@@ -88,13 +89,13 @@ class Showing:
             child = place.children.get(name)
             return () if child is None else list(self._versions(child, chosen))
 
-        held = {name: one.holder for name, one in place.held.items()}
+        held = {name: one.holder for name, one in place.details.held.items()}
         return Names(versions_of, held, lambda: filter(is_long, place.children))
 
     def _versions(self, place: Place, chosen: Chosen) -> Iterator[Version]:
-        for content, claims in place.files.items():
+        for content, claims in place.versions():
             # What somebody is reading does not take a name from what is shown under it.
-            may_count = claims.was_whole or place.owner == content
+            may_count = claims.was_whole or place.details.owner == content
             is_whole = may_count and self._here.is_whole(content.file_id)
             rank = rank_of(claims.by, claims.known_at, chosen, is_whole=is_whole)
             yield file_version(place.name, content, rank)
@@ -105,8 +106,9 @@ class Showing:
     def settled(self, place: Place) -> Names:
         """Return who has the names in a directory that more than one version could have."""
         names = self.names(place)
-        held = (one.holder[0] for name, one in place.held.items() if not _only_holder(place, name))
-        for published in (*place.contested, *held):
+        held = place.details.held.items()
+        doubtful = (one.holder[0] for name, one in held if not _only_holder(place, name))
+        for published in (*place.details.contested, *doubtful):
             names.settle(published)
         _note_owners(place, names)
         return names
@@ -159,8 +161,9 @@ def rank_of(
 def _note_owners(place: Place, names: Names) -> None:
     """Note who has the plain names that were worked out."""
     for name, version in names.shown.items():
-        if name == version.name and place.children[name].owner != version.key:
-            place.children[name].owner = version.key
+        child = place.children[version.name]
+        if name == version.name and child.details.owner != version.key:
+            child.own_details().owner = version.key
 
 
 def others(place: Place, settled: Names) -> Iterable[str]:
@@ -175,16 +178,9 @@ def versions_at(place: Place, name: str, settled: Names) -> Iterator[tuple[str, 
     one = settled.shown.get(name)
     published = name if one is None else one.name
     child = place.children.get(published)
-    for key in () if child is None else _keys(child):
+    for key in () if child is None else child.kinds():
         if one is None or key == one.key:
             yield published, key
-
-
-def _keys(place: Place) -> Iterator[Hashable]:
-    """Yield the key of each version at a place."""
-    yield from place.files
-    if place.directory is not None:
-        yield None
 
 
 def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
@@ -192,12 +188,13 @@ def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
 
     Most names have one version, and where others are suffixed their names have a tilde.
     """
-    child = place.children.get(name)
-    may_be_suffixed = "~" in name and (place.contested or place.held)
-    if child is None or name in place.contested or may_be_suffixed or place.suffixed_holds:
+    details = place.details
+    child = details.children.get(name)
+    may_be_suffixed = "~" in name and (details.contested or details.held)
+    if child is None or name in details.contested or may_be_suffixed or details.suffixed_holds:
         return None
-    only = next(((name, key) for key in _keys(child)), None)
-    held = place.held.get(name)
+    only = next(((name, key) for key in child.kinds()), None)
+    held = details.held.get(name)
     return only if held is None or held.holder == only else None
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import sys
+import tracemalloc
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -39,6 +44,18 @@ def directory(path: str, mtime_ns: int = 7) -> Entry:
 
 def shown(catalogue: Catalogue, path: str = "") -> list[str]:
     return [node.path for node in catalogue.children(path)]
+
+
+@contextlib.contextmanager
+def traced_bytes() -> Iterator[Callable[[], int]]:
+    """Tell how much memory what is done meanwhile has taken and not given back."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield lambda: taken
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
 
 
 def test_same_content_anywhere_is_one_file_with_many_sources():
@@ -777,7 +794,7 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
     assert shown(catalogue) == []
     assert not catalogue._tree.root.children
     assert not catalogue._tree._total
-    assert not catalogue._tree._places
+    assert not any(catalogue._tree._places)
     assert not catalogue._tree._names
 
 
@@ -889,3 +906,32 @@ def test_what_is_let_go_after_its_size_was_disproved_leaves_nothing_behind():
     catalogue.let_go("d/e/x")
 
     assert shown(catalogue) == []
+
+
+def test_a_name_takes_five_hundred_bytes_and_nothing_that_is_collected():
+    entries = [file(f"d/{number:020}", mtime_ns=10**18 + number) for number in range(2_000)]
+    page = msgspec.msgpack.encode(entries)
+    del entries
+    catalogue = Catalogue()
+    gc.collect()
+    collected = len(gc.get_objects())
+    with traced_bytes() as taken:
+        entries = msgspec.msgpack.decode(page, type=list[Entry])
+        catalogue.learn(A, entries)
+        del entries
+
+    assert taken() / 2_000 < 500
+    assert len(gc.get_objects()) - collected < 100
+
+
+def test_a_catalogue_that_is_dropped_leaves_nothing_behind():
+    content = bytes(range(32))
+    before = sys.getrefcount(content)
+    catalogue = Catalogue()
+    catalogue.learn(A, [Entry("d/e/x", 1, 1, content)])
+    catalogue.learn(B, [Entry("d/e/x", 1, 1, content), Entry("y", 1, 1, content)])
+    assert sys.getrefcount(content) > before
+
+    del catalogue
+
+    assert sys.getrefcount(content) == before

@@ -1,0 +1,271 @@
+"""One path of the tree, as all servents together describe it. Pure, and not locked.
+
+Most paths are one file that one servent has, and there may be a million: such a place is two
+small objects, which the garbage collector does not look at. What else can be said of a path is
+held apart, for the few of which it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from types import MappingProxyType
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+from p2pfs.namespace.nodes import Content
+from p2pfs.protocol import Entry, FileId, ServentId
+
+
+class Claims(Struct, eq=False, gc=False):
+    """Who says that one version is there, in the order in which they became known."""
+
+    known_at: int
+    """Counts up with each version that becomes known."""
+    was_whole: bool = False
+    """Whether all of it was in the cache when it became known."""
+    by: dict[ServentId, int] = field(default_factory=dict)
+    """The time of modification that each of them tells, in nanoseconds."""
+
+
+class Sole(Struct, eq=False, gc=False):
+    """The claim of one servent to one file, where there is no other: most are such."""
+
+    file_id: FileId
+    size: int
+    source: ServentId
+    mtime_ns: int
+    known_at: int
+    was_whole: bool
+
+    @property
+    def content(self) -> Content:
+        """Return what the file is said to be."""
+        return Content(self.file_id, self.size)
+
+    @property
+    def by(self) -> dict[ServentId, int]:
+        """Return who says so, and the time that is told, as `Claims` has it; a copy."""
+        return {self.source: self.mtime_ns}
+
+
+class Held(Struct, eq=False):
+    """A name that somebody has open."""
+
+    holder: tuple[str, Hashable]
+    """Whose it is: a published name, and the key of a version (`nodes.Version`)."""
+    count: int = 0
+
+
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+class Details(Struct, eq=False, gc=False):
+    """What is said of a directory, of a name with several versions, or of one that is open."""
+
+    children: Mapping[str, Place] = _NOTHING
+    files: Mapping[Content, Claims] = _NOTHING
+    directory: Claims | None = None
+    owner: Hashable = ()
+    """The key of the version that had the plain name, while there are several."""
+    contested: AbstractSet[str] = frozenset()
+    """Names of children of which there are several versions."""
+    held: Mapping[str, Held] = _NOTHING
+    """Shown names in this directory that must keep their version."""
+    suffixed_holds: int = 0
+    """How many of these are not the published names."""
+    listed_at: float | None = None
+    """When the last listing of this directory was complete; None: never."""
+
+
+_NO_DETAILS: Final = Details()
+"""Those of most places. It is shared and never changed."""
+
+
+class Place(Struct, eq=False, gc=False):
+    """One path. Whoever drops a whole tree must `dissolve` it: places refer to each other."""
+
+    parent: Place | None = None
+    name: str = ""
+    sole: Sole | None = None
+    """The claim to a file, if there is only one; then there are no files in `details`."""
+    details: Details = field(default_factory=lambda: _NO_DETAILS)
+
+    def own_details(self) -> Details:
+        """Return the details, to be changed."""
+        if self.details is _NO_DETAILS:
+            self.details = Details()
+        return self.details
+
+    # What is said.
+
+    @property
+    def children(self) -> Mapping[str, Place]:
+        """Return what is below, by name."""
+        return self.details.children
+
+    @property
+    def directory(self) -> Claims | None:
+        """Return who says that it is a directory."""
+        return self.details.directory
+
+    def is_bare(self) -> bool:
+        """Return whether nobody says anything of the path itself."""
+        return self.sole is None and not self.details.files and self.details.directory is None
+
+    def is_empty(self) -> bool:
+        """Return whether there is nothing left to remember."""
+        return self.is_bare() and not (self.details.children or self.details.held)
+
+    def kinds(self) -> Iterator[Content | None]:
+        """Yield what each version is; None for a directory."""
+        yield from self.contents()
+        if self.details.directory is not None:
+            yield None
+
+    def contents(self) -> Iterable[Content]:
+        """Return the contents that are said to be there."""
+        return self.details.files if self.sole is None else (self.sole.content,)
+
+    def versions(self) -> Iterable[tuple[Content, Claims | Sole]]:
+        """Return the same, each with who says so."""
+        if self.sole is None:
+            return self.details.files.items()
+        return ((self.sole.content, self.sole),)
+
+    def has_several_versions(self) -> bool:
+        """Return whether several things are said to be there."""
+        files = len(self.details.files) + (self.sole is not None)
+        return files + (self.details.directory is not None) > 1
+
+    def claims(self) -> Iterator[Claims | Sole]:
+        """Yield the claims to each version."""
+        if self.details.directory is not None:
+            yield self.details.directory
+        for _, claims in self.versions():
+            yield claims
+
+    def by(self, content: Content) -> Mapping[ServentId, int]:
+        """Return who says that a content is there, with the time each tells; KeyError."""
+        sole = self.sole
+        if sole is None:
+            return self.details.files[content].by
+        if content != (sole.file_id, sole.size):
+            raise KeyError(content)
+        return sole.by
+
+    def is_claimed(self, content: Content, source: ServentId) -> bool:
+        """Return whether a servent says that a content is there."""
+        if self.sole is not None:
+            return self.sole.source == source and self.sole.content == content
+        claims = self.details.files.get(content)
+        return claims is not None and source in claims.by
+
+    def is_directory_of(self, source: ServentId) -> bool:
+        """Return whether a servent says that this is a directory."""
+        return self.details.directory is not None and source in self.details.directory.by
+
+    def entry_of(self, source: ServentId) -> Entry | None:
+        """Return what one servent says that it has here."""
+        if self.details.directory is not None and source in self.details.directory.by:
+            return Entry(self.path(), 0, self.details.directory.by[source], b"")
+        for content, claims in self.versions():
+            if source in claims.by:
+                return Entry(self.path(), content.size, claims.by[source], content.file_id)
+        return None
+
+    def path(self) -> str:
+        """Return the path, as published."""
+        labels = []
+        place: Place | None = self
+        while place is not None and place.parent is not None:
+            labels.append(place.name)
+            place = place.parent
+        return "/".join(reversed(labels))
+
+    # What is below.
+
+    def child(self, name: str) -> Place:
+        """Return what is below under a name, new if there was nothing."""
+        found = self.details.children.get(name)
+        if found is None:
+            found = Place(self, name)
+            details = self.own_details()
+            if not isinstance(details.children, dict):
+                details.children = {}
+            details.children[name] = found
+        return found
+
+    def drop_child(self, child: Place) -> None:
+        """Remove what is below, unless something else has its name by now."""
+        children = self.details.children
+        if isinstance(children, dict) and children.get(child.name) is child:
+            del children[child.name]
+
+    def dissolve(self) -> None:
+        """Let everything below go."""
+        places = [self]
+        while places:
+            place = places.pop()
+            places += place.details.children.values()
+            place.details = _NO_DETAILS
+
+    # What is said changes.
+
+    def files(self) -> dict[Content, Claims]:
+        """Return who says which content is there, to be changed; there may be several."""
+        details, sole = self.own_details(), self.sole
+        if not isinstance(details.files, dict):
+            details.files = {}
+        if sole is not None:
+            details.files[sole.content] = Claims(sole.known_at, sole.was_whole, sole.by)
+            self.sole = None
+        return details.files
+
+    def set_directory(self, claims: Claims | None) -> None:
+        """Note who says that it is a directory."""
+        if claims is not self.details.directory:
+            self.own_details().directory = claims
+
+    def note_owner(self) -> None:
+        """Note whose the plain name has been so far, before another version comes."""
+        keys = list(self.kinds())
+        if len(keys) == 1:
+            self.own_details().owner = keys[0]
+
+    def weigh(self) -> None:
+        """Note above whether there are several versions."""
+        if self.parent is not None:
+            self.parent.contest(self.name, is_contested=self.has_several_versions())
+
+    def contest(self, name: str, *, is_contested: bool) -> None:
+        """Note whether there are several versions of a name."""
+        if is_contested == (name in self.details.contested):
+            return
+        details = self.own_details()
+        if not isinstance(details.contested, set):
+            details.contested = set()
+        (details.contested.add if is_contested else details.contested.discard)(name)
+
+    # Names that are open.
+
+    def hold(self, name: str, holder: tuple[str, Hashable]) -> None:
+        """Let a shown name keep its version, once more."""
+        details = self.own_details()
+        if not isinstance(details.held, dict):
+            details.held = {}
+        if name not in details.held:
+            details.held[name] = Held(holder)
+            details.suffixed_holds += name != holder[0]
+        details.held[name].count += 1
+
+    def let_go(self, name: str) -> None:
+        """Undo a `hold`."""
+        details = self.details
+        assert isinstance(details.held, dict), "it was held"
+        held = details.held[name]
+        held.count -= 1
+        if not held.count:
+            del details.held[name]
+            details.suffixed_holds -= name != held.holder[0]
