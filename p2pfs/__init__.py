@@ -22,6 +22,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     cache/        verified blocks on disk
     wording       values as people read them
     keys          the identity of a servent, and the key of a private network
+    history       what was fetched, for whom and from whom
     journal       what happened, for people
     roots         which directories lie behind `shared/`
     settings      what is set while a servent runs, and limits that follow the hour

@@ -42,6 +42,8 @@ class Event:
     text: str
     path: str
     """The file it is about, below `network/` or `shared/`; empty if none."""
+    is_done: bool = False
+    """Whether it tells that something is done for which the user waited."""
 
 
 class Journal:
@@ -60,6 +62,10 @@ class Journal:
     def info(self, text: str, path: str = "") -> None:
         """Note what may interest the user."""
         self._add(Severity.INFO, text, path)
+
+    def done(self, text: str, path: str) -> None:
+        """Note that something is done for which the user waited: the desktop shows it."""
+        self._add(Severity.INFO, text, path, is_done=True)
 
     def warning(self, text: str, path: str = "") -> None:
         """Note what went wrong and was dealt with."""
@@ -83,8 +89,8 @@ class Journal:
         finally:
             self._listeners = tuple(one for one in self._listeners if one is not listener)
 
-    def _add(self, severity: Severity, text: str, path: str) -> None:
-        event = Event(self._now(), severity, _shown(text), _shown(path))
+    def _add(self, severity: Severity, text: str, path: str, *, is_done: bool = False) -> None:
+        event = Event(self._now(), severity, _shown(text), _shown(path), is_done)
         with self._lock:
             self._events.append(event)
         for listener in self._listeners:

@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -20,7 +20,8 @@ from p2pfs.acts import LEAVE_S, Acts
 from p2pfs.arrivals import Arrivals
 from p2pfs.cache import BlockCache
 from p2pfs.config import Config
-from p2pfs.download import Pins, Swarms, load_pins
+from p2pfs.download import Pins, Reader, Swarms, load_pins
+from p2pfs.history import History
 from p2pfs.journal import Journal
 from p2pfs.keys import accept_invitations, load_identity, load_network_key
 from p2pfs.library import Library, Watch
@@ -28,6 +29,7 @@ from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, liste
 from p2pfs.namespace import (
     Here,
     Namespace,
+    RemoteFile,
 )
 from p2pfs.overlay import Announcer, Bans, ContactBook, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import (
@@ -35,6 +37,7 @@ from p2pfs.protocol import (
     Bye,
     ByeCode,
     FileId,
+    PeerInfo,
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
@@ -79,8 +82,9 @@ async def open_servent(
     """
     config = accept_invitations(config, wall_clock())
     servent = Servent(config, network or TcpNetwork(), wall_clock, run_in_thread, watch)
-    async with servent.running():
-        yield servent
+    with contextlib.closing(servent.history):
+        async with servent.running():
+            yield servent
 
 
 class Servent:
@@ -100,6 +104,7 @@ class Servent:
         self.journal = Journal(wall_clock)
         self._run_in_thread = run_in_thread or lane(STATE_THREADS)
         self.settings = Settings(config, wall_clock, self._run_in_thread)
+        self.history = History(config.history_path, wall_clock, self._run_in_thread)
         self.roots = open_roots(config)
         self.library = Library(
             self.roots,
@@ -192,13 +197,14 @@ class Servent:
             own_id=self.whereabouts.identity.id,
             on_bad_block=self._lied,
         )
+        self.swarms.on_fetched = self._fetched
         self.pins = Pins(
             os.fspath(config.pins_path),
             pinned,
             self.cache,
             self.namespace.catalogue,
             self.journal,
-            open_reader=self.swarms.open,
+            open_reader=self._open_for_pin,
             has_neighbours=lambda: bool(self.overlay.neighbours),
             run_in_thread=self._run_in_thread,
         )
@@ -313,6 +319,7 @@ class Servent:
                     self.swarms,
                     self.pins,
                     self.settings,
+                    self.history,
                     self.changes,
                 ):
                     await nursery.start(part.run)
@@ -321,6 +328,17 @@ class Servent:
                 nursery.start_soon(kept_up, self._announcer.run)
                 nursery.start_soon(kept_up, save_contacts)
                 task_status.started()
+
+    def _open_for_pin(self, file: RemoteFile) -> Reader:
+        self.history.opened([file.file_id], "p2pfs pin", os.getuid())
+        return self.swarms.open(file)
+
+    def _fetched(
+        self, path: str, content: tuple[FileId, int], taken: Mapping[PeerInfo, int]
+    ) -> None:
+        file_id, size = content
+        is_whole = sum(taken.values()) == size or self.cache.is_whole(file_id)
+        self.history.fetched(path, file_id, size, taken, is_whole=is_whole)
 
     def _all_links(self) -> Iterable[Link]:
         return (*self.overlay.neighbours, *self._links.links, *self._door.visitors)

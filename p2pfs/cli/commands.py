@@ -101,6 +101,7 @@ cli: Final = Sections(
             verbs.transfers,
             verbs.top,
             verbs.events,
+            verbs.history,
             verbs.config,
         ),
         "Take part": (

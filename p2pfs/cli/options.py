@@ -157,7 +157,7 @@ SERVENT_OPTIONS: Final = (
           metavar="SECONDS"),
     _knob("--previews", click.Choice([str(one) for one in Previews]), str(Previews.SMALL),
           "Let thumbnailers read so much."),
-    _knob("--no-notify", None, "off", "Show no failures on the desktop."),
+    _knob("--no-notify", None, "off", "Show neither failures nor what is done on the desktop."),
     _knob("--no-reshare", None, "off", "Do not offer what was downloaded."),
     _knob("--no-port-mapping", None, "off", "Do not ask the router to pass the port on."),
     _knob("--no-lan", None, "off", "Do not look for servents in the same room."),

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Final, cast
 
 import click
 
@@ -26,12 +27,19 @@ from p2pfs.filelinks import parse_file_link
 from p2pfs.wording import (
     CONFIG_COLUMNS,
     EVENT_COLUMNS,
+    HISTORY_COLUMNS,
     PEER_COLUMNS,
     SHARE_COLUMNS,
     TRANSFER_COLUMNS,
     Record,
     shown,
 )
+
+LONG_S: Final = 10.0
+"""Who has waited so long for a `get` looks elsewhere by now: the desktop tells that it is done."""
+
+MAX_LAST: Final = 100_000
+"""More than a history has."""
 
 
 def verb(command: Callable[..., object]) -> click.Command:
@@ -73,6 +81,23 @@ def transfers(asker: Asker) -> None:
 def events(asker: Asker) -> None:
     """List what happened lately."""
     asker.voice.table(asker.list("events"), EVENT_COLUMNS, "no events")
+
+
+@verb
+@click.argument("action", type=click.Choice(["clear"]), required=False)
+@click.option("-n", "--last", metavar="N", type=click.IntRange(1, MAX_LAST), default=100,
+              show_default=True, help="Tell so many, the latest.")  # fmt: skip
+def history(asker: Asker, action: str | None, last: int) -> None:
+    """List what was fetched: when, for whom, and from whom.
+
+    `history clear` forgets all of it.
+    """
+    if action == "clear":
+        done = asker.ask("clear-history")
+        asker.voice.done(f"{done['forgotten']:,} fetches forgotten", done)
+        return
+    rows = asker.list("history", last=last)
+    asker.voice.table(rows, HISTORY_COLUMNS, "nothing was fetched yet")
 
 
 @verb
@@ -197,7 +222,11 @@ def get(asker: Asker, paths: Sequence[str], output: str, *, force: bool) -> int:
 
     def download(path: str) -> Outcome:
         target = read_target(path, asker.servent)
-        return trees.download(asker, target, path, output, replace=force)
+        began_at = time.monotonic()
+        outcome = trees.download(asker, target, path, output, replace=force)
+        if outcome.status is ExitStatus.DONE and time.monotonic() - began_at >= LONG_S:
+            asker.ask("finished", path=path, text=f"downloaded: {outcome.summary}")
+        return outcome
 
     return each(paths, asker.voice, download)
 

@@ -247,6 +247,11 @@ class Config:
         return self.state_directory / SET_FILE
 
     @property
+    def history_path(self) -> Path:
+        """What was fetched, a line of JSON for each."""
+        return self.state_directory / "history.jsonl"
+
+    @property
     def searches_path(self) -> Path:
         """The searches that are kept, one a line."""
         return self.state_directory / "searches"

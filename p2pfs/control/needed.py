@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from p2pfs.config import Config, Endpoint, SharedDirectory
@@ -120,6 +120,19 @@ class Settings(Protocol):
         """Describe each option."""
 
 
+class History(Protocol):
+    """What was fetched."""
+
+    def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
+        """Note for whom contents will be fetched, if they will."""
+
+    async def rows(self, last: int) -> Sequence[Record]:
+        """Return the latest fetches, the oldest of them first."""
+
+    async def clear(self) -> int:
+        """Forget all; return how many that were."""
+
+
 class FileLinks(Protocol):
     """Makes links to files."""
 
@@ -168,6 +181,10 @@ class Servent(finding.Servent, Protocol):
     @property
     def swarms(self) -> Contents:
         """What is in the files of others."""
+
+    @property
+    def history(self) -> History:
+        """What was fetched."""
 
     @property
     def file_links(self) -> FileLinks:

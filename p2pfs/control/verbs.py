@@ -196,6 +196,25 @@ async def _shares(servent: Servent, _args: Args, _report: Report) -> object:
     return await servent.report.shared_directories()
 
 
+async def _history(servent: Servent, args: Args, _report: Report) -> object:
+    """Tell what was fetched lately."""
+    last = args.get("last")
+    if not isinstance(last, int) or last < 1:
+        raise UsageError("last: a number of fetches is needed")
+    return await servent.history.rows(last)
+
+
+async def _clear_history(servent: Servent, _args: Args, _report: Report) -> object:
+    """Forget what was fetched."""
+    return {"forgotten": await servent.history.clear()}
+
+
+async def _finished(servent: Servent, args: Args, _report: Report) -> object:
+    """Take in that a command is done for which the user has waited long."""
+    servent.journal.done(text_of(args, "text"), text_of(args, "path"))
+    return {}
+
+
 async def _config(servent: Servent, _args: Args, _report: Report) -> object:
     """Tell each option, its value and where that comes from."""
     return servent.settings.rows()
@@ -227,6 +246,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "shares": _shares,
     "link": link,
     "open": open_link,
+    "history": _history,
+    "clear-history": _clear_history,
+    "finished": _finished,
     "join": _join,
     "invite": _invite,
     "leave": _leave,

@@ -275,7 +275,7 @@ class Pins:
             with contextlib.closing(cached):
                 if cached.done_bytes < entry.size and self._has_neighbours():
                     await self._fetch(entry, cached)
-                    self._journal.info("pinned: all of it is here", entry.path)
+                    self._journal.done("pinned: all of it is here", entry.path)
                 return cached.done_bytes == entry.size
 
     async def _fetch(self, entry: Entry, cached: CachedFile) -> None:

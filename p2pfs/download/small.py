@@ -19,6 +19,7 @@ from p2pfs.cache import BlockCache, CachedFile, Key
 from p2pfs.errors import P2pfsError
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import RemoteFile
+from p2pfs.protocol import PeerInfo
 from p2pfs.tasks import SingleFlight, Tasks
 
 MAX_SMALL: Final = 64
@@ -46,9 +47,9 @@ class SmallContents:
         cache: BlockCache,
         transfers: TransferLinks,
         tasks: Tasks,
-        on_received: Callable[[RemoteFile, int], object],
+        on_received: Callable[[RemoteFile, PeerInfo, int], object],
     ) -> None:
-        """Fetch into a cache, in tasks of the owner's, who is told how many bytes have come."""
+        """Fetch into a cache, in tasks of the owner's, who is told what has come from whom."""
         self._cache = cache
         self._transfers = transfers
         self._tasks = tasks
@@ -74,7 +75,7 @@ class SmallContents:
             with trio.move_on_after(PATIENCE_S):
                 source = max(file.sources, key=self._transfers.is_linked)
                 data = await self._transfers.fetch_small(source, file.file_id)
-                self._on_received(file, len(data))
+                self._on_received(file, source, len(data))
                 await self._keep(_Arrived(cached, data))
 
     async def _keep(self, arrived: _Arrived) -> None:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -116,6 +117,8 @@ class Swarm:
         self._clock: trio.abc.Clock | None = None
         self._alarm = Alarm()
         self._flow = Flow()
+        self.taken: Counter[PeerInfo] = Counter()
+        """The bytes that each source has given, right and kept."""
         self._has_failed = False
         self._last_error: str | None = None
         self._no_way = ""
@@ -416,6 +419,8 @@ class Swarm:
         """Note that what was asked for is here, right and in the cache."""
         now = trio.current_time()
         self._flow.add(request.length, now)
+        if request.index != MANIFEST:
+            self.taken[request.source] += request.length
         self._ahead.is_quick = self._flow.rate(now) > QUICK_BYTES_PER_S
         self._patience.begin(now)
         self._seeking.progressed()

@@ -8,7 +8,7 @@ reader, so an open file that is fully cached costs no task at all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,6 +28,7 @@ from p2pfs.namespace import Catalogue, RemoteFile
 from p2pfs.overlay import Searches
 from p2pfs.protocol import (
     FileId,
+    PeerInfo,
     ServentId,
 )
 from p2pfs.rates import RateLimit
@@ -45,6 +46,10 @@ MAX_ERRORS: Final = 1_000
 _Content = tuple[FileId, int]
 """A file id and a size. A peer can announce a wrong size: such a content gets a swarm of its
 own, which never has a manifest, and does not touch the right one."""
+
+
+OnFetched = Callable[[str, _Content, Mapping[PeerInfo, int]], object]
+"""Takes a path, its content, and the bytes of that which each peer has given."""
 
 
 def _content_of(file: RemoteFile) -> _Content:
@@ -88,6 +93,8 @@ class Swarms:
         """After what time without a byte reads fail; of swarms that start from now on."""
         self.limit = limit or RateLimit()
         """What all of them together may fetch."""
+        self.on_fetched: OnFetched = lambda _path, _content, _taken: None
+        """Told of each content of which something has come."""
         self.upstream = NetworkUpstream(
             catalogue,
             searches,
@@ -170,9 +177,10 @@ class Swarms:
         if _content_of(file) not in self._running and not self.limit.is_set:
             await self._small.fetch(file, cached)
 
-    def _small_came(self, file: RemoteFile, count: int) -> None:
+    def _small_came(self, file: RemoteFile, source: PeerInfo, count: int) -> None:
         self._small_bytes += count
         self._remember_path(file)
+        self.on_fetched(file.path, _content_of(file), {source: count})
 
     def leave(self, file: RemoteFile, swarm: Swarm) -> None:
         """Note that a reader that had joined is gone. Any thread."""
@@ -219,6 +227,8 @@ class Swarms:
                 nursery.cancel_scope.cancel()
         finally:
             running.is_up.set()
+            if running.swarm.taken:
+                self.on_fetched(running.path, content, running.swarm.taken)
             self._scout.forget(running.wanting)
             if self._running.get(content) is running:
                 del self._running[content]

@@ -19,6 +19,10 @@ class Caller(Protocol):
         """Return its command line, words apart by spaces; empty if it is not known."""
         ...
 
+    def user(self) -> int:
+        """Return the number of the user whose program it is."""
+        ...
+
     def makes_directory(self) -> bool:
         """Return whether it is about to create a directory, as far as can be told."""
         ...

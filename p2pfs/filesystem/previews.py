@@ -15,8 +15,8 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
 
 from p2pfs.cache import Located
 from p2pfs.config import Previews
@@ -55,11 +55,29 @@ _MAPPERS: Final = re.compile(r"(pool-)?tumblerd")
 """Those of them that map files, and are killed by a page that they do not get."""
 
 
-class GuardedContents:
-    """Contents, of which programs that make previews get no more than they may."""
+class Readings(Protocol):
+    """Who is told for whom contents are opened."""
 
-    def __init__(self, contents: Contents, caller: Caller, previews: Previews) -> None:
+    def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
+        """Note for whom contents will be fetched, if they will."""
+        ...
+
+
+class GuardedContents:
+    """Contents, of which programs that make previews get no more than they may.
+
+    What is not here yet is noted with the program for which it is opened.
+    """
+
+    def __init__(
+        self,
+        contents: Contents,
+        caller: Caller,
+        previews: Previews,
+        readings: Readings | None = None,
+    ) -> None:
         self._contents = contents
+        self._readings = readings
         self._caller = caller
         self._previews = previews
 
@@ -70,11 +88,13 @@ class GuardedContents:
             log.info("preview refused path=%r", file.path)
             raise os_error(errno.EACCES, file.path)
         reader = self._contents.open(file)
+        self._note([file])
         return reader if limit is None else _Glimpse(reader, file.path, limit)
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have small contents ready, unless it is for previews that are not to be."""
         if self._previews is not Previews.OFF or not makes_previews(self._caller):
+            self._note(files)
             self._contents.fetch_ahead(files)
 
     def last_error(self, path: str) -> str | None:
@@ -84,6 +104,13 @@ class GuardedContents:
     def cached_percent(self, file_id: FileId) -> int:
         """Return how much of a content is in the cache."""
         return self._contents.cached_percent(file_id)
+
+    def _note(self, files: Sequence[RemoteFile]) -> None:
+        percent = self._contents.cached_percent
+        if self._readings is not None:
+            missing = [one.file_id for one in files if percent(one.file_id) < CACHED_PERCENT]
+            if missing:
+                self._readings.opened(missing, self._caller.program(), self._caller.user())
 
     def _limit(self, file: RemoteFile) -> int | None:
         """Return how many bytes the caller may read; None: all. Most are not even looked at."""

@@ -14,7 +14,7 @@ from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virt
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
 from p2pfs.filesystem.network import Contents, Links, NetworkTree, NetworkView
-from p2pfs.filesystem.previews import GuardedContents
+from p2pfs.filesystem.previews import GuardedContents, Readings
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing
 from p2pfs.filesystem.subtree import OpenFile, Owner, Subtree, Time
@@ -73,8 +73,9 @@ class FileSystem:
         servent: Servent,
         caller: Caller,
         previews: Previews = Previews.SMALL,
+        readings: Readings | None = None,
     ) -> None:
-        contents = GuardedContents(servent.swarms, caller, previews)
+        contents = GuardedContents(servent.swarms, caller, previews, readings)
         links = servent.file_links
         self._shared = SharedTree(roots, share, links)
         self._search = SearchTree(servent.results, contents, caller, links=links)

@@ -1,7 +1,8 @@
-"""Tell the user's desktop what went wrong: the only file that knows D-Bus.
+"""Tell the user's desktop what went wrong, and what is done: the only file that knows D-Bus.
 
 A reader that fails gets an errno, and programs seldom show more of it than "input/output
-error". Where there is a session bus, a notification says which file it was, and why.
+error". Where there is a session bus, a notification says which file it was, and why. What the
+user has waited for, a long `get` or a pin, is told when it is whole.
 """
 
 from __future__ import annotations
@@ -48,37 +49,44 @@ _NOTIFICATIONS: Final = DBusAddress(
 )
 
 
-async def notify_failures(journal: Journal, is_wanted: Callable[[], bool] = lambda: True) -> None:
-    """Show failed downloads on the desktop while that is wanted, until cancelled.
+async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True) -> None:
+    """Show failed downloads, and what is done, on the desktop while that is wanted.
 
-    It returns if there is no desktop.
+    It goes on until cancelled, and returns if there is no desktop.
 
     Nothing that the desktop does or does not do is an error of ours.
     """
     if not os.environ.get(_BUS):
         return
     token = trio.lowlevel.current_trio_token()
-    put, failures = trio.open_memory_channel[Event](MAX_WAITING)
+    put, told = trio.open_memory_channel[Event](MAX_WAITING)
 
     def wait_to_be_told(event: Event) -> None:
         with contextlib.suppress(trio.WouldBlock):
             put.send_nowait(event)
 
     def heard(event: Event) -> None:
-        if event.severity is Severity.ERROR and event.path and is_wanted():
+        if _is_told(event) and is_wanted():
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(wait_to_be_told, event)
 
-    with journal.heard_by(heard), put, failures:
-        shown = 0
+    with journal.heard_by(heard), put, told:
+        shown_failures = shown_done = 0
         while True:
-            waiting = [await failures.receive()]
+            waiting = [await told.receive()]
             await trio.sleep(GATHER_S)
             with contextlib.suppress(trio.WouldBlock):
                 while True:
-                    waiting.append(failures.receive_nowait())
-            shown = await _show(*notice_of(waiting), replaces=shown)
+                    waiting.append(told.receive_nowait())
+            if failed := [event for event in waiting if not event.is_done]:
+                shown_failures = await _show(*notice_of(failed), replaces=shown_failures)
+            if done := [event for event in waiting if event.is_done]:
+                shown_done = await _show(*done_notice_of(done), replaces=shown_done)
             await trio.sleep(NOTICE_EVERY_S)
+
+
+def _is_told(event: Event) -> bool:
+    return bool(event.path) and (event.is_done or event.severity is Severity.ERROR)
 
 
 def notice_of(failures: Sequence[Event]) -> tuple[str, str]:
@@ -117,6 +125,16 @@ async def _show(summary: str, body: str, *, replaces: int) -> int:
             trio.EndOfChannel, AuthenticationError, DBusErrorResponse) as error:  # fmt: skip
         log.info("no notification shown reason=%r", error)
         return 0
+
+
+def done_notice_of(done: Sequence[Event]) -> tuple[str, str]:
+    """Return the summary and the body of a notification of what is done."""
+    names = [event.path.rstrip("/").rpartition("/")[2] for event in done]
+    if len(done) == 1:
+        return f"Here: {names[0]}", html.escape(done[0].text, quote=False)
+    lines = names[:MAX_NAMED]
+    lines += [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
+    return f"{len(done)} downloads are here", html.escape("\n".join(lines), quote=False)
 
 
 async def _reply_to(call: Message) -> Message:

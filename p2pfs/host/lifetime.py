@@ -29,7 +29,7 @@ from p2pfs.control.server import serve_control
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.filesystem import FileSystem
 from p2pfs.host.background import Welcome
-from p2pfs.host.desktop import notify_failures
+from p2pfs.host.desktop import notify
 from p2pfs.host.manager import Manager
 from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.journal import printable
@@ -146,9 +146,7 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
                 where = servent.whereabouts
                 mapping = PortMapping(where.addresses, where, servent.changes)
                 nursery.start_soon(guarded, mapping.run)
-            nursery.start_soon(
-                guarded, notify_failures, servent.journal, lambda: servent.config.notify
-            )
+            nursery.start_soon(guarded, notify, servent.journal, lambda: servent.config.notify)
             servent.settings.on_change("log-level", _set_log_level)
             if mountpoint is not None:
                 await nursery.start(_mount, servent, mountpoint, end)
@@ -186,7 +184,10 @@ async def _mount(
     task_status: trio.TaskStatus[None],
 ) -> None:
     previews = servent.config.previews
-    tree = FileSystem(servent.roots, servent.library, servent, KernelCaller(), previews)
+    caller = KernelCaller()
+    tree = FileSystem(
+        servent.roots, servent.library, servent, caller, previews, readings=servent.history
+    )
     with contextlib.closing(tree):
         await serve_mount(
             tree,

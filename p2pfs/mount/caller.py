@@ -26,7 +26,7 @@ class KernelCaller:
     """The thread whose call is answered on this thread; see `p2pfs.filesystem.caller.Caller`."""
 
     def __init__(self, thread_id: Callable[[], int] | None = None) -> None:
-        self._thread_id = thread_id or _from_libfuse
+        self._thread_id = thread_id or _thread_from_libfuse
         self._mkdir_syscalls = _MKDIR_SYSCALLS.get(platform.machine(), frozenset())
 
     def program(self) -> str:
@@ -36,6 +36,10 @@ class KernelCaller:
     def command(self) -> str:
         """Return the words with which its process was started."""
         return self._read("cmdline").rstrip("\0").replace("\0", " ")
+
+    def user(self) -> int:
+        """Return the user whose call it is."""
+        return int(load_fuse().fuse_get_context()[0])
 
     def makes_directory(self) -> bool:
         """Return whether it is in mkdir(2), or a program of that name if we may not see that."""
@@ -73,6 +77,6 @@ class KernelCaller:
             return ""
 
 
-def _from_libfuse() -> int:
+def _thread_from_libfuse() -> int:
     _user, _group, thread_id = load_fuse().fuse_get_context()
     return int(thread_id)

@@ -11,7 +11,10 @@ import pytest
 
 from p2pfs import __version__
 from p2pfs.cli import commands as cli
+from p2pfs.protocol import FileId, PeerInfo, ServentId
 from p2pfs.wording import shown
+
+ANN = PeerInfo(ServentId("a" * 32), "ann", ())
 
 ROW = {
     "path": "films/x\x1b[2J.mkv",
@@ -477,3 +480,29 @@ def test_a_get_that_takes_long_says_so_where_there_is_no_terminal(p2pfs, servent
 
     assert status == 0
     assert errors.splitlines()[-1].startswith("films/x\\x1b: 3.0 MiB of 3.0 MiB")
+
+
+def test_the_history_is_a_table_and_can_be_forgotten(p2pfs, servent):
+    assert p2pfs("history") == (0, "", "p2pfs: nothing was fetched yet\n")
+    file_id = FileId(bytes(32))
+    servent.history.opened([file_id], "mp\x1bv", 0)
+    servent.history.fetched("films/a.mkv", file_id, 1536, {ANN: 1536}, is_whole=True)
+    servent.history.fetched("b", FileId(b"\1" * 32), 5, {ANN: 5}, is_whole=True)
+
+    lines = p2pfs("history")[1].splitlines()
+    assert lines[0].split("\t")[1:] == ["films/a.mkv", "1.5 KiB", "root", "mp\\x1bv", "ann"]
+    assert lines[1].split("\t")[1:] == ["b", "5 B", "-", "-", "ann"]
+    assert p2pfs("history", "-n", "1")[1].count("\n") == 1
+    assert p2pfs("history", "clear") == (0, "2 fetches forgotten\n", "")
+    assert p2pfs("history", "--json") == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize(("takes_s", "is_told"), [(0.0, False), (0.3, True)])
+def test_a_get_that_took_long_is_told_to_the_desktop(p2pfs, servent, monkeypatch, takes_s, is_told):
+    monkeypatch.setattr("p2pfs.cli.verbs.LONG_S", 0.25)
+    servent.offer("films/a.mkv", b"abcd")
+    servent.read_takes_s = takes_s
+
+    assert p2pfs("get", "films/a.mkv")[0] == 0
+    told = [(event.path, event.text) for event in servent.journal.events() if event.is_done]
+    assert told == ([("films/a.mkv", "downloaded: 1 file, 4 B")] if is_told else [])

@@ -119,6 +119,26 @@ async def test_verbs_without_arguments_give_what_the_servent_says(servent):
     assert servent.calls == ["leave", "pause", "resume"]
 
 
+async def test_the_history_is_told_and_forgotten(servent):
+    servent.history.fetched("a", FileId(bytes(32)), 5, {}, is_whole=True)
+    async with serving(servent) as ask_it:
+        (row,) = await ask_it("history", last=10)
+        assert (row["path"], row["size"]) == ("a", 5)
+        assert await ask_it("clear-history") == {"forgotten": 1}
+        assert await ask_it("history", last=10) == []
+        for last in (None, 0, "1"):
+            with pytest.raises(VerbError, match="a number of fetches is needed"):
+                await ask_it("history", last=last)
+
+
+async def test_that_a_command_is_done_is_an_event(servent):
+    async with serving(servent) as ask_it:
+        await ask_it("finished", path="films", text="downloaded: 3 files")
+
+    (event,) = servent.journal.events()
+    assert (event.path, event.text, event.is_done) == ("films", "downloaded: 3 files", True)
+
+
 async def test_what_is_pinned_is_found_first_and_can_be_unpinned(servent):
     servent.offer("films/x", b"abc")
     async with serving(servent) as ask_it:

@@ -154,7 +154,7 @@ MANAGED = {"service install", "service remove"}
 def test_every_verb_with_json_is_listed():
     with_json = {name for name, command in verbs().items() if "--json" in options_of(command)}
 
-    assert set(documented_keys()) == with_json | {"cache clear", "an error"}
+    assert set(documented_keys()) == with_json | {"cache clear", "history clear", "an error"}
 
 
 def given(processes: Processes) -> dict[str, object]:
@@ -187,6 +187,8 @@ def given(processes: Processes) -> dict[str, object]:
     processes.p2pfs("publish", *a, "small.txt")
     give("get", *b, "small.txt", "-o", "copy.txt")
     give("cache clear", *b)
+    until(lambda: give("history", *b))
+    give("history clear", *b)
     (processes.directory / "Music").mkdir()
     give("share", *a, "Music")
     give("shares", *a)

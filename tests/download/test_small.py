@@ -55,7 +55,7 @@ async def test_a_reader_that_goes_while_others_are_written_disturbs_nobody(
     disk, tasks = SlowDisk(), Tasks()
     cache = BlockCache(str(tmp_path), 1 << 30, disk)
     transfers = QuickSource({content.file_id: content.data for content in CONTENTS})
-    small = SmallContents(cache, transfers, tasks, lambda _file, _count: None)
+    small = SmallContents(cache, transfers, tasks, lambda _file, _source, _count: None)
 
     async def read(content: Content) -> None:
         with cache.opened(content.file_id, content.size) as cached:

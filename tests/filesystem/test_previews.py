@@ -59,6 +59,27 @@ async def test_a_previewer_gets_the_first_block_and_then_a_refusal(network, call
     assert network.open_readers == 0
 
 
+class FakeReadings:
+    """Writes down for whom what is opened."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, str, int]] = []
+
+    def opened(self, file_ids, program: str, uid: int) -> None:
+        self.noted += [(file_id.hex(), program, uid) for file_id in file_ids]
+
+
+def test_what_is_not_here_yet_is_noted_with_its_reader(network, caller) -> None:
+    caller.name, readings = "mpv", FakeReadings()
+    contents = GuardedContents(network, caller, Previews.SMALL, readings)
+    tree = NetworkTree(network, contents)
+    for path in ("film.mkv", "cached.mkv"):
+        now(tree.open(path, os.O_RDONLY)).release()
+
+    film = now(tree.getxattr("film.mkv", "user.p2pfs.id")).decode()
+    assert readings.noted == [(film, "mpv", 1000)]
+
+
 async def test_nothing_is_fetched_ahead_of_a_previewer(network, caller) -> None:
     file = opened(network, caller, "film.mkv")
     await read(file, KIB, 0)

@@ -15,6 +15,7 @@ from p2pfs.control.client import ask, running_servents
 from p2pfs.control.server import serve_control
 from p2pfs.errors import NotFoundError, UnreachableError, UsageError
 from p2pfs.filelinks import FileLink
+from p2pfs.history import History
 from p2pfs.journal import Journal
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol.manifest import FileId, Manifest
@@ -189,6 +190,7 @@ class FakeServent:
         self.library = FakeLibrary(self.roots)
         self.leftovers = Leftovers(config.leftovers_directory)
         self.pins = FakePins()
+        self.history = History(config.history_path, lambda: 1e9, run_directly)
         self.file_links = FakeLinks()
         self.network = ""
         """What the links say that it opens."""

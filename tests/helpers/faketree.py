@@ -113,6 +113,9 @@ class FakeCaller:
     def command(self) -> str:
         return self.words
 
+    def user(self) -> int:
+        return 1000
+
     def makes_directory(self) -> bool:
         return self.is_making_directory
 

@@ -12,7 +12,7 @@ from jeepney import MessageType, message_bus, new_error, new_method_return
 from jeepney.io.trio import open_dbus_connection
 
 from p2pfs.host import desktop
-from p2pfs.host.desktop import MAX_NAMED, notice_of, notify_failures
+from p2pfs.host.desktop import MAX_NAMED, done_notice_of, notice_of, notify
 from p2pfs.journal import Event, Journal, Severity
 from tests.helpers.sessionbus import needs_bus, session_bus
 
@@ -83,7 +83,7 @@ async def on_desktop(monkeypatch) -> AsyncIterator[tuple[Journal, Desktop]]:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await nursery.start(screen.run)
-            nursery.start_soon(notify_failures, journal)
+            nursery.start_soon(notify, journal)
             await trio.testing.wait_all_tasks_blocked()
             yield journal, screen
             nursery.cancel_scope.cancel()
@@ -110,6 +110,49 @@ async def test_failed_downloads_are_shown_together_and_the_next_in_their_place(b
 
 
 @needs_bus
+async def test_what_is_done_is_shown_by_itself_if_it_is_wanted(bus, monkeypatch):
+    async with on_desktop(monkeypatch) as (journal, screen):
+        journal.error("nobody has it", "films/a.mkv")
+        journal.done("pinned: all of it is here", "films/<b>.mkv")
+        while len(screen.shown) < 2:
+            await trio.sleep(0.01)
+
+    failure, done = screen.shown
+    assert failure[:5] == ("p2pfs", 0, "", "Download failed: a.mkv", "nobody has it")
+    assert done[:5] == ("p2pfs", 0, "", "Here: <b>.mkv", "pinned: all of it is here")
+
+
+def test_what_is_done_is_told_in_few_lines():
+    journal = Journal()
+    for number in range(MAX_NAMED + 2):
+        journal.done("downloaded", f"d/<{number}>")
+
+    assert done_notice_of(journal.events()) == (
+        "5 downloads are here", "&lt;0&gt;\n&lt;1&gt;\n&lt;2&gt;\nand 2 more",
+    )  # fmt: skip
+
+
+@needs_bus
+async def test_what_is_not_wanted_is_not_shown(bus, monkeypatch):
+    wanted = False
+    journal, screen = Journal(), Desktop()
+    monkeypatch.setattr(desktop, "GATHER_S", 0.01)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(screen.run)
+            nursery.start_soon(notify, journal, lambda: wanted)
+            await trio.testing.wait_all_tasks_blocked()
+            journal.error("one", "x")
+            await trio.testing.wait_all_tasks_blocked()
+            wanted = True
+            journal.error("two", "y")
+            await screen.asked.wait()
+            nursery.cancel_scope.cancel()
+
+    assert [body for *_, body, _actions, _hints, _time in screen.shown] == ["two"]
+
+
+@needs_bus
 async def test_a_desktop_that_refuses_or_is_silent_or_gone_is_no_failure(bus, monkeypatch):
     async with on_desktop(monkeypatch) as (journal, screen):
         screen.refuses = True
@@ -132,4 +175,4 @@ async def test_a_desktop_that_refuses_or_is_silent_or_gone_is_no_failure(bus, mo
 
 async def test_without_a_desktop_nothing_runs(monkeypatch):
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
-    await notify_failures(Journal())
+    await notify(Journal())

@@ -1,0 +1,165 @@
+"""What was fetched from others: which content, for whom here, from whom, and when.
+
+It is kept in the state directory over restarts, for its owner alone, and bounded: of what is too
+much the older half goes. What was fetched in the last second before a crash may lack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import pwd
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from p2pfs.latest import Latest
+from p2pfs.protocol import FileId, PeerInfo
+from p2pfs.state import open_private, replace_file
+from p2pfs.threads import RunInThread
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES: Final = 4 * 1024**2
+"""Of the file: some 10,000 fetches. To read and parse it takes 50 ms."""
+
+MAX_WAITING: Final = 10_000
+"""Fetches that wait to be written; a disk that is stuck costs no more memory."""
+
+MAX_OPENED: Final = 10_000
+"""Contents of which it is remembered who opened them last: they may be fetched later."""
+
+MAX_PEERS: Final = 8
+"""Peers that are told of one fetch: those that gave most."""
+
+WRITE_AFTER_S: Final = 1.0
+"""How long a fetch waits for others, to be written with them."""
+
+Record = Mapping[str, object]
+
+
+class History:
+    """The book of what was fetched."""
+
+    def __init__(
+        self, path: str | Path, wall_clock: Callable[[], float], run_in_thread: RunInThread
+    ) -> None:
+        """Keep the book at this path."""
+        self._path = os.fspath(path)
+        self._wall_clock = wall_clock
+        self._run_in_thread = run_in_thread
+        self._opened: Latest[FileId, tuple[str, int]] = Latest(MAX_OPENED)
+        self._waiting: list[bytes] = []
+        self._has_come = trio.Event()
+        self._writing = threading.Lock()
+
+    def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
+        """Note for whom contents will be fetched, if they will. Any thread."""
+        for file_id in file_ids:
+            self._opened[file_id] = program, uid
+
+    def fetched(
+        self,
+        path: str,
+        file_id: FileId,
+        size: int,
+        taken: Mapping[PeerInfo, int],
+        *,
+        is_whole: bool,
+    ) -> None:
+        """Note that bytes of a content have come from these peers. For trio's thread."""
+        program, uid = self._opened.get(file_id, ("", None))
+        givers = sorted(taken.items(), key=lambda one: -one[1])[:MAX_PEERS]
+        row = {
+            "time": round(self._wall_clock(), 3),
+            "path": path,
+            "id": file_id.hex(),
+            "size": size,
+            "bytes": sum(taken.values()),
+            "whole": is_whole,
+            "uid": uid,
+            "program": program,
+            "peers": [{"id": one.id, "name": one.name, "bytes": count} for one, count in givers],
+        }
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(json.dumps(row).encode() + b"\n")
+            self._has_come.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what is noted, until cancelled; `close` writes the rest."""
+        task_status.started()
+        while True:
+            await self._has_come.wait()
+            await trio.sleep(WRITE_AFTER_S)
+            self._has_come = trio.Event()
+            await self._run_in_thread(self.close)
+
+    def close(self) -> None:
+        """Write what waits. A disk that takes nothing costs the book some lines, and no more."""
+        with self._writing:
+            waiting, self._waiting = self._waiting, []
+            if not waiting:
+                return
+            try:
+                self._append(b"".join(waiting))
+            except OSError as error:
+                log.warning("history not written lines=%d reason=%s", len(waiting), error)
+
+    async def rows(self, last: int) -> list[Record]:
+        """Return the latest fetches, the oldest of them first."""
+        await self._run_in_thread(self.close)
+        lines = await self._run_in_thread(self._lines)
+        found = (_row(line) for line in reversed(lines))
+        latest = [row for row in found if row is not None][:last]
+        return latest[::-1]
+
+    async def clear(self) -> int:
+        """Forget all; return how many fetches that were. OSError if they stay on the disk."""
+        count = len(await self.rows(MAX_BYTES))
+        await self._run_in_thread(self._empty)
+        return count
+
+    def _append(self, data: bytes) -> None:
+        with open(self._path, "ab", opener=open_private) as file:
+            file.write(data)
+            size = file.tell()
+        if size > MAX_BYTES:
+            kept, room = [], MAX_BYTES // 2
+            for line in reversed(self._lines()):
+                room -= len(line)
+                if room < 0:
+                    break
+                kept.append(line)
+            replace_file(self._path, b"".join(reversed(kept)))
+
+    def _lines(self) -> list[bytes]:
+        with contextlib.suppress(FileNotFoundError):
+            return Path(self._path).read_bytes().splitlines(keepends=True)
+        return []
+
+    def _empty(self) -> None:
+        with self._writing, contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def _row(line: bytes) -> Record | None:
+    """Return a fetch as it is told, or None for a line that was cut by a crash."""
+    try:
+        row = json.loads(line)
+        uid = row.pop("uid")
+        row["user"] = None if uid is None else _name_of(uid)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return dict(row)
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
