@@ -165,7 +165,10 @@ class Browser:
         node = self._catalogue.lookup(path, self._clock())
         path = self._catalogue.published(path)
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
-            return Knowledge.ABSENT
+            # A listing that ended since the lookup is what makes it not worth asking: look again.
+            node = self._catalogue.lookup(path, self._clock())
+            if isinstance(node, Knowledge):
+                return Knowledge.ABSENT
         if isinstance(node, Knowledge) or not path:
             return node
         if self._is_outdated(path, node) or self._disputes.concern(node):

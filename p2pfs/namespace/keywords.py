@@ -144,13 +144,14 @@ class Results:
         if not slash:
             return self._folder(text) or Knowledge.ABSENT
         search = self._look_at(text)
+        # In this order: an answer may come in between, and what it brought is not absent.
+        is_answered = search is not None and search.asked_at is not None
         file = search.shown.get(name) if search is not None else None
         if search is not None and file is not None and not self._catalogue.believes(file):
             self._show(text, search)
             file = search.shown.get(name)
         if file is not None:
             return Knowledge.UNKNOWN if self._disputes.concern(file) else file
-        is_answered = search is not None and search.asked_at is not None
         is_absent = is_answered or names.is_probe(name) or not self._folder(text)
         return Knowledge.ABSENT if is_absent else Knowledge.UNKNOWN
 

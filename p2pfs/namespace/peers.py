@@ -107,16 +107,20 @@ class Shares:
         folder, _, rest = path.partition("/")
         peer = self._owner(folder)
         if peer is None:
-            is_doubtful = not names.is_probe(folder) and self._must_look_around()
-            return Knowledge.UNKNOWN if is_doubtful else Knowledge.ABSENT
+            if not names.is_probe(folder) and self._must_look_around():
+                return Knowledge.UNKNOWN
+            peer = self._owner(folder)  # may have been told of since
+        if peer is None:
+            return Knowledge.ABSENT
         if not rest:
             is_doubtful = peer not in self._neighbours() and self._must_look_around()
             return Knowledge.UNKNOWN if is_doubtful else RemoteDirectory(folder, 0, (peer,))
         parent = _parent(rest)
-        entry = self._catalogue.entry_of(peer.id, rest)
         if self._is_outdated(peer, parent):
             return Knowledge.UNKNOWN
+        # In this order: a listing may end in between, and what it brought is not absent.
         age = self._age(peer, parent)
+        entry = self._catalogue.entry_of(peer.id, rest)
         if entry is None:
             return Knowledge.ABSENT if age <= REFRESH_AFTER_S else Knowledge.UNKNOWN
         if age > TRUST_S:

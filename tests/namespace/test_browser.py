@@ -610,6 +610,29 @@ async def test_without_neighbours_nothing_is_asked_and_what_is_known_stays(
         assert horizon.spent() == (0, 0)
 
 
+@pytest.mark.parametrize("name", ["cover.jpg", "b"])
+async def test_a_listing_that_ends_while_a_name_is_looked_up_makes_it_known(
+    name: str, autojump_clock: MockClock
+):
+    """The kernel's threads look names up while listings end on another."""
+
+    async with open_horizon() as horizon:
+        near = horizon.add("near", f"album/{name}")
+        await horizon.ls()
+        await trio.sleep(TRUST_S)
+
+        class ListedMeanwhile(list[Holder]):
+            def __iter__(self):
+                horizon.neighbours = self[:]
+                horizon.catalogue.learn_listing(near.info, "album", near.entries("album"))
+                horizon.catalogue.mark_listed("album", trio.current_time())
+                return super().__iter__()
+
+        horizon.neighbours = ListedMeanwhile(horizon.neighbours)
+        node = horizon.browser.known(f"album/{name}")
+        assert isinstance(node, RemoteFile)
+
+
 async def test_a_first_listing_shows_what_has_come_though_somebody_is_silent(
     autojump_clock: MockClock,
 ):

@@ -225,6 +225,24 @@ async def test_a_folder_holds_what_its_peer_alone_has(autojump_clock: MockClock)
         assert [file.sources for file in files] == [(ANNA,), (BEN,)]
 
 
+async def test_a_listing_that_ends_while_a_name_is_looked_up_makes_it_known(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    """The kernel's threads look names up while listings end on another."""
+    async with open_peers() as peers:
+        peers.add(ANNA, "d/x")
+        await peers.ls("anna/d")
+        peers.files[ANNA]["d/new"] = ID
+
+        def listed_meanwhile(_: ServentId) -> float:
+            peers.catalogue.learn_listing(ANNA, "d", peers._entries(ANNA, "d"))
+            peers.catalogue.mark_listed_by(ANNA.id, "d", trio.current_time())
+            return float("-inf")
+
+        monkeypatch.setattr(peers, "changed_at", listed_meanwhile)
+        assert isinstance(peers.shares.known("anna/d/new"), RemoteFile)
+
+
 async def test_no_peer_is_asked_for_a_name_that_cannot_be_published():
     async with open_peers() as peers:
         peers.add(ANNA, "films/x")
