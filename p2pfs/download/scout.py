@@ -7,6 +7,7 @@ counts for nothing and is made later.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -41,6 +42,8 @@ class Wanting:
     """Searches for further sources so far."""
     search_at: float = 0.0
     """When the next of them is due."""
+    not_before: float = 0.0
+    """When the first of them may be made, whatever happens: most downloads are over by then."""
 
 
 class Scout:
@@ -57,7 +60,7 @@ class Scout:
         """Look after a swarm that knows these sources, until `forget`."""
         told = {source.id for source in known}
         search_at = trio.current_time() + LOOK_PAUSES_S[0]
-        wanting = Wanting(swarm, *content, told, search_at=search_at)
+        wanting = Wanting(swarm, *content, told, search_at=search_at, not_before=search_at)
         self._wanting.add(wanting)
         return wanting
 
@@ -68,7 +71,7 @@ class Scout:
     def look_soon(self) -> None:
         """Note that a servent has come, or shares something new: it may be a source."""
         for wanting in self._wanting:
-            wanting.search_at = 0.0
+            wanting.search_at = wanting.not_before
 
     async def run(self) -> None:
         """Tell the swarms of further sources, until cancelled; one search at a time."""
@@ -95,12 +98,16 @@ class Scout:
         pause_s = LOOK_PAUSES_S[min(wanting.searches, len(LOOK_PAUSES_S) - 1)]
         wanting.search_at = trio.current_time() + pause_s
         try:
-            hits = await self._upstream.search(wanting.file_id, wanting.size, Urgency.SOURCES)
+            found = functools.partial(_tell_found, wanting)
+            await self._upstream.search(wanting.file_id, wanting.size, Urgency.SOURCES, found)
         except NotAskedError as error:
             wanting.searches -= 1
             wanting.search_at = trio.current_time() + error.wait_s
-            return
-        wanting.swarm.add_sources(*_sources_and_readers(hits, wanting.file_id))
+
+
+def _tell_found(wanting: Wanting, hits: Sequence[QueryHit]) -> None:
+    """Tell a swarm what a search has found as it comes: its end may be seconds later."""
+    wanting.swarm.add_sources(*_sources_and_readers(hits, wanting.file_id))
 
 
 def _sources_and_readers(

@@ -102,19 +102,47 @@ class NetworkUpstream:
         found = [hit.provider for hit in await self.search(file_id, size, urgency)]
         return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id, size))))
 
-    async def search(self, file_id: FileId, size: int, urgency: Urgency) -> Sequence[QueryHit]:
-        """Search for a content; who says another size of it is no source."""
+    async def search(
+        self,
+        file_id: FileId,
+        size: int,
+        urgency: Urgency,
+        found: Callable[[Sequence[QueryHit]], object] = lambda _hits: None,
+    ) -> Sequence[QueryHit]:
+        """Search for a content; who says another size of it is no source.
+
+        `found` is told of each hit, once, as soon as it has come.
+        """
+        told: dict[ServentId, QueryHit | None] = {}
+
+        def tell(hits: Sequence[QueryHit]) -> bool:
+            new = {
+                hit.provider.id: self._sifted(hit, size)
+                for hit in hits
+                if hit.provider.id not in told
+            }
+            told.update(new)
+            if any(new.values()):
+                found([hit for hit in new.values() if hit is not None])
+            return False
+
         outcome = await self._searches.run(
             QueryKind.ID,
             file_id.hex(),
             rings=range(1, self._ttl + 1),
             timeout_s=SOURCES_TIMEOUT_S,
+            is_enough=tell,
             urgency=urgency,
         )
-        for hit in outcome.hits:
-            self._links.located(hit.provider)
-        found = [(hit, self._catalogue.sift(hit.provider, hit.entries)) for hit in outcome.hits]
-        return [hit for hit, told in found if told and all(one.size == size for one in told)]
+        tell(outcome.hits)
+        return [hit for hit in told.values() if hit is not None]
+
+    def _sifted(self, hit: QueryHit, size: int) -> QueryHit | None:
+        """Return a hit if it is one of this size, having noted where its provider is."""
+        self._links.located(hit.provider)
+        entries = self._catalogue.sift(hit.provider, hit.entries)
+        is_right = entries and all(entry.size == size for entry in entries)
+        return hit if is_right else None
 
     def proved(self, file_id: FileId, size: int) -> None:
         """Note the size that the manifest of a content gives."""

@@ -11,7 +11,7 @@ from p2pfs.download.outstanding import MAX_AHEAD_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_
 from p2pfs.download.picker import Picker
 from p2pfs.download.probing import PROBE_AFTER_S
 from p2pfs.download.rendezvous import Rendezvous
-from p2pfs.download.sharing import CREDIT_S, PATIENCE_S
+from p2pfs.download.sharing import CREDIT_BLOCKS, CREDIT_S, PATIENCE_S
 from p2pfs.download.source import (
     DOUBT,
     FIRST_BLOCKS,
@@ -428,11 +428,33 @@ def test_nothing_is_promised_if_nobody_has_the_whole() -> None:
     assert not picker.is_ours(OWN_BLOCK)
 
 
-def prove_source(picker: Picker) -> float:
-    """Let the source show that it is quick; return the time after."""
+def prove_source(picker: Picker, block_s: float = 0.01) -> float:
+    """Let the source show what a block takes it; return the time after."""
     for request in picker.next_requests(0.0, [OWN_BLOCK], []):
-        arrive(picker, request, 0.01)
-    return 0.01
+        arrive(picker, request, block_s)
+    return block_s
+
+
+@pytest.mark.parametrize(
+    ("block_s", "waits_s"),
+    [(0.01, CREDIT_S), (1.0, CREDIT_BLOCKS * 1.0), (100.0, PATIENCE_S)],
+    ids=["quick", "slow", "very slow"],
+)
+def test_other_readers_have_as_much_credit_as_two_blocks_take_at_the_source(
+    block_s: float, waits_s: float
+) -> None:
+    picker = picker_among_readers()
+    for reader in OTHER_READERS:
+        picker._sources[ServentId(reader.id)].is_partial = True
+    now = prove_source(picker, block_s)
+    another = next(i for i in range(OTHERS_BLOCK + 1, 100) if RENDEZVOUS.reader_of(i))
+    for request in picker.next_requests(now, [OTHERS_BLOCK], [another]):
+        picker.lacked(request, now, 50.0)
+
+    assert picker.next_requests(now + 0.99 * waits_s, [OTHERS_BLOCK], []) == []
+    (instead,) = picker.next_requests(now + waits_s, [OTHERS_BLOCK], [])
+    assert instead.source == peer(0)
+    assert picker.next_requests(now + waits_s, [another], []), "no credit is left"
 
 
 @pytest.mark.parametrize(
