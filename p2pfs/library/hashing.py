@@ -16,6 +16,9 @@ from p2pfs.protocol import MIB, Manifest, block_bytes_for, block_count_for, bloc
 STEP_BYTES: Final = 16 * MIB
 """Hashed in one go, about 8 ms: how long a shutdown or a small file waits for a large one."""
 
+SPARSE_FROM_BYTES: Final = MIB
+"""In smaller files nobody looks for holes: to read them costs less than the question."""
+
 _STAT_BLOCK_BYTES: Final = 512
 """What `st_blocks` counts in, whatever the file system's blocks are."""
 
@@ -55,7 +58,7 @@ class Hashing:
                 self._next_block == 0 and _has_writer(descriptor)
             ):
                 raise ChangedError
-            is_sparse = os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size
+            is_sparse = size > SPARSE_FROM_BYTES and _takes(descriptor) < size
             buffer = memoryview(bytearray(min(size, block_bytes_for(size))))
             for index in range(self._next_block, stop):
                 offset, length = block_span(size, index)
@@ -90,6 +93,11 @@ def _has_writer(descriptor: int) -> bool:
     except OSError:  # somebody else's file, or a file system that has no leases
         return False
     return False
+
+
+def _takes(descriptor: int) -> int:
+    """Return how many bytes of the disk a file takes."""
+    return os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES
 
 
 def _is_hole(descriptor: int, offset: int, length: int) -> bool:

@@ -52,7 +52,7 @@ _TABLES: Final = f"""
     );
     CREATE INDEX files_by_inode ON files (ino);
     CREATE INDEX files_by_id ON files (file_id);
-    CREATE INDEX files_by_size ON files (size);
+    CREATE INDEX files_by_size ON files (size);  -- for searches; others hide it by +size
     -- Tokens are cut by protocol.words; the ascii tokenizer only splits them at the spaces.
     CREATE VIRTUAL TABLE words
         USING fts5 (text, tokenize = "ascii tokenchars '#+.'", prefix = '2 3');
@@ -132,10 +132,11 @@ class Index:
 
         Many file systems have another device number after each start of the machine.
         """
+        # By inode: of one size there may be as many files as there are.
         with self._opened() as connection:
             rows = connection.execute(
                 "SELECT path, device, ctime_ns, file_id FROM files"
-                " WHERE ino = ? AND size = ? AND mtime_ns = ?",
+                " WHERE ino = ? AND +size = ? AND mtime_ns = ?",
                 (key.ino, key.size, key.mtime_ns),
             )
             return [
@@ -384,7 +385,7 @@ def _forget_other_content(connection: sqlite3.Connection, record: Record) -> Non
     _remove(
         connection,
         # Not its ctime, which `find` does not ask for either.
-        "device = ? AND ino = ? AND size = ? AND mtime_ns = ? AND file_id != ?",
+        "device = ? AND ino = ? AND +size = ? AND mtime_ns = ? AND file_id != ?",
         (key.device, key.ino, key.size, key.mtime_ns, record.manifest.file_id),
     )
 
@@ -396,5 +397,7 @@ def _remove(
         f"SELECT number FROM files WHERE {condition}",  # noqa: S608 - only constants from above
         values,
     ).fetchall()
+    if not numbers:
+        return
     connection.executemany("DELETE FROM words WHERE rowid = ?", numbers)
     connection.executemany("DELETE FROM files WHERE number = ?", numbers)

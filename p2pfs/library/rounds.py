@@ -145,7 +145,8 @@ class Rounds:
                 with trio.move_on_at(tidy_at):
                     await self._alarm.wait()
                     await trio.sleep(GATHER_S)
-            elif await self._run_in_thread(self._worker.hop):
-                self._alarm.ring()
             else:
-                await trio.sleep(RETRY_S)
+                is_fine = await self._run_in_thread(self._worker.hop)
+                self._alarm.ring()
+                if not is_fine:
+                    await trio.sleep(RETRY_S)

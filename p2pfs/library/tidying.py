@@ -32,7 +32,7 @@ class Tidying:
         with books.lock:
             if books.offers.is_whole():
                 return False
-        with books.changing():
+        with books.lock:
             books.note_gone(books.offers.dismantle(NAMES_AT_ONCE))
             return not books.offers.is_whole()
 

@@ -111,19 +111,8 @@ class Worker:
         """
         batch = Batch()
         try:
-            self._open_index()
-            self._take_changes()
-            self._take_roots()
-            self._tidying.dismantle()
-            if self._recollection.is_due:
-                self._recollect()
-                return True
-            self._looking.look_at_some(batch)
-            self._hasher.go_on(batch)
-            self._publishing.publish(batch)
-            self._publishing.save()
-            if not self._hasher.is_busy:
-                self._publishing.check_one()
+            with self._share.staying():
+                self._do_some(batch)
         except (DamagedIndexError, sqlite3.Error, OSError) as error:
             self.index_failed(error)
             self._put_off(batch)
@@ -133,6 +122,21 @@ class Worker:
             raise
         self._is_index_failing = False
         return True
+
+    def _do_some(self, batch: Batch) -> None:
+        self._open_index()
+        self._take_changes()
+        self._take_roots()
+        self._tidying.dismantle()
+        if self._recollection.is_due:
+            self._recollect()
+            return
+        self._looking.look_at_some(batch)
+        self._hasher.go_on(batch)
+        self._publishing.publish(batch)
+        self._publishing.save()
+        if not self._hasher.is_busy:
+            self._publishing.check_one()
 
     def _put_off(self, batch: Batch) -> None:
         for look in (*batch.looks, *(look for look, *_ in batch.found)):
