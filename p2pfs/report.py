@@ -22,6 +22,7 @@ from p2pfs.link import Link
 from p2pfs.namespace import Gathering, Namespace, parse_query
 from p2pfs.overlay import Bans, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo
+from p2pfs.protocol.flood import FilterState
 from p2pfs.roots import Root, Roots
 from p2pfs.settings import Settings
 from p2pfs.upload import Uploads, UploadStatistics
@@ -88,6 +89,7 @@ class Report:
             "horizon": sight.horizon,
             "look_s": None if sight.look_s is None else round(sight.look_s, 3),
             "partial": sight.partial,
+            **of_filters(self._filters().values(), self.clock()),
             "shared_files": shared.files,
             "shared_bytes": shared.bytes,
             "cache_bytes": self.cache.used_bytes,
@@ -108,7 +110,14 @@ class Report:
 
     def peers(self) -> Sequence[Record]:
         """Describe the neighbours."""
-        return of_neighbours(self.overlay.neighbours, self.clock(), self.transfers())
+        now, filters = self.clock(), self._filters()
+        rows = of_neighbours(self.overlay.neighbours, now, self.transfers())
+        return [{**row, **of_filter(filters.get(row["id"]), now)} for row in rows]
+
+    def _filters(self) -> Mapping[object, FilterState | None]:
+        """Return what is known of what each neighbour shares, by its id."""
+        links = self.overlay.neighbours
+        return {link.peer.id: self.switchboard.filter_of(link) for link in links}
 
     def transfers(self) -> Sequence[Record]:
         """Describe the downloads and the uploads."""
@@ -178,6 +187,25 @@ def of_neighbours(
         }
         for link in links
     ]
+
+
+def of_filter(known: FilterState | None, now: float) -> Record:
+    """Describe what a neighbour has said of its share: how long ago, and how full its filter is."""
+    if known is None:
+        return {"filter_age_s": None, "filter_percent": None}
+    return {
+        "filter_age_s": round(now - known.heard_at, 1),
+        "filter_percent": round(100 * known.fill, 3),
+    }
+
+
+def of_filters(filters: Iterable[FilterState | None], now: float) -> Record:
+    """Describe those of all neighbours: how many, and the worst age and fill of any."""
+    known = [one for one in filters if one is not None]
+    heard_at = min((one.heard_at for one in known), default=now)
+    fill = max((one.fill for one in known), default=0.0)
+    worst = FilterState(heard_at, fill) if known else None
+    return {"filters": len(known), **of_filter(worst, now)}
 
 
 def join_command(address: Address, network_key_file: Path | None) -> str:

@@ -37,7 +37,7 @@ def heading(column: str) -> str:
 
 def is_number(column: str) -> bool:
     """Return whether a column is read from the right."""
-    return column in ("size", "files", "sources", "percent") or column.endswith(SUFFIXES)
+    return column in ("size", "files", "sources") or column.endswith(("percent", *SUFFIXES))
 
 
 def field_lines(key: str, value: object) -> list[str]:
@@ -78,7 +78,7 @@ def shown_number(key: str, value: float) -> str:
         return shown_bytes(value)
     if key.endswith("_bytes_s"):
         return f"{shown_bytes(value)}/s"
-    if key == "percent":
+    if key.endswith("percent"):
         return f"{value} %"
     if key.endswith("_ms"):
         return f"{value:.1f} ms"

@@ -96,8 +96,18 @@ def _sight(status: Record) -> Iterable[Text]:
     if horizon is not None and look_s is not None:
         servents = "1 servent" if horizon == 1 else f"{horizon:,} servents"
         yield Text(f"{servents} within the horizon, a look takes {look_s:.1f} s")
+    yield from _filters(status)
     if status.get("partial"):
         yield Text(f"network/ is not whole: {shown('partial', status['partial'])}", "yellow")
+
+
+def _filters(status: Record) -> Iterable[Text]:
+    """Yield how many neighbours have said what they share, and how old and full that is."""
+    if status.get("filters"):
+        told = {key: shown(key, status[key]) for key in ("neighbours", "filters")}
+        age, fill = (shown(key, status.get(key)) for key in ("filter_age_s", "filter_percent"))
+        line = f"filters of {told['filters']} of {told['neighbours']} neighbours"
+        yield Text(f"{line}: at most {age} old and {fill} full")
 
 
 def _ways_in(status: Record, width: int) -> Iterable[str]:

@@ -53,6 +53,7 @@ from p2pfs.protocol.flood import (
     Decision,
     Deliver,
     Drop,
+    FilterState,
     Finished,
     Heard,
     Introduced,
@@ -188,6 +189,10 @@ class Switchboard:
         self._router.filters.set_own(bits)
         self._carry_out(self._router.tell_filters(trio.current_time(), (OWN,)))
         self._shares_changed.unpark_all()
+
+    def filter_of(self, link: Link) -> FilterState | None:
+        """Return what is known of what a neighbour shares; None before it said so. Any thread."""
+        return self._router.filters.heard(link.id)
 
     def tell_changed(self) -> None:
         """Tell neighbours that our share is not what it was, behind what was told of it."""

@@ -237,6 +237,15 @@ def test_how_far_a_look_reaches_is_told_once_there_was_one():
     assert "network/ is not whole: bob is slow" in text
 
 
+def test_what_neighbours_have_said_of_their_shares_is_told_once_there_is_something():
+    filters = {"neighbours": 12, "filters": 11, "filter_age_s": 75.4, "filter_percent": 12.5}
+    text = shown(page(look(**filters), 80, 24, DRAWN))
+    assert "filters of 11 of 12 neighbours: at most 0:01:15 old and 12.5 % full" in text
+
+    text = shown(page(look(filters=0, filter_age_s=None, filter_percent=None), 80, 24, DRAWN))
+    assert "filters" not in text
+
+
 def test_more_ways_to_join_are_told_of():
     text = shown(page(look(join_commands=["p2pfs mount a", "b", "c"]), 80, 24, DRAWN))
 

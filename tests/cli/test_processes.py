@@ -27,7 +27,7 @@ STATUS_KEYS = {
     "cache_limit_bytes", "upload_limit_bytes_s", "download_limit_bytes_s", "transfers", "uploads",
     "downloaded_bytes", "uploaded_bytes", "messages_in", "messages_out", "queries_seen",
     "horizon", "look_s", "partial", "partial_directories", "names_left_out",
-    "bad_blocks",
+    "bad_blocks", "filters", "filter_age_s", "filter_percent",
 }  # fmt: skip
 
 

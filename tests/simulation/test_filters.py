@@ -52,6 +52,20 @@ async def test_a_file_three_links_away_is_found_by_path_words_and_directory(
         assert await world.names(0) == ["films"]
 
 
+async def test_status_and_peers_tell_of_the_filters_of_neighbours(autojump_clock: MockClock):
+    async with open_world(latency_s=0.01) as world:
+        await settled(world, length=3)
+        near, far = world[0].report, world[1].report
+
+        (row,) = near.peers()
+        assert row["filter_percent"] == 0.0  # the one in the middle shares nothing
+        assert row["filter_age_s"] == near.status()["filter_age_s"] > SETTLED_S
+        assert near.status()["filters"] == 1
+        fills = {peer["name"]: peer["filter_percent"] for peer in far.peers()}
+        assert far.status()["filter_percent"] == max(fills.values()) > 0
+        assert far.status()["filters"] == len(fills) == 2
+
+
 async def test_nobody_is_asked_who_cannot_have_it(autojump_clock: MockClock):
     async with open_world(latency_s=0.01) as world:
         await settled(world, length=3, ttl=2)

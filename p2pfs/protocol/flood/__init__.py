@@ -27,7 +27,15 @@ from p2pfs.protocol.flood.decisions import (
     Refused,
     Send,
 )
-from p2pfs.protocol.flood.filters import ALL, FILTER_BITS, OWN, Bits, Keys, with_positions
+from p2pfs.protocol.flood.filters import (
+    ALL,
+    FILTER_BITS,
+    OWN,
+    Bits,
+    FilterState,
+    Keys,
+    with_positions,
+)
 from p2pfs.protocol.flood.news import NEWS_OF_ONE_BURST, NEWS_OF_ONE_PER_S
 from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, Router
 
@@ -46,6 +54,7 @@ __all__ = [
     "Decision",
     "Deliver",
     "Drop",
+    "FilterState",
     "Finished",
     "Heard",
     "Introduced",

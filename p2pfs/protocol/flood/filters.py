@@ -25,7 +25,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.protocol import Filter, FilterForm, Query, QueryKind, phrases_of, tokens_of
@@ -244,6 +244,15 @@ class _Told:
         return FilterForm.WHOLE, wanted
 
 
+class FilterState(NamedTuple):
+    """What is known of what one neighbour shares itself."""
+
+    heard_at: float
+    """When it last said something of that."""
+    fill: float
+    """How much of its filter is set, from 0 to 1; 1 too if it is to be asked everything."""
+
+
 class _Heard:
     """What one neighbour has said of one layer."""
 
@@ -252,6 +261,8 @@ class _Heard:
         self.data: bytes | None = None
         """The same as bytes, which are quicker to look at."""
         self.has_come = False
+        self.at = -math.inf
+        """When it last said something."""
         self.budget = Budget(FILTERS_PER_S, FILTER_BURST)
 
     def put(self, bits: Bits, size: int) -> None:
@@ -307,6 +318,7 @@ class FilterTable:
             RemoteProtocolError: it cannot be what it says that it is.
         """
         heard, size = self._neighbours[link].heard[message.layer], self.keys.bits
+        heard.at = now
         charge = heard.budget.charge(now)
         if charge is not Charge.WITHIN or message.form is FilterForm.ALL:
             heard.put(ALL, size)
@@ -317,6 +329,15 @@ class FilterTable:
         if message.layer == OWN:
             self._beyond_until = -math.inf
         return charge
+
+    def heard(self, link: LinkId) -> FilterState | None:
+        """Return what is known of what a neighbour shares; None before it said so. Any thread."""
+        neighbour = self._neighbours.get(link)
+        if neighbour is None or not neighbour.heard[OWN].has_come:
+            return None
+        own = neighbour.heard[OWN]
+        bits = own.bits
+        return FilterState(own.at, 1.0 if bits is ALL else bits.bit_count() / self.keys.bits)
 
     def admits(self, link: LinkId, ttl: int, wanted: Sequence[int]) -> bool:
         """Return whether a copy with so many links to go may find something over a link."""

@@ -308,6 +308,19 @@ class TestLiars:
         assert said < 600 / 2 + FILTER_BURST
         assert router.filters.admits(A, 1, (0, 1))
 
+    def test_it_is_known_when_a_neighbour_last_spoke_of_its_share_and_how_full_it_is(self) -> None:
+        table = table_with(A, B)
+        assert table.heard(A) is None
+        table.got_filter(A, whole(1 << 7 | 1 << 9), 3.0)
+        table.got_filter(A, whole(filter_of("a"), BEYOND), 4.0)
+        assert table.heard(A) == (3.0, 2 / KEYS.bits)
+        table.got_filter(A, Filter(OWN, FilterForm.ADDED, pack_added([11])), 5.0)
+        assert table.heard(A) == (5.0, 3 / KEYS.bits)
+        table.got_filter(A, Filter(OWN, FilterForm.ALL, b""), 6.0)
+        assert table.heard(A) == (6.0, 1.0)
+        table.link_lost(A)
+        assert table.heard(A) is None
+
     def test_far_more_than_that_is_a_ban(self) -> None:
         router = Router(keys=KEYS)
         router.link_opened(A, 0.0)
