@@ -443,6 +443,46 @@ async def test_leftovers_of_an_eviction_are_removed_and_strangers_left_alone(
     assert cache.used_bytes == 0
 
 
+async def test_a_file_that_somebody_removed_starts_anew(
+    tmp_path: Path, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("is damaged")
+    content = Content.of(2 * BLOCK)
+    cache = open_cache(tmp_path)
+    await put_whole(cache, content)
+    only_file(tmp_path).unlink()
+
+    with opened(cache, content) as file:
+        assert file.done_bytes == 0
+        assert cache.used_bytes == 0
+        await put_all(file, content)
+        assert file.read_nowait(0, 2 * BLOCK) == content.data
+
+
+async def test_a_file_that_somebody_removed_is_evicted_as_any(tmp_path: Path) -> None:
+    contents = [Content.of(2 * BLOCK, seed) for seed in range(2)]
+    cache = open_cache(tmp_path, limit_bytes=3 * BLOCK)
+    await put_whole(cache, contents[0])
+    only_file(tmp_path).unlink()
+
+    await put_whole(cache, contents[1])
+
+    assert [cache.percent(content.file_id) for content in contents] == [0, 100]
+    assert cache.used_bytes == disk_bytes(tmp_path)
+
+
+def test_a_link_that_is_named_as_a_cache_file_takes_what_the_link_takes(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"x" * 10 * PAGE_BYTES)
+    (tmp_path / "cache").mkdir()
+    content = Content.of(BLOCK)
+    (tmp_path / "cache" / f"{content.file_id.hex()}.{BLOCK}").symlink_to(elsewhere)
+
+    assert open_cache(tmp_path / "cache").used_bytes <= PAGE_BYTES
+    assert open_cache(tmp_path / "cache", limit_bytes=0).used_bytes == 0
+    assert elsewhere.stat().st_size == 10 * PAGE_BYTES
+
+
 # The limit
 
 
@@ -622,13 +662,18 @@ async def test_a_cached_file_opens_in_a_handful_of_system_calls(
     assert not {"fdatasync", "fsync", "rename"} & set(calls)
 
 
-def descriptors_in(directory: Path) -> int:
-    """Return how many files of a directory this process has open."""
-    found = 0
+def open_files(directory: Path) -> list[str]:
+    """Return the paths of the files of a directory that this process has open."""
+    found = []
     for entry in os.scandir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the descriptor of this very scan
-            found += os.readlink(entry.path).startswith(str(directory))
-    return found
+            found.append(os.readlink(entry.path))
+    return [path for path in found if path.startswith(str(directory))]
+
+
+def descriptors_in(directory: Path) -> int:
+    """Return how many files of a directory this process has open."""
+    return len(open_files(directory))
 
 
 async def test_small_contents_are_put_together_and_a_wrong_one_spoils_no_other(
@@ -676,6 +721,43 @@ async def test_what_rests_open_is_evicted_as_any(tmp_path: Path) -> None:
     assert descriptors_in(tmp_path) == 3
     assert cache.clear() == 3 * (BLOCK + PAGE_BYTES)
     assert descriptors_in(tmp_path) == 0
+
+
+async def test_of_those_that_rest_the_oldest_is_closed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pfs.cache.shelves.MAX_RESTING", 2)
+    contents = [Content.of(100, seed) for seed in range(4)]
+    cache = open_cache(tmp_path)
+    for content in contents:
+        await put_whole(cache, content)
+
+    held = {os.path.basename(path).partition(".")[0] for path in open_files(tmp_path)}
+    assert held == {content.file_id.hex() for content in contents[2:]}
+
+
+async def test_what_rests_and_is_kept_is_opened_again(tmp_path: Path) -> None:
+    content = Content.of(100)
+    cache = open_cache(tmp_path)
+    cache.keep(content.file_id, content.size)
+    await put_whole(cache, content)
+
+    with opened(cache, content) as file:
+        assert file.read_nowait(0, 100) == content.data
+    assert cache.clear() == 0
+    assert cache.percent(content.file_id) == 100
+
+
+async def test_what_was_verified_is_read_at_once_when_it_is_opened_again(tmp_path: Path) -> None:
+    content = Content.of(3 * BLOCK)
+    cache = open_cache(tmp_path)
+    with opened(cache, content) as file:
+        await put(file, 0, content.block(0))
+        await put(file, 2, content.block(2))
+
+    with opened(cache, content) as file:
+        assert [file.has(index) for index in range(3)] == [True, False, True]
+        assert file.read_nowait(0, BLOCK) == content.block(0)
 
 
 async def test_readers_on_other_threads_see_whole_blocks_or_none(tmp_path: Path) -> None:
