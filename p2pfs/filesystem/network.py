@@ -225,10 +225,10 @@ class NetworkTree:
             raise os_error(errno.ENODATA, path)
 
         def value_of(node: Node) -> bytes:
-            value = self._xattrs(node).get(name)
+            value = self._own_attribute(node, name.removeprefix(_OWN_PREFIX))
             if value is None:
                 raise os_error(errno.ENODATA, path)
-            return value
+            return value.encode()
 
         return self._with_node(path, value_of)
 
@@ -305,28 +305,23 @@ class NetworkTree:
             self._contents.fetch_ahead([self._told(sibling) for sibling in ahead])
         return opened
 
-    def _xattrs(self, node: Node) -> dict[str, bytes]:
+    def _own_attribute(self, node: Node, name: str) -> str | None:
+        """Return one of the attributes of p2pfs as text; None if there is no such."""
         if isinstance(node, RemoteDirectory):
-            partial = self._view.partial(node.path)
-            return {} if partial is None else {_OWN_PREFIX + "partial": partial.encode()}
-        peers = ", ".join(printable(source.name) for source in node.sources)
-        values = {
-            "id": node.file_id.hex(),
-            "sources": str(len(node.sources)),
-            "peers": peers,
-            "cached": str(self._contents.cached_percent(node.file_id)),
-            "error": self._contents.last_error(self._told_as(node.path)),
-            "link": self._link_to(node),
-        }
-        return {
-            _OWN_PREFIX + key: text.encode() for key, text in values.items() if text is not None
-        }
-
-    def _link_to(self, file: RemoteFile) -> str | None:
-        if self._links is None:
-            return None
-        name = without_suffix(file.path, file.file_id).rpartition("/")[2]
-        return self._links.to_others(file.file_id, name, file.size, file.sources)
+            return self._view.partial(node.path) if name == "partial" else None
+        match name:
+            case "id":
+                return node.file_id.hex()
+            case "sources":
+                return str(len(node.sources))
+            case "peers":
+                return ", ".join(printable(source.name) for source in node.sources)
+            case "cached":
+                return str(self._contents.cached_percent(node.file_id))
+            case "error":
+                return self._contents.last_error(self._told_as(node.path))
+            case _:
+                return None
 
     def _told(self, file: RemoteFile) -> RemoteFile:
         return replace(file, path=self._told_as(file.path))

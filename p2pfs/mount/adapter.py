@@ -1,4 +1,4 @@
-"""From libfuse's call-backs to the tree: what fusepy is given to call.
+"""From libfuse's call-backs to the tree: what fusepy is given to call, see `p2pfs.mount.binding`.
 
 fusepy takes an `OSError` without errno, or anything that is not an `Exception`, for an
 uninitialised number, which can be an empty, successful read. So one guard stands around
@@ -12,13 +12,14 @@ import itertools
 import logging
 import resource
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from p2pfs.filesystem import (
     Attributes,
     FileSystem,
     Later,
+    Listed,
     Moment,
     OpenFile,
     Owner,
@@ -88,20 +89,15 @@ class Adapter:
 
     # Looking.
 
-    def getattr(self, path: str, info: FileInfo | None = None) -> dict[str, int]:
+    def getattr(self, path: str, info: FileInfo | None = None) -> Attributes:
         if info is not None:
-            return _as_stat(self._file(info).getattr())
-        return _as_stat(self._settle(self._tree.getattr(path)))
+            return self._file(info).getattr()
+        return self._settle(self._tree.getattr(path))
 
-    def readdir(
-        self, path: str | None, _handle: int
-    ) -> list[tuple[str, Mapping[str, int] | None, int]]:
+    def readdir(self, path: str | None) -> list[Listed]:
         if path is None:  # the directory was removed
             return []
-        entries: list[tuple[str, Mapping[str, int] | None, int]] = [(".", None, 0), ("..", None, 0)]
-        for name, mode, inode in self._settle(self._tree.readdir(path)):
-            entries.append((name, {"st_mode": mode, "st_ino": inode}, 0))
-        return entries
+        return self._settle(self._tree.readdir(path))
 
     def readlink(self, path: str) -> str:
         return self._tree.readlink(path)
@@ -229,23 +225,6 @@ def _errno_of(operation: str, error: BaseException) -> int:
         return error.errno
     logger.error("a bug in a call from the kernel: operation=%s", operation, exc_info=error)
     return errno.EIO
-
-
-def _as_stat(attributes: Attributes) -> dict[str, int]:
-    return {
-        "st_mode": attributes.mode,
-        "st_ino": attributes.inode,
-        "st_nlink": attributes.links,
-        "st_uid": attributes.uid,
-        "st_gid": attributes.gid,
-        "st_rdev": attributes.device,
-        "st_size": attributes.size,
-        "st_blksize": attributes.block_size,
-        "st_blocks": attributes.sectors,
-        "st_atime": attributes.atime_ns,
-        "st_mtime": attributes.mtime_ns,
-        "st_ctime": attributes.ctime_ns,
-    }
 
 
 def _as_time(value: int) -> Time:

@@ -1,4 +1,7 @@
-"""What fusepy does not know of libfuse 2.9: reads that are answered with a place in a file.
+"""What fusepy does not know of libfuse 2.9, and what it takes long for.
+
+Attributes are written into libfuse's own structure, field by field, and system attributes are
+refused before anything else is done: `ls -l` asks for one `stat` and two of those for each file.
 
 fusepy ends its table of operations before `read_buf`. With it libfuse moves the pages of a
 cache file into the kernel's pipe and on to the reader, and no byte of them passes through
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
-from p2pfs.filesystem import Stretch
+from p2pfs.filesystem import Attributes, Stretch
 from p2pfs.mount.parallel import allow_parallel_lookups
 from p2pfs.mount.threads import is_our_own, keep_state
 
@@ -70,6 +73,36 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             answer[0] = _placed(found) if isinstance(found, Stretch) else _copied(found)
             return 0
 
+        def getattr(self, path: bytes, status: Any) -> int:  # noqa: ANN401
+            _fill(status.contents, self.operations("getattr", path.decode(self.encoding)))
+            return 0
+
+        def fgetattr(self, _path: object, status: Any, info: Any) -> int:  # noqa: ANN401
+            _fill(status.contents, self.operations("getattr", "", info.contents))
+            return 0
+
+        def readdir(
+            self, path: bytes | None, buffer: int, put: Callable[..., int], *_: object
+        ) -> int:
+            listed = self.operations("readdir", path and path.decode(self.encoding))
+            if path is not None:
+                put(buffer, b".", None, 0)
+                put(buffer, b"..", None, 0)
+            status = vars(fuse)["c_stat"]()
+            where = ctypes.byref(status)
+            for name, mode, inode in listed:
+                status.st_mode, status.st_ino = mode, inode
+                if put(buffer, name.encode(self.encoding), where, 0) != 0:
+                    break
+            return 0
+
+        def getxattr(
+            self, path: bytes, name: bytes, value: int | None, size: int, *_: object
+        ) -> int:
+            if not name.startswith(b"user."):
+                return -errno.ENODATA
+            return int(super().getxattr(path, name, value, size))
+
     return Fuse
 
 
@@ -89,6 +122,25 @@ def _extend(fuse: ModuleType) -> None:
     fields += (("poll", ctypes.c_void_p), ("write_buf", ctypes.c_void_p), ("read_buf", prototype))
     table = type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})
     vars(fuse)["fuse_operations"] = table
+
+
+def _fill(status: Any, shown: Attributes) -> None:  # noqa: ANN401 - `struct stat` as fusepy has it
+    """Write attributes into what libfuse has cleared."""
+    status.st_mode = shown.mode
+    status.st_ino = shown.inode
+    status.st_nlink = shown.links
+    status.st_uid = shown.uid
+    status.st_gid = shown.gid
+    status.st_rdev = shown.device
+    status.st_size = shown.size
+    status.st_blksize = shown.block_size
+    status.st_blocks = shown.sectors
+    for time, time_ns in (
+        (status.st_atimespec, shown.atime_ns),
+        (status.st_mtimespec, shown.mtime_ns),
+        (status.st_ctimespec, shown.ctime_ns),
+    ):
+        time.tv_sec, time.tv_nsec = divmod(time_ns, 10**9)
 
 
 def _placed(stretch: Stretch) -> int:
