@@ -23,6 +23,7 @@ from p2pfs.namespace import Gathering, Namespace, parse_query
 from p2pfs.overlay import Bans, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo
 from p2pfs.protocol.flood import FilterState
+from p2pfs.reach import Relays
 from p2pfs.roots import Root, Roots
 from p2pfs.settings import Settings
 from p2pfs.upload import Uploads, UploadStatistics
@@ -50,6 +51,7 @@ class Report:
     swarms: Swarms
     pins: Pins
     uploads: Uploads
+    relays: Relays
 
     @property
     def config(self) -> Config:
@@ -100,6 +102,9 @@ class Report:
             "uploads": len(self.uploads.under_way.statistics(self.clock())),
             "downloaded_bytes": self.swarms.received_bytes,
             "uploaded_bytes": self.uploads.sent_bytes,
+            "relays": self.config.relay,
+            "circuits": self.relays.circuits,
+            "relayed_bytes": self.relays.passed_bytes,
             "messages_in": sum(link.messages_in for link in links),
             "messages_out": sum(link.messages_out for link in links),
             "queries_seen": self.switchboard.counters["queries_seen"],

@@ -150,6 +150,8 @@ class Servent:
             self._door.judge,
             self._door.serve,
             self._is_banned,
+            relays=config.relay,
+            relay_limit=self.uploads.limit,
         )
         self.uploads.on_pushed = self.ways.pushed
         self._links = TransferLinks(self.ways.connect, self._is_banned, self._addresses_of)
@@ -256,6 +258,7 @@ class Servent:
             swarms=self.swarms,
             pins=self.pins,
             uploads=self.uploads,
+            relays=self.ways.relays,
         )
 
     def _let_parts_follow(self, settings: Settings) -> None:
@@ -324,7 +327,7 @@ class Servent:
                 ):
                     await nursery.start(part.run)
                 await nursery.start(self.overlay.run, self._arrivals)
-                nursery.start_soon(self._door.run, listener, self.ways.came)
+                nursery.start_soon(self._door.run, listener, self.ways)
                 nursery.start_soon(kept_up, self._announcer.run)
                 nursery.start_soon(kept_up, save_contacts)
                 task_status.started()

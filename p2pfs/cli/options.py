@@ -159,6 +159,7 @@ SERVENT_OPTIONS: Final = (
           "Let thumbnailers read so much."),
     _knob("--no-notify", None, "off", "Show neither failures nor what is done on the desktop."),
     _knob("--no-reshare", None, "off", "Do not offer what was downloaded."),
+    _knob("--no-relay", None, "off", "Do not pass on what neighbours say to each other."),
     _knob("--no-port-mapping", None, "off", "Do not ask the router to pass the port on."),
     _knob("--no-lan", None, "off", "Do not look for servents in the same room."),
     _knob("--max-neighbours", click.IntRange(1, MAX_NEIGHBOURS), str(MAX_NEIGHBOURS),

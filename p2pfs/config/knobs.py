@@ -186,6 +186,8 @@ class Config:
     """Whether verified cached blocks are offered to those who ask by file id."""
     lan: bool = True
     """Whether servents of this network in the same room find each other."""
+    relay: bool = True
+    """Whether two neighbours that cannot reach each other may pass through us."""
     port_mapping: bool = True
     """Whether the router is asked to pass our port on."""
     max_neighbours: int = MAX_NEIGHBOURS

@@ -74,7 +74,7 @@ class KnownSources:
             if source is not None:
                 source.peer = peer
                 if source.trouble is not Trouble.BUSY:
-                    source.forgive()
+                    source.found_again()
             elif self._has_place(peer):
                 self._sources[ServentId(peer.id)] = Source(peer, is_reader=are_readers)
 

@@ -213,6 +213,7 @@ class Source:
     standing: Standing = Standing.NEW
     trouble: Trouble | None = None  # why it is neither NEW nor PROVEN
     given: int = 0  # blocks
+    was_unreachable: bool = False  # when it was tried last, though it was found again since
     tried_at: float = -math.inf  # when it was asked last though it had no rate
     lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
     is_reader: bool = False  # it has the content in its cache alone, as we have
@@ -299,9 +300,11 @@ class Source:
     @property
     def is_out_of_reach(self) -> bool:
         """Whether no way leads to it, and it never gave a block."""
-        return self.trouble is Trouble.UNREACHABLE and not self.given
+        return self.was_unreachable and not self.given
 
     def trouble_with(self, indexes: Iterable[int]) -> Trouble:
+        if self.is_out_of_reach:
+            return Trouble.UNREACHABLE
         lacks_one = any(self.will_lack(index) for index in indexes)
         return self.trouble or (Trouble.STALE if lacks_one else Trouble.SILENT)
 
@@ -366,6 +369,7 @@ class Source:
             self.retry_at = now + min(pause_s, MAX_PAUSE_S)
         self.happened(_EVENTS.get(trouble, Event.FAILED), trouble)
         self.silent_s = 0.0
+        self.was_unreachable = trouble is Trouble.UNREACHABLE
 
     def back_off(self, now: float, trouble: Trouble = Trouble.BUSY) -> None:
         """Ask nothing of it for a while, longer each time that it gave nothing."""
@@ -378,9 +382,16 @@ class Source:
             return CLOSED_PAUSE_S
         return BACK_OFF_S[min(self.failures, len(BACK_OFF_S)) - 1]
 
+    def found_again(self) -> None:
+        """Try it anew at once, unless it lied; to be found is no sign that it can be reached."""
+        was_unreachable = self.was_unreachable
+        self.forgive()
+        self.was_unreachable = was_unreachable
+
     def forgive(self) -> None:
         """Try it anew at once, unless it lied."""
         self.lacks.clear()
+        self.was_unreachable = False
         self.retry_at = 0.0
         self.happened(Event.FORGIVEN)
 

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from p2pfs.config import Config, runtime_directory
-from p2pfs.control.client import running_servents
+from p2pfs.control import VerbError
+from p2pfs.control.client import ask, running_servents
 from p2pfs.errors import UsageError
 
 MIN_FREE_BYTES: Final = 1024**3
@@ -42,6 +43,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _checked("free disk", lambda: _free_disk(config))
     yield _checked("file watches", lambda: _watches(config))
     yield _checked("servents", _servents)
+    yield _checked("reach", _reach)
     yield _checked("dead mounts", _dead_mounts)
 
 
@@ -116,6 +118,22 @@ def _servents() -> str:
                 f"{one.mountpoint}, and mount again"
             )
     return f"{len(running)} running"
+
+
+def _reach() -> str:
+    """Tell how others reach the servents that run, and what they do for others who cannot."""
+    told = []
+    for one in running_servents():
+        try:
+            status = cast("dict[str, object]", ask(one, "status"))
+        except VerbError as error:
+            raise UsageError(f"{one.mountpoint or one.state_directory}: {error}") from error
+        router = status["reachable"] or "no router was asked to pass the port on"
+        relays = f"relays for neighbours: {status['circuits']} now"
+        told.append(
+            f"{status['name']}: {router}; {relays if status['relays'] else 'relays nothing'}"
+        )
+    return ". ".join(told) or "no servent runs here; a running one is told of"
 
 
 def _dead_mounts() -> str:

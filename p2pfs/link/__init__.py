@@ -21,13 +21,21 @@ One task reads a link and one writes it. Who wants a link runs it, and so decide
 
 from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import STAGGER_S, dial_servent
-from p2pfs.link.greeting import Judge, LocalServent, RefusedError, answer_link, greet
+from p2pfs.link.greeting import (
+    Judge,
+    LocalServent,
+    Presented,
+    RefusedError,
+    answer_link,
+    greet,
+    present,
+)
 from p2pfs.link.interfaces import Surroundings, router_of_machine
 from p2pfs.link.live import Link, LinkStatistics, OnMessage
 from p2pfs.link.outgoing import SEALED_BYTES
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
-from p2pfs.link.reception import MAX_GREETINGS, accept_links, listen
+from p2pfs.link.reception import MAX_GREETINGS, Expected, accept_links, listen
 from p2pfs.link.sockets import (
     Channel,
     Dialler,
@@ -50,6 +58,7 @@ __all__ = [
     "Channel",
     "Deliver",
     "Dialler",
+    "Expected",
     "Judge",
     "Link",
     "LinkStatistics",
@@ -58,6 +67,7 @@ __all__ = [
     "Network",
     "OnMessage",
     "PortTakenError",
+    "Presented",
     "RefusedError",
     "Surroundings",
     "TcpNetwork",
@@ -71,5 +81,6 @@ __all__ = [
     "greet",
     "listen",
     "listen_unix",
+    "present",
     "router_of_machine",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
@@ -26,6 +27,9 @@ from p2pfs.protocol import (
     Received,
     Role,
     ServentId,
+    Ticket,
+    preface_of,
+    presentation,
 )
 
 PREFACE_S: Final = 5.0
@@ -105,6 +109,16 @@ async def greet(
         return Link(channel, connection, "out", peer_id, _checked_hello(answer))
 
 
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A connection on which somebody has presented a ticket, in place of a handshake."""
+
+    channel: Channel
+    ticket: bytes
+    rest: bytes
+    """What has come behind the ticket."""
+
+
 async def answer_link(
     channel: Channel,
     local: LocalServent,
@@ -119,13 +133,34 @@ async def answer_link(
 
     Raises:
         UnreachableError: it says nothing.
-        HandshakeError: it is no servent, or of another network.
+        HandshakeError: it is no servent, or of another network, or wants to pass through us.
         RefusedError: `judge` does not want it, and it was told so.
+    """
+    answered = await answer_any(channel, local, judge, began)
+    if isinstance(answered, Link):
+        return answered
+    await trio.aclose_forcefully(channel.stream)
+    raise HandshakeError(f"{channel.remote}: it presents a ticket")
+
+
+async def answer_any(
+    channel: Channel,
+    local: LocalServent,
+    judge: Judge,
+    began: Callable[[Connection], object] = lambda _connection: None,
+) -> Link | Presented:
+    """Greet a peer that has dialled us, as `answer_link`, or take the ticket that it presents.
+
+    A connection with a ticket is left open, for the caller to close.
     """
     async with _greeting(channel, str(channel.remote)):
         connection = Connection(Role.RESPONDER, local.identity, local.network_key)
         began(connection)
-        peer_id = await _shake_hands(channel, connection)
+        first = await _first_event(channel, connection)
+        if isinstance(first, Ticket):
+            return Presented(channel, first.ticket, first.rest)
+        assert isinstance(first, Greeted)
+        peer_id = first.peer_id
         hello = _checked_hello(await _next_message(channel, connection))
         refusal = judge(peer_id, hello, channel.remote)
         if refusal is not None:
@@ -159,16 +194,41 @@ async def _greeting(channel: Channel, who: str) -> AsyncIterator[None]:
         raise HandshakeError(f"{who}: {text}") from error
 
 
+async def present(channel: Channel, local: LocalServent, ticket: bytes) -> None:
+    """Present a ticket on a connection that we have dialled; what follows is not for its servent.
+
+    Takes at most HANDSHAKE_S. No connection is left behind when it fails or is cancelled.
+
+    Raises:
+        HandshakeError: what answers is no servent of our network.
+    """
+    async with _greeting(channel, str(channel.remote)):
+        await channel.stream.send_all(presentation(local.network_key, ticket))
+        expected, got = preface_of(local.network_key), b""
+        while len(got) < len(expected):
+            part = await channel.stream.receive_some(len(expected) - len(got))
+            if not part:
+                raise HandshakeError("it hung up during the handshake")
+            got += part
+        if got != expected:
+            raise HandshakeError("that is not a servent of this network")
+
+
 async def _shake_hands(channel: Channel, connection: Connection) -> ServentId:
     """Exchange prefaces and Noise messages, and return who the peer has proved to be."""
+    greeted = await _first_event(channel, connection)
+    assert isinstance(greeted, Greeted)
+    return greeted.peer_id
+
+
+async def _first_event(channel: Channel, connection: Connection) -> object:
+    """Exchange prefaces, and return what comes of what follows them."""
     await channel.stream.send_all(connection.start())
     with trio.move_on_after(PREFACE_S) as patience:
         connection.receive_data(await channel.stream.receive_some(RECEIVE_BYTES))
     if patience.cancelled_caught:
         raise UnreachableError(f"no answer from {channel.remote} within {PREFACE_S:.0f} s")
-    greeted = await _next_event(channel, connection)
-    assert isinstance(greeted, Greeted)
-    return greeted.peer_id
+    return await _next_event(channel, connection)
 
 
 async def _next_event(channel: Channel, connection: Connection) -> object:

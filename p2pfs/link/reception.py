@@ -6,13 +6,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from p2pfs.errors import LinkError, UsageError
 from p2pfs.latest import Latest
-from p2pfs.link.greeting import Judge, LocalServent, answer_link
+from p2pfs.link.greeting import Judge, LocalServent, Presented, answer_any
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Listener, Network
 from p2pfs.protocol import Connection, State, groups_of, largest_crowd
@@ -52,8 +52,14 @@ async def listen(network: Network, host: str | None, ports: Sequence[int]) -> Li
     return await network.listen(host, last)
 
 
-IsAwaited = Callable[[Channel], bool]
-"""Takes a connection that somebody waits for, and returns True; all others are greeted."""
+class Expected(Protocol):
+    """Who waits for connections that are not for the servent itself."""
+
+    def came(self, channel: Channel) -> bool:
+        """Take a connection, and return True; or leave it to be greeted."""
+
+    def presented(self, presented: Presented) -> None:
+        """Take a connection on which a ticket was presented."""
 
 
 async def accept_links(
@@ -61,10 +67,10 @@ async def accept_links(
     local: LocalServent,
     judge: Judge,
     take: Take,
-    is_awaited: IsAwaited = lambda _channel: False,
+    expected: Expected | None = None,
 ) -> None:
     """Greet whoever dials and pass the links to `take`, until cancelled; closes the listener."""
-    await _Reception(listener, local, judge, take, is_awaited).run()
+    await _Reception(listener, local, judge, take, expected).run()
 
 
 @dataclass(eq=False, slots=True)
@@ -97,13 +103,13 @@ class _Reception:
         local: LocalServent,
         judge: Judge,
         take: Take,
-        is_awaited: IsAwaited,
+        expected: Expected | None,
     ) -> None:
         self._listener = listener
         self._local = local
         self._judge = judge
         self._take = take
-        self._is_awaited = is_awaited
+        self._expected = expected
         self._greetings: dict[_Greeting, None] = {}
         self._rates: Latest[str, TokenBucket] = Latest(MAX_RATES)
 
@@ -112,7 +118,7 @@ class _Reception:
             try:
                 while True:
                     channel = await self._listener.accept()
-                    if self._is_awaited(channel):
+                    if self._expected is not None and self._expected.came(channel):
                         continue
                     if not self._may_begin(channel.remote.host):
                         await trio.aclose_forcefully(channel.stream)
@@ -150,15 +156,23 @@ class _Reception:
             behind[0].scope.cancel()
 
     async def _receive(self, channel: Channel, greeting: _Greeting) -> None:
-        link = None
+        answered = None
         try:
             with greeting.scope:
-                link = await answer_link(channel, self._local, self._judge, greeting.began)
+                answered = await answer_any(channel, self._local, self._judge, greeting.began)
         except LinkError as error:
             log.info("link refused remote=%s reason=%s", channel.remote, error)
         finally:
             self._greetings.pop(greeting, None)
-        if link is not None:
-            await self._take(link)
+        if isinstance(answered, Link):
+            await self._take(answered)
+        elif answered is not None:
+            await self._pass_on(answered)
         elif greeting.scope.cancelled_caught:
             log.info("link refused remote=%s reason=too many greetings", channel.remote)
+
+    async def _pass_on(self, presented: Presented) -> None:
+        if self._expected is None:
+            await trio.aclose_forcefully(presented.channel.stream)
+        else:
+            self._expected.presented(presented)

@@ -34,7 +34,16 @@ from p2pfs.protocol.handshake import (
     Role,
 )
 from p2pfs.protocol.inbox import LENGTH, Inbox
-from p2pfs.protocol.messages import Bye, Data, Hello, LinkKind, Message, ServentId, Unknown
+from p2pfs.protocol.messages import (
+    TICKET_BYTES,
+    Bye,
+    Data,
+    Hello,
+    LinkKind,
+    Message,
+    ServentId,
+    Unknown,
+)
 from p2pfs.protocol.registry import LINKS, Links
 
 MAGIC: Final = b"p2pf\r\n\r\n"
@@ -73,6 +82,7 @@ class State(enum.Enum):
     ASKED_TRANSFER = "asked transfer"
     NEIGHBOUR = "neighbour"
     TRANSFER = "transfer"
+    RELAYED = "relayed"
     CLOSED = "closed"
 
 
@@ -83,6 +93,7 @@ class Step(enum.Enum):
 
     PREFACE = "preface"
     PROOF = "last Noise message"
+    TICKET = "ticket"
     HELLO_NEIGHBOUR = "HELLO (neighbour)"
     HELLO_TRANSFER = "HELLO (transfer)"
     CONTROL = "control message"
@@ -111,6 +122,7 @@ _EITHER: Final = tuple(Role)
 _ROWS: Final = (
     (State.PREFACE, _EITHER, Step.PREFACE, State.NOISE),
     (State.NOISE, (Role.INITIATOR,), Step.PROOF, State.GREETED),
+    (State.NOISE, (Role.INITIATOR,), Step.TICKET, State.RELAYED),
     (State.GREETED, (Role.INITIATOR,), Step.HELLO_NEIGHBOUR, State.ASKED_NEIGHBOUR),
     (State.GREETED, (Role.INITIATOR,), Step.HELLO_TRANSFER, State.ASKED_TRANSFER),
     (State.GREETED, _EITHER, Step.BYE, State.CLOSED),
@@ -142,6 +154,15 @@ class Greeted:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket:
+    """The peer wants no link to us, but to pass through us. Nothing else comes out of this end."""
+
+    ticket: bytes
+    rest: bytes
+    """What has come behind it, which is not for us."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Nothing more will come, after a BYE or because the stream has ended.
 
@@ -157,7 +178,7 @@ class NeedData(enum.Enum):
 
 NEED_DATA: Final = NeedData.NEED_DATA
 
-Event = Greeted | Received | Data | Unknown | Ended
+Event = Greeted | Ticket | Received | Data | Unknown | Ended
 """What `next_event` tells. There is nothing to do for `Unknown`, but it costs as much as any
 other frame: the caller counts it before it gives others their turn."""
 
@@ -187,7 +208,7 @@ class Connection:
     def __init__(self, role: Role, identity: Identity, network_key: NetworkKey) -> None:
         self.state = State.PREFACE
         self._role = role
-        self._preface = MAGIC + bytes((VERSION,)) + network_key.network_id
+        self._preface = preface_of(network_key)
         # The prefaces are part of what the handshake proves: nobody has changed them.
         self._handshake = Handshake(role, identity, network_key, prologue=self._preface)
         self._inbox = Inbox()
@@ -319,8 +340,10 @@ class Connection:
         self._take_step(Step.PREFACE)
         return None
 
-    def _read_noise(self) -> Greeted | NeedData | None:
+    def _read_noise(self) -> Greeted | Ticket | NeedData | None:
         length = self._inbox.length_ahead()
+        if length == TICKET_BYTES and self._handshake.is_untouched:
+            return self._read_ticket()
         if length is not None and length > MAX_HANDSHAKE_BYTES:
             raise HandshakeError("that is a servent whose handshake is too long")
         message = self._inbox.take_frame()
@@ -330,6 +353,13 @@ class Connection:
         if not self._handshake.is_finished:
             self._outgoing += _with_length(self._handshake.write())
         return self._greet() if self._handshake.is_finished else None
+
+    def _read_ticket(self) -> Ticket | NeedData:
+        ticket = self._inbox.take_frame()
+        if ticket is None:
+            return NEED_DATA
+        self._take_step(Step.TICKET)
+        return Ticket(bytes(ticket), self._inbox.take_all())
 
     def _greet(self) -> Greeted:
         # The initiator has just written the last message, or the responder has read it.
@@ -346,6 +376,16 @@ class Connection:
         event = decode(plaintext)
         self._take_step(_step_of(event.message if isinstance(event, Received) else event))
         return event
+
+
+def preface_of(network_key: NetworkKey) -> bytes:
+    """Return the first bytes each way of a link in a network."""
+    return MAGIC + bytes((VERSION,)) + network_key.network_id
+
+
+def presentation(network_key: NetworkKey, ticket: bytes) -> bytes:
+    """Return what is sent to a relay in place of a handshake; its preface comes back."""
+    return preface_of(network_key) + _with_length(ticket)
 
 
 def _with_length(frame: bytes) -> bytes:

@@ -252,6 +252,11 @@ class Handshake:
         """Who the peer is; None until it has proven it."""
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether no message has been written or read."""
+        return self._messages == 0
+
+    @property
     def is_finished(self) -> bool:
         """Whether all three messages have been written and read."""
         return bool(self._noise.handshake_finished)

@@ -59,6 +59,12 @@ class Inbox:
         whole, self._held = memoryview(self._held)[:count], self._held[count:]
         return whole
 
+    def take_all(self) -> bytes:
+        """Return whatever is there."""
+        taken = bytes(self._held) + bytes(self._fresh)
+        self._held, self._fresh = bytearray(), memoryview(b"")
+        return taken
+
     def length_ahead(self) -> int | None:
         """Return how long the next frame says it is, or None if that has not arrived."""
         prefix = self.peek(LENGTH.size)

@@ -79,6 +79,9 @@ MAX_MEETING_PLACES: Final = 2
 MAX_MEETING_MS: Final = 1_000
 """How long one of two waits for the other: half of the longest round trip that is worth a try."""
 
+TICKET_BYTES: Final = 16
+"""What opens one end of a circuit: shorter than any Noise message, too long to be guessed."""
+
 MAX_FILTER_BYTES: Final = 33 * 1024
 """A filter of 32 KiB of which half the bits are set does not become shorter by compression."""
 
@@ -406,6 +409,19 @@ class Punch(Message, frozen=True, array_like=True):
     """Where the sender sees that servent. None: the sender asks to be brought together with it."""
     after_ms: Annotated[int, Meta(ge=0, le=MAX_MEETING_MS)] = 0
     """How long to wait before dialling, so that both dial at one moment."""
+
+
+class Relay(Message, frozen=True, array_like=True):
+    """Let two who cannot reach each other pass through a neighbour of both."""
+
+    token: GuidField
+    """Says which circuit this is about."""
+    peer: ServentIdField
+    """Who is at the other end."""
+    ticket: Annotated[bytes, Meta(max_length=TICKET_BYTES)] = b""
+    """What the receiver is to present to the sender, on a connection of its own."""
+    refusal: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)] = ""
+    """Why there is no circuit, for people. Without either the sender asks for one."""
 
 
 class GetManifest(Message, frozen=True, array_like=True):

@@ -43,6 +43,7 @@ from p2pfs.protocol.messages import (
     Query,
     QueryHit,
     Reject,
+    Relay,
     Unknown,
     Walk,
 )
@@ -111,6 +112,7 @@ REGISTRY: Final = (
     MessageType(0x17, Push, _N, 2 * KIB, Rate(50, 200)),
     MessageType(0x18, Pushed, _T, SMALL_BYTES, Rate(50, 200)),
     MessageType(0x19, Punch, _N, KIB, Rate(50, 200)),  # two addresses at their longest
+    MessageType(0x1A, Relay, _N, KIB, Rate(50, 200)),
 )
 
 UNKNOWN_RATE: Final = Rate(10, 100)

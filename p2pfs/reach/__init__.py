@@ -9,6 +9,9 @@
     ways     all ways to a servent at once
     push     a servent that cannot be dialled is asked to dial
     punch    two who cannot dial each other dial at one moment
+    circuits two who can do nothing else pass through a neighbour of both
+    relays   what others pass through us
+    shared   links on which both ends ask
     favours  which neighbour is asked for that, and how often
 
 Each part runs until it is cancelled, and then takes back what it has announced or asked for.
@@ -20,6 +23,7 @@ from p2pfs.reach.lan import Lan
 from p2pfs.reach.linking import FileLinks
 from p2pfs.reach.ports import PortMapping
 from p2pfs.reach.punch import OwnPort
+from p2pfs.reach.relays import Relays
 from p2pfs.reach.ways import Ways
 
 __all__ = [
@@ -30,5 +34,6 @@ __all__ = [
     "Lan",
     "OwnPort",
     "PortMapping",
+    "Relays",
     "Ways",
 ]

@@ -39,10 +39,7 @@ from p2pfs.protocol import (
     MAX_MEETING_MS,
     MIN_PORT,
     Address,
-    Bye,
-    ByeCode,
     Guid,
-    Hello,
     LinkKind,
     PeerInfo,
     Punch,
@@ -52,6 +49,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.protocol.flood import LinkId
 from p2pfs.reach.favours import Favours, Knocks, Routes
+from p2pfs.reach.shared import SharedLinks, give_back, only
 from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -59,8 +57,8 @@ log = logging.getLogger(__name__)
 TOLD_S: Final = 1.0
 """How long a neighbour has to bring us together: one round trip, and what was lost sent again."""
 
-MEETING_S: Final = 3.0
-"""How long both dial: two lost SYN."""
+MEETING_S: Final = 2.0
+"""How long both dial: a lost SYN each, and again."""
 
 GREETING_S: Final = 2.0
 """What is left for the greeting at least, once they are connected."""
@@ -122,32 +120,28 @@ class Punches:
         listener: Callable[[], Listener],
         routes: Routes,
         knocks: Knocks,
-        judge: Judge,
-        serve: Callable[[Link], Awaitable[None]],
+        shared: SharedLinks,
         is_banned: Callable[[ServentId], bool],
     ) -> None:
-        """Whoever asks us for a meeting is judged by `judge`, and served by `serve`."""
+        """The links of meetings are `shared`: of two ports no second connection can be made."""
         self._local = local
         self._listener = listener
         self._routes = routes
         self._knocks = knocks
-        self._judge = judge
-        self._serve = serve
+        self._shared = shared
         self._is_banned = is_banned
         self._favours = Favours()
         self._asked: dict[Guid, _Asked] = {}
         self._meetings: dict[ServentId, _Meeting] = {}
         self._invited: set[ServentId] = set()
         """Whom we are to meet because others have asked for it."""
-        self._met: dict[ServentId, Link] = {}
-        """The links of meetings: both ends ask on one, since no other can be made of its ports."""
         self._tasks = Tasks()
         self.forget = self._favours.forget
         self.counters: Counter[str] = Counter()
         """What became of the requests of others: `arranged`, `met`, and drops by reason."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the meetings that others want, and the links of all, until cancelled."""
+        """Own the meetings that others want, until cancelled."""
         await self._tasks.run(task_status=task_status)
 
     # What we want.
@@ -158,9 +152,6 @@ class Punches:
         Raises:
             UnreachableError: nobody can arrange it, or we did not meet; the text says which.
         """
-        met = self._met_already(ServentId(peer.id))
-        if met is not None:
-            return met
         way = self._routes.way_to(ServentId(peer.id))
         if way is None or way.peer.id == peer.id:
             raise UnreachableError("no neighbour is known that could have both dial at once")
@@ -174,32 +165,17 @@ class Punches:
         await trio.sleep(told.after_ms / 1000)
         return await self._met_now(ServentId(peer.id), places)
 
-    def _met_already(self, peer: ServentId) -> Link | None:
-        link = self._met.get(peer)
-        return None if link is None or link.ended is not None or link.is_silent else link
-
     async def _met_now(self, peer: ServentId, places: Sequence[Address]) -> Link:
         """Meet a servent, or wait for the meeting that it wants, and have the link served."""
         under_way = self._meetings.get(peer)
         if under_way is not None:
             await under_way.is_over.wait()
-            met = self._met_already(peer)
+            met = self._shared.to(peer)
             if met is not None:
                 return met
-        link = await self._meet(peer, places, _only(peer))
-        self._tasks.start(self._keep, link)
-        while not link.is_run:
-            await trio.lowlevel.checkpoint()
+        link = await self._meet(peer, places, only(peer))
+        await self._shared.put(link)
         return link
-
-    async def _keep(self, link: Link) -> None:
-        peer = ServentId(link.peer.id)
-        self._met[peer] = link
-        try:
-            await self._serve(link)
-        finally:
-            if self._met.get(peer) is link:
-                del self._met[peer]
 
     async def _arranged(self, peer: ServentId, way: Link) -> Punch | None:
         """Ask a neighbour for a meeting, and return what it says of it."""
@@ -259,7 +235,7 @@ class Punches:
     ) -> None:
         try:
             await trio.sleep(after_s)
-            link = await self._meet(peer, places, self._judge_of(peer))
+            link = await self._meet(peer, places, self._shared.judge_of(peer))
         except LinkError as error:
             log.info("not met peer=%s reason=%s", peer, error)
             return
@@ -267,16 +243,7 @@ class Punches:
             self._invited.discard(peer)
         self._knocks.was_welcome(places[0])
         self.counters["met"] += 1
-        await self._keep(link)
-
-    def _judge_of(self, peer: ServentId) -> Judge:
-        """Return a judge that lets in one servent, if it is welcome."""
-        only = _only(peer)
-
-        def judge(found: ServentId, hello: Hello, remote: Address) -> Bye | None:
-            return only(found, hello, remote) or self._judge(found, hello, remote)
-
-        return judge
+        await self._shared.keep(link)
 
     # Meeting.
 
@@ -392,25 +359,6 @@ class _Meeting:
             scope.cancel()
         else:  # both at one moment
             await give_back(link, "met already")
-
-
-async def give_back(link: Link, reason: str) -> None:
-    """End a link that nobody needs, whether or not it is run already."""
-    link.lose(reason)
-    if not link.is_run:
-        with trio.CancelScope(shield=True):  # a link that was lost takes no time to run
-            await link.run(lambda _link, _message, _request_id: None)
-
-
-def _only(peer: ServentId) -> Judge:
-    """Return a judge that lets in one servent, to ask for files or be asked."""
-
-    def judge(found: ServentId, hello: Hello, _remote: Address) -> Bye | None:
-        if (found, hello.kind) == (peer, LinkKind.TRANSFER):
-            return None
-        return Bye(ByeCode.DUPLICATE, "somebody else was to be met")
-
-    return judge
 
 
 def _places(message: Punch, link: Link) -> Sequence[Address]:

@@ -26,17 +26,25 @@ from p2pfs.link import (
     dial_servent,
 )
 from p2pfs.overlay import Handlers
-from p2pfs.protocol import Address, LinkKind, PeerInfo, Punch, Push, ServentId
+from p2pfs.protocol import Address, LinkKind, PeerInfo, Punch, Push, Relay, ServentId
+from p2pfs.rates import RateLimit
+from p2pfs.reach.circuits import Circuits
 from p2pfs.reach.favours import Knocks, Routes
-from p2pfs.reach.punch import Punches, give_back
+from p2pfs.reach.punch import Punches
 from p2pfs.reach.push import Pushes
+from p2pfs.reach.relays import Relays
+from p2pfs.reach.shared import SharedLinks, give_back
 
-REACH_S: Final = 4.0
-"""How long a connection may take that a reader waits for: two lost SYN. A router that swallows
-what it does not let in is known for one by then."""
+REACH_S: Final = 3.5
+"""How long a connection may take that a reader waits for: two lost SYN, which Linux sends again
+after 1 and 3 s. A router that swallows what it does not let in is known for one by then, and who
+reads is told within five seconds, a last search for other sources included."""
 
 PUNCH_AFTER_S: Final = 1.0
 """When both are to dial at once: by then it is likely that neither dial comes through."""
+
+RELAY_AFTER_S: Final = 3.0
+"""When a neighbour is asked to relay: whatever else leads there has mostly done so by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,9 @@ class Ways:
         judge: Judge,
         serve: Callable[[Link], Awaitable[None]],
         is_banned: Callable[[ServentId], bool],
+        *,
+        relays: bool,
+        relay_limit: RateLimit,
     ) -> None:
         """Ask `neighbours`. Links that others want of us are judged and served as any."""
         self._network = _Hasty(network)
@@ -68,27 +79,37 @@ class Ways:
         self._routes = Routes(neighbours)
         knocks = Knocks()
         self.pushes = Pushes(network, local, self._routes, knocks, serve, is_banned)
-        self.punches = Punches(local, listener, self._routes, knocks, judge, serve, is_banned)
+        self._shared = SharedLinks(serve, judge)
+        self.punches = Punches(local, listener, self._routes, knocks, self._shared, is_banned)
+        self.relays = Relays(self._routes, is_on=relays, limit=relay_limit)
+        self.circuits = Circuits(
+            self._network, local, self._routes, self.relays, self._shared, is_banned
+        )
         self.came_from = self._routes.came_from
         self.pushed = self.pushes.pushed
         self.came = self.punches.came
+        self.presented = self.relays.presented
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do what others ask for, until cancelled."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.pushes.run)
-            await nursery.start(self.punches.run)
+            for part in (self._shared, self.pushes, self.punches, self.relays, self.circuits):
+                await nursery.start(part.run)
             task_status.started()
 
     @property
     def handlers(self) -> Handlers:
         """Who takes in what neighbours ask for."""
-        return {Push: self.pushes.got_push, Punch: self.punches.got_punch}
+        return {
+            Push: self.pushes.got_push,
+            Punch: self.punches.got_punch,
+            Relay: self.circuits.got_relay,
+        }
 
     def forget(self, link: Link) -> None:
         """Forget a neighbour that is gone."""
-        self.pushes.forget(link)
-        self.punches.forget(link)
+        for part in (self.pushes, self.punches, self.relays, self.circuits):
+            part.forget(link)
 
     async def connect(self, peer: PeerInfo, addresses: Sequence[Address]) -> Link:
         """Return a transfer link to a peer; one that the peer has dialled is run already.
@@ -98,11 +119,15 @@ class Ways:
             UnreachableError: no way leads to it; the text says why of each.
             TooManyFilesError: it is ours that no connection could be opened.
         """
+        shared = self._shared.to(ServentId(peer.id))
+        if shared is not None:
+            return shared
         race = _Race()
         ways = (
             _Way("dial", 0.0, lambda: self._dial(peer, addresses)),
             _Way("push", STAGGER_S, lambda: self.pushes.call_back(peer)),
             _Way("punch", PUNCH_AFTER_S, lambda: self.punches.call(peer)),
+            _Way("relay", RELAY_AFTER_S, lambda: self.circuits.call(peer)),
         )
         link = await race.run(ways)
         if link is not None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import trio
 
-from p2pfs.link import Channel, Link, Listener, LocalServent, accept_links
+from p2pfs.link import Expected, Link, Listener, LocalServent, accept_links
 from p2pfs.protocol import Address, Bye, ByeCode, Hello, LinkKind, ServentId
 from p2pfs.upload.uploads import Uploads
 
@@ -51,10 +51,10 @@ class Door:
         """The transfer links of others that are open now."""
         return tuple(self._visitors)
 
-    async def run(self, listener: Listener, is_awaited: Callable[[Channel], bool]) -> None:
-        """Let peers in until the door is shut; `is_awaited` takes connections that we await."""
+    async def run(self, listener: Listener, expected: Expected) -> None:
+        """Let peers in until the door is shut; some connections are `expected` by others."""
         with self._scope:
-            await accept_links(listener, self._local, self.judge, self._take, is_awaited)
+            await accept_links(listener, self._local, self.judge, self._take, expected)
 
     def shut(self) -> None:
         """Let nobody in any more, nor those that are being greeted."""

@@ -25,7 +25,8 @@ STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
     "addresses", "join_commands", "reachable", "shared_files", "shared_bytes", "cache_bytes",
     "cache_limit_bytes", "upload_limit_bytes_s", "download_limit_bytes_s", "transfers", "uploads",
-    "downloaded_bytes", "uploaded_bytes", "messages_in", "messages_out", "queries_seen",
+    "downloaded_bytes", "uploaded_bytes", "relays", "circuits", "relayed_bytes",
+    "messages_in", "messages_out", "queries_seen",
     "horizon", "look_s", "partial", "partial_directories", "names_left_out",
     "bad_blocks", "filters", "filter_age_s", "filter_percent",
 }  # fmt: skip
@@ -199,6 +200,8 @@ def test_a_restart_waits_for_the_peers_that_it_knows(processes):
     address = processes.status()["listen"]
     first = processes.start("serve", "--join", address, state="b")
     assert ", 1 peer\n" in first.stdout
+    doctor = processes.p2pfs("doctor", "--state", "a").stdout
+    assert "a: no router was asked to pass the port on; relays for neighbours" in doctor
     assert processes.p2pfs("unmount", "b").returncode == 0
 
     again = processes.start("serve", state="b")

@@ -87,6 +87,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         network-key-file = "key"
         stall-timeout = 2.5
         no-reshare = true
+        no-relay = true
         no-lan = true
         no-port-mapping = true
         no-notify = true
@@ -110,6 +111,7 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         network_key_file=tmp_path / "key",
         stall_timeout_s=2.5,
         reshare=False,
+        relay=False,
         lan=False,
         port_mapping=False,
         notify=False,
@@ -367,7 +369,7 @@ timetables = st.dictionaries(st.integers(0, 1439), rates, min_size=1, max_size=4
     name=st.text(min_size=1, max_size=20).filter(is_name),
     joins=st.lists(endpoints, max_size=3).map(tuple),
     listen=listening,
-    flags=st.tuples(*[st.booleans()] * 6),
+    flags=st.tuples(*[st.booleans()] * 7),
     kernel_options=st.sampled_from([(), ("noexec",), ("noexec", "sync")]),
     cache_limit_bytes=st.integers(MIN_CACHE_BYTES, 2**50) | st.sampled_from([2**30, 10 * 2**30]),
     network_key_file=st.sampled_from([None, "/k", '/a "key" with # and \\ in it', "/ü/\x7f"]),
@@ -385,8 +387,8 @@ def test_the_options_of_a_configuration_mean_the_same(
     config = Config(
         state_directory=state, name=name, joins=joins, listen_host=listen[0],
         listen_ports=listen[1], foreground=flags[0], allow_other=flags[1], notify=flags[2],
-        reshare=flags[3], lan=flags[4], port_mapping=flags[5], kernel_options=kernel_options,
-        cache_limit_bytes=cache_limit_bytes,
+        reshare=flags[3], lan=flags[4], port_mapping=flags[5], relay=flags[6],
+        kernel_options=kernel_options, cache_limit_bytes=cache_limit_bytes,
         network_key_file=network_key_file and Path(network_key_file),
         stall_timeout_s=stall_timeout_s, previews=previews, max_neighbours=numbers[0],
         ttl=numbers[1], upload_limit_bytes_s=limits[0], download_limit_bytes_s=limits[1],

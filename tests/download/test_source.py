@@ -88,3 +88,23 @@ def test_a_liar_stays_one_whatever_happens():
 
     assert source.trouble is Trouble.CORRUPT
     assert not source.is_available(1e9)
+
+
+def test_who_is_found_again_is_still_out_of_reach_until_a_reader_comes_anew():
+    source = Source(peer(0))
+    source.pause(Trouble.UNREACHABLE, now=1.0)
+    source.found_again()
+    assert source.is_out_of_reach
+    assert source.is_available(1.0)
+    assert source.trouble_with([0]) is Trouble.UNREACHABLE
+
+    source.forgive()
+    assert not source.is_out_of_reach
+
+
+def test_who_gave_something_or_was_reached_is_not_out_of_reach():
+    source = Source(peer(0))
+    source.pause(Trouble.UNREACHABLE, now=1.0)
+    source.pause(Trouble.CLOSED, now=5.0)
+
+    assert not source.is_out_of_reach

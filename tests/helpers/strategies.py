@@ -113,6 +113,9 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
         m.Punch, guids, servent_ids, tuples(addresses, m.MAX_MEETING_PLACES),
         integers(0, m.MAX_MEETING_MS),
     ),
+    m.Relay: st.builds(
+        m.Relay, guids, servent_ids, st.binary(max_size=m.TICKET_BYTES), texts(200)
+    ),
     m.GetManifest: st.builds(m.GetManifest, file_ids),
     m.GetBlocks: st.builds(
         m.GetBlocks,

@@ -32,6 +32,8 @@ from p2pfs.protocol.connection import (
     Greeted,
     State,
     Step,
+    Ticket,
+    presentation,
 )
 from p2pfs.protocol.handshake import MAX_HANDSHAKE_BYTES, NetworkKey, Role
 from p2pfs.protocol.registry import MESSAGE_TYPES
@@ -58,7 +60,7 @@ SAMPLES = {
 }
 """A message for each step that is one."""
 
-TALKING = [s for s in State if s not in (State.PREFACE, State.NOISE, State.CLOSED)]
+TALKING = [s for s in State if s not in (State.PREFACE, State.NOISE, State.RELAYED, State.CLOSED)]
 
 
 def dial(network_key: NetworkKey = OPEN) -> Connection:
@@ -421,3 +423,36 @@ def test_the_payload_outlives_the_connection():
     first, second = feed(pair.ends[Role.RESPONDER], [stream])
     feed(pair.ends[Role.RESPONDER], [send(1, b"x" * 70, is_last=True)])
     assert (bytes(first.payload), bytes(second.payload)) == (b"first", b"second")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_ticket_in_place_of_a_handshake_comes_out_with_what_follows(size: int):
+    relay = Connection(Role.RESPONDER, IDENTITIES[Role.RESPONDER], OPEN)
+    ticket, rest = bytes(range(16)), b"what is not for it"
+    said = presentation(OPEN, ticket)
+    for offset in range(0, len(said) - 1, size):
+        relay.receive_data(said[offset : min(offset + size, len(said) - 1)])
+        assert relay.next_event() is NEED_DATA
+    relay.receive_data(said[-1:] + rest)
+
+    assert relay.next_event() == Ticket(ticket, rest)
+    assert relay.state is State.RELAYED
+    with pytest.raises(LocalProtocolError):
+        relay.send(m.Ping())
+
+
+def test_a_ticket_of_another_network_is_none():
+    relay = Connection(Role.RESPONDER, IDENTITIES[Role.RESPONDER], OPEN)
+    relay.receive_data(presentation(PRIVATE, bytes(16)))
+
+    with pytest.raises(HandshakeError, match="another network"):
+        relay.next_event()
+
+
+def test_who_has_dialled_takes_no_ticket():
+    dialler = Connection(Role.INITIATOR, IDENTITIES[Role.INITIATOR], OPEN)
+    dialler.start()
+    dialler.receive_data(presentation(OPEN, bytes(16)))
+
+    with pytest.raises(HandshakeError):
+        dialler.next_event()

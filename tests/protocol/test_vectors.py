@@ -17,7 +17,7 @@ import p2pfs.protocol
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Data, Received, Unknown, decode, encode, encode_data
-from p2pfs.protocol.connection import NEED_DATA, PREFACE_BYTES, Connection
+from p2pfs.protocol.connection import NEED_DATA, PREFACE_BYTES, Connection, presentation
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit
 from p2pfs.protocol.registry import MESSAGE_TYPES
 
@@ -25,6 +25,7 @@ VECTORS = Path(__file__).parent.parent / "vectors"
 DOCUMENT = (Path(p2pfs.protocol.__file__).parent / "PROTOCOL.md").read_text()
 KEYS = json.loads((VECTORS / "keys.json").read_text())
 LINKS = json.loads((VECTORS / "links.json").read_text())["links"]
+TICKETS = json.loads((VECTORS / "tickets.json").read_text())["tickets"]
 FILES = [json.loads(path.read_text()) for path in sorted((VECTORS / "messages").glob("*.json"))]
 CASES = [
     pytest.param(case, file["number"], id=f"{file['type']}: {case['comment']}")
@@ -98,6 +99,12 @@ def test_a_network_key_follows_from_its_passphrase(vector):
     assert key.network_id.hex() == vector["network_id"]
 
 
+@pytest.mark.parametrize("vector", TICKETS, ids=lambda v: v["comment"])
+def test_a_ticket_is_presented_behind_a_preface(vector):
+    key = NetworkKey(vector["psk"] and bytes.fromhex(vector["psk"]))
+    assert presentation(key, bytes.fromhex(vector["ticket"])).hex() == vector["hex"]
+
+
 @pytest.fixture
 def fixed_keys(monkeypatch):
     """Make each Noise handshake draw its ephemeral key from a list that a test gives."""
@@ -161,6 +168,7 @@ def test_every_example_in_the_document_is_a_vector():
     known |= {step["hex"] for link in LINKS for step in link["steps"]}
     manifests = json.loads((VECTORS / "manifests.json").read_text())["contents"]
     known |= {manifest["manifest"] for manifest in manifests}
+    known |= {vector["hex"] for vector in TICKETS}
     assert set(examples()) <= known
 
 

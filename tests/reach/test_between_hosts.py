@@ -129,12 +129,15 @@ def test_neighbours_tell_each_other_of_their_other_addresses(wires: Wires, serve
 class Homes:
     """A servent in the open, `middle`, and homes behind routers whose servents join through it."""
 
-    def __init__(self, wires: Wires, servents: Servents, street: Host | Wan | None = None) -> None:
+    def __init__(
+        self, wires: Wires, servents: Servents, street: Host | Wan | None = None, *options: str
+    ) -> None:
         self._wires = wires
         self._servents = servents
         self.street = street or wires.switch()
         self._homes = 0
-        self.middle = start(servents, "middle", wires.host(self.street, "93.184.216.1"))
+        host = wires.host(self.street, "93.184.216.1")
+        self.middle = start(servents, "middle", host, *options)
 
     def join(self, name: str, host: Host) -> Servent:
         return start(self._servents, name, host, "--join", f"93.184.216.1:{PORT}")
@@ -179,7 +182,7 @@ def test_two_behind_routers_read_from_each_other(
 
 @pytest.mark.fuse
 def test_who_is_behind_a_router_too_is_told_so(wires: Wires, servents: Servents):
-    homes = Homes(wires, servents)
+    homes = Homes(wires, servents, None, "--no-relay")
     source, reader = (homes.at_home(name, Router.SYMMETRIC) for name in ("source", "reader"))
     source.share("film.mkv", FILM)
     film = reader.sees("film.mkv")
@@ -188,3 +191,16 @@ def test_who_is_behind_a_router_too_is_told_so(wires: Wires, servents: Servents)
     (why,) = set(reader.errors("film.mkv"))
     assert "source at 93.184.216.11:4774 cannot be dialled" in why
     assert "it seems to be behind a router" in why
+    assert "middle was asked to relay: it does not relay" in why
+
+
+@pytest.mark.fuse
+def test_who_can_do_nothing_else_passes_through_the_neighbour(wires: Wires, servents: Servents):
+    homes = Homes(wires, servents, wires.wan(delay_ms=50, loss_percent=3))
+    source, reader = homes.at_home("source", Router.SYMMETRIC), homes.at_home("reader")
+    source.share("letter.txt", FILM[: 2 * MIN_BLOCK_BYTES])
+
+    assert reader.sees("letter.txt").read_bytes() == FILM[: 2 * MIN_BLOCK_BYTES]
+    status = homes.middle.status()
+    assert status["circuits"] == 1
+    assert int(str(status["relayed_bytes"])) > 2 * MIN_BLOCK_BYTES

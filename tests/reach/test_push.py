@@ -26,9 +26,9 @@ ERROR_S = 5.0
 
 @asynccontextmanager
 async def behind_router(readers: int = 1) -> AsyncIterator[World]:
-    """Give 0 in the open, 1 with a film behind a router, and readers that know 0 alone."""
+    """Give 0, who does not relay, 1 with a film behind a router, and readers that know 0."""
     async with open_world(latency_s=0.02) as world:
-        await world.start()
+        await world.start(relay=False)
         await world.start(joins=[0], max_neighbours=1)
         world.net.host(host(1)).is_behind_router = True
         await world.linked(1, 1)

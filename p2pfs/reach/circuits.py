@@ -1,0 +1,152 @@
+"""Reach a servent through a neighbour of both that relays (PROTOCOL.md, "Relays").
+
+The last of all ways: it costs others their bandwidth. The neighbour gives both a ticket; each opens
+a connection to it, presents that, and from then on talks to the other. Who asked begins the
+handshake, so both know whom they talk to, and the relay knows only that they do.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.errors import LinkError, UnreachableError
+from p2pfs.journal import printable
+from p2pfs.link import Channel, Dialler, Link, LocalServent, answer_link, greet, present
+from p2pfs.protocol import GUID_BYTES, TICKET_BYTES, Guid, LinkKind, PeerInfo, Relay, ServentId
+from p2pfs.protocol.flood import LinkId
+from p2pfs.reach.favours import Favours, Routes
+from p2pfs.reach.relays import Relays
+from p2pfs.reach.shared import SharedLinks
+from p2pfs.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+GRANTED_S: Final = 1.0
+"""How long a neighbour has to say whether it relays: a round trip, and what was lost sent again."""
+
+MAX_ENTERED: Final = 8
+"""Circuits that are being entered because others have asked for them."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A neighbour that was asked for a circuit to somebody."""
+
+    way: LinkId
+    peer: ServentId
+    told: Relay | None = None
+    is_told: trio.Event = field(default_factory=trio.Event)
+
+
+class Circuits:
+    """The circuits that we want, and those that others want to us."""
+
+    def __init__(
+        self,
+        network: Dialler,
+        local: LocalServent,
+        routes: Routes,
+        relays: Relays,
+        shared: SharedLinks,
+        is_banned: Callable[[ServentId], bool],
+    ) -> None:
+        """Requests for circuits through us go to `relays`."""
+        self._network = network
+        self._local = local
+        self._routes = routes
+        self._relays = relays
+        self._shared = shared
+        self._is_banned = is_banned
+        self._favours = Favours()
+        self._asked: dict[Guid, _Asked] = {}
+        self._entered = 0
+        self._tasks = Tasks()
+        self.run = self._tasks.run
+        self.forget = self._favours.forget
+        self.counters: Counter[str] = Counter()
+        """What became of the requests of others: `entered`, and drops by reason."""
+
+    async def call(self, peer: PeerInfo) -> Link:
+        """Reach a servent through a relay, and return the link; who serves it runs it.
+
+        Raises:
+            UnreachableError: nobody relays, or the other has not come; the text says which.
+        """
+        way = self._routes.way_to(ServentId(peer.id))
+        if way is None or way.peer.id == peer.id:
+            raise UnreachableError("no neighbour is known that could relay")
+        through, told = printable(way.peer.name), await self._granted(ServentId(peer.id), way)
+        if told is None:
+            raise UnreachableError(f"{through} was asked to relay, and says nothing")
+        if len(told.ticket) != TICKET_BYTES:
+            raise UnreachableError(f"{through} was asked to relay: {printable(told.refusal)}")
+        channel = await self._enter(way, told.ticket)
+        link = await greet(
+            channel, f"{printable(peer.name)} through {through}", self._local,
+            LinkKind.TRANSFER, ServentId(peer.id),
+        )  # fmt: skip
+        await self._shared.put(link)
+        return link
+
+    async def _granted(self, peer: ServentId, way: Link) -> Relay | None:
+        """Ask a neighbour for a circuit, and return what it says."""
+        if not self._favours.may_ask(way):
+            raise UnreachableError(f"{printable(way.peer.name)} was asked too often to relay")
+        token = Guid(secrets.token_bytes(GUID_BYTES))
+        asked = self._asked[token] = _Asked(way.id, peer)
+        try:
+            way.post(Relay(token, peer))
+            with trio.move_on_after(GRANTED_S):
+                await asked.is_told.wait()
+        finally:
+            del self._asked[token]
+        return asked.told
+
+    async def _enter(self, relay: Link, ticket: bytes) -> Channel:
+        """Open our end of a circuit."""
+        where = relay.remote if relay.direction == "out" else relay.peer.addresses[0]
+        channel = await self._network.dial(where)
+        await present(channel, self._local, ticket)
+        return channel
+
+    # What others want.
+
+    def got_relay(self, link: Link, message: Relay) -> None:
+        """Take in an answer to us, enter a circuit, or let the relays judge a request."""
+        asked = self._asked.get(Guid(message.token))
+        if asked is not None and (asked.way, asked.peer) == (link.id, message.peer):
+            asked.told = message
+            asked.is_told.set()
+        elif not self._favours.is_within(link):
+            self.counters["dropped: over budget"] += 1
+        elif len(message.ticket) == TICKET_BYTES:
+            self._go(link, message)
+        elif not message.refusal:
+            self._relays.got_request(link, message)
+
+    def _go(self, link: Link, message: Relay) -> None:
+        peer = ServentId(message.peer)
+        if self._entered >= MAX_ENTERED or self._is_banned(peer) or not link.peer.addresses:
+            self.counters["dropped: too many circuits"] += 1
+        elif self._tasks.are_running:
+            self._entered += 1
+            self._tasks.start(self._enter_and_serve, link, peer, bytes(message.ticket))
+
+    async def _enter_and_serve(self, relay: Link, peer: ServentId, ticket: bytes) -> None:
+        try:
+            channel = await self._enter(relay, ticket)
+            link = await answer_link(channel, self._local, self._shared.judge_of(peer))
+        except LinkError as error:
+            log.info("no circuit peer=%s relay=%s reason=%s", peer, relay.peer.id, error)
+            return
+        finally:
+            self._entered -= 1
+        self.counters["entered"] += 1
+        await self._shared.keep(link)
