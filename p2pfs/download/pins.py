@@ -30,7 +30,15 @@ from p2pfs.threads import RunInThread
 log = logging.getLogger(__name__)
 
 FETCHES: Final = 2
-"""Pinned files fetched at once: one that is stuck does not hold up the rest."""
+"""Pinned files fetched at once, not counting those for which nothing has come."""
+
+MAX_STUCK: Final = 16
+"""Those for which nothing has come, at most: each costs a swarm, and searches."""
+
+FIRST_S: Final = 0.25
+"""A fetch for which nothing has come so long, not even the manifest, lets the next begin. If its
+holder is only far away, one more is under way, no worse. Eight pins of a silent holder held up
+the ninth for 98 s."""
 
 PIECE_BYTES: Final = MIB
 """Asked for at once; no more than a reader's first read-ahead."""
@@ -45,6 +53,11 @@ class Reader(Protocol):
 
     async def locate(self, offset: int, length: int) -> object:
         """Return when the cache holds these bytes, or raise a TransferError."""
+        ...
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether anything has come for it, or only our own limit lets nothing come."""
         ...
 
     def close(self) -> None:
@@ -64,6 +77,33 @@ class CachedPath:
     percent: int
     """Rounded down."""
     pinned: bool
+
+
+class _Turns:
+    """Whose turn it is to be fetched: FETCHES at once, besides those for which nothing has come."""
+
+    def __init__(self) -> None:
+        self._slots = trio.CapacityLimiter(FETCHES)
+        self._owners: set[Reader] = set()
+
+    async def take(self, reader: Reader, nursery: trio.Nursery) -> None:
+        """Wait for a turn, if a reader has none; it has it until `give`, or if nothing comes."""
+        if reader in self._owners:
+            return
+        await self._slots.acquire_on_behalf_of(reader)
+        self._owners.add(reader)
+        nursery.start_soon(self._give_unless_heard, reader)
+
+    def give(self, reader: Reader) -> None:
+        """Let the next have the turn, if it is this one's."""
+        if reader in self._owners:
+            self._owners.remove(reader)
+            self._slots.release_on_behalf_of(reader)
+
+    async def _give_unless_heard(self, reader: Reader) -> None:
+        await trio.sleep(FIRST_S)
+        if not reader.has_heard:
+            self.give(reader)
 
 
 class _Row(msgspec.Struct):
@@ -129,7 +169,8 @@ class Pins:
         self._run_in_thread = run_in_thread
         self._entries: dict[str, Entry] = {}
         self._fetches: dict[str, trio.CancelScope] = {}
-        self._slots = trio.CapacityLimiter(FETCHES)
+        self._under_way = trio.CapacityLimiter(FETCHES + MAX_STUCK)
+        self._turns = _Turns()
         self._saving = trio.Lock()
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -270,7 +311,7 @@ class Pins:
 
     async def _try_fetch(self, entry: Entry) -> bool:
         """Fetch what is missing if somebody can be asked; return whether all is here."""
-        async with self._slots:
+        async with self._under_way:
             cached = self._cache.open_file(FileId(entry.file_id), entry.size)
             with contextlib.closing(cached):
                 if cached.done_bytes < entry.size and self._has_neighbours():
@@ -282,11 +323,17 @@ class Pins:
         file_id = FileId(entry.file_id)
         sources = self._catalogue.sources_of(file_id, entry.size)
         file = RemoteFile(entry.path, entry.size, entry.mtime_ns, file_id, sources)
+        nursery = self._nursery
+        assert nursery is not None
         with contextlib.closing(self._open_reader(file)) as reader:
-            for offset in range(0, entry.size, PIECE_BYTES):
-                length = min(PIECE_BYTES, entry.size - offset)
-                if not _is_here(cached, offset, length):
-                    await reader.locate(offset, length)
+            try:
+                for offset in range(0, entry.size, PIECE_BYTES):
+                    length = min(PIECE_BYTES, entry.size - offset)
+                    if not _is_here(cached, offset, length):
+                        await self._turns.take(reader, nursery)
+                        await reader.locate(offset, length)
+            finally:
+                self._turns.give(reader)
 
     async def _pause(self, seconds: float) -> None:
         news = self._news

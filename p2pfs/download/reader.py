@@ -6,6 +6,8 @@ swarm with its first read that the cache cannot answer, and leaves it when it is
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
@@ -54,6 +56,8 @@ class Reader:
         self._cached = cached
         self._is_small = block_count_for(file.size) == 1
         self._swarm: Swarm | None = None
+        self._joined: deque[Swarm] = deque(maxlen=1)
+        """The swarm that is still to be left. Who takes it out, of two threads, leaves it."""
         self._is_closed = False
         self._failed_at = float("-inf")
         self._failed_offset = 0
@@ -63,6 +67,11 @@ class Reader:
     def manifest(self) -> Manifest | None:
         """What the blocks must be; known once anything was read."""
         return self._cached.manifest
+
+    @property
+    def has_heard(self) -> bool:
+        """Whether anything has come for it, or only our own limit lets nothing come."""
+        return self._swarm is not None and self._swarm.has_heard
 
     def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
         """Return a descriptor that holds these bytes if all are in the cache, else None.
@@ -102,7 +111,8 @@ class Reader:
         try:
             answer = await ask(swarm)
         except TransferError as error:
-            self._note_failure(error, offset)
+            if not self._is_closed:  # else nobody hears of it: the swarm ended as it was left
+                self._note_failure(error, offset)
             raise
         self._home.worked(self._file.path)
         return answer
@@ -110,11 +120,18 @@ class Reader:
     async def _join(self) -> Swarm:
         """Join the swarm once, however many reads of this file wait for that."""
         swarm = await self._home.join(self._file)
-        if self._swarm is not None or self._is_closed:
+        if self._swarm is not None:
             self._home.leave(self._file, swarm)
-        else:
-            self._swarm = swarm
+            return swarm
+        self._swarm = swarm
+        self._joined.append(swarm)
+        if self._is_closed:  # looked at last: `close` sets it before it leaves what is joined
+            self._leave()
         return swarm
+
+    def _leave(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._home.leave(self._file, self._joined.pop())
 
     def _note_failure(self, error: TransferError, offset: int) -> None:
         """Announce a failure once, though the kernel reads at several places at once."""
@@ -137,5 +154,4 @@ class Reader:
         """Let go of the content. Any thread; once, maybe while a read that was given up ends."""
         self._is_closed = True
         self._cached.close()
-        if self._swarm is not None:
-            self._home.leave(self._file, self._swarm)
+        self._leave()

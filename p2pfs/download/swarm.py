@@ -119,6 +119,8 @@ class Swarm:
         self._flow = Flow()
         self.taken: Counter[PeerInfo] = Counter()
         """The bytes that each source has given, right and kept."""
+        self.has_heard = False
+        """Whether anything has come, or only our own limit let nothing come."""
         self._has_failed = False
         self._last_error: str | None = None
         self._no_way = ""
@@ -306,6 +308,7 @@ class Swarm:
         now = trio.current_time()
         if not self._transfers and self._picker.is_held_back(now):
             self._patience.held_back(now)
+            self.has_heard = True
         self._judge(now)
         requests = self._picker.next_requests(now, self._demanded(), self._wanted_ahead(now))
         for _batch in range(self._transfers.add(requests)):
@@ -397,7 +400,11 @@ class Swarm:
 
     def progressed(self) -> None:
         """Note that a part of a block came."""
-        self._patience.begin(trio.current_time())
+        self._heard(trio.current_time())
+
+    def _heard(self, now: float) -> None:
+        self._patience.begin(now)
+        self.has_heard = True
 
     def source_failed(self, error: P2pfsError) -> None:
         """Note why a source did not give what it was asked for."""
@@ -422,7 +429,7 @@ class Swarm:
         if request.index != MANIFEST:
             self.taken[request.source] += request.length
         self._ahead.is_quick = self._flow.rate(now) > QUICK_BYTES_PER_S
-        self._patience.begin(now)
+        self._heard(now)
         self._seeking.progressed()
         self._ahead.arrived(request.index)
         self._pending.block_is_there(request.index)

@@ -16,7 +16,7 @@ from p2pfs.cache import expects_nothing
 from p2pfs.config import Endpoint
 from p2pfs.download.reader import FAILED_S, Reader
 from p2pfs.download.swarms import MAX_ERRORS, Swarms
-from p2pfs.errors import CorruptError, NoSourceError, TransferError
+from p2pfs.errors import CorruptError, NoSourceError, ShutdownError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.overlay.bans import LIES_BAN_S, MAX_LIES
@@ -72,6 +72,36 @@ async def test_a_swarm_ends_with_its_last_reader_however_many_reads_began_it(
         await trio.sleep(0.1)
 
         assert world[1].report.transfers() == []
+
+
+class ClosedInBetween(Reader):
+    """Another thread closes it as soon as it has looked whether it is closed."""
+
+    @property
+    def _is_closed(self) -> bool:
+        was_closed = self.__dict__["_is_closed"]
+        if not was_closed and self.__dict__.pop("is_armed", False):
+            self.close()
+        return was_closed
+
+    @_is_closed.setter
+    def _is_closed(self, value: bool) -> None:
+        self.__dict__["_is_closed"] = value
+
+
+async def test_a_swarm_that_is_joined_while_its_reader_is_closed_ends(autojump_clock: MockClock):
+    async with two("film") as world:
+        reader = world[1].swarms.open(await seen(world, "film"))
+        reader.__class__ = ClosedInBetween
+        reader.__dict__["is_armed"] = True
+
+        with pytest.raises(ShutdownError):
+            await reader.read(0, 1_000)
+        await trio.sleep(0.1)
+
+        assert "is_armed" not in reader.__dict__
+        assert world[1].report.transfers() == []
+        assert not [event for event in world[1].journal.events() if event.path == "film"]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -13,7 +13,7 @@ from p2pfs.download.pins import CachedPath
 from p2pfs.errors import CacheFullError, NotFoundError
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol.manifest import MIB
-from tests.helpers.world import World, open_world, read_whole
+from tests.helpers.world import World, host, open_world, read_whole
 
 FILM = random.Random(1).randbytes(3 * MIB + 5)
 
@@ -154,6 +154,49 @@ async def test_a_pin_goes_on_when_its_source_comes_back(autojump_clock: MockCloc
         await world[1].join(world.endpoint(2))
 
         await until_whole(world, 1, within_s=90)
+
+
+@pytest.mark.parametrize("stuck", [2, 8])
+@pytest.mark.parametrize("size", [10_000, MIB])
+async def test_pins_of_a_silent_holder_do_not_hold_up_the_others(
+    autojump_clock: MockClock, stuck: int, size: int
+):
+    async with open_world() as world:
+        await two(world)
+        await world.start(joins=[0, 1])
+        await world.linked(2, 2, 2)
+        for number in range(stuck):
+            await world.share(2, f"{number}", random.Random(number + 2).randbytes(size))
+        await trio.sleep(3)
+        nodes = [await world[1].browser.find(path) for path in map(str, range(stuck))]
+        good = await world[1].browser.find("films/a.mkv")
+        world.stall(2)
+
+        for node in (*nodes, good):
+            assert isinstance(node, RemoteFile)
+            await world[1].pins.add(node)
+
+        await world.until(lambda: world[1].cache.is_whole(good.file_id), within_s=1.5)
+
+
+async def test_however_slow_the_line_pins_are_fetched_two_at_a_time(autojump_clock: MockClock):
+    async with open_world() as world:
+        await two(world)
+        paths = [str(number) for number in range(6)]
+        for number, path in enumerate(paths):
+            await world.share(0, path, random.Random(number + 2).randbytes(2 * MIB))
+        nodes = [await world[1].browser.find(path) for path in paths]
+        world.net.set_upload_rate(host(0), 50_000)
+
+        for node in nodes:
+            assert isinstance(node, RemoteFile)
+            await world[1].pins.add(node)
+
+        begun = set()
+        for _ in range(60):
+            await trio.sleep(1)
+            begun |= {file.path for file in await cached(world, 1) if file.done_bytes}
+        assert len(begun) == 2
 
 
 async def test_a_pin_goes_on_after_a_restart(autojump_clock: MockClock):
