@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from p2pfs.control.asked import Args, text_of
 from p2pfs.control.finding import find_file, in_turn, target_of
 from p2pfs.control.needed import Record, Servent
@@ -21,7 +23,13 @@ async def link(servent: Servent, args: Args, _report: object) -> object:
         target = TreePath(Subtree.SHARED, own.local_path)
     if isinstance(target, TreePath) and target.subtree is Subtree.SHARED:
         return _link_to_own(servent, target.path, typed)
-    file = await find_file(servent, *target_of(args))
+    try:
+        file = await find_file(servent, *target_of(args))
+    except NotFoundError:
+        if isinstance(target, TreePath) and target.subtree is Subtree.NETWORK:
+            with contextlib.suppress(NotFoundError):  # our own is nowhere below network/
+                return _link_to_own(servent, target.path, typed)
+        raise
     name = without_suffix(file.path, file.file_id).rpartition("/")[2]
     text = servent.file_links.to_others(file.file_id, name, file.size, file.sources)
     return _row(text, file.file_id, file.size)

@@ -39,6 +39,9 @@ async def test_a_link_leads_to_the_file_of_a_neighbour(autojump_clock: MockClock
         made = await ask(world, 0, "link", path="shared/films/blue whale.mkv", typed="it")
 
         assert made["link"].startswith(f"p2pfs:file/{made['id']}?name=blue%20whale.mkv&size=300000")
+        assert made == await ask(world, 0, "link", path="network/films/blue whale.mkv", typed="it")
+        with pytest.raises(NotFoundError, match=r"^it: nobody within the horizon has it"):
+            await ask(world, 0, "link", path="network/films/none", typed="it")
         assert await opened(world, 2, made["link"]) == "films/blue whale.mkv"
         own = await ask(world, 0, "open", link=made["link"])
         assert own["path"] == "shared/films/blue whale.mkv"
