@@ -296,6 +296,7 @@ def of_root(root: Root, totals: tuple[int, int]) -> Record:
         "files": files,
         "size": size,
         "read_only": root.shared.is_read_only,
+        "to": list(root.shared.to),
         "in_config": root.is_from_config,
         "away": root.away,
     }

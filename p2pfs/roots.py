@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from p2pfs.config import Config, SharedDirectory
+from p2pfs.config import Config, SharedDirectory, is_servent_id
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.mounts import is_within, mount_of
 from p2pfs.state import replace_file
@@ -60,6 +60,7 @@ class Roots:
         file: str | Path | None = None,
         state: str | None = None,
         mountpoint: str | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Take the directory of `shared/` itself, what config.toml names, and what verbs named.
 
@@ -69,6 +70,10 @@ class Roots:
         self.directory: Final = os.fspath(directory)
         self._file = file
         self._state, self._mountpoint = state, mountpoint
+        self._groups = groups or {}
+        self._limits: Mapping[str, frozenset[str]] = {}
+        """Who alone may see what is shared under a name. It outlasts the share, and ends when
+        something is shared there with everybody: what is withdrawn is served for a while yet."""
         self._lock = threading.Lock()
         """Held by who changes the table; who reads it takes it as it is."""
         self._roots: Mapping[str, Root] = {}
@@ -77,6 +82,8 @@ class Roots:
         shares = [Root(one, is_from_config=True, away=_UNSEEN) for one in fixed]
         shares += [Root(one, is_from_config=False, away=_UNSEEN) for one in self._load()]
         self._roots = {root.name: root for root in reversed(shares)}  # the first of a name
+        for root in self:
+            self._limit(root.shared)
 
     def __iter__(self) -> Iterator[Root]:
         """Yield what is shared where it lies, there or not."""
@@ -148,6 +155,39 @@ class Roots:
         if root is not None and root.shared.is_read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
+    # Who may see what.
+
+    @property
+    def has_limits(self) -> bool:
+        """Return whether anything is shared with some and not with all. Any thread."""
+        return bool(self._limits)
+
+    def may_see(self, path: str, peer: str | None) -> bool:
+        """Return whether a peer may know of a path; None is who else may read what it is told."""
+        allowed = self._limits.get(path.partition("/")[0])
+        return allowed is None or peer in allowed
+
+    def hidden_from(self, peer: str | None) -> list[str]:
+        """Return the names in `shared/` of which a peer may not know."""
+        return [name for name, allowed in self._limits.items() if peer not in allowed]
+
+    def limited_for(self, peer: str | None) -> list[str]:
+        """Return the names in `shared/` of which a peer may know, and not everybody may."""
+        return [name for name, allowed in self._limits.items() if peer in allowed]
+
+    def _limit(self, shared: SharedDirectory) -> None:
+        """Limit what is shared under a name from now on, or let everybody see it."""
+        limits = {name: ids for name, ids in self._limits.items() if name != shared.name}
+        if shared.to:
+            members = (self._groups.get(one, [one]) for one in shared.to)
+            limits[shared.name] = frozenset(one for ids in members for one in ids)
+        self._limits = limits
+
+    def _check_groups(self, shared: SharedDirectory) -> None:
+        for name in shared.to:
+            if name not in self._groups and not is_servent_id(name):
+                raise UsageError(f"{name} is neither a servent id nor a group in config.toml")
+
     # Changes.
 
     def look(self) -> list[str]:
@@ -171,10 +211,12 @@ class Roots:
         """
         with self._lock:
             self._check(shared)
+            self._check_groups(shared)
             root = self._looked_at(Root(shared, is_from_config=False))
             if root.away:
                 raise UsageError(f"{shared.directory} cannot be shared: {root.away}")
             former, self._roots = self._roots, {**self._roots, shared.name: root}
+            self._limit(shared)  # before anything of it is looked at
             try:
                 self._save()
             except BaseException:
@@ -208,10 +250,21 @@ class Roots:
             raise UsageError(f"{directory} is shared already, as {twin.name}")
         if name in self._roots or os.path.lexists(os.path.join(self.directory, name)):
             raise UsageError(f"there is a {name} in shared/ already: give another name with --as")
+        for other in self:
+            self._check_beside(shared, other.shared)
         if len(self._roots) >= MAX_ROOTS:
             raise UsageError(f"{MAX_ROOTS} directories are shared already")
         if is_within(directory, os.path.realpath(self.directory)):
             raise UsageError(f"{directory} is in shared/ already")
+
+    def _check_beside(self, shared: SharedDirectory, other: SharedDirectory) -> None:
+        """Raise UsageError if one of two lies in the other, and not all who see that may see it."""
+        for outer, inner in ((shared, other), (other, shared)):
+            is_inside = is_within(inner.directory, outer.directory)
+            if is_inside and inner.to and set(outer.to) != set(inner.to):
+                raise UsageError(
+                    f"{inner.directory}, for some alone, is in {outer.directory}, which others see"
+                )
 
     def _looked_at(self, root: Root) -> Root:
         directory = root.shared.directory
@@ -272,6 +325,7 @@ def open_roots(config: Config) -> Roots:
         file=config.shares_path,
         state=os.fspath(config.state_directory),
         mountpoint=None if config.mountpoint is None else os.fspath(config.mountpoint),
+        groups=config.groups,
     )
 
 
@@ -287,7 +341,11 @@ def _opened(root: Root, path: str) -> int:
 
 def _read(row: Mapping[str, object]) -> SharedDirectory:
     name, directory = str(row["name"]), str(row["directory"])
-    return SharedDirectory(name, directory, is_read_only=row.get("read_only") is True)
+    to = row.get("to", [])
+    if not isinstance(to, list) or not all(isinstance(one, str) for one in to):
+        raise ValueError("no list of those who may see it")
+    is_read_only = row.get("read_only") is True
+    return SharedDirectory(name, directory, is_read_only=is_read_only, to=tuple(to))
 
 
 def _written(shared: SharedDirectory) -> Mapping[str, object]:
@@ -295,4 +353,5 @@ def _written(shared: SharedDirectory) -> Mapping[str, object]:
         "name": shared.name,
         "directory": shared.directory,
         "read_only": shared.is_read_only,
+        "to": list(shared.to),
     }

@@ -48,7 +48,7 @@ from p2pfs.settings import Settings
 from p2pfs.state import Leftovers
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread, lane
-from p2pfs.upload import Door, Offer, Uploads
+from p2pfs.upload import Door, Offer, PublicShare, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +127,14 @@ class Servent:
             kept=[(FileId(entry.file_id), entry.size) for entry in pinned],
         )
         self.contacts = ContactBook.load(os.fspath(config.peers_path))
-        self.offer = Offer(self.library, self.cache, reshare=config.reshare)
-        self.uploads = Uploads(self.offer)
+        self.offer = Offer(
+            self.library,
+            self.cache,
+            reshare=config.reshare,
+            audience=self.roots,
+            is_confided=lambda one: self.namespace.confided.holds(one),  # noqa: PLW0108 - yet to come
+        )
+        self.uploads = Uploads(self.offer, seen_by=self.offer.seen_by)
         self._bans = Bans()
         self.overlay = Overlay(
             OwnPort(network, lambda: self.whereabouts.listener, lambda: self.overlay.neighbours),
@@ -165,7 +171,11 @@ class Servent:
             keys,
         )
         self._announcer = Announcer(
-            self.library, self.switchboard, keys, ttl=config.ttl, wall_clock=wall_clock
+            PublicShare(self.library, self.offer),
+            self.switchboard,
+            keys,
+            ttl=config.ttl,
+            wall_clock=wall_clock,
         )
         self.switchboard.on_hit = self.ways.came_from
         self.namespace = Namespace(
@@ -185,6 +195,7 @@ class Servent:
             clock=self._clock,
             wall_clock=wall_clock,
             kept_path=os.fspath(config.searches_path),
+            confided_path=os.fspath(config.confided_path),
         )
         self.browser, self.results = self.namespace.browser, self.namespace.results
         self.shares = self.namespace.shares
@@ -340,6 +351,7 @@ class Servent:
         self, path: str, content: tuple[FileId, int], taken: Mapping[PeerInfo, int]
     ) -> None:
         file_id, size = content
+        self.namespace.confided.cached(file_id)
         is_whole = sum(taken.values()) == size or self.cache.is_whole(file_id)
         self.history.fetched(path, file_id, size, taken, is_whole=is_whole)
 

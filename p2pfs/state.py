@@ -101,7 +101,8 @@ def _refuse_what_is_not_ours(names: set[str], config: Config) -> None:
     """Raise UsageError if a servent would take somebody else's files for its own."""
     ours = (
         config.index_path, config.peers_path, config.pins_path, config.searches_path,
-        config.shares_path, config.set_path, config.history_path, config.cache_directory,
+        config.shares_path, config.set_path, config.history_path, config.confided_path,
+        config.cache_directory,
         config.leftovers_directory,
     )  # fmt: skip
     for path in ours:

@@ -19,7 +19,7 @@ PEER_COLUMNS: Final = ("name", "address", "direction", "connected_s", "rtt_ms", 
 TRANSFER_COLUMNS: Final = (
     "path", "size", "done_bytes", "rate_bytes_s", "sources", "state", "direction", "peers",
 )  # fmt: skip
-SHARE_COLUMNS: Final = ("name", "directory", "files", "size", "read_only", "away")
+SHARE_COLUMNS: Final = ("name", "directory", "files", "size", "read_only", "to", "away")
 HISTORY_COLUMNS: Final = ("time", "path", "size", "user", "program", "peers")
 CONFIG_COLUMNS: Final = ("name", "value", "source", "can_be_set")
 EVENT_COLUMNS: Final = ("time", "severity", "text", "path")

@@ -299,16 +299,22 @@ def open_(asker: Asker, link: str, *, desktop: bool) -> None:
 @click.option("--as", "name", metavar="NAME", type=Text("NAME"),
               help="Show it as shared/NAME.  [default: its own name]")  # fmt: skip
 @click.option("--read-only", is_flag=True, help="Let nothing in it be changed through the mount.")
-def share(asker: Asker, directory: str, name: str | None, *, read_only: bool) -> None:
+@click.option("--to", metavar="PEER|GROUP", type=Text("PEER|GROUP"), multiple=True,
+              help="Let these alone see it: peers by id, groups.  [default: all]")  # fmt: skip
+def share(
+    asker: Asker, directory: str, name: str | None, to: Sequence[str], *, read_only: bool
+) -> None:
     """Share a directory where it lies.
 
     It appears as shared/NAME, without a copy, and stays shared over restarts. Other file systems
     below it are not shared with it. What a file .p2pfsignore says, as .gitignore would, stays
-    private.
+    private. With --to, everybody else learns neither names nor ids; those who are named find it
+    below peers/.
     """
     place = os.path.realpath(os.path.expanduser(directory))
-    done = asker.ask("share", directory=place, name=name, read_only=read_only)
-    asker.voice.done(f"{done['directory']}: shared as {done['name']}", done)
+    done = asker.ask("share", directory=place, name=name, read_only=read_only, to=to)
+    whom = f", with {len(to)} and nobody else" if to else ""
+    asker.voice.done(f"{done['directory']}: shared as {done['name']}{whom}", done)
 
 
 @verb

@@ -51,6 +51,7 @@ from p2pfs.config.places import (
 )
 from p2pfs.config.timetable import Limit, Timetable, parse_limit, rate_at
 from p2pfs.config.values import (
+    is_servent_id,
     parse_cache_size,
     parse_duration,
     parse_endpoint,
@@ -91,6 +92,7 @@ __all__ = [
     "Timetable",
     "all_options",
     "default_name",
+    "is_servent_id",
     "load_config",
     "parse_cache_size",
     "parse_duration",

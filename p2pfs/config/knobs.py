@@ -152,6 +152,8 @@ class SharedDirectory:
     """Where it is: absolute, without symbolic links."""
     is_read_only: bool = False
     """Whether nothing in it may be changed through the mount."""
+    to: tuple[str, ...] = ()
+    """Who alone may see it: servent ids, and names of groups. Empty: everybody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,8 @@ class Config:
     log_level: LogLevel = LogLevel.INFO
     shares: tuple[SharedDirectory, ...] = ()
     """What is shared where it lies; verbs name others while the servent runs."""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Servent ids by the name of their group, for limited shares."""
     command_line: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
     """What was given on the command line, by option."""
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
@@ -252,6 +256,11 @@ class Config:
     def history_path(self) -> Path:
         """What was fetched, a line of JSON for each."""
         return self.state_directory / "history.jsonl"
+
+    @property
+    def confided_path(self) -> Path:
+        """The ids of cached contents that others have shown to us alone, one a line."""
+        return self.state_directory / "confided"
 
     @property
     def searches_path(self) -> Path:

@@ -47,9 +47,11 @@ from p2pfs.config.values import (
     file_in,
     flag_from,
     integer,
+    is_servent_id,
     one_of,
     parse_cache_size,
     parse_flag,
+    parse_groups,
     parse_joins,
     parse_kernel_options,
     parse_listen,
@@ -126,12 +128,23 @@ def load_config(
         download_limit_bytes_s=settings.take("download-limit", parse_limit, None),
         log_level=settings.take("log-level", one_of(LogLevel), LogLevel.INFO),
         shares=settings.take("share", shares_in(state), ()),
+        groups=settings.take("groups", parse_groups, {}),
         command_line=command_line,
         origins=settings.origins,
     )
     settings.refuse_the_rest()
+    _check_groups(config)
     _note_other_origins(config, settings.origins, is_alone=is_alone)
     return config
+
+
+def _check_groups(config: Config) -> None:
+    """Raise UsageError if a share is limited to a group that config.toml does not have."""
+    for shared in config.shares:
+        for name in shared.to:
+            if name not in config.groups and not is_servent_id(name):
+                place = config.state_directory / CONFIG_FILE
+                raise UsageError(f"{place}: share: there is no group {name}")
 
 
 def _note_other_origins(config: Config, origins: dict[str, Origin], *, is_alone: bool) -> None:
@@ -220,15 +233,17 @@ def all_options(config: Config) -> Mapping[str, object]:
         "download-limit": limit_option(config.download_limit_bytes_s),
         "log-level": str(config.log_level),
         "share": [_share_option(shared) for shared in config.shares] or None,
+        "groups": {name: list(ids) for name, ids in config.groups.items()} or None,
     }
 
 
 def _share_option(shared: SharedDirectory) -> Mapping[str, object]:
-    return {
+    option: dict[str, object] = {
         "directory": shared.directory,
         "as": shared.name,
         "read-only": shared.is_read_only,
     }
+    return option | ({"to": list(shared.to)} if shared.to else {})
 
 
 def _kept_key(state: Path) -> Path | None:

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, TypeVar
@@ -252,6 +252,46 @@ def parse_joins(value: object) -> tuple[Endpoint | Invitation, ...]:
     return tuple(parse_join(one) for one in values)
 
 
+def parse_groups(value: object) -> Mapping[str, tuple[str, ...]]:
+    """Return groups of servents, by name, from a table of lists of ids.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{quoted(value)} is no table of groups")
+    return {_group_name(name): _ids_in(ids) for name, ids in value.items()}
+
+
+def _group_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{0,63}", name) or is_servent_id(name):
+        raise ValueError(f"{quoted(name)} is no name for a group")
+    return name
+
+
+def _ids_in(values: object) -> tuple[str, ...]:
+    ids = tuple(map(_text, values if isinstance(values, list) else [values]))
+    wrong = next((one for one in ids if not is_servent_id(one)), None)
+    if wrong is not None:
+        raise ValueError(f"{quoted(wrong)} is no servent id: `p2pfs peers` shows them")
+    return ids
+
+
+def is_servent_id(text: str) -> bool:
+    """Return whether a text is the id of a servent."""
+    return re.fullmatch(r"[a-z2-7]{32}", text) is not None
+
+
+def parse_to(values: Sequence[object]) -> tuple[str, ...]:
+    """Return to whom a share is limited, from ids and names of groups; each once.
+
+    Raises:
+        ValueError: one of them can be neither.
+    """
+    to = tuple(dict.fromkeys(_text(one) for one in values))
+    return tuple(one if is_servent_id(one) else _group_name(one) for one in to)
+
+
 def shares_in(state_directory: Path) -> Callable[[object], tuple[SharedDirectory, ...]]:
     def parse(value: object) -> tuple[SharedDirectory, ...]:
         rows = value if isinstance(value, list) else [value]
@@ -265,27 +305,37 @@ def shares_in(state_directory: Path) -> Callable[[object], tuple[SharedDirectory
 
 
 def _shared_directory(row: object, state_directory: Path) -> SharedDirectory:
-    if not isinstance(row, dict) or not row.keys() <= {"directory", "as", "read-only"}:
-        raise ValueError(f"{quoted(row)} is no table of directory, as and read-only")
+    if not isinstance(row, dict) or not row.keys() <= {"directory", "as", "read-only", "to"}:
+        raise ValueError(f"{quoted(row)} is no table of directory, as, read-only and to")
     path = file_in(state_directory)(row.get("directory", ""))
+    to = row.get("to", ())
+    if "to" in row and not to:
+        raise ValueError("to names nobody: leave it out to share with everybody")
     return shared_directory(
-        path, row.get("as"), is_read_only=parse_flag(row.get("read-only", False))
+        path,
+        row.get("as"),
+        is_read_only=parse_flag(row.get("read-only", False)),
+        to=to if isinstance(to, list | tuple) else [to],
     )
 
 
 def shared_directory(
-    directory: Path, name: object = None, *, is_read_only: bool = False
+    directory: Path,
+    name: object = None,
+    *,
+    is_read_only: bool = False,
+    to: Sequence[object] = (),
 ) -> SharedDirectory:
     """Return what shares a directory, under its own name unless told another.
 
     Raises:
-        ValueError: it cannot have this name.
+        ValueError: it cannot have this name, or cannot be limited to these.
     """
     place = os.path.realpath(directory)
     label = normalize("NFC", _text(os.path.basename(place) if name is None else name))
     if not label or "/" in label or label.startswith("."):
         raise ValueError(f"{quoted(label)} is no name for a directory in shared/")
-    return SharedDirectory(label, place, is_read_only=is_read_only)
+    return SharedDirectory(label, place, is_read_only=is_read_only, to=parse_to(to))
 
 
 def parse_kernel_options(value: object) -> tuple[str, ...]:

@@ -173,6 +173,7 @@ async def _share(servent: Servent, args: Args, _report: Report) -> object:
             Path(text_of(args, "directory")),
             None if name is None else text_of(args, "name"),
             is_read_only=args.get("read_only") is True,
+            to=texts_of(args, "to") if args.get("to") else (),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -188,7 +189,11 @@ async def _unshare(servent: Servent, args: Args, _report: Report) -> object:
 
 
 def _shared(root: Root) -> Record:
-    return {"name": root.name, "directory": root.shared.directory}
+    return {
+        "name": root.name,
+        "directory": root.shared.directory,
+        "to": list(root.shared.to),
+    }
 
 
 async def _shares(servent: Servent, _args: Args, _report: Report) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,12 +63,14 @@ class Answers:
         with self._books.lock:
             return None if self._books.is_paused else self._books.offers.page(path, after, limit)
 
-    def file_with(self, file_id: FileId) -> SharedFile | None:
-        """Return a file that is offered with this content, paused or not."""
+    def file_with(
+        self, file_id: FileId, may_see: Callable[[str], bool] = lambda _path: True
+    ) -> SharedFile | None:
+        """Return a file that is offered with this content, of those that may be seen."""
         books = self._books
         with books.lock:
             for file, path in books.holdings.places(file_id):
-                if books.is_offered_as(path, file):
+                if may_see(path) and books.is_offered_as(path, file):
                     return books.file_at(path)
             return None
 

@@ -68,6 +68,7 @@ class Library:
         self._index = Index(index_path)
         self._alarm = Alarm()
         books = Books(self._alarm.wake)
+        books.offers.is_limited = lambda path: not roots.may_see(path, None)
         self._facts = Facts(books)
         self._answers = Answers(books)
         tidying = Tidying(books)
@@ -173,9 +174,16 @@ class Library:
         """
         return self._answers.page(path, after, limit)
 
-    def find_id(self, file_id: FileId) -> SharedFile | None:
-        """Return a file with this content."""
-        return None if self.is_paused else self._answers.file_with(file_id)
+    def find_id(
+        self, file_id: FileId, may_see: Callable[[str], bool] = lambda _path: True
+    ) -> SharedFile | None:
+        """Return a file with this content, of those whose paths may be seen."""
+        return None if self.is_paused else self._answers.file_with(file_id, may_see)
+
+    def may_serve(self, file_id: FileId, may_see: Callable[[str], bool]) -> bool:
+        """Return whether a content is held at a path that may be seen, or is not held at all."""
+        places = self._answers.places(file_id)
+        return not places or any(may_see(path) for _, path in places)
 
     def size_of(self, file_id: FileId) -> int | None:
         """Return the size of a content that can be served, be it named at this moment or not."""
@@ -210,11 +218,13 @@ class Library:
         terms: Terms | None = None,
         after: str = "",
         spent: Callable[[float], object] = lambda _seconds: None,
+        may_see: Callable[[str], bool] | None = None,
     ) -> tuple[Sequence[Entry], int]:
         """Return the first `limit` files behind a path that a keyword query finds, and how many.
 
         They come in the order in which they were filed. Those that were not looked at count as
-        found; the count ends at MAX_TOTAL. `spent` is told what processor time that took.
+        found; the count ends at MAX_TOTAL. `spent` is told what processor time that took. With
+        `may_see`, what may not be seen is neither found nor counted: then all are looked at.
 
         Raises:
             NotFoundError: nothing is filed under that path any more.
@@ -222,7 +232,7 @@ class Library:
         if self.is_paused or not (phrases_of(text) or terms):
             return (), 0
         found, total, seconds = await self._run_in_thread(
-            self._searching.match, text, limit, terms or ANY, after
+            self._searching.match, text, limit, terms or ANY, after, may_see
         )
         spent(seconds)
         return found, total

@@ -7,7 +7,7 @@ below is told of in pieces afterwards.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 from unicodedata import normalize
@@ -140,6 +140,8 @@ class Offers:
         """Differs whenever anything that can be asked for does."""
         self.changes = Changes()
         """Since that was last taken out."""
+        self.is_limited: Callable[[str], bool] = lambda _path: False
+        """Tells of which paths not everybody may know: what changes there is not noted."""
 
     def __len__(self) -> int:
         """Return how many files are offered; counts as `total_bytes` does."""
@@ -222,7 +224,8 @@ class Offers:
         else:
             parent.remove(split(path)[1])
         self.version += 1
-        self.changes.note_lost(path)
+        if not self.is_limited(path):
+            self.changes.note_lost(path)
         if isinstance(node, _Directory):
             self._cut_off.append(node)
             return []
@@ -295,7 +298,8 @@ class Offers:
         parent = self._parent(path)
         if parent is not None:
             parent.put(split(path)[1], node)
-            self.changes.note(node.entry)
+            if not self.is_limited(path):
+                self.changes.note(node.entry)
         self.version += 1
 
     def _count_out(self, file: SharedFile) -> None:

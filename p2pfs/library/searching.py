@@ -27,15 +27,24 @@ class Searching:
         self._index_failed = index_failed
 
     def match(
-        self, text: str, limit: int, terms: Terms, after: str
+        self,
+        text: str,
+        limit: int,
+        terms: Terms,
+        after: str,
+        may_see: Callable[[str], bool] | None = None,
     ) -> tuple[list[Entry], int, float]:
         """Return the files that `Library.match_words` finds, how many, and the seconds it took."""
         began_at = time.thread_time()
         try:
-            number = self._index.number(after) if after else 0
-            if number is None:
+            is_known = not after or may_see is None or may_see(after)
+            number = self._index.number(after) if after and is_known else 0
+            if number is None or not is_known:
                 raise NotFoundError(f"{after} is not shared any more")
-            found = self._find(text, limit, terms, number)
+            if may_see is None:
+                found = self._find(text, limit, terms, number)
+            else:
+                found = self._find_among(text, limit, terms, number, may_see)
         except (DamagedIndexError, sqlite3.Error) as error:
             self._index_failed(error)
             found = [], 0
@@ -55,3 +64,19 @@ class Searching:
                     return found[:limit], min(len(found) + left, MAX_TOTAL)
             after = numbers[-1]
         return found, len(found)
+
+    def _find_among(
+        self, text: str, limit: int, terms: Terms, after: int, may_see: Callable[[str], bool]
+    ) -> tuple[list[Entry], int]:
+        """Look at all files, so that those which may not be seen are not in the count either."""
+        wanted = Wanted(text, terms)
+        found: list[Entry] = []
+        while numbers := self._index.match(text, terms, after=after, limit=MAX_TOTAL):
+            for start in range(0, len(numbers), FILES_AT_ONCE):
+                some = self._index.files(numbers[start : start + FILES_AT_ONCE])
+                offered = self._answers.offered([one for one in some if may_see(one[0])])
+                found += (one for one in offered if wanted.accepts(one.path, one.size))
+                if len(found) >= MAX_TOTAL:
+                    return found[:limit], MAX_TOTAL
+            after = numbers[-1]
+        return found[:limit], len(found)

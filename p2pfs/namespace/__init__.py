@@ -5,6 +5,7 @@
     claims      what each servent says that it has, as one tree
     showing     which version is shown under which name
     catalogue   all names that are known, in memory, for every thread
+    confided    what others have shown to us alone
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     news        whose share has changed, and where

@@ -43,6 +43,7 @@ from p2pfs.journal import Journal
 from p2pfs.latest import Latest
 from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.listing import Listings, ListPages, Telling
@@ -114,6 +115,7 @@ class Browser:
         neighbours: Callable[[], Sequence[PeerInfo]],
         ttl: int,
         clock: Callable[[], float],
+        confided: Confided | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._searches = searches
@@ -140,7 +142,7 @@ class Browser:
         self._partials = Partials(catalogue, journal)
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
-        self._listings = Listings(catalogue, list_pages, self._tasks, clock)
+        self._listings = Listings(catalogue, list_pages, self._tasks, clock, confided)
         self._survey = Survey(catalogue, searches, self._listings, ttl, clock)
         self._confirmer = Confirmer(
             catalogue,

@@ -27,6 +27,7 @@ from p2pfs.errors import (
 from p2pfs.latest import Latest
 from p2pfs.link import PAGE_SILENCE_S
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.confided import Confided
 from p2pfs.overlay import is_answer
 from p2pfs.protocol import (
     MAX_PAGES_ASKED,
@@ -163,8 +164,11 @@ class Listings:
         list_pages: ListPages,
         tasks: Tasks,
         clock: Callable[[], float],
+        confided: Confided | None = None,
     ) -> None:
+        """Take in what is told, and apart from it what is told to us alone."""
         self._catalogue = catalogue
+        self._confided = confided or Confided(catalogue)
         self._list_pages = list_pages
         self._tasks = tasks
         self._clock = clock
@@ -202,19 +206,36 @@ class Listings:
         """Forget what it has no more, if it has told all that it has."""
         holder, path, error = telling.holder, telling.path, telling.error
         began_at, names = telling.began_at, telling.names
+        catalogue = self._book(holder, path)
         if isinstance(error, RejectedError) and error.code == RejectCode.NOT_FOUND:
-            self._catalogue.forget_path(holder.id, path)
+            catalogue.forget_path(holder.id, path)
         elif error is not None:
             log.info("listing failed peer=%s reason=%s", holder.id, error)
             return
         elif not telling.is_cut:
-            for _part in self._catalogue.keeping_names(holder, path, names, began_at):
-                await trio.lowlevel.checkpoint()
+            for book, its_names in self._books(holder, path, names):
+                for _part in book.keeping_names(holder, path, its_names, began_at):
+                    await trio.lowlevel.checkpoint()
         telling.is_whole = not telling.is_cut
         self._cut.pop((holder.id, path), None)
         if telling.is_cut:
             self._cut[holder.id, path] = None
-        self._catalogue.mark_listed_by(holder.id, path, began_at)
+        catalogue.mark_listed_by(holder.id, path, began_at)
+
+    def _book(self, holder: PeerInfo, path: str) -> Catalogue:
+        """Return where what a servent tells of a path is taken in."""
+        is_confided = self._confided.has(holder.id, path)
+        return self._confided.catalogue if is_confided else self._catalogue
+
+    def _books(
+        self, holder: PeerInfo, path: str, names: set[str]
+    ) -> Sequence[tuple[Catalogue, set[str]]]:
+        """Return where the names of a directory are taken in; those of the root are in both."""
+        if path:
+            return [(self._book(holder, path), names)]
+        confided = {name for name in names if self._confided.has(holder.id, name)}
+        books = [(self._catalogue, names - confided)]
+        return [*books, (self._confided.catalogue, confided)] if confided else books
 
     async def _take_in_all(self, telling: Telling) -> None:
         """Take in page after page; while some are taken in, the next are on their way."""
@@ -254,6 +275,8 @@ class Listings:
 
     async def _learn(self, telling: Telling, page: Listing) -> bool:
         """Take in a page, a little at a time; return whether there is room for more."""
+        names = [_name(entry) for entry in page.entries]
+        self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
         for first in range(0, len(page.entries), ENTRIES_AT_ONCE):
             if not self._learn_some(telling, page.entries[first : first + ENTRIES_AT_ONCE]):
                 return False
@@ -262,10 +285,18 @@ class Listings:
 
     def _learn_some(self, telling: Telling, entries: Sequence[Entry]) -> bool:
         good = [e for e in entries if is_answer(QueryKind.DIRECTORY, telling.path, e)]
-        turned_away = self._catalogue.dropped
-        believed = self._catalogue.learn(telling.holder, good)
-        telling.names.update(_name(entry) for entry in believed)
-        is_full = self._catalogue.dropped > turned_away
+        own = [entry for entry in good if self._confided.has(telling.holder.id, entry.path)]
+        for entry in own:
+            self._confided.note(entry)
+        is_full = False
+        for book, told in (
+            (self._catalogue, [entry for entry in good if entry not in own] if own else good),
+            (self._confided.catalogue, own),
+        ):
+            turned_away = book.dropped
+            believed = book.learn(telling.holder, told) if told else ()
+            telling.names.update(_name(entry) for entry in believed)
+            is_full |= book.dropped > turned_away
         telling.is_cut = is_full or len(telling.names) > MAX_NAMES
         return not telling.is_cut
 

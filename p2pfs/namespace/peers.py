@@ -26,6 +26,7 @@ import trio
 from p2pfs.errors import NoSourceError, StalledError, TransferError
 from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.listing import Telling
 from p2pfs.namespace.nodes import (
     ID_SUFFIX_LENGTH,
@@ -86,8 +87,10 @@ class Shares:
         *,
         neighbours: Callable[[], Sequence[PeerInfo]],
         clock: Callable[[], float],
+        confided: Confided | None = None,
     ) -> None:
         self._catalogue = catalogue
+        self._confided = confided or Confided(catalogue)
         self._horizon = horizon
         self._neighbours = neighbours
         self._clock = clock
@@ -120,7 +123,7 @@ class Shares:
             return Knowledge.UNKNOWN
         # In this order: a listing may end in between, and what it brought is not absent.
         age = self._age(peer, parent)
-        entry = self._catalogue.entry_of(peer.id, rest)
+        entry = self._book(peer, rest).entry_of(peer.id, rest)
         if entry is None:
             return Knowledge.ABSENT if age <= REFRESH_AFTER_S else Knowledge.UNKNOWN
         if age > TRUST_S:
@@ -136,7 +139,7 @@ class Shares:
         peer = self._owner(folder)
         if peer is None:
             return Knowledge.UNKNOWN if self._must_look_around() else ()
-        if self._catalogue.listed_by(peer.id, rest) is None or self._is_outdated(peer, rest):
+        if self._book(peer, rest).listed_by(peer.id, rest) is None or self._is_outdated(peer, rest):
             return Knowledge.UNKNOWN
         if self._age(peer, rest) > REFRESH_AFTER_S:
             self._refresh_behind(peer, rest)
@@ -173,16 +176,24 @@ class Shares:
         return [RemoteDirectory(name, 0, (peer,)) for name, peer in sorted(self._peers().items())]
 
     def _children(self, folder: str, peer: PeerInfo, directory: str) -> list[Node]:
-        entries = self._catalogue.entries_of(peer.id, directory)
+        entries = self._book(peer, directory).entries_of(peer.id, directory)
+        if not directory:
+            entries += self._confided.catalogue.entries_of(peer.id, "")
+            entries.sort(key=lambda entry: entry.path)
         return [_node(folder, peer, entry) for entry in entries]
 
+    def _book(self, peer: PeerInfo, path: str) -> Catalogue:
+        """Return where a path of a peer is known: what it shows to us alone is apart."""
+        is_confided = self._confided.has(peer.id, path)
+        return self._confided.catalogue if is_confided else self._catalogue
+
     def _age(self, peer: PeerInfo, directory: str) -> float:
-        listed_at = self._catalogue.listed_by(peer.id, directory)
+        listed_at = self._book(peer, directory).listed_by(peer.id, directory)
         return float("inf") if listed_at is None else self._clock() - listed_at
 
     def _is_outdated(self, peer: PeerInfo, directory: str) -> bool:
         """Return whether a peer has said that its share changed since it was listed."""
-        listed_at = self._catalogue.listed_by(peer.id, directory)
+        listed_at = self._book(peer, directory).listed_by(peer.id, directory)
         return listed_at is not None and self._horizon.changed_at(peer.id) > listed_at
 
     def _refresh_behind(self, peer: PeerInfo, directory: str) -> None:
@@ -217,7 +228,7 @@ class Shares:
         if not rest:
             return RemoteDirectory(folder, 0, (peer,))
         failure = await self._ask(peer, _parent(rest), FIND_TIMEOUT_S)
-        entry = self._catalogue.entry_of(peer.id, rest)
+        entry = self._book(peer, rest).entry_of(peer.id, rest)
         if entry is not None:
             return _node(folder, peer, entry)
         if failure is not None:
@@ -240,7 +251,7 @@ class Shares:
         if peer is None:
             return ()
         failure = await self._ask(peer, rest)
-        if failure is not None and self._catalogue.listed_by(peer.id, rest) is None:
+        if failure is not None and self._book(peer, rest).listed_by(peer.id, rest) is None:
             raise failure
         return self._children(folder, peer, rest)
 

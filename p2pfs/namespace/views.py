@@ -10,6 +10,7 @@ from p2pfs.journal import Journal
 from p2pfs.link import TransferLinks
 from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.contents import Contents
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import Gatherer
@@ -36,9 +37,12 @@ class Namespace:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         kept_path: str,
+        confided_path: str | None = None,
     ) -> None:
         """Prepare; `path_of` tells where a content was last read."""
         self.catalogue = Catalogue(here, clock=clock)
+        self.confided = Confided(self.catalogue, confided_path, clock=clock)
+        searches.is_withheld = self.confided.holds
         disputes = Disputes(self.catalogue, links.fetch_manifest, clock)
         self.browser = Browser(
             self.catalogue,
@@ -49,6 +53,7 @@ class Namespace:
             neighbours=neighbours,
             ttl=ttl,
             clock=clock,
+            confided=self.confided,
         )
         self.gatherer = Gatherer(self.catalogue, searches.run, links.match_page, ttl=ttl)
         self.results = Results(
@@ -59,7 +64,13 @@ class Namespace:
             wall_clock=wall_clock,
             kept_path=kept_path,
         )
-        self.shares = Shares(self.catalogue, self.browser, neighbours=neighbours, clock=clock)
+        self.shares = Shares(
+            self.catalogue,
+            self.browser,
+            neighbours=neighbours,
+            clock=clock,
+            confided=self.confided,
+        )
         self.contents = Contents(
             self.catalogue, searches, links.fetch_manifest, path_of=path_of, ttl=ttl
         )

@@ -28,6 +28,7 @@ from p2pfs.protocol import (
     MAX_RESULTS,
     Address,
     Entry,
+    FileId,
     Guid,
     PeerInfo,
     Query,
@@ -171,6 +172,8 @@ class Searches:
         self._round_trips_s = round_trips_s
         self._on_refused = on_refused
         self._running: dict[bytes, _Running] = {}
+        self.is_withheld: Callable[[FileId], bool] = lambda _file_id: False
+        """Tells which contents are not to be named in a search: others would learn of them."""
         self.bad_hits = 0
         """Hits and entries that were dropped because they broke a rule."""
 
@@ -202,7 +205,7 @@ class Searches:
             NotAskedError: our budget of searches does not allow one as urgent now, or not one
                 neighbour has taken it: nothing is known of what others have.
         """
-        if not fits_query(text, terms):
+        if not fits_query(text, terms) or self._names_withheld(kind, text):
             return Outcome((), 0, is_complete=False)
         guid = self._new_guid()
         running = self._running[guid] = _Running(kind, text, Wanted(text, terms), quiet_s)
@@ -245,6 +248,14 @@ class Searches:
         is_complete = is_complete and not running.is_cut
         counts = (running.servents, is_complete, running.is_cut, running.skipped)
         return Outcome(running.found(), *counts)
+
+    def _names_withheld(self, kind: QueryKind, text: str) -> bool:
+        if kind is not QueryKind.ID:
+            return False
+        try:
+            return self.is_withheld(FileId(bytes.fromhex(text)))
+        except ValueError:  # it names no content
+            return False
 
     def _ring_s(self, ttl: int, further: int, ends_at: float) -> float:
         """Return how long a ring is waited for, whoever owes an answer.

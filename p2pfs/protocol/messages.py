@@ -464,6 +464,8 @@ class Listing(Message, frozen=True, array_like=True):
     """Whether the directory has further entries."""
     is_last: bool = True
     """Whether no other page answers the same LIST."""
+    limited: Annotated[tuple[PathText, ...], Meta(max_length=MAX_LISTING)] = ()
+    """Names in the root, of this page's entries or on its path, that are for the asker alone."""
 
 
 class RejectCode(enum.IntEnum):

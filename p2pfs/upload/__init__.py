@@ -12,8 +12,8 @@ Nothing leaves this machine that is not offered by the one and sent by the other
 """
 
 from p2pfs.upload.door import Door
-from p2pfs.upload.offer import Offer
+from p2pfs.upload.offer import Offer, PublicShare
 from p2pfs.upload.under_way import UploadStatistics
 from p2pfs.upload.uploads import Uploads
 
-__all__ = ["Door", "Offer", "UploadStatistics", "Uploads"]
+__all__ = ["Door", "Offer", "PublicShare", "UploadStatistics", "Uploads"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -54,6 +54,9 @@ class Lists(Protocol):
     def list_page(self, path: str, after: str, limit: int) -> Page | None:
         """Return the first `limit` entries of a directory behind a name, None if there is none."""
 
+    def limited_labels(self, path: str) -> Sequence[str]:
+        """Return which names in the root a page of a directory tells to its asker alone."""
+
     async def matches(self, wanted: Match) -> tuple[Sequence[Entry], int]:
         """Return what a keyword query finds behind a path, and how many there are."""
 
@@ -69,8 +72,9 @@ class _Allowance:
 class Pages:
     """Sends pages to those who ask for them."""
 
-    def __init__(self, lists: Lists) -> None:
-        self._lists = lists
+    def __init__(self, lists_for: Callable[[Link], Lists]) -> None:
+        """Send of what each link may know; see `Offer.seen_by`."""
+        self._lists_for = lists_for
         self._allowances: Latest[str, _Allowance] = Latest(MAX_ALLOWANCES)
 
     async def send_matches(self, link: Link, wanted: Match, number: int) -> None:
@@ -81,14 +85,14 @@ class Pages:
         """
         if not self._allowance(link).matches.take(trio.current_time()):
             raise RejectedError("too many searches", RejectCode.BUSY)
-        entries, total = await self._lists.matches(wanted)
+        entries, total = await self._lists_for(link).matches(wanted)
         page = _one_page(entries[: wanted.limit])
         await link.send(Listing(tuple(page), has_more=len(page) < total), number)
 
     async def send_page(self, link: Link, wanted: List, number: int) -> Message | None:
         """Send the next page of a directory; return what to ask for those behind it."""
         await self._wait_for_page(link)
-        page = self._page(wanted)
+        page = _page(self._lists_for(link), wanted)
         await link.send(page, number)
         if isinstance(page, Listing) and not page.is_last:
             return List(wanted.path, _name(page.entries[-1]), wanted.pages - 1)
@@ -105,24 +109,34 @@ class Pages:
         self._allowances[address] = allowance = self._allowances.get(address) or _Allowance()
         return allowance
 
-    def _page(self, wanted: List) -> Message:
-        """Return the next page of a directory: as many entries as one frame holds."""
-        page = None
-        if not self._lists.is_paused:
-            page = self._lists.list_page(wanted.path, wanted.after, MAX_LISTING)
-        if page is None:
-            return Reject(RejectCode.NOT_FOUND, "no such directory")
-        entries = _one_page(page.entries)
-        has_more = page.has_more or len(entries) < len(page.entries)
-        return Listing(tuple(entries), has_more, is_last=not has_more or wanted.pages == 1)
+
+def _page(lists: Lists, wanted: List) -> Message:
+    """Return the next page of a directory: as many entries as one frame holds."""
+    page = None
+    if not lists.is_paused:
+        page = lists.list_page(wanted.path, wanted.after, MAX_LISTING)
+    if page is None:
+        return Reject(RejectCode.NOT_FOUND, "no such directory")
+    entries = _one_page(page.entries, set(lists.limited_labels(wanted.path)))
+    has_more = page.has_more or len(entries) < len(page.entries)
+    is_last = not has_more or wanted.pages == 1
+    return Listing(tuple(entries), has_more, is_last, _limited(lists, wanted.path, entries))
 
 
-def _one_page(entries: Sequence[Entry]) -> list[Entry]:
-    """Return as many of these entries as one frame holds."""
+def _limited(lists: Lists, path: str, entries: Sequence[Entry]) -> tuple[str, ...]:
+    labels = lists.limited_labels(path)
+    names = {entry.path for entry in entries}
+    return tuple(sorted(label for label in labels if path or label in names))
+
+
+def _one_page(entries: Sequence[Entry], labels: Collection[str] = ()) -> list[Entry]:
+    """Return as many of these entries as one frame holds, with those labels that are theirs."""
     page: list[Entry] = []
     room = MAX_PAGE_BYTES
     for entry in entries:
         room -= len(msgspec.msgpack.encode(entry))
+        if entry.path in labels:
+            room -= len(msgspec.msgpack.encode(entry.path))
         if room < 0:
             break
         page.append(entry)

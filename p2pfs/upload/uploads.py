@@ -120,9 +120,15 @@ def _nothing(*_: object) -> None:
 class Uploads:
     """Everything that others fetch from us."""
 
-    def __init__(self, share: Share, limit: RateLimit | None = None) -> None:
-        """Serve a share, at any rate or within a limit."""
+    def __init__(
+        self,
+        share: Share,
+        limit: RateLimit | None = None,
+        seen_by: Callable[[ServentId], Share] | None = None,
+    ) -> None:
+        """Serve a share, at any rate or within a limit; `seen_by` tells what a peer sees of it."""
         self._share = share
+        self._seen_by = seen_by or (lambda _peer: share)
         self.limit = limit or RateLimit()
         """What may be sent to all peers together."""
         self._next = Turns(slots=1)
@@ -134,7 +140,10 @@ class Uploads:
         self.under_way = UnderWay()
         self._turns = Turns(UPLOAD_SLOTS)
         self._visitors = Visitors()
-        self._pages = Pages(share)
+        self._pages = Pages(self._share_for)
+
+    def _share_for(self, link: Link) -> Share:
+        return self._seen_by(link.peer.id)
 
     def judge(self, peer: ServentId, remote: Address) -> Bye | None:
         """Return the BYE for a peer that dialled a transfer link, or None if it is welcome."""
@@ -169,13 +178,14 @@ class Uploads:
             client.bulk.cancel(number)
         elif peer.waiting >= MAX_QUEUE:
             client.link.post(Reject(RejectCode.BUSY, "queue is full", RETRY_AFTER_MS), number)
-        elif isinstance(message, GetBlocks) and self._is_large(FileId(message.file_id)):
+        elif isinstance(message, GetBlocks) and self._is_large(client.link, message):
             client.bulk.put(message, number)
         else:
             client.quick.put(message, number)
 
-    def _is_large(self, file_id: FileId) -> bool:
-        return (self._share.size_of(file_id) or 0) > SMALL_BYTES
+    def _is_large(self, link: Link, wanted: GetBlocks) -> bool:
+        size = self._share_for(link).size_of(FileId(wanted.file_id))
+        return size is not None and size > SMALL_BYTES
 
     async def _answer_all(self, queue: Queue, client: Client, peer: Peer) -> None:
         while True:
@@ -209,7 +219,7 @@ class Uploads:
             if isinstance(message, Match):
                 await self._pages.send_matches(link, message, number)
             elif isinstance(message, GetManifest):
-                manifest = await self._share.manifest(FileId(message.file_id))
+                manifest = await self._share_for(link).manifest(FileId(message.file_id))
                 await self._send(link, number, manifest.to_bytes())
             elif isinstance(message, GetBlocks):
                 await self._send_blocks(client, peer, message, number)
@@ -229,14 +239,14 @@ class Uploads:
     ) -> None:
         """Send blocks, some in each turn, up to the first that is not here."""
         file_id, link = FileId(wanted.file_id), client.link
-        size = (await self._share.manifest(file_id)).size
+        size = (await self._share_for(link).manifest(file_id)).size
         if max(wanted.indexes) >= block_count_for(size):
             raise NotFoundError("no such block")
         left = wanted.indexes
         with self.under_way.answering(link.peer, file_id, size) as upload:
             while left:
                 async with self._place(client, peer, size) as (count, blocked):
-                    blocks = await self._share.read_blocks(file_id, left[:count])
+                    blocks = await self._share_for(link).read_blocks(file_id, left[:count])
                     left = left[len(blocks) :]
                     data = b"".join(blocks)
                     await self._send(

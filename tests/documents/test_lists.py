@@ -95,7 +95,7 @@ def test_config_toml_has_every_option_and_each_value_is_one(tmp_path):
     (tmp_path / "config.toml").write_text(text)
     options = {name.removeprefix("--") for name in options_of(cli.commands["serve"]) - EVERYWHERE}
 
-    assert set(tomllib.loads(text)) == options - {"state"} | {"kernel-option", "share"}
+    assert set(tomllib.loads(text)) == options - {"state"} | {"kernel-option", "share", "groups"}
     assert load_config({}, state_directory=str(tmp_path)).name == "ann"
 
 

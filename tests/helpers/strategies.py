@@ -124,7 +124,11 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     ),
     m.List: st.builds(m.List, path_texts, path_texts, st.integers(1, m.MAX_PAGES_ASKED)),
     m.Listing: st.builds(
-        m.Listing, tuples(entries, m.MAX_LISTING), st.booleans(), st.booleans()
+        m.Listing,
+        tuples(entries, m.MAX_LISTING),
+        st.booleans(),
+        st.booleans(),
+        tuples(path_texts, 3),
     ),
     m.Reject: st.builds(m.Reject, st.sampled_from(m.RejectCode), texts(200), counts),
     m.Cancel: st.just(m.Cancel()),

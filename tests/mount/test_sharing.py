@@ -189,3 +189,26 @@ def test_a_file_of_patterns_keeps_things_private(servents: Servents, music: Path
     until(lambda: not ben.shows("Music/jazz"))
     reason = os.getxattr(anna.shared / "Music" / "jazz", "user.p2pfs.reason")
     assert reason == b"a .p2pfsignore says so"
+
+
+def test_what_is_for_some_alone_is_seen_by_them_alone(servents: Servents, music: Path) -> None:
+    anna = servents.start("anna")
+    ben = servents.start("ben", joins=[anna])
+    cleo = servents.start("cleo", joins=[anna])
+    ben_id = str(ben.status()["id"])
+
+    said = anna.p2pfs("share", music, "--to", ben_id).stdout
+
+    assert said == f"{music}: shared as Music, with 1 and nobody else\n"
+    (row,) = anna.rows("shares")
+    assert row["to"] == [ben_id]
+    (anna.shared / "open.txt").write_text("for all")
+    song = ben.mountpoint / "peers" / "anna" / "Music" / "jazz" / "song"
+    until(song.exists)
+    assert song.read_bytes() == b"la la"
+    assert cleo.sees("open.txt").read_text() == "for all"
+    assert os.listdir(cleo.mountpoint / "peers" / "anna") == ["open.txt"]
+    for one in (ben, cleo):
+        assert "Music" not in os.listdir(one.mountpoint / "network")
+    link = anna.p2pfs("link", anna.shared / "Music" / "jazz" / "song").stdout.strip()
+    assert "nobody within the horizon has it" in cleo.p2pfs("open", link).stderr

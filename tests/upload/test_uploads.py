@@ -83,6 +83,9 @@ class Shelf:
         content = self.contents.get(file_id)
         return content and content.size
 
+    def limited_labels(self, path: str) -> tuple[str, ...]:
+        return ()
+
     def list_page(self, path: str, after: str, limit: int) -> Page | None:
         if path != "":
             return None
