@@ -91,6 +91,8 @@ class Books:
         self.offers = Offers()
         self.holdings = Holdings()
         self.leavings = Leavings()
+        self.change_count = 0
+        """How many changes others than the worker have made."""
         self.is_paused = False
         self.own_version = 0
         """Counts what changes an answer and no offer."""
@@ -99,6 +101,7 @@ class Books:
     def changing(self) -> Iterator[None]:
         """Hold the lock for a change, and tell of it afterwards."""
         with self.lock:
+            self.change_count += 1
             yield
         self._on_change()
 

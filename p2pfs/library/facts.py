@@ -28,6 +28,11 @@ class Facts:
     def __init__(self, books: Books) -> None:
         self._books = books
 
+    @property
+    def count(self) -> int:
+        """How many facts were taken in so far."""
+        return self._books.change_count
+
     def touched(self, path: str, status: Status | None, sign: Sign) -> None:
         """Take back what no longer holds at `path`; have it looked at, with all below it."""
         books = self._books

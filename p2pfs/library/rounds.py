@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from p2pfs.library.facts import Facts
 from p2pfs.library.tidying import Tidying
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
@@ -20,6 +21,11 @@ GATHER_S: Final = 0.01
 """How long the first change waits for company. Files that are copied in one after the other
 are then looked at, hashed and filed together: one hop and one transaction for some ten. With
 three times as long a thousand small ones were published no sooner."""
+
+GIVE_WAY_S: Final = 0.5
+"""How long somebody who changes one file after the other is given way to; the worker then works
+as long, if there is so much to do. A hop after each file took a third of the processor time that
+unpacking an archive takes, and the interpreter from those who write."""
 
 LOOK_AT_ROOTS_S: Final = 1.0
 """How often it is looked whether a disk that was pulled out is there again: within two seconds
@@ -71,6 +77,7 @@ class Rounds:
     def __init__(
         self,
         worker: Worker,
+        facts: Facts,
         tidying: Tidying,
         roots: Roots,
         watch: Watch | None,
@@ -78,11 +85,14 @@ class Rounds:
         run_in_thread: RunInThread,
     ) -> None:
         self._worker = worker
+        self._facts = facts
         self._tidying = tidying
         self._roots = roots
         self._watch = watch
         self._alarm = alarm
         self._run_in_thread = run_in_thread
+        self._watched = 0
+        self._given_way_to = 0
 
     async def prepare(self) -> None:
         """Open the watch, and see what is shared where it lies."""
@@ -111,6 +121,7 @@ class Rounds:
         """Wake the worker, which takes what has changed."""
         while True:
             await watch.changed()
+            self._watched += 1
             self._alarm.ring()
             await trio.sleep(GATHER_S)
 
@@ -144,9 +155,27 @@ class Rounds:
             elif not self._worker.has_work():
                 with trio.move_on_at(tidy_at):
                     await self._alarm.wait()
-                    await trio.sleep(GATHER_S)
             else:
-                is_fine = await self._run_in_thread(self._worker.hop)
-                self._alarm.ring()
-                if not is_fine:
-                    await trio.sleep(RETRY_S)
+                await self._give_way()
+                await self._hop_for_a_while()
+
+    async def _give_way(self) -> None:
+        """Wait until nobody has changed anything for a moment, or long enough."""
+        ends_at = trio.current_time() + GIVE_WAY_S
+        while trio.current_time() < ends_at:
+            changes = self._facts.count + self._watched
+            if self._given_way_to == changes:
+                return
+            self._given_way_to = changes
+            await trio.sleep(GATHER_S)
+
+    async def _hop_for_a_while(self) -> None:
+        """Do what was due when this began, or as much of it as the time allows."""
+        ends_at = trio.current_time() + GIVE_WAY_S
+        while True:
+            is_fine = await self._run_in_thread(self._worker.hop)
+            self._alarm.ring()
+            if not is_fine:
+                await trio.sleep(RETRY_S)
+            if not is_fine or not self._worker.is_behind or trio.current_time() >= ends_at:
+                return

@@ -91,6 +91,8 @@ class Worker:
             ignoring,
             is_trusting=not is_shared_by_root,
         )
+        self.is_behind = False
+        """Whether the last hop has left something that was due when it began."""
         self._is_index_open = False
         self._is_index_damaged = False
         self._is_index_failing = False
@@ -130,6 +132,7 @@ class Worker:
         self._tidying.dismantle()
         if self._recollection.is_due:
             self._recollect()
+            self.is_behind = True
             return
         self._looking.look_at_some(batch)
         self._hasher.go_on(batch)
@@ -137,6 +140,7 @@ class Worker:
         self._publishing.save()
         if not self._hasher.is_busy:
             self._publishing.check_one()
+        self.is_behind = self._hasher.is_busy or not batch.has_room()
 
     def _put_off(self, batch: Batch) -> None:
         for look in (*batch.looks, *(look for look, *_ in batch.found)):
