@@ -25,7 +25,7 @@ from p2pfs.history import History
 from p2pfs.journal import Journal
 from p2pfs.keys import accept_invitations, load_identity, load_network_key
 from p2pfs.library import Library, Watch
-from p2pfs.link import Link, Listener, Network, TcpNetwork, TransferLinks, listen
+from p2pfs.link import Knocks, Link, Listener, Network, TcpNetwork, TransferLinks, listen
 from p2pfs.namespace import (
     Here,
     Namespace,
@@ -136,12 +136,14 @@ class Servent:
         )
         self.uploads = Uploads(self.offer, seen_by=self.offer.seen_by)
         self._bans = Bans()
+        self._knocks = Knocks()
         self.overlay = Overlay(
             OwnPort(network, lambda: self.whereabouts.listener, lambda: self.overlay.neighbours),
             self.whereabouts,
             self.contacts,
             self.journal,
             self._bans,
+            self._knocks,
             degree=config.degree,
             min_neighbours=config.min_neighbours,
             max_neighbours=config.max_neighbours,
@@ -156,6 +158,7 @@ class Servent:
             self._door.judge,
             self._door.serve,
             self._is_banned,
+            self._knocks,
             relays=config.relay,
             relay_limit=self.uploads.limit,
         )
@@ -178,6 +181,7 @@ class Servent:
             wall_clock=wall_clock,
         )
         self.switchboard.on_hit = self.ways.came_from
+        self.switchboard.on_named = self._knocks.named
         self.namespace = Namespace(
             Here(
                 size_of=self._size_here,
@@ -360,6 +364,7 @@ class Servent:
 
     def _start_afresh(self) -> None:
         """Dial whoever is wanted, whatever came of it before: the network has changed."""
+        self._knocks.start_afresh()
         self._links.start_afresh()
         self.overlay.start_afresh()
 

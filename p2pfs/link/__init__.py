@@ -4,6 +4,7 @@
     interfaces  where others may dial this machine, and its router
     datagrams   one question and its answer over UDP
     dialling    all addresses of a servent are dialled, and the first that leads to it is taken
+    knocks      how often addresses are dialled that others name
     greeting    opens a link: preface, handshake, HELLO
     reception   lets others in
     live        the link itself: what is said, asked and heard on it, and how it ends
@@ -31,6 +32,7 @@ from p2pfs.link.greeting import (
     present,
 )
 from p2pfs.link.interfaces import Surroundings, router_of_machine
+from p2pfs.link.knocks import Knocks
 from p2pfs.link.live import Link, LinkStatistics, OnMessage
 from p2pfs.link.outgoing import SEALED_BYTES
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
@@ -60,6 +62,7 @@ __all__ = [
     "Dialler",
     "Expected",
     "Judge",
+    "Knocks",
     "Link",
     "LinkStatistics",
     "Listener",

@@ -8,14 +8,16 @@ greeted: of two greetings the servent would take the later for the better link.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import trio
 
 from p2pfs.errors import LinkError, TooManyFilesError, UnreachableError
 from p2pfs.link.greeting import Claim, LocalServent, RefusedError, greet
+from p2pfs.link.knocks import Knocks
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Dialler
 from p2pfs.protocol import Address, LinkKind, ServentId
@@ -31,8 +33,11 @@ async def dial_servent(
     kind: LinkKind,
     expected_id: ServentId | None = None,
     claim: Claim | None = None,
+    knocks: Knocks | None = None,
 ) -> Link:
     """Open a link to the servent that has these addresses; the caller must `run` it.
+
+    With `knocks`, the addresses were named by others, and are dialled no oftener than it allows.
 
     Takes at most CONNECT_S, STAGGER_S for each address, and HANDSHAKE_S for each that something
     answers at. Cancelling it leaves no connection behind.
@@ -46,14 +51,16 @@ async def dial_servent(
     left = list(dict.fromkeys(addresses))
     failures: list[LinkError] = []
     while left:
-        race = _Race(network, left)
+        race = _Race(network, left, knocks)
         channel = await race.run()
         left = race.left
         failures += race.failures
         if channel is None:
             break
+        assert race.winner is not None
         try:
-            return await greet(channel, str(race.winner), local, kind, expected_id, claim)
+            with _told(knocks, race.winner):
+                return await greet(channel, str(race.winner), local, kind, expected_id, claim)
         except RefusedError:
             raise
         except LinkError as failure:
@@ -64,11 +71,37 @@ async def dial_servent(
     raise UnreachableError("; ".join(map(str, failures)) or "it has no address to be dialled at")
 
 
+@contextlib.contextmanager
+def _told(knocks: Knocks | None, address: Address) -> Iterator[None]:
+    """Tell what came of a dial, by how the block ends."""
+    if knocks is None:
+        yield
+        return
+    try:
+        yield
+    except RefusedError:
+        knocks.was_welcome(address)
+        raise
+    except TooManyFilesError:
+        knocks.was_given_up(address)
+        raise
+    except LinkError:
+        knocks.was_in_vain(address)
+        raise
+    except BaseException:
+        knocks.was_given_up(address)
+        raise
+    knocks.was_welcome(address)
+
+
 class _Race:
     """Dials of several addresses, until something answers at one of them."""
 
-    def __init__(self, network: Dialler, addresses: Sequence[Address]) -> None:
+    def __init__(
+        self, network: Dialler, addresses: Sequence[Address], knocks: Knocks | None
+    ) -> None:
         self._network = network
+        self._knocks = knocks
         self._channel: Channel | None = None
         self.left = list(addresses)
         """The addresses that have neither failed nor won."""
@@ -82,6 +115,7 @@ class _Race:
                 await self._start(nursery)
         except BaseException:  # cancelled from outside, perhaps with a connection in hand
             if self._channel is not None:
+                self._give_up(self.winner)
                 await trio.aclose_forcefully(self._channel.stream)
             raise
         return self._channel
@@ -95,7 +129,7 @@ class _Race:
 
     async def _dial(self, address: Address, over: trio.Event, scope: trio.CancelScope) -> None:
         try:
-            channel = await self._network.dial(address)
+            channel = await self._connect(address)
         except LinkError as failure:
             self.left.remove(address)
             self.failures.append(failure)
@@ -110,4 +144,20 @@ class _Race:
             self.winner, self._channel = address, channel
             scope.cancel()
         else:  # two arrived at one moment; this address stays for another race
+            self._give_up(address)
             await trio.aclose_forcefully(channel.stream)
+
+    async def _connect(self, address: Address) -> Channel:
+        if self._knocks is None:
+            return await self._network.dial(address)
+        await self._knocks.wait_turn(address)
+        try:
+            return await self._network.dial(address)
+        except BaseException as error:
+            is_theirs = isinstance(error, LinkError) and not isinstance(error, TooManyFilesError)
+            (self._knocks.was_in_vain if is_theirs else self._knocks.was_given_up)(address)
+            raise
+
+    def _give_up(self, address: Address | None) -> None:
+        if self._knocks is not None and address is not None:
+            self._knocks.was_given_up(address)

@@ -83,6 +83,11 @@ class Contact:
         """Whether it was chosen by the user or by chance, not by another servent's list."""
         return self.is_join or self.is_introduced
 
+    @property
+    def is_our_own(self) -> bool:
+        """Whether we know ourselves that it is there, or the user or the room says so."""
+        return self.is_join or self.is_near or self.shaken_at > 0
+
     def failed(self, now: float, why: str, *, has_neighbours: bool) -> None:
         """Note a dial that came to nothing, in seconds of the caller's clock."""
         self.failures += 1

@@ -29,7 +29,7 @@ import trio
 
 from p2pfs.errors import LinkError
 from p2pfs.journal import Journal
-from p2pfs.link import Dialler, Link, LocalServent, RefusedError, dial_servent
+from p2pfs.link import Dialler, Knocks, Link, LocalServent, RefusedError, dial_servent
 from p2pfs.overlay.contacts import Contact, ContactBook
 from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId
 from p2pfs.tasks import guarded
@@ -110,6 +110,7 @@ class DegreeKeeper:
         max_neighbours: int,
         is_banned: Callable[[ServentId], bool],
         start_walk: Callable[[], None],
+        knocks: Knocks,
         wall_clock: Callable[[], float],
     ) -> None:
         self._network = network
@@ -123,6 +124,7 @@ class DegreeKeeper:
         self._max = max_neighbours
         self._is_banned = is_banned
         self._start_walk = start_walk
+        self._knocks = knocks
         self._wall_clock = wall_clock
         self._dialling: set[int] = set()
         self._claimed: set[ServentId] = set()
@@ -269,8 +271,9 @@ class DegreeKeeper:
 
         expected = None if contact.is_join and not contact.is_pinned else contact.id
         dial = contact.addresses, self._local, LinkKind.NEIGHBOUR, expected, claim
+        knocks = None if contact.is_our_own else self._knocks
         try:
-            link = await dial_servent(self._network, *dial)
+            link = await dial_servent(self._network, *dial, knocks)
             contact.succeeded(link.peer, self._wall_clock())
             self._adopt(link)
             return link.peer

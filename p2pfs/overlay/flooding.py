@@ -25,6 +25,7 @@ from p2pfs.overlay.neighbours import Handlers
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol import (
     GUID_BYTES,
+    Address,
     Changed,
     Done,
     Enough,
@@ -140,6 +141,8 @@ class Switchboard:
         self._nursery: trio.Nursery | None = None
         self.on_hit: Callable[[ServentId, ServentId], object] = lambda _provider, _neighbour: None
         """Told of whom a hit is, and from which neighbour it came."""
+        self.on_named: Callable[[Sequence[Address], Address], object] = lambda _named, _by: None
+        """Is told which addresses a neighbour names, and where that neighbour is."""
         self.handlers: Handlers = {
             Query: self._got_query,
             QueryHit: self._got_query_hit,
@@ -292,6 +295,7 @@ class Switchboard:
                     self._nursery.start_soon(guarded, self._answer, query, told_by.id)
             case Deliver(hit=hit):
                 assert told_by is not None
+                self.on_named(dialable(hit.provider.addresses, told_by.remote), told_by.remote)
                 self.searches.got_hit(hit, told_by.remote)
             case Finished():
                 self.searches.got_finished(decision)
@@ -306,6 +310,7 @@ class Switchboard:
             case Heard(news=news):
                 assert told_by is not None
                 addresses = dialable(news.provider.addresses, told_by.remote)
+                self.on_named(addresses, told_by.remote)
                 provider = PeerInfo(news.provider.id, news.provider.name, addresses)
                 self.on_news(provider, news.directories, news.is_all)
             case Drop(reason=reason):

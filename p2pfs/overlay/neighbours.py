@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from p2pfs.journal import Journal
-from p2pfs.link import Dialler, Link, LocalServent
+from p2pfs.link import Dialler, Knocks, Link, LocalServent
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.degree import DegreeKeeper
@@ -88,6 +88,7 @@ class Overlay:
         contacts: ContactBook,
         journal: Journal,
         bans: Bans,
+        knocks: Knocks,
         *,
         degree: int,
         min_neighbours: int,
@@ -98,6 +99,7 @@ class Overlay:
         self._contacts = contacts
         self._journal = journal
         self._bans = bans
+        self._knocks = knocks
         self._wall_clock = wall_clock
         self.degree = DegreeKeeper(
             network,
@@ -110,6 +112,7 @@ class Overlay:
             max_neighbours=max_neighbours,
             is_banned=self._is_banned,
             start_walk=self._start_walk,
+            knocks=knocks,
             wall_clock=wall_clock,
         )
         self._links: dict[ServentId, Link] = {}
@@ -339,6 +342,7 @@ class Overlay:
         addresses = dialable(peer.addresses, told_by)
         if addresses and peer.id != self._local.identity.id:
             known = PeerInfo(peer.id, peer.name, addresses)
+            self._knocks.named(addresses, told_by)
             self._contacts.heard_of(known, is_introduced=is_introduced)
             self.degree.look_again()
 

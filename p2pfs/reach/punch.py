@@ -27,6 +27,7 @@ from p2pfs.link import (
     Channel,
     Dialler,
     Judge,
+    Knocks,
     Link,
     Listener,
     LocalServent,
@@ -48,7 +49,7 @@ from p2pfs.protocol import (
     without_zone,
 )
 from p2pfs.protocol.flood import LinkId
-from p2pfs.reach.favours import Favours, Knocks, Routes
+from p2pfs.reach.favours import Favours, Routes
 from p2pfs.reach.shared import SharedLinks, give_back, only
 from p2pfs.tasks import Tasks
 
@@ -237,6 +238,7 @@ class Punches:
             await trio.sleep(after_s)
             link = await self._meet(peer, places, self._shared.judge_of(peer))
         except LinkError as error:
+            self._knocks.was_in_vain(places[0])
             log.info("not met peer=%s reason=%s", peer, error)
             return
         finally:

@@ -19,7 +19,7 @@ import trio
 
 from p2pfs.errors import LinkError, SilentError, UnreachableError
 from p2pfs.journal import printable
-from p2pfs.link import Link, LocalServent, Network, dial_servent
+from p2pfs.link import Knocks, Link, LocalServent, Network, dial_servent
 from p2pfs.protocol import (
     GUID_BYTES,
     MAX_TTL,
@@ -32,7 +32,7 @@ from p2pfs.protocol import (
     dialable,
     without_zone,
 )
-from p2pfs.reach.favours import Favours, Knocks, Routes
+from p2pfs.reach.favours import Favours, Routes
 from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -164,6 +164,7 @@ class Pushes:
                 self._network, asker.addresses, self._local, LinkKind.TRANSFER, ServentId(asker.id)
             )
         except LinkError as error:
+            self._knocks.was_in_vain(asker.addresses[0])
             log.info("not dialled back peer=%s reason=%s", asker.id, error)
             return
         finally:

@@ -18,6 +18,7 @@ from p2pfs.link import (
     STAGGER_S,
     Channel,
     Judge,
+    Knocks,
     Link,
     Listener,
     LocalServent,
@@ -29,7 +30,7 @@ from p2pfs.overlay import Handlers
 from p2pfs.protocol import Address, LinkKind, PeerInfo, Punch, Push, Relay, ServentId
 from p2pfs.rates import RateLimit
 from p2pfs.reach.circuits import Circuits
-from p2pfs.reach.favours import Knocks, Routes
+from p2pfs.reach.favours import Routes
 from p2pfs.reach.punch import Punches
 from p2pfs.reach.push import Pushes
 from p2pfs.reach.relays import Relays
@@ -69,6 +70,7 @@ class Ways:
         judge: Judge,
         serve: Callable[[Link], Awaitable[None]],
         is_banned: Callable[[ServentId], bool],
+        knocks: Knocks,
         *,
         relays: bool,
         relay_limit: RateLimit,
@@ -77,7 +79,7 @@ class Ways:
         self._network = _Hasty(network)
         self._local = local
         self._routes = Routes(neighbours)
-        knocks = Knocks()
+        self._knocks = knocks
         self.pushes = Pushes(network, local, self._routes, knocks, serve, is_banned)
         self._shared = SharedLinks(serve, judge)
         self.punches = Punches(local, listener, self._routes, knocks, self._shared, is_banned)
@@ -136,7 +138,12 @@ class Ways:
 
     async def _dial(self, peer: PeerInfo, addresses: Sequence[Address]) -> Link:
         return await dial_servent(
-            self._network, addresses, self._local, LinkKind.TRANSFER, ServentId(peer.id)
+            self._network,
+            addresses,
+            self._local,
+            LinkKind.TRANSFER,
+            ServentId(peer.id),
+            knocks=self._knocks,
         )
 
 

@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pfs.link.knocks import KNOCK_BURST
 from p2pfs.protocol import Address, Guid, Punch
-from p2pfs.reach.favours import KNOCK_BURST, PUSH_BURST
+from p2pfs.reach.favours import PUSH_BURST
 from p2pfs.reach.punch import MAX_MEETINGS, MAX_TRIES, MEETING_S
 from tests.helpers.contents import Content
 from tests.helpers.world import World, host, open_world

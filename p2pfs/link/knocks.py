@@ -1,0 +1,159 @@
+"""How often addresses are dialled that others name, and who pays when no servent is there.
+
+Theory. A stranger can name any address. Each dial costs those who live there a packet or a line
+in a log, so dials are counted by the network that an address is of (/24, /48), over all who name
+it: KNOCK_BURST at once, then KNOCKS_PER_MINUTE. A dial that leads to the servent that was named
+costs nothing, and shows that servents live there: their network may be dialled as before. When
+the burst is used up, each dial in vain costs twice what the last one did. It also costs the
+neighbour that named the address first, so that one that names nobody is soon not heard.
+
+An address where the right servent answered within PROVEN_S is our own knowledge: dialling it
+again is not counted, and neither is what the user named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from p2pfs.errors import UnreachableError
+from p2pfs.latest import Latest
+from p2pfs.protocol import Address, groups_of
+from p2pfs.protocol.flood import TokenBucket
+
+KNOCKS_PER_MINUTE: Final = 2
+KNOCK_BURST: Final = 8
+"""Dials to one network because others name an address of it, which do not lead to a servent."""
+
+NAMED_PER_MINUTE: Final = 6
+NAMED_BURST: Final = 24
+"""Such dials because of what one network of neighbours named, which may have heard it itself."""
+
+PROVEN_S: Final = 1_800.0
+"""How long it counts that the right servent answered at an address: as long as it is passed on."""
+
+MAX_KNOCKED: Final = 1_024
+"""Networks whose dials are counted, and whose names."""
+
+MAX_NAMED: Final = 4_096
+"""Addresses of which it is known who named them, or that a servent answered there."""
+
+
+@dataclass(slots=True)
+class _Target:
+    """What is known of one network that others have us dial."""
+
+    allowance: TokenBucket = field(
+        default_factory=lambda: TokenBucket(KNOCKS_PER_MINUTE / 60, KNOCK_BURST)
+    )
+    under_way: int = 0
+    """Dials that may still turn out to be in vain."""
+    cost: int = 1
+    """What the next dial in vain costs."""
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def may_knock(self) -> bool:
+        return self.allowance.wait_s(trio.current_time(), self.under_way) == 0.0
+
+    def over(self) -> None:
+        """Note that a dial is over, so that others may have their turn."""
+        self.under_way -= 1
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class Knocks:
+    """The dials that others have us make."""
+
+    def __init__(self) -> None:
+        self._targets: Latest[str, _Target] = Latest(MAX_KNOCKED)
+        self._tellers: Latest[str, TokenBucket] = Latest(MAX_KNOCKED)
+        self._named_by: Latest[Address, str] = Latest(MAX_NAMED)
+        self._proven_at: Latest[Address, float] = Latest(MAX_NAMED)
+
+    def named(self, addresses: Iterable[Address], told_by: Address) -> None:
+        """Note that a neighbour named addresses, unless another one did so before."""
+        for address in addresses:
+            if address not in self._named_by:
+                self._named_by[address] = groups_of(told_by.host)[0]
+
+    def start_afresh(self) -> None:
+        """Forget what was in vain: the network of this machine has changed."""
+        self._targets.clear()
+        self._tellers.clear()
+
+    def may_knock(self, address: Address) -> bool:
+        """Begin a dial, and return whether it may be made; then tell what came of it."""
+        if self._is_proven(address):
+            self._target(address).under_way += 1
+            return True
+        target = self._target(address)
+        if not target.may_knock() or self._is_overdrawn(address):
+            return False
+        target.under_way += 1
+        return True
+
+    async def wait_turn(self, address: Address) -> None:
+        """Begin a dial as soon as it may be made; then tell what came of it.
+
+        Raises:
+            UnreachableError: it may not be made before long.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.may_knock(address):
+            target = self._target(address)
+            if not target.under_way or self._is_overdrawn(address):
+                raise UnreachableError(f"{address} was named by others, too often in vain")
+            await target.changed.wait()
+
+    def was_welcome(self, address: Address) -> None:
+        """Note that a dial has led to the servent that was named."""
+        self._proven_at[address] = trio.current_time()
+        target = self._target(address)
+        target.allowance = TokenBucket(KNOCKS_PER_MINUTE / 60, KNOCK_BURST)
+        target.cost = 1
+        target.over()
+        teller = self._teller(address)
+        if teller is not None:
+            teller.spend(-1)
+
+    def was_in_vain(self, address: Address) -> None:
+        """Note that a dial has not led to the servent that was named."""
+        target = self._target(address)
+        if not self._is_proven(address):
+            target.allowance.spend(target.cost)
+            if target.allowance.wait_s(trio.current_time()):  # the burst is used up
+                target.cost = min(2 * target.cost, KNOCK_BURST)
+            teller = self._teller(address)
+            if teller is not None:
+                teller.spend(1)
+        target.over()
+
+    def was_given_up(self, address: Address) -> None:
+        """Note that a dial was ended before anything came of it."""
+        self._target(address).over()
+
+    def _target(self, address: Address) -> _Target:
+        network = groups_of(address.host)[0]
+        self._targets[network] = target = self._targets.get(network) or _Target()
+        return target
+
+    def _teller(self, address: Address) -> TokenBucket | None:
+        network = self._named_by.get(address)
+        if network is None:
+            return None
+        known = self._tellers.get(network)
+        bucket = known or TokenBucket(NAMED_PER_MINUTE / 60, NAMED_BURST)
+        self._tellers[network] = bucket
+        return bucket
+
+    def _is_overdrawn(self, address: Address) -> bool:
+        """Return whether the neighbour that named an address has named too many in vain."""
+        teller = self._teller(address)
+        return teller is not None and teller.wait_s(trio.current_time()) > 0.0
+
+    def _is_proven(self, address: Address) -> bool:
+        return trio.current_time() < self._proven_at.get(address, -PROVEN_S) + PROVEN_S
