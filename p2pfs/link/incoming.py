@@ -70,18 +70,15 @@ class Incoming:
             if event is NEED_DATA:
                 return
             message = event.message if isinstance(event, Received) else event
-            self._alive.heard(is_pong=isinstance(message, Pong))
+            now = trio.current_time()
+            self._alive.heard(now, is_pong=isinstance(message, Pong))
             if isinstance(event, Received | Data):
                 take(event)
             if is_over():
                 return
             if isinstance(message, Message | Unknown):
-                await self._rest(message)
+                wait_s = self._allowance.wait_s(message, now)
+                if wait_s:  # the peer sends more than anybody should
+                    await trio.sleep(wait_s)
             if number % EVENTS_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
-
-    async def _rest(self, message: Message | Unknown) -> None:
-        """Read nothing for a while if the peer sends more than anybody should."""
-        wait_s = self._allowance.wait_s(message, trio.current_time())
-        if wait_s:
-            await trio.sleep(wait_s)

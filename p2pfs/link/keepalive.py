@@ -54,9 +54,9 @@ class KeepAlive:
         """Note that a part of a frame came."""
         self._pulse.got_bytes(trio.current_time())
 
-    def heard(self, *, is_pong: bool) -> None:
+    def heard(self, now: float, *, is_pong: bool) -> None:
         """Note that a frame came, whole."""
-        self._pulse.heard(trio.current_time(), is_pong=is_pong)
+        self._pulse.heard(now, is_pong=is_pong)
 
     def got_pong(self, request_id: int) -> bool:
         """Note a PONG; return whether it answers our last PING."""
