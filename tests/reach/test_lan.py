@@ -135,16 +135,24 @@ async def test_the_room_is_opened_as_soon_as_there_is_a_network_and_again_later_
 
     monkeypatch.setattr("p2pfs.reach.lan.Zeroconf", closed)
     cable, changes = watched_machine()
-    hosts = [Address("127.0.0.1", 4774)]
+    hosts, asked = [Address("127.0.0.1", 4774)], []
+
+    def addresses() -> list[Address]:
+        now = list(hosts)
+        asked.append(now)
+        return now
+
     async with trio.open_nursery() as nursery:
         await nursery.start(changes.run)
-        nursery.start_soon(Lan(OPEN, lambda: hosts, changes).run, Room())
+        nursery.start_soon(Lan(OPEN, addresses, changes).run, Room())
+        while not asked:  # by a thread, for which virtual time does not wait
+            await trio.sleep(1)
         await trio.sleep(100)
         assert tries == []
 
         hosts[:] = [HERE]
         cable.tell_of_change()
-        while len(tries) < 2:  # a thread tries, and virtual time does not wait for it
+        while len(tries) < 2:
             await trio.sleep(1)
         assert tries[1] - tries[0] >= RETRY_S
         nursery.cancel_scope.cancel()
