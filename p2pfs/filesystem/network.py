@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
@@ -32,6 +31,7 @@ from p2pfs.filesystem.attributes import (
 from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
 from p2pfs.journal import printable
+from p2pfs.latest import Latest
 from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, without_suffix
 from p2pfs.protocol import FileId, PeerInfo, names
 
@@ -346,12 +346,20 @@ class NetworkTree:
 
 
 @dataclass(slots=True)
-class _PathState:
+class _Told:
+    """What the kernel was told of a path."""
+
     shown: FileId | None = None
-    """The version whose attributes the kernel was last told."""
+    """The version whose attributes it was last told."""
     cached: FileId | None = None
-    """The version whose bytes may be in the kernel's page cache."""
-    pinned: RemoteFile | None = None
+    """The version whose bytes may be in its page cache."""
+
+
+@dataclass(slots=True)
+class _Pin:
+    """The version that a path shows while it is open."""
+
+    file: RemoteFile
     handles: int = 0
 
 
@@ -367,13 +375,15 @@ class _KernelCaches:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._paths: OrderedDict[str, _PathState] = OrderedDict()
+        self._pinned: dict[str, _Pin] = {}
+        """What each path shows that somebody has open."""
+        self._told: Latest[str, _Told] = Latest(MAX_PATHS_REMEMBERED)
 
     def pinned(self, path: str) -> RemoteFile | None:
         """Return the version that a path shows because it is open."""
         with self._lock:
-            state = self._paths.get(path)
-            return state.pinned if state else None
+            pin = self._pinned.get(path)
+            return pin.file if pin else None
 
     def shown(self, file: RemoteFile) -> None:
         """Note that the kernel was told the attributes of this version."""
@@ -383,34 +393,27 @@ class _KernelCaches:
     def opened(self, file: RemoteFile) -> tuple[RemoteFile, bool, bool]:
         """Pin a version; return the one to open, whether to keep the cache, or to go past it."""
         with self._lock:
-            state = self._state(file.path)
-            state.pinned = pinned = state.pinned or file
-            state.handles += 1
-            if state.shown not in (None, pinned.file_id):
-                state.cached = None
+            pin = self._pinned.setdefault(file.path, _Pin(file))
+            pin.handles += 1
+            told, pinned = self._state(file.path), pin.file
+            if told.shown not in (None, pinned.file_id):
+                told.cached = None
                 return pinned, False, True
-            keep_cache = state.cached == pinned.file_id
-            state.cached = pinned.file_id
+            keep_cache = told.cached == pinned.file_id
+            told.cached = pinned.file_id
             return pinned, keep_cache, False
 
     def released(self, path: str) -> None:
         """Forget the pin when the last open file of a path goes."""
         with self._lock:
-            state = self._paths[path]
-            state.handles -= 1
-            if not state.handles:
-                state.pinned = None
+            pin = self._pinned[path]
+            pin.handles -= 1
+            if not pin.handles:
+                del self._pinned[path]
 
-    def _state(self, path: str) -> _PathState:
-        state = self._paths.setdefault(path, _PathState())
-        self._paths.move_to_end(path)
-        if len(self._paths) > MAX_PATHS_REMEMBERED:
-            oldest = next(iter(self._paths))
-            if self._paths[oldest].handles:
-                self._paths.move_to_end(oldest)
-            else:
-                del self._paths[oldest]
-        return state
+    def _state(self, path: str) -> _Told:
+        told = self._told[path] = self._told.get(path) or _Told()
+        return told
 
 
 async def _at_once() -> None:

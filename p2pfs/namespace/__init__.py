@@ -6,6 +6,10 @@
     showing     which version is shown under which name
     catalogue   all names that are known, in memory, for every thread
     confided    what others have shown to us alone
+    sources     the servents that have told of their shares
+    asked       what was asked of whom, and when
+    fading      what is still to be forgotten of servents
+    sizes       which size a content has, as far as a manifest proves it
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     news        whose share has changed, and where

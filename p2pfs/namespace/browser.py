@@ -164,11 +164,11 @@ class Browser:
 
     def known(self, path: str) -> Node | Knowledge:
         """Return what is known of a path; UNKNOWN if asking the network may help."""
-        node = self._catalogue.lookup(path, self._clock())
-        path = self._catalogue.published(path)
+        shown = path
+        node, path = self._catalogue.look(path, self._clock())
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
             # A listing that ended since the lookup is what makes it not worth asking: look again.
-            node = self._catalogue.lookup(path, self._clock())
+            node = self._catalogue.lookup(shown, self._clock())
             if isinstance(node, Knowledge):
                 return Knowledge.ABSENT
         if isinstance(node, Knowledge) or not path:

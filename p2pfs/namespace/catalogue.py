@@ -8,22 +8,21 @@ What was told is a claim. A claim that a manifest contradicts is dropped, and co
 Who has which name is decided by `nodes`; the paths in questions of the tree are the shown ones,
 all others are as published: `published` leads from the ones to the others.
 
-Everything here may be called from any thread. One lock is held for the length of one
-dictionary walk; a page of ten thousand names takes a few milliseconds.
+Everything here may be called from any thread. One lock guards this and the parts that it is made
+of. It is held for two milliseconds at most, with a million names: what is longer is done in parts.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from p2pfs.latest import Latest
+from p2pfs.namespace.asked import Absences, Finds, Listed
 from p2pfs.namespace.claims import ClaimTree
+from p2pfs.namespace.fading import Fading
 from p2pfs.namespace.nodes import (
     ID_SUFFIX_LENGTH,
     Chosen,
@@ -31,42 +30,20 @@ from p2pfs.namespace.nodes import (
     Knowledge,
     Node,
     Rank,
-    RemoteDirectory,
     RemoteFile,
-    believed,
     version_name,
 )
 from p2pfs.namespace.places import Place
-from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others, rank_of, versions_at
+from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others, rank_of
+from p2pfs.namespace.sizes import ProvedSizes
+from p2pfs.namespace.sources import Sources
 from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
-
-MAX_SOURCES: Final = 10_000
-"""Servents held that have told of their shares, each with its addresses; some megabytes."""
-
-MAX_LISTED_BY: Final = 1_000
-"""Directories of one servent that are held for listed; the oldest is asked for again."""
-
-MAX_LISTED: Final = 20_000
-"""Listings of one servent of which it is known whether they are the same as before; 4 MB."""
-
-FORGOTTEN_AT_ONCE: Final = 100
-"""Entries forgotten without a break: some milliseconds. Of 200,000 at once everything else would
-wait for five seconds."""
 
 NAMES_SIFTED_AT_ONCE: Final = 2_000
 """Names of a listing that are compared without a break: two milliseconds if all are gone."""
 
 NAMES_AT_ONCE: Final = 200
 """Names of a directory that are shown without a break: some microseconds each."""
-
-MAX_ABSENT: Final = 10_000
-"""Names remembered as absent. The oldest is forgotten first."""
-
-MAX_FOUND: Final = 10_000
-"""Names remembered that were found by their paths, so that no older listing ends them; 2 MB."""
-
-MAX_PROVED: Final = 10_000
-"""Contents whose size is remembered though their manifest is not here any more: 2 MB."""
 
 
 class Catalogue:
@@ -84,22 +61,15 @@ class Catalogue:
         self._lock = threading.RLock()
         self._tree = ClaimTree(here.is_whole)
         self._clock = clock
-        self._showing = Showing(self._tree, here)
-        self._peers: dict[ServentId, PeerInfo] = {}
-        self._heard_at: OrderedDict[ServentId, float] = OrderedDict()
-        """When each of them was last heard of, the latest last."""
-        self._proved: Latest[FileId, int] = Latest(MAX_PROVED)
-        self._absent: Latest[str, float] = Latest(MAX_ABSENT)
-        self._found_at: Latest[tuple[ServentId, str], float] = Latest(MAX_FOUND)
-        """When each name, and what is above it, was last found by its path at a servent."""
-        self._listed_by: dict[ServentId, Latest[str, float]] = {}
-        """When each servent was itself asked for all of a directory."""
-        self._listed: OrderedDict[tuple[ServentId, str], tuple[int, int | None]] = OrderedDict()
-        """The hash of what each last told whole of a directory, and its version then."""
+        self._sources = Sources(clock)
+        self._showing = Showing(self._tree, here, self._sources)
+        self._sizes = ProvedSizes(here.size_of)
+        self._absences = Absences()
+        self._finds = Finds()
+        self._listed = Listed()
         self._expired_at = float("-inf")
         self._dropped = 0
-        self._fading: dict[ServentId, dict[Place, None]] = {}
-        """What is still to be forgotten of each servent: these places and all below."""
+        self._fading = Fading(self._tree)
         self.on_fading: Callable[[], object] = lambda: None
         """Is called when there is something for `fade` to do."""
 
@@ -129,10 +99,7 @@ class Catalogue:
         now = self._clock()
         with self._lock:
             for entry in self.learn(source, entries):
-                path = entry.path
-                while path:
-                    self._found_at[source.id, path] = now
-                    path = path.rpartition("/")[0]
+                self._finds.put(source.id, entry.path, now)
 
     def sift(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
         """Return those entries that no manifest contradicts; who told others has lied."""
@@ -140,7 +107,7 @@ class Catalogue:
             return ()
         told = list(entries)
         with self._lock:
-            wrong = [entry for entry in told if self._is_disproved(entry)]
+            wrong = [entry for entry in told if not self._sizes.admits_entry(entry)]
             liars = {liar for entry in wrong for liar in self._drop_false(FileId(entry.file_id))}
         self._blame(liars | {source.id for _ in wrong})
         return [entry for entry in told if entry not in wrong] if wrong else told
@@ -159,15 +126,14 @@ class Catalogue:
         self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in good}, since)
         with self._lock:
             if len(good) == len(entries):
-                self._listed[source.id, directory] = told, self._tree.version_of(source.id)
-                if len(self._listed) > MAX_LISTED:
-                    self._listed.popitem(last=False)
+                version = self._tree.version_of(source.id)
+                self._listed.note_told(source.id, directory, told, version)
 
     def _is_told_again(self, source: PeerInfo, directory: str, told: int) -> bool:
         """Return whether a servent tells what it told before, and nothing has come between."""
         with self._lock:
-            known = self._listed.get((source.id, directory))
-            is_same = known == (told, self._tree.version_of(source.id))
+            version = self._tree.version_of(source.id)
+            is_same = self._listed.is_told_again(source.id, directory, told, version)
             may_be_heard = source.id not in self._fading and not self._here.is_refused(source.id)
             return is_same and may_be_heard and self._has_place(source)
 
@@ -201,28 +167,33 @@ class Catalogue:
         for first in range(0, len(known), NAMES_SIFTED_AT_ONCE):
             with self._lock:
                 part = known[first : first + NAMES_SIFTED_AT_ONCE]
-                gone = [
-                    name
-                    for name in part
-                    if name not in names and not self._is_found(source.id, directory, name, since)
-                ]
+                gone = self._gone(source.id, directory, part, names, since)
                 assert place is not None, "it has names"
-                self._forget(source.id, *self._tree.places_of(source.id, place, gone))
+                self._fade(source.id, self._tree.places_of(source.id, place, gone))
             yield
 
-    def _is_found(self, source: ServentId, directory: str, name: str, since: float) -> bool:
-        return self._found_at.get((source, _join(directory, name)), -math.inf) >= since
+    def _gone(
+        self,
+        source: ServentId,
+        directory: str,
+        known: Iterable[str],
+        names: Collection[str],
+        since: float,
+    ) -> list[str]:
+        """Return which known names a servent has no more that told `names` of a directory."""
+        lacking = (name for name in known if name not in names)
+        return [n for n in lacking if not self._finds.has(source, _join(directory, n), since)]
 
     def prove(self, file_id: FileId, size: int) -> None:
         """Take in that a manifest gives a content this size: other claims are false."""
         with self._lock:
-            self._proved[file_id] = size
+            self._sizes.prove(file_id, size)
             liars = self._drop_false(file_id)
         self._blame(liars)
 
     def _drop_false(self, file_id: FileId) -> set[ServentId]:
         """Drop what a manifest contradicts; return who said it."""
-        size = self.size_of(file_id)
+        size = self._sizes.of(file_id)
         return {
             source
             for place, content, _ in list(self._tree.claims_to(file_id))
@@ -234,11 +205,6 @@ class Catalogue:
         for liar in liars - {HERE}:
             self._here.on_lie(liar)
 
-    def _is_disproved(self, entry: Entry) -> bool:
-        if entry.is_directory:
-            return False
-        return self.size_of(FileId(entry.file_id)) not in (None, entry.size)
-
     def mark_listed(self, directory: str, now: float) -> None:
         """Note that everybody within the horizon has been asked for this directory."""
         with self._lock:
@@ -249,8 +215,8 @@ class Catalogue:
     def mark_listed_by(self, source: ServentId, directory: str, now: float) -> None:
         """Note that one servent has told all that it has in a directory."""
         with self._lock:
-            if source in self._peers:
-                self._listed_by.setdefault(source, Latest(MAX_LISTED_BY))[directory] = now
+            if source in self._sources:
+                self._listed.put(source, directory, now)
 
     def keep_only(
         self, directory: str, sources: Iterable[ServentId], since: float = math.inf
@@ -267,99 +233,62 @@ class Catalogue:
             kept = frozenset((*sources, *self._found_since(directory, since), HERE))
             if place is self._tree.root:
                 gone = set(self._tree.sources()) - kept
-                self._keep_peers(kept)
+                self._sources.keep(kept)
             else:
                 gone = {source for claims in place.claims() for source in claims.by} - kept
             for source in gone:
-                self._fading.setdefault(source, {})[place] = None
+                self._fading.put(source, (place,))
             self._begin_to_fade()
-            for source in self._listed_by.keys() - kept:
-                self._unlist(source, directory)
+            self._listed.keep_only(directory, kept)
 
     def _found_since(self, directory: str, since: float) -> Iterator[ServentId]:
-        if not directory:
-            late = itertools.takewhile(
-                lambda one: one[1] >= since, reversed(self._heard_at.items())
-            )
-            return (source for source, _ in late)
-        found = reversed(self._found_at.items())
-        late_found = itertools.takewhile(lambda one: one[1] >= since, found)
-        return (source for (source, path), _ in late_found if path == directory)
+        if directory:
+            return self._finds.since(directory, since)
+        return self._sources.heard_since(since)
 
     def forget(self, source: ServentId) -> None:
         """Forget all that one servent offers."""
         with self._lock:
-            self._forget(source, self._tree.root)
-            self._peers.pop(source, None)
-            self._heard_at.pop(source, None)
-            self._listed_by.pop(source, None)
+            self._fade(source, (self._tree.root,))
+            self._sources.forget(source)
+            self._listed.forget(source, "")
 
     def forget_path(self, source: ServentId, path: str) -> None:
         """Forget what one servent offers at `path` and below."""
         with self._lock:
-            self._unlist(source, path)
+            self._listed.forget(source, path)
             place = self._tree.place(path)
             if place is not None:
-                self._forget(source, place)
+                self._fade(source, (place,))
 
-    def _forget(self, source: ServentId, *places: Place) -> None:
+    def _fade(self, source: ServentId, places: Iterable[Place]) -> None:
         """Forget what a servent has at some places and below: some at once, the rest behind."""
-        if places:
-            self._fading.setdefault(source, {}).update(dict.fromkeys(places))
-            self._begin_to_fade()
+        self._fading.put(source, places)
+        self._begin_to_fade()
 
     def _begin_to_fade(self) -> None:
-        if self._fading and self.fade():
+        if self._fading.go_on():
             self.on_fading()
 
     def fade(self) -> bool:
         """Forget some of what is to be forgotten; return whether there is more of it."""
         with self._lock:
-            room = FORGOTTEN_AT_ONCE
-            while self._fading and room:
-                source, places = next(iter(self._fading.items()))
-                place, _ = places.popitem()
-                count = self._tree.fade(place, source, room)
-                if count < room:
-                    self._faded(source, place)
-                else:
-                    places[place] = None
-                room -= max(count, 1)
-            return bool(self._fading)
-
-    def _faded(self, source: ServentId, place: Place) -> None:
-        self._fading[source].pop(place, None)
-        if not self._fading[source]:
-            del self._fading[source]
-
-    def _end_fading(self, source: ServentId, path: str) -> None:
-        """Make room for what a servent tells of a path that is still to be forgotten.
-
-        One that has left, and is back, has what it had until it says otherwise.
-        """
-        for place in self._tree.places(path):
-            if place in self._fading.get(source, ()):
-                self._faded(source, place)
-                if place is not self._tree.root:
-                    self._tree.forget(place, source)
-                return
+            return self._fading.go_on()
 
     def heard(self, source: ServentId) -> None:
         """Note that a servent is there, whatever it has."""
         with self._lock:
-            if source in self._peers:
-                self._note_heard(source)
+            self._sources.heard(source)
 
     def unheard(self, since: float, limit: int) -> Sequence[PeerInfo]:
         """Return servents that have not been heard of since then, the longest silent first."""
         with self._lock:
-            silent = itertools.takewhile(lambda one: one[1] < since, self._heard_at.items())
-            return [self._peers[source] for source, _ in itertools.islice(silent, limit)]
+            return self._sources.unheard(since, limit)
 
     def remember_absent(self, path: str, until: float) -> None:
         """Note that nobody has `path`, to be believed until a time."""
         with self._lock:
-            self._absent[path] = until
+            self._absences.put(path, until)
 
     def keep(self, entry: Entry) -> None:
         """Show a file under its name, whoever else offers what there, until `let_go`.
@@ -367,7 +296,7 @@ class Catalogue:
         One of a size that its manifest contradicts is not shown.
         """
         with self._lock:
-            if not self._is_disproved(entry):
+            if self._sizes.admits_entry(entry):
                 self._learn_one(HERE, entry)
 
     def let_go(self, path: str) -> None:
@@ -404,18 +333,16 @@ class Catalogue:
 
     def lookup(self, path: str, now: float) -> Node | Knowledge:
         """Return what is at `path`, as shown; a version may be asked for by its suffix."""
+        return self.look(path, now)[0]
+
+    def look(self, path: str, now: float) -> tuple[Node | Knowledge, str]:
+        """Return the same, and the path under which others know it: see `published`."""
         with self._lock:
-            if path == "":
-                return self._directory_node(self._tree.root, "")
-            above, _, name = path.rpartition("/")
-            place = self._showing.directory(above)
-            holder = None if place is None else self._showing.holder(place, name)
-            if place is not None and holder is not None:
-                return self._node(place.children[holder[0]], path, holder[1])
-            published = self.published(path)
-            if self._absent.get(published, 0.0) > now or self._showing.is_below_a_file(path):
-                return Knowledge.ABSENT
-            return Knowledge.UNKNOWN
+            node, published = self._showing.look(path)
+            if node is not None:
+                return node, published
+            is_absent = self._absences.has(published, now) or self._showing.is_below_a_file(path)
+            return Knowledge.ABSENT if is_absent else Knowledge.UNKNOWN, published
 
     def children(self, path: str) -> list[Node]:
         """Return everything shown in a directory, sorted by name."""
@@ -434,11 +361,8 @@ class Catalogue:
             names = sorted((*settled.shown, *others(place, settled)))
         for first in range(0, len(names), NAMES_AT_ONCE):
             with self._lock:
-                part = [
-                    self._node(place.children[published], _join(path, name), key)
-                    for name in names[first : first + NAMES_AT_ONCE]
-                    for published, key in versions_at(place, name, settled)
-                ]
+                some = names[first : first + NAMES_AT_ONCE]
+                part = list(self._showing.nodes(place, path, some, settled))
             yield part
 
     def published(self, path: str) -> str:
@@ -448,12 +372,7 @@ class Catalogue:
         same.
         """
         with self._lock:
-            labels = []
-            place: Place | None = self._tree.root
-            for label in path.split("/") if path else ():
-                place = None if place is None else self._showing.below(place, label)
-                labels.append(label if place is None else place.name)
-            return "/".join(labels)
+            return self._showing.published(path)
 
     def shown_path(self, path: str, file_id: FileId) -> str:
         """Return the path at which a content is shown that is published at a path.
@@ -474,12 +393,11 @@ class Catalogue:
 
     def size_of(self, file_id: FileId) -> int | None:
         """Return the size of a content if a manifest was seen that gives it."""
-        proved = self._proved.get(file_id)
-        return self._here.size_of(file_id) if proved is None else proved
+        return self._sizes.of(file_id)
 
     def believes(self, file: RemoteFile) -> bool:
         """Return whether no manifest contradicts the size of a file."""
-        return self.size_of(file.file_id) in (None, file.size)
+        return self._sizes.admits(file.file_id, file.size)
 
     def chosen(self) -> Chosen:
         """Return the neighbours that we chose ourselves, each with where it is."""
@@ -512,7 +430,7 @@ class Catalogue:
         """Return who is known to have this directory; for the root everybody known."""
         with self._lock:
             place = self._tree.place(path)
-            return () if place is None else self._directory_node(place, path).sources
+            return () if place is None else self._showing.directory_node(place, path).sources
 
     def has_directory(self, path: str) -> bool:
         """Return whether a directory is known to exist; the root always does."""
@@ -523,7 +441,7 @@ class Catalogue:
         with self._lock:
             claims = self._tree.claims_to(file_id)
             found = (one for _, content, one in claims if content.size == size)
-            return self._infos(source for one in found for source in one.by)
+            return self._sources.infos(source for one in found for source in one.by)
 
     def claimants_of(self, file_id: FileId) -> Sequence[Sequence[PeerInfo]]:
         """Return who is known to offer a content, together those who say the same size.
@@ -536,16 +454,16 @@ class Catalogue:
             for _, content, claims in self._tree.claims_to(file_id):
                 by_size.setdefault(content.size, []).extend(claims.by)
             ranked = sorted(by_size.values(), key=lambda by: chosen.keys().isdisjoint(by))
-            return [self._infos(by) for by in ranked]
+            return [self._sources.infos(by) for by in ranked]
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return every servent that has told of its share."""
         with self._lock:
-            return tuple(self._peers.values())
+            return self._sources.all()
 
     def peer(self, source: ServentId) -> PeerInfo | None:
         """Return a servent if it has told of its share."""
-        return self._peers.get(source)
+        return self._sources.get(source)
 
     def entry_of(self, source: ServentId, path: str) -> Entry | None:
         """Return what one servent is known to have at a path."""
@@ -564,82 +482,34 @@ class Catalogue:
     def listed_by(self, source: ServentId, directory: str) -> float | None:
         """Return when one servent was last asked for all of a directory, if it was lately."""
         with self._lock:
-            listed = self._listed_by.get(source)
-            return None if listed is None else listed.get(directory)
+            return self._listed.at(source, directory)
 
     def forget_absences(self, directories: Collection[str] | None = None) -> None:
         """Hold no name for absent, in these directories or any: it may just have been published."""
         with self._lock:
-            if directories is None:
-                self._absent.clear()
-                return
-            for path in [one for one in self._absent if one.rpartition("/")[0] in directories]:
-                del self._absent[path]
+            self._absences.clear(directories)
 
     def expire(self, now: float) -> None:
         """Hold every listing begun before for old and no name for absent: the next look asks."""
         with self._lock:
             self._expired_at = now
-            self._absent.clear()
+            self._absences.clear()
 
     # How it is kept.
 
     def _learn_one(self, source: ServentId, entry: Entry) -> Entry:
         if source in self._fading:
-            self._end_fading(source, entry.path)
+            self._fading.end(source, entry.path)
         if entry.path:
             entry = self._tree.put(source, entry, self._now_ns())
-            self._absent.pop(entry.path, None)
+            self._absences.drop(entry.path)
         return entry
 
     def _has_place(self, source: PeerInfo) -> bool:
-        """Note a servent, in place of those that have nothing if there are too many."""
-        if source.id not in self._peers and len(self._peers) >= MAX_SOURCES:
-            busy = self._tree.sources()
-            self._keep_peers(busy)
-            if len(self._peers) >= MAX_SOURCES:
-                self._dropped += 1
-                return False
-        self._peers[source.id] = source
-        self._note_heard(source.id)
-        return True
-
-    def _note_heard(self, source: ServentId) -> None:
-        self._heard_at[source] = self._clock()
-        self._heard_at.move_to_end(source)
-
-    def _keep_peers(self, kept: Container[ServentId]) -> None:
-        for source in [one for one in self._peers if one not in kept]:
-            del self._peers[source]
-            self._heard_at.pop(source, None)
-
-    def _unlist(self, source: ServentId, path: str) -> None:
-        """Forget that a directory, and those below it, were listed."""
-        listed: dict[str, float] = self._listed_by.get(source, {})
-        for below in [d for d in listed if not path or d == path or d.startswith(path + "/")]:
-            del listed[below]
-        if not listed:
-            self._listed_by.pop(source, None)
-
-    # What a place looks like.
-
-    def _node(self, place: Place, path: str, key: Hashable) -> Node:
-        if key is None:
-            return self._directory_node(place, path)
-        assert isinstance(key, Content)
-        by = place.by(key)
-        preferred = () if len(by) == 1 else (HERE, *self._here.chosen())
-        mtime_ns = believed(by, preferred)
-        return RemoteFile(path, key.size, mtime_ns, key.file_id, self._infos(by))
-
-    def _directory_node(self, place: Place, path: str) -> RemoteDirectory:
-        by = place.directory.by if place.directory else {}
-        mtime_ns = max(by.values(), default=0)
-        holders = self._peers if place is self._tree.root else by
-        return RemoteDirectory(path, mtime_ns, self._infos(holders))
-
-    def _infos(self, holders: Iterable[ServentId]) -> tuple[PeerInfo, ...]:
-        return tuple(self._peers[i] for i in dict.fromkeys(holders) if i in self._peers)
+        """Note a servent; return whether there is room for it."""
+        has_place = self._sources.put(source, self._tree.sources)
+        self._dropped += not has_place
+        return has_place
 
 
 def _keeps_directory(place: Place) -> bool:

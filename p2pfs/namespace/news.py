@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.protocol import PeerInfo, ServentId
 from p2pfs.protocol.flood import TokenBucket
 
@@ -44,8 +45,10 @@ class NewsBoard:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._changed: dict[ServentId, float] = {}
-        self._told: dict[str | None, _Told] = {}
-        self._muted: dict[ServentId, float] = {}
+        """When each neighbour last said that its share changed."""
+        self._told: Latest[str | None, _Told] = Latest(MAX_PLACES)
+        self._muted: Latest[ServentId, float] = Latest(MAX_PLACES)
+        """Until when each servent that was slow is not heard."""
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
         self._deaf_until = -math.inf
         """Until when no stranger is heard."""
@@ -62,10 +65,8 @@ class NewsBoard:
         if self._is_muted(peer.id) or self._clock() < self._deaf_until:
             return False
         for place in (*directories, *([EVERYWHERE] if is_all else [])):
-            others = [one for one in self._told.pop(place, ()) if one[0].id != peer.id]
+            others = [one for one in self._told.get(place, ()) if one[0].id != peer.id]
             self._told[place] = (*others, (peer, self._clock()))[-MAX_TELLERS:]
-        while len(self._told) > MAX_PLACES:
-            del self._told[next(iter(self._told))]
         return True
 
     def changed_at(self, peer: ServentId) -> float:
@@ -95,15 +96,14 @@ class NewsBoard:
         if is_stranger and not self._patience.take(self._clock()):
             self._deaf_until = self._clock() + MUTED_S
             self._told.clear()
-        if len(self._muted) > MAX_PLACES:
-            del self._muted[next(iter(self._muted))]
 
     def forget(self, peer: ServentId) -> None:
         """Forget the news of a servent, and that it was slow."""
         self._changed.pop(peer, None)
         self._muted.pop(peer, None)
         for place, told in list(self._told.items()):
-            self._told[place] = tuple(one for one in told if one[0].id != peer)
+            if any(one[0].id == peer for one in told):
+                self._told[place] = tuple(one for one in told if one[0].id != peer)
 
     def forget_all(self) -> None:
         """Forget all news."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from p2pfs.journal import Journal
+from p2pfs.latest import Latest
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.protocol import PeerInfo
 
@@ -66,7 +67,7 @@ class Partials:
     def __init__(self, catalogue: Catalogue, journal: Journal) -> None:
         self._catalogue = catalogue
         self._journal = journal
-        self._partial: dict[str, tuple[float, Partial]] = {}
+        self._partial: Latest[str, tuple[float, Partial]] = Latest(MAX_PARTIAL)
         """By path, each with when the listing was begun."""
 
     def of(self, path: str) -> Partial | None:
@@ -96,10 +97,9 @@ class Partials:
         self._partial.pop(path, None)
         if not partial:
             return
+        if len(self._partial) == MAX_PARTIAL:
+            oldest = next(iter(self._partial))
+            self._catalogue.mark_listed(oldest, -math.inf)  # nothing is concluded from it
         self._partial[path] = began_at, partial
         if partial.is_doubtful and not was_doubtful:
             self._journal.warning(f"the listing of {path or 'network/'} is not whole: {partial}")
-        if len(self._partial) > MAX_PARTIAL:
-            oldest = next(iter(self._partial))
-            del self._partial[oldest]
-            self._catalogue.mark_listed(oldest, -math.inf)  # nothing is concluded from it

@@ -1,4 +1,4 @@
-"""Which version is shown under which name, and what holds a name for a version.
+"""Which version is shown under which name and as what, and what holds a name for a version.
 
 `nodes` has the rule; here it meets the tree of claims. Most names have one version and cost no
 more than a look into a dictionary: only where several versions want one name is the rule asked.
@@ -18,15 +18,19 @@ from p2pfs.namespace.nodes import (
     Content,
     Names,
     Nearness,
+    Node,
     Rank,
+    RemoteDirectory,
     RemoteFile,
     Version,
     backing,
+    believed,
     directory_version,
     file_version,
     is_long,
 )
 from p2pfs.namespace.places import Place
+from p2pfs.namespace.sources import Sources
 from p2pfs.protocol import FileId, ServentId
 
 HERE: Final = ServentId("")
@@ -55,9 +59,70 @@ NOTHING: Final = Here()
 class Showing:
     """Shown names, worked out from the tree of claims."""
 
-    def __init__(self, tree: ClaimTree, here: Here) -> None:
+    def __init__(self, tree: ClaimTree, here: Here, sources: Sources) -> None:
         self._tree = tree
         self._here = here
+        self._sources = sources
+
+    # What is shown.
+
+    def look(self, path: str) -> tuple[Node | None, str]:
+        """Return what is shown at a path, and the path under which others know it.
+
+        They differ where a directory above lost its name to something else; below what is not
+        known they do not.
+        """
+        if not path:
+            return self.directory_node(self._tree.root, ""), ""
+        *above, name = path.split("/")
+        place = self._tree.root
+        published: list[str] = []
+        for depth, label in enumerate(above):
+            below = self.below(place, label)
+            if below is None:
+                return None, "/".join((*published, *above[depth:], name))
+            published.append(below.name)
+            place = below
+        holder = self.holder(place, name)
+        if holder is None:
+            return None, "/".join((*published, name))
+        published.append(holder[0] if holder[1] is None else name)
+        return self._node(place.children[holder[0]], path, holder[1]), "/".join(published)
+
+    def published(self, path: str) -> str:
+        """Return the path under which others know what is shown at a path; see `look`."""
+        labels = []
+        place: Place | None = self._tree.root
+        for label in path.split("/") if path else ():
+            place = None if place is None else self.below(place, label)
+            labels.append(label if place is None else place.name)
+        return "/".join(labels)
+
+    def nodes(
+        self, place: Place, path: str, names: Iterable[str], settled: Names
+    ) -> Iterator[Node]:
+        """Yield what is shown under some names in a directory, as far as it is there still."""
+        for name in names:
+            for published, key in versions_at(place, name, settled):
+                yield self._node(place.children[published], _join(path, name), key)
+
+    def _node(self, place: Place, path: str, key: Hashable) -> Node:
+        if key is None:
+            return self.directory_node(place, path)
+        assert isinstance(key, Content)
+        by = place.by(key)
+        preferred = () if len(by) == 1 else (HERE, *self._here.chosen())
+        return RemoteFile(
+            path, key.size, believed(by, preferred), key.file_id, self._sources.infos(by)
+        )
+
+    def directory_node(self, place: Place, path: str) -> RemoteDirectory:
+        """Return a directory as shown at a path."""
+        by = place.directory.by if place.directory else {}
+        holders = self._sources.ids() if place is self._tree.root else by
+        return RemoteDirectory(path, max(by.values(), default=0), self._sources.infos(holders))
+
+    # What holds a name.
 
     def hold(self, file: RemoteFile) -> Iterator[tuple[Place, str]]:
         """Hold a shown path, label by label; yield what `let_go` takes to end that."""
@@ -80,6 +145,8 @@ class Showing:
     def let_go(self, place: Place, name: str) -> None:
         """End one hold of a name."""
         place.let_go(name)
+
+    # Who has which name.
 
     def names(self, place: Place) -> Names:
         """Return who has which name in a directory."""
@@ -201,3 +268,7 @@ def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
 def _take_hold(place: Place, name: str, holder: tuple[str, Hashable]) -> tuple[Place, str]:
     place.hold(name, holder)
     return place, name
+
+
+def _join(parent: str, name: str) -> str:
+    return f"{parent}/{name}" if parent else name

@@ -21,9 +21,9 @@ from p2pfs.errors import (
     UnreachableError,
 )
 from p2pfs.journal import Journal
-from p2pfs.namespace import catalogue as catalogue_module
 from p2pfs.namespace import claims as claims_module
 from p2pfs.namespace import listing as listing_module
+from p2pfs.namespace import sources as sources_module
 from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
 from p2pfs.namespace.browser import (
     ABSENT_S,
@@ -1350,7 +1350,7 @@ async def test_what_is_remembered_of_directories_is_bounded(autojump_clock: Mock
 async def test_no_more_servents_are_held_than_there_may_be(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(catalogue_module, "MAX_SOURCES", 2)
+    monkeypatch.setattr(sources_module, "MAX_SOURCES", 2)
     async with open_horizon() as horizon:
         horizon.add("empty")
         horizon.add("one", "a")

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from p2pfs.namespace import catalogue as catalogue_module
+from p2pfs.namespace import asked as asked_module
 from p2pfs.namespace import claims as claims_module
-from p2pfs.namespace.catalogue import FORGOTTEN_AT_ONCE, NAMES_AT_ONCE, Catalogue
+from p2pfs.namespace.catalogue import NAMES_AT_ONCE, Catalogue
+from p2pfs.namespace.fading import FORGOTTEN_AT_ONCE
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.showing import Here
 from p2pfs.protocol.manifest import FileId
@@ -613,7 +614,7 @@ def test_all_sources_together_cannot_go_over_the_bound(monkeypatch: pytest.Monke
 
 
 def test_absent_names_are_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(catalogue_module, "MAX_ABSENT", 2)
+    monkeypatch.setattr(asked_module, "MAX_ABSENT", 2)
     catalogue = Catalogue()
     for name in ("a", "b", "c"):
         catalogue.remember_absent(name, until=10)
@@ -888,7 +889,7 @@ def test_a_directory_that_is_gone_was_not_listed_nor_what_was_below():
 
 
 def test_listings_remembered_of_one_servent_are_bounded(monkeypatch):
-    monkeypatch.setattr(catalogue_module, "MAX_LISTED_BY", 2)
+    monkeypatch.setattr(asked_module, "MAX_LISTED_BY", 2)
     catalogue = Catalogue()
     catalogue.learn(A, [file("x")])
     for path in ("a", "b", "c"):

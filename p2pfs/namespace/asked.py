@@ -1,0 +1,120 @@
+"""What was asked of whom, and when: which listings and absences are believed. Not locked.
+
+A time is that at which the question was begun. What was told at that time or before is in the
+answer; what came later need not be.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from p2pfs.latest import Latest
+from p2pfs.protocol import ServentId
+
+MAX_LISTED_BY: Final = 1_000
+"""Directories of one servent that are held for listed; the oldest is asked for again."""
+
+MAX_LISTED: Final = 20_000
+"""Listings of one servent of which it is known whether they are the same as before; 4 MB."""
+
+MAX_ABSENT: Final = 10_000
+"""Names remembered as absent. The oldest is forgotten first."""
+
+MAX_FOUND: Final = 10_000
+"""Names remembered that were found by their paths, so that no older listing ends them; 2 MB."""
+
+
+class Absences:
+    """Names that nobody had when they were asked for."""
+
+    def __init__(self) -> None:
+        self._until: Latest[str, float] = Latest(MAX_ABSENT)
+
+    def put(self, path: str, until: float) -> None:
+        """Note that nobody has a path, to be believed until a time."""
+        self._until[path] = until
+
+    def has(self, path: str, now: float) -> bool:
+        """Return whether a path is believed to be absent."""
+        return self._until.get(path, -math.inf) > now
+
+    def drop(self, path: str) -> None:
+        """Hold a path no longer for absent."""
+        self._until.pop(path, None)
+
+    def clear(self, directories: Collection[str] | None = None) -> None:
+        """Hold no name for absent, in these directories or any."""
+        if directories is None:
+            self._until.clear()
+            return
+        for path in [one for one in self._until if one.rpartition("/")[0] in directories]:
+            del self._until[path]
+
+
+class Finds:
+    """Names that were found by their paths: a listing that had begun before does not end them."""
+
+    def __init__(self) -> None:
+        self._at: Latest[tuple[ServentId, str], float] = Latest(MAX_FOUND)
+        """When each, and what is above it, was last found at a servent."""
+
+    def put(self, source: ServentId, path: str, now: float) -> None:
+        """Note that a path was found at a servent."""
+        while path:
+            self._at[source, path] = now
+            path = path.rpartition("/")[0]
+
+    def has(self, source: ServentId, path: str, since: float) -> bool:
+        """Return whether a path was found at a servent since then."""
+        return self._at.get((source, path), -math.inf) >= since
+
+    def since(self, path: str, since: float) -> Iterator[ServentId]:
+        """Yield at whom a path was found since then."""
+        late = itertools.takewhile(lambda one: one[1] >= since, reversed(self._at.items()))
+        return (source for (source, found), _ in late if found == path)
+
+
+class Listed:
+    """What single servents have told whole of single directories."""
+
+    def __init__(self) -> None:
+        self._at: dict[ServentId, Latest[str, float]] = {}
+        self._told: Latest[tuple[ServentId, str], tuple[int, int | None]] = Latest(MAX_LISTED)
+        """The hash of what each last told of a directory, and its version then."""
+
+    def put(self, source: ServentId, directory: str, began_at: float) -> None:
+        """Note that a servent has told all that it has in a directory."""
+        self._at.setdefault(source, Latest(MAX_LISTED_BY))[directory] = began_at
+
+    def at(self, source: ServentId, directory: str) -> float | None:
+        """Return when a servent was last asked for a directory, if it has told all of it."""
+        listed = self._at.get(source)
+        return None if listed is None else listed.get(directory)
+
+    def note_told(self, source: ServentId, directory: str, told: int, version: int | None) -> None:
+        """Note what a servent has told of a directory, and the version that it has now."""
+        self._told[source, directory] = told, version
+
+    def is_told_again(
+        self, source: ServentId, directory: str, told: int, version: int | None
+    ) -> bool:
+        """Return whether that is what it told before, and nothing has come between."""
+        return self._told.get((source, directory)) == (told, version)
+
+    def forget(self, source: ServentId, path: str) -> None:
+        """Forget that a directory of a servent, and those below it, were listed."""
+        listed = self._at.get(source)
+        if listed is None:
+            return
+        for below in [d for d in listed if not path or d == path or d.startswith(path + "/")]:
+            del listed[below]
+        if not listed:
+            del self._at[source]
+
+    def keep_only(self, directory: str, sources: Iterable[ServentId]) -> None:
+        """Forget of all other servents that a directory, and those below it, were listed."""
+        for source in self._at.keys() - sources:
+            self.forget(source, directory)

@@ -1,0 +1,72 @@
+"""What is still to be forgotten of servents, a little at a time. Not locked: see the catalogue.
+
+One that leaves may have had hundreds of thousands of names, and to forget them all at once would
+hold up everything for seconds. They are shown until their turn comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from p2pfs.namespace.claims import ClaimTree
+from p2pfs.namespace.places import Place
+from p2pfs.protocol import ServentId
+
+FORGOTTEN_AT_ONCE: Final = 100
+"""Entries forgotten without a break: half a millisecond."""
+
+
+class Fading:
+    """Places of which, with all below, servents have nothing any more."""
+
+    def __init__(self, tree: ClaimTree) -> None:
+        self._tree = tree
+        self._places: dict[ServentId, dict[Place, None]] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to forget."""
+        return bool(self._places)
+
+    def __contains__(self, source: ServentId) -> bool:
+        """Return whether something of a servent is still to be forgotten."""
+        return source in self._places
+
+    def put(self, source: ServentId, places: Iterable[Place]) -> None:
+        """Have a servent forgotten at some places and below."""
+        places = dict.fromkeys(places)
+        if places:
+            self._places.setdefault(source, {}).update(places)
+
+    def go_on(self) -> bool:
+        """Forget some; return whether there is more to forget."""
+        room = FORGOTTEN_AT_ONCE
+        while self._places and room:
+            source, places = next(iter(self._places.items()))
+            place, _ = places.popitem()
+            count = self._tree.fade(place, source, room)
+            if count < room:
+                self._faded(source, place)
+            else:
+                places[place] = None
+            room -= max(count, 1)
+        return bool(self._places)
+
+    def end(self, source: ServentId, path: str) -> None:
+        """Make room for what a servent tells of a path that is still to be forgotten.
+
+        One that has left, and is back, has what it had until it says otherwise.
+        """
+        if source not in self._places:
+            return
+        for place in self._tree.places(path):
+            if place in self._places[source]:
+                self._faded(source, place)
+                if place is not self._tree.root:
+                    self._tree.forget(place, source)
+                return
+
+    def _faded(self, source: ServentId, place: Place) -> None:
+        self._places[source].pop(place, None)
+        if not self._places[source]:
+            del self._places[source]

@@ -1,0 +1,85 @@
+"""The servents that have told of their shares: who they are, and when each was last heard of.
+
+Not locked: the catalogue guards it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from typing import Final
+
+from p2pfs.latest import Latest
+from p2pfs.protocol import PeerInfo, ServentId
+
+MAX_SOURCES: Final = 10_000
+"""Servents held that have told of their shares, each with its addresses; some megabytes."""
+
+
+class Sources:
+    """All servents that have told of their shares, a bounded number."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._infos: dict[ServentId, PeerInfo] = {}
+        self._heard_at: Latest[ServentId, float] = Latest(MAX_SOURCES)
+        """When each of them was last heard of, the latest last."""
+
+    def __contains__(self, source: ServentId) -> bool:
+        """Return whether a servent is held."""
+        return source in self._infos
+
+    def get(self, source: ServentId) -> PeerInfo | None:
+        """Return a servent if it is held."""
+        return self._infos.get(source)
+
+    def ids(self) -> Collection[ServentId]:
+        """Return the ids of all."""
+        return self._infos.keys()
+
+    def all(self) -> tuple[PeerInfo, ...]:
+        """Return all."""
+        return tuple(self._infos.values())
+
+    def infos(self, holders: Iterable[ServentId]) -> tuple[PeerInfo, ...]:
+        """Return those of some holders that are held, each once."""
+        infos = self._infos
+        return tuple(infos[i] for i in dict.fromkeys(holders) if i in infos)
+
+    def put(self, source: PeerInfo, busy: Callable[[], Container[ServentId]]) -> bool:
+        """Note a servent that is heard of; return whether there is room for it.
+
+        If there are too many it comes in place of those that are not `busy`: who have nothing.
+        """
+        if source.id not in self._infos and len(self._infos) >= MAX_SOURCES:
+            self.keep(busy())
+            if len(self._infos) >= MAX_SOURCES:
+                return False
+        self._infos[source.id] = source
+        self._heard_at[source.id] = self._clock()
+        return True
+
+    def heard(self, source: ServentId) -> None:
+        """Note that a servent is there, if it is held."""
+        if source in self._infos:
+            self._heard_at[source] = self._clock()
+
+    def heard_since(self, since: float) -> Iterator[ServentId]:
+        """Yield who has been heard of since then, the latest first."""
+        late = itertools.takewhile(lambda one: one[1] >= since, reversed(self._heard_at.items()))
+        return (source for source, _ in late)
+
+    def unheard(self, since: float, limit: int) -> Sequence[PeerInfo]:
+        """Return servents that have not been heard of since then, the longest silent first."""
+        silent = itertools.takewhile(lambda one: one[1] < since, self._heard_at.items())
+        return [self._infos[source] for source, _ in itertools.islice(silent, limit)]
+
+    def keep(self, kept: Container[ServentId]) -> None:
+        """Forget all others."""
+        for source in [one for one in self._infos if one not in kept]:
+            self.forget(source)
+
+    def forget(self, source: ServentId) -> None:
+        """Forget a servent."""
+        self._infos.pop(source, None)
+        self._heard_at.pop(source, None)
