@@ -12,7 +12,9 @@
     sizes       which size a content has, as far as a manifest proves it
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
+    belief      what may be concluded from what was told, and for how long
     news        whose share has changed, and where
+    lister      directories are listed: all of it, or what is new
     survey      all who may have a directory are asked for it
     listing     what one servent tells of one directory, page by page
     partials    what the listings of directories lack
@@ -21,7 +23,7 @@
     keywords    the searches below `search/`
     peers       the share of each peer by itself, below `peers/`
     contents    a file by its id alone
-    ages        how long what is known is believed, the same in every view
+    ages        how old what is known may be, the same in every view
     query       the words and filters of a keyword search
     views       all of it, put together
 

@@ -1,11 +1,20 @@
-"""How long a look may wait, and how long what is known is believed: the same in every view."""
+"""How old what is known may be: the same in every view, and asked for again behind who looks."""
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+from p2pfs.latest import Latest
+from p2pfs.tasks import Tasks
 
 FIND_TIMEOUT_S: Final = 2.0
 """The longest that a look at an unknown name, or for who is there, may take (DESIGN 2.1)."""
+
+FIRST_LISTING_S: Final = 1.5
+"""The longest that the first listing of a directory, or of a search, may take if nothing comes
+(DESIGN 2.1). It goes on behind, and the next look shows more."""
 
 REFRESH_AFTER_S: Final = 3.0
 """A listing older than this is shown at once and asked for again behind: with it, what is
@@ -14,3 +23,49 @@ published anywhere within the horizon is listed within five seconds (DESIGN 4)."
 TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below, and how long
 a name of one peer is believed without its directory being listed again behind."""
+
+MAX_REMEMBERED: Final = 1_000
+"""Directories, or other things, of which it is remembered when something happened to them."""
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Times(Generic[K]):
+    """When something last happened to each of the things that it happened to lately."""
+
+    def __init__(self) -> None:
+        self._at: Latest[K, float] = Latest(MAX_REMEMBERED)
+
+    def get(self, key: K) -> float:
+        """Return the time, or minus infinity. Any thread."""
+        return self._at.get(key, -math.inf)
+
+    def put(self, key: K, at: float) -> None:
+        """Note the time. Any thread."""
+        self._at[key] = at
+
+
+class Renewals(Generic[K]):
+    """Listings that are asked for again because somebody looks at an old one; nobody waits."""
+
+    def __init__(
+        self, tasks: Tasks, clock: Callable[[], float], ask: Callable[[K], object]
+    ) -> None:
+        """Prepare; `ask` begins the question, on the trio thread, and does not wait for it."""
+        self._tasks = tasks
+        self._clock = clock
+        self._ask = ask
+        self._asked_at: Times[K] = Times()
+
+    def look(self, listing: K, age_s: float, after_s: float) -> None:
+        """Note a look at a listing of some age; ask again if it is older than that. Any thread.
+
+        However many look, and whatever becomes of it, that is once in REFRESH_AFTER_S.
+        """
+        if age_s > after_s and self._clock() - self._asked_at.get(listing) > REFRESH_AFTER_S:
+            self._tasks.soon(self._start, listing, idempotent=True)
+
+    def _start(self, listing: K) -> None:
+        self._asked_at.put(listing, self._clock())
+        if self._tasks.are_running:
+            self._ask(listing)

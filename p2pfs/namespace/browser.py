@@ -29,28 +29,31 @@ same answer, and a waiter that is cancelled disturbs nobody.
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from p2pfs.errors import NotAskedError, TransferError
+from p2pfs.errors import NotAskedError
 from p2pfs.journal import Journal
-from p2pfs.latest import Latest
-from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
+from p2pfs.namespace.ages import (
+    FIND_TIMEOUT_S,
+    FIRST_LISTING_S,
+    REFRESH_AFTER_S,
+    TRUST_S,
+    Times,
+)
+from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.lister import Lister
 from p2pfs.namespace.listing import Listings, ListPages, Telling
-from p2pfs.namespace.news import NewsBoard
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile, may_be_suffixed
-from p2pfs.namespace.partials import Partial, Partials
-from p2pfs.namespace.survey import LIST_TIMEOUT_S, MAX_DIRECT, Survey
+from p2pfs.namespace.partials import Partial
+from p2pfs.namespace.survey import MAX_DIRECT, Survey
 from p2pfs.overlay import Searches
 from p2pfs.protocol import (
     FileId,
@@ -60,33 +63,16 @@ from p2pfs.protocol import (
     check_path,
     is_probe,
 )
-from p2pfs.protocol.flood import Urgency
 from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
 ABSENT_S: Final = 10.0
 """How long a name that nobody had is not asked for again (DESIGN 2.1)."""
-
-REFRESH_EACH_S: Final = 0.25
-LONGEST_REFRESH_S: Final = 600.0
-"""How much older it may be for each servent within the horizon, and at most. A network carries some
-ten floods a second, however large it is: so everybody may look, and what changes is told."""
 
 OPEN_S: Final = 30.0
 """How long a directory that was shown is asked for again when something has changed in it."""
 
 LISTING_S: Final = 1.0
 """How long a look at an unknown name waits for a listing before it is searched for."""
-
-MAX_LOOKED_AT: Final = 1_000
-"""Directories of which it is remembered when they were looked at; the oldest is forgotten."""
-
-REFRESH_SHARE: Final = 0.1
-"""The part of the time for which a directory may be listed again behind those who look at it: one
-of 100,000 names takes seconds."""
-
-FORGIVEN_S: Final = 600.0
-"""Within this time a servent that breaks off its listings fails a look only once: after that its
-part is missing, and is said to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +111,31 @@ class Browser:
         self._ttl = ttl
         self._clock = clock
         self._news_at = float("-inf")
-        self._board = NewsBoard(clock)
         self._look_s: float | None = None
-        self._broke_off_at = _Times()
-        """When each servent last broke off a listing."""
-        self._looked_at = _Times()
-        self._shown_at = _Times()
+        self._looked_at: Times[str] = Times()
+        """When a name in each directory was last looked for."""
+        self._shown_at: Times[str] = Times()
         """When each directory was last shown to somebody."""
-        self._caught_up_at = _Times()
-        """When the neighbours with news were last asked for a directory, and nobody else."""
-        self._refreshed_at = _Times()
-        self._listed_at = _Times()
-        """When everybody was last asked for a directory, new neighbours or not."""
-        self._took_s = _Times()
-        """How long that took."""
-        self._partials = Partials(catalogue, journal)
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
         self._listings = Listings(catalogue, list_pages, self._tasks, clock, confided)
         self._survey = Survey(catalogue, searches, self._listings, ttl, clock)
+        self._belief = Belief(
+            catalogue,
+            journal,
+            neighbours=neighbours,
+            horizon=lambda: self._survey.horizon,
+            clock=clock,
+        )
+        self._lister = Lister(
+            catalogue,
+            self._belief,
+            self._survey,
+            self._listings,
+            self._tasks,
+            neighbours=neighbours,
+            clock=clock,
+        )
         self._confirmer = Confirmer(
             catalogue,
             self.ask_one,
@@ -173,9 +165,9 @@ class Browser:
                 return Knowledge.ABSENT
         if isinstance(node, Knowledge) or not path:
             return node
-        if self._is_outdated(path, node) or self._disputes.concern(node):
+        if self._belief.is_outdated(path, node) or self._disputes.concern(node):
             return Knowledge.UNKNOWN
-        self._refresh_behind(_parent(path), self._trust_s)
+        self._lister.look(_parent(path), self._belief.trust_s)
         return node
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
@@ -188,9 +180,9 @@ class Browser:
     def may_show(self, path: str) -> bool:
         """Return whether a directory may be shown as known; ask again behind if it is old."""
         if self._neighbours():
-            if self._catalogue.listed_at(path) is None or self._news(path):
+            if not self._belief.is_listed(path):
                 return False
-            self._refresh_behind(path, self._refresh_after_s)
+            self._lister.look(path, self._belief.refresh_after_s)
         return True
 
     def _worth_asking(self, path: str) -> bool:
@@ -199,18 +191,11 @@ class Browser:
         parent = _parent(path)
         if is_probe(_name(path)):
             return self._is_probe_worth_asking(parent)
-        return self.age(parent) > REFRESH_AFTER_S or not self._is_conclusive(parent)
-
-    def _is_conclusive(self, directory: str) -> bool:
-        """Return whether a name that a listed directory lacks is absent, as far as can be told."""
-        if self._catalogue.listed_at(directory) is None or self._news(directory):
-            return False
-        partial = self._partials.of(directory)
-        return partial is None or not partial.is_doubtful
+        return self.age(parent) > REFRESH_AFTER_S or not self._belief.is_conclusive(parent)
 
     def partial(self, path: str) -> str | None:
         """Return what keeps the listing of a directory from being whole; None if nothing does."""
-        partial = self._partials.of(self._catalogue.published(path))
+        partial = self._belief.partials.of(self._catalogue.published(path))
         return None if partial is None else str(partial)
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
@@ -223,7 +208,7 @@ class Browser:
 
     def partial_directories(self) -> Sequence[str]:
         """Return the directories whose listings are not whole, by path."""
-        return self._partials.directories()
+        return self._belief.partials.directories()
 
     def sight(self) -> Sight:
         """Return how much of what there is is shown. Any thread."""
@@ -234,54 +219,16 @@ class Browser:
 
         Only where there is such a directory, and if no earlier listing tells.
         """
-        self._refresh_behind(parent, self._trust_s)
-        return self._catalogue.has_directory(parent) and not self._is_conclusive(parent)
-
-    def _is_outdated(self, path: str, node: Node) -> bool:
-        """Return whether a neighbour that has the node said that its share changed since."""
-        since = self._heard_at(_parent(path))
-        return any(self.changed_at(source.id) > since for source in node.sources)
+        self._lister.look(parent, self._belief.trust_s)
+        return self._catalogue.has_directory(parent) and not self._belief.is_conclusive(parent)
 
     def changed_at(self, peer: ServentId) -> float:
         """Return when a neighbour last said that its share changed; minus infinity if never."""
-        return self._board.changed_at(peer)
+        return self._belief.board.changed_at(peer)
 
     def age(self, path: str) -> float:
         """Return how long ago everybody was asked for a directory; infinite if never."""
-        listed_at = self._catalogue.listed_at(path)
-        return math.inf if listed_at is None else self._clock() - listed_at
-
-    def _heard_at(self, path: str) -> float:
-        """Return the time up to which CHANGED of neighbours is reflected in a listing."""
-        listed_at = self._catalogue.listed_at(path)
-        return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
-
-    def _news(self, path: str) -> Sequence[PeerInfo]:
-        """Return who has changed a directory since it was last asked for that. Any thread."""
-        return self._news_since(path, self._heard_at(path))
-
-    def _news_since(self, path: str, since: float) -> Sequence[PeerInfo]:
-        sources = partial(self._catalogue.directory_sources, path)
-        return self._board.of(path, since, self._neighbours(), sources)
-
-    @property
-    def _refresh_after_s(self) -> float:
-        """How old a listing is that is asked for again by a flood."""
-        return min(max(REFRESH_AFTER_S, self._survey.horizon * REFRESH_EACH_S), LONGEST_REFRESH_S)
-
-    @property
-    def _trust_s(self) -> float:
-        """How long the holders found by a flood are taken for all."""
-        return max(TRUST_S, self._refresh_after_s)
-
-    def _refresh_behind(self, path: str, after_s: float) -> None:
-        """Ask again for a directory that is older than that; nobody waits for it. Any thread."""
-        now = self._clock()
-        took_s = max(0.0, self._took_s.get(path))
-        if not self._neighbours() or self.age(path) <= max(after_s, took_s / REFRESH_SHARE):
-            return
-        if now - self._refreshed_at.get(path) > REFRESH_AFTER_S:
-            self._tasks.soon(self._start_refresh, path, idempotent=True)
+        return self._belief.age(path)
 
     # From the network, on the trio thread.
 
@@ -325,30 +272,20 @@ class Browser:
         parent, began_at = _parent(published), self._clock()
         is_mere_probe = is_probe(_name(path)) and self._catalogue.has_directory(parent)
         is_version = self._catalogue.has_directory(parent) and may_be_suffixed(_name(path))
-        few = 0 < len(self._holders(parent)) <= MAX_DIRECT
-        is_cheaper = self._has_mere_news(parent) or few or is_mere_probe or is_version
+        few = 0 < len(self._belief.holders(parent)) <= MAX_DIRECT
+        is_cheaper = self._belief.has_mere_news(parent) or few or is_mere_probe or is_version
         if not is_cheaper and not self._is_second_look(published):
             return False
-        with trio.move_on_after(LIST_TIMEOUT_S if is_mere_probe else LISTING_S):
-            await self._renew(parent)
-            if self._has_mere_news(parent):  # they came behind a question that we have joined
-                await self._renew(parent)
-        is_fresh = is_mere_probe or self._heard_at(parent) > began_at - REFRESH_AFTER_S
-        if self._is_known(path) or (is_fresh and self._is_conclusive(parent)):
+        with trio.move_on_after(FIRST_LISTING_S if is_mere_probe else LISTING_S):
+            await self._lister.renew(parent)
+            if self._belief.has_mere_news(parent):
+                await self._lister.renew(parent)  # they came behind a question that we joined
+        is_fresh = is_mere_probe or self._belief.heard_at(parent) > began_at - REFRESH_AFTER_S
+        if self._is_known(path) or (is_fresh and self._belief.is_conclusive(parent)):
             return True
         if is_mere_probe:
             raise NotAskedError("its directory was not listed whole", REFRESH_AFTER_S)
         return False
-
-    async def _renew(self, directory: str) -> None:
-        """List a directory, or only what is new in it, as far as that can be had."""
-        try:
-            if self._has_mere_news(directory):
-                await self._ask("news", directory, self._list_news)
-            else:
-                await self._ask("list", directory, self._list)
-        except TransferError:
-            self._tasks.check()
 
     def _is_known(self, path: str) -> bool:
         return not isinstance(self._catalogue.lookup(path, self._clock()), Knowledge)
@@ -365,16 +302,12 @@ class Browser:
         self._looked_at.put(parent, now)
         return now - before < TRUST_S
 
-    def _has_mere_news(self, path: str) -> bool:
-        """Return whether a directory needs no more than the news of some neighbours."""
-        return self.age(path) < self._trust_s and bool(self._news(path))
-
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now.
 
-        Goes on while answers come, and ends when all is told or LIST_TIMEOUT_S after the last;
+        Goes on while answers come, and ends when all is told or FIRST_LISTING_S after the last;
         `partial` then says what is missing. What was listed before and of which some neighbours
-        have news is there after LIST_TIMEOUT_S at most.
+        have news is there after FIRST_LISTING_S at most.
 
         Raises:
             NotAskedError: nobody may be asked for it now.
@@ -383,12 +316,12 @@ class Browser:
             ShutdownError: we end.
         """
         began_at, published = self._clock(), self._catalogue.published(path)
-        if self._has_mere_news(published):
-            self._refresh_behind(published, self._refresh_after_s)
-            with trio.move_on_after(LIST_TIMEOUT_S):
-                await self._ask("news", published, self._list_news)
+        if self._belief.has_mere_news(published):
+            self._lister.look(published, self._belief.refresh_after_s)
+            with trio.move_on_after(FIRST_LISTING_S):
+                await self._lister.what_is_new(published)
         else:
-            await self._ask("list", published, self._list)
+            await self._lister.all(published)
         self._look_s = self._clock() - began_at
         nodes: list[Node] = []
         for part in self._catalogue.parts(path):
@@ -407,49 +340,40 @@ class Browser:
 
     def peer_changed(self, peer: ServentId) -> None:
         """Note that a neighbour's share is not what it was."""
-        if self._board.neighbour_changed(peer):
+        if self._belief.board.neighbour_changed(peer):
             self._news_at = self._clock()
             self._catalogue.forget_absences()
 
     def heard_news(self, peer: PeerInfo, directories: Sequence[str], *, is_all: bool) -> None:
         """Note where somebody's share has changed; ask at once where somebody looks now."""
         good = [path for path in directories if not path or check_path(path) is None]
-        if not self._board.told(peer, good, is_all=is_all):
+        if not self._belief.board.told(peer, good, is_all=is_all):
             return
         self._catalogue.heard(peer.id)
         self._catalogue.forget_absences(None if is_all else good)
         for path in good:
             if self._clock() - self._shown_at.get(path) < OPEN_S:
-                self._tasks.soon(self._start_listing_news, path, idempotent=True)
-
-    def _start_listing_news(self, path: str) -> None:
-        if self._has_mere_news(path):
-            self._flights.start(("news", path), self._list_news, path)
+                self._tasks.soon(self._lister.start_on_news, path, idempotent=True)
 
     def peer_left(self, peer: ServentId) -> None:
         """Forget what a servent offered that has left the network."""
-        self._board.forget(peer)
+        self._belief.board.forget(peer)
         self._catalogue.forget(peer)
 
     def all_left(self) -> None:
         """Forget what everybody offered: we have left the network."""
-        self._board.forget_all()
+        self._belief.board.forget_all()
         self._catalogue.keep_only("", ())
 
     def peer_lost(self, peer: ServentId) -> None:
         """Note that a neighbour is gone without a word; the next look shows who is still there."""
-        self._board.forget(peer)
+        self._belief.board.forget(peer)
         if self._neighbours():
             self._catalogue.expire(self._clock())
 
     async def _ask(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
         """Ask a question of our own, or wait for the answer to the same one."""
         await self._flights.start((verb, path), ask, path).wait()
-
-    def _start_refresh(self, path: str) -> None:
-        self._refreshed_at.put(path, self._clock())
-        if self._tasks.are_running:
-            self._flights.start(("refresh", path), self._refresh, path)
 
     def _start_fading(self) -> None:
         if self._tasks.are_running:
@@ -476,111 +400,11 @@ class Browser:
         if outcome.is_complete and not outcome.hits:
             self._catalogue.keep_only(path, (), began_at)
         # It may have been published behind our question.
-        has_news = self._news_at > began_at or bool(self._news_since(_parent(path), began_at))
+        has_news = self._news_at > began_at or bool(
+            self._belief.news_since(_parent(path), began_at)
+        )
         if not outcome.hits and outcome.has_asked and not has_news:
             self._catalogue.remember_absent(path, self._clock() + ABSENT_S)
-
-    async def _refresh(self, path: str) -> None:
-        """List a directory again, after those above it that are old.
-
-        Once these are fresh the holders of what is below are known, so that to refresh two
-        hundred directories costs the flood of one. Raises NotAskedError.
-        """
-        labels = path.split("/") if path else []
-        above = ["/".join(labels[:depth]) for depth in range(len(labels))]
-        for directory in (*(d for d in above if self.age(d) > self._trust_s), path):
-            await self._flights.start(("list", directory), self._refresh_one, directory).wait()
-
-    async def _refresh_one(self, path: str) -> None:
-        await self._list(path, Urgency.REFRESH)
-
-    async def _list_news(self, path: str) -> None:
-        """Ask those with news for a directory; what others have is held for true."""
-        began_at = self._clock()
-        news = self._news(path)
-        with trio.move_on_after(LIST_TIMEOUT_S):
-            await self._survey.hear(path, news)
-        slow = [peer for peer in news if self._listings.under_way(peer, path)]
-        self._partials.add(path, began_at, slow)
-        neighbours = {peer.id for peer in self._neighbours()}
-        for peer in slow:
-            self._board.mute(peer.id, is_stranger=peer.id not in neighbours)
-        self._caught_up_at.put(path, began_at)
-
-    async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:
-        """Ask all for a directory: those who have it if they are known and few, else everybody.
-
-        Raises:
-            NotAskedError: everybody may not be asked now, and nobody is known to have it.
-            NoSourceError, StalledError: a servent broke off in the middle.
-        """
-        began_at = self._clock()
-        await self._renew_above(path)
-        holders = self._holders(path)
-        if 0 < len(holders) <= MAX_DIRECT:
-            heard = await self._survey.hear(path, holders)
-        else:
-            try:
-                heard = await self._survey.by_flood(path, urgency)
-            except NotAskedError:
-                some = holders or self._catalogue.directory_sources(path)[:MAX_DIRECT]
-                if not some or urgency is not Urgency.PERSON:
-                    raise
-                heard = await self._survey.hear(path, some)
-                if not holders:  # the next look asks everybody
-                    self._partials.note(
-                        path, began_at, replace(heard, is_unanswered=True).partial()
-                    )
-                    return
-        self._took_s.put(path, self._clock() - began_at)
-        self._listed_at.put(path, began_at)
-        self._catalogue.mark_listed(path, began_at)
-        self._partials.note(path, began_at, heard.partial())
-        self._fail_once([one for one in heard.asked.values() if one is not None])
-
-    async def _renew_above(self, path: str) -> None:
-        """List again what is above a directory, if that was done before and is long ago.
-
-        Then the holders of all that is below are known: a walk that takes minutes costs a flood
-        now and then, not one for each directory.
-        """
-        parent = _parent(path)
-        if path and self._listed_at.get(parent) > -math.inf and self.age(parent) >= self._trust_s:
-            with contextlib.suppress(TransferError):
-                await self._ask("list", parent, self._list)
-            self._tasks.check()
-
-    def _fail_once(self, tellings: Sequence[Telling]) -> None:
-        """Fail whoever waits for what a servent began to tell and broke off: it is a part."""
-        now = self._clock()
-        for telling in tellings:
-            if telling.broke_off:
-                was_at = self._broke_off_at.get(telling.holder.id)
-                self._broke_off_at.put(telling.holder.id, now)
-                if now - was_at > FORGIVEN_S:
-                    raise telling.failure()
-
-    def _holders(self, path: str) -> Sequence[PeerInfo]:
-        """Return all holders of a directory, if they are surely all; else nothing."""
-        holders = self._catalogue.directory_sources(path)
-        if not path or not holders or self.age(_parent(path)) >= self._trust_s:
-            return ()
-        maybe = {peer.id: peer for peer in (*self._news(_parent(path)), *holders)}
-        return tuple(maybe.values())
-
-
-class _Times:
-    """When something last happened to each of the directories that it happened to lately."""
-
-    def __init__(self) -> None:
-        self._at: Latest[str, float] = Latest(MAX_LOOKED_AT)
-
-    def get(self, path: str) -> float:
-        """Return the time, or minus infinity. Any thread."""
-        return self._at.get(path, -math.inf)
-
-    def put(self, path: str, at: float) -> None:
-        self._at[path] = at
 
 
 def _parent(path: str) -> str:

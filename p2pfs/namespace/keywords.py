@@ -23,6 +23,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import NotFoundError
+from p2pfs.namespace.ages import FIRST_LISTING_S, Renewals
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import MAX_FILES, Gatherer, Gathering
@@ -43,10 +44,6 @@ from p2pfs.state import replace_file
 from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 log = logging.getLogger(__name__)
-
-FIRST_LOOK_S: Final = 1.5
-"""The longest that the first listing of a search may take, as of any directory (DESIGN 2.1).
-It goes on behind, and the next look shows more."""
 
 SEARCH_AGAIN_S: Final = 10.0
 """Results older than this are asked for again, behind whoever looks at them."""
@@ -103,6 +100,7 @@ class Results:
         self._searches: OrderedDict[str, _Search] = OrderedDict()
         self._tasks = Tasks()
         self._flights: SingleFlight[str] = SingleFlight(self._tasks)
+        self._renewals: Renewals[str] = Renewals(self._tasks, clock, self._refresh)
         self._under_way: dict[str, Gathering] = {}
         """What the searches under way have found so far."""
 
@@ -204,8 +202,8 @@ class Results:
             if search is None:
                 return None
             self._searches.move_to_end(text)
-        if search.asked_at is not None and self._clock() - search.asked_at > SEARCH_AGAIN_S:
-            self._tasks.soon(self._refresh, text, idempotent=True)
+        if search.asked_at is not None:
+            self._renewals.look(text, self._clock() - search.asked_at, SEARCH_AGAIN_S)
         return search
 
     # From the network, on the trio thread.
@@ -235,7 +233,7 @@ class Results:
         return search.files[Content(file.file_id, file.size)].path
 
     async def list(self, path: str) -> Sequence[Node]:
-        """Return the results of a search; after FIRST_LOOK_S what has come by then.
+        """Return the results of a search; after FIRST_LISTING_S what has come by then.
 
         What is at the top are the searches that are kept.
 
@@ -248,7 +246,7 @@ class Results:
         if not _may_be_search(path) and path not in self._searches:
             return ()
         flight = self._start(path)
-        with trio.move_on_after(FIRST_LOOK_S):
+        with trio.move_on_after(FIRST_LISTING_S):
             await flight.wait()
         self._tasks.check()
         if path in self._under_way:
@@ -256,7 +254,7 @@ class Results:
         return self._shown(path, self._searches[path])
 
     def _refresh(self, text: str) -> None:
-        if self._tasks.are_running and text in self._searches:
+        if text in self._searches:
             self._start(text, Urgency.REFRESH)
 
     def _start(self, text: str, urgency: Urgency = Urgency.PERSON) -> Flight:

@@ -26,6 +26,7 @@ from p2pfs.errors import (
 )
 from p2pfs.latest import Latest
 from p2pfs.link import PAGE_SILENCE_S
+from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.confided import Confided
 from p2pfs.overlay import is_answer
@@ -42,9 +43,6 @@ from p2pfs.protocol import (
 from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
-
-FIRST_PAGE_S: Final = 1.5
-"""How long nothing may come at first (DESIGN 2.1). What comes later is shown by the next look."""
 
 SLOW_AFTER_S: Final = 10.0
 MIN_NAMES_PER_S: Final = 1_000
@@ -88,7 +86,7 @@ class Telling:
     async def heard_out(self) -> bool:
         """Wait while it tells, and return whether it has told all.
 
-        False when nothing has come for FIRST_PAGE_S at first or PAGE_SILENCE_S later, when it
+        False when nothing has come for FIRST_LISTING_S at first or PAGE_SILENCE_S later, when it
         trickles, and when it cannot be had.
         """
         while not self.is_over and not self._trickles():
@@ -148,7 +146,7 @@ class Telling:
         self._news = trio.Event()
 
     def _silent_at(self) -> float:
-        return self._heard_at + (PAGE_SILENCE_S if self._has_begun else FIRST_PAGE_S)
+        return self._heard_at + (PAGE_SILENCE_S if self._has_begun else FIRST_LISTING_S)
 
     def _trickles(self) -> bool:
         told_for_s = trio.current_time() - self._asked_at - SLOW_AFTER_S

@@ -24,7 +24,7 @@ from unicodedata import normalize
 import trio
 
 from p2pfs.errors import NoSourceError, StalledError, TransferError
-from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
+from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S, Renewals
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.listing import Telling
@@ -98,6 +98,7 @@ class Shares:
         self._failures: dict[ServentId, tuple[float, TransferError]] = {}
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[ServentId, str]] = SingleFlight(self._tasks)
+        self._renewals: Renewals[tuple[PeerInfo, str]] = Renewals(self._tasks, clock, self._refresh)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the listings under way, until cancelled."""
@@ -126,8 +127,7 @@ class Shares:
         entry = self._book(peer, rest).entry_of(peer.id, rest)
         if entry is None:
             return Knowledge.ABSENT if age <= REFRESH_AFTER_S else Knowledge.UNKNOWN
-        if age > TRUST_S:
-            self._refresh_behind(peer, parent)
+        self._renewals.look((peer, parent), age, TRUST_S)
         return _node(folder, peer, entry)
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
@@ -141,8 +141,7 @@ class Shares:
             return Knowledge.UNKNOWN if self._must_look_around() else ()
         if self._book(peer, rest).listed_by(peer.id, rest) is None or self._is_outdated(peer, rest):
             return Knowledge.UNKNOWN
-        if self._age(peer, rest) > REFRESH_AFTER_S:
-            self._refresh_behind(peer, rest)
+        self._renewals.look((peer, rest), self._age(peer, rest), REFRESH_AFTER_S)
         return self._children(folder, peer, rest)
 
     def partial(self, path: str) -> str | None:
@@ -196,12 +195,9 @@ class Shares:
         listed_at = self._book(peer, directory).listed_by(peer.id, directory)
         return listed_at is not None and self._horizon.changed_at(peer.id) > listed_at
 
-    def _refresh_behind(self, peer: PeerInfo, directory: str) -> None:
-        self._tasks.soon(self._refresh, peer, directory, idempotent=True)
-
-    def _refresh(self, peer: PeerInfo, directory: str) -> None:
-        if self._tasks.are_running and self._failure(peer) is None:
-            self._start(peer, directory)
+    def _refresh(self, listing: tuple[PeerInfo, str]) -> None:
+        if self._failure(listing[0]) is None:
+            self._start(*listing)
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:  # noqa: ARG002 - see `NetworkView`
         """Do nothing: a path names what its peer has there, and nothing else ever."""

@@ -9,15 +9,13 @@ from typing import Final
 import trio
 
 from p2pfs.errors import NotAskedError
+from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.partials import Partial
 from p2pfs.overlay import Outcome, Searches
 from p2pfs.protocol import PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.flood import Urgency
-
-LIST_TIMEOUT_S: Final = 1.5
-"""The longest that the first listing of a directory may take if nothing comes (DESIGN 2.1)."""
 
 QUIET_S: Final = 0.5
 """A search for a directory goes on while hits come no further apart than this."""
@@ -100,7 +98,7 @@ class Survey:
                     QueryKind.DIRECTORY,
                     path,
                     rings=(self._ttl,),
-                    timeout_s=LIST_TIMEOUT_S,
+                    timeout_s=FIRST_LISTING_S,
                     quiet_s=QUIET_S,
                     is_enough=learn,
                     urgency=urgency,

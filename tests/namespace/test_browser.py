@@ -24,19 +24,24 @@ from p2pfs.journal import Journal
 from p2pfs.namespace import claims as claims_module
 from p2pfs.namespace import listing as listing_module
 from p2pfs.namespace import sources as sources_module
-from p2pfs.namespace.ages import FIND_TIMEOUT_S, REFRESH_AFTER_S, TRUST_S
+from p2pfs.namespace.ages import (
+    FIND_TIMEOUT_S,
+    FIRST_LISTING_S,
+    MAX_REMEMBERED,
+    REFRESH_AFTER_S,
+    TRUST_S,
+)
 from p2pfs.namespace.browser import (
     ABSENT_S,
-    MAX_LOOKED_AT,
-    REFRESH_SHARE,
     Browser,
 )
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.lister import REFRESH_SHARE
 from p2pfs.namespace.listing import SLOW_AFTER_S
 from p2pfs.namespace.news import MUTED_S
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
-from p2pfs.namespace.survey import LIST_TIMEOUT_S, LONGEST_S, MAX_DIRECT
+from p2pfs.namespace.survey import LONGEST_S, MAX_DIRECT
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
@@ -442,7 +447,7 @@ async def test_what_a_slow_servent_has_published_is_not_absent(autojump_clock: M
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(horizon.ls, "d")
-            await trio.sleep(LIST_TIMEOUT_S - 0.5)
+            await trio.sleep(FIRST_LISTING_S - 0.5)
             with pytest.raises(NotAskedError):
                 await horizon.stat("d/Folder.jpg")
             assert isinstance(await horizon.stat("d/y"), RemoteFile)
@@ -642,7 +647,7 @@ async def test_a_first_listing_shows_what_has_come_though_somebody_is_silent(
 
         assert await horizon.ls() == ["a", "d"]
         assert await horizon.ls("d") == ["d/b"]
-        assert trio.current_time() <= 2 * LIST_TIMEOUT_S
+        assert trio.current_time() <= 2 * FIRST_LISTING_S
 
 
 # Budgets.
@@ -813,7 +818,7 @@ async def test_a_neighbour_that_cries_news_and_is_silent_delays_one_listing(
         liar.wait_s = 1_000
         await trio.sleep(1)
         horizon.browser.peer_changed(liar.id)
-        with trio.fail_after(LIST_TIMEOUT_S + 0.1):
+        with trio.fail_after(FIRST_LISTING_S + 0.1):
             await horizon.ls()
 
         before = trio.current_time()
@@ -838,7 +843,7 @@ async def test_a_neighbour_that_left_is_forgotten_with_its_news(autojump_clock: 
         horizon.browser.peer_left(near.id)
 
         assert await horizon.ls() == ["b"]
-        assert horizon.browser._board._changed.keys() <= {other.id}
+        assert horizon.browser._belief.board._changed.keys() <= {other.id}
 
 
 # Refreshing behind.
@@ -926,7 +931,7 @@ async def test_a_dead_network_delays_a_first_listing_a_second_and_a_half_and_no_
         horizon.add("near", "a")
         horizon.is_dead = True
 
-        with trio.fail_after(LIST_TIMEOUT_S + 0.01):
+        with trio.fail_after(FIRST_LISTING_S + 0.01):
             assert await horizon.ls() == []
         before = trio.current_time()
         await horizon.ls()
@@ -942,7 +947,7 @@ async def test_a_holder_that_does_not_answer_does_not_keep_back_what_others_have
         await horizon.ls()
         slow.wait_s = 5
 
-        with trio.fail_after(LIST_TIMEOUT_S + 0.01):
+        with trio.fail_after(FIRST_LISTING_S + 0.01):
             assert await horizon.ls("d") == ["d/quick"]
         await trio.sleep(5)
         assert await horizon.ls("d") == ["d/quick", "d/slow"]
@@ -1340,11 +1345,11 @@ async def test_what_a_holder_does_not_tell_now_is_kept_as_known(
 async def test_what_is_remembered_of_directories_is_bounded(autojump_clock: MockClock):
     async with open_horizon() as horizon:
         horizon.add("near")
-        for number in range(MAX_LOOKED_AT + 10):
+        for number in range(MAX_REMEMBERED + 10):
             with contextlib.suppress(NotAskedError):
                 await horizon.stat(f"{number}/x")
 
-        assert len(horizon.browser._looked_at._at) == MAX_LOOKED_AT
+        assert len(horizon.browser._looked_at._at) == MAX_REMEMBERED
 
 
 async def test_no_more_servents_are_held_than_there_may_be(
@@ -1364,5 +1369,5 @@ async def test_no_more_servents_are_held_than_there_may_be(
 
 def test_the_numbers_are_those_of_the_design():
     assert FIND_TIMEOUT_S == 2.0
-    assert LIST_TIMEOUT_S == 1.5
-    assert REFRESH_AFTER_S + LIST_TIMEOUT_S < 5
+    assert FIRST_LISTING_S == 1.5
+    assert REFRESH_AFTER_S + FIRST_LISTING_S < 5

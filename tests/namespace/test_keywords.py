@@ -16,11 +16,11 @@ from trio.testing import MockClock
 
 from p2pfs.errors import NotAskedError, ShutdownError, UnreachableError
 from p2pfs.namespace import keywords as results_module
+from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import MAX_FILES, SEARCH_TIMEOUT_S, Gatherer
 from p2pfs.namespace.keywords import (
-    FIRST_LOOK_S,
     MAX_SEARCHES,
     SEARCH_AGAIN_S,
     Results,
@@ -325,9 +325,9 @@ async def test_the_first_look_shows_what_has_come_and_a_later_one_the_rest(
         horizon.add("far", is_far=True, whale_two=(1, 2))
 
         assert await horizon.ls("whale") == ["whale one"]
-        assert trio.current_time() == FIRST_LOOK_S
+        assert trio.current_time() == FIRST_LISTING_S
         assert isinstance(horizon.results.known("whale/whale one"), RemoteFile)
-        assert trio.current_time() == FIRST_LOOK_S
+        assert trio.current_time() == FIRST_LISTING_S
         await trio.sleep(2)
         assert await horizon.ls("whale") == ["whale one", "whale two"]
         assert horizon.asked == ["whale"]

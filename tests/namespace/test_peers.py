@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.errors import NoSourceError, ShutdownError, StalledError, UnreachableError
-from p2pfs.namespace.ages import REFRESH_AFTER_S
+from p2pfs.namespace.ages import FIRST_LISTING_S, REFRESH_AFTER_S
 from p2pfs.namespace.browser import (
     Browser,
 )
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.namespace.listing import FIRST_PAGE_S, Listings, Telling
+from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.peers import (
     FAILED_S,
@@ -316,7 +316,7 @@ async def test_a_slow_peer_is_waited_for_a_moment_and_its_answer_kept(autojump_c
         peers.slow_s = 3
         with pytest.raises(StalledError):
             await peers.ls("anna")
-        assert trio.current_time() == FIRST_PAGE_S
+        assert trio.current_time() == FIRST_LISTING_S
         await trio.sleep(3)
 
         assert await peers.ls("anna") == ["anna/x"]

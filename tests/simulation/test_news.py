@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.namespace.browser import REFRESH_AFTER_S, REFRESH_EACH_S
+from p2pfs.namespace.ages import REFRESH_AFTER_S
+from p2pfs.namespace.belief import REFRESH_EACH_S
 from p2pfs.protocol.messages import Query
 from tests.helpers.world import World, chain, open_world
 

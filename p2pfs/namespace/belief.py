@@ -1,0 +1,122 @@
+"""What may be concluded from what was told of directories, and for how long.
+
+A listing is a claim about a time: everybody within the horizon was asked then. What it lacks is
+absent if all who have the directory told all of it, until somebody says that something has
+changed there, or until it is too old. Memory alone, from any thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from p2pfs.journal import Journal
+from p2pfs.namespace.ages import REFRESH_AFTER_S, TRUST_S, Times
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.news import NewsBoard
+from p2pfs.namespace.nodes import Node
+from p2pfs.namespace.partials import Partials
+from p2pfs.protocol import PeerInfo
+
+REFRESH_EACH_S: Final = 0.25
+LONGEST_REFRESH_S: Final = 600.0
+"""How much older a listing may be for each servent within the horizon, and at most. A network
+carries some ten floods a second, however large it is: so everybody may look, and what changes is
+told."""
+
+
+class Belief:
+    """How far the listings of directories are believed. Paths are as published."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        journal: Journal,
+        *,
+        neighbours: Callable[[], Sequence[PeerInfo]],
+        horizon: Callable[[], int],
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare; `horizon` tells how many servents a flood reaches, as far as is known."""
+        self._catalogue = catalogue
+        self._neighbours = neighbours
+        self._horizon = horizon
+        self._clock = clock
+        self.board = NewsBoard(clock)
+        self.partials = Partials(catalogue, journal)
+        self._caught_up_at: Times[str] = Times()
+        """When the neighbours with news were last asked for a directory, and nobody else."""
+
+    # How old a listing is, and may be.
+
+    def age(self, path: str) -> float:
+        """Return how long ago everybody was asked for a directory; infinite if never."""
+        listed_at = self._catalogue.listed_at(path)
+        return math.inf if listed_at is None else self._clock() - listed_at
+
+    @property
+    def refresh_after_s(self) -> float:
+        """How old a listing is that is asked for again by a flood."""
+        return min(max(REFRESH_AFTER_S, self._horizon() * REFRESH_EACH_S), LONGEST_REFRESH_S)
+
+    @property
+    def trust_s(self) -> float:
+        """How long the holders found by a flood are taken for all."""
+        return max(TRUST_S, self.refresh_after_s)
+
+    # What has changed since.
+
+    def heard_at(self, path: str) -> float:
+        """Return the time up to which news of a directory are reflected in its listing."""
+        listed_at = self._catalogue.listed_at(path)
+        return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
+
+    def caught_up(self, path: str, began_at: float, slow: Sequence[PeerInfo]) -> None:
+        """Note that all who had news of a directory were asked, and who of them did not tell."""
+        self._caught_up_at.put(path, began_at)
+        self.partials.add(path, began_at, slow)
+        neighbours = {peer.id for peer in self._neighbours()}
+        for peer in slow:
+            self.board.mute(peer.id, is_stranger=peer.id not in neighbours)
+
+    def news(self, path: str) -> Sequence[PeerInfo]:
+        """Return who has changed a directory since it was last asked for that."""
+        return self.news_since(path, self.heard_at(path))
+
+    def news_since(self, path: str, since: float) -> Sequence[PeerInfo]:
+        """Return who has changed a directory since then."""
+        sources = partial(self._catalogue.directory_sources, path)
+        return self.board.of(path, since, self._neighbours(), sources)
+
+    def has_mere_news(self, path: str) -> bool:
+        """Return whether a directory needs no more than the news of some servents."""
+        return self.age(path) < self.trust_s and bool(self.news(path))
+
+    def is_outdated(self, path: str, node: Node) -> bool:
+        """Return whether a neighbour that has a node said that its share changed since."""
+        since = self.heard_at(path.rpartition("/")[0])
+        return any(self.board.changed_at(source.id) > since for source in node.sources)
+
+    # What follows.
+
+    def is_listed(self, path: str) -> bool:
+        """Return whether a directory was listed, and nobody has news of it."""
+        return self._catalogue.listed_at(path) is not None and not self.news(path)
+
+    def is_conclusive(self, path: str) -> bool:
+        """Return whether a name that a directory lacks is absent, as far as can be told."""
+        if not self.is_listed(path):
+            return False
+        lacks = self.partials.of(path)
+        return lacks is None or not lacks.is_doubtful
+
+    def holders(self, path: str) -> Sequence[PeerInfo]:
+        """Return all holders of a directory, if they are surely all; else nothing."""
+        parent = path.rpartition("/")[0]
+        holders = self._catalogue.directory_sources(path)
+        if not path or not holders or self.age(parent) >= self.trust_s:
+            return ()
+        maybe = {peer.id: peer for peer in (*self.news(parent), *holders)}
+        return tuple(maybe.values())

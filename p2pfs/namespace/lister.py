@@ -1,0 +1,185 @@
+"""Directories are listed: by a flood or by asking their few holders, all of it or what is new.
+
+Whoever asks for the same directory at the same time waits for the same answer. Belongs to the
+trio thread, but for what is said to be for any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import trio
+
+from p2pfs.errors import NotAskedError, TransferError
+from p2pfs.namespace.ages import FIRST_LISTING_S, Renewals, Times
+from p2pfs.namespace.belief import Belief
+from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.listing import Listings, Telling
+from p2pfs.namespace.survey import MAX_DIRECT, Heard, Survey
+from p2pfs.protocol import PeerInfo, ServentId
+from p2pfs.protocol.flood import Urgency
+from p2pfs.tasks import SingleFlight, Tasks
+
+REFRESH_SHARE: Final = 0.1
+"""The part of the time for which a directory may be listed again behind those who look at it: one
+of 100,000 names takes seconds."""
+
+FORGIVEN_S: Final = 600.0
+"""Within this time a servent that breaks off its listings fails a look only once: after that its
+part is missing, and is said to be."""
+
+
+class Lister:
+    """Lists directories, each by one question at a time. Paths are as published."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        belief: Belief,
+        survey: Survey,
+        listings: Listings,
+        tasks: Tasks,
+        *,
+        neighbours: Callable[[], Sequence[PeerInfo]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._catalogue = catalogue
+        self._belief = belief
+        self._survey = survey
+        self._listings = listings
+        self._tasks = tasks
+        self._neighbours = neighbours
+        self._clock = clock
+        self._flights: SingleFlight[tuple[str, str]] = SingleFlight(tasks)
+        self._renewals: Renewals[str] = Renewals(tasks, clock, self._start_again)
+        self._broke_off_at: Times[ServentId] = Times()
+        """When each servent last broke off a listing."""
+        self._listed_at: Times[str] = Times()
+        """When everybody was last asked for a directory, new neighbours or not."""
+        self._took_s: Times[str] = Times()
+        """How long that took."""
+
+    # What others wait for.
+
+    async def renew(self, path: str) -> None:
+        """List a directory, or only what is new in it, as far as that can be had now."""
+        try:
+            if self._belief.has_mere_news(path):
+                await self.what_is_new(path)
+            else:
+                await self.all(path)
+        except TransferError:
+            self._tasks.check()
+
+    async def all(self, path: str) -> None:
+        """Ask all who may have a directory.
+
+        Raises:
+            NotAskedError: everybody may not be asked now, and nobody is known to have it.
+            NoSourceError, StalledError: a servent broke off in the middle.
+            ShutdownError: we end.
+        """
+        await self._ask("all", path, self._list)
+
+    async def what_is_new(self, path: str) -> None:
+        """Ask those with news for a directory; what others have is held for true."""
+        await self._ask("news", path, self._list_news)
+
+    async def _ask(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
+        await self._flights.start((verb, path), ask, path).wait()
+
+    # What nobody waits for.
+
+    def look(self, path: str, after_s: float) -> None:
+        """Note a look at a directory; list it again behind if it is older than that. Any thread."""
+        took_s = max(0.0, self._took_s.get(path))
+        if self._neighbours():
+            age_s = self._belief.age(path)
+            self._renewals.look(path, age_s, max(after_s, took_s / REFRESH_SHARE))
+
+    def start_on_news(self, path: str) -> None:
+        """Ask behind for what is new in a directory, if there is more than was asked for."""
+        if self._belief.has_mere_news(path):
+            self._flights.start(("news", path), self._list_news, path)
+
+    def _start_again(self, path: str) -> None:
+        self._flights.start(("again", path), self._list_again, path)
+
+    async def _list_again(self, path: str) -> None:
+        """List a directory again, after those above it that are old.
+
+        Once these are fresh the holders of what is below are known, so that to refresh two
+        hundred directories costs the flood of one. Raises NotAskedError.
+        """
+        labels = path.split("/") if path else []
+        above = ["/".join(labels[:depth]) for depth in range(len(labels))]
+        old = (one for one in above if self._belief.age(one) > self._belief.trust_s)
+        for directory in (*old, path):
+            await self._ask("all", directory, self._refresh)
+
+    async def _refresh(self, path: str) -> None:
+        await self._list(path, Urgency.REFRESH)
+
+    # How it is done.
+
+    async def _list_news(self, path: str) -> None:
+        began_at = self._clock()
+        news = self._belief.news(path)
+        with trio.move_on_after(FIRST_LISTING_S):
+            await self._survey.hear(path, news)
+        slow = [peer for peer in news if self._listings.under_way(peer, path)]
+        self._belief.caught_up(path, began_at, slow)
+
+    async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:
+        began_at = self._clock()
+        await self._renew_above(path)
+        holders = self._belief.holders(path)
+        if 0 < len(holders) <= MAX_DIRECT:
+            heard = await self._survey.hear(path, holders)
+        else:
+            try:
+                heard = await self._survey.by_flood(path, urgency)
+            except NotAskedError:
+                known = holders or self._catalogue.directory_sources(path)[:MAX_DIRECT]
+                if not known or urgency is not Urgency.PERSON:
+                    raise
+                heard = await self._survey.hear(path, known)
+                if not holders:  # the next look asks everybody
+                    partial = replace(heard, is_unanswered=True).partial()
+                    self._belief.partials.note(path, began_at, partial)
+                    return
+        self._conclude(path, began_at, heard)
+
+    def _conclude(self, path: str, began_at: float, heard: Heard) -> None:
+        self._took_s.put(path, self._clock() - began_at)
+        self._listed_at.put(path, began_at)
+        self._catalogue.mark_listed(path, began_at)
+        self._belief.partials.note(path, began_at, heard.partial())
+        self._fail_once([one for one in heard.asked.values() if one is not None])
+
+    async def _renew_above(self, path: str) -> None:
+        """List again what is above a directory, if that was done before and is long ago.
+
+        Then the holders of all that is below are known: a walk that takes minutes costs a flood
+        now and then, not one for each directory.
+        """
+        parent = path.rpartition("/")[0]
+        was_listed = bool(path) and self._listed_at.get(parent) > -math.inf
+        if was_listed and self._belief.age(parent) >= self._belief.trust_s:
+            with contextlib.suppress(TransferError):
+                await self.all(parent)
+            self._tasks.check()
+
+    def _fail_once(self, tellings: Sequence[Telling]) -> None:
+        """Fail whoever waits for what a servent began to tell and broke off: it is a part."""
+        now = self._clock()
+        for telling in tellings:
+            if telling.broke_off:
+                was_at = self._broke_off_at.get(telling.holder.id)
+                self._broke_off_at.put(telling.holder.id, now)
+                if now - was_at > FORGIVEN_S:
+                    raise telling.failure()
