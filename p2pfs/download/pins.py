@@ -298,7 +298,7 @@ class Pins:
         Raises nothing: what cannot be saved now is put right again after a restart.
         """
         file_id = FileId(entry.file_id)
-        size = self._catalogue.size_of(file_id)
+        size = self._catalogue.offers.size_of(file_id)
         if size is None or size == entry.size:
             return entry
         right = msgspec.structs.replace(entry, size=size)
@@ -321,7 +321,7 @@ class Pins:
 
     async def _fetch(self, entry: Entry, cached: CachedFile) -> None:
         file_id = FileId(entry.file_id)
-        sources = self._catalogue.sources_of(file_id, entry.size)
+        sources = self._catalogue.offers.sources_of(file_id, entry.size)
         file = RemoteFile(entry.path, entry.size, entry.mtime_ns, file_id, sources)
         nursery = self._nursery
         assert nursery is not None

@@ -86,7 +86,7 @@ class Scout:
                 await self._search(min(due, key=lambda one: one.search_at))
 
     def _tell_known(self, wanting: Wanting) -> None:
-        known = self._catalogue.sources_of(wanting.file_id, wanting.size)
+        known = self._catalogue.offers.sources_of(wanting.file_id, wanting.size)
         fresh = [source for source in known if source.id not in wanting.told]
         if fresh:
             wanting.told.update(source.id for source in fresh)

@@ -204,7 +204,7 @@ class Swarms:
     def _start(self, file: RemoteFile) -> _Running:
         self._tasks.check()
         cached = self._cache.open_file(file.file_id, file.size)
-        known = self._catalogue.sources_of(file.file_id, file.size)
+        known = self._catalogue.offers.sources_of(file.file_id, file.size)
         sources = dict.fromkeys((*file.sources, *known))
         swarm = Swarm(cached, tuple(sources), self.upstream, self.stall_timeout_s, self.limit)
         wanting = self._scout.watch(swarm, _content_of(file), sources)

@@ -100,7 +100,7 @@ class NetworkUpstream:
         Raises NotAskedError if that may not be now.
         """
         found = [hit.provider for hit in await self.search(file_id, size, urgency)]
-        return tuple(dict.fromkeys((*found, *self._catalogue.sources_of(file_id, size))))
+        return tuple(dict.fromkeys((*found, *self._catalogue.offers.sources_of(file_id, size))))
 
     async def search(
         self,
@@ -140,13 +140,13 @@ class NetworkUpstream:
     def _sifted(self, hit: QueryHit, size: int) -> QueryHit | None:
         """Return a hit if it is one of this size, having noted where its provider is."""
         self._links.located(hit.provider)
-        entries = self._catalogue.sift(hit.provider, hit.entries)
+        entries = self._catalogue.offers.sift(hit.provider, hit.entries)
         is_right = entries and all(entry.size == size for entry in entries)
         return hit if is_right else None
 
     def proved(self, file_id: FileId, size: int) -> None:
         """Note the size that the manifest of a content gives."""
-        self._catalogue.prove(file_id, size)
+        self._catalogue.offers.prove(file_id, size)
 
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
         """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""

@@ -9,7 +9,7 @@
     sources     the servents that have told of their shares
     asked       what was asked of whom, and when
     fading      what is still to be forgotten of servents
-    sizes       which size a content has, as far as a manifest proves it
+    offers      contents by their ids: who offers them, of which size they are
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     belief      what may be concluded from what was told, and for how long

@@ -4,9 +4,9 @@ Searches, listings and neighbours tell the catalogue; the tree asks it. It is me
 so `ls`, `stat` and extended attributes of known names never wait for the network. It does
 not ask anybody anything: deciding what is worth a search is the browser's work.
 
-What was told is a claim. A claim that a manifest contradicts is dropped, and costs who made it.
-Who has which name is decided by `nodes`; the paths in questions of the tree are the shown ones,
-all others are as published: `published` leads from the ones to the others.
+What was told is a claim. What is claimed of contents, under whatever names, is in `offers`. `nodes`
+decides who has which name. Paths in questions of the tree are the shown ones, and all others are as
+published: `published` leads from the ones to the others.
 
 Everything here may be called from any thread. One lock guards this and the parts that it is made
 of. It is held for two milliseconds at most, with a million names: what is longer is done in parts.
@@ -25,17 +25,14 @@ from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.fading import Fading
 from p2pfs.namespace.nodes import (
     ID_SUFFIX_LENGTH,
-    Chosen,
-    Content,
     Knowledge,
     Node,
-    Rank,
     RemoteFile,
     version_name,
 )
+from p2pfs.namespace.offers import Offers
 from p2pfs.namespace.places import Place
-from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others, rank_of
-from p2pfs.namespace.sizes import ProvedSizes
+from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others
 from p2pfs.namespace.sources import Sources
 from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
 
@@ -63,7 +60,8 @@ class Catalogue:
         self._clock = clock
         self._sources = Sources(clock)
         self._showing = Showing(self._tree, here, self._sources)
-        self._sizes = ProvedSizes(here.size_of)
+        self.offers = Offers(self._tree, here, self._sources, self._lock)
+        """The same by what is offered."""
         self._absences = Absences()
         self._finds = Finds()
         self._listed = Listed()
@@ -88,7 +86,7 @@ class Catalogue:
         content it stays what it became. Else it would move with the clock, and `rsync` and
         `make` would do their work forever.
         """
-        good = self.sift(source, entries)
+        good = self.offers.sift(source, entries)
         with self._lock:
             if self._here.is_refused(source.id) or not self._has_place(source):
                 return good
@@ -100,17 +98,6 @@ class Catalogue:
         with self._lock:
             for entry in self.learn(source, entries):
                 self._finds.put(source.id, entry.path, now)
-
-    def sift(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
-        """Return those entries that no manifest contradicts; who told others has lied."""
-        if self._here.is_refused(source.id):
-            return ()
-        told = list(entries)
-        with self._lock:
-            wrong = [entry for entry in told if not self._sizes.admits_entry(entry)]
-            liars = {liar for entry in wrong for liar in self._drop_false(FileId(entry.file_id))}
-        self._blame(liars | {source.id for _ in wrong})
-        return [entry for entry in told if entry not in wrong] if wrong else told
 
     def learn_listing(
         self, source: PeerInfo, directory: str, entries: Sequence[Entry], since: float = math.inf
@@ -183,27 +170,6 @@ class Catalogue:
         """Return which known names a servent has no more that told `names` of a directory."""
         lacking = (name for name in known if name not in names)
         return [n for n in lacking if not self._finds.has(source, _join(directory, n), since)]
-
-    def prove(self, file_id: FileId, size: int) -> None:
-        """Take in that a manifest gives a content this size: other claims are false."""
-        with self._lock:
-            self._sizes.prove(file_id, size)
-            liars = self._drop_false(file_id)
-        self._blame(liars)
-
-    def _drop_false(self, file_id: FileId) -> set[ServentId]:
-        """Drop what a manifest contradicts; return who said it."""
-        size = self._sizes.of(file_id)
-        return {
-            source
-            for place, content, _ in list(self._tree.claims_to(file_id))
-            if content.size != size
-            for source in self._tree.forget_content(place, content)
-        }
-
-    def _blame(self, liars: set[ServentId]) -> None:
-        for liar in liars - {HERE}:
-            self._here.on_lie(liar)
 
     def mark_listed(self, directory: str, now: float) -> None:
         """Note that everybody within the horizon has been asked for this directory."""
@@ -296,7 +262,7 @@ class Catalogue:
         One of a size that its manifest contradicts is not shown.
         """
         with self._lock:
-            if self._sizes.admits_entry(entry):
+            if self.offers.believes_entry(entry):
                 self._learn_one(HERE, entry)
 
     def let_go(self, path: str) -> None:
@@ -386,37 +352,6 @@ class Catalogue:
                 return shown
         return path
 
-    def is_disputed(self, file_id: FileId) -> bool:
-        """Return whether a content is said to have several sizes, of which one at most is right."""
-        with self._lock:
-            return len({content.size for _, content, _ in self._tree.claims_to(file_id)}) > 1
-
-    def size_of(self, file_id: FileId) -> int | None:
-        """Return the size of a content if a manifest was seen that gives it."""
-        return self._sizes.of(file_id)
-
-    def believes(self, file: RemoteFile) -> bool:
-        """Return whether no manifest contradicts the size of a file."""
-        return self._sizes.admits(file.file_id, file.size)
-
-    def chosen(self) -> Chosen:
-        """Return the neighbours that we chose ourselves, each with where it is."""
-        return self._here.chosen()
-
-    def is_whole(self, file_id: FileId) -> bool:
-        """Return whether all of a content is in the cache."""
-        return self._here.is_whole(file_id)
-
-    def rank(
-        self, content: Content, sources: Iterable[PeerInfo], known_at: int, *, is_whole: bool
-    ) -> Rank:
-        """Return how a content ranks that these sources have, found in whatever way."""
-        with self._lock:
-            claims = list(self._tree.claims_to(content.file_id))
-        is_pinned = any(HERE in one.by for _, claimed, one in claims if claimed == content)
-        by = {source.id for source in sources} | ({HERE} if is_pinned else set())
-        return rank_of(by, known_at, self._here.chosen(), is_whole=is_whole)
-
     # What we are asked, by paths as published.
 
     def listed_at(self, path: str) -> float | None:
@@ -435,26 +370,6 @@ class Catalogue:
     def has_directory(self, path: str) -> bool:
         """Return whether a directory is known to exist; the root always does."""
         return not path or bool(self.directory_sources(path))
-
-    def sources_of(self, file_id: FileId, size: int) -> tuple[PeerInfo, ...]:
-        """Return who is known to offer this content, under whatever path."""
-        with self._lock:
-            claims = self._tree.claims_to(file_id)
-            found = (one for _, content, one in claims if content.size == size)
-            return self._sources.infos(source for one in found for source in one.by)
-
-    def claimants_of(self, file_id: FileId) -> Sequence[Sequence[PeerInfo]]:
-        """Return who is known to offer a content, together those who say the same size.
-
-        First those among whom is one that we chose ourselves, then those known first.
-        """
-        chosen = self._here.chosen()
-        with self._lock:
-            by_size: dict[int, list[ServentId]] = {}
-            for _, content, claims in self._tree.claims_to(file_id):
-                by_size.setdefault(content.size, []).extend(claims.by)
-            ranked = sorted(by_size.values(), key=lambda by: chosen.keys().isdisjoint(by))
-            return [self._sources.infos(by) for by in ranked]
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return every servent that has told of its share."""

@@ -76,7 +76,7 @@ class Confided:
         """Return whether a content must not be told of: nobody shows it to everybody."""
         if file_id not in self._ids and file_id not in self._kept:
             return False
-        return not any(self._public.claimants_of(file_id))
+        return not any(self._public.offers.claimants_of(file_id))
 
     def cached(self, file_id: FileId) -> None:
         """Note that a content is in the cache; if it is confided, that is kept over restarts."""

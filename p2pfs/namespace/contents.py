@@ -101,8 +101,8 @@ class Contents:
 
     async def _found(self, file_id: FileId) -> tuple[RemoteFile | None, Sequence[QueryHit]]:
         """Return a file as `find` does, and what others said of it."""
-        size = self._catalogue.size_of(file_id)
-        if size is not None and self._catalogue.is_whole(file_id):
+        size = self._catalogue.offers.size_of(file_id)
+        if size is not None and self._catalogue.offers.is_whole(file_id):
             return RemoteFile(self._name_of(file_id, ()), size, 0, file_id, ()), ()
         # The nearest are enough, unless they lie: then all are asked.
         hits = await self._search(file_id, is_enough=bool)
@@ -158,7 +158,7 @@ class Contents:
         async def ask(holder: PeerInfo, scope: trio.CancelScope) -> None:
             try:
                 data = await self._fetch_manifest(holder, file_id)
-                self._catalogue.prove(file_id, Manifest.from_bytes(data, file_id).size)
+                self._catalogue.offers.prove(file_id, Manifest.from_bytes(data, file_id).size)
             except P2pfsError as error:
                 log.info("no manifest peer=%s reason=%s", holder.id, error)
             else:
@@ -169,6 +169,6 @@ class Contents:
                 async with trio.open_nursery() as nursery:
                     for holder in holders[start : start + MAX_ASKED]:
                         nursery.start_soon(ask, holder, nursery.cancel_scope)
-            if (size := self._catalogue.size_of(file_id)) is not None:
+            if (size := self._catalogue.offers.size_of(file_id)) is not None:
                 return size
         return None

@@ -52,13 +52,13 @@ class Disputes:
 
     def concern(self, node: Node | Knowledge | None) -> bool:
         """Return whether a file is disputed, and asking may help. Any thread."""
-        if not isinstance(node, RemoteFile) or not self._catalogue.is_disputed(node.file_id):
+        if not isinstance(node, RemoteFile) or not self._catalogue.offers.is_disputed(node.file_id):
             return False
         return self._clock() - self._asked_at.get(node.file_id, float("-inf")) > RETRY_AFTER_S
 
     async def settle(self, file_id: FileId) -> None:
         """Ask those who announce a content for its manifest, and let the catalogue know."""
-        by_size = self._catalogue.claimants_of(file_id)
+        by_size = self._catalogue.offers.claimants_of(file_id)
         in_turn = (peer for turn in itertools.zip_longest(*by_size) for peer in turn if peer)
         with trio.move_on_after(SETTLE_S):
             async with trio.open_nursery() as nursery:
@@ -73,5 +73,5 @@ class Disputes:
         except P2pfsError as error:
             log.info("no manifest peer=%s reason=%s", peer.id, error)
             return
-        self._catalogue.prove(file_id, manifest.size)
+        self._catalogue.offers.prove(file_id, manifest.size)
         scope.cancel()

@@ -206,7 +206,7 @@ class Gathering:
         return {content: self._file(content, by) for content, by in offers.items()}
 
     def _file(self, content: Content, by: Mapping[ServentId, Entry]) -> RemoteFile:
-        entry = believed(by, self._catalogue.chosen())
+        entry = believed(by, self._catalogue.offers.chosen())
         sources = tuple(self._providers[source] for source in by)
         return RemoteFile(entry.path, content.size, entry.mtime_ns, content.file_id, sources)
 

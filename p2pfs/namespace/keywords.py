@@ -145,7 +145,7 @@ class Results:
         # In this order: an answer may come in between, and what it brought is not absent.
         is_answered = search is not None and search.asked_at is not None
         file = search.shown.get(name) if search is not None else None
-        if search is not None and file is not None and not self._catalogue.believes(file):
+        if search is not None and file is not None and not self._catalogue.offers.believes(file):
             self._show(text, search)
             file = search.shown.get(name)
         if file is not None:
@@ -161,7 +161,7 @@ class Results:
         return self._shown(path, search)
 
     def _shown(self, text: str, search: _Search) -> Sequence[Node]:
-        if not all(self._catalogue.believes(file) for file in search.shown.values()):
+        if not all(self._catalogue.offers.believes(file) for file in search.shown.values()):
             self._show(text, search)
         return list(search.shown.values())
 
@@ -298,7 +298,7 @@ class Results:
 
     def _show(self, text: str, search: _Search) -> None:
         """Name what was found anew, but for what has turned out to be false."""
-        believes = self._catalogue.believes
+        believes = self._catalogue.offers.believes
         search.files = {content: one for content, one in search.files.items() if believes(one)}
         shown = self._named(text, search)
         if shown != search.shown:
@@ -307,14 +307,14 @@ class Results:
 
     def _named(self, text: str, search: _Search) -> dict[str, RemoteFile]:
         """Return the results by their names in the folder, sorted."""
-        is_whole = self._catalogue.is_whole
+        is_whole = self._catalogue.offers.is_whole
         search.was_whole |= {one for one in search.files if is_whole(one.file_id)} - search.known
         search.known = set(search.files)
         versions = []
         for number, (content, file) in enumerate(search.files.items()):
             has_name = search.shown.get(_name(file), file).file_id == content.file_id
             may_count = has_name or content in search.was_whole
-            rank = self._catalogue.rank(
+            rank = self._catalogue.offers.rank(
                 content, file.sources, number, is_whole=may_count and is_whole(content.file_id)
             )
             versions.append(file_version(_name(file), content, rank))

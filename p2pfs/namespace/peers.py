@@ -169,7 +169,7 @@ class Shares:
     def _peers(self) -> dict[str, PeerInfo]:
         """Return who is known, by folder."""
         known = {peer.id: peer for peer in (*self._catalogue.peers(), *self._neighbours())}
-        return self._folders.of(known.values(), self._clock(), self._catalogue.chosen())
+        return self._folders.of(known.values(), self._clock(), self._catalogue.offers.chosen())
 
     def _top(self) -> list[Node]:
         return [RemoteDirectory(name, 0, (peer,)) for name, peer in sorted(self._peers().items())]

@@ -290,12 +290,15 @@ def test_sizes_of_one_id_never_mix():
         "x~01010101": (6, (B,)),
         "y": (6, (B,)),
     }
-    assert (catalogue.sources_of(file_id(1), 5), catalogue.sources_of(file_id(1), 6)) == (
+    assert (
+        catalogue.offers.sources_of(file_id(1), 5),
+        catalogue.offers.sources_of(file_id(1), 6),
+    ) == (
         (A,),
         (B,),
     )
-    assert catalogue.is_disputed(file_id(1))
-    assert catalogue.claimants_of(file_id(1)) == [(A,), (B,)]
+    assert catalogue.offers.is_disputed(file_id(1))
+    assert catalogue.offers.claimants_of(file_id(1)) == [(A,), (B,)]
 
 
 def test_a_manifest_ends_a_dispute_and_costs_the_liars():
@@ -304,12 +307,12 @@ def test_a_manifest_ends_a_dispute_and_costs_the_liars():
     catalogue.learn(A, [sized("x", 6), sized("y", 5, 2)])
     catalogue.learn(B, [sized("x", 5)])
     catalogue.learn(C, [sized("d/x", 7)])
-    catalogue.prove(file_id(1), 5)
+    catalogue.offers.prove(file_id(1), 5)
 
     assert sorted(court) == ["a", "c"]
     assert shown(catalogue) == ["d", "x", "y"]
     assert shown(catalogue, "d") == []
-    assert not catalogue.is_disputed(file_id(1))
+    assert not catalogue.offers.is_disputed(file_id(1))
     node = catalogue.lookup("x", 0)
     assert isinstance(node, RemoteFile)
     assert (node.size, node.sources) == (5, (B,))
@@ -340,12 +343,12 @@ def test_what_a_manifest_contradicts_goes_when_it_is_told_again():
 
 def test_what_is_proved_is_remembered_when_the_content_is_gone():
     court = Court()
-    court.catalogue.prove(file_id(1), 5)
+    court.catalogue.offers.prove(file_id(1), 5)
     court.catalogue.learn(A, [sized("x", 6)])
 
     assert (shown(court.catalogue), court) == ([], ["a"])
-    assert court.catalogue.believes(RemoteFile("x", 5, 0, file_id(1), ()))
-    assert not court.catalogue.believes(RemoteFile("x", 6, 0, file_id(1), ()))
+    assert court.catalogue.offers.believes(RemoteFile("x", 5, 0, file_id(1), ()))
+    assert not court.catalogue.offers.believes(RemoteFile("x", 6, 0, file_id(1), ()))
 
 
 def test_who_is_refused_is_not_heard():
@@ -387,8 +390,8 @@ def test_new_content_at_a_path_replaces_the_old_of_the_same_source():
     catalogue.learn(A, [file("x", 2)])
 
     assert shown(catalogue) == ["x"]
-    assert catalogue.sources_of(file_id(1), 100) == ()
-    assert catalogue.sources_of(file_id(2), 200) == (A,)
+    assert catalogue.offers.sources_of(file_id(1), 100) == ()
+    assert catalogue.offers.sources_of(file_id(2), 200) == (A,)
 
 
 def test_a_long_directory_is_shown_in_parts_whatever_changes_meanwhile():
@@ -781,7 +784,7 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
                     release()
                 del releases[number : number + 1]
             case "prove", content:
-                catalogue.prove(file_id(content), 100)
+                catalogue.offers.prove(file_id(content), 100)
                 model.prove(file_id(content))
 
         assert_all_shown(catalogue, model)
@@ -809,7 +812,9 @@ def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():
 
     assert catalogue.lookup("films/x.mkv", 0) == RemoteFile("films/x.mkv", 100, 5, file_id(1), ())
     assert shown(catalogue, "films") == ["films/x.mkv"]
-    assert catalogue.directory_sources("films") == catalogue.sources_of(file_id(1), 100) == ()
+    assert (
+        catalogue.directory_sources("films") == catalogue.offers.sources_of(file_id(1), 100) == ()
+    )
 
 
 def test_what_is_kept_keeps_its_name_whatever_others_offer():
@@ -903,7 +908,7 @@ def test_listings_remembered_of_one_servent_are_bounded(monkeypatch):
 def test_what_is_let_go_after_its_size_was_disproved_leaves_nothing_behind():
     catalogue = Catalogue()
     catalogue.keep(sized("d/e/x", 200))
-    catalogue.prove(file_id(1), 100)
+    catalogue.offers.prove(file_id(1), 100)
     catalogue.let_go("d/e/x")
 
     assert shown(catalogue) == []

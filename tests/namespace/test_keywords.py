@@ -182,7 +182,7 @@ async def test_a_search_shows_what_everybody_has(tmp_path, autojump_clock: MockC
 
         one = await horizon.stat("whale/whale one")
         assert (one.size, one.file_id, len(one.sources)) == (1, file_id(1), 2)
-        assert len(horizon.catalogue.sources_of(file_id(1), 1)) == 2
+        assert len(horizon.catalogue.offers.sources_of(file_id(1), 1)) == 2
         assert horizon.asked == ["whale"]
 
 

@@ -1,0 +1,136 @@
+"""Contents by their ids: who offers them, of which size they are, and who has said a false one.
+
+The size of a content follows from its id, and its manifest proves it. A claim that a manifest
+contradicts is dropped, and costs who made it.
+
+Any thread. The lock is the catalogue's, whose tree of claims this is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+from p2pfs.latest import Latest
+from p2pfs.namespace.claims import ClaimTree
+from p2pfs.namespace.nodes import Chosen, Content, Rank, RemoteFile
+from p2pfs.namespace.showing import HERE, Here, rank_of
+from p2pfs.namespace.sources import Sources
+from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
+
+MAX_PROVED: Final = 10_000
+"""Contents whose size is remembered though their manifest is not here any more: 2 MB."""
+
+
+class Offers:
+    """What is said of contents, under whatever names."""
+
+    def __init__(
+        self,
+        tree: ClaimTree,
+        here: Here,
+        sources: Sources,
+        lock: AbstractContextManager[object],
+    ) -> None:
+        self._tree = tree
+        self._here = here
+        self._sources = sources
+        self._lock = lock
+        self._proved: Latest[FileId, int] = Latest(MAX_PROVED)
+
+    # Sizes.
+
+    def size_of(self, file_id: FileId) -> int | None:
+        """Return the size of a content if a manifest was seen that gives it."""
+        proved = self._proved.get(file_id)
+        return self._here.size_of(file_id) if proved is None else proved
+
+    def believes(self, file: RemoteFile) -> bool:
+        """Return whether no manifest contradicts the size of a file."""
+        return self.size_of(file.file_id) in (None, file.size)
+
+    def believes_entry(self, entry: Entry) -> bool:
+        """Return whether no manifest contradicts what is told of a path."""
+        if entry.is_directory:
+            return True
+        return self.size_of(FileId(entry.file_id)) in (None, entry.size)
+
+    def is_disputed(self, file_id: FileId) -> bool:
+        """Return whether a content is said to have several sizes, of which one at most is right."""
+        with self._lock:
+            return len({content.size for _, content, _ in self._tree.claims_to(file_id)}) > 1
+
+    def prove(self, file_id: FileId, size: int) -> None:
+        """Take in that a manifest gives a content this size: other claims are false."""
+        with self._lock:
+            self._proved[file_id] = size
+            liars = self._drop_false(file_id)
+        self._blame(liars)
+
+    def sift(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
+        """Return those entries that no manifest contradicts; who told others has lied."""
+        if self._here.is_refused(source.id):
+            return ()
+        told = list(entries)
+        with self._lock:
+            wrong = [entry for entry in told if not self.believes_entry(entry)]
+            liars = {liar for entry in wrong for liar in self._drop_false(FileId(entry.file_id))}
+        self._blame(liars | {source.id for _ in wrong})
+        return [entry for entry in told if entry not in wrong] if wrong else told
+
+    def _drop_false(self, file_id: FileId) -> set[ServentId]:
+        """Drop what a manifest contradicts; return who said it."""
+        size = self.size_of(file_id)
+        return {
+            source
+            for place, content, _ in list(self._tree.claims_to(file_id))
+            if content.size != size
+            for source in self._tree.forget_content(place, content)
+        }
+
+    def _blame(self, liars: set[ServentId]) -> None:
+        for liar in liars - {HERE}:
+            self._here.on_lie(liar)
+
+    # Who offers what.
+
+    def sources_of(self, file_id: FileId, size: int) -> tuple[PeerInfo, ...]:
+        """Return who is known to offer this content, under whatever path."""
+        with self._lock:
+            claims = self._tree.claims_to(file_id)
+            found = (one for _, content, one in claims if content.size == size)
+            return self._sources.infos(source for one in found for source in one.by)
+
+    def claimants_of(self, file_id: FileId) -> Sequence[Sequence[PeerInfo]]:
+        """Return who is known to offer a content, together those who say the same size.
+
+        First those among whom is one that we chose ourselves, then those known first.
+        """
+        chosen = self._here.chosen()
+        with self._lock:
+            by_size: dict[int, list[ServentId]] = {}
+            for _, content, claims in self._tree.claims_to(file_id):
+                by_size.setdefault(content.size, []).extend(claims.by)
+            ranked = sorted(by_size.values(), key=lambda by: chosen.keys().isdisjoint(by))
+            return [self._sources.infos(by) for by in ranked]
+
+    # How they rank.
+
+    def chosen(self) -> Chosen:
+        """Return the neighbours that we chose ourselves, each with where it is."""
+        return self._here.chosen()
+
+    def is_whole(self, file_id: FileId) -> bool:
+        """Return whether all of a content is in the cache."""
+        return self._here.is_whole(file_id)
+
+    def rank(
+        self, content: Content, sources: Iterable[PeerInfo], known_at: int, *, is_whole: bool
+    ) -> Rank:
+        """Return how a content ranks that these sources have, found in whatever way."""
+        with self._lock:
+            claims = list(self._tree.claims_to(content.file_id))
+        is_pinned = any(HERE in one.by for _, claimed, one in claims if claimed == content)
+        by = {source.id for source in sources} | ({HERE} if is_pinned else set())
+        return rank_of(by, known_at, self._here.chosen(), is_whole=is_whole)
