@@ -59,8 +59,8 @@ Answer: TypeAlias = T | Later[T]
 class Stretch:
     """Bytes that lie in an open file until the reader's own is released.
 
-    What comes from others is whole and does not change; what is the user's may be cut or changed
-    by whoever writes it, as on a disk.
+    A content of others is whole and does not change. A file of the user's may be cut or changed by
+    a program that writes it, as on a disk.
     """
 
     descriptor: int

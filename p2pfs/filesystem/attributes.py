@@ -83,7 +83,7 @@ def from_stat(status: os.stat_result, own_device: int) -> Attributes:
 def virtual(mode: int, inode: int, *, size: int = 0, time_ns: int = 0) -> Attributes:
     """Return the attributes of something that no local disk holds.
 
-    It belongs to whoever mounted. It has one link, directories too: a count of two would
+    It belongs to the user who mounted. It has one link, directories too: a count of two would
     tell `find` that there are no sub-directories. All sectors are shown as there, or `cp`
     and `tar` would take a file that is not cached for one full of holes.
     """

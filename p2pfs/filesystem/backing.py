@@ -28,7 +28,7 @@ place of a file since, it must neither lead out of the share nor block us."""
 
 _LEASE_TRIES: Final = 100
 _LEASE_WAIT_S: Final = 0.01
-"""Who opens for writing what another holds a lease on, waits; with O_NONBLOCK he is sent
+"""A program that opens for writing what another holds a lease on waits; with O_NONBLOCK it is sent
 away instead. The library takes one for microseconds, to learn whether a file is written."""
 
 _STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

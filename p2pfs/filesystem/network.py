@@ -68,7 +68,7 @@ class Reader(Protocol):
 
 
 class NetworkView(Protocol):
-    """The names in a tree of others' files. What is not async is memory alone, from any thread."""
+    """The names in a tree of others' files. Calls that are not async read memory, on any thread."""
 
     def known(self, path: str) -> Node | Knowledge:
         """Return what is at a path, or whether asking for it is worth while.
@@ -99,7 +99,7 @@ class NetworkView(Protocol):
 
 
 class Contents(Protocol):
-    """What is in those files. What is not async is memory alone, from any thread."""
+    """The bytes of those files. Calls that are not async read memory, on any thread."""
 
     def open(self, file: RemoteFile) -> Reader:
         """Open a content; needs no network."""

@@ -56,7 +56,7 @@ _MAPPERS: Final = re.compile(r"(pool-)?tumblerd")
 
 
 class Readings(Protocol):
-    """Who is told for whom contents are opened."""
+    """The caller of an open, as far as previews need to know it."""
 
     def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
         """Note for whom contents will be fetched, if they will."""
@@ -66,7 +66,7 @@ class Readings(Protocol):
 class GuardedContents:
     """Contents, of which programs that make previews get no more than they may.
 
-    What is not here yet is noted with the program for which it is opened.
+    A content that is not here yet is noted with the program that opens it.
     """
 
     def __init__(

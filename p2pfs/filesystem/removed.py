@@ -2,7 +2,7 @@
 
 libfuse does not remove such a file: it renames it to `.fuse_hidden` and sixteen digits, works
 on under that name, and removes it when the last one has closed it. On the disk that would keep
-the directory from being removed, and whoever lists it would see the file. So the name is ours
+the directory from being removed, and a listing would show the file. So the name is ours
 alone: the file is removed at once, and what is done under the name is done to a descriptor.
 """
 

@@ -4,8 +4,8 @@ A name costs nothing until its folder is listed. `search/` itself lists the sear
 kept: `mkdir` keeps one and `rmdir` drops it, and nothing else can be changed here.
 
 The kernel looks a name up before it creates it, and would say EEXIST of every search, since
-each is there already. So whoever is about to create a directory is told that there is none,
-unless it is kept.
+each is there already. So a program that is about to create a directory gets ENOENT, unless the
+search is kept.
 """
 
 from __future__ import annotations

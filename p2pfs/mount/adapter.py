@@ -59,7 +59,7 @@ class Adapter:
     use_ns = True
     flag_utime_omit_ok = 1
     flag_nullpath_ok = 1
-    """What is open goes by its handle: that it, or what it is in, was removed does no harm."""
+    """Open files go by their handles, so they may be removed, or the directory that they are in."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Whether and where this machine can mount: checks before, and cleaning up after a crash.
 
 A mounted directory is looked up in /proc and not touched, unless it may be a dead one's:
-whoever asks a live mount waits for an answer.
+a call to a live mount waits for an answer.
 """
 
 from __future__ import annotations

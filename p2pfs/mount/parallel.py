@@ -3,8 +3,8 @@
 The kernel lets one lookup or listing at a time into a directory, and who waits for his turn cannot
 even be killed, unless the answer has a flag that is younger than libfuse 2. So the request is
 read here, libfuse answers it into a channel of ours, and the flag is added on its way. From then on
-libfuse goes on alone. (Who looks up the very same name still waits with who asked first: that is
-the kernel's own rule, on every file system.)
+libfuse goes on alone. (Two lookups of the very same name still wait for each other: that is the
+kernel's own rule, on every file system.)
 """
 
 from __future__ import annotations

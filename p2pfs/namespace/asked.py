@@ -1,7 +1,7 @@
-"""What was asked of whom, and when: which listings and absences are believed. Not locked.
+"""When each servent was asked for what, and when names were found or absent. Not locked.
 
-A time is that at which the question was begun. What was told at that time or before is in the
-answer; what came later need not be.
+Each time is that at which the question was begun: names that were published before it are in the
+answer, and later ones need not be.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may be concluded from what was told of directories, and for how long.
+"""Which conclusions the listings of directories allow, and for how long.
 
 A listing is a claim about a time: everybody within the horizon was asked then. What it lacks is
 absent if all who have the directory told all of it, until somebody says that something has
@@ -66,7 +66,7 @@ class Belief:
         """How long the holders found by a flood are taken for all."""
         return max(TRUST_S, self.refresh_after_s)
 
-    # What has changed since.
+    # Changes since a listing.
 
     def heard_at(self, path: str) -> float:
         """Return the time up to which news of a directory are reflected in its listing."""
@@ -99,7 +99,7 @@ class Belief:
         since = self.heard_at(path.rpartition("/")[0])
         return any(self.board.changed_at(source.id) > since for source in node.sources)
 
-    # What follows.
+    # Conclusions.
 
     def is_listed(self, path: str) -> bool:
         """Return whether a directory was listed, and nobody has news of it."""

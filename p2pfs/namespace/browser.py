@@ -293,7 +293,8 @@ class Browser:
     def _is_second_look(self, path: str) -> bool:
         """Return whether another name in the same directory was looked for lately.
 
-        Whoever looks for two will look for more: one listing costs less than many searches.
+        A program that looks for two names will look for more, and one listing costs less than
+        many searches.
         """
         if ("find", path) in self._flights:
             return False

@@ -83,8 +83,8 @@ class Catalogue:
 
         Returns those that are believed. What a manifest contradicts is not, and its source has
         lied. A time in the future becomes now, once: at each further announcement of the same
-        content it stays what it became. Else it would move with the clock, and `rsync` and
-        `make` would do their work forever.
+        content it stays what it became. If it moved with the clock, `rsync` and `make` would do
+        their work forever.
         """
         good = self.offers.sift(source, entries)
         with self._lock:
@@ -189,8 +189,8 @@ class Catalogue:
     ) -> None:
         """Forget `directory` and all below it at every servent that is not among `sources`.
 
-        Who was found to have it since the search for them began stays; in the root that is
-        whoever was heard of.
+        A servent that was found to have it since the search began stays; for the root, any
+        servent that was heard of since then.
         """
         with self._lock:
             place = self._tree.place(directory)
@@ -257,7 +257,7 @@ class Catalogue:
             self._absences.put(path, until)
 
     def keep(self, entry: Entry) -> None:
-        """Show a file under its name, whoever else offers what there, until `let_go`.
+        """Show a file under its name until `let_go`, whatever others offer there.
 
         One of a size that its manifest contradicts is not shown.
         """
@@ -281,8 +281,8 @@ class Catalogue:
     def hold(self, file: RemoteFile) -> Callable[[], None]:
         """Let a shown path keep its version, whatever becomes known; return what ends that.
 
-        The directories above keep theirs as well. What nobody offers any more is not shown, but
-        nothing else gets its name.
+        The directories above keep theirs as well. A file that nobody offers any more is not shown,
+        but nothing else gets its name.
         """
         with self._lock:
             holds = list(self._showing.hold(file))
@@ -334,8 +334,8 @@ class Catalogue:
     def published(self, path: str) -> str:
         """Return the path under which others know what is shown at a path.
 
-        They differ where a directory lost its name to something else. What is not known is the
-        same.
+        They differ where a directory lost its name to something else. A path that is not known is
+        returned as it is.
         """
         with self._lock:
             return self._showing.published(path)

@@ -1,7 +1,7 @@
 """What each servent says that it has, as one tree of names. Pure, and not locked.
 
-Everything that is taken in or forgotten costs what its source has there, not what others have:
-one hit of a hundred thousand would else hold up everybody.
+To take in or forget something costs time in proportion to what its source has there, not to what
+others have there. Otherwise one more holder of a long directory would hold up everybody.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from p2pfs.namespace.places import Claims, Place, Sole
 from p2pfs.protocol import Entry, FileId, ServentId
 
 MAX_ENTRIES: Final = 1_000_000
-"""Entries held in all; half a gigabyte. What comes later is dropped and counted."""
+"""Entries held in all; half a gigabyte. Entries that come later are dropped and counted."""
 
 MAX_ENTRIES_PER_SOURCE: Final = 400_000
 """Entries held of one servent, so that no single share can fill the catalogue."""
@@ -120,7 +120,7 @@ class ClaimTree:
     def _put_directory(self, place: Place, source: ServentId, entry: Entry) -> None:
         is_known = place.is_directory_of(source)
         if is_known and not entry.mtime_ns:
-            return  # it was told of by what is below
+            return  # an entry below had implied it
         if not is_known:
             self._forget_files(place, source)
             self._noted(place, source)
@@ -178,7 +178,7 @@ class ClaimTree:
         self.prune(place)
 
     def _clear(self, place: Place, source: ServentId) -> None:
-        # Who has something in a directory has the directory: so this place lasts meanwhile.
+        # A servent that has something in a directory has the directory, so this place stays.
         for name in list(self.names_of(source, place)):
             self.forget(place.children[name], source)
         self._forget_files(place, source)

@@ -1,8 +1,9 @@
-"""Ask servents that were not heard of for long whether they are there, and forget who is not.
+"""Ask servents that were not heard of for long whether they are there, and forget those that left.
 
-A search that everybody has answered tells who is gone. Where somebody never answers none ever
-does, and what was told would be shown for ever; so whoever is not heard of in any other way is
-asked for its root itself, and is forgotten when it cannot be reached time and again.
+A search that everybody has answered shows which servents are gone. While one servent never
+answers, no search is complete, and names of servents that left would be shown for ever. So a
+servent that is not heard of in any other way is asked for its root directly. It is forgotten when
+it could not be reached several times in a row.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from p2pfs.namespace.listing import Telling
 from p2pfs.protocol import PeerInfo, ServentId
 
 CONFIRM_S: Final = 600.0
-"""How long what a servent has told is held for true without another word of it."""
+"""How long the names of a servent are believed after the last message from it."""
 
 CONFIRM_EVERY_S: Final = 60.0
-"""How often it is looked for such servents, and how far apart one is asked again."""
+"""How often silent servents are sought, and the time between two questions to one of them."""
 
 STRIKES: Final = 2
-"""How often in a row one is not reached that is taken for gone."""
+"""Failures in a row after which a servent is taken for gone."""
 
 ASKED_AT_ONCE: Final = 8
 ASKED_EACH_TIME: Final = 200
-"""Servents that are asked: all of MAX_SOURCES within the hour."""
+"""Servents that are asked at once, and in each round: all of MAX_SOURCES within the hour."""
 
 Ask = Callable[[PeerInfo, str], Telling]
 """Ask one servent for a directory, or join who has."""
 
 
 class Confirmer:
-    """Finds out who is gone without a word."""
+    """Finds the servents that are gone without a BYE."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Confirmer:
         clock: Callable[[], float],
         on_gone: Callable[[ServentId], object],
     ) -> None:
-        """Prepare; `neighbours` are known to be there. None of them: then nobody is asked."""
+        """Prepare. `neighbours` are known to be there; without any neighbour nobody is asked."""
         self._catalogue = catalogue
         self._ask = ask
         self._neighbours = neighbours
@@ -59,7 +60,7 @@ class Confirmer:
             await trio.sleep(CONFIRM_EVERY_S)
             neighbours = self._neighbours()
             if not neighbours:
-                continue  # we hear of nobody, and that says nothing of them
+                continue  # we are cut off, and silence says nothing about others
             since = self._clock() - CONFIRM_S
             silent = self._catalogue.unheard(since, ASKED_EACH_TIME)
             self._strikes = {s: n for s, n in self._strikes.items() if s in {p.id for p in silent}}

@@ -1,6 +1,6 @@
 """Find a file by its id alone: who has the content, how large it is, and a name for it.
 
-Whoever has it says a size and a name with it. The size is not believed: the manifest tells it,
+Each holder says a size and a name with it. The size is not believed: the manifest gives it,
 and the id proves the manifest. The name is a suggestion, and stays one.
 """
 
@@ -59,7 +59,8 @@ class Contents:
     async def find(self, file_id: FileId) -> RemoteFile | None:
         """Return a file of this content; None if nobody within the horizon has it.
 
-        What is whole in the cache needs no network. Without any name its path is the id.
+        A content that is whole in the cache needs no network. If it has no name, its path is the
+        id.
 
         Raises:
             NotAskedError: others may not be asked for it now.

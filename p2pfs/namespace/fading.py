@@ -1,7 +1,7 @@
-"""What is still to be forgotten of servents, a little at a time. Not locked: see the catalogue.
+"""Names of servents that are still to be forgotten, a few at a time. Not locked: see the catalogue.
 
-One that leaves may have had hundreds of thousands of names, and to forget them all at once would
-hold up everything for seconds. They are shown until their turn comes.
+A servent that leaves may have had hundreds of thousands of names. To forget all of them at once
+would hold up everything for seconds. Each name is shown until its turn comes.
 """
 
 from __future__ import annotations

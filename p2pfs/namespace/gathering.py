@@ -1,8 +1,8 @@
-"""What one keyword search brings: hits from everybody, then the rest of those who have more.
+"""The results of one keyword search: hits from everybody, then the rest from those who have more.
 
-A hit has room for fifty files, and says how many there are. Who has more is asked for them
-page by page, all at once and none for more than its share: one that has ten thousand must not
-crowd out what others have, and nobody reads so many. What is left out is counted.
+A hit has room for fifty files and says how many there are. A servent that has more is asked for
+them page by page, all such servents at once, and none for more than its share: one that has ten
+thousand must not crowd out the others, and nobody reads so many. Results left out are counted.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAX_FILES: Final = 1_000
 """Files of one search: more than anybody reads. Beyond it nobody is asked for more."""
 
 NOT_ALL: Final = "not everybody has answered in time"
-"""What is said of the results of a search that was not complete."""
+"""The text that is shown with the results of a search that was not complete."""
 
 MAX_ASKED: Final = 16
 """Servents asked for more at once."""
@@ -154,7 +154,7 @@ class Gathering:
     def partial(self, shown: int) -> str | None:
         """Return why so many results may not be all, for people; None if they are.
 
-        What several servents have and have not told of counts for each of them.
+        A file that several servents have and have not told yet counts once for each of them.
         """
         reasons = [] if self.is_complete else [NOT_ALL]
         total = max(shown, len(self._contents)) + sum(self._missing.values())

@@ -5,7 +5,7 @@ listing, `stat` and opening answer at once; when they are old, the next look sho
 asks again behind. Kept searches are remembered over a restart, their results are not.
 
 Paths are relative to `search/`: the text of a search, and below it one name for each content.
-What is not async may be called from any thread and never waits for the network.
+Functions that are not async may be called from any thread and never wait for the network.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from p2pfs.tasks import Flight, SingleFlight, Tasks
 log = logging.getLogger(__name__)
 
 SEARCH_AGAIN_S: Final = 10.0
-"""Results older than this are asked for again, behind whoever looks at them."""
+"""Results older than this are shown, and asked for again in the background."""
 
 MAX_SEARCHES: Final = 200
 """Searches whose results are remembered; those not looked at for longest go first."""
@@ -68,7 +68,7 @@ class _Search:
     """Such names that must keep their content."""
     known: set[Content] = field(default_factory=set)
     was_whole: set[Content] = field(default_factory=set)
-    """What was whole in the cache when it was found: a name goes before what is not here."""
+    """Contents that were whole in the cache when they were found: they are named first."""
     shown_at_ns: int = 0
     partial: str | None = None
     """Why these may not be all results, for people."""
@@ -108,7 +108,7 @@ class Results:
         """Own the searches under way, until cancelled."""
         await self._tasks.run(task_status=task_status)
 
-    # What is kept.
+    # Searches that are kept.
 
     def kept(self) -> Sequence[str]:
         """Return the searches that are kept, sorted."""
@@ -235,7 +235,7 @@ class Results:
     async def list(self, path: str) -> Sequence[Node]:
         """Return the results of a search; after FIRST_LISTING_S what has come by then.
 
-        What is at the top are the searches that are kept.
+        The top lists the searches that are kept.
 
         Raises:
             NotAskedError: it may not be asked for now.

@@ -1,7 +1,7 @@
-"""Directories are listed: by a flood or by asking their few holders, all of it or what is new.
+"""List directories: by a flood, or by asking the few holders; all names, or only what is new.
 
-Whoever asks for the same directory at the same time waits for the same answer. Belongs to the
-trio thread, but for what is said to be for any.
+Calls that ask for the same directory at the same time share one question and its answer. All of
+it belongs to the trio thread, except functions that say "any thread".
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from p2pfs.protocol.flood import Urgency
 from p2pfs.tasks import SingleFlight, Tasks
 
 REFRESH_SHARE: Final = 0.1
-"""The part of the time for which a directory may be listed again behind those who look at it: one
-of 100,000 names takes seconds."""
+"""The part of the time for which a directory may be listed again in the background: a directory of
+100,000 names takes seconds."""
 
 FORGIVEN_S: Final = 600.0
-"""Within this time a servent that breaks off its listings fails a look only once: after that its
-part is missing, and is said to be."""
+"""Within this time a servent that breaks off its listings makes only one look fail. After that its
+names are missing from the listing, and `partial` says so."""
 
 
 class Lister:
@@ -63,7 +63,7 @@ class Lister:
         self._took_s: Times[str] = Times()
         """How long that took."""
 
-    # What others wait for.
+    # Listings that the caller waits for.
 
     async def renew(self, path: str) -> None:
         """List a directory, or only what is new in it, as far as that can be had now."""
@@ -86,23 +86,23 @@ class Lister:
         await self._ask("all", path, self._list)
 
     async def what_is_new(self, path: str) -> None:
-        """Ask those with news for a directory; what others have is held for true."""
+        """Ask the servents that have news of a directory; the names of others are believed."""
         await self._ask("news", path, self._list_news)
 
     async def _ask(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
         await self._flights.start((verb, path), ask, path).wait()
 
-    # What nobody waits for.
+    # Listings in the background.
 
     def look(self, path: str, after_s: float) -> None:
-        """Note a look at a directory; list it again behind if it is older than that. Any thread."""
+        """List a directory again in the background if it is older than `after_s`. Any thread."""
         took_s = max(0.0, self._took_s.get(path))
         if self._neighbours():
             age_s = self._belief.age(path)
             self._renewals.look(path, age_s, max(after_s, took_s / REFRESH_SHARE))
 
     def start_on_news(self, path: str) -> None:
-        """Ask behind for what is new in a directory, if there is more than was asked for."""
+        """Ask in the background for what is new in a directory, if there are news of it."""
         if self._belief.has_mere_news(path):
             self._flights.start(("news", path), self._list_news, path)
 
@@ -175,7 +175,7 @@ class Lister:
             self._tasks.check()
 
     def _fail_once(self, tellings: Sequence[Telling]) -> None:
-        """Fail whoever waits for what a servent began to tell and broke off: it is a part."""
+        """Raise for a servent that broke off its listing, unless it did so lately."""
         now = self._clock()
         for telling in tellings:
             if telling.broke_off:

@@ -1,6 +1,6 @@
-"""What one servent tells of one directory: page after page, until it is whole or cut short.
+"""One servent's listing of one directory: page after page, until it is whole or cut short.
 
-Who shows the directory waits for as long as pages come, and no longer: see `Telling.heard_out`.
+A caller that shows the directory waits while pages come, and no longer: see `Telling.heard_out`.
 A listing that nobody waits for any more goes on behind, and what comes is taken in. It is whole
 only if every page has come and every name was held; what is not whole is never concluded from.
 
@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 
 SLOW_AFTER_S: Final = 10.0
 MIN_NAMES_PER_S: Final = 1_000
-"""After some seconds whoever tells fewer names than this is not waited for any more: one servent
-that trickles must not hold up whoever looks at a directory that many have."""
+"""After SLOW_AFTER_S a servent that tells fewer names than this is not waited for any more: one
+servent that trickles must not hold up a look at a directory that many have."""
 
 MAX_NAMES: Final = 150_000
 """Names of one directory that are taken from one servent."""
@@ -133,7 +133,7 @@ class Telling:
         self._wake()
 
     def failure(self) -> TransferError:
-        """Return what is told to whoever needs all of it."""
+        """Return the error for a caller that needs the whole listing."""
         name = self.holder.name
         if self.error is None:
             return StalledError(f"{name!r} is slow in listing: look again in a while")
@@ -154,7 +154,7 @@ class Telling:
 
 
 class Listings:
-    """The listings of single servents that are under way: whoever asks the same shares one."""
+    """The listings of single servents that are under way, one for each servent and directory."""
 
     def __init__(
         self,

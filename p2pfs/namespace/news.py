@@ -1,10 +1,10 @@
 """Whose share has changed, and where: whom to ask before a directory is shown.
 
-A neighbour says that its share has changed (CHANGED), and anybody within the horizon says in
-which directories (NEWS). Either is a reason to ask that servent, and nobody else. Who says so
-and is slow to say what is not heard for a while: else it could delay every `ls`.
+A neighbour says that its share has changed (CHANGED), and any servent within the horizon says in
+which directories (NEWS). Either is a reason to ask that servent, and nobody else. A servent that
+says so and is then slow to answer is ignored for a while: otherwise it could delay every `ls`.
 
-What is asked for from other threads is kept in values that are replaced and never changed.
+Values that other threads read are replaced and never changed.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from p2pfs.protocol import PeerInfo, ServentId
 from p2pfs.protocol.flood import TokenBucket
 
 MUTED_S: Final = 60.0
-"""How long the news of a servent are not waited for that said that it changed and was slow to
-say what. What is new there shows when listings are refreshed."""
+"""How long CHANGED and NEWS of a servent are ignored that was slow to answer about an earlier one.
+Its new names show when listings are refreshed."""
 
 MAX_PLACES: Final = 1_000
 """Directories of which news are remembered; the oldest are forgotten."""
 
 MAX_TELLERS: Final = 16
-"""Servents that are remembered for one directory, and of those that changed all over: as many as
-are asked at once. When there are more, a flood is cheaper."""
+"""Servents with news that are remembered for one directory, and for EVERYWHERE: as many as are
+asked at once. When there are more, a flood is cheaper."""
 
 SLOW_STRANGERS_PER_S: Final = 4 / 60
 SLOW_STRANGERS_BURST: Final = 4
-"""Strangers who were slow that are put up with. Beyond it no stranger is heard for a while:
-identities are free, and each would make one look wait."""
+"""Slow strangers that are put up with. When there are more, NEWS of all strangers are ignored for
+MUTED_S: identities are free, and each would make one look wait."""
 
 EVERYWHERE: Final = None
-"""The place of news that are not of certain directories."""
+"""The place of NEWS that name no directories."""
 
 _Told = tuple[tuple[PeerInfo, float], ...]
 
 
 class NewsBoard:
-    """What is known to have changed since it was last asked for."""
+    """The servents with news of each directory, and when each said so."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -51,17 +51,17 @@ class NewsBoard:
         """Until when each servent that was slow is not heard."""
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
         self._deaf_until = -math.inf
-        """Until when no stranger is heard."""
+        """Until when NEWS of strangers are ignored."""
 
     def neighbour_changed(self, peer: ServentId) -> bool:
-        """Note that a neighbour's share has changed; return whether that is heard."""
+        """Note CHANGED from a neighbour; return False if it is ignored now."""
         if self._is_muted(peer):
             return False
         self._changed[peer] = self._clock()
         return True
 
     def told(self, peer: PeerInfo, directories: Iterable[str], *, is_all: bool) -> bool:
-        """Note where somebody's share has changed; return whether that is heard."""
+        """Note NEWS from a servent; return False if it is ignored now."""
         if self._is_muted(peer.id) or self._clock() < self._deaf_until:
             return False
         for place in (*directories, *([EVERYWHERE] if is_all else [])):
@@ -90,7 +90,7 @@ class NewsBoard:
         return list(found.values())
 
     def mute(self, peer: ServentId, *, is_stranger: bool) -> None:
-        """Wait for the news of a servent no more for a while: it was slow to say what they are."""
+        """Ignore CHANGED and NEWS of a servent for MUTED_S: it was slow to answer about them."""
         self.forget(peer)
         self._muted[peer] = self._clock() + MUTED_S
         if is_stranger and not self._patience.take(self._clock()):

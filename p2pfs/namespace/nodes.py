@@ -49,7 +49,7 @@ _LONGEST_CHARACTER: Final = 4
 
 
 class Knowledge(enum.Enum):
-    """What is said of a name that is not known."""
+    """The answer for a name that is not known."""
 
     UNKNOWN = enum.auto()
     """A search is worth while."""
@@ -240,7 +240,7 @@ class Names:
     def _rivals(self, name: str) -> Iterator[str]:
         """Yield the published names whose versions may have a name."""
         yield from published_names(name)
-        # Who asks for a name may have typed what no peer can offer: half a surrogate pair.
+        # The user may have typed a name that no peer can offer: half a surrogate pair.
         if len(name.encode(errors="surrogatepass")) > MAX_LABEL_BYTES - _LONGEST_CHARACTER:
             yield from self._long_names()
 
@@ -257,9 +257,10 @@ class Names:
 
 
 def believed(claims: Mapping[ServentId, Claim], preferred: Iterable[ServentId]) -> Claim:
-    """Return what is believed of that about which servents differ, such as a time.
+    """Return the claim that is believed where servents differ, such as in a time.
 
-    That is what one of the preferred says, or who was known first: it stays, whoever comes.
+    That is the claim of the first preferred servent, or of the servent known first. It stays when
+    other servents come.
     """
     spoken = (claims[source] for source in preferred if source in claims)
     return next(itertools.chain(spoken, claims.values()))

@@ -24,7 +24,7 @@ MAX_PROVED: Final = 10_000
 
 
 class Offers:
-    """What is said of contents, under whatever names."""
+    """All claims to contents, under whatever names."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Offers:
         return self.size_of(file.file_id) in (None, file.size)
 
     def believes_entry(self, entry: Entry) -> bool:
-        """Return whether no manifest contradicts what is told of a path."""
+        """Return whether no manifest contradicts the size in an entry."""
         if entry.is_directory:
             return True
         return self.size_of(FileId(entry.file_id)) in (None, entry.size)
@@ -93,7 +93,7 @@ class Offers:
         for liar in liars - {HERE}:
             self._here.on_lie(liar)
 
-    # Who offers what.
+    # Sources.
 
     def sources_of(self, file_id: FileId, size: int) -> tuple[PeerInfo, ...]:
         """Return who is known to offer this content, under whatever path."""
@@ -115,7 +115,7 @@ class Offers:
             ranked = sorted(by_size.values(), key=lambda by: chosen.keys().isdisjoint(by))
             return [self._sources.infos(by) for by in ranked]
 
-    # How they rank.
+    # Rank among versions.
 
     def chosen(self) -> Chosen:
         """Return the neighbours that we chose ourselves, each with where it is."""

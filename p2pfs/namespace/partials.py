@@ -1,7 +1,7 @@
-"""What the listings of directories lack: who did not tell all, and whether there is more.
+"""Listings of directories that are not whole, and why: who did not tell all, or what was cut.
 
 A name that a whole listing lacks is absent. Nothing is concluded from a listing that is not
-whole, and people are told what it lacks.
+whole, and people are told why it is not.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ class Partial:
     """Whether somebody within the horizon may not have answered."""
 
     def __bool__(self) -> bool:
-        """Return whether anything does."""
+        """Return whether anything keeps it from being whole."""
         return self.is_doubtful or self.is_unanswered
 
     @property
     def is_doubtful(self) -> bool:
         """Whether names are missing that a search by path might still find.
 
-        Who did not answer for the listing would not answer such a search.
+        A servent that did not answer for the listing would not answer such a search either.
         """
         return bool(self.unheard) or self.is_cut
 
     def __str__(self) -> str:
-        """Say so to people."""
+        """Return the reasons as text for people."""
         reasons = []
         if self.unheard:
             names = [repr(peer.name) for peer in self.unheard[:MAX_NAMED]]
@@ -71,7 +71,10 @@ class Partials:
         """By path, each with when the listing was begun."""
 
     def of(self, path: str) -> Partial | None:
-        """Return what a listing lacks, but for servents that have told all since. Any thread."""
+        """Return why a listing is not whole. Any thread.
+
+        Servents that have told all since then do not count.
+        """
         began_at, partial = self._partial.get(path, (0.0, None))
         if partial is None or not self._catalogue.has_directory(path):
             return None

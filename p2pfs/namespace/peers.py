@@ -1,14 +1,14 @@
 """What each peer shares by itself: the folders below `peers/`.
 
-A path is the folder of a peer, and below it the path in that peer's share. What is there is
-asked of the peer itself over a transfer link and of nobody else, so it is exact: no versions,
-no suffixes. What was listed before is shown at once and asked for again behind.
+A path is the folder of a peer, and below it the path in that peer's share. Only the peer itself is
+asked for it, over a transfer link, so it is exact: no versions, no suffixes. A directory that was
+listed before is shown at once and asked for again in the background.
 
 Folders are named after their peers. A name that could do harm, or is taken, is changed; who
 came first keeps it, so that nobody can take the place of another by choosing its name. Where
 several come together, `nodes` decides as everywhere.
 
-What is not async may be called from any thread and never waits for the network.
+Functions that are not async may be called from any thread and never wait for the network.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MAX_NAME_BYTES: Final = names.MAX_LABEL_BYTES - SERVENT_ID_LENGTH - 1
 
 
 class Horizon(Protocol):
-    """What is asked of those within reach; see `p2pfs.namespace.Browser`."""
+    """The part of `p2pfs.namespace.Browser` that the shares of single peers need."""
 
     def may_show(self, path: str) -> bool:
         """Return whether a directory may be shown as known, and refresh it behind."""

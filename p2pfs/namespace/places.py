@@ -1,8 +1,8 @@
 """One path of the tree, as all servents together describe it. Pure, and not locked.
 
 Most paths are one file that one servent has, and there may be a million: such a place is two
-small objects, which the garbage collector does not look at. What else can be said of a path is
-held apart, for the few of which it is said.
+small objects, which the garbage collector does not look at. Further facts are kept apart, since few
+paths have any.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2pfs.protocol import Entry, FileId, ServentId
 
 
 class Claims(Struct, eq=False, gc=False):
-    """Who says that one version is there, in the order in which they became known."""
+    """The servents that say that one version is there, in the order in which they became known."""
 
     known_at: int
     """Counts up with each version that becomes known."""
@@ -62,7 +62,7 @@ _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
 class Details(Struct, eq=False, gc=False):
-    """What is said of a directory, of a name with several versions, or of one that is open."""
+    """Facts about a directory, a name with several versions, or a name that is open."""
 
     children: Mapping[str, Place] = _NOTHING
     files: Mapping[Content, Claims] = _NOTHING
@@ -84,7 +84,7 @@ _NO_DETAILS: Final = Details()
 
 
 class Place(Struct, eq=False, gc=False):
-    """One path. Whoever drops a whole tree must `dissolve` it: places refer to each other."""
+    """One path. Places refer to each other, so call `dissolve` to drop a whole tree."""
 
     parent: Place | None = None
     name: str = ""
@@ -98,7 +98,7 @@ class Place(Struct, eq=False, gc=False):
             self.details = Details()
         return self.details
 
-    # What is said.
+    # Claims to this path.
 
     @property
     def children(self) -> Mapping[str, Place]:
@@ -184,7 +184,7 @@ class Place(Struct, eq=False, gc=False):
             place = place.parent
         return "/".join(reversed(labels))
 
-    # What is below.
+    # Paths below.
 
     def child(self, name: str) -> Place:
         """Return what is below under a name, new if there was nothing."""
@@ -211,7 +211,7 @@ class Place(Struct, eq=False, gc=False):
             places += place.details.children.values()
             place.details = _NO_DETAILS
 
-    # What is said changes.
+    # Claims to this path change.
 
     def files(self) -> dict[Content, Claims]:
         """Return who says which content is there, to be changed; there may be several."""

@@ -7,9 +7,9 @@
     ext:pdf             names that end in `.pdf`
     size:>10M size:<1G  larger, or smaller
 
-All of it travels, so that others cut what they answer after the last term. Who answers finds
-files by their words; so those of phrases and extensions are among the words as well. Only what
-must not be is not enough to ask for.
+All of it travels, so that others cut their answers after the last term. Others find files by
+their words, so the words of phrases and extensions are among the words as well. A text that only
+excludes is not enough to ask for.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Here:
     is_refused: Callable[[ServentId], bool] = lambda _source: False
     """Whether a servent is banned: what it tells is not heard."""
     on_lie: Callable[[ServentId], object] = lambda _source: None
-    """Is told of a servent that told what is proved to be false; without a lock."""
+    """Is called with a servent whose claim is proved to be false; no lock is held."""
 
 
 NOTHING: Final = Here()
@@ -64,7 +64,7 @@ class Showing:
         self._here = here
         self._sources = sources
 
-    # What is shown.
+    # Nodes at paths.
 
     def look(self, path: str) -> tuple[Node | None, str]:
         """Return what is shown at a path, and the path under which others know it.
@@ -122,7 +122,7 @@ class Showing:
         holders = self._sources.ids() if place is self._tree.root else by
         return RemoteDirectory(path, max(by.values(), default=0), self._sources.infos(holders))
 
-    # What holds a name.
+    # Names that are open.
 
     def hold(self, file: RemoteFile) -> Iterator[tuple[Place, str]]:
         """Hold a shown path, label by label; yield what `let_go` takes to end that."""
@@ -146,7 +146,7 @@ class Showing:
         """End one hold of a name."""
         place.let_go(name)
 
-    # Who has which name.
+    # The version that has a name.
 
     def names(self, place: Place) -> Names:
         """Return who has which name in a directory."""

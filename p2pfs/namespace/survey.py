@@ -28,7 +28,7 @@ MAX_DIRECT: Final = 16
 """Holders asked one by one instead of by a flood, and how many of any number at once."""
 
 Asked = dict[PeerInfo, Telling | None]
-"""Servents that have a directory, and what they told of it; None: their turn did not come."""
+"""Servents that have a directory, each with its listing; None if its turn did not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Survey:
     async def hear(self, path: str, holders: Sequence[PeerInfo]) -> Heard:
         """Ask these servents for a directory, some at a time, and wait for as long as they tell.
 
-        What comes later is taken in behind.
+        Pages that come later are taken in in the background.
         """
         asked: Asked = dict.fromkeys(holders)
         since = self._clock()
