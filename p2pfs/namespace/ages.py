@@ -1,4 +1,4 @@
-"""How old what is known may be: the same in every view, and asked for again behind who looks."""
+"""The ages up to which listings are believed, the same in every view, and their renewal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from p2pfs.latest import Latest
 from p2pfs.tasks import Tasks
 
 FIND_TIMEOUT_S: Final = 2.0
-"""The longest that a look at an unknown name, or for who is there, may take (DESIGN 2.1)."""
+"""The longest that it may take to find a name, or the servents that are there (DESIGN 2.1)."""
 
 FIRST_LISTING_S: Final = 1.5
 """The longest that the first listing of a directory, or of a search, may take if nothing comes
-(DESIGN 2.1). It goes on behind, and the next look shows more."""
+(DESIGN 2.1). It goes on in the background, and the next listing shows more."""
 
 REFRESH_AFTER_S: Final = 3.0
 """A listing older than this is shown at once and asked for again behind: with it, what is
@@ -46,7 +46,7 @@ class Times(Generic[K]):
 
 
 class Renewals(Generic[K]):
-    """Listings that are asked for again because somebody looks at an old one; nobody waits."""
+    """Renews listings that are shown although they are old; nobody waits for that."""
 
     def __init__(
         self, tasks: Tasks, clock: Callable[[], float], ask: Callable[[K], object]
@@ -58,9 +58,9 @@ class Renewals(Generic[K]):
         self._asked_at: Times[K] = Times()
 
     def look(self, listing: K, age_s: float, after_s: float) -> None:
-        """Note a look at a listing of some age; ask again if it is older than that. Any thread.
+        """Renew a listing that is shown, if its age is above `after_s`. Any thread.
 
-        However many look, and whatever becomes of it, that is once in REFRESH_AFTER_S.
+        One listing is renewed at most once in REFRESH_AFTER_S, also if that fails.
         """
         if age_s > after_s and self._clock() - self._asked_at.get(listing) > REFRESH_AFTER_S:
             self._tasks.soon(self._start, listing, idempotent=True)

@@ -78,30 +78,30 @@ class Finds:
 
 
 class Listed:
-    """What single servents have told whole of single directories."""
+    """The directories that single servents have listed whole, and when."""
 
     def __init__(self) -> None:
         self._at: dict[ServentId, Latest[str, float]] = {}
         self._told: Latest[tuple[ServentId, str], tuple[int, int | None]] = Latest(MAX_LISTED)
-        """The hash of what each last told of a directory, and its version then."""
+        """The hash of the last listing of each, and the version of its servent then."""
 
     def put(self, source: ServentId, directory: str, began_at: float) -> None:
-        """Note that a servent has told all that it has in a directory."""
+        """Note that a servent has listed all that it has in a directory."""
         self._at.setdefault(source, Latest(MAX_LISTED_BY))[directory] = began_at
 
     def at(self, source: ServentId, directory: str) -> float | None:
-        """Return when a servent was last asked for a directory, if it has told all of it."""
+        """Return when a servent was last asked for a directory that it listed whole; else None."""
         listed = self._at.get(source)
         return None if listed is None else listed.get(directory)
 
     def note_told(self, source: ServentId, directory: str, told: int, version: int | None) -> None:
-        """Note what a servent has told of a directory, and the version that it has now."""
+        """Note the hash of a listing, and the version of its servent now."""
         self._told[source, directory] = told, version
 
     def is_told_again(
         self, source: ServentId, directory: str, told: int, version: int | None
     ) -> bool:
-        """Return whether that is what it told before, and nothing has come between."""
+        """Return whether a listing and its servent's version are those noted last."""
         return self._told.get((source, directory)) == (told, version)
 
     def forget(self, source: ServentId, path: str) -> None:

@@ -23,8 +23,7 @@ from p2pfs.protocol import PeerInfo
 REFRESH_EACH_S: Final = 0.25
 LONGEST_REFRESH_S: Final = 600.0
 """How much older a listing may be for each servent within the horizon, and at most. A network
-carries some ten floods a second, however large it is: so everybody may look, and what changes is
-told."""
+carries some ten floods a second, however large it is. Changes in between are told by NEWS."""
 
 
 class Belief:
@@ -74,7 +73,7 @@ class Belief:
         return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
 
     def caught_up(self, path: str, began_at: float, slow: Sequence[PeerInfo]) -> None:
-        """Note that all who had news of a directory were asked, and who of them did not tell."""
+        """Note that all servents with news of a directory were asked; `slow` did not answer."""
         self._caught_up_at.put(path, began_at)
         self.partials.add(path, began_at, slow)
         neighbours = {peer.id for peer in self._neighbours()}
@@ -91,7 +90,7 @@ class Belief:
         return self.board.of(path, since, self._neighbours(), sources)
 
     def has_mere_news(self, path: str) -> bool:
-        """Return whether a directory needs no more than the news of some servents."""
+        """Return whether it is enough to ask the servents that have news of a directory."""
         return self.age(path) < self.trust_s and bool(self.news(path))
 
     def is_outdated(self, path: str, node: Node) -> bool:
@@ -106,7 +105,7 @@ class Belief:
         return self._catalogue.listed_at(path) is not None and not self.news(path)
 
     def is_conclusive(self, path: str) -> bool:
-        """Return whether a name that a directory lacks is absent, as far as can be told."""
+        """Return whether a name that the listing of a directory lacks is absent."""
         if not self.is_listed(path):
             return False
         lacks = self.partials.of(path)

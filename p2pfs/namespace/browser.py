@@ -82,7 +82,7 @@ class Sight:
     horizon: int | None
     """Servents that the last listing of the root has reached; None if it has reached none."""
     look_s: float | None
-    """How long the last look took that had to ask others; None before the first."""
+    """How long the last listing took that had to ask others; None before the first."""
     partial: str | None
     """What keeps the top of `network/` from being whole; None if nothing does."""
 
@@ -159,7 +159,7 @@ class Browser:
         shown = path
         node, path = self._catalogue.look(path, self._clock())
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
-            # A listing that ended since the lookup is what makes it not worth asking: look again.
+            # A listing may have ended since the lookup, and brought the name: look it up again.
             node = self._catalogue.lookup(shown, self._clock())
             if isinstance(node, Knowledge):
                 return Knowledge.ABSENT
@@ -217,7 +217,7 @@ class Browser:
     def _is_probe_worth_asking(self, parent: str) -> bool:
         """Return whether a directory is worth a listing for a name that programs look up anywhere.
 
-        Only where there is such a directory, and if no earlier listing tells.
+        Only if the directory is known to be there, and no earlier listing is conclusive.
         """
         self._lister.look(parent, self._belief.trust_s)
         return self._catalogue.has_directory(parent) and not self._belief.is_conclusive(parent)
@@ -264,10 +264,11 @@ class Browser:
         await self._disputes.settle(FileId(bytes.fromhex(file_id)))
 
     async def _is_told_by_listing(self, path: str, published: str) -> bool:
-        """List the directory of a path if that is cheaper than to search; return whether it tells.
+        """List the directory of a path if that is cheaper than a search for the path.
 
-        For what programs look up anywhere there is no other way; NotAskedError if it does not.
-        The name of a version that has not the plain one is found by nothing else.
+        Returns whether the path is known now, or surely absent. Names that programs look up
+        anywhere are not searched for: NotAskedError if the listing does not decide. The suffixed
+        name of a version is found in no other way.
         """
         parent, began_at = _parent(published), self._clock()
         is_mere_probe = is_probe(_name(path)) and self._catalogue.has_directory(parent)
@@ -306,7 +307,7 @@ class Browser:
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now.
 
-        Goes on while answers come, and ends when all is told or FIRST_LISTING_S after the last;
+        Goes on while answers come, and ends when all have answered or FIRST_LISTING_S after the last;
         `partial` then says what is missing. What was listed before and of which some neighbours
         have news is there after FIRST_LISTING_S at most.
 
@@ -346,7 +347,7 @@ class Browser:
             self._catalogue.forget_absences()
 
     def heard_news(self, peer: PeerInfo, directories: Sequence[str], *, is_all: bool) -> None:
-        """Note where somebody's share has changed; ask at once where somebody looks now."""
+        """Take in NEWS; list what is new at once in directories that were shown lately."""
         good = [path for path in directories if not path or check_path(path) is None]
         if not self._belief.board.told(peer, good, is_all=is_all):
             return
@@ -367,7 +368,7 @@ class Browser:
         self._catalogue.keep_only("", ())
 
     def peer_lost(self, peer: ServentId) -> None:
-        """Note that a neighbour is gone without a word; the next look shows who is still there."""
+        """Note that a neighbour is gone without BYE; the next listing shows who is still there."""
         self._belief.board.forget(peer)
         if self._neighbours():
             self._catalogue.expire(self._clock())

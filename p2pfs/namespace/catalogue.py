@@ -76,7 +76,7 @@ class Catalogue:
         """Entries and servents that the bounds turned away."""
         return self._dropped + self._tree.dropped
 
-    # What we are told.
+    # Claims of others.
 
     def learn(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
         """Take in that `source` has these entries, and the directories above them.
@@ -117,7 +117,7 @@ class Catalogue:
                 self._listed.note_told(source.id, directory, told, version)
 
     def _is_told_again(self, source: PeerInfo, directory: str, told: int) -> bool:
-        """Return whether a servent tells what it told before, and nothing has come between."""
+        """Return whether a listing is the same as before, and nothing has changed in between."""
         with self._lock:
             version = self._tree.version_of(source.id)
             is_same = self._listed.is_told_again(source.id, directory, told, version)
@@ -167,7 +167,7 @@ class Catalogue:
         names: Collection[str],
         since: float,
     ) -> list[str]:
-        """Return which known names a servent has no more that told `names` of a directory."""
+        """Return the known names that a servent has no more, since it listed only `names`."""
         lacking = (name for name in known if name not in names)
         return [n for n in lacking if not self._finds.has(source, _join(directory, n), since)]
 
@@ -405,7 +405,7 @@ class Catalogue:
             self._absences.clear(directories)
 
     def expire(self, now: float) -> None:
-        """Hold every listing begun before for old and no name for absent: the next look asks."""
+        """Believe no listing that was begun before, and no absence: the next look asks again."""
         with self._lock:
             self._expired_at = now
             self._absences.clear()

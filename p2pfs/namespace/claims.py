@@ -30,7 +30,7 @@ _Places = dict[FileId, Place | dict[Place, None]]
 
 
 class ClaimTree:
-    """All claims of all servents. A servent has one version at a path: the last it told of."""
+    """All claims of all servents. A servent has one version at a path: that of its last claim."""
 
     def __init__(self, is_whole: Callable[[FileId], bool]) -> None:
         self._is_whole = is_whole
@@ -97,7 +97,7 @@ class ClaimTree:
     def put(self, source: ServentId, entry: Entry, now_ns: int) -> Entry:
         """Take in what a servent has at a path, and the directories above; return it as believed.
 
-        A time that has not come is the time at which it was heard first.
+        A time in the future becomes the time at which the claim came first.
         """
         if self._counts.get(source, 0) >= MAX_ENTRIES_PER_SOURCE or self._total >= MAX_ENTRIES:
             self.dropped += 1

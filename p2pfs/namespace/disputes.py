@@ -1,4 +1,4 @@
-"""Which of several sizes that servents announce for one content is right: its manifest tells.
+"""Find out which of several sizes announced for one content is right: its manifest says so.
 
 A content is its file id, and its size follows from that. So where sizes differ at most one of
 them is right, and it costs one small question to know. It is asked before anybody is shown or

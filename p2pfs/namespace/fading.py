@@ -53,9 +53,9 @@ class Fading:
         return bool(self._places)
 
     def end(self, source: ServentId, path: str) -> None:
-        """Make room for what a servent tells of a path that is still to be forgotten.
+        """Stop forgetting a servent at a path, because it has made a new claim there.
 
-        One that has left, and is back, has what it had until it says otherwise.
+        A servent that left and is back has what it had until it says otherwise.
         """
         if source not in self._places:
             return

@@ -40,7 +40,7 @@ SEARCH_TIMEOUT_S: Final = 5.0
 """How long a search may go on."""
 
 PAGES_TIMEOUT_S: Final = 5.0
-"""How long those who have more may take to tell it."""
+"""How long servents that have more results may take to send them."""
 
 MAX_FILES: Final = 1_000
 """Files of one search: more than anybody reads. Beyond it nobody is asked for more."""
@@ -174,7 +174,7 @@ class Gathering:
                     nursery.start_soon(self._ask_one, provider, share, slots)
 
     async def _ask_one(self, provider: PeerInfo, share: int, slots: trio.CapacityLimiter) -> None:
-        """Ask one servent for more, until it has told its share or all."""
+        """Ask one servent for more results, until it has sent its share or all."""
         async with slots:
             try:
                 while share > 0 and self._room > 0 and self._missing[provider.id]:

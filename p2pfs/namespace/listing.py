@@ -71,12 +71,12 @@ class Telling:
         self.began_at = began_at
         self.names: set[str] = set()
         self.is_whole = False
-        """Whether all was told and is held."""
+        """Whether all pages have come and all names are held."""
         self.is_cut = False
         """Whether there are more names than are held."""
         self.is_over = False
         self.error: P2pfsError | None = None
-        """Why it ended before all was told."""
+        """Why it ended before all pages had come."""
         self._asked_at = self._heard_at = trio.current_time()
         self._has_begun = self._is_told = False
         self._pages: deque[Listing] = deque()
@@ -84,7 +84,7 @@ class Telling:
         self._news = trio.Event()
 
     async def heard_out(self) -> bool:
-        """Wait while it tells, and return whether it has told all.
+        """Wait while pages come, and return whether the listing is whole.
 
         False when nothing has come for FIRST_LISTING_S at first or PAGE_SILENCE_S later, when it
         trickles, and when it cannot be had.
@@ -98,7 +98,7 @@ class Telling:
 
     @property
     def broke_off(self) -> bool:
-        """Whether it has begun to tell and not told all, as far as can be said now."""
+        """Whether pages have come, and not all of them until now."""
         return self._has_begun and not self.is_whole and not self.is_cut
 
     def heard(self, page: Listing) -> None:
@@ -189,7 +189,7 @@ class Listings:
         return self._tellings.get((holder.id, path))
 
     def was_cut(self, holder: PeerInfo, path: str) -> bool:
-        """Return whether a servent has last told more than is held. Any thread."""
+        """Return whether the last listing had more names than are held. Any thread."""
         return (holder.id, path) in self._cut
 
     async def _hear(self, telling: Telling) -> None:
@@ -201,7 +201,7 @@ class Listings:
             telling.end()
 
     async def _conclude(self, telling: Telling) -> None:
-        """Forget what it has no more, if it has told all that it has."""
+        """Forget the names that the holder has no more, if its listing is whole."""
         holder, path, error = telling.holder, telling.path, telling.error
         began_at, names = telling.began_at, telling.names
         catalogue = self._book(holder, path)

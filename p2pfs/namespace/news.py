@@ -48,7 +48,7 @@ class NewsBoard:
         """When each neighbour last said that its share changed."""
         self._told: Latest[str | None, _Told] = Latest(MAX_PLACES)
         self._muted: Latest[ServentId, float] = Latest(MAX_PLACES)
-        """Until when each servent that was slow is not heard."""
+        """Until when CHANGED and NEWS of each slow servent are ignored."""
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
         self._deaf_until = -math.inf
         """Until when NEWS of strangers are ignored."""

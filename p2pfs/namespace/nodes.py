@@ -133,7 +133,7 @@ class Version(NamedTuple):
     name: str
     """As published."""
     token: str
-    """What it is told from the others by: the hex of its id."""
+    """The text that distinguishes it from other versions: the hex of its id."""
     key: Hashable
     """What it is: equal for two that are the same."""
     rank: Rank
@@ -279,12 +279,12 @@ def published_names(shown: str) -> Iterator[str]:
 
 
 def may_be_suffixed(name: str) -> bool:
-    """Return whether a name looks like one of a version that has not the plain one."""
+    """Return whether a name may be the suffixed name of a version."""
     return any(published != name for published in published_names(name))
 
 
 def without_suffix(path: str, file_id: FileId) -> str:
-    """Return the path of a content, without what tells it from other versions of its name."""
+    """Return the path of a content without the suffix of its version."""
     parent, slash, name = path.rpartition("/")
     for published in published_names(name):
         version = file_version(published, Content(file_id, 0), _NO_RANK)

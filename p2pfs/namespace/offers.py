@@ -69,7 +69,7 @@ class Offers:
         self._blame(liars)
 
     def sift(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
-        """Return those entries that no manifest contradicts; who told others has lied."""
+        """Return those entries that no manifest contradicts; a source of others has lied."""
         if self._here.is_refused(source.id):
             return ()
         told = list(entries)

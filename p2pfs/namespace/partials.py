@@ -28,9 +28,9 @@ class Partial:
     """What keeps the listing of a directory from being whole."""
 
     unheard: tuple[PeerInfo, ...] = ()
-    """Servents that have it and have not told all."""
+    """Servents that have the directory and have not told all of it."""
     is_cut: bool = False
-    """Whether more was told than is held."""
+    """Whether there were more names than are held."""
     is_unanswered: bool = False
     """Whether somebody within the horizon may not have answered."""
 
@@ -88,7 +88,7 @@ class Partials:
         return sorted(path for path in tuple(self._partial) if self.of(path))
 
     def add(self, path: str, began_at: float, unheard: Sequence[PeerInfo]) -> None:
-        """Note that some servents did not tell what is new, when they were asked for that."""
+        """Note servents that were asked for what is new in a directory and did not answer."""
         known = self.of(path) or Partial()
         if unheard:
             every = dict.fromkeys((*known.unheard, *unheard))

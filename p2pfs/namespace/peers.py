@@ -46,7 +46,7 @@ SIGHTED_S: Final = 90.0
 """The oldest sighting that is shown: a peer that is silent for so long is held for dead."""
 
 FAILED_S: Final = 10.0
-"""How long a peer that could not be listed is not asked again by who looks."""
+"""How long a peer that could not be listed is not asked again."""
 
 RESERVED_S: Final = 3_600.0
 """How long the folder of a peer that is gone is no other's."""
@@ -211,7 +211,7 @@ class Shares:
         Nobody is asked for a name that cannot be published.
 
         Raises:
-            NoSourceError, StalledError: it is not known, and the peer does not tell.
+            NoSourceError, StalledError: it is not known, and the peer does not answer.
             NotAskedError: who is there may not be asked for now.
             ShutdownError: we end.
         """
@@ -232,10 +232,10 @@ class Shares:
         return None
 
     async def list(self, path: str) -> Sequence[Node]:
-        """Return a folder, asked for now: all of it, or as it was when all of it was told.
+        """Return a folder, asked for now: all of it, or as it was when it was last whole.
 
         Raises:
-            NoSourceError, StalledError: the peer does not tell all, and never did.
+            NoSourceError, StalledError: the listing is not whole, and never was.
             NotAskedError: who is there may not be asked for now.
             ShutdownError: we end.
         """
@@ -259,7 +259,7 @@ class Shares:
         return peer
 
     async def _look_around(self) -> None:
-        """See who is there; what they have at the top is heard behind if that takes long."""
+        """List the root to see which servents are there, for FIND_TIMEOUT_S at most."""
         with trio.move_on_after(FIND_TIMEOUT_S), contextlib.suppress(NoSourceError, StalledError):
             await self._horizon.list("")
 

@@ -26,7 +26,7 @@ class Claims(Struct, eq=False, gc=False):
     was_whole: bool = False
     """Whether all of it was in the cache when it became known."""
     by: dict[ServentId, int] = field(default_factory=dict)
-    """The time of modification that each of them tells, in nanoseconds."""
+    """The time of modification that each of them announces, in nanoseconds."""
 
 
 class Sole(Struct, eq=False, gc=False):
@@ -46,7 +46,7 @@ class Sole(Struct, eq=False, gc=False):
 
     @property
     def by(self) -> dict[ServentId, int]:
-        """Return who says so, and the time that is told, as `Claims` has it; a copy."""
+        """Return the servent with the time that it announces, as `Claims` has it; a copy."""
         return {self.source: self.mtime_ns}
 
 
@@ -147,7 +147,7 @@ class Place(Struct, eq=False, gc=False):
             yield claims
 
     def by(self, content: Content) -> Mapping[ServentId, int]:
-        """Return who says that a content is there, with the time each tells; KeyError."""
+        """Return the servents that say that a content is there, each with its time; KeyError."""
         sole = self.sole
         if sole is None:
             return self.details.files[content].by

@@ -48,7 +48,7 @@ class Here:
     chosen: Callable[[], Chosen] = dict
     """The neighbours that we chose ourselves, each with where it is."""
     is_refused: Callable[[ServentId], bool] = lambda _source: False
-    """Whether a servent is banned: what it tells is not heard."""
+    """Whether a servent is banned: its claims are ignored."""
     on_lie: Callable[[ServentId], object] = lambda _source: None
     """Is called with a servent whose claim is proved to be false; no lock is held."""
 

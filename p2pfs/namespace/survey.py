@@ -21,8 +21,9 @@ QUIET_S: Final = 0.5
 """A search for a directory goes on while hits come no further apart than this."""
 
 LONGEST_S: Final = 120.0
-"""The longest that anybody waits while answers come: identities are free, and hundreds that tell
-without end must not hold up who looks. It fails then, and the next look shows what has come."""
+"""The longest that a listing may take while answers come: identities are free, and hundreds of
+servents that tell without end must not hold it up. It fails then, and the next listing shows the
+names that have come."""
 
 MAX_DIRECT: Final = 16
 """Holders asked one by one instead of by a flood, and how many of any number at once."""
@@ -123,7 +124,7 @@ class Survey:
         self.horizon = max(least, outcome.servents)
 
     def _learn_hit(self, path: str, hit: QueryHit, began_at: float) -> bool:
-        """Take in what a hit tells; return whether its provider has more."""
+        """Take in the entries of a hit; return whether its provider has more."""
         if hit.total > len(hit.entries):
             self._catalogue.learn(hit.provider, hit.entries)
             return True
