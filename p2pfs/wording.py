@@ -1,4 +1,4 @@
-"""How values are told to people: units, times, headings. Plain text; light to import.
+"""Values as people read them: units, times, headings. Plain text; light to import.
 
 What comes from the servent goes through `printable` here: peers wrote it.
 """
@@ -56,7 +56,7 @@ def row_line(row: Record, columns: Sequence[str]) -> str:
 
 
 def shown(key: str, value: object) -> str:
-    """Return a value as people read it; its key tells the unit."""
+    """Return a value as people read it; the ending of its key is its unit."""
     if value is None or value in ("", []):
         return "-"
     if isinstance(value, bool):
@@ -71,7 +71,7 @@ def shown(key: str, value: object) -> str:
 
 
 def shown_number(key: str, value: float) -> str:
-    """Return a number with the unit that its key tells."""
+    """Return a number with the unit that is the ending of its key."""
     if key == "time":
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     if key == "size" or key.endswith("_bytes"):

@@ -1,4 +1,4 @@
-"""Names of which the kernel has lately been told that they are not there.
+"""Names that were answered to the kernel with ENOENT a moment ago.
 
 It believes that for a while and asks no more. A name that came in the meantime is in the next
 listing, and could not be opened: `ls` would show what `cat` does not find. So a listing that
@@ -25,7 +25,7 @@ MAX_REMEMBERED: Final = 10_000
 
 
 class Absences:
-    """What the kernel was told is not there. Any thread."""
+    """Names that the kernel holds for absent. Any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -87,7 +87,7 @@ ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
         BugError: errno.EIO,
     }
 )
-"""What a reader is told (DESIGN 2.2). A kind that is missing here is a bug of ours: EIO."""
+"""The errno of each failed transfer (DESIGN 2.2). A kind that is missing here is our bug: EIO."""
 
 
 def os_error(code: int, path: str | None = None) -> OSError:
@@ -96,6 +96,6 @@ def os_error(code: int, path: str | None = None) -> OSError:
 
 
 def as_os_error(error: TransferError, path: str) -> OSError:
-    """Return what a reader of `path` is told about a failed transfer."""
+    """Return the error that a reader of `path` gets for a failed transfer."""
     code = next((ERRNO_OF[kind] for kind in type(error).__mro__ if kind in ERRNO_OF), errno.EIO)
     return OSError(code, str(error) or os.strerror(code), path)

@@ -47,7 +47,7 @@ class Listed(NamedTuple):
 
     name: str
     mode: int
-    """The type bits; 0 where they are not known without another look."""
+    """The type bits; 0 where another system call would be needed to know them."""
     inode: int
 
 

@@ -172,13 +172,13 @@ class Backing:
                 os.chmod(name, held | taken, dir_fd=place)  # the change of owner may take bits
 
     def opened_to_all(self, path: str) -> None:
-        """Note that all may read this now: who closes it later means to keep it to himself."""
+        """Note that all may read this now; a user who closes it later means to keep it private."""
         if os.geteuid() == 0:
             with suppress(OSError), self.named(path) as name:
                 os.removexattr(name, MEANT)
 
     def _mark(self, path: str, owner: Owner) -> None:
-        """Note who made this where all is shared, though not every user may read it."""
+        """Note the user who made this, where all is shared though not every user may read it."""
         with suppress(OSError), self.named(path) as name:  # not every disk has attributes
             os.setxattr(name, MEANT, str(owner.uid).encode())
 

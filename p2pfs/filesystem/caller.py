@@ -8,7 +8,7 @@ from typing import Protocol
 class Caller(Protocol):
     """The program whose call is being answered; asked on the thread of that call.
 
-    What it tells is a guess, good enough for manners and not for permissions.
+    Its answers are guesses, good enough for convenience and not for permissions.
     """
 
     def program(self) -> str:
@@ -24,5 +24,5 @@ class Caller(Protocol):
         ...
 
     def makes_directory(self) -> bool:
-        """Return whether it is about to create a directory, as far as can be told."""
+        """Return whether it seems to be about to create a directory."""
         ...

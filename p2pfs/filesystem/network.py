@@ -36,7 +36,7 @@ from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, withou
 from p2pfs.protocol import FileId, PeerInfo, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
-"""Paths for which we remember what the kernel was told; some tens of megabytes."""
+"""Paths for which we remember what the kernel has cached; some tens of megabytes."""
 
 NETWORK: Final = "network"
 
@@ -327,7 +327,7 @@ class NetworkTree:
         return replace(file, path=self._told_as(file.path))
 
     def _told_as(self, path: str) -> str:
-        """Return how a path is told to people: below `network/` it goes without saying."""
+        """Return a path as people read it: with the sub-tree in front unless it is `network/`."""
         return path if self._label == NETWORK else f"{self._label}/{path}"
 
     def _inode(self, node: Node) -> int:
@@ -347,10 +347,10 @@ class NetworkTree:
 
 @dataclass(slots=True)
 class _Told:
-    """What the kernel was told of a path."""
+    """The answers that the kernel was given for a path."""
 
     shown: FileId | None = None
-    """The version whose attributes it was last told."""
+    """The version whose attributes it was last given."""
     cached: FileId | None = None
     """The version whose bytes may be in its page cache."""
 
@@ -371,7 +371,7 @@ class _Pin:
 #   - a version opened before the kernel was told of its attributes, which it holds valid
 #     for a second, is read past the page cache and past the size.
 class _KernelCaches:
-    """What the kernel has been told of each path, so that no reader sees two versions mixed."""
+    """The state of the kernel's caches for each path, so that no reader sees two versions mixed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -386,7 +386,7 @@ class _KernelCaches:
             return pin.file if pin else None
 
     def shown(self, file: RemoteFile) -> None:
-        """Note that the kernel was told the attributes of this version."""
+        """Note that the kernel is given the attributes of this version."""
         with self._lock:
             self._state(file.path).shown = file.file_id
 

@@ -43,7 +43,7 @@ _PREVIEWERS: Final = re.compile(
 """Programs and threads, as the kernel cuts their names: at 15 bytes."""
 
 _WORKERS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
-    # KDE copies files with programs of this name too: the plug-in tells which it is.
+    # KDE copies files with programs of this name too: the plug-in shows which of both it is.
     ("kioslave", re.compile(r"thumbnail")),
     ("kioworker", re.compile(r"thumbnail")),
     # A thread of the file manager that does nothing else.
@@ -82,7 +82,7 @@ class GuardedContents:
         self._previews = previews
 
     def open(self, file: RemoteFile) -> Reader:
-        """Open a content for whoever makes the present call; EACCES if it may read nothing."""
+        """Open a content for the program that makes the present call; EACCES if it may not read."""
         limit = self._limit(file)
         if limit == 0:
             log.info("preview refused path=%r", file.path)

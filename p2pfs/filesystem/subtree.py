@@ -43,7 +43,7 @@ class OpenFile(Protocol):
 
     @property
     def direct_io(self) -> bool:
-        """Whether the kernel must neither cache nor believe the size it was told."""
+        """Whether the kernel must not cache the bytes, nor believe the size that it was given."""
         ...
 
     def getattr(self) -> Attributes:

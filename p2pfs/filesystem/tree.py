@@ -94,7 +94,7 @@ class FileSystem:
         """Let go of the backing directory. Calls that come late get EBADF."""
         self._shared.close()
 
-    # Looking. What is meant by each is told in `p2pfs.filesystem.subtree`.
+    # Questions. `p2pfs.filesystem.subtree` documents each of them.
 
     def getattr(self, path: str) -> Answer[Attributes]:
         """Return what `stat` shows; a symbolic link is not followed."""
@@ -140,7 +140,7 @@ class FileSystem:
         return subtree.open(rest, flags)
 
     def create(self, path: str, flags: int, mode: int, owner: Owner | None = None) -> OpenFile:
-        """Create a file and open it. Here and below, it belongs to us if not told to whom."""
+        """Create a file and open it. Without an `owner`, here and below, it belongs to us."""
         subtree, rest = self._writable_at(path)
         return subtree.create(rest, flags, mode, owner)
 

@@ -107,7 +107,7 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
 
 
 def _extend(fuse: ModuleType) -> None:
-    """Let fusepy's table of operations go on as far as we need; it looks at it when it mounts."""
+    """Lengthen fusepy's table of operations as far as we need; fusepy reads it when it mounts."""
     fields = tuple(vars(fuse)["fuse_operations"]._fields_)
     if "read_buf" in dict(field[:2] for field in fields):
         return

@@ -58,7 +58,7 @@ class KernelCaller:
         return bool(pending & ~masks.get("SigBlk", 0) & ~masks.get("SigIgn", 0))
 
     def _is_gone(self) -> bool:
-        """Return whether there is no such thread, rather than one that we may not look at."""
+        """Return whether there is no such thread, rather than one that we may not inspect."""
         thread_id = self._thread_id()
         try:
             if thread_id:  # 0: it is in another namespace

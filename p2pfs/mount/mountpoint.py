@@ -76,7 +76,7 @@ def check_mountpoint(path: str) -> str:
 
 
 def detach(mountpoint: str) -> None:
-    """Unmount `mountpoint` now, whoever uses it. Blocks; does nothing if it is not mounted.
+    """Unmount `mountpoint` now, also while it is in use. Blocks; does nothing if it is not mounted.
 
     Raises `UsageError` if it stays mounted, with fusermount's own words.
     """
@@ -163,7 +163,7 @@ def _is_stale(path: str) -> bool:
 def _answer_of(path: str) -> int | None:
     """Return the errno that a mount answers with, 0 for none, None if it says nothing in time."""
     answers: list[int] = []
-    # A thread in a call to a stuck mount cannot be told to give up, only be left behind.
+    # A thread in a call to a stuck mount cannot be ended, only be left behind.
     look = threading.Thread(target=lambda: answers.append(_error_of(path)), daemon=True)
     look.start()
     look.join(ANSWER_S)

@@ -20,7 +20,7 @@ from p2pfs.filesystem import Answer, Later, os_error
 T = TypeVar("T")
 
 POLL_INTERVAL_S: Final = 0.1
-"""How often a waiting call looks whether its reader was interrupted. libfuse does not wake
+"""How often a waiting call checks whether its reader was interrupted. libfuse does not wake
 it; at this rate sixty waiting readers cost nothing that can be measured."""
 
 INTERRUPT_GRACE_S: Final = 0.3
@@ -51,7 +51,7 @@ class Portal:
         return self._wait(answer, self._is_interrupted) if isinstance(answer, Later) else answer
 
     def wait_for_read(self, later: Later[T]) -> T:
-        """Wait likewise for what is read, and look after the reader ourselves.
+        """Wait likewise for bytes that are read, and watch the reader's signals ourselves.
 
         The kernel reads ahead in the background. It lets nobody interrupt that, not even who
         waits for the page; so whoever has a signal to take gets EINTR. The kernel then asks for

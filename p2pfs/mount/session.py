@@ -1,4 +1,4 @@
-"""One mount from start to end: libfuse's loop in a thread of its own, and what it is told."""
+"""One mount from start to end: libfuse's loop in a thread of its own, and its options."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class _FuseThread:
 
 
 def _options(name: str, kernel_options: Sequence[str], *, allow_other: bool) -> dict[str, object]:
-    """Return what fusepy and libfuse are told; each is here for a reason that was measured."""
+    """Return the options for fusepy and libfuse; each is here for a reason that was measured."""
     options: dict[str, object] = {
         "foreground": True,  # libfuse would fork, and lose all our threads
         "raw_fi": True,  # open's flags in, keep_cache and direct_io out
@@ -218,14 +218,14 @@ def _options(name: str, kernel_options: Sequence[str], *, allow_other: bool) -> 
 
 
 def _interrupt_check(fuse: ModuleType) -> Callable[[], bool]:
-    """Return a function that tells whether the reader of the current call was interrupted."""
+    """Return a function that returns whether the reader of the current call was interrupted."""
     interrupted = fuse._libfuse.fuse_interrupted  # noqa: SLF001 - fusepy offers no way to it
     interrupted.restype = ctypes.c_int
     return lambda: bool(interrupted())
 
 
 def _caller_finder(fuse: ModuleType) -> Callable[[], Owner | None]:
-    """Return a function that tells whose what the current call makes is to be, if not ours."""
+    """Return a function that returns the owner of files that the current call makes, if not us."""
     if os.geteuid() != 0:
         return lambda: None  # only root can give files away
     return lambda: Owner(*fuse.fuse_get_context()[:2])

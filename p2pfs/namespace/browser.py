@@ -307,9 +307,9 @@ class Browser:
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now.
 
-        Goes on while answers come, and ends when all have answered or FIRST_LISTING_S after the last;
-        `partial` then says what is missing. What was listed before and of which some neighbours
-        have news is there after FIRST_LISTING_S at most.
+        Goes on while answers come, and ends when all have answered, or FIRST_LISTING_S after the
+        last answer; `partial` then says what is missing. A directory that was listed before, and
+        of which some servents have news, is there after FIRST_LISTING_S at most.
 
         Raises:
             NotAskedError: nobody may be asked for it now.
