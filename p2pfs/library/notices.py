@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.library.names import split
 
 EACH: Final = 20
@@ -19,11 +19,11 @@ Tell = Callable[[str, str], object]
 
 
 class Notices:
-    """What has been told."""
+    """The names that the user has been told of, by directory and reason."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._told: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+        self._told: Latest[tuple[str, str], set[str]] = Latest(MAX_GROUPS)
 
     def private(self, path: str, reason: str) -> None:
         """Tell why a local path is not published; not where a leading dot says so."""
@@ -38,5 +38,3 @@ class Notices:
             self._tell(path, f"not published: {reason}")
         else:
             self._tell(directory, f"more files in this directory are not published: {reason}")
-        if len(self._told) > MAX_GROUPS:
-            self._told.popitem(last=False)
