@@ -369,7 +369,12 @@ class Catalogue:
 
     def has_directory(self, path: str) -> bool:
         """Return whether a directory is known to exist; the root always does."""
-        return not path or bool(self.directory_sources(path))
+        if not path:
+            return True
+        with self._lock:
+            place = self._tree.place(path)
+            by = place.directory.by if place is not None and place.directory is not None else ()
+            return any(source in self._sources for source in by)
 
     def peers(self) -> tuple[PeerInfo, ...]:
         """Return every servent that has told of its share."""
