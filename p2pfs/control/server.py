@@ -165,14 +165,16 @@ class _Client:
     async def _receive_line(self) -> bytes:
         """Return the first line, and keep the descriptors that come with it.
 
-        What follows the line has no meaning.
+        What follows the line has no meaning. Of a line that is cut off it is what came.
         """
         received = bytearray()
         while b"\n" not in received:
             data = await self._receive_with_descriptors()
             is_too_much = len(received) > MAX_REQUEST_BYTES
-            if not data or is_too_much or len(self._descriptors) > MAX_DESCRIPTORS:
+            if is_too_much or len(self._descriptors) > MAX_DESCRIPTORS:
                 return b""
+            if not data:
+                return bytes(received)
             received += data
         return bytes(received[: received.index(b"\n")])
 

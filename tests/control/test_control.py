@@ -417,6 +417,14 @@ async def test_a_client_may_close_its_half(servent):
     assert json.loads(answer) == {"ok": {"files": [], "partial": None}}
 
 
+@pytest.mark.parametrize("request_", [b'{"verb": "status"', STATUS[:-2], b"\0"])
+async def test_a_request_that_is_cut_off_is_told_so(servent, request_):
+    async with serving(servent):
+        answer = await answer_to(servent, request_, then_closes=True)
+
+    assert json.loads(answer) == {"error": "not a request", "status": ExitStatus.USAGE}
+
+
 async def test_what_comes_behind_a_request_does_not_cancel_it(servent):
     servent.search_takes_s = 0.1
     async with serving(servent):
