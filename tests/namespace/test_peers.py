@@ -21,6 +21,7 @@ from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.peers import (
     FAILED_S,
+    MAX_RESERVED,
     RESERVED_S,
     SIGHTED_S,
     Folders,
@@ -426,6 +427,21 @@ def test_who_came_first_keeps_a_name_also_when_gone_for_a_while() -> None:
     assert folders.owner("anna") == real.id
     folders.of([], 3 * RESERVED_S)
     assert folders.of([other], 3 * RESERVED_S) == {"anna": other}
+
+
+def test_of_many_that_are_gone_those_seen_last_keep_their_names() -> None:
+    folders = Folders()
+    known = peer("known", "k")
+    folders.of([known], 0)
+    for number in range(MAX_RESERVED + 10):
+        stranger = PeerInfo(ServentId(f"{number:a>32}"), f"stranger {number}", ())
+        folders.of([stranger, known], number / 1_000)
+
+    assert folders.owner("known") == known.id
+    assert folders.owner("stranger 8") is None
+    assert folders.owner("stranger 9") is not None
+    everybody = [PeerInfo(ServentId(f"{n:b>32}"), f"friend {n}", ()) for n in range(MAX_RESERVED)]
+    assert len(folders.of([*everybody, known], 10)) == MAX_RESERVED + 1
 
 
 def test_a_peer_that_is_renamed_gets_another_folder() -> None:
