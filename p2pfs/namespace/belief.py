@@ -80,6 +80,11 @@ class Belief:
         for peer in slow:
             self.board.mute(peer.id, is_stranger=peer.id not in neighbours)
 
+    def waited(self, peer: PeerInfo, took_s: float) -> None:
+        """Note how long a look has waited for the news of a servent."""
+        is_stranger = all(peer.id != one.id for one in self._neighbours())
+        self.board.answered(peer.id, took_s, is_stranger=is_stranger)
+
     def news(self, path: str) -> Sequence[PeerInfo]:
         """Return who has changed a directory since it was last asked for that."""
         return self.news_since(path, self.heard_at(path))

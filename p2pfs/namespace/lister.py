@@ -19,7 +19,7 @@ from p2pfs.namespace.ages import FIRST_LISTING_S, Renewals, Times
 from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
-from p2pfs.namespace.survey import MAX_DIRECT, Heard, Survey
+from p2pfs.namespace.survey import MAX_DIRECT, Asked, Heard, Survey
 from p2pfs.protocol import PeerInfo, ServentId
 from p2pfs.protocol.flood import Urgency
 from p2pfs.tasks import SingleFlight, Tasks
@@ -129,10 +129,14 @@ class Lister:
     async def _list_news(self, path: str) -> None:
         began_at = self._clock()
         news = self._belief.news(path)
+        asked: Asked = {}
         with trio.move_on_after(FIRST_LISTING_S):
-            await self._survey.hear(path, news)
+            asked = (await self._survey.hear(path, news)).asked
         slow = [peer for peer in news if self._listings.under_way(peer, path)]
         self._belief.caught_up(path, began_at, slow)
+        for peer, telling in asked.items():
+            if telling is not None:
+                self._belief.waited(peer, telling.heard_at - began_at)
 
     async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:
         began_at = self._clock()

@@ -77,7 +77,8 @@ class Telling:
         self.is_over = False
         self.error: P2pfsError | None = None
         """Why it ended before all pages had come."""
-        self._asked_at = self._heard_at = trio.current_time()
+        self._asked_at = self.heard_at = trio.current_time()
+        """When the last page came; before the first one, when it was asked for."""
         self._has_begun = self._is_told = False
         self._pages: deque[Listing] = deque()
         """What has come and is not taken in yet."""
@@ -105,7 +106,7 @@ class Telling:
         """Note that a page has come."""
         self._pages.append(page)
         self._has_begun = True
-        self._heard_at = trio.current_time()
+        self.heard_at = trio.current_time()
         self._wake()
 
     def told_all(self) -> None:
@@ -146,7 +147,7 @@ class Telling:
         self._news = trio.Event()
 
     def _silent_at(self) -> float:
-        return self._heard_at + (PAGE_SILENCE_S if self._has_begun else FIRST_LISTING_S)
+        return self.heard_at + (PAGE_SILENCE_S if self._has_begun else FIRST_LISTING_S)
 
     def _trickles(self) -> bool:
         told_for_s = trio.current_time() - self._asked_at - SLOW_AFTER_S

@@ -21,6 +21,15 @@ MUTED_S: Final = 60.0
 """How long CHANGED and NEWS of a servent are ignored that was slow to answer about an earlier one.
 Its new names show when listings are refreshed."""
 
+LATE_S: Final = 0.5
+"""An answer that comes sooner is nobody's fault, however often it is waited for."""
+
+LATE_SHARE: Final = 0.05
+LATE_BURST_S: Final = 4
+"""The part of the time for which one servent may let looks wait for longer answers than that, and
+the seconds at once. One that always said that it had changed, and answered just in time, let each
+`ls` take 1.4 s."""
+
 MAX_PLACES: Final = 1_000
 """Directories of which news are remembered; the oldest are forgotten."""
 
@@ -50,6 +59,8 @@ class NewsBoard:
         self._muted: Latest[ServentId, float] = Latest(MAX_PLACES)
         """Until when CHANGED and NEWS of each slow servent are ignored."""
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
+        self._late: Latest[ServentId, TokenBucket] = Latest(MAX_PLACES)
+        """How long each may still let looks wait, in seconds."""
         self._deaf_until = -math.inf
         """Until when NEWS of strangers are ignored."""
 
@@ -88,6 +99,18 @@ class NewsBoard:
             here = {peer.id for peer in holders()}
             found |= {peer.id: peer for peer, _ in everywhere if not path or peer.id in here}
         return list(found.values())
+
+    def answered(self, peer: ServentId, took_s: float, *, is_stranger: bool) -> None:
+        """Note how long its news were waited for; who takes long again and again is muted."""
+        if took_s <= LATE_S:
+            return
+        now = self._clock()
+        allowed = self._late.get(peer) or TokenBucket(LATE_SHARE, LATE_BURST_S)
+        self._late[peer] = allowed
+        allowed.wait_s(now)  # it has earned what it may spend
+        allowed.spend(took_s)
+        if allowed.wait_s(now):
+            self.mute(peer, is_stranger=is_stranger)
 
     def mute(self, peer: ServentId, *, is_stranger: bool) -> None:
         """Ignore CHANGED and NEWS of a servent for MUTED_S: it was slow to answer about them."""

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from p2pfs.namespace.news import MAX_TELLERS, MUTED_S, SLOW_STRANGERS_BURST, NewsBoard
+from p2pfs.namespace.news import (
+    LATE_BURST_S,
+    LATE_S,
+    LATE_SHARE,
+    MAX_TELLERS,
+    MUTED_S,
+    SLOW_STRANGERS_BURST,
+    NewsBoard,
+)
 from p2pfs.protocol.messages import PeerInfo, ServentId
 
 
@@ -70,6 +78,35 @@ def test_whoever_is_slow_to_say_what_changed_is_not_heard_for_a_while():
     assert of(news, "films") == []
     clock.now += MUTED_S
     assert news.told(ANNA, ["films"], is_all=False)
+
+
+def test_whoever_makes_looks_wait_again_and_again_is_not_heard_for_a_while():
+    news, clock = board()
+    waited_s = 0.0
+    while news.neighbour_changed(ANNA.id):
+        news.answered(ANNA.id, 1.4, is_stranger=False)
+        waited_s += 1.4
+        clock.now += 1.6
+    assert LATE_BURST_S - 1.4 <= waited_s <= LATE_BURST_S + 1.4
+    assert news.neighbour_changed(BEN.id)
+    clock.now += MUTED_S
+    assert news.neighbour_changed(ANNA.id)
+
+
+def test_whoever_answers_within_a_moment_is_heard_however_often_it_changes():
+    news, clock = board()
+    for _ in range(1_000):
+        assert news.neighbour_changed(ANNA.id)
+        news.answered(ANNA.id, LATE_S, is_stranger=False)
+        clock.now += 0.1
+
+
+def test_whoever_takes_long_now_and_then_is_heard():
+    news, clock = board()
+    for _ in range(100):
+        assert news.told(ANNA, [""], is_all=False)
+        news.answered(ANNA.id, 1.4, is_stranger=True)
+        clock.now += 1.4 / LATE_SHARE
 
 
 def test_when_many_strangers_were_slow_none_is_heard_for_a_while():

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from p2pfs.namespace.ages import REFRESH_AFTER_S
 from p2pfs.namespace.belief import REFRESH_EACH_S
+from p2pfs.namespace.nodes import Knowledge
 from p2pfs.protocol.messages import Query
 from tests.helpers.world import World, chain, open_world
 
@@ -117,3 +118,42 @@ async def test_a_burst_of_changes_is_told_of_a_few_times(autojump_clock: MockClo
         assert 5 <= len(told) <= 16
         await trio.sleep(15)
         assert told[-1][1] == ("films",)
+
+
+async def test_a_neighbour_that_changes_all_the_time_and_answers_late_holds_up_a_few_looks(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        await world.start()
+        await world.start(joins=[0])
+        await world.start(joins=[0, 1])
+        await world.linked(2, 2, 2)
+        await world.share(0, "a", b"a")
+        await world.share(2, "b", b"b")
+        await trio.sleep(3)
+        await world.names(1)
+        answer = world[2].uploads._answer
+
+        async def answer_late(*request: object) -> object:
+            await trio.sleep(1.4)
+            return await answer(*request)
+
+        async def change() -> None:
+            while True:
+                world[2].switchboard.tell_changed()
+                await trio.sleep(0.01)
+
+        world[2].uploads._answer = answer_late
+        waited_s = 0.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(change)
+            await trio.sleep(1)
+            for _ in range(100):
+                began_at = trio.current_time()
+                if isinstance(world[1].browser.known_children(""), Knowledge):
+                    assert await world.names(1) == ["a", "b"]
+                waited_s += trio.current_time() - began_at
+                await trio.sleep(0.2)
+            nursery.cancel_scope.cancel()
+
+        assert waited_s < 6
