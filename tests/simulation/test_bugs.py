@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.download.verifying import Verifier
+from p2pfs.cache import CachedFile
 from p2pfs.errors import BugError
 from p2pfs.namespace.catalogue import RemoteFile
 from p2pfs.servent import Servent
@@ -23,7 +23,7 @@ PLACES = {
     "adopting a neighbour": lambda servent: (servent.switchboard, "opened"),
     "losing a neighbour": lambda servent: (servent.switchboard, "lost"),
     "serving blocks": lambda servent: (servent.uploads, "_send_blocks"),
-    "serving a listing": lambda servent: (servent.uploads._pages, "_page"),
+    "serving a listing": lambda servent: (servent.offer, "list_page"),
     "dialling": lambda servent: (servent.overlay.degree, "_candidates"),
     "walking": lambda servent: (servent.switchboard, "start_walk"),
     "routing": lambda servent: (servent.switchboard, "_carry_out"),
@@ -102,7 +102,7 @@ async def test_a_bug_in_a_download_is_told_and_the_next_read_works(
         assert isinstance(node, RemoteFile)
         reader = world[0].swarms.open(node)
         with monkeypatch.context() as broken:
-            broken.setattr(Verifier, "_keep", stumble)
+            broken.setattr(CachedFile, "put", stumble)
             with pytest.raises(BugError):
                 await reader.read(0, 10)
             await trio.sleep(5)
