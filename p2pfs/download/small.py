@@ -2,13 +2,15 @@
 
 A swarm takes half a millisecond to come and go, and knows what to do when something goes
 wrong; so what goes wrong here is left for a swarm to find out, to judge and to mend. What
-has arrived is verified and written together, as it comes: a hop to a thread costs as much as
-a content. With a hop for each, `cp -r` of small files was a tenth slower than sshfs.
+has arrived is verified and written together: a hop to a thread costs as much as a content. With
+a hop for each, `cp -r` of small files was a tenth slower than sshfs. What was fetched ahead waits
+a moment for others; without that, 618 of the 765 hops for 1,000 files were for one file each.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +18,7 @@ from typing import Final
 import trio
 
 from p2pfs.cache import BlockCache, CachedFile, Key
+from p2pfs.download.gathering import Gathering
 from p2pfs.errors import P2pfsError
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import RemoteFile
@@ -30,6 +33,10 @@ PATIENCE_S: Final = 1.0
 
 KEPT_AT_ONCE: Final = 16
 """Contents written in one hop, so that whoever waits for the first does not wait for long."""
+
+GATHER_S: Final = 0.004
+"""How long a content that was fetched ahead may wait for others, if no reader waits for it: a
+reader of files of a directory takes some 10 ms for as many as are written in one hop."""
 
 
 @dataclass(eq=False, slots=True)
@@ -55,12 +62,19 @@ class SmallContents:
         self._tasks = tasks
         self._on_received = on_received
         self._flights: SingleFlight[Key] = SingleFlight(tasks)
-        self._arrived: list[_Arrived] = []
+        self._awaited: Counter[Key] = Counter()  # by how many readers
+        self._arrived: Gathering[_Arrived] = Gathering(KEPT_AT_ONCE, GATHER_S)
         self._is_keeping = False
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
         """Fetch a content, if a source gives it at once. Readers of one content share it."""
-        await self._flights.start(cached.key, self._fetch, file).wait()
+        flight = self._flights.start(cached.key, self._fetch, file)
+        self._awaited[cached.key] += 1
+        self._arrived.hurry()
+        try:
+            await flight.wait()
+        finally:
+            self._awaited -= Counter([cached.key])
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have contents ready that somebody will probably open next. For trio's thread."""
@@ -84,18 +98,21 @@ class SmallContents:
             self._tasks.start(self._keep_all)
             self._is_keeping = True
         self._cache.retain(arrived.cached)  # whoever waits for it may go
-        self._arrived.append(arrived)
+        self._arrived.put(arrived, is_urgent=arrived.cached.key in self._awaited)
         await arrived.is_done.wait()
 
     async def _keep_all(self) -> None:
         try:
             while self._arrived:
-                some, self._arrived = self._arrived[:KEPT_AT_ONCE], self._arrived[KEPT_AT_ONCE:]
-                try:
-                    await self._cache.put_small([(one.cached, one.data) for one in some])
-                finally:
-                    for one in some:
-                        one.cached.close()
-                        one.is_done.set()
+                await self._arrived.wait()
+                await self._keep_some(self._arrived.take())
         finally:
             self._is_keeping = False
+
+    async def _keep_some(self, some: Sequence[_Arrived]) -> None:
+        try:
+            await self._cache.put_small([(one.cached, one.data) for one in some])
+        finally:
+            for one in some:
+                one.cached.close()
+                one.is_done.set()

@@ -6,13 +6,13 @@ worth its time. They wait for the manifest, without which nothing can be verifie
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import trio
 
 from p2pfs.cache import CachedFile
+from p2pfs.download.gathering import Gathering
 from p2pfs.download.source import Request
 from p2pfs.errors import BadBlockError, P2pfsError, RemoteProtocolError, TransferError
 from p2pfs.protocol import Manifest
@@ -24,41 +24,6 @@ GATHER_S: Final = 0.01
 """How long a block that arrived may wait for others, if no reader waits for it."""
 
 Arrival = tuple[Request, bytes]
-
-
-class VerifyQueue:
-    """Blocks in the order of their arrival. Their number is bounded by what is asked for."""
-
-    def __init__(self) -> None:
-        self._arrivals: deque[Arrival] = deque()
-        self._has_some, self._is_enough = trio.Event(), trio.Event()
-
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        return bool(self._arrivals)
-
-    def put(self, request: Request, data: bytes, *, is_urgent: bool) -> None:
-        """Take in what came for a request."""
-        self._arrivals.append((request, data))
-        self._has_some.set()
-        if is_urgent or len(self._arrivals) >= TAKEN_AT_ONCE:
-            self._is_enough.set()
-
-    def hurry(self) -> None:
-        """Let the blocks that are there wait no longer: a reader needs one."""
-        self._is_enough.set()
-
-    async def wait(self) -> None:
-        """Wait until there is a block, and there are enough or it has waited long enough."""
-        await self._has_some.wait()
-        with trio.move_on_after(GATHER_S):
-            await self._is_enough.wait()
-        self._has_some, self._is_enough = trio.Event(), trio.Event()
-
-    def take(self) -> list[Arrival]:
-        """Return the next ones, at most TAKEN_AT_ONCE of them."""
-        count = min(len(self._arrivals), TAKEN_AT_ONCE)
-        return [self._arrivals.popleft() for _ in range(count)]
 
 
 class Judge(Protocol):
@@ -91,7 +56,8 @@ class Verifier:
         self._judge = judge
         self._cached = cached
         self._patience_s = patience_s
-        self._queue = VerifyQueue()
+        self._queue: Gathering[Arrival] = Gathering(TAKEN_AT_ONCE, GATHER_S)
+        """Their number is bounded by what is asked for."""
         self._has_manifest = trio.Event()
         if cached.manifest is not None:
             self._has_manifest.set()
@@ -103,7 +69,7 @@ class Verifier:
 
     def block_arrived(self, request: Request, data: bytes, *, is_urgent: bool) -> None:
         """Take in what a source sent for a block; at once, if a reader waits."""
-        self._queue.put(request, data, is_urgent=is_urgent)
+        self._queue.put((request, data), is_urgent=is_urgent)
 
     def manifest_arrived(self, request: Request, data: bytes) -> None:
         """Take in what a source sent for the manifest."""
