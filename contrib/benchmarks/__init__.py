@@ -7,5 +7,8 @@ crowds        the same with several sources, and with several readers
 report        figures, ratios and targets as tables and as JSON
 passthrough   a program: the least that fusepy can do for a local directory
 raw_link      a program: our encrypted link alone, between two processes
+distance      a program: the same with a line of some length between the source and its reader
+relay         a program: that line
+far           a program: a servent at its far end
 indexing      a program: what many small files cost the library
 """

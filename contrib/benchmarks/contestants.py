@@ -61,6 +61,9 @@ class P2pfs:
 
     name = "p2pfs"
 
+    command: tuple[str, ...] = P2PFS
+    """What starts the servent that is read from."""
+
     def __init__(self, workshop: Workshop, files: Path) -> None:
         """Start the servent that serves; returns when all files are published."""
         self._workshop = workshop
@@ -73,7 +76,15 @@ class P2pfs:
 
         Returns where it listens when all `count` of them are published.
         """
-        command = (*P2PFS, "serve", "--foreground", "--listen", f"{HOST}:0", "--state", state)
+        command = (
+            *self.command,
+            "serve",
+            "--foreground",
+            "--listen",
+            f"{HOST}:0",
+            "--state",
+            state,
+        )
         process = self._workshop.start((*command, "--name", state.name, *options))
         process.wait_for(lambda: "listening on " in process.output(), "readiness")
         has_all = lambda: self.status(state)["shared_files"] == count  # noqa: E731
@@ -117,6 +128,9 @@ class Sshfs:
 
     name = "sshfs"
 
+    options = SSHFS_OPTIONS
+    """Of the mount, beside those that say where to."""
+
     def __init__(self, workshop: Workshop, files: Path) -> None:
         """Start sshd. WorkshopError if a program is missing or it does not start."""
         for program in ("sshfs", "ssh", "ssh-keygen"):
@@ -153,7 +167,7 @@ class Sshfs:
         options = (
             f"IdentityFile={self._directory}/user_key,IdentitiesOnly=yes,"
             f"UserKnownHostsFile={self._directory}/known_hosts,StrictHostKeyChecking=no,"
-            f"port={self._port},{SSHFS_OPTIONS}"
+            f"port={self._port},{self.options}"
         )
         remote = f"{getpass.getuser()}@{HOST}:{self._files}"
         # -F: nothing of the user's own configuration.
