@@ -25,7 +25,7 @@ from p2pfs.namespace import RemoteFile
 from p2pfs.protocol import PeerInfo
 from p2pfs.tasks import SingleFlight, Tasks
 
-MAX_SMALL: Final = 64
+MAX_SMALL: Final = 128
 """Contents being fetched above which no further ones are fetched ahead."""
 
 PATIENCE_S: Final = 1.0

@@ -11,6 +11,7 @@ from p2pfs.filesystem.siblings import (
     AHEAD_BYTES,
     AHEAD_FILES,
     LARGEST_STEP,
+    MAX_AHEAD_FILES,
     MAX_DIRECTORY,
     OPENED_IN_ORDER,
     SMALL_BYTES,
@@ -64,6 +65,17 @@ def test_no_more_is_fetched_than_a_little_ahead(network, tree) -> None:
 
     assert set(network.fetched_ahead) <= set(paths[: 20 + AHEAD_FILES])
     assert len(network.fetched_ahead) >= AHEAD_FILES
+
+
+def test_who_goes_on_reading_in_order_has_more_ready_up_to_a_bound(network, tree) -> None:
+    paths = fill(network, count=500)
+
+    open_all(tree, paths[:100])
+    after_100 = len(network.fetched_ahead)
+    open_all(tree, paths[100:300])
+
+    assert 100 + AHEAD_FILES < after_100 <= 100 + 100 // 2
+    assert 300 + MAX_AHEAD_FILES // 2 < len(network.fetched_ahead) <= 300 + MAX_AHEAD_FILES
 
 
 def test_no_more_bytes_are_fetched_than_a_little_ahead(network, tree) -> None:
