@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
@@ -101,13 +102,24 @@ async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node
         NotFoundError: nobody within the horizon has it.
         UsageError: it was written as a directory, and is none; it is our own.
     """
+    _place, node = await _locate(servent, target, typed)
+    return node
+
+
+async def _locate(
+    servent: Servent, target: TreePath | Id, typed: str
+) -> tuple[TreePath | Id, Node]:
+    """Return where it is that is meant, which may be in another sub-tree, and what is there."""
     own = _own_file(servent, target) if isinstance(target, Id) else None
     if own is not None:
         raise UsageError(f"{typed} is on this machine, not in the network: shared/{own.local_path}")
     if not isinstance(target, Id) and not target.path:
-        return RemoteDirectory("", 0, ())
-    node = await in_turn(lambda: _find(servent, target))
-    if node is None:
+        return target, RemoteDirectory("", 0, ())
+    for place in _meanings(target):
+        node = await in_turn(functools.partial(_find, servent, place))
+        if node is not None:
+            break
+    else:
         raise NotFoundError(f"{typed}: nobody within the horizon has it")
     if (
         not isinstance(target, Id)
@@ -115,7 +127,22 @@ async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node
         and not isinstance(node, RemoteDirectory)
     ):
         raise UsageError(f"{typed} is a file, not a directory")
-    return node
+    if isinstance(place, TreePath):  # a result may be named by its path in network/
+        place = replace(place, path=node.path)
+    return place, node
+
+
+def _meanings(target: TreePath | Id) -> Iterator[TreePath | Id]:
+    """Yield what may be meant, the likeliest first.
+
+    Who types a path that begins with the name of a sub-tree may mean the sub-tree itself, if there
+    is no such directory in `network/`.
+    """
+    yield target
+    if isinstance(target, TreePath) and target.subtree is Subtree.NETWORK:
+        label, _, rest = target.path.partition("/")
+        if rest and label in (Subtree.NETWORK, Subtree.SEARCH, Subtree.PEERS):
+            yield TreePath(Subtree(label), rest, target.must_be_directory)
 
 
 async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> RemoteFile:
@@ -125,12 +152,12 @@ async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> Remo
         NotFoundError: nobody within the horizon has it.
         UsageError: it is a directory.
     """
-    node = await find_node(servent, target, typed)
+    place, node = await _locate(servent, target, typed)
     if isinstance(node, RemoteDirectory):
         raise UsageError(f"{typed} is a directory")
-    if isinstance(target, Id):
+    if isinstance(place, Id):
         return node
-    return replace(node, path=network_path(servent, target))
+    return replace(node, path=network_path(servent, place))
 
 
 async def network_paths(servent: Servent, target: TreePath) -> Sequence[str]:
@@ -150,12 +177,12 @@ async def list_directory(
         NotFoundError: nobody within the horizon has it.
         UsageError: it is a file.
     """
-    is_directory = isinstance(await find_node(servent, target, typed), RemoteDirectory)
-    if isinstance(target, Id) or not is_directory:
+    place, node = await _locate(servent, target, typed)
+    if isinstance(place, Id) or not isinstance(node, RemoteDirectory):
         raise UsageError(f"{typed} is a file, not a directory")
-    tree = _tree_of(servent, target)
-    nodes = await in_turn(lambda: tree.list(target.path))
-    return sorted(nodes, key=lambda node: node.path), tree.partial(target.path)
+    tree = _tree_of(servent, place)
+    nodes = await in_turn(lambda: tree.list(place.path))
+    return sorted(nodes, key=lambda node: node.path), tree.partial(place.path)
 
 
 async def in_turn(ask: Callable[[], Awaitable[T]]) -> T:
@@ -181,7 +208,29 @@ def _own_file(servent: Servent, target: Id) -> OwnFile | None:
 async def _find(servent: Servent, target: TreePath | Id) -> Node | None:
     if isinstance(target, Id):
         return await servent.find_content(FileId(bytes.fromhex(target.digits)))
-    return await _tree_of(servent, target).find(target.path)
+    node = await _tree_of(servent, target).find(target.path)
+    if node is None and target.subtree is Subtree.SEARCH:
+        return await _result_at(servent, target.path)
+    return node
+
+
+async def _result_at(servent: Servent, path: str) -> Node | None:
+    """Return the result of a search that is named by its whole path in `network/`.
+
+    `p2pfs search` prints that path; `search/` shows results by their last names.
+    """
+    words, _, published = path.partition("/")
+    if "/" not in published:
+        return None
+    found = await servent.results.list(words)
+    return next((one for one in found if _published(servent, one.path) == published), None)
+
+
+def _published(servent: Servent, path: str) -> str | None:
+    try:
+        return servent.results.published_path(path)
+    except NotFoundError:  # it has gone from the results meanwhile
+        return None
 
 
 def _tree_of(servent: Servent, target: TreePath) -> Tree:

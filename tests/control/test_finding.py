@@ -130,3 +130,33 @@ async def test_what_is_asked_with_a_hangup_ends_with_it(servent, running):
         await trio.sleep(0.01)
     with pytest.raises(VerbError):  # nor does anything begin after it
         await trio.to_thread.run_sync(lambda: ask(running, "status", hangup=hangup))
+
+
+async def test_a_result_is_found_by_its_path_in_the_network_too(servent, running):
+    for path, published in (("whale/x", "films/sea/x"), ("whale/y", "films/y")):
+        servent.results.files[path] = RemoteFile(path, 3, 0, EMPTY, ())
+        servent.results.published[path] = published
+
+    for path in ("search/whale/x", "search/whale/films/sea/x", "network/search/whale/x"):
+        assert (await asked(running, "look", path=path))["name"] == "x", path
+    for path in ("search/whale/films/x", "search/whale/sea/x", "network/search/whale/z"):
+        with pytest.raises(VerbError, match="nobody within the horizon"):
+            await asked(running, "look", path=path)
+    (row,) = await asked(running, "pin", paths=["search/whale/films/sea/x"])
+    assert row["path"] == "films/sea/x"
+
+
+async def test_a_path_may_begin_with_the_name_of_its_sub_tree(servent, running):
+    servent.offer("films/x", b"abc")
+    servent.shares.files["ann/films/x"] = RemoteFile("ann/films/x", 4, 0, EMPTY, ())
+
+    assert (await asked(running, "look", path="network/network/films/x"))["size"] == 3
+    assert (await asked(running, "look", path="network/peers/ann/films/x"))["size"] == 4
+    rows = await trio.to_thread.run_sync(
+        list_directory, running, received_target("network/peers/ann/films")
+    )
+    assert [row["name"] for row in rows[0]] == ["x"]
+    (row,) = await asked(running, "pin", paths=["network/peers/ann/films/x"])
+    assert row["path"] == "films/x"
+    servent.offer("peers/ann/films/x", b"in a directory that is called so")
+    assert (await asked(running, "look", path="network/peers/ann/films/x"))["size"] == 32
