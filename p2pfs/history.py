@@ -1,7 +1,7 @@
-"""What was fetched from others: which content, for whom here, from whom, and when.
+"""The history of fetches: which content, for which user and program, from which peers, and when.
 
-It is kept in the state directory over restarts, for its owner alone, and bounded: of what is too
-much the older half goes. What was fetched in the last second before a crash may lack.
+It is kept in the state directory over restarts, for its owner alone. It is bounded: when the file
+is full, its older half goes. A crash may lose the fetches of the last second.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from p2pfs.threads import RunInThread
 log = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 4 * 1024**2
-"""Of the file: some 10,000 fetches. To read and parse it takes 50 ms."""
+"""The largest size of the file: some 10,000 fetches. To read and parse it takes 50 ms."""
 
 MAX_WAITING: Final = 10_000
-"""Fetches that wait to be written; a disk that is stuck costs no more memory."""
+"""The most fetches that wait to be written; a stuck disk takes no more memory."""
 
 MAX_OPENED: Final = 10_000
-"""Contents of which it is remembered who opened them last: they may be fetched later."""
+"""The most contents whose last opener is remembered; their fetch may come later."""
 
 MAX_PEERS: Final = 8
-"""Peers that are told of one fetch: those that gave most."""
+"""The most peers in one row: those that gave most bytes."""
 
 WRITE_AFTER_S: Final = 1.0
-"""How long a fetch waits for others, to be written with them."""
+"""The time that a fetch waits, to be written together with others."""
 
 Record = Mapping[str, object]
 
@@ -59,7 +59,7 @@ class History:
         self._writing = threading.Lock()
 
     def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
-        """Note for whom contents will be fetched, if they will. Any thread."""
+        """Note the program and user that open contents, in case they are fetched. Any thread."""
         for file_id in file_ids:
             self._opened[file_id] = program, uid
 
@@ -91,7 +91,7 @@ class History:
             self._has_come.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what is noted, until cancelled; `close` writes the rest."""
+        """Write new fetches to the file, until cancelled; `close` writes the rest."""
         task_status.started()
         while True:
             await self._has_come.wait()
@@ -100,7 +100,7 @@ class History:
             await self._run_in_thread(self.close)
 
     def close(self) -> None:
-        """Write what waits. A disk that takes nothing costs the book some lines, and no more."""
+        """Write the waiting fetches. If the disk refuses, they are lost, with a warning."""
         with self._writing:
             waiting, self._waiting = self._waiting, []
             if not waiting:
@@ -119,7 +119,7 @@ class History:
         return latest[::-1]
 
     async def clear(self) -> int:
-        """Forget all; return how many fetches that were. OSError if they stay on the disk."""
+        """Forget all fetches; return their number. OSError if they stay on the disk."""
         count = len(await self.rows(MAX_BYTES))
         await self._run_in_thread(self._empty)
         return count
@@ -148,7 +148,7 @@ class History:
 
 
 def _row(line: bytes) -> Record | None:
-    """Return a fetch as it is told, or None for a line that was cut by a crash."""
+    """Return the row of a line, or None for a line that a crash has cut."""
     try:
         row = json.loads(line)
         uid = row.pop("uid")

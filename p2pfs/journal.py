@@ -1,4 +1,4 @@
-"""What happened, for people: the lines of `p2pfs events`.
+"""The events of a servent, for people: the lines of `p2pfs events`.
 
 Peers' text never reaches a terminal raw: `printable` is the one way there.
 """
@@ -21,11 +21,11 @@ MAX_EVENTS: Final = 1_000
 """Events kept; a megabyte at most. The log file holds the older ones."""
 
 MAX_TEXT_LENGTH: Final = 500
-"""Characters of one text: longer ones are a peer's doing."""
+"""The most characters of one text; longer ones come from peers."""
 
 
 class Severity(enum.StrEnum):
-    """How much an event asks for attention."""
+    """The severity of an event."""
 
     INFO = "info"
     WARNING = "warning"
@@ -43,14 +43,14 @@ class Event:
     path: str
     """The file it is about, below `network/` or `shared/`; empty if none."""
     is_done: bool = False
-    """Whether it tells that something is done for which the user waited."""
+    """Whether something is done for which the user waited."""
 
 
 class Journal:
     """The latest events. Every method may be called from any thread and never waits.
 
-    Texts and paths may hold whatever peers sent. Each event is a line in the log file too,
-    as information: what is an error to a reader is seldom an error of ours.
+    Texts and paths may hold bytes that peers sent. Each event is a line in the log file too, at
+    level info: an error of a read is seldom an error of this program.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -60,7 +60,7 @@ class Journal:
         self._listeners: tuple[Callable[[Event], None], ...] = ()
 
     def info(self, text: str, path: str = "") -> None:
-        """Note what may interest the user."""
+        """Note an event that may interest the user."""
         self._add(Severity.INFO, text, path)
 
     def done(self, text: str, path: str) -> None:
@@ -68,21 +68,21 @@ class Journal:
         self._add(Severity.INFO, text, path, is_done=True)
 
     def warning(self, text: str, path: str = "") -> None:
-        """Note what went wrong and was dealt with."""
+        """Note a problem that was dealt with."""
         self._add(Severity.WARNING, text, path)
 
     def error(self, text: str, path: str = "") -> None:
-        """Note what the user asked for and did not get."""
+        """Note a failure of something that the user asked for."""
         self._add(Severity.ERROR, text, path)
 
     def events(self) -> list[Event]:
-        """Return what is kept, oldest first."""
+        """Return the kept events, oldest first."""
         with self._lock:
             return list(self._events)
 
     @contextlib.contextmanager
     def heard_by(self, listener: Callable[[Event], None]) -> Iterator[None]:
-        """Tell a listener of each event in the meantime, on the thread where it happens."""
+        """Call a listener with each event in the meantime, on the thread of the event."""
         self._listeners += (listener,)
         try:
             yield

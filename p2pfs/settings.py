@@ -1,7 +1,7 @@
-"""What a servent is set to while it runs: values that change, and limits that follow the hour.
+"""The settings of a running servent: changes by verbs, and limits that follow the hour.
 
-A change holds at once. What a verb has set is kept in `set.toml` of the state directory and
-holds after a restart too, unless the command line says otherwise then.
+A change holds at once. It is kept in `set.toml` of the state directory and holds after a restart
+too, unless the command line of that start gives the same option.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Settings:
     def __init__(
         self, config: Config, wall_clock: Callable[[], float], run_in_thread: RunInThread
     ) -> None:
-        """Start with the settings of the start."""
+        """Begin with the settings of the start."""
         self.config = config
-        """As it is now. A change puts another one in its place."""
+        """The current settings. Each change replaces the object."""
         self._wall_clock = wall_clock
         self._run_in_thread = run_in_thread
         self._takers: dict[str, Take] = {}
@@ -72,13 +72,13 @@ class Settings:
             await trio.sleep(FOLLOW_EVERY_S)
 
     async def set(self, option: str, text: str | None) -> Record:
-        """Give an option another value, or with None the one that it has without the verb.
+        """Set an option to a value, or with None take the set value back.
 
         Returns its row, as `rows` has it.
 
         Raises:
-            UsageError: it cannot change now, or not to that; all is as it was.
-            OSError: it could not be kept; all is as it was.
+            UsageError: the option cannot be set, or not to this value; nothing has changed.
+            OSError: it could not be kept; nothing has changed.
         """
         async with self._changing:
             values = await self._run_in_thread(read_set, self.config)
@@ -96,7 +96,7 @@ class Settings:
         return self._row(option)
 
     def rows(self) -> list[Record]:
-        """Return each option with its value, where that comes from, and what can become of it."""
+        """Return each option with its value, its source, and whether it can be set."""
         return [self._row(option) for option in all_options(self.config)]
 
     def _row(self, option: str) -> Record:

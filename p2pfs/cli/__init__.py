@@ -1,20 +1,20 @@
-"""What people type and read: argv in, tables and exit statuses out.
+"""The command line: argv in, tables and exit statuses out.
 
-    commands     the command as a whole: verbs by group, help, what becomes of errors
+    commands     the command as a whole: verbs by group, help, errors
     servents     the verbs that start, keep, end and examine a servent
-    verbs        the verbs that ask one which runs
-    fstab        what mount(8), /etc/fstab and -o say
-    trees        files of a tree, several at once
+    verbs        the verbs that ask a running servent
+    fstab        calls by mount(8), lines of /etc/fstab, and -o
+    trees        downloads and uploads of whole trees, several files at once
     walk         which files on this machine can be published
-    options      what may stand on the command line, checked where it is typed
-    completion   what the TAB key gives in bash, zsh and fish
-    asker        asks a servent for a verb
-    voice        says it: as text, as JSON, or not at all
+    options      options and their types, checked where they are typed
+    completion   completion for bash, zsh and fish
+    asker        sends a verb to a servent and returns its result
+    voice        prints: as text, as JSON, or nothing
     screen       tables, progress bars and `top` on a terminal
     linking    links to files, on the command line and on the desktop
-    concealing invitations that no other user is to read in a list of processes
+    concealing keeps invitations out of the list of processes
     qrcode       a line of text as a QR code
-    page         what `top` shows
+    page         the page of `top`
     layout       lines that fit a terminal of any width
 
 Nothing heavy is imported before it is needed, so that `p2pfs status` answers at once: `screen`

@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class Asker:
-    """What a verb has: the voice to speak with, and the servent to ask."""
+    """The context of one verb: the voice that prints, and the servent that is asked."""
 
     def __init__(self, voice: Voice, directory: str | None) -> None:
         """Take the servent at `directory`, as `choose_servent` has it, when it is first asked."""
         self.voice = voice
         self._directory = directory
         self.path: str | None = None
-        """What the verb is about; if it leads into a mount, that tells the servent too."""
+        """The first path that was typed. If it leads into a mount, it chooses the servent."""
         if voice.is_verbose:
             logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
 

@@ -136,7 +136,7 @@ def help_mount() -> int:
 
 
 def run() -> int:
-    """Run the command line and return its exit status; errors have been told."""
+    """Run the command line, print its error if it fails, and return its exit status."""
     voice = Voice()
     try:
         status: int = cli.main(prog_name=PROGRAM, obj=voice, standalone_mode=False) or 0

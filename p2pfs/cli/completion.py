@@ -28,7 +28,7 @@ from p2pfs.control.paths import Subtree, TreePath
 from p2pfs.errors import P2pfsError
 
 LOOK_S: Final = 1.5
-"""How long a person who has pressed TAB waits; the next TAB finds what has come meanwhile."""
+"""The longest time that TAB blocks the shell. The next TAB shows what arrived meanwhile."""
 
 _BASH: Final = r"""
 _p2pfs() {
@@ -101,7 +101,7 @@ complete -c p2pfs -f -a '(__p2pfs_complete)'
 """
 
 SCRIPTS: Final = {"bash": _BASH.lstrip(), "zsh": _ZSH.lstrip(), "fish": _FISH.lstrip()}
-"""What a shell must read to complete `p2pfs`."""
+"""The script that a shell sources to complete `p2pfs`."""
 
 _OF_THE_SHELL: Final = ("file", "dir")
 

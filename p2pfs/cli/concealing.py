@@ -25,7 +25,7 @@ FILE_MARK: Final = "@"
 """Before the name of a file: stands for the lines in it."""
 
 MAX_LINES_BYTES: Final = 65_536
-"""Of what is read there: a hundred invitations, and what a pipe holds without a reader."""
+"""The most that is read: a hundred invitations, and the capacity of a pipe."""
 
 _INVITATION: Final = re.compile(r"(?:p2pfs|peerfs):/*join/[A-Z2-7]+", re.IGNORECASE)
 

@@ -1,8 +1,8 @@
 """How mount(8) and /etc/fstab speak, in our words: `-o` options, and calls of a mount helper.
 
 mount(8) runs `mount.fuse.p2pfs SOURCE DIR -o OPTIONS` (or `mount.p2pfs`), and where these are
-not in /sbin, mount.fuse(8) runs `p2pfs SOURCE DIR -o OPTIONS`. systemd reads the same lines,
-so many an option in them is nobody's business here.
+not in /sbin, mount.fuse(8) runs `p2pfs SOURCE DIR -o OPTIONS`. systemd reads the same lines;
+options that are for systemd alone are ignored here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from p2pfs.config import KERNEL_FLAGS, SOURCE
 from p2pfs.errors import UsageError
 
 USER: Final = "setuid"
-"""Names who is to run the servent, as in mount.fuse(8)."""
+"""The option that names the user who runs the servent, as in mount.fuse(8)."""
 
 KERNEL_OPTION: Final = "kernel-option"
 
@@ -27,7 +27,7 @@ FAILED: Final = 32
 """Exit statuses of mount(8)."""
 
 _SLOPPY: Final = "sloppy"
-"""mount -s, which autofs always says: what is unknown is let pass."""
+"""The option of mount -s, which autofs always gives: unknown options are ignored."""
 
 _IGNORED: Final = frozenset(
     {

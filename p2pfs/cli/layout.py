@@ -1,8 +1,8 @@
-"""Lines that fit a terminal of any width: tables, bars, and how something goes on.
+"""Lines that fit a terminal of any width: tables, bars, and progress.
 
-A table that is too wide for the terminal becomes a list of records of two lines and more. All
-is told by characters: colours, of which any eight will do, only repeat it. Cells are `Text`, so
-that nothing in a name is taken for markup.
+A table that is too wide for the terminal becomes a list of records of two lines and more.
+Characters alone carry the meaning: colours, of which any eight suffice, only repeat it. Cells are
+`Text`, so that no part of a name is taken for markup.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ID_LENGTH: Final = 8
 """Characters of an id that people are shown."""
 
 FLEXIBLE: Final = ("path", "text", "name", "peers", "address")
-"""Columns that may get narrower than what is in them."""
+"""Columns that may get narrower than their longest value."""
 
 NAMED: Final = ("download_bytes_s", "upload_bytes_s")
-"""Fields that say nothing in a list without what they are called."""
+"""Fields whose values need their heading in a list."""
 
 NARROWEST: Final = 12
 """Characters that such a column keeps; with fewer a list reads better than a table."""
@@ -42,7 +42,7 @@ COMPLETE: Final = "green"
 
 
 class Glyphs(NamedTuple):
-    """What a bar, and a sign that something was cut, is made of."""
+    """The characters of a bar, and the sign that something was cut."""
 
     done: str
     left: str
@@ -67,7 +67,7 @@ class Sheet:
 
 
 def wrapping_sheet(console: Console) -> Sheet:
-    """Return a terminal that takes any number of lines: what is long is wrapped."""
+    """Return a sheet for a terminal that scrolls: long lines are wrapped."""
 
     def wrapped(text: Text, width: int) -> Sequence[Text]:
         return list(text.wrap(console, width, overflow="fold"))
@@ -76,12 +76,12 @@ def wrapping_sheet(console: Console) -> Sheet:
 
 
 def cutting_sheet(width: int, glyphs: Glyphs) -> Sheet:
-    """Return a screen with so many lines as it has: what is long is cut."""
+    """Return a sheet for a screen of fixed height: long lines are cut."""
     return Sheet(width, glyphs, lambda text, room: [cut(text, room, glyphs)])
 
 
 def glyphs_of(console: Console) -> Glyphs:
-    """Return what can be shown on a terminal."""
+    """Return the characters that a terminal can show."""
     return TYPED if console.options.ascii_only else DRAWN
 
 
@@ -125,7 +125,7 @@ class _Column(NamedTuple):
 
     @property
     def width(self) -> int:
-        """What it takes to show all of it."""
+        """The width that shows every value whole."""
         return max(cell_len(self.title), *(cell.cell_len for cell in self.cells))
 
 
@@ -161,13 +161,13 @@ def _bar_of(row: Record, width: int, sheet: Sheet) -> Text:
 
 
 def number_of(row: Record, key: str) -> int:
-    """Return a number of a record, 0 if a servent of an older version did not tell it."""
+    """Return a number of a record, 0 if an older servent did not send it."""
     value = row.get(key)
     return value if isinstance(value, int) else 0
 
 
 def list_of(row: Record, key: str) -> Sequence[Any]:
-    """Return a list of a record, an empty one if it was not told."""
+    """Return a list of a record, an empty one if an older servent did not send it."""
     value = row.get(key)
     return value if isinstance(value, list) else ()
 
@@ -223,7 +223,7 @@ def _record(row: Record, names: Sequence[str], sheet: Sheet) -> list[Text]:
 
 
 def _told(row: Record, name: str, sheet: Sheet) -> Iterable[Text]:
-    """Yield a field as it is told without a heading above it."""
+    """Yield a field in the form that it has without a heading above it."""
     text = _shown(row, name)
     if text.isdigit():
         text += f" {heading(name).removesuffix('s') if text == '1' else heading(name)}"

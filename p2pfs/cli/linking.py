@@ -52,7 +52,7 @@ def ask_who_knows(asker: Asker, link: str) -> Record:
 def show_file(place: str, *, is_mounted: bool) -> None:
     """Have the desktop open a file with the program that it has for such files.
 
-    What a desktop might run is not opened, but its folder.
+    Of a file that some desktop might run, the folder is opened instead.
 
     Raises:
         VerbError: there is no mount, or no desktop.
@@ -70,7 +70,7 @@ def show_file(place: str, *, is_mounted: bool) -> None:
 
 
 def told_on_desktop(text: str) -> None:
-    """Show a failure where somebody looks who has clicked on a link."""
+    """Show a failure as a notification, for a user who has clicked on a link."""
     from p2pfs.host.desktop import show_once  # noqa: PLC0415 - heavy, and seldom needed
 
     with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""What may stand on the command line, checked where it is typed.
+"""The options of the command line and their types, checked where they are typed.
 
 A type hands its text on as it was typed, so that a service can be installed with the same
-words; `load_config` reads it by the same rule. No type looks at the file system: the
-mountpoint of a servent that is stuck would hold up the command that is to end it.
+words; `load_config` reads it by the same rule. No type touches the file system: the
+mountpoint of a stuck servent would block the command that is to end it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class TreePath(Text):
     def shell_complete(
         self, ctx: click.Context, _param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return what is there."""
+        """Return the names that exist there."""
         return list(paths_below(self._subtree, ctx.params.get("mount"), incomplete))
 
 
@@ -104,9 +104,9 @@ RATE: Final = Text("RATE", parse_limit)
 
 
 class Knob(click.Option):
-    """An option whose default is settled later: `otherwise` is what help tells of it.
+    """An option whose default is settled later: help shows `otherwise` as its default.
 
-    What a servent is told on the command line wins over its config.toml.
+    A value on the command line wins over config.toml.
     """
 
     def __init__(self, names: Sequence[str], *, otherwise: str, **settings: Any) -> None:  # noqa: ANN401 - click's
@@ -193,7 +193,7 @@ servent_options: Final = takes(*SERVENT_OPTIONS)
 
 
 def voiced(command: click.Command) -> click.Command:
-    """Add the options by which the user tells how a command speaks."""
+    """Add --json, --quiet and --verbose to a command."""
     command.params += VOICE_OPTIONS
     return command
 

@@ -1,4 +1,4 @@
-"""The page of `top`: what a terminal of any size has room for, and a sign where it has not."""
+"""The page of `top`: as much as the terminal has room for, and a sign where more exists."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TRANSFERS: Final = ("path", "done_bytes", "size", "rate_bytes_s", "state", "peer
 PEERS: Final = ("name", "download_bytes_s", "upload_bytes_s", "address", "connected_s", "rtt_ms")
 
 MANY_LINES: Final = 16
-"""With fewer there are better uses for them than empty ones, and than to tell how others join."""
+"""On a screen with fewer lines, the blank lines and the join commands are left out."""
 
 _NO_RATES: Final[Mapping[str, object]] = {"download_bytes_s": 0, "upload_bytes_s": 0}
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a servent has told of itself at one moment."""
+    """The answers of a servent to `status`, `transfers` and `peers` at one moment."""
 
     status: Record
     transfers: Sequence[Record]
@@ -34,7 +34,7 @@ class Look:
 
 
 def page(look: Look, width: int, height: int, glyphs: Glyphs) -> list[Text]:
-    """Return at most `height` lines: all that there is, or of each part what has room."""
+    """Return at most `height` lines: everything, or of each part as much as fits."""
     sheet = cutting_sheet(width, glyphs)
     transfers = [_with_rates(row) for row in look.transfers]
     uploads = [row for row in transfers if row.get("direction") == "upload"]
@@ -91,7 +91,7 @@ def _head(look: Look) -> Iterable[Text]:
 
 
 def _sight(status: Record) -> Iterable[Text]:
-    """Yield how far a look reaches and how long it takes, once there was one."""
+    """Yield the size of the horizon and the time of the last listing of `network/`, if known."""
     horizon, look_s = status.get("horizon"), status.get("look_s")
     if horizon is not None and look_s is not None:
         servents = "1 servent" if horizon == 1 else f"{horizon:,} servents"

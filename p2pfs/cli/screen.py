@@ -1,7 +1,7 @@
-"""What a terminal shows beyond lines of text: tables, progress bars, the live screen of `top`.
+"""Tables, progress bars and the live screen of `top`, for terminals.
 
 Importing it takes longer than all the rest of a verb, so it is imported where it is needed.
-What fits where is for `layout` to say.
+`layout` decides what fits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from p2pfs.journal import printable
 from p2pfs.wording import Estimate, Record
 
 REFRESH_S: Final = 1.0
-"""Between two looks of `top`: what changes faster cannot be read."""
+"""The time between two refreshes of `top`: nobody can read faster changes."""
 
 END_KEYS: Final = b"qQ"
 
@@ -35,7 +35,7 @@ _KEYS_READ: Final = 64
 
 
 def show_table(rows: Sequence[Record], columns: Sequence[str]) -> None:
-    """Print a table as wide as the terminal. Nothing is cut: what is too long is wrapped."""
+    """Print a table as wide as the terminal. Nothing is cut: long values are wrapped."""
     console = Console()
     lines = table(rows, columns, wrapping_sheet(console)).lines
     console.print(*lines, sep="\n", soft_wrap=True)
@@ -64,7 +64,7 @@ def watch(
 ) -> None:
     """Fill the terminal with what a servent does, anew each second, until `q` or an interrupt.
 
-    Whatever ends it, be it an error of what is asked, the terminal is as it was before.
+    However it ends, also by an error of the servent, the terminal is restored.
     """
     rates = _Rates()
     console = Console()
@@ -80,7 +80,7 @@ def watch(
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Callable[[float], bool]]:
-    """Give what waits so many seconds and returns whether a key was pressed that ends it."""
+    """Yield a function that waits some seconds and returns whether `q` was pressed."""
     keyboard = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
     if keyboard is None:
         yield _sleep
@@ -112,7 +112,7 @@ def _is_end_pressed(keyboard: int, seconds: float) -> bool:
 
 
 class _ProgressLine(ProgressColumn):
-    """A line that is looked at anew with each refresh, so that a stop is seen."""
+    """A line that is made anew with each refresh, so that the rate falls when data stops."""
 
     def __init__(self, title: str, estimate: Estimate, console: Console) -> None:
         super().__init__()

@@ -121,7 +121,7 @@ def start(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -
 
 
 def start_behind(config: Config, options: Mapping[str, object]) -> background.Welcome:
-    """Start this command anew in the background; what it read, its other self reads again."""
+    """Start this command again in the background, with the same standard input."""
     joins = cast("Sequence[str]", options["join"])
     text = "\n".join(concealing.expanded([STDIN])) if STDIN in joins else ""
     return background.start(sys.argv[1:], config.state_directory / OUTPUT, text)
@@ -163,7 +163,7 @@ def live(
 
 
 def greet(voice: Voice, welcome: background.Welcome) -> None:
-    """Show that a servent is up; what is amiss nevertheless goes to stderr."""
+    """Print the welcome of a servent; its warnings go to stderr."""
     voice.say(welcome.lines, {**welcome.record, "warnings": welcome.warnings})
     for line in welcome.warnings:
         voice.warn(line)

@@ -1,4 +1,4 @@
-"""Files of a tree, several at once, with one line that tells how it goes on.
+"""Downloads and uploads of whole trees: several files at once, with one progress line.
 
 A file that fails does not keep the others from being done, as with `cp -r`.
 """
@@ -41,7 +41,7 @@ class Job:
     """One file to be done."""
 
     typed: str
-    """What the user would call it."""
+    """The path as the user would type it."""
     size: int
     run: Callable[[OnProgress, Hangup], Record]
     """Do it and describe it."""
@@ -49,31 +49,31 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What came of some files."""
+    """The results of some files."""
 
     records: list[Record] = field(default_factory=list)
     """Of one that failed: `path`, `error` and `status`."""
     left_out: list[Record] = field(default_factory=list)
-    """What is none of them: `path` and `reason`."""
+    """Skipped entries, each with `path` and `reason`."""
     done_bytes: int = 0
     status: ExitStatus = ExitStatus.DONE
     """That of the first that failed."""
 
     @property
     def summary(self) -> str:
-        """What was done, in words."""
+        """The number of files and bytes done, for people."""
         count = sum("error" not in record for record in self.records)
         return f"{count} file{'s' * (count != 1)}, {shown_bytes(self.done_bytes)}"
 
     def add(self, other: Outcome) -> None:
-        """Add what came of other files."""
+        """Add the results of other files."""
         self.records += other.records
         self.left_out += other.left_out
         self.done_bytes += other.done_bytes
         self.status = self.status or other.status
 
     def failed(self, typed: str, error: P2pfsError | OSError, voice: Voice) -> None:
-        """Add one that failed, and tell it."""
+        """Add a file that failed, and print its error."""
         text, status = _naming(typed, error)
         record = {"path": typed, "error": text, "status": status}
         self.add(Outcome([record], status=status))
@@ -81,10 +81,10 @@ class Outcome:
 
 
 def each(typed: Sequence[str], voice: Voice, do: Callable[[str], Outcome]) -> int:
-    """Do something for each thing that was typed, say what came of all, return the exit status.
+    """Run `do` for each argument, print the results, and return the exit status.
 
-    One that fails does not keep the next from being done; if it is the only one, its error is
-    the command's.
+    A failure does not stop the next argument; the error of a single argument is the command's
+    own.
     """
     outcome = Outcome()
     for one in typed:
@@ -100,7 +100,7 @@ def each(typed: Sequence[str], voice: Voice, do: Callable[[str], Outcome]) -> in
 
 
 def _naming(typed: str, error: P2pfsError | OSError) -> tuple[str, ExitStatus]:
-    """Return an error in words that name what was typed, and its exit status."""
+    """Return the text of an error, which names the typed path, and its exit status."""
     if isinstance(error, OSError):
         text, status = told(error), ExitStatus.FAILED
     else:
@@ -110,9 +110,9 @@ def _naming(typed: str, error: P2pfsError | OSError) -> tuple[str, ExitStatus]:
 
 
 def work_through(jobs: Sequence[Job], voice: Voice, title: str) -> Outcome:
-    """Do some jobs, and return what came of them; what fails is told at once.
+    """Run jobs and return their results; each failure is printed at once.
 
-    When the user interrupts, those under way are ended.
+    When the user interrupts, the running jobs are ended.
     """
     crew = _Crew(jobs, voice)
     with voice.progress(title) as on_progress:
@@ -217,7 +217,7 @@ def _download_file(
 def _download_jobs(
     running: Running, target: TreePath, typed: str, top: str, *, replace: bool
 ) -> Iterator[Job]:
-    """Return the jobs that download what is below a directory to `top`; directories are made.
+    """Yield the jobs that download a directory to `top`, and make its directories.
 
     Raises:
         VerbError: the servent could not list it.
@@ -239,7 +239,7 @@ def _download_jobs(
 
 
 def _failing_job(typed: str, reason: str) -> Job:
-    """Return a job that tells why a part of a tree is not there to be done."""
+    """Return a job that fails with the reason why a part of a tree cannot be downloaded."""
 
     def run(_on_progress: OnProgress, _hangup: Hangup) -> Record:
         raise VerbError(reason, ExitStatus.FAILED)
@@ -331,7 +331,7 @@ def _publish_job(running: Running, path: str, target: str) -> Job:
 
     try:
         size = os.stat(path).st_size
-    except OSError:  # it is told when its turn comes
+    except OSError:  # its job will report the error
         size = 0
     return Job(path, size, run)
 

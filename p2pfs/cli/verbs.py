@@ -1,4 +1,4 @@
-"""The verbs that ask a servent which runs: argv to a request, its result to what is said."""
+"""The verbs that ask a running servent: argv becomes a request, the result is printed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from p2pfs.wording import (
 )
 
 LONG_S: Final = 10.0
-"""Who has waited so long for a `get` looks elsewhere by now: the desktop tells that it is done."""
+"""A `get` of this length ends with a notification: its user looks elsewhere by now."""
 
 MAX_LAST: Final = 100_000
 """More than a history has."""
@@ -56,7 +56,7 @@ def verb(command: Callable[..., object]) -> click.Command:
     return voiced(made)
 
 
-# What there is to see.
+# Verbs that show something.
 
 
 @verb
@@ -112,7 +112,7 @@ def config(asker: Asker) -> None:
 
 
 def told_value(value: object) -> object:
-    """Return a setting as config.toml has it, but for what stands in tables there."""
+    """Return a setting in the form that config.toml has; of a table its names alone."""
     if isinstance(value, list):
         return [one["as"] if isinstance(one, dict) else one for one in value]
     return str(value).lower() if isinstance(value, bool) else value
@@ -253,7 +253,7 @@ def unpublish(asker: Asker, paths: Sequence[str]) -> None:
 
 
 def of_files(record: Record) -> str:
-    """Return how many files were in what a record tells of, if it was not just one."""
+    """Return the number of files in a record, for people; empty for one file."""
     return "" if record["files"] == 1 else f", {record['files']:,} files"
 
 

@@ -1,7 +1,7 @@
-"""What the command says, in the way the user wants it: as text, as JSON, or not at all.
+"""The output of the command, as the user wants it: as text, as JSON, or nothing.
 
-All printing is done here, and by `screen` on terminals. What comes from the servent goes
-through `printable`: peers wrote it.
+All printing is done here, and by `screen` on terminals. Text from the servent goes through
+`printable`, because peers wrote parts of it.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ class Voice:
 
     as_json: bool = False
     is_quiet: bool = False
-    """Whether what was done, and how it goes on, is left out: results and errors are not."""
+    """Whether confirmations and progress are left out; results and errors are printed."""
     is_verbose: bool = False
 
     def done(self, text: str, record: object) -> None:
-        """Say in one line what a verb has done."""
+        """Confirm in one line that a verb is done."""
         if self.as_json:
             print(json.dumps(record))
         self.said(text)
 
     def said(self, text: str) -> None:
-        """Say in one line a part of what a verb has done; JSON has it at the end."""
+        """Confirm one part of a verb; with --json the whole is printed at the end."""
         if not self.is_quiet and not self.as_json:
             print(printable(text), flush=True)
 
     def say(self, lines: Sequence[str], record: object) -> None:
-        """Say in some lines what a verb has done and what comes next."""
+        """Confirm a verb in several lines, with the next steps."""
         if self.as_json or not self.is_quiet:
             self.lines(lines, record)
             sys.stdout.flush()  # a servent in the foreground goes on
 
     def lines(self, lines: Sequence[str], record: object) -> None:
-        """Say what was asked for, be it quiet or not."""
+        """Print a result, also with --quiet."""
         if self.as_json:
             print(json.dumps(record))
         for line in () if self.as_json else lines:
@@ -70,7 +70,7 @@ class Voice:
     def table(self, rows: Sequence[Record], columns: Sequence[str], nothing: str) -> None:
         """Show records as a table on a terminal, or else with tabs between the columns.
 
-        `nothing` is told where there are none; a program that reads the output gets no line.
+        Without records `nothing` goes to stderr; a program that reads the output gets no line.
         """
         if self.as_json:
             print(json.dumps(rows))
@@ -85,17 +85,17 @@ class Voice:
                 print(row_line(row, columns))
 
     def note(self, text: str) -> None:
-        """Say on stderr what is good to know beside the result."""
+        """Print advice on stderr, unless --quiet or --json is given."""
         if not self.is_quiet:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Say on stderr what is amiss though there is a result; JSON has it in the result."""
+        """Print a warning on stderr; with --json it is part of the result instead."""
         if not self.as_json:
             complain(text)
 
     def aside(self, text: str) -> None:
-        """Say on stderr what is good to know beside the result, and JSON has no place for."""
+        """Print advice on stderr, also with --json, which has no place for it."""
         if not self.is_quiet:
             complain(text)
 
@@ -142,13 +142,13 @@ def has_screen(stream: TextIO) -> bool:
 
 
 def told(error: OSError) -> str:
-    """Return what the machine did not let us do, without its number."""
+    """Return the text of an OSError, without its number."""
     place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     return f"{place}{error.strerror or error}"
 
 
 def typed(text: str) -> str:
-    """Return what was typed on a terminal whose encoding is not UTF-8, as text.
+    """Decode an argument that was typed on a terminal whose encoding is not UTF-8.
 
     Python gives us bytes that are not UTF-8 as surrogates.
     """

@@ -16,7 +16,7 @@ class Walk:
         self._name = name
         self._mounted = {mount.place for mount in read_mounts() if mount.is_ours}
         self.left_out: dict[str, list[str]] = {}
-        """What is not published, by its reason. Dotfiles are not, without a reason."""
+        """Paths that are not published, by reason. Dotfiles are left out without a reason."""
         self.failures: list[tuple[str, OSError]] = []
         """Directories that could not be read."""
 

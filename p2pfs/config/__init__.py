@@ -1,9 +1,9 @@
-"""Every knob of a servent, once, and where its values come from.
+"""Every knob of a servent, once, and the sources of its values.
 
-    knobs     the knobs: unit, default, bounds and reason; where a servent's things lie
-    values    what people write for them: sizes, rates, hosts, names
+    knobs     the knobs: unit, default, bounds and reason; the paths in the state directory
+    values    parsers of their values: sizes, rates, hosts, names
     timetable rates by the hour
-    loading   command line, what was set, `config.toml` and defaults, put together
+    loading   merges the command line, `set.toml`, `config.toml` and the defaults
     places    state directories and control sockets of this user
 
 A `Config` is made once and never changes. A part gets the values that it needs, not the whole.

@@ -1,6 +1,6 @@
 """Every knob of a servent, once: its unit, default, bounds and reason.
 
-Also here: where each thing of a servent lies on the disk.
+The paths of the files in the state directory are here too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GIB: Final = 1024**3
 
 DEFAULT_PORT: Final = 4774
-"""TCP. Not assigned to anyone by IANA."""
+"""The TCP port. IANA has assigned it to nobody."""
 
 DEGREE: Final = 12
 """Neighbours a servent looks for: at this degree TTL 4 covers 2,000 servents."""
@@ -40,14 +40,14 @@ MAX_TTL: Final = 5
 """What the protocol allows (`messages.MAX_TTL`)."""
 
 DEFAULT_STALL_TIMEOUT_S: Final = 30.0
-"""A reader gives up when nothing at all arrived for so long. Programs take more for a hang."""
+"""A read fails when no byte arrives for this time. After a longer wait, users kill programs."""
 
 STALL_TIMEOUT_BOUNDS_S: Final = (1.0, 3600.0)
-"""Less would fail on one lost packet; more is no answer."""
+"""A shorter time fails on one lost packet; after a longer one nobody waits for the error."""
 
 MAX_DEFAULT_CACHE_BYTES: Final = 10 * GIB
 CACHE_SHARE_OF_FREE_DISK: Final = 0.10
-"""The default cache takes at most this part of what is free, and at most 10 GiB."""
+"""The default cache takes at most this part of the free disk, and at most 10 GiB."""
 
 MIN_CACHE_BYTES: Final = 64 * 1024**2
 """Two read-ahead windows and the largest block must fit."""
@@ -55,35 +55,36 @@ MIN_CACHE_BYTES: Final = 64 * 1024**2
 MAX_CACHE_BYTES: Final = 2**60
 
 INVITATION_BOUNDS_S: Final = (60, 366 * 24 * 3600)
-"""How long an invitation may hold: what is printed and lost must end some day."""
+"""The shortest and longest life of an invitation: a lost one must end some day."""
 
 MIN_LIMIT_BYTES_PER_S: Final = 16 * 1024
-"""Less than this for a block would be taken for a stop by those who wait for it."""
+"""At a lower rate one block takes so long that its reader takes the source for stalled."""
 
 MAX_LIMIT_BYTES_PER_S: Final = 2**40
 
 KERNEL_FLAGS: Final = frozenset({"ro", "noexec", "sync", "dirsync"})
-"""What the kernel does for every file system if it is asked to."""
+"""Mount options that the kernel implements for every file system."""
 
 SOURCE: Final = "fsname"
-"""Names a mount in the kernel's table, where it is not to be `p2pfs:NAME`."""
+"""The option that names the mount in the kernel's table; the default is `p2pfs:NAME`."""
 
 MAX_NAME_LENGTH: Final = 64
 """Characters (`messages.MAX_NAME_LENGTH`)."""
 
 IDENTITY: Final = "identity.key"
 LOCK: Final = "lock"
-"""Both are in each state directory, and nowhere else: so it is known, and never published."""
+"""The two files that mark a state directory, which is never published."""
 
 KEPT_KEY: Final = "network.key"
-"""Where an invitation's key is kept: whoever has come in once is in at the next start."""
+"""The file of the key that an invitation brought: the next start needs no invitation."""
 
 CONFIG_FILE: Final = "config.toml"
 SET_FILE: Final = "set.toml"
-"""What the user has written, and what verbs have set, in the state directory."""
+"""The files of options in the state directory: the user's, and that of `p2pfs set`."""
 
 MEANT: Final = "trusted.p2pfs.meant"
-"""The attribute of what was made in a mount of root's, with who made it: he meant to share it."""
+"""The attribute of a file that was made in a mount of root's, with its maker's user id. Its maker
+meant to share it."""
 
 SHARED: Final = "shared"
 """The directory of the user's files, in the state directory."""
@@ -92,12 +93,12 @@ LISTEN_ANYWHERE: Final[tuple[str | None, tuple[int, ...]]] = (None, (DEFAULT_POR
 """Every interface; a second servent on this machine takes any free port."""
 
 ALONE_VARIABLE: Final = "P2PFS_ALONE"
-"""Set to anything in the environment, nothing is said to the room or to the router: as `--no-lan`
-and `--no-port-mapping`. It is for tests, and for many servents on one machine."""
+"""The environment variable that, set to anything, means `--no-lan` and `--no-port-mapping`. It is
+for tests, and for many servents on one machine."""
 
 
 class LogLevel(enum.StrEnum):
-    """The least grave of what is logged."""
+    """The lowest severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -106,7 +107,7 @@ class LogLevel(enum.StrEnum):
 
 
 class Previews(enum.StrEnum):
-    """What thumbnailers and indexers get of files that are not in the cache."""
+    """The parts of uncached files that thumbnailers and indexers may read."""
 
     SMALL = "small"
     """Small files, and the beginning of others."""
@@ -117,16 +118,16 @@ class Previews(enum.StrEnum):
 
 
 class Origin(enum.StrEnum):
-    """Where the value of an option comes from; each wins over those before it."""
+    """The source of an option's value; each wins over the ones before it."""
 
     DEFAULT = "default"
     ENVIRONMENT = "environment"
     """`P2PFS_ALONE` is set."""
     INVITATION = "invitation"
-    """It is the key of the network into which an invitation has led."""
+    """An invitation brought it: the key of its network."""
     FILE = "config.toml"
     SET = "set"
-    """A verb has set it while a servent ran."""
+    """`p2pfs set` has set it."""
     COMMAND_LINE = "command line"
 
 
@@ -147,13 +148,13 @@ class SharedDirectory:
     """A directory that is shared where it lies."""
 
     name: str
-    """What it is called in `shared/`: one label."""
+    """Its name in `shared/`: one label."""
     directory: str
-    """Where it is: absolute, without symbolic links."""
+    """Its absolute path, without symbolic links."""
     is_read_only: bool = False
-    """Whether nothing in it may be changed through the mount."""
+    """Whether the mount refuses changes in it."""
     to: tuple[str, ...] = ()
-    """Who alone may see it: servent ids, and names of groups. Empty: everybody."""
+    """The servents that may see it: ids, and names of groups. Empty: everybody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +162,9 @@ class Config:
     """One servent's settings. All paths are absolute."""
 
     state_directory: Path
-    """Holds everything of one servent."""
+    """The directory of all files of one servent."""
     name: str
-    """How the servent shows itself to people: 1 to 64 printable characters, no `/`."""
+    """The name that peers see: 1 to 64 printable characters, no `/`."""
     cache_limit_bytes: int
     mountpoint: Path | None = None
     """None: serve without a mount."""
@@ -172,7 +173,7 @@ class Config:
     listen_host: str | None = LISTEN_ANYWHERE[0]
     """None: every interface."""
     listen_ports: tuple[int, ...] = LISTEN_ANYWHERE[1]
-    """To be tried in this order; 0 is any free port. One only if the user asked for it."""
+    """Ports to try in this order; 0 is any free one. A port that the user gave is the only one."""
     foreground: bool = False
     allow_other: bool = False
     """Whether other users of this machine may use the mount, root among them."""
@@ -183,9 +184,9 @@ class Config:
     stall_timeout_s: float = DEFAULT_STALL_TIMEOUT_S
     previews: Previews = Previews.SMALL
     notify: bool = True
-    """Whether failed downloads are shown on the desktop, if there is one."""
+    """Whether failures and finished downloads are shown on the desktop."""
     reshare: bool = True
-    """Whether verified cached blocks are offered to those who ask by file id."""
+    """Whether verified cached blocks are served to peers that ask by file id."""
     lan: bool = True
     """Whether servents of this network in the same room find each other."""
     relay: bool = True
@@ -199,13 +200,13 @@ class Config:
     """File data per second, over all peers together. None: as much as the line gives."""
     log_level: LogLevel = LogLevel.INFO
     shares: tuple[SharedDirectory, ...] = ()
-    """What is shared where it lies; verbs name others while the servent runs."""
+    """Directories that config.toml shares where they lie; `p2pfs share` adds others."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Servent ids by the name of their group, for limited shares."""
     command_line: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
-    """What was given on the command line, by option."""
+    """The values of the command line, by option."""
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
-    """Where the values of options come from, if not from the defaults."""
+    """The source of each value that is no default."""
 
     @property
     def degree(self) -> int:
@@ -239,42 +240,42 @@ class Config:
 
     @property
     def pins_path(self) -> Path:
-        """What the user has pinned."""
+        """The pinned files."""
         return self.state_directory / "pins.json"
 
     @property
     def shares_path(self) -> Path:
-        """What verbs have shared where it lies, and where its file systems were mounted."""
+        """The directories that `p2pfs share` shares, and the mountpoints of their file systems."""
         return self.state_directory / "shares.json"
 
     @property
     def set_path(self) -> Path:
-        """What verbs have set: options, as in config.toml."""
+        """The options that `p2pfs set` has set, as in config.toml."""
         return self.state_directory / SET_FILE
 
     @property
     def history_path(self) -> Path:
-        """What was fetched, a line of JSON for each."""
+        """The history: a line of JSON for each fetch."""
         return self.state_directory / "history.jsonl"
 
     @property
     def confided_path(self) -> Path:
-        """The ids of cached contents that others have shown to us alone, one a line."""
+        """The ids of cached contents of limited shares of others, one a line."""
         return self.state_directory / "confided"
 
     @property
     def searches_path(self) -> Path:
-        """The searches that are kept, one a line."""
+        """The kept searches, one a line."""
         return self.state_directory / "searches"
 
     @property
     def paused_path(self) -> Path:
-        """There while sharing is paused."""
+        """A file that exists while sharing is paused."""
         return self.state_directory / "paused"
 
     @property
     def leftovers_directory(self) -> Path:
-        """Notes of what the next start has to remove; see `state.Leftovers`."""
+        """Notes of files that the next start has to remove; see `state.Leftovers`."""
         return self.state_directory / "leftovers"
 
     @property
@@ -289,7 +290,7 @@ class Config:
 
     @property
     def kept_key_path(self) -> Path:
-        """The key of the private network that an invitation has led into: mode 0600."""
+        """The key of a private network that an invitation brought: mode 0600."""
         return self.state_directory / KEPT_KEY
 
     @property

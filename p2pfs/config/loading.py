@@ -1,6 +1,6 @@
-"""Where a `Config` comes from: command line, else what was set, else `config.toml`, else defaults.
+"""Make a `Config` from the command line, `set.toml`, `config.toml` and the defaults, in this order.
 
-`config.toml` is the user's, `set.toml` that of the verb `set`. Both lie in the state directory
+The user writes `config.toml`, and the verb `set` writes `set.toml`. Both lie in the state directory
 and have the same option names as the command line, without the dashes in front.
 """
 
@@ -88,11 +88,11 @@ def load_config(
 ) -> Config:
     """Read `config.toml` and `set.toml` if they are there, and let the command line win.
 
-    `command_line` maps option names ("cache-size") to what was given; None means not given.
-    `values`, if given, stand for what `set.toml` says.
+    `command_line` maps option names ("cache-size") to their values; None means not given.
+    `values`, if given, are used in place of the content of `set.toml`.
 
     Raises:
-        UsageError: a value cannot be; the text names the file and the key, or the option.
+        UsageError: a value is refused; the text names the file and the key, or the option.
     """
     state = _checked_state(Path(state_directory or default_state_directory()).expanduser())
     was_set = _read_toml(state / SET_FILE) if values is None else values
@@ -148,7 +148,7 @@ def _check_groups(config: Config) -> None:
 
 
 def _note_other_origins(config: Config, origins: dict[str, Origin], *, is_alone: bool) -> None:
-    """Note where values come from that no option has told."""
+    """Note the sources of values that no option gave."""
     if is_alone:
         for name in ("no-lan", "no-port-mapping"):
             origins.setdefault(name, Origin.ENVIRONMENT)
@@ -157,7 +157,7 @@ def _note_other_origins(config: Config, origins: dict[str, Origin], *, is_alone:
 
 
 def read_set(config: Config) -> dict[str, object]:
-    """Return what verbs have set, by option.
+    """Return the content of `set.toml`, by option.
 
     Raises:
         UsageError: the file cannot be read.
@@ -166,10 +166,10 @@ def read_set(config: Config) -> dict[str, object]:
 
 
 def set_value(name: str, text: str) -> object:
-    """Return what stands in `set.toml` for the text of the verb `set`; it is not checked yet.
+    """Return the form in `set.toml` of a text that `p2pfs set` was given; it is not checked yet.
 
     Raises:
-        UsageError: this option cannot change while a servent runs, or is no flag's value.
+        UsageError: this option cannot change while a servent runs, or the text is no flag's value.
     """
     if name not in SETTABLE:
         can = ", ".join(SETTABLE)
@@ -181,13 +181,13 @@ def set_value(name: str, text: str) -> object:
 
 
 def reset(config: Config, name: str, values: Mapping[str, object]) -> Config:
-    """Return the settings with one option as it is when verbs have set these values.
+    """Return the settings with one option as `values`, the content of `set.toml`, make it.
 
-    If they have set it, that wins over the command line, which was typed before. If not, it is
-    what the next start would take.
+    A value there wins over the command line, which was typed before. Without one the option gets
+    the value that the next start would give it.
 
     Raises:
-        UsageError: the value cannot be.
+        UsageError: the value is refused.
     """
     given = dict(config.command_line)
     if name in values:
@@ -202,15 +202,15 @@ def reset(config: Config, name: str, values: Mapping[str, object]) -> Config:
 def to_options(config: Config) -> dict[str, object]:
     """Return the options that stand for a configuration: a config.toml of them means the same.
 
-    Where a servent's state and mountpoint are is not among them, and what TOML has no value for
-    (no key file, the usual ports) is left out.
+    State directory and mountpoint are not among them. Options without a value in TOML (no key
+    file, the usual ports) are left out.
     """
     options = all_options(config)
     return {name: value for name, value in options.items() if value is not None}
 
 
 def all_options(config: Config) -> Mapping[str, object]:
-    """Return the value of every option; None where nothing stands for it."""
+    """Return the value of every option; None where TOML has no value for it."""
     return {
         "name": config.name,
         "join": [str(endpoint) for endpoint in config.joins],
@@ -259,7 +259,7 @@ def _listen_option(config: Config) -> str | int | None:
 
 
 def default_name() -> str:
-    """Return `user@host`, cut and cleaned to what a name may be."""
+    """Return `user@host`, cut and cleaned to a valid name."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a user id without an entry, as in containers
@@ -269,7 +269,7 @@ def default_name() -> str:
 
 
 class _Settings:
-    """What the user set, by option name, and where, so that a complaint can say so."""
+    """All options that were given, by source, so that a complaint can name the place."""
 
     def __init__(
         self, state: Path, was_set: Mapping[str, object], command_line: Mapping[str, object]
@@ -282,7 +282,7 @@ class _Settings:
             Origin.FILE: _read_toml(state / CONFIG_FILE),
         }
         self.origins: dict[str, Origin] = {}
-        """Where each value was found that was taken."""
+        """The source of each value that was taken."""
 
     def take(self, name: str, parse: Callable[[object], T], default: T) -> T:
         """Return the option's value, parsed, or the default."""
@@ -296,13 +296,13 @@ class _Settings:
         return default
 
     def _place_of(self, origin: Origin, name: str) -> str:
-        """Return where a value stands, for a complaint."""
+        """Return the place of a value, for a complaint."""
         if origin is Origin.COMMAND_LINE:
             return f"--{name}"
         return f"{self._state / (SET_FILE if origin is Origin.SET else CONFIG_FILE)}: {name}"
 
     def refuse_the_rest(self) -> None:
-        """Complain about what nobody took."""
+        """Raise UsageError for the first option that nobody took."""
         for origin, layer in self._layers.items():
             for name in layer:
                 if origin is Origin.COMMAND_LINE:
@@ -314,7 +314,7 @@ class _Settings:
 def _read_toml(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):  # the second is told when it is locked
+    except (FileNotFoundError, NotADirectoryError):  # locking reports the second
         return {}
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
@@ -324,7 +324,7 @@ def _read_toml(path: Path) -> dict[str, object]:
 
 def _checked_mountpoint(text: str, state: Path) -> Path:
     mountpoint = Path(os.path.realpath(Path(text).expanduser()))
-    if state.is_relative_to(mountpoint):  # the servent would wait for itself for ever
+    if state.is_relative_to(mountpoint):  # the servent would block on its own mount for ever
         raise UsageError(f"the state directory {state} must not lie below the mountpoint")
     if mountpoint.is_relative_to((state / SHARED).resolve()):
         raise UsageError("the mountpoint must not lie within what it shares")
@@ -332,8 +332,8 @@ def _checked_mountpoint(text: str, state: Path) -> Path:
 
 
 def _checked_state(state: Path) -> Path:
-    """Return where the state directory really is; refuse places that publish it or p2pfs itself."""
-    _refuse_ours(Path(os.path.abspath(state)))  # before anything in a mount is asked for
+    """Return the real path of the state directory; refuse one that a servent would publish."""
+    _refuse_ours(Path(os.path.abspath(state)))  # before any system call inside a mount
     resolved = state.resolve()
     _refuse_ours(resolved)
     _refuse_ours((resolved / SHARED).resolve())

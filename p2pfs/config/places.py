@@ -1,4 +1,4 @@
-"""Where the things of a user are on this machine: state directories and control sockets."""
+"""The places of a user's state directories and control sockets on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from p2pfs.errors import UsageError
 
 
 def default_state_directory() -> Path:
-    """Return where a servent keeps its things unless told otherwise (XDG data home)."""
+    """Return the default state directory, in the XDG data home."""
     from platformdirs import user_data_path  # noqa: PLC0415 - verbs that need it are few
 
     return user_data_path("p2pfs", appauthor=False)
@@ -35,10 +35,10 @@ def runtime_directory() -> Path:
 
 
 def runtime_directories() -> list[Path]:
-    """Return where the control sockets of this user's running servents may lie.
+    """Return the directories that may hold control sockets of this user's servents.
 
     A servent that was started before its user logged in, from fstab say, found no directory
-    of the login. Where XDG_RUNTIME_DIR names another place, that alone counts.
+    of the login. If XDG_RUNTIME_DIR names another place, that is the only one.
 
     Raises:
         UsageError: somebody else owns the first of them.
@@ -70,7 +70,7 @@ def socket_name(path: str) -> Iterator[str]:
 
 
 def _is_private(path: str | Path) -> bool:
-    """Whether it is a directory that nobody else can enter or has planted for us."""
+    """Return whether a directory is the user's own and closed to everybody else."""
     try:
         status = os.lstat(path)
     except OSError:

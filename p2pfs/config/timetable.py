@@ -10,10 +10,10 @@ from typing import Final, TypeAlias
 from p2pfs.config.values import parse_rate, quoted, size_option
 
 MAX_CHANGES: Final = 96
-"""Changes a day: one each quarter of an hour. More is no timetable of a person."""
+"""The most changes a day: one each quarter of an hour. No person writes more."""
 
 OFF: Final = "off"
-"""Stands for no limit, where a rate could stand."""
+"""The word for no limit, in place of a rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Timetable:
 
 
 Limit: TypeAlias = int | Timetable | None
-"""Bytes a second: always as many, by the hour, or as many as pass."""
+"""Bytes a second: a constant, a timetable, or None for no limit."""
 
 
 def parse_limit(value: object) -> Limit:

@@ -1,7 +1,7 @@
 """Values of knobs as people write them, and back: sizes, rates, hosts, names.
 
-Each `parse_` function takes what TOML or the command line gave and raises ValueError with a
-text for people if that cannot be.
+Each `parse_` function takes a value of TOML or of the command line, and raises ValueError with a
+text for people if it refuses it.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:
 
 
 def parse_join(value: object) -> Endpoint | Invitation:
-    """Return what to join through: an endpoint, or an invitation.
+    """Return the endpoint or the invitation that a text means.
 
     Raises:
         ValueError: it is neither; the text says what is wrong with it.
@@ -166,7 +166,7 @@ def parse_listen(value: object) -> tuple[str | None, tuple[int, ...]]:
 
 
 def size_option(count: int) -> str | int:
-    """Return 10737418240 as "10G", and what is no whole number of anything in bytes."""
+    """Return 10737418240 as "10G"; a size that is no whole number of any unit stays in bytes."""
     for letter in "tgmk":
         if count and count % _UNITS[letter] == 0:
             return f"{count // _UNITS[letter]}{letter.upper()}"
@@ -185,7 +185,7 @@ def quoted(value: object) -> str:
 
 
 def _bytes(text: str, units: Mapping[str, int]) -> int | None:
-    """Return the product of a number and its unit, or None if the text is no such thing."""
+    """Return the product of a number and its unit, or None if the text is not of this form."""
     match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)", text.lower(), re.ASCII)
     if match is None:
         return None
@@ -203,7 +203,7 @@ def parse_flag(value: object) -> bool:
 
 
 def flag_from(text: str) -> bool:
-    """Return what a flag is set to by a word of the command line.
+    """Return the value of a flag from a word such as `on` or `false`.
 
     Raises:
         ValueError: it is neither true nor false.
@@ -283,10 +283,10 @@ def is_servent_id(text: str) -> bool:
 
 
 def parse_to(values: Sequence[object]) -> tuple[str, ...]:
-    """Return to whom a share is limited, from ids and names of groups; each once.
+    """Return the ids and groups to which a share is limited, each once.
 
     Raises:
-        ValueError: one of them can be neither.
+        ValueError: one of them is neither an id nor a possible name.
     """
     to = tuple(dict.fromkeys(_text(one) for one in values))
     return tuple(one if is_servent_id(one) else _group_name(one) for one in to)
@@ -326,7 +326,7 @@ def shared_directory(
     is_read_only: bool = False,
     to: Sequence[object] = (),
 ) -> SharedDirectory:
-    """Return what shares a directory, under its own name unless told another.
+    """Return the share of a directory, under its own name unless another is given.
 
     Raises:
         ValueError: it cannot have this name, or cannot be limited to these.

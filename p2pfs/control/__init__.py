@@ -11,20 +11,20 @@ then one of
 and hangs up. A client that hangs up first cancels its verb. Only the owner of the servent
 and root can connect. A verb starts quickly: `client` imports neither trio nor the servent.
 
-    client     the command line's side: find a servent, ask it, hand files over
-    opening    what the command opens for a verb, and hands over
-    paths      what a path on the command line means
+    client     the command line's side: finds a servent, asks it, hands files over
+    opening    opens files for a verb, with the permissions of the user
+    paths      parses the paths of the command line
     server     the servent's side: one request, its progress, its answer
-    verbs      what each verb does
+    verbs      the table of verbs, and the short ones
     moving     the verbs that move bytes
     linking    the verbs about links to files
-    asked      the arguments of a request, checked
-    needed     what the verbs need of a servent
-    finding    what a path that has travelled means to a servent
+    asked      checks the arguments of a request
+    needed     the protocols of a servent that the verbs use
+    finding    finds the file or directory that a received path means
     files      copies into the share and out of the network
-    statuses   the bounds of the talk, and the exit statuses
+    statuses   the bounds of a request, and the exit statuses
 
-Each module is a door of its own.
+Other packages import these modules directly.
 """
 
 from p2pfs.control.statuses import (

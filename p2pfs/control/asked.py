@@ -1,4 +1,4 @@
-"""What a verb was asked: the arguments of a request, checked one by one."""
+"""The arguments of a request, checked one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from p2pfs.errors import UsageError
 
 Args = Mapping[str, object]
-"""What a request said, and under `HANDED` a tuple of the descriptors that came with it."""
+"""The arguments of a request, and under `HANDED` a tuple of its descriptors."""
 
 HANDED: Final = "descriptors"
 
@@ -23,7 +23,7 @@ def handed(args: Args, most: int) -> Sequence[int]:
 
 
 def text_of(args: Args, name: str) -> str:
-    """Return an argument that this machine could take for a file name, in any bytes."""
+    """Return an argument that can be encoded as a file name of this machine."""
     value = args.get(name)
     if not isinstance(value, str) or not value or not _is_encodable(value):
         raise UsageError(f"{name}: a text is needed")

@@ -27,16 +27,16 @@ from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.state import lock_directory
 
 OnProgress = Callable[[int, int], None]
-"""Takes the bytes done and their whole number."""
+"""Takes the number of bytes done, and of all bytes."""
 
 END_S: Final = 30.0
-"""A servent that was told to end has said BYE, synced and unmounted by then."""
+"""The time in which a servent says BYE, syncs and unmounts."""
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 
 
 class Row(TypedDict):
-    """What is in a directory: a file with its size and id, or another directory."""
+    """An entry of a directory: a file with its size and id, or another directory."""
 
     name: str
     is_directory: bool
@@ -45,7 +45,7 @@ class Row(TypedDict):
 
 
 class Hangup:
-    """Ends, from another thread, whatever is asked with it."""
+    """Ends the requests that were made with it, from another thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class Hangup:
                 self._connections.discard(connection)
 
     def end(self) -> None:
-        """End all that is asked, now and later: who asks gets a VerbError."""
+        """End all requests, running and later ones: each raises VerbError."""
         with self._lock:
             self.is_ended = True
             for connection in self._connections:
@@ -145,14 +145,14 @@ def forget_dead(directory: str) -> None:
         record = _read_record(path)
         if record is None or directory not in (record.mountpoint, record.state_directory):
             continue
-        # While we hold the lock no other can start there, and who runs there has it.
+        # While we hold the lock none can start there; a running servent would hold it.
         with contextlib.suppress(UsageError), lock_directory(Path(record.state_directory)):
             Path(record.control_path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
 
 def dead_place_of(directory: str, dead: Collection[str]) -> str | None:
-    """Return which of some dead mountpoints a path leads to, without a look at any of them."""
+    """Return which of some dead mountpoints a path leads to, without a system call on any."""
     place = place_of(directory, [*dead, *_mountpoints(running_servents())])
     return place if place in dead else None
 
@@ -183,10 +183,10 @@ def ask(
 def list_directory(
     running: Running, target: TreePath, hangup: Hangup | None = None
 ) -> tuple[Sequence[Row], str | None]:
-    """Return what is in a directory, by name, and what keeps that from being all.
+    """Return the entries of a directory, by name, and the reason if some are missing.
 
     Raises:
-        VerbError: the servent could not tell.
+        VerbError: the servent could not list it.
     """
     rows: list[Row] = []
 
@@ -225,7 +225,7 @@ def get(
     typed: str | None = None,
     hangup: Hangup | None = None,
 ) -> int:
-    """Download a file, and return its size. An error calls it as it was typed, if that is told.
+    """Download a file, and return its size. Errors name `typed`, if it is given.
 
     Raises:
         VerbError: the servent could not.
@@ -251,7 +251,7 @@ def publish(
     *,
     hangup: Hangup | None = None,
 ) -> Mapping[str, object]:
-    """Copy a file to a path in `shared/`, and return how it stands there.
+    """Copy a file to a path in `shared/`, and return its path and state.
 
     Raises:
         VerbError: the servent could not.
@@ -265,12 +265,14 @@ def end_servent(running: Running) -> None:
     """Have a servent end, and return when its process is gone.
 
     Raises:
-        VerbError: it did not end in time, not even when it was sent SIGTERM.
+        VerbError: it did not end in time, not even after SIGTERM.
     """
     with contextlib.suppress(ProcessLookupError):
         process = os.pidfd_open(running.pid)
         try:
-            if _listener_of(running) == running.pid:  # else its number may be another's by now
+            if (
+                _listener_of(running) == running.pid
+            ):  # else another process may have its number by now
                 _end(running, process)
         finally:
             os.close(process)
@@ -287,7 +289,7 @@ def _end(running: Running, process: int) -> None:
 
 
 def _place_of(directory: str, running: Sequence[Running]) -> str:
-    """Return where a path leads, without a look at a mount."""
+    """Return where a path leads, without a system call inside a mount."""
     try:
         return place_of(directory, _mountpoints(running))
     except (NotFoundError, OSError):  # it leads nowhere, and no servent is there

@@ -1,4 +1,4 @@
-"""The user's own files: what `get` writes, `publish` copies, `unpublish` removes.
+"""The user's own files: those that `get` writes, `publish` copies and `unpublish` removes.
 
 Outside the share they come as descriptors that the client has opened (see `opening`), and
 stay the caller's to close. Everything here may block, and may wait for our own mount: a
@@ -24,21 +24,20 @@ from p2pfs.roots import Roots
 from p2pfs.state import Leftovers, sync_directory
 
 REMOVED_AT_ONCE: Final = 1_000
-"""Files between two looks at cancellation."""
+"""Files that are removed between two checks for cancellation."""
 
 CHUNK_BYTES: Final = 1024**2
-"""Bytes between two looks at progress and cancellation."""
+"""Bytes that are copied between two reports of progress and checks for cancellation."""
 
 _TEMPORARY: Final = ".p2pfs-"
 _TEMPORARY_BYTES: Final = 8
-"""Of the name of a copy that is not whole yet: a dotfile, which is never published."""
+"""The prefix of the name of an unfinished copy: dotfiles are never published."""
 
 
 class Incoming:
     """A download on its way into a file that the client has opened.
 
-    What an earlier download left there, or in what lies at the destination, is used as far
-    as it is right.
+    Right blocks of an earlier download, there or at the destination, are used.
     """
 
     def __init__(self, files: Sequence[int]) -> None:
@@ -58,11 +57,11 @@ class Incoming:
 
     @property
     def has_leftovers(self) -> bool:
-        """Whether there is anything of an earlier download that may be right."""
+        """Whether there are bytes of an earlier download that may be right."""
         return any(os.fstat(file).st_size for file in self._leftovers)
 
     def earlier_is_right(self, manifest: Manifest) -> bool:
-        """Return whether all whole blocks of what is at the destination are right."""
+        """Return whether all whole blocks at the destination are right."""
         for index in block_range(manifest.size, 0, self.earlier_bytes):
             offset, length = block_span(manifest.size, index)
             if offset + length <= self.earlier_bytes:
@@ -73,14 +72,14 @@ class Incoming:
         return True
 
     def earlier_tail(self, size: int) -> tuple[int, bytes]:
-        """Return where what is at the destination ends within a block, and that piece of it."""
+        """Return the offset and the bytes of the last, cut block at the destination."""
         whole = self.earlier_bytes // block_bytes_for(size) * block_bytes_for(size)
         if self.earlier_bytes == size:
             return whole, b""
         return whole, os.pread(self._leftovers[-1], self.earlier_bytes - whole, whole)
 
     def missing(self, manifest: Manifest, offset: int, length: int) -> list[tuple[int, int]]:
-        """Take over what is there of a stretch of whole blocks; return where the others are."""
+        """Take over the right blocks of a stretch; return the offsets and lengths of the others."""
         spans = (block_span(manifest.size, i) for i in block_range(manifest.size, offset, length))
         return [span for span in spans if not self._take_over(manifest, *span)]
 
@@ -103,7 +102,7 @@ class Incoming:
             rest, offset = rest[count:], offset + count
 
     def finish(self, size: int) -> None:
-        """Cut off what an earlier download left behind the end."""
+        """Cut off bytes of an earlier download behind the end."""
         os.ftruncate(self._part, size)
 
 
@@ -113,7 +112,7 @@ class Copying:
     def __init__(
         self, source: int, roots: Roots, path: str, mode: int, leftovers: Leftovers
     ) -> None:
-        """Open the copy of what a descriptor reads; directories above it are made.
+        """Open the copy of a descriptor's content; directories above it are made.
 
         `leftovers` has a note of it until it has its name or is gone.
 
@@ -138,7 +137,7 @@ class Copying:
         self.done_bytes = 0
         status = os.fstat(source)
         self.is_pipe = not stat.S_ISREG(status.st_mode)
-        """Whether what comes must be waited for, in place of read."""
+        """Whether the source is a pipe, which must be waited for before a read."""
         self.size = status.st_size
         self._temporary = Path(parent, f"{_TEMPORARY}{secrets.token_hex(_TEMPORARY_BYTES)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -203,7 +202,7 @@ class Removal:
         self.files = 0
         """How many have gone."""
         for mount in read_mounts():
-            if is_within(mount.place, place):  # what is behind it is not the share's
+            if is_within(mount.place, place):  # a link: its target is outside the share
                 raise UsageError(f"{self.path}: {mount.place} is mounted there: unmount it first")
         self._steps = self._remove(place)
 
@@ -232,7 +231,7 @@ class Removal:
 
 
 def find_shared(roots: Roots, target: TreePath | Id) -> tuple[str, str]:
-    """Return where something lies that is to go, and its local path, both without symbolic links.
+    """Return the place and the local path of a file to remove, both without symbolic links.
 
     Raises:
         NotFoundError: there is none, or only behind a link that leaves the share.
@@ -263,9 +262,9 @@ def find_shared(roots: Roots, target: TreePath | Id) -> tuple[str, str]:
 
 
 def _remove_one(above: str, name: str, at: int) -> None:
-    """Remove what has a name in an open directory: a file, a link, or a directory by now empty.
+    """Remove a name in an open directory: a file, a link, or a directory that is empty by now.
 
-    What has taken the place of the directory meanwhile is left alone.
+    If something else has taken the place of the directory meanwhile, it stays.
     """
     try:
         try:

@@ -1,4 +1,4 @@
-"""What a path that has travelled means to a servent: the file or directory that is there."""
+"""Find the file or directory that a received path means."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol import FileId
 
 TURN_S: Final = 10.0
-"""How long a verb waits for its turn when too many searches have begun lately."""
+"""The longest time that a verb waits while the budget of searches is spent."""
 
 T = TypeVar("T")
 
@@ -28,17 +28,17 @@ class Tree(Protocol):
         """Search for exactly this path."""
 
     async def list(self, path: str) -> Sequence[Node]:
-        """Return what is in a directory, asked for now."""
+        """Ask for a directory, and return its entries."""
 
     def partial(self, path: str) -> str | None:
-        """Return what keeps the last listing of a directory from being whole, for people."""
+        """Return the reason why the last listing of a directory lacks entries, for people."""
 
 
 class Results(Tree, Protocol):
     """What is below `search/`."""
 
     def published_path(self, path: str) -> str:
-        """Return the path in `network/` of a result that is known, or raise NotFoundError."""
+        """Return the path in `network/` of a known result, or raise NotFoundError."""
 
 
 class OwnFile(Protocol):
@@ -84,7 +84,7 @@ class Servent(Protocol):
 
 
 def target_of(args: Args) -> tuple[TreePath | Id, str]:
-    """Return what is wanted, and how the user named it."""
+    """Return the target of a request, and the text that the user typed for it."""
     target = received_target(text_of(args, "path"))
     if isinstance(target, Id):
         return target, str(args.get("typed", target.digits))
@@ -96,7 +96,7 @@ def target_of(args: Args) -> tuple[TreePath | Id, str]:
 
 
 async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node:
-    """Return what the user means who has typed so; its name is the one in its sub-tree.
+    """Return the file or directory that a target means; its name is the one in its sub-tree.
 
     Raises:
         NotFoundError: nobody within the horizon has it.
@@ -109,7 +109,7 @@ async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node
 async def _locate(
     servent: Servent, target: TreePath | Id, typed: str
 ) -> tuple[TreePath | Id, Node]:
-    """Return where it is that is meant, which may be in another sub-tree, and what is there."""
+    """Return the place that a target means, maybe in another sub-tree, and the node there."""
     own = _own_file(servent, target) if isinstance(target, Id) else None
     if own is not None:
         raise UsageError(f"{typed} is on this machine, not in the network: shared/{own.local_path}")
@@ -133,10 +133,10 @@ async def _locate(
 
 
 def _meanings(target: TreePath | Id) -> Iterator[TreePath | Id]:
-    """Yield what may be meant, the likeliest first.
+    """Yield the places that a target may mean, the likeliest first.
 
-    Who types a path that begins with the name of a sub-tree may mean the sub-tree itself, if there
-    is no such directory in `network/`.
+    A path that begins with the name of a sub-tree may mean that sub-tree, if `network/` has no
+    such directory.
     """
     yield target
     if isinstance(target, TreePath) and target.subtree is Subtree.NETWORK:
@@ -146,7 +146,7 @@ def _meanings(target: TreePath | Id) -> Iterator[TreePath | Id]:
 
 
 async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> RemoteFile:
-    """Return the file that is meant; its name is the one in `network/`.
+    """Return the file that a target means; its name is the one in `network/`.
 
     Raises:
         NotFoundError: nobody within the horizon has it.
@@ -161,7 +161,7 @@ async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> Remo
 
 
 async def network_paths(servent: Servent, target: TreePath) -> Sequence[str]:
-    """Return the paths in `network/` of what was named: of a search those of all its results."""
+    """Return the path in `network/` that a target means; of a search, those of all its results."""
     if target.subtree is Subtree.SEARCH and "/" not in target.path:
         found, _partial = await list_directory(servent, target, target.path)
         return [servent.results.published_path(node.path) for node in found]
@@ -171,7 +171,7 @@ async def network_paths(servent: Servent, target: TreePath) -> Sequence[str]:
 async def list_directory(
     servent: Servent, target: TreePath | Id, typed: str
 ) -> tuple[Sequence[Node], str | None]:
-    """Return what is in a directory, by name, and what keeps that from being all.
+    """Return the entries of a directory, by name, and the reason if some are missing.
 
     Raises:
         NotFoundError: nobody within the horizon has it.
@@ -201,7 +201,7 @@ async def in_turn(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 def _own_file(servent: Servent, target: Id) -> OwnFile | None:
-    """Return what we offer with this content. No search finds it: others are asked, not we."""
+    """Return our own file with this content. Searches ask other servents alone."""
     return servent.library.find_id(FileId(bytes.fromhex(target.digits)))
 
 
@@ -215,7 +215,7 @@ async def _find(servent: Servent, target: TreePath | Id) -> Node | None:
 
 
 async def _result_at(servent: Servent, path: str) -> Node | None:
-    """Return the result of a search that is named by its whole path in `network/`.
+    """Return a result of a search by its whole path in `network/`.
 
     `p2pfs search` prints that path; `search/` shows results by their last names.
     """
@@ -243,7 +243,7 @@ def _tree_of(servent: Servent, target: TreePath) -> Tree:
 
 
 def network_path(servent: Servent, target: TreePath) -> str:
-    """Return the path in `network/` of what was named below any sub-tree."""
+    """Return the path in `network/` of a place in any sub-tree."""
     if target.subtree is Subtree.PEERS:
         return target.path.partition("/")[2]
     if target.subtree is Subtree.SEARCH:

@@ -1,4 +1,4 @@
-"""The verbs about links to files: make one, and find what one leads to."""
+"""The verbs about links to files: make one, and find the file of one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def link(servent: Servent, args: Args, _report: object) -> object:
         file = await find_file(servent, *target_of(args))
     except NotFoundError:
         if isinstance(target, TreePath) and target.subtree is Subtree.NETWORK:
-            with contextlib.suppress(NotFoundError):  # our own is nowhere below network/
+            with contextlib.suppress(NotFoundError):  # our own files are not below network/
                 return _link_to_own(servent, target.path, typed)
         raise
     name = without_suffix(file.path, file.file_id).rpartition("/")[2]
@@ -50,7 +50,7 @@ def _row(text: str, file_id: FileId, size: int) -> Record:
 
 
 async def open_link(servent: Servent, args: Args, _report: object) -> object:
-    """Return where the file is that a link means, in the tree of this servent."""
+    """Return the place of a link's file in the tree of this servent."""
     try:
         meant = parse_file_link(text_of(args, "link"))
     except ValueError as error:

@@ -26,13 +26,13 @@ Report = Callable[[object], Awaitable[None]]
 """Sends one progress line."""
 
 VERB_THREADS: Final = 8
-"""Verbs that copy at once, perhaps out of our own mount or into it; the others wait."""
+"""Verbs that may block in threads at once, perhaps in our own mount; others wait."""
 
 PROGRESS_EVERY_S: Final = 0.2
-"""Fast enough for the eye."""
+"""The time between two reports of progress: the eye sees no more."""
 
 PUBLISH_WAIT_S: Final = 60.0
-"""How long `publish` waits for the hashing of one file before it reports it as under way."""
+"""The longest time that `publish` waits for hashing; then it reports `hashing`."""
 
 run_in_thread: Final = lane(VERB_THREADS)
 
@@ -69,7 +69,7 @@ async def _receive(
 
 
 async def _is_beginning(reader: Reader, size: int, incoming: Incoming) -> bool:
-    """Return whether what is at the destination is the beginning of the file, or all of it."""
+    """Return whether the destination holds the beginning of the file, or all of it."""
     if not incoming.earlier_bytes:
         return True
     if incoming.earlier_bytes > size:
@@ -95,7 +95,7 @@ async def _stream(reader: Reader, size: int, sink: int, report: Report) -> None:
 
 
 async def _download(reader: Reader, size: int, incoming: Incoming, report: Report) -> None:
-    """Fetch a file, but for what is there already and is right."""
+    """Fetch the blocks of a file that are missing or wrong in the partial file."""
     progress = Progress(size, report)
     stretch_bytes = max(CHUNK_BYTES, block_bytes_for(size))
     manifest = await _manifest_of(reader, size) if incoming.has_leftovers else None
@@ -116,7 +116,7 @@ async def _manifest_of(reader: Reader, size: int) -> Manifest | None:
 
 
 async def publish(servent: Servent, args: Args, report: Report) -> object:
-    """Copy a file into the share as `cp` does: what has the same name there is replaced."""
+    """Copy a file into the share as `cp` does: a file of the same name is replaced."""
     target, mode = received_target(text_of(args, "path")), args.get("mode")
     if not isinstance(target, TreePath) or target.subtree is not Subtree.SHARED:
         raise UsageError(f"{target} is not below shared/")

@@ -1,4 +1,4 @@
-"""What the verbs need of a servent that runs."""
+"""The protocols of a running servent that the verbs use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Record = Mapping[str, object]
 
 
 class FileState(Protocol):
-    """How a file in `shared/` stands."""
+    """The state of a file in `shared/`."""
 
     @property
     def file_id(self) -> FileId | None:
@@ -35,14 +35,14 @@ class Share(finding.Share, Protocol):
     """What the verbs need of the library."""
 
     def touched(self, path: str) -> None:
-        """Look again at what is at this path."""
+        """Look at this path again."""
 
     def file_state(self, path: str) -> FileState:
-        """Tell how a file stands."""
+        """Return the state of a file."""
 
     @property
     def version(self) -> int:
-        """Changes with every change."""
+        """A number that differs after every change."""
 
     async def wait_changed(self, version: int) -> int:
         """Wait until the version is another one."""
@@ -51,7 +51,7 @@ class Share(finding.Share, Protocol):
         """Share a directory where it lies."""
 
     async def unshare(self, name: str) -> Root:
-        """Share one no more."""
+        """End the sharing of one."""
 
 
 class Reader(Protocol):
@@ -59,7 +59,7 @@ class Reader(Protocol):
 
     @property
     def manifest(self) -> Manifest | None:
-        """What its blocks must be; known once anything was read."""
+        """The digests of its blocks; known after the first read."""
 
     async def read(self, offset: int, length: int) -> bytes:
         """Return exactly the bytes asked for, or raise a TransferError."""
@@ -75,14 +75,14 @@ class Pins(Protocol):
         """Pin files, all or none."""
 
     async def remove(self, *paths: str) -> Sequence[str]:
-        """Unpin what is at or below these paths; return where that was, or NotFoundError."""
+        """Unpin all files at or below these paths; return their paths, or raise NotFoundError."""
 
     async def remove_content(self, file_id: FileId) -> Sequence[str]:
-        """Unpin a content wherever it is pinned, likewise."""
+        """Unpin a content at every path; as `remove`."""
 
 
 class Facts(Protocol):
-    """What a servent tells, as JSON objects."""
+    """The reports of a servent, as JSON objects."""
 
     def status(self) -> Record:
         """Describe the servent."""
@@ -94,7 +94,7 @@ class Facts(Protocol):
         """Describe the downloads and the uploads."""
 
     async def shared_directories(self) -> Sequence[Record]:
-        """Describe what is shared where it lies."""
+        """Describe the directories that are shared where they lie."""
 
     async def cached(self) -> Record:
         """Describe the cache and what is in it."""
@@ -104,14 +104,14 @@ class Facts(Protocol):
 
 
 class Contents(Protocol):
-    """What is in the files of others."""
+    """The contents of others' files."""
 
     def open(self, file: RemoteFile) -> Reader:
         """Pin a file for reading."""
 
 
 class Settings(Protocol):
-    """What the servent is set to."""
+    """The settings of the servent."""
 
     async def set(self, option: str, text: str | None) -> Record:
         """Give an option another value, or the one that it has without the verb."""
@@ -121,7 +121,7 @@ class Settings(Protocol):
 
 
 class History(Protocol):
-    """What was fetched."""
+    """The history of fetches."""
 
     def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
         """Note for whom contents will be fetched, if they will."""
@@ -130,7 +130,7 @@ class History(Protocol):
         """Return the latest fetches, the oldest of them first."""
 
     async def clear(self) -> int:
-        """Forget all; return how many that were."""
+        """Forget all fetches; return their number."""
 
 
 class FileLinks(Protocol):
@@ -152,7 +152,7 @@ class Servent(finding.Servent, Protocol):
 
     @property
     def settings(self) -> Settings:
-        """What it is set to, and what may be set."""
+        """Its settings, and their changes."""
 
     @property
     def library(self) -> Share:
@@ -164,37 +164,37 @@ class Servent(finding.Servent, Protocol):
 
     @property
     def leftovers(self) -> Leftovers:
-        """Where what is to be removed after a crash is noted."""
+        """The notes of files that have to be removed after a crash."""
 
     @property
     def pins(self) -> Pins:
-        """What the user keeps."""
+        """The pinned files."""
 
     @property
     def journal(self) -> Journal:
-        """What happened."""
+        """The events."""
 
     @property
     def report(self) -> Facts:
-        """What it tells of itself, and what it found."""
+        """Its reports for the verbs."""
 
     @property
     def swarms(self) -> Contents:
-        """What is in the files of others."""
+        """The contents of others' files."""
 
     @property
     def history(self) -> History:
-        """What was fetched."""
+        """The history of fetches."""
 
     @property
     def file_links(self) -> FileLinks:
-        """What makes links to files."""
+        """The maker of links to files."""
 
     async def open_link(self, link: FileLink) -> RemoteFile | None:
         """Return the file that a link means; None if nobody has it."""
 
     async def clear_cache(self) -> int:
-        """Remove what is neither open nor pinned; return the bytes that gave."""
+        """Remove from the cache all that is neither open nor pinned; return the bytes freed."""
 
     async def join(self, through: Endpoint | Invitation) -> Record:
         """Join through a servent and describe it; LinkError and UsageError say why not."""
@@ -206,7 +206,7 @@ class Servent(finding.Servent, Protocol):
         """Say BYE to all neighbours, and look for no new ones until the next join."""
 
     async def pause(self) -> None:
-        """Offer nothing until resumed."""
+        """Stop offering until `resume`."""
 
     async def resume(self) -> None:
         """Offer the share again."""

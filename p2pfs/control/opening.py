@@ -1,4 +1,4 @@
-"""What the command opens for a verb, and hands over to the servent.
+"""The files that the command opens for a verb, and hands over to the servent.
 
 A name means what it means to the user: with his permissions and his umask, in his mount
 namespace, among his open descriptors. So the servent is never told a name outside the share;
@@ -27,25 +27,25 @@ from p2pfs.errors import UsageError
 from p2pfs.state import sync_directory
 
 PART_SUFFIX: Final = ".part"
-"""Of a file that is not complete yet. Files of this name are never published."""
+"""The suffix of an unfinished file. Files of this name are never published."""
 
 STDOUT: Final = "-"
 """The destination that is the output of the command."""
 
 PUMP_BYTES: Final = 1024**2
-"""The most that unprivileged users may let a pipe hold, and a piece that is worth its calls."""
+"""The largest pipe that an unprivileged user may have, and the size of one write."""
 
 LOCK_WAIT_S: Final = 2.0
-"""How long another download of the same may take to let go: it may have been interrupted just
-now, and the servent closes what it was handed when it has seen that."""
+"""The time that another download of the same file gets to let go: it may just have been
+interrupted, and the servent closes its descriptors when it has noticed that."""
 
 FIFO_WAIT_S: Final = 30.0
-"""How long a FIFO may be without a reader, who is started by the same hand."""
+"""The longest time that a FIFO may lack a reader, which the same user starts."""
 
 LOOK_EVERY_S: Final = 0.05
 
 PUMP_END_S: Final = 1.0
-"""How long to wait for why a destination could not be written, when the servent has given up."""
+"""The time to wait for the error of a destination, after the servent has given up."""
 
 MAX_LABEL_BYTES: Final = 255
 """NAME_MAX of Linux."""
@@ -91,21 +91,21 @@ class Destination(Protocol):
 
     @property
     def shown(self) -> str | None:
-        """The name of the file for people; None if it is no file of its own."""
+        """The name of the file for people; None for a stream."""
 
     @property
     def arguments(self) -> Mapping[str, object]:
-        """What the servent must know of the descriptors."""
+        """The arguments that describe the descriptors to the servent."""
 
     @property
     def descriptors(self) -> Sequence[int]:
-        """What is handed over."""
+        """The descriptors that are handed over."""
 
     def finish(self, *, is_there_already: bool) -> None:
-        """Do what is left when the servent has done its part; OSError if that fails."""
+        """Finish the file after the servent has written it; OSError if that fails."""
 
     def failure(self, error: VerbError) -> Exception:
-        """Return what is to be raised when the servent could not do its part."""
+        """Return the exception to raise after the servent has failed."""
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -139,12 +139,12 @@ def open_destination(output: str, name: str, *, replace: bool = False) -> Destin
 class WholeFile:
     """A file that gets its name only when it is whole.
 
-    It grows under the name `DEST.part`. What an earlier download left there, or at DEST if
-    that is the beginning of the content, is used. A symbolic link is followed.
+    It grows under the name `DEST.part`. The bytes of an earlier download there are used, and
+    those at DEST if they are the beginning of the content. A symbolic link is followed.
     """
 
     def __init__(self, output: str, *, replace: bool) -> None:
-        """Open the partial file, for this download alone, and what is at the destination."""
+        """Open the partial file, for this download alone, and the file at the destination."""
         self.shown = os.path.abspath(output)
         self._path = os.path.realpath(output)
         self._part = _part_of(self._path)
@@ -163,15 +163,15 @@ class WholeFile:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Close what is open; remove the partial file if there is nothing in it."""
+        """Close all files; remove the partial file if it is empty."""
         for descriptor in self._earlier_ones():
             os.close(descriptor)
         self._close_part()
 
     def finish(self, *, is_there_already: bool) -> None:
-        """Give the whole file its name, with the owner and permissions of what had it.
+        """Give the whole file its name, with the owner and permissions of the file before.
 
-        Both are on the disk then; a power cut before leaves what was there.
+        Both are on the disk then; a power cut before leaves the earlier file.
 
         Raises:
             UsageError: somebody else has put another file there meanwhile.
@@ -199,7 +199,7 @@ class WholeFile:
         os.fchmod(self._descriptor, stat.S_IMODE(status.st_mode))
 
     def failure(self, error: VerbError) -> Exception:
-        """Return the error, and where there is something for the next download."""
+        """Return the error, with the place of the partial file for the next download."""
         if not os.fstat(self._descriptor).st_size:
             return error
         text = f"{error}; what came is kept in {self._part} for the next get"
@@ -241,7 +241,7 @@ class Stream:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Let the thread end; what it could not write yet is not waited for."""
+        """Let the thread end, without waiting for its last writes."""
         self._end()
 
     def finish(self, *, is_there_already: bool) -> None:  # noqa: ARG002 - as Destination has it
@@ -256,7 +256,7 @@ class Stream:
             raise self._error
 
     def failure(self, error: VerbError) -> Exception:
-        """Return why writing failed, if it did: the servent only saw that nobody reads."""
+        """Return the error of the thread, if it had one: the servent only saw a closed pipe."""
         self._end()
         self._pump.join(PUMP_END_S)
         return error if self._error is None else self._error
@@ -288,7 +288,7 @@ def _write(target: int, data: bytes) -> None:
 
 
 def _part_of(path: str) -> str:
-    """Return the name of a file that is not complete yet."""
+    """Return the name of the unfinished file of a path."""
     directory, name = os.path.split(path)
     label = os.fsencode(name)
     if len(label) + len(PART_SUFFIX) > MAX_LABEL_BYTES:
@@ -313,7 +313,7 @@ def _locked(part: str, path: str) -> int:
                 raise UsageError(f"{part} is in the way")
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(part, descriptor):  # else the other was done, and gave it its name
+                if _is_at(part, descriptor):  # else the other download has renamed it
                     return descriptor
         except BaseException:
             os.close(descriptor)
@@ -353,7 +353,7 @@ def _is_regular_or_missing(path: str) -> bool:
 
 
 def _is_at(path: str, descriptor: int) -> bool:
-    """Return whether this file is the one that has a name."""
+    """Return whether a path names the file of a descriptor."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     return False
@@ -364,7 +364,7 @@ def _is_descriptor(path: str) -> bool:
 
 
 def _open(path: str, flags: int) -> int:
-    """Open a file; an open descriptor of ours is taken as it is, with its place in the file."""
+    """Open a file; an open descriptor of ours is duplicated, with its offset."""
     own = _descriptor_at(path)
     if own is not None and own[0] == os.getpid():
         return os.dup(own[1])
@@ -372,10 +372,10 @@ def _open(path: str, flags: int) -> int:
 
 
 def _open_to_write(path: str) -> int:
-    """Open what is no regular file; a FIFO when somebody reads it.
+    """Open a device or a FIFO to write; a FIFO once it has a reader.
 
     Raises:
-        UsageError: nobody did for a while.
+        UsageError: it had no reader for FIFO_WAIT_S.
     """
     ends_at = time.monotonic() + FIFO_WAIT_S
     while time.monotonic() < ends_at:

@@ -1,4 +1,4 @@
-"""What a path on the command line means: parsed here and nowhere else.
+"""Parse the paths of the command line; no other module does.
 
 A path is first walked as the kernel would walk it for `cat` or `rm`. Where that ends below
 the mountpoint, or below the directory behind `shared/`, the verb means what is there. A file
@@ -49,7 +49,7 @@ class TreePath:
     subtree: Subtree
     path: str
     must_be_directory: bool = False
-    """Whether it was written with a slash at its end: a file cannot be meant."""
+    """Whether it was written with a slash at its end, and so cannot mean a file."""
 
     def __str__(self) -> str:
         """Return the form that travels."""
@@ -68,7 +68,7 @@ class Id:
 
 
 class Tree(Protocol):
-    """Where the tree of a servent lies on this machine."""
+    """The places of a servent's tree on this machine."""
 
     @property
     def mountpoint(self) -> str | None:
@@ -80,7 +80,7 @@ class Tree(Protocol):
 
 
 def read_target(text: str, tree: Tree) -> TreePath | Id:
-    """Return what is meant by a path, or a file id, whose content is wanted.
+    """Return the target of a path or a file id, for a verb that reads.
 
     Raises:
         UsageError: it leads to a place on this machine, or out of the sub-tree.
@@ -98,7 +98,7 @@ def read_target(text: str, tree: Tree) -> TreePath | Id:
 
 
 def link_target(text: str, tree: Tree) -> TreePath | Id:
-    """Return what is meant by a path, or a file id, to which others are to be led.
+    """Return the target of a path or a file id, for `p2pfs link`; it may be in `shared/`.
 
     Raises:
         UsageError: it leads to a place on this machine that is not shared.
@@ -109,7 +109,7 @@ def link_target(text: str, tree: Tree) -> TreePath | Id:
 
 
 def removal_target(text: str, tree: Tree) -> TreePath:
-    """Return what is meant by a path in `shared/` that is to go; a link at its end means itself.
+    """Return the target of a path in `shared/`, for removal; a link at its end means itself.
 
     Raises:
         UsageError: it leads elsewhere.
@@ -125,7 +125,7 @@ def removal_target(text: str, tree: Tree) -> TreePath:
 
 
 def received_target(text: str) -> TreePath | Id:
-    """Return what a text that has travelled means.
+    """Return the target of a text that was received.
 
     Raises:
         UsageError: no client of ours sends it.
@@ -166,9 +166,9 @@ def _tree_path(subtree: Subtree, path: str, text: str) -> TreePath:
 
 
 def place_of(text: str, mountpoints: Collection[str]) -> str:
-    """Return where a path leads on this machine, without a look at or below a mountpoint.
+    """Return where a path leads on this machine, without a system call in a mount.
 
-    Who serves a mount may be stuck, and would not answer the look.
+    The servent of a mount may be stuck, and would block the call.
 
     Raises:
         NotFoundError: the path cannot be walked.
@@ -183,8 +183,8 @@ def place_of(text: str, mountpoints: Collection[str]) -> str:
 def _walk_tree(text: str, start: str, tree: Tree, *, follow_last: bool) -> str:
     """Return where a path leads, as `rm` or `cat` would have it.
 
-    Nothing below `network/`, `search/` and `peers/` is looked at: there are no links in
-    them, and a look may ask the whole network.
+    There is no system call below `network/`, `search/` and `peers/`: they hold no links, and a
+    lookup may ask the whole network.
     """
     return _walk(text, start, lambda place: _is_local(place, tree), follow_last=follow_last)
 
@@ -214,7 +214,7 @@ def _walk(text: str, start: str, may_look: Callable[[str], bool], *, follow_last
 
 
 def _is_local(place: str, tree: Tree) -> bool:
-    """Return whether a place may be looked at: it is outside the mount, or below `shared/`."""
+    """Return whether system calls are harmless there: outside the mount, or below `shared/`."""
     if tree.mountpoint is None or not _holds(tree.mountpoint, place):
         return True
     return _holds(os.path.join(tree.mountpoint, Subtree.SHARED), place)

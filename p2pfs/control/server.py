@@ -26,19 +26,19 @@ from p2pfs.tasks import guarded, kept_up
 log = logging.getLogger(__name__)
 
 REQUEST_S: Final = 10.0
-"""Who connects has its request at hand."""
+"""The time that a client gets to send its request."""
 
 SHUTDOWN: Final = "shutdown"
 """The verb that ends the process."""
 
 DOOR_LOOK_S: Final = 30.0
-"""How often it is looked whether socket and record are still there."""
+"""The time between two checks that socket and record still exist."""
 
 MAX_DESCRIPTORS: Final = 4
-"""With one request; `get` has two."""
+"""The most descriptors of one request; `get` has two."""
 
 HUNG_UP_LOOK_S: Final = 0.2
-"""How often it is looked whether a client is gone that has closed its half of the connection."""
+"""The time between two checks whether a client that closed its half has hung up."""
 
 _READ_BYTES: Final = 65_536
 _CONTROL_BYTES: Final = trio.socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
@@ -83,7 +83,7 @@ class _Door:
         self._opened = trio.Event()
 
     async def open(self) -> None:
-        """Listen, and say so."""
+        """Listen, and write the record."""
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._listener = await listen_unix(os.fspath(self._path))
         self._inode = self._path.lstat().st_ino
@@ -120,7 +120,7 @@ class _Door:
             return False
 
     async def close(self) -> None:
-        """Let nobody in any more, and remove what shows the way."""
+        """Stop listening, and remove socket and record."""
         self._record.unlink(missing_ok=True)
         listener, self._listener = self._listener, None
         if listener is not None:
@@ -128,7 +128,7 @@ class _Door:
 
 
 def _record(config: Config) -> Mapping[str, object]:
-    """Return what lets a verb choose this servent."""
+    """Return the record by which verbs choose this servent."""
     mountpoint: Path | None = config.mountpoint
     return {
         "pid": os.getpid(),
@@ -151,7 +151,7 @@ class _Client:
         self._is_out_of_descriptors = False
 
     async def serve(self) -> None:
-        """Serve the client; whatever it does, nothing is raised."""
+        """Serve the client; no fault of the client is raised."""
         async with self._stream:
             try:
                 line = b""
@@ -165,7 +165,7 @@ class _Client:
     async def _receive_line(self) -> bytes:
         """Return the first line, and keep the descriptors that come with it.
 
-        What follows the line has no meaning. Of a line that is cut off it is what came.
+        Bytes behind the line are ignored. Of a line that is cut off, its beginning is returned.
         """
         received = bytearray()
         while b"\n" not in received:
@@ -230,7 +230,7 @@ class _Client:
         await self._send({"progress": progress})
 
     async def _receive(self) -> bytes:
-        """Return what comes next, nothing at the end."""
+        """Return the next bytes; none at the end."""
         try:
             return await self._stream.receive_some(_READ_BYTES)
         except trio.BrokenResourceError:
@@ -248,7 +248,7 @@ class _Client:
         return data
 
     async def _close_descriptors(self) -> None:
-        """Close what was handed over; for a file in our own mount we must answer meanwhile."""
+        """Close the descriptors in a thread: for a file in our own mount, trio must answer."""
         with trio.CancelScope(shield=True):
             while self._descriptors:
                 await trio.to_thread.run_sync(_close, self._descriptors.pop())
@@ -294,9 +294,9 @@ def _parsed(line: bytes) -> tuple[str, Args]:
 
 
 def _told(error: OSError, shared: Path) -> str:
-    """Return an error for people: what is in the share is called as in the mount.
+    """Return an error for people; paths in the share are given as in the mount.
 
-    Names that nobody has typed are left out: of descriptors, and of copies under way.
+    Names of descriptors and of unfinished copies are left out: no user has typed them.
     """
     text = error.strerror or str(error)
     if not isinstance(error.filename, str) or is_temporary(os.path.basename(error.filename)):

@@ -1,4 +1,4 @@
-"""The bounds of a talk over the control socket, and what exit statuses say."""
+"""The bounds of requests on the control socket, and the exit statuses."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Final
 from p2pfs import errors
 
 MAX_REQUEST_BYTES: Final = 4 * 1024**2
-"""More than the kernel lets a command line hold on most machines."""
+"""The longest request: more than most kernels let a command line hold."""
 
 ALIVE_EVERY_S: Final = 5.0
-"""A servent at work shows at least so often that it is there."""
+"""The time between two signs of life from a servent that works on a request."""
 
 SILENCE_S: Final = 20.0
 """After this silence the client takes the servent for stuck."""
 
 
 RECORD: Final = "record"
-"""The verb that tells which servent this is, for a client that finds the socket alone."""
+"""The verb that returns the record, for a client that finds the socket alone."""
 
 
 class ExitStatus(enum.IntEnum):
-    """What the command's exit status says (DESIGN 2.3)."""
+    """The exit statuses of the command (DESIGN 2.3)."""
 
     DONE = 0
     FAILED = 1
     USAGE = 2
     NOT_FOUND = 3
     UNREACHABLE = 4
-    """Or timed out, or not asked for now."""
+    """Also timed out, and not asked because a budget is spent."""
     CORRUPT = 5
     NO_SERVENT = 6
 
@@ -57,7 +57,7 @@ _STATUS_OF: Final[tuple[tuple[type[errors.P2pfsError], ExitStatus], ...]] = (
 
 
 def exit_status_of(error: errors.P2pfsError) -> ExitStatus:
-    """Return the exit status that tells this error."""
+    """Return the exit status of an error."""
     if isinstance(error, VerbError):
         return error.status
     found = (status for kind, status in _STATUS_OF if isinstance(error, kind))

@@ -1,4 +1,4 @@
-"""What each verb does, given a running servent.
+"""The table of verbs, and the handlers of the short ones.
 
 Results are plain JSON; the keys of `status`, `peers`, `transfers` and `search` are those of
 DESIGN 2.3 and come from the servent as they are. Paths in the tree come parsed: see `paths`.
@@ -34,7 +34,7 @@ from p2pfs.roots import Root
 __all__ = ["HANDED", "ROWS", "VERBS", "Args", "Servent"]
 
 ROWS: Final = 500
-"""Rows of a listing in one line: it takes a millisecond to write them."""
+"""Rows of a listing in one line of JSON, which takes a millisecond to write."""
 
 Verb = Callable[[Servent, Args, Report], Awaitable[object]]
 
@@ -92,12 +92,12 @@ async def _unpin(servent: Servent, args: Args, _report: Report) -> object:
 
 
 async def _look(servent: Servent, args: Args, _report: Report) -> object:
-    """Tell what is at a path."""
+    """Describe the file or directory at a path."""
     return _row(await find_node(servent, *target_of(args)))
 
 
 async def _list(servent: Servent, args: Args, report: Report) -> object:
-    """Send what is in a directory, some rows at a time."""
+    """Send the entries of a directory, some rows at a time."""
     nodes, partial = await list_directory(servent, *target_of(args))
     for start in range(0, len(nodes), ROWS):
         await report({"rows": [_row(node) for node in nodes[start : start + ROWS]]})
@@ -184,7 +184,7 @@ async def _share(servent: Servent, args: Args, _report: Report) -> object:
 
 
 async def _unshare(servent: Servent, args: Args, _report: Report) -> object:
-    """Share a directory no more."""
+    """End the sharing of a directory."""
     return _shared(await servent.library.unshare(text_of(args, "name")))
 
 
@@ -197,12 +197,12 @@ def _shared(root: Root) -> Record:
 
 
 async def _shares(servent: Servent, _args: Args, _report: Report) -> object:
-    """Tell what is shared where it lies."""
+    """List the directories that are shared where they lie."""
     return await servent.report.shared_directories()
 
 
 async def _history(servent: Servent, args: Args, _report: Report) -> object:
-    """Tell what was fetched lately."""
+    """List the latest fetches."""
     last = args.get("last")
     if not isinstance(last, int) or last < 1:
         raise UsageError("last: a number of fetches is needed")
@@ -210,23 +210,23 @@ async def _history(servent: Servent, args: Args, _report: Report) -> object:
 
 
 async def _clear_history(servent: Servent, _args: Args, _report: Report) -> object:
-    """Forget what was fetched."""
+    """Forget all fetches."""
     return {"forgotten": await servent.history.clear()}
 
 
 async def _finished(servent: Servent, args: Args, _report: Report) -> object:
-    """Take in that a command is done for which the user has waited long."""
+    """Note that a long command is done, so that the desktop shows it."""
     servent.journal.done(text_of(args, "text"), text_of(args, "path"))
     return {}
 
 
 async def _config(servent: Servent, _args: Args, _report: Report) -> object:
-    """Tell each option, its value and where that comes from."""
+    """List each option with its value and its source."""
     return servent.settings.rows()
 
 
 async def _set(servent: Servent, args: Args, _report: Report) -> object:
-    """Give an option another value; with null the one that it has without this verb."""
+    """Set an option, or take that back if the value is null."""
     text = None if args.get("value") is None else text_of(args, "value")
     return await servent.settings.set(text_of(args, "name"), text)
 

@@ -2,12 +2,12 @@
 
     lifetime     open all parts of a servent, mount it, wait for the signal that ends it
     background   start the command anew in the background, and report when it is ready
-    welcome      what a person needs when a servent is up
-    desktop      tells failures as notifications: the only module that knows D-Bus
+    welcome      the lines that a user sees when a servent is up
+    desktop      shows failures and finished downloads: the only module that knows D-Bus
     handler      lets the desktop open links to files
-    manager      tells systemd how the servent is
+    manager      reports the state of the servent to systemd
     service      the unit that makes systemd keep a servent running
-    doctor       look for what keeps p2pfs from working here, and say what to do
+    doctor       checks this machine, and advises
 
 `lifetime` and `background` are doors of their own: the command loads the one that it needs.
 """

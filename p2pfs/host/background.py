@@ -1,9 +1,9 @@
 """Start ourselves anew in the background, and report readiness or the error through a pipe.
 
-No fork: with threads about it is unsafe, and libfuse's own way of going to the background
-loses errors. The child is a new process, and once it is up it has its own session. It is
-told by an environment variable which descriptor to report on, and it is ours until it has
-reported: if the parent goes away first, the child ends itself.
+It does not fork: with threads running that is unsafe, and libfuse's own way into the background
+loses errors. The child is a new process, and once it is up it has its own session. An
+environment variable names the descriptor for its report. If the parent ends before the report,
+the child ends itself.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from p2pfs.errors import P2pfsError
 from p2pfs.state import open_private
 
 START_S: Final = 60.0
-"""A slow disk and a large share to look through; scanning goes on behind readiness."""
+"""The time for a slow disk to open the index; scanning goes on after readiness."""
 
 END_S: Final = 15.0
-"""How long a child that is told to end may take before it is killed."""
+"""The time that a child gets to end after SIGTERM, before it is killed."""
 
 MAX_REPORT_BYTES: Final = 65_536
 
@@ -37,12 +37,12 @@ _VARIABLE: Final = "P2PFS_REPORT_FD"
 
 @dataclass(frozen=True)
 class Welcome:
-    """What is said when a servent is up."""
+    """The report of a servent that is up."""
 
     lines: Sequence[str]
-    """What a person needs next."""
+    """The lines for people."""
     warnings: Sequence[str]
-    """What is amiss nevertheless."""
+    """Problems that did not stop the start."""
     record: Mapping[str, object]
     """The same for programs: a JSON object."""
 
@@ -52,7 +52,7 @@ class StartError(P2pfsError):
 
 
 def start(arguments: Sequence[str], output_path: Path, text: str = "") -> Welcome:
-    """Run `p2pfs ARGUMENTS` in the background and return what it says when it is ready.
+    """Run `p2pfs ARGUMENTS` in the background and return its report when it is ready.
 
     Its standard input is `text`: other users can read its arguments, and not that. What it
     prints is added to `output_path`. If anything fails, or this process is interrupted, the
@@ -92,10 +92,10 @@ class Report:
         return self._descriptor is not None
 
     def ready(self, welcome: Welcome) -> None:
-        """Report that all is up, and leave the session of who started us.
+        """Report that the servent is up, and leave the session of the starting command.
 
-        Not before: an automounter lets nobody but its own process group see the directory
-        that is to be mounted on, and who looks from outside would wait for that mount.
+        An earlier new session would fail under an automounter: it shows the mountpoint to its
+        own process group alone, and every other process waits there for the mount.
 
         Raises:
             StartError: the parent is gone, so nobody knows of us: end.

@@ -1,8 +1,8 @@
-"""Tell the user's desktop what went wrong, and what is done: the only file that knows D-Bus.
+"""Notify the user's desktop of failures and finished downloads: the only file that knows D-Bus.
 
 A reader that fails gets an errno, and programs seldom show more of it than "input/output
-error". Where there is a session bus, a notification says which file it was, and why. What the
-user has waited for, a long `get` or a pin, is told when it is whole.
+error". Where there is a session bus, a notification says which file it was, and why. Another
+one says when a long `get` or a pin is whole.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ GATHER_S: Final = 0.5
 """How long the first failure waits for others: `cp -r` fails file by file."""
 
 NOTICE_EVERY_S: Final = 10.0
-"""How often a notification is shown at most; what fails in between is told with the next."""
+"""The time between two notifications; failures in between go into the next one."""
 
 BUS_TIMEOUT_S: Final = 5.0
-"""A desktop that needs longer is not looked at by anybody."""
+"""The time that the desktop gets to answer; after it the notification is dropped."""
 
 MAX_NAMED: Final = 3
-"""Failures told one by one in one notification."""
+"""Failures that one notification names; the rest are counted."""
 
 MAX_WAITING: Final = 1_000
-"""Failures that wait to be told; more are not counted."""
+"""Failures that wait for the next notification; further ones are dropped."""
 
 _BUS: Final = "DBUS_SESSION_BUS_ADDRESS"
 
@@ -50,11 +50,11 @@ _NOTIFICATIONS: Final = DBusAddress(
 
 
 async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True) -> None:
-    """Show failed downloads, and what is done, on the desktop while that is wanted.
+    """Show failures and finished downloads on the desktop while that is wanted.
 
     It goes on until cancelled, and returns if there is no desktop.
 
-    Nothing that the desktop does or does not do is an error of ours.
+    An error of the desktop is logged, and never raised.
     """
     if not os.environ.get(_BUS):
         return
@@ -128,7 +128,7 @@ async def _show(summary: str, body: str, *, replaces: int) -> int:
 
 
 def done_notice_of(done: Sequence[Event]) -> tuple[str, str]:
-    """Return the summary and the body of a notification of what is done."""
+    """Return the summary and the body of a notification of finished downloads."""
     names = [event.path.rstrip("/").rpartition("/")[2] for event in done]
     if len(done) == 1:
         return f"Here: {names[0]}", html.escape(done[0].text, quote=False)

@@ -1,4 +1,4 @@
-"""Look for what keeps p2pfs from working on this machine, and say what to do about it."""
+"""Check whether p2pfs can work on this machine, and advise where it cannot."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_watches")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     is_good: bool
     text: str
-    """What was found, or what to do."""
+    """The finding, or the advice."""
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -91,7 +91,7 @@ def _free_disk(config: Config) -> str:
 
 
 def _watches(config: Config) -> str:
-    """Compare the directories that are shared with what one user may watch."""
+    """Compare the number of shared directories with the kernel's limit of watches for one user."""
     limit = int(_WATCHES.read_text())
     directories = sum(1 for _ in os.walk(config.shared_directory))
     if directories > limit:

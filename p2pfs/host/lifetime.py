@@ -1,4 +1,4 @@
-"""One servent process from start to end: what is opened in which order, and closed in reverse.
+"""One servent process from start to end: its parts are opened in order, and closed in reverse.
 
     lock on the state directory > signals > servent > verbs > mount > "ready"
 
@@ -53,16 +53,16 @@ JOIN_WAIT_S: Final = 3.0
 JOIN_LOOK_S: Final = 0.02
 
 MAX_FILES: Final = 2**20
-"""What Linux lets a process open at most unless it was told otherwise (fs.nr_open)."""
+"""The default of Linux for the files that one process may open (fs.nr_open)."""
 
 TELL_EVERY_S: Final = 10.0
-"""How old what the service manager shows of us may be."""
+"""The interval at which the service manager gets a new status text."""
 
 COLLECT_AFTER: Final = (10_000, 20, 100)
-"""When Python looks for garbage that counting references does not find, of which there is little
-here: after so many new objects, and of the older ones at each 20th and 2,000th time. At its
-defaults it took half of the processor time of listing 110,000 names, 2.9 s instead of 1.6, and
-held everything up for 0.28 s instead of 0.05."""
+"""The thresholds of Python's cyclic garbage collector: new objects, and how many collections of
+one generation cause one of the next. There is little cyclic garbage here. The defaults took half
+of the processor time of listing 110,000 names, 2.9 s instead of 1.6, and paused everything for
+0.28 s instead of 0.05."""
 
 ENDING: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU}
@@ -75,11 +75,11 @@ UNHEEDED: Final = frozenset(
 leave a dead mount behind; `kill -USR1` is how people ask some daemons for a new log."""
 
 Announce = Callable[[Welcome], None]
-"""Takes what the user is told when all is up."""
+"""Takes the welcome, once all is up."""
 
 
 def live(config: Config, announce: Announce) -> None:
-    """Run a servent until it is told to end.
+    """Run a servent until a signal, a verb or an unmount ends it.
 
     Raises:
         P2pfsError: it could not start; the text says why, and everything is undone.
@@ -165,7 +165,7 @@ async def _prepared_mountpoint(config: Config) -> str | None:
 
 
 def _tidy_share(config: Config) -> None:
-    """Remove what a servent that was killed would have removed."""
+    """Remove the temporary files of a servent that was killed."""
     Leftovers(config.leftovers_directory).remove()
 
 
@@ -222,7 +222,7 @@ def _forget_output(config: Config) -> None:
 
 
 class _PrivateLog(logging.handlers.RotatingFileHandler):
-    """A log that its owner alone can read: it tells what was read, and from whom."""
+    """A log that its owner alone can read, because it names files and peers."""
 
     def _open(self) -> TextIOWrapper:
         descriptor = open_private(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -251,7 +251,7 @@ class _OneLine(logging.Formatter):
 
 
 def _cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what is to be told: the one reason that is not a bug of ours, else all of it."""
+    """Return the error to report: the first that is no bug of ours, else the group."""
     for error in group.exceptions:
         cause = _cause_of(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(cause, P2pfsError | OSError):

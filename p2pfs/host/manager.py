@@ -1,8 +1,8 @@
-"""Tell the service manager how the servent is, in the way of sd_notify(3).
+"""Report the state of the servent to the service manager, as sd_notify(3) does.
 
 systemd gives a service of `Type=notify` the address of a datagram socket in NOTIFY_SOCKET.
 It takes the service for started when READY=1 comes there, and shows STATUS to people.
-Without that variable nothing is told to anybody.
+Without that variable nothing is sent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Manager:
         return bool(self._address)
 
     def ready(self, status: str) -> None:
-        """Tell it that all is up, and how the servent is. Another call tells the new status."""
+        """Report that the servent is up, with a status text; later calls replace the text."""
         self._tell("READY=1", status)
 
     def stopping(self, status: str) -> None:
@@ -60,7 +60,7 @@ class Manager:
 
 def _datagrams() -> socket.socket:
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    sender.setblocking(False)  # it is trio's thread that tells
+    sender.setblocking(False)  # trio's own thread sends
     return sender
 
 

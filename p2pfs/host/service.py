@@ -1,7 +1,7 @@
-"""A servent that systemd keeps running for a user: the unit, its coming and its going.
+"""A servent that systemd keeps running for a user: its unit is installed and removed here.
 
 The unit holds whole paths and no variables, so that it means the same wherever systemd
-reads it. `p2pfs.host.manager` is what the servent says to systemd from then on.
+reads it. While the servent runs, `p2pfs.host.manager` reports to systemd.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class UserService:
         return int(self._shown("MainPID") or 0)
 
     def status(self) -> str:
-        """Return what the servent last said of itself, or nothing."""
+        """Return the last status text of the servent; empty if there is none."""
         return self._shown("StatusText")
 
     def _run(self, text: str) -> None:
@@ -149,7 +149,7 @@ def unit_text(arguments: Sequence[str]) -> str:
 
 
 def program() -> list[str]:
-    """Return the words that start this p2pfs, whoever starts it and wherever."""
+    """Return the words that start this p2pfs, for any user and in any directory."""
     script = os.path.abspath(sys.argv[0])
     if os.path.basename(script) == "p2pfs" and os.access(script, os.X_OK):
         return [script]

@@ -1,4 +1,4 @@
-"""What a person needs when a servent is up: where it is, and how others join it."""
+"""The lines that a user sees when a servent is up: where it is, and how others join it."""
 
 from __future__ import annotations
 
