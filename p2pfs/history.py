@@ -12,7 +12,7 @@ import logging
 import os
 import pwd
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +32,7 @@ MAX_WAITING: Final = 10_000
 """The most fetches that wait to be written; a stuck disk takes no more memory."""
 
 MAX_OPENED: Final = 10_000
-"""The most contents whose last opener is remembered; their fetch may come later."""
+"""The most contents, and directories, whose last opener is remembered."""
 
 MAX_PEERS: Final = 8
 """The most peers in one row: those that gave most bytes."""
@@ -54,14 +54,19 @@ class History:
         self._wall_clock = wall_clock
         self._run_in_thread = run_in_thread
         self._opened: Latest[FileId, tuple[str, int]] = Latest(MAX_OPENED)
+        self._opened_in: Latest[str, tuple[str, int]] = Latest(MAX_OPENED)
         self._waiting: list[bytes] = []
         self._has_come = trio.Event()
         self._writing = threading.Lock()
 
-    def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
-        """Note the program and user that open contents, in case they are fetched. Any thread."""
-        for file_id in file_ids:
-            self._opened[file_id] = program, uid
+    def opened(self, file_id: FileId, program: str, uid: int, directory: str | None = None) -> None:
+        """Note the program and user that open a content, in case it is fetched. Any thread.
+
+        Other contents of the directory that are fetched ahead are theirs too.
+        """
+        self._opened[file_id] = program, uid
+        if directory is not None:
+            self._opened_in[directory] = program, uid
 
     def fetched(
         self,
@@ -73,7 +78,8 @@ class History:
         is_whole: bool,
     ) -> None:
         """Note that bytes of a content have come from these peers. For trio's thread."""
-        program, uid = self._opened.get(file_id, ("", None))
+        around = self._opened_in.get(path.rpartition("/")[0], ("", None))
+        program, uid = self._opened.get(file_id, around)
         givers = sorted(taken.items(), key=lambda one: -one[1])[:MAX_PEERS]
         row = {
             "time": round(self._wall_clock(), 3),

@@ -348,7 +348,7 @@ class Servent:
                 task_status.started()
 
     def _open_for_pin(self, file: RemoteFile) -> Reader:
-        self.history.opened([file.file_id], "p2pfs pin", os.getuid())
+        self.history.opened(file.file_id, "p2pfs pin", os.getuid())
         return self.swarms.open(file)
 
     def _fetched(

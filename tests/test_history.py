@@ -32,7 +32,7 @@ def open_book(tmp_path) -> History:
 
 
 async def test_a_fetch_is_told_with_who_got_it_and_who_gave_it(book):
-    book.opened([content(7), content(8)], "mpv", os.getuid())
+    book.opened(content(7), "mpv", os.getuid(), "films")
     book.fetched("films/a.mkv", content(7), 100, {ANN: 20, BEN: 60}, is_whole=False)
     book.fetched("b", content(9), 5, {ANN: 5}, is_whole=True)
 
@@ -118,3 +118,13 @@ async def test_of_many_peers_those_are_told_that_gave_most(book):
     (row,) = await book.rows(1)
     assert [peer["name"] for peer in row["peers"]] == list("ponmlkji")
     assert row["bytes"] == sum(many.values())
+
+
+async def test_what_is_fetched_ahead_is_for_who_has_opened_the_file_beside_it(book):
+    book.opened(content(1), "mpv", os.getuid(), "films")
+    book.opened(content(2), "cp", os.getuid())
+    for number, path in enumerate(("films/a", "films/b", "films/c", "other/d"), 1):
+        book.fetched(path, content(number), 5, {ANN: 5}, is_whole=True)
+
+    programs = [row["program"] for row in await book.rows(10)]
+    assert programs == ["mpv", "cp", "mpv", ""]

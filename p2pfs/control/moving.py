@@ -40,7 +40,7 @@ run_in_thread: Final = lane(VERB_THREADS)
 async def get(servent: Servent, args: Args, report: Report) -> object:
     """Write a file into the descriptors that the client has opened; see `opening`."""
     file = await find_file(servent, *target_of(args))
-    servent.history.opened([file.file_id], "p2pfs get", os.getuid())
+    servent.history.opened(file.file_id, "p2pfs get", os.getuid())
     with contextlib.closing(servent.swarms.open(file)) as reader:
         if args.get("stream"):
             (sink,) = handed(args, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from p2pfs.config import Config, Endpoint, SharedDirectory
@@ -123,8 +123,8 @@ class Settings(Protocol):
 class History(Protocol):
     """The history of fetches."""
 
-    def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
-        """Note for whom contents will be fetched, if they will."""
+    def opened(self, file_id: FileId, program: str, uid: int, directory: str | None = None) -> None:
+        """Note the program and user that open a content, in case it is fetched."""
 
     async def rows(self, last: int) -> Sequence[Record]:
         """Return the latest fetches, the oldest of them first."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from p2pfs.cache import Located
@@ -58,8 +58,11 @@ _MAPPERS: Final = re.compile(r"(pool-)?tumblerd")
 class Readings(Protocol):
     """The caller of an open, as far as previews need to know it."""
 
-    def opened(self, file_ids: Iterable[FileId], program: str, uid: int) -> None:
-        """Note for whom contents will be fetched, if they will."""
+    def opened(self, file_id: FileId, program: str, uid: int, directory: str | None = None) -> None:
+        """Note the program and user that open a content, in case it is fetched.
+
+        Other contents of the directory that are fetched ahead are theirs too.
+        """
         ...
 
 
@@ -88,13 +91,12 @@ class GuardedContents:
             log.info("preview refused path=%r", file.path)
             raise os_error(errno.EACCES, file.path)
         reader = self._contents.open(file)
-        self._note([file])
+        self._note(file)
         return reader if limit is None else _Glimpse(reader, file.path, limit)
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Have small contents ready, unless it is for previews that are not to be."""
         if self._previews is not Previews.OFF or not makes_previews(self._caller):
-            self._note(files)
             self._contents.fetch_ahead(files)
 
     def last_error(self, path: str) -> str | None:
@@ -105,12 +107,14 @@ class GuardedContents:
         """Return how much of a content is in the cache."""
         return self._contents.cached_percent(file_id)
 
-    def _note(self, files: Sequence[RemoteFile]) -> None:
-        percent = self._contents.cached_percent
-        if self._readings is not None:
-            missing = [one.file_id for one in files if percent(one.file_id) < CACHED_PERCENT]
-            if missing:
-                self._readings.opened(missing, self._caller.program(), self._caller.user())
+    def _note(self, file: RemoteFile) -> None:
+        # Most files are here when they are opened, fetched ahead: nobody is asked for those.
+        if self._readings is None:
+            return
+        if self._contents.cached_percent(file.file_id) < CACHED_PERCENT:
+            directory = file.path.rpartition("/")[0]
+            caller = self._caller
+            self._readings.opened(file.file_id, caller.program(), caller.user(), directory)
 
     def _limit(self, file: RemoteFile) -> int | None:
         """Return how many bytes the caller may read; None: all. Most are not even looked at."""

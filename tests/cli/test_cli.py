@@ -485,7 +485,7 @@ def test_a_get_that_takes_long_says_so_where_there_is_no_terminal(p2pfs, servent
 def test_the_history_is_a_table_and_can_be_forgotten(p2pfs, servent):
     assert p2pfs("history") == (0, "", "p2pfs: nothing was fetched yet\n")
     file_id = FileId(bytes(32))
-    servent.history.opened([file_id], "mp\x1bv", 0)
+    servent.history.opened(file_id, "mp\x1bv", 0)
     servent.history.fetched("films/a.mkv", file_id, 1536, {ANN: 1536}, is_whole=True)
     servent.history.fetched("b", FileId(b"\1" * 32), 5, {ANN: 5}, is_whole=True)
 

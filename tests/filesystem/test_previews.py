@@ -63,10 +63,10 @@ class FakeReadings:
     """Writes down for whom what is opened."""
 
     def __init__(self) -> None:
-        self.noted: list[tuple[str, str, int]] = []
+        self.noted: list[tuple[str, str, int, str | None]] = []
 
-    def opened(self, file_ids, program: str, uid: int) -> None:
-        self.noted += [(file_id.hex(), program, uid) for file_id in file_ids]
+    def opened(self, file_id, program: str, uid: int, directory: str | None = None) -> None:
+        self.noted.append((file_id.hex(), program, uid, directory))
 
 
 def test_what_is_not_here_yet_is_noted_with_its_reader(network, caller) -> None:
@@ -77,7 +77,7 @@ def test_what_is_not_here_yet_is_noted_with_its_reader(network, caller) -> None:
         now(tree.open(path, os.O_RDONLY)).release()
 
     film = now(tree.getxattr("film.mkv", "user.p2pfs.id")).decode()
-    assert readings.noted == [(film, "mpv", 1000)]
+    assert readings.noted == [(film, "mpv", 1000, "")]
 
 
 async def test_nothing_is_fetched_ahead_of_a_previewer(network, caller) -> None:
