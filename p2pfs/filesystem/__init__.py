@@ -27,7 +27,7 @@ with an errno. All else is a bug of ours.
 from p2pfs.filesystem.answers import Answer, Later, Stretch, os_error
 from p2pfs.filesystem.attributes import Attributes, Listed
 from p2pfs.filesystem.caller import Caller
-from p2pfs.filesystem.network import Contents, NetworkView, Reader
+from p2pfs.filesystem.network import Contents, Reader
 from p2pfs.filesystem.search import SearchView
 from p2pfs.filesystem.shared import Share
 from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Time
@@ -42,7 +42,6 @@ __all__ = [
     "Later",
     "Listed",
     "Moment",
-    "NetworkView",
     "OpenFile",
     "Owner",
     "Reader",

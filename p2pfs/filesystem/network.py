@@ -32,7 +32,7 @@ from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
 from p2pfs.journal import printable
 from p2pfs.latest import Latest
-from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, without_suffix
+from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, View, without_suffix
 from p2pfs.protocol import FileId, PeerInfo, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
@@ -67,39 +67,8 @@ class Reader(Protocol):
         ...
 
 
-class NetworkView(Protocol):
-    """The names in a tree of others' files. Calls that are not async read memory, on any thread."""
-
-    def known(self, path: str) -> Node | Knowledge:
-        """Return what is at a path, or whether asking for it is worth while.
-
-        Names that programs look up by themselves in every folder are never worth a search.
-        """
-        ...
-
-    async def find(self, path: str) -> Node | None:
-        """Search for a path that others may publish; None if nobody within the horizon has it."""
-        ...
-
-    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
-        """Return what is in a directory that has been listed before."""
-        ...
-
-    async def list(self, path: str) -> Sequence[Node]:
-        """List a directory for the first time."""
-        ...
-
-    def partial(self, path: str) -> str | None:
-        """Return what keeps the last listing of a directory from being whole, for people."""
-        ...
-
-    def hold(self, file: RemoteFile) -> Callable[[], None]:
-        """Let the name of a file stay with its content; return what ends that, once."""
-        ...
-
-
 class Contents(Protocol):
-    """The bytes of those files. Calls that are not async read memory, on any thread."""
+    """The bytes of others' files. Calls that are not async read memory, on any thread."""
 
     def open(self, file: RemoteFile) -> Reader:
         """Open a content; needs no network."""
@@ -177,7 +146,7 @@ class NetworkTree:
 
     def __init__(
         self,
-        view: NetworkView,
+        view: View,
         contents: Contents,
         label: str = NETWORK,
         *,

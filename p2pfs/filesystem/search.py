@@ -19,9 +19,9 @@ from typing import Final, Protocol
 from p2pfs.filesystem.answers import Answer, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
-from p2pfs.filesystem.network import Contents, Links, NetworkTree, NetworkView
+from p2pfs.filesystem.network import Contents, Links, NetworkTree
 from p2pfs.filesystem.subtree import OpenFile
-from p2pfs.namespace import QueryError
+from p2pfs.namespace import QueryError, View
 
 _LABEL: Final = "search"
 
@@ -29,7 +29,7 @@ _ROOT_MODE: Final = DIRECTORY_MODE | stat.S_IWUSR
 """The kernel itself asks for this before it lets `mkdir` through."""
 
 
-class SearchView(NetworkView, Protocol):
+class SearchView(View, Protocol):
     """What the tree asks of the servent. Paths are the text of a search, `/`, a name."""
 
     def kept(self) -> Sequence[str]:

@@ -13,11 +13,12 @@ from p2pfs.filesystem.answers import Answer, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
-from p2pfs.filesystem.network import Contents, Links, NetworkTree, NetworkView
+from p2pfs.filesystem.network import Contents, Links, NetworkTree
 from p2pfs.filesystem.previews import GuardedContents, Readings
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing
 from p2pfs.filesystem.subtree import OpenFile, Owner, Subtree, Time
+from p2pfs.namespace import View
 from p2pfs.roots import Roots
 
 
@@ -33,7 +34,7 @@ class Servent(Protocol):
     """What the tree asks of the servent behind it."""
 
     @property
-    def browser(self) -> NetworkView:
+    def browser(self) -> View:
         """What is below `network/`."""
         ...
 
@@ -43,7 +44,7 @@ class Servent(Protocol):
         ...
 
     @property
-    def shares(self) -> NetworkView:
+    def shares(self) -> View:
         """What is below `peers/`."""
         ...
 

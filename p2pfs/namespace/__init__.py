@@ -25,6 +25,7 @@
     contents    a file by its id alone
     ages        how old what is known may be, the same in every view
     query       the words and filters of a keyword search
+    view        the questions that the three views answer alike
     views       all of it, put together
 
 The three views differ in whom they ask; what they show comes out of the catalogue.
@@ -46,6 +47,7 @@ from p2pfs.namespace.nodes import (
 from p2pfs.namespace.peers import Shares
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.namespace.showing import Here
+from p2pfs.namespace.view import View
 from p2pfs.namespace.views import Namespace
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "RemoteFile",
     "Results",
     "Shares",
+    "View",
     "parse_query",
     "without_suffix",
 ]

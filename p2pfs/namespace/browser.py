@@ -54,6 +54,7 @@ from p2pfs.namespace.listing import Listings, ListPages, Telling
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile, may_be_suffixed
 from p2pfs.namespace.partials import Partial
 from p2pfs.namespace.survey import MAX_DIRECT, Survey
+from p2pfs.namespace.view import View
 from p2pfs.overlay import Searches
 from p2pfs.protocol import (
     FileId,
@@ -87,7 +88,7 @@ class Sight:
     """What keeps the top of `network/` from being whole; None if nothing does."""
 
 
-class Browser:
+class Browser(View):
     """What the tree below `network/` asks."""
 
     def __init__(

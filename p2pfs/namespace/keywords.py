@@ -38,6 +38,7 @@ from p2pfs.namespace.nodes import (
 )
 from p2pfs.namespace.places import Held
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
+from p2pfs.namespace.view import View
 from p2pfs.protocol import names
 from p2pfs.protocol.flood import Urgency
 from p2pfs.state import replace_file
@@ -76,7 +77,7 @@ class _Search:
     """None: there was no answer yet."""
 
 
-class Results:
+class Results(View):
     """All searches of this servent's user."""
 
     def __init__(

@@ -39,6 +39,7 @@ from p2pfs.namespace.nodes import (
     Version,
     assign,
 )
+from p2pfs.namespace.view import View
 from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names
 from p2pfs.tasks import Flight, SingleFlight, Tasks
 
@@ -80,7 +81,7 @@ class Horizon(Protocol):
         """Ask one servent for what it has in a directory."""
 
 
-class Shares:
+class Shares(View):
     """The share of each known peer. Nothing here is trusted that the peer did not say itself."""
 
     def __init__(
@@ -202,7 +203,7 @@ class Shares:
         if self._failure(listing[0]) is None:
             self._start(*listing)
 
-    def hold(self, file: RemoteFile) -> Callable[[], None]:  # noqa: ARG002 - see `NetworkView`
+    def hold(self, file: RemoteFile) -> Callable[[], None]:  # noqa: ARG002 - see `View`
         """Do nothing: a path names what its peer has there, and nothing else ever."""
         return lambda: None
 

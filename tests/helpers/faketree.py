@@ -191,7 +191,7 @@ class FakeNetwork:
         self.renderings += 1
         return f"{name} {self.renderings}\n".encode()
 
-    # The NetworkView.
+    # The View.
 
     def known(self, path: str) -> Node | Knowledge:
         if path in self.hidden:

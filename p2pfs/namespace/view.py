@@ -1,0 +1,49 @@
+"""The questions that `network/`, `search/` and `peers/` answer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile
+
+
+class View(Protocol):
+    """The names in a tree of others' files. Calls that are not async read memory, on any thread.
+
+    Views differ in whom they ask, and in what a path means.
+    """
+
+    def known(self, path: str) -> Node | Knowledge:
+        """Return what is at a path, or whether asking for it is worth while.
+
+        Names that programs look up by themselves in every folder are never worth a search.
+        """
+        ...
+
+    def known_children(self, path: str) -> Sequence[Node] | Knowledge:
+        """Return a directory as last listed; UNKNOWN if it must be listed now.
+
+        One that is old is listed again in the background.
+        """
+        ...
+
+    async def find(self, path: str) -> Node | None:
+        """Return what is at a path, asking others first; None if nobody within reach has it.
+
+        Raises:
+            TransferError: it is not known, and others cannot be asked.
+        """
+        ...
+
+    async def list(self, path: str) -> Sequence[Node]:
+        """Return a directory, asking others first; raises as `find` does."""
+        ...
+
+    def partial(self, path: str) -> str | None:
+        """Return why the last listing of a directory is not whole, for people; None if it is."""
+        ...
+
+    def hold(self, file: RemoteFile) -> Callable[[], None]:
+        """Let the name of a file stay with its content; return what ends that, once."""
+        ...
