@@ -1,8 +1,8 @@
 """Which directories lie behind `shared/`: its own, and those that the user shares where they lie.
 
 Each of the latter has a name, and appears as `shared/NAME`. A disk may be pulled out from under
-it. So nothing of it is held open, it is only there while what was mounted there is, and every
-way into it checks that it is on the same device: nothing is ever written to what lies below.
+it. So nothing in it is held open, it counts as there only while the same file system is mounted,
+and every way into it checks the device: nothing is ever written to a directory below a mount.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Root(NamedTuple):
 
 
 class Roots:
-    """All of them. Any thread may ask; `look`, `add` and `remove` wait for the disk."""
+    """All directories behind `shared/`. For any thread; some methods say that they wait."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class Roots:
         mountpoint: str | None = None,
         groups: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Take the directory of `shared/` itself, what config.toml names, and what verbs named.
+        """Take the directory of `shared/`, those of config.toml (`fixed`), and those in `file`.
 
-        The latter is kept in `file`. What lies in the state directory is not shared, nor what
-        the mountpoint lies in: whoever walked through it would walk for ever.
+        The file keeps the directories that verbs have shared. One that lies in the state
+        directory is not shared, nor one that holds the mountpoint: a walk through it never ends.
         """
         self.directory: Final = os.fspath(directory)
         self._file = file
@@ -75,7 +75,7 @@ class Roots:
         """Who alone may see what is shared under a name. It outlasts the share, and ends when
         something is shared there with everybody: what is withdrawn is served for a while yet."""
         self._lock = threading.Lock()
-        """Held by who changes the table; who reads it takes it as it is."""
+        """Held while the table is changed; to read it takes no lock."""
         self._roots: Mapping[str, Root] = {}
         self._places: dict[str, str] = {}
         """Where the file system was mounted that each directory is on, when it was last seen."""
@@ -86,7 +86,7 @@ class Roots:
             self._limit(root.shared)
 
     def __iter__(self) -> Iterator[Root]:
-        """Yield what is shared where it lies, there or not."""
+        """Yield the directories that are shared where they lie, there or not."""
         return iter(self._roots.values())
 
     def __bool__(self) -> bool:
@@ -96,27 +96,27 @@ class Roots:
     # The way in.
 
     def of(self, path: str) -> Root | None:
-        """Return what a local path leads into, if that is not the directory of `shared/`."""
+        """Return the root that a local path leads into, None for the directory of `shared/`."""
         return self._roots.get(path.partition("/")[0]) if self._roots else None
 
     def listed(self, names: Sequence[str]) -> list[str]:
-        """Return what is to be seen in `shared/`, given the names in its own directory."""
+        """Return the names that `shared/` shows, given those in its own directory."""
         roots = self._roots
         own = [name for name in names if name not in roots]
         return own + [name for name, root in roots.items() if not root.away]
 
     def is_away(self, path: str) -> bool:
-        """Return whether a local path leads into what is not there now, and may come back."""
+        """Return whether a local path leads into a root that is not there now."""
         root = self.of(path)
         return root is not None and bool(root.away)
 
     def is_elsewhere(self, path: str, device: int) -> bool:
-        """Return whether what is at a local path lies on another file system than its root."""
+        """Return whether a local path on this device lies on another file system than its root."""
         root = self.of(path)
         return root is not None and root.identity[0] != device
 
     def places(self) -> list[tuple[str, str]]:
-        """Return each directory that there is, and the local path of its root."""
+        """Return each directory, and the local path of its root."""
         named = [(root.shared.directory, name) for name, root in self._roots.items()]
         return [(self.directory, ""), *named]
 
@@ -150,7 +150,7 @@ class Roots:
         return root.shared.directory, path.partition("/")[2]
 
     def check_writable(self, path: str) -> None:
-        """Raise EROFS if a local path is in what is shared to be read only."""
+        """Raise EROFS if a local path is in a root that is shared to be read only."""
         root = self.of(path)
         if root is not None and root.shared.is_read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
@@ -191,7 +191,7 @@ class Roots:
     # Changes.
 
     def look(self) -> list[str]:
-        """Look which are there; return the names of those that have come, gone or changed."""
+        """Look which roots are there; return those that came, went or changed. Waits for disks."""
         with self._lock:
             before = self._roots
             now = {name: self._looked_at(root) for name, root in before.items()}
@@ -203,7 +203,7 @@ class Roots:
             return changed
 
     def add(self, shared: SharedDirectory) -> Root:
-        """Share a directory where it lies.
+        """Share a directory where it lies; waits for the disk.
 
         Raises:
             UsageError: it cannot be shared, or not under this name.
@@ -225,7 +225,7 @@ class Roots:
             return root
 
     def remove(self, name: str) -> Root:
-        """Share a directory no more; nothing in it is touched.
+        """Stop sharing a directory; nothing in it is touched. Waits for the disk.
 
         Raises:
             NotFoundError: nothing is shared under this name.
@@ -330,7 +330,7 @@ def open_roots(config: Config) -> Roots:
 
 
 def _opened(root: Root, path: str) -> int:
-    """Open the directory of a root, and that one alone."""
+    """Open the directory of a root; ENOENT if another file system is there now."""
     if not root.away:
         descriptor = os.open(root.shared.directory, _ROOT_FLAGS)
         if os.fstat(descriptor).st_dev == root.identity[0]:

@@ -1,7 +1,7 @@
 """Verified blocks on disk: one sparse file per content, within a limit.
 
-    store       all contents: what is open, how much they take, what goes first
-    shelves     those that nobody has open: what stays, what is quick to open again
+    store       all contents: which are open, how much they take, which goes first
+    shelves     those that nobody has open: which stay, which are quick to open again
     blocks      one content: its blocks, which are verified, how they come and go
     flushing    when its bitmap is written, and when all is synced
     storage     its open file: bytes, manifest and bitmap on the disk

@@ -1,4 +1,4 @@
-"""The cached blocks of one content: what is there, verified, and how it gets to disk."""
+"""The cached blocks of one content: which are there and verified, and how they get to disk."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class CachedFile:
         self.manifest: Manifest | None = None
         self.handles = 0
         self.expects: Callable[[int], bool] = expects_nothing
-        """Tells whether a block that is missing will be here soon; set by who fetches."""
+        """Returns whether a block that is missing will be here soon; the downloader sets it."""
         self.allocated_bytes = 0
         self._cache = cache
         self._run_in_thread = run_in_thread
@@ -154,9 +154,9 @@ class CachedFile:
 
         It is good for as long as a handle is held. Of a content that passes through the cache
         nothing stays, so the bytes themselves are returned. There must be such bytes, at least
-        one. Somebody who cuts the file between this call and the reading, some microseconds,
-        makes the reader take that for the end: no look from here could close that gap, and only
-        who may write in the cache directory can do it.
+        one. A program that cuts the file between this call and the reading, some microseconds,
+        makes the reader take that for the end: no test here could close that gap, and only
+        programs that may write in the cache directory can do it.
         """
         if self._passage is not None:
             return self.read_nowait(offset, length)
@@ -173,7 +173,7 @@ class CachedFile:
         return self._blocks.are_verified(first, end)
 
     def put_manifest(self, manifest: Manifest) -> None:
-        """Learn what the blocks must be. It goes to disk with the first of them.
+        """Learn the digests of the blocks. They go to disk with the first block.
 
         Raises:
             BadBlockError: it is the manifest of something else.
@@ -232,7 +232,7 @@ class CachedFile:
     def load(self, allocated_bytes: int, remembered: Remembered | None) -> bool:
         """Open the file that an earlier handle left; return whether its map is sound.
 
-        If nobody has touched the file since then, what was verified is so still.
+        If nobody has touched the file since then, its verified blocks still are.
         """
         try:
             storage = Storage(self._cache.path_of(self.key), self.key)

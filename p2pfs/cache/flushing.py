@@ -11,16 +11,16 @@ from p2pfs.protocol import MIB
 from p2pfs.threads import RunInThread
 
 FLUSH_BYTES: Final = 8 * MIB
-"""Bytes of one file at which its bitmap is written: what a crash of ours may cost."""
+"""Bytes of one file at which its bitmap is written: a crash of ours may cost as many."""
 
 FLUSH_S: Final = 5.0
-"""Time after which fewer bytes are noted too, and all is synced: what a crash of the machine may
-cost. Synced with each bitmap, a fast download took a tenth more processor time, and the disk
-had no rest. A bitmap ahead of its blocks costs nothing: what it claims is verified."""
+"""Time after which fewer bytes are noted too, and all is synced: a crash of the machine may cost
+the bytes of so long. Synced with each bitmap, a fast download took a tenth more processor time,
+and the disk had no rest. A bitmap ahead of its blocks costs nothing: each claim is verified."""
 
 
 class Flushing:
-    """Counts what was written since the bitmap was. All but `wrote` belongs to trio."""
+    """Counts bytes that were written since the bitmap was. All but `wrote` belongs to trio."""
 
     def __init__(self) -> None:
         self.unflushed_bytes = 0

@@ -3,7 +3,7 @@
 Nothing is evicted of a content that fits, as long as somebody has it open. One that does not
 fit could not be read to its end so; of it only the latest blocks are kept, in at most half of
 the cache, and those before give their place on the disk back. Its bytes are therefore never
-left to be read by others: whoever reads looks, before and after, whether they were there.
+left to be read by others: the reader tests, before and after, whether they were there.
 """
 
 from __future__ import annotations

@@ -12,21 +12,21 @@ from p2pfs.cache.storage import Remembered
 from p2pfs.latest import Latest
 
 MAX_REMEMBERED: Final = 1_000
-"""Closed contents of which we remember what was verified: 16 KiB each at most. A reopened file
+"""Closed contents of which the verified blocks are remembered: 16 KiB each at most. A reopened file
 is then read at the speed of the disk; verifying it again cost 3 s of processor time a GiB."""
 
 MAX_RESTING: Final = 64
-"""Small contents that stay open after their last handle: a reader of one file of a directory after
-another has each opened twice, to fetch it ahead and to read it. Opening and closing one again
-takes seven system calls."""
+"""Small contents that stay open after their last handle: a reader of all files of a directory has
+each opened twice, to fetch it ahead and to read it. Opening and closing one again takes seven
+system calls."""
 
 
 class Shelves:
-    """What closed contents take on the disk, and what makes opening them again quick.
+    """The bytes that closed contents take on the disk, and all that makes opening one again quick.
 
     A content is on one of two shelves: `kept` if it is in `pinned`, else `closed`. If it was
     closed lately it is in one of two tables as well: a small one rests with its file open, of a
-    larger one it is remembered what was verified. In each table the oldest goes first.
+    larger one the verified blocks are remembered. In each table the oldest goes first.
     """
 
     def __init__(self, pinned: Iterable[Key]) -> None:
@@ -82,7 +82,7 @@ class Shelves:
         return file.load(self._shelf_of(file.key)[file.key], remembered)
 
     def take_oldest(self) -> tuple[Key, int] | None:
-        """Take out the content that was used longest ago and is not kept, with what it takes."""
+        """Take out the closed content that was used longest ago, and its bytes on the disk."""
         if not self.closed:
             return None
         key, allocated_bytes = self.closed.popitem(last=False)
@@ -91,7 +91,7 @@ class Shelves:
         return key, allocated_bytes
 
     def keep(self, key: Key) -> None:
-        """Have a content kept, be it on a shelf or not."""
+        """Have a content kept, on a shelf or not."""
         self.pinned.add(key)
         if key in self.closed:
             self.kept[key] = self.closed.pop(key)

@@ -16,7 +16,7 @@ from p2pfs.errors import CacheFullError, TooManyFilesError, TransferError
 from p2pfs.protocol import Manifest, manifest_bytes_for
 
 PAGE_BYTES: Final = 4096
-"""What file systems allocate by, hence what is accounted by."""
+"""The unit by which file systems allocate, hence that of the accounts."""
 
 LOOK_S: Final = 0.1
 """How often the attributes of a file are asked for, for which a reader gives up the interpreter
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Remembered(NamedTuple):
-    """What was verified of a content when its last handle went, and the file as we left it."""
+    """The verified blocks of a content when its last handle went, and the file as we left it."""
 
     states: bytes
     mtime_ns: int
@@ -59,7 +59,7 @@ class Storage:
             os.close(self.number)
 
     def remember(self, states: bytes) -> Remembered:
-        """Return what was verified of the content, and the file as it is now."""
+        """Return these states of the blocks, and the times of the file as they are now."""
         status = os.fstat(self.number)
         return Remembered(states, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
@@ -130,7 +130,7 @@ class Storage:
 
 
 def whole_pages(count: int) -> int:
-    """Return what so many bytes take on the disk."""
+    """Return how many bytes so many take on the disk."""
     return -(-count // PAGE_BYTES) * PAGE_BYTES
 
 

@@ -45,13 +45,13 @@ class BlockCache:
     has handles                      `_open`; `_sizes` too once it has a file
     is closed, with a file           `_sizes`, and `kept` if it is in `pinned`, else `closed`
     .. and small, closed lately      `resting` too: its file is open still
-    .. and else, closed lately       perhaps `remembered` too: what was verified of it
+    .. and else, closed lately       perhaps `remembered` too: its verified blocks
     has no handles and no file       none, or `pinned` alone
     ===============================  =======================================================
 
     Those without an underscore are tables of its `Shelves`.
 
-    `_used_bytes` is what all files take, and what is reserved for writes that are under way.
+    `_used_bytes` counts the bytes of all files, and those reserved for writes under way.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class BlockCache:
             file.close()
 
     def find(self, file_id: FileId) -> CachedFile | None:
-        """Return a handle on a content of which something is cached, to be closed as any."""
+        """Return a handle on a content of which something is cached; close it as any other."""
         size = self._sizes.get(file_id)
         return None if size is None else self.open_file(file_id, size)
 
@@ -151,8 +151,8 @@ class BlockCache:
     def is_whole(self, file_id: FileId) -> bool:
         """Return whether all of a content seems to be cached, from memory.
 
-        Of one that nobody has open it is told by what it takes on the disk: a last block that
-        is missing may be overlooked.
+        For one that nobody has open, the bytes on the disk decide: a last block that is missing
+        may be overlooked.
         """
         key = Key(file_id, self._sizes.get(file_id, 0))
         with self._lock:
@@ -161,7 +161,7 @@ class BlockCache:
         return key.size > 0 and (file.done_bytes if file else allocated_bytes) >= key.size
 
     def holdings(self) -> list[Holding]:
-        """Return what is cached, least recently used first. Reads each file's map: some 100 us."""
+        """Return all cached contents, least recently used first. Reads each map: some 100 us."""
         with self._lock:
             keys = [*self._shelves, *self._open]
         found = []
@@ -175,8 +175,8 @@ class BlockCache:
     async def put_small(self, contents: Sequence[tuple[CachedFile, bytes]]) -> None:
         """Verify contents of one block each, and keep the right ones, in one hop to a thread.
 
-        What is wrong, or has no room, is not there afterwards. When cancelled, each is kept or
-        not, but whole.
+        A content that is wrong, or has no room, is not there afterwards. When cancelled, each is
+        kept or not, but whole.
         """
         async with contextlib.AsyncExitStack() as stack:
             for file, _ in contents:

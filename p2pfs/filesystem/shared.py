@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 _OPEN_FLAGS: Final = (
     os.O_ACCMODE | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
 )
-"""What is passed on of the flags. O_DIRECT is the kernel's own affair: on the backing file
-it would ask for buffers aligned as none of ours are."""
+"""The flags that are passed on. O_DIRECT is the kernel's own affair: on the backing file it
+would need buffers with an alignment that ours do not have."""
 
 _CLOCK_REALTIME_COARSE: Final = 5
 """The clock that stamps files (linux/time.h); the finer one runs ahead of it, and a file
@@ -44,7 +44,7 @@ _REASON: Final = _OWN_PREFIX + "reason"
 
 
 class FileState(Protocol):
-    """What the library says of one file; `p2pfs.library.FileState` is the real one."""
+    """How one file stands; `p2pfs.library.FileState` is the real class."""
 
     @property
     def state(self) -> str:
@@ -71,7 +71,7 @@ class Links(Protocol):
 
 
 class Share(Protocol):
-    """What the tree asks of the library. All of it is quick, and may come from any thread."""
+    """The methods of the library that the tree calls: all are quick, and for any thread."""
 
     def write_began(self, path: str) -> None:
         """Note that one more writer may change this file from now on."""
@@ -117,9 +117,9 @@ class SharedFile:
         return from_stat(os.fstat(self._descriptor), self._tree.device)
 
     def read(self, size: int, offset: int) -> bytes | Stretch:
-        """Return where it lies; fewer bytes than `size` only at the end of the file.
+        """Return where the bytes lie; fewer than `size` only at the end of the file.
 
-        If it is cut in this moment, libfuse gives the reader what there is.
+        If the file is cut in this moment, libfuse gives the reader the bytes that are left.
         """
         length = min(size, os.fstat(self._descriptor).st_size - offset)
         return Stretch(self._descriptor, offset, length) if length > 0 else b""
@@ -164,7 +164,7 @@ class SharedTree:
         self._links = links
         self._backing = Backing(roots)
         self.device = self._backing.device
-        """Of the share itself; what is mounted below it has others."""
+        """Of the share itself; file systems that are mounted below it have others."""
         self._share = share
         self.removed = self._backing.removed
         self._lock = threading.Lock()
@@ -179,7 +179,7 @@ class SharedTree:
     # Looking.
 
     def getattr(self, path: str) -> Attributes:
-        """Return what `stat` shows; a symbolic link is not followed."""
+        """Return the attributes of a path; a symbolic link is not followed."""
         return from_stat(self._backing.lstat(path), self.device)
 
     def readdir(self, path: str) -> list[Listed]:
@@ -194,7 +194,7 @@ class SharedTree:
         return self._with_roots(listed) if path == "" and self._roots else listed
 
     def _with_roots(self, listed: list[Listed]) -> list[Listed]:
-        """Return what is in `shared/`, with what is shared where it lies."""
+        """Return these names, with those of directories that are shared where they lie."""
         roots = {root.name: shown_inode(*root.identity, self.device) for root in self._roots}
         own = {one.name: one for one in listed}
         names = self._roots.listed(list(own))
@@ -206,11 +206,11 @@ class SharedTree:
             return os.readlink(name, dir_fd=place)
 
     def statfs(self, path: str) -> os.statvfs_result:
-        """Return the room on the disk that holds what is at a path."""
+        """Return the room on the disk that a path lies on."""
         return self._backing.statfs(path)
 
     def check_writable(self, path: str) -> None:
-        """Raise EROFS if a path is in what is shared to be read only."""
+        """Raise EROFS if a path is in a directory that is shared to be read only."""
         self._roots.check_writable(path)
 
     def is_root(self, path: str) -> bool:
@@ -283,7 +283,7 @@ class SharedTree:
         self._share.touched(path)
 
     def rename(self, old: str, new: str) -> None:
-        """Give `old` the name `new`; writers of what is renamed move with it."""
+        """Give `old` the name `new`; writers at and below it move with it."""
         _check_name(new)
         with self._lock, self._writers_moving(old, new):
             if is_hidden(new) and self.removed.is_open(self._backing.lstat(old)):
@@ -312,7 +312,7 @@ class SharedTree:
         with self._backing.opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             os.fsync(descriptor)
 
-    # Attributes. None ends a read that others have begun.
+    # Attributes. To set one ends no read that others have begun.
 
     def chmod(self, path: str, mode: int) -> None:
         """Change the permissions."""
@@ -340,7 +340,7 @@ class SharedTree:
         self._share.attributes_changed(path)
 
     def getxattr(self, path: str, name: str) -> bytes:
-        """Return the value of an extended attribute; those of p2pfs come from the library."""
+        """Return the value of an extended attribute; the library knows those of p2pfs."""
         if name.startswith(_OWN_PREFIX):
             value = self._own_xattrs(path).get(name)
             if value is None:
@@ -352,8 +352,8 @@ class SharedTree:
     def listxattr(self, path: str) -> list[str]:
         """Return the names of the user's extended attributes.
 
-        Ours are answered to who asks for them by name. `rsync -X` would remove what it sees
-        listed here and not at its source, and fail, at every run.
+        Ours are answered by name alone. If they were listed, `rsync -X` would try to remove them,
+        since its source does not have them, and fail at every run.
         """
         with self._backing.named(path) as name_of_file:
             return [name for name in os.listxattr(name_of_file) if _is_users(name)]
@@ -420,7 +420,7 @@ class SharedTree:
             return file
 
     def _hide(self, old: str, new: str) -> None:
-        """Remove what libfuse would only rename; it goes on as a file without a name."""
+        """Remove a file that libfuse would only rename; open, it goes on without a name."""
         if self.removed.descriptor(old) is None:
             self._backing.remove(old, kept_as=new)
 

@@ -9,41 +9,44 @@ What the worker's thread does:
     rounds    when it does it
     worker    one bounded hop after the other: changes in, looks, hashing, offers
     recollection  what the index remembers, offered before it is looked at
-    looking   what is at a path, and whether it may be published
-    memory    what is known of a file without reading it
+    looking   a look at one path, and whether it may be published
+    memory    the content of a file, if that is known without reading it
     large     hashing, at most one large file at a time
-    publishing  what was found: filed first, offered second
+    publishing  files that were found: filed first, offered second
     refusing  how a look ends that offers nothing
     batch     what one hop has found
-    notices   what the user is told of files that are not published
+    notices   events for the user, about files that are not published
 
 What is believed, under one lock:
 
-    books     all of it, and the steps that keep it consistent; facts, looks, tidying and
-              answers are what may be done with it, and by whom
+    books     all of it, and the steps that keep it consistent
+    facts     what the tree, the watch and readers may do with the books
+    looks     what the worker may do with them
+    tidying   what it may do when nothing is due
+    answers   questions from memory
     agenda    which paths have to be looked at, and which looks are under way
     doubts    what a sign of a change leaves in doubt, and which files are
     writers   which files are being written
-    offers    what is offered at this moment: names
-    holdings  what is served: contents, under whatever name
+    offers    the names that are offered at this moment
+    holdings  the contents that are served, under any name
     index     SQLite: manifests and words, kept over a restart
 
 What is on the disk:
 
     share     the backing directory: the only file here that opens what users wrote
     hashing   one file on its way from bytes to a manifest
-    status    what tells one state of a file from another without reading it
+    status    the numbers by which one state of a file differs from another
     names     paths as text: which stay private, and how others see the rest
-    watch     what anybody changes there
-    mounted   what servents have mounted there, which stays private
-    ignoring  what `.p2pfsignore` files keep private
+    watch     changes there, by anybody
+    mounted   mounts of servents there, which stay private
+    ignoring  `.p2pfsignore` files, and what they keep private
 
 Theory. Everything here is about one question: are the bytes at this path still those that were
-hashed? Times and sizes tell of most changes, signs from the mount and from the watch of the rest,
+hashed? Times and sizes show most changes, signs from the mount and from the watch show the rest,
 and each sign leaves a definite doubt (the table of `doubts.Sign`). A fact that arrives while a path
 is looked at makes that look void, so a look never offers what was true before it ended. Nothing is
 forgotten, because a path leaves the agenda only by an offer, by a refusal, or by being gone; what
-could not be told now is put off, and comes back. And a wrong offer does no harm to others: each
+could not be seen now is put off, and comes back. And a wrong offer does no harm to others: each
 block is verified as it leaves, so a missed change costs an answer, never a wrong byte.
 
 A path is offered from the moment it has been hashed with nobody writing it, until the first

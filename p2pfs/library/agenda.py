@@ -261,7 +261,7 @@ class Agenda:
         self._unchecked[path] = None
 
     def take_check(self) -> str | None:
-        """Return the path of a file to compare with what is known of it."""
+        """Return the path of a file that has to be compared with its manifest."""
         path = next(iter(self._unchecked), None)
         if path is not None:
             del self._unchecked[path]

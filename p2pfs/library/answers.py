@@ -1,4 +1,4 @@
-"""Questions to the library, answered from memory. Nothing here changes what is believed."""
+"""Questions to the library, answered from memory. No answer changes the books."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Answers:
             return changes
 
     def entry(self, path: str) -> Entry | None:
-        """Return what is offered at a path."""
+        """Return the entry that is offered at a path."""
         with self._books.lock:
             return None if self._books.is_paused else self._books.offers.entry(path)
 

@@ -18,7 +18,7 @@ BATCH_BYTES: Final = 8 * MIB
 
 
 class Known(NamedTuple):
-    """What is known of a file without reading it."""
+    """The content of a file, known without reading it."""
 
     file_id: FileId
     key: StatKey

@@ -71,7 +71,7 @@ class Leavings:
         self._early_files.update(files)
 
     def look_ended(self) -> None:
-        """Take up again what was set aside."""
+        """Take these up again."""
         self.paths |= self._early_paths
         self._early_paths.clear()
         self.files |= self._early_files
@@ -79,7 +79,7 @@ class Leavings:
 
 
 class Books:
-    """What is offered, what is held, what is in doubt, and what has to be looked at."""
+    """The offers, the holdings, the doubts, the writers and the agenda of one library."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         """Start with nothing; `on_change` is called after each change, without the lock."""
@@ -99,7 +99,7 @@ class Books:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the lock for a change, and tell of it afterwards."""
+        """Hold the lock for a change, and call `on_change` afterwards."""
         with self.lock:
             self.change_count += 1
             yield
@@ -122,7 +122,7 @@ class Books:
         return self.agenda.knows(path) or self.writers.is_open(path)
 
     def withdraw(self, path: str) -> None:
-        """Take back what a published path and all below it offer."""
+        """Take back all offers at and below a published path."""
         self.note_gone(self.offers.withdraw(path))
         self.note_gone(self.offers.dismantle(NAMES_AT_ONCE))
 
@@ -135,7 +135,7 @@ class Books:
                 self.agenda.add(twin)
 
     def withdraw_local(self, path: str) -> None:
-        """Take back what a local path stands for, not what has its name in another form."""
+        """Take back the offers at a local path, but not those of its name in another form."""
         published = published_path(path)
         if published is not None:
             file = self.offers.file(published)

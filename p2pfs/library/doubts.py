@@ -39,7 +39,7 @@ class Sign(enum.IntEnum):
 
 
 class Difference(enum.Enum):
-    """What differs between a file as it was offered and what is at its path now."""
+    """How a file at a path differs from the one that is offered there."""
 
     NOTHING = enum.auto()
     CTIME = enum.auto()
@@ -86,7 +86,7 @@ VERDICTS: Final[Mapping[Sign, Mapping[Difference, Verdict]]] = {
 
 
 def difference(former: StatKey, key: StatKey | None) -> Difference:
-    """Return what differs most between a file as it was and what is there now, if anything is."""
+    """Return the largest difference between the state of a file and the present one, if any."""
     if key is None or key.identity != former.identity:
         return Difference.FILE
     if key.size != former.size:

@@ -1,4 +1,4 @@
-"""What is known to have happened: from the tree, from the watch, and from those who read."""
+"""Facts about changes: from the tree, from the watch, and from readers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ one tick leave the same times; after this long, the next write is sure to leave 
 class Facts:
     """Takes facts in; on return nothing is offered that they leave in doubt.
 
-    A `status` is None for what is gone or cannot be looked at.
+    A `status` is None if nothing is at the path, or if it cannot be seen.
     """
 
     def __init__(self, books: Books) -> None:
@@ -34,7 +34,7 @@ class Facts:
         return self._books.change_count
 
     def touched(self, path: str, status: Status | None, sign: Sign) -> None:
-        """Take back what no longer holds at `path`; have it looked at, with all below it."""
+        """Take back offers at `path` that no longer hold; have it looked at, with all below it."""
         books = self._books
         with books.changing():
             books.agenda.touch(path, sign)
@@ -147,7 +147,7 @@ class Facts:
                     self._check_offer(name, status, sign)
 
     def _check_offer(self, path: str, status: Status | None, sign: Sign) -> None:
-        """Take back what is offered for a path if what is there now may be something else."""
+        """Take back the offer of a path if another content may be there now."""
         file = self._books.file_at(path)
         if file is None:
             self._check_directory(path, status)

@@ -80,9 +80,10 @@ class Hashing:
 def _has_writer(descriptor: int) -> bool:
     """Return whether anybody on this machine has the file open for writing.
 
-    The tree tells who writes through the mount. For the others, ask for a lease for reading,
-    which the kernel grants if there is no writer, and give it back. Whoever opens the file in
-    that moment waits for this, and we are told by a signal: by one that nobody minds.
+    The tree counts writers through the mount. For the others, ask for a lease for reading,
+    which the kernel grants if there is no writer, and give it back. A process that opens the
+    file in that moment waits until the lease is back, and the kernel sends us a signal, which is
+    SIGURG because that one does nothing.
     """
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)

@@ -1,9 +1,9 @@
-"""Which contents are on the disk: what is served. Not locked: the books guard it.
+"""The contents that are served, and the files that hold them. Not locked: the books guard it.
 
 An offer says that a path has a content; it is taken back with the first sign of a change. A
 holding says that a file had one when it was last hashed, and outlasts that: blocks are verified
 as they are served, so a file that was renamed, touched or opened for writing goes on serving
-those that are still right, and whoever reads it comes to its end.
+those that are still right, and its readers come to its end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from p2pfs.library.status import Identity, StatKey
 from p2pfs.protocol import FileId
 
 MAX_PLACES: Final = 16
-"""Places that one read tries. Who has a thousand copies of a file reads one of them."""
+"""Places that one read tries. Of a thousand copies of a file, one is read."""
 
 
 class Holding(Struct, eq=False, gc=False):
@@ -31,7 +31,7 @@ class Holding(Struct, eq=False, gc=False):
 
 
 class Holdings:
-    """Files by what they are, and by what is in them."""
+    """Holdings by file and by content."""
 
     def __init__(self) -> None:
         self._by_file: dict[Identity, Holding] = {}

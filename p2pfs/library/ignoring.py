@@ -1,4 +1,4 @@
-"""What the user keeps private by a file `.p2pfsignore`, which says it as `.gitignore` does.
+"""Files `.p2pfsignore`, whose patterns keep paths private as those of `.gitignore` do.
 
 Each such file speaks of what lies at and below its directory; of two, the deeper one has the last
 word. What is in a directory that is ignored is ignored whatever else is said.
@@ -35,9 +35,9 @@ class Ignoring:
         self._specs: dict[str, GitIgnoreSpec] = {}
 
     def look_into(self, directory: str, names: Collection[str]) -> str | None:
-        """Take in what a directory with these names says; return what is wrong with it.
+        """Read the patterns of a directory with these names; return why they cannot be read.
 
-        Then nothing that lies there is published: better too little than too much.
+        Then nothing in that directory is published: better too little than too much.
         """
         self._specs.pop(directory, None)
         if IGNORE not in names:
@@ -58,7 +58,7 @@ class Ignoring:
         return bool(self._specs)
 
     def is_ignored(self, path: str, *, is_directory: bool) -> bool:
-        """Return whether a local path stays private; what is above it does not."""
+        """Return whether a local path stays private, if no directory above it does."""
         directory = path
         while self._specs and directory:
             directory, _ = split(directory)

@@ -1,7 +1,7 @@
 """The index file: manifests and search words in SQLite, kept over a restart.
 
 Everything in it can be made again from the files, so a damaged or foreign index is thrown
-away. It may hold files that are not offered now; who asks compares with the offers.
+away. It may hold files that are not offered now; its callers compare with the offers.
 
 Every method waits for the disk: call them in worker threads.
 """
@@ -30,7 +30,7 @@ MANIFESTS_IN_MEMORY: Final = 16
 ANY: Final = Terms()
 
 _APPLICATION_ID: Final = 0x70327066
-"""`p2pf`, in the header of the file: tells an index from any other database."""
+"""`p2pf`, in the header of the file: by it an index differs from any other database."""
 
 _VERSION: Final = 3
 """Of the tables below. Any other version is thrown away, not converted."""
@@ -63,7 +63,7 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlit
 
 
 class DamagedIndexError(Exception):
-    """The index file is not what was written to it: `rebuild` it."""
+    """The index file does not hold what was written to it: `rebuild` it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,7 @@ class Filed:
 class Index:
     """One index file. Usable from several threads, one at a time.
 
-    Beside what is said, each method raises DamagedIndexError, or sqlite3.Error when the disk
-    is full or fails.
+    Each method may raise DamagedIndexError, or sqlite3.Error when the disk is full or fails.
     """
 
     def __init__(self, path: str) -> None:
@@ -119,7 +118,7 @@ class Index:
             connection.executescript(_TABLES)
 
     def close(self) -> None:
-        """Close the file, without what was not committed. It is opened again when it is needed."""
+        """Close the file; changes since the last `commit` are lost. A later call opens it again."""
         with self._lock:
             self._manifests.clear()
             self._unsaved.clear()
@@ -161,7 +160,7 @@ class Index:
             return None if row is None else self._remember(_parse(row[0], file_id))
 
     def put(self, records: Sequence[Record]) -> None:
-        """File these, each in place of what was filed under its path; all of them or none."""
+        """File these, each in place of the record under its path; all of them or none."""
         with self._changing() as connection:
             for record in records:
                 _forget_other_content(connection, record)
@@ -174,7 +173,7 @@ class Index:
         return len(self._unsaved)
 
     def commit(self) -> None:
-        """Let all changes outlast the end of the process; who asks sees them before."""
+        """Let all changes outlast the end of the process; other methods see them before."""
         with self._changing() as connection:
             connection.commit()
             self._unsaved.clear()
@@ -194,13 +193,13 @@ class Index:
             )
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Forget what was filed under these paths."""
+        """Forget the records under these paths."""
         with self._changing() as connection:
             for path in paths:
                 _remove(connection, "path = ?", (path,))
 
     def forget(self, files: Iterable[Identity]) -> None:
-        """Forget what was filed of these files, under whatever path."""
+        """Forget the records of these files, under all of their paths."""
         with self._changing() as connection:
             for file in files:
                 _remove(connection, "device = ? AND ino = ?", file)
@@ -263,7 +262,7 @@ class Index:
             ).fetchall()
 
     def number(self, path: str) -> int | None:
-        """Return the number of what is filed under a path."""
+        """Return the number of the file that is filed under a path."""
         with self._opened() as connection:
             row = connection.execute("SELECT number FROM files WHERE path = ?", (path,)).fetchone()
             return None if row is None else int(row[0])
@@ -290,7 +289,7 @@ class Index:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Hold the connection, and tell damage from other failures."""
+        """Hold the connection; raise DamagedIndexError for failures that are damage."""
         with self._lock:
             try:
                 if self._connection is None:
@@ -303,7 +302,7 @@ class Index:
 
 
 def _expression(text: str, terms: Terms) -> str:
-    """Return what FTS5 is asked for; nothing if only sizes and what must not be are told.
+    """Return the expression for FTS5; an empty one if a question names no word that must be there.
 
     Tokens come without quotes, by `protocol.words`.
     """
@@ -380,7 +379,7 @@ def _put(connection: sqlite3.Connection, record: Record) -> None:
 
 
 def _forget_other_content(connection: sqlite3.Connection, record: Record) -> None:
-    """Forget other links to the same file if what was filed for them is no longer true."""
+    """Forget other links to the same file if their records are no longer true."""
     key = record.key
     _remove(
         connection,

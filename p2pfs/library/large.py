@@ -1,4 +1,4 @@
-"""Hashing in steps: a small file is one, and between those of a large file others are looked at."""
+"""Hashing in steps: one for a small file, and many for a large one, with looks between them."""
 
 from __future__ import annotations
 

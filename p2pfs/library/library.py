@@ -56,12 +56,12 @@ class Library:
         *,
         is_shared_by_root: bool = False,
     ) -> None:
-        """Prepare; `watch` makes it notice what others change in the directories.
+        """Prepare; with `watch` it notices changes by other programs in the directories.
 
-        `on_lost` is called, in a worker thread, when the directory itself has gone; `tell`
-        with the path of each thing that is not published and the reason, once. In a mount of
-        root's that others use (`is_shared_by_root`), what they may not read is not published,
-        unless root made it there.
+        `on_lost` is called, in a worker thread, when the directory itself has gone; `tell` is
+        called once with each path that is not published, and the reason. In a mount of root's
+        that others use (`is_shared_by_root`), files that they may not read are not published,
+        unless root made them there.
         """
         self._roots = roots
         self._share = Share(roots, None if watch is None else watch.add)
@@ -158,7 +158,7 @@ class Library:
         """Note that something was renamed, or has a second name: the bytes are the same.
 
         On return nothing is offered under a name that is gone, and soon all under the new
-        one. Who reads it goes on reading.
+        one. Its readers go on reading.
         """
         for path in (old, new):
             self._facts.touched(path, self._share.status(path), Sign.NAMES)
@@ -166,7 +166,7 @@ class Library:
     # Questions, answered from memory. Nothing is offered while paused.
 
     def find_path(self, path: str) -> Entry | None:
-        """Return what is offered at a path, as others see it."""
+        """Return the entry that is offered at a path, as others see it."""
         return self._answers.entry(path)
 
     def list_page(self, path: str, after: str, limit: int) -> Page | None:
@@ -188,7 +188,7 @@ class Library:
         return not places or any(may_see(path) for _, path in places)
 
     def size_of(self, file_id: FileId) -> int | None:
-        """Return the size of a content that can be served, be it named at this moment or not."""
+        """Return the size of a content that can be served, with a name at this moment or not."""
         holding = self._answers.holding(file_id)
         return None if holding is None else holding.key.size
 
@@ -197,7 +197,7 @@ class Library:
         return self._answers.state(path)
 
     def statistics(self) -> LibraryStatistics:
-        """Return what is offered, paused or not."""
+        """Return how much is offered, paused or not."""
         return LibraryStatistics(*self._answers.totals(), self._answers.unsettled())
 
     # Questions to the disk.
@@ -225,8 +225,9 @@ class Library:
         """Return the first `limit` files behind a path that a keyword query finds, and how many.
 
         They come in the order in which they were filed. Those that were not looked at count as
-        found; the count ends at MAX_TOTAL. `spent` is told what processor time that took. With
-        `may_see`, what may not be seen is neither found nor counted: then all are looked at.
+        found; the count ends at MAX_TOTAL. `spent` is called with the processor time, in seconds.
+        With `may_see`, files whose paths may not be seen are neither found nor counted: then all
+        files are looked at.
 
         Raises:
             NotFoundError: nothing is filed under that path any more.
@@ -294,7 +295,7 @@ class Library:
 
     @property
     def version(self) -> int:
-        """Grows whenever what is offered, or how a file stands, has changed."""
+        """Grows whenever the offers, or the state of a file, have changed."""
         return self._answers.version
 
     def take_changes(self) -> Changes:

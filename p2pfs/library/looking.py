@@ -1,4 +1,4 @@
-"""A look at one path: what is there, and whether it may be published."""
+"""A look at one path: which file or directory is there, and whether it may be published."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Looking:
-    """Looks at what is due. For the worker's thread."""
+    """Looks at the paths that are due. For the worker's thread."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Looking:
                 self._look_at(look, batch)
 
     def look_at_private(self, path: str) -> None:
-        """Tell why it stays private; have the directory looked at if that says something of it."""
+        """Tell the user why a path stays private; have its directory looked at if it says more."""
         highest, reason = first_private(path)
         if reason and self.status(highest) is not None:
             self._refusing.tell(highest, reason)
@@ -96,7 +96,7 @@ class Looking:
             self._facts.touched(directory, self.status(directory), Sign.FOUND)
 
     def status(self, path: str) -> Status | None:
-        """Return what is at a path, None if that is not for us or cannot be told."""
+        """Return the status of a path, None if a servent is mounted there or it cannot be seen."""
         return None if self._mounted.holds(path) else self._share.status(path)
 
     def _look_at(self, look: Look, batch: Batch) -> None:
@@ -130,8 +130,8 @@ class Looking:
     def _may_be_read(self, path: str, status: Status) -> bool:
         """Return whether the users of root's mount have not kept this from each other.
 
-        Root can read everything. What he publishes is what all may read, and what its owner
-        made through the mount, but not in a directory that a user keeps to himself.
+        Root can read everything. He publishes files that all may read, and files that their owner
+        made through the mount, but none in a directory that a user keeps to himself.
         """
         if not self._is_shared_by_root or status.is_open_to_all or path == "":
             return True
@@ -158,7 +158,7 @@ class Looking:
             self._looks.finish(look)
 
     def _take_names(self, look: Look, names: list[str]) -> None:
-        """Have the names in a directory looked at, and take back what it has no more."""
+        """Have the names in a directory looked at, and take back those that it lacks by now."""
         kept = set()
         for some in _batched(names, NAMES_AT_ONCE):
             paths = []

@@ -1,4 +1,7 @@
-"""What the worker's looks see and offer. For the worker's thread, which holds no lock between."""
+"""The worker's looks at paths: how they begin, what they see, how they end.
+
+For the worker's thread, which holds no lock between two calls.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ class Looks:
     # Ends of a look.
 
     def finish(self, look: Look) -> None:
-        """End a look that has nothing to say."""
+        """End a look without an offer or a refusal."""
         with self._books.lock:
             self._books.end(look)
 
@@ -68,12 +71,12 @@ class Looks:
             self._books.agenda.put_off(look)
 
     def put_aside(self, look: Look) -> None:
-        """End a look at a large file, which waits until what is quick is done."""
+        """End a look at a large file, which waits until all quick looks are done."""
         with self._books.lock:
             self._books.agenda.put_aside(look)
 
     def refuse(self, look: Look, reason: str | None, key: StatKey | None = None) -> None:
-        """End a look at what cannot be offered, for a reason, or because nothing is there.
+        """End a look at a path that cannot be offered, for a reason, or as nothing is there.
 
         Of a file that is there in the state `key`, nothing is served any more.
         """
@@ -102,8 +105,9 @@ class Looks:
     ) -> str | None:
         """End a look with an offer, unless something happened to the file meanwhile.
 
-        What is not sure is compared with its first and last block when there is time. Returns
-        the local path of a file that has no place since another has it, if there is such a file.
+        A file that is not sure to have this content is compared with its first and last block
+        when there is time. Returns the local path of a file that has no place since another has
+        it, if there is such a file.
         """
         path = published_path(look.path)
         assert path is not None
@@ -293,5 +297,5 @@ class Looks:
 
 
 def _goes_before(rival: SharedFile | None, path: str) -> bool:
-    """Return whether what is offered in this path's place stays: it has its name in form C."""
+    """Return whether a rival in this path's place stays: one that has its name in form C."""
     return rival is not None and rival.local_path != path and published_path(path) != path

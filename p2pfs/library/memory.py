@@ -1,4 +1,4 @@
-"""What is known of a file whose bytes have not changed since they were hashed."""
+"""The content of a file whose bytes have not changed since they were hashed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from p2pfs.library.status import StatKey, Status
 
 
 class Memory:
-    """Asks what is held, then the index. For the worker's thread."""
+    """Asks the holdings, then the index. For the worker's thread."""
 
     def __init__(self, index: Index, looks: Looks, status: Callable[[str], Status | None]) -> None:
         self._status = status
@@ -21,7 +21,7 @@ class Memory:
         self._looks = looks
 
     def recall(self, look: Look, path: str, key: StatKey) -> Known | None:
-        """Return what is known of the file at a published path; None if it has to be hashed."""
+        """Return the content of the file at a published path; None if it has to be hashed."""
         trust = self._looks.trust(key)
         if trust is Trust.NONE:
             return None

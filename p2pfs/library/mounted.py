@@ -1,7 +1,7 @@
-"""What servents have mounted below the share: none of it is looked at, let alone published.
+"""Mounts of servents below the share: nothing in them is looked at, let alone published.
 
-A share that holds a mount of p2pfs would fetch what the whole network shares and offer it as
-its own. The table of mounts tells where one is, before it is asked for anything.
+A share that holds a mount of p2pfs would fetch all files of the network and offer them as
+its own. The table of mounts names each mount, so that none has to be asked for anything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from p2pfs.roots import Roots
 
 
 class Mounted:
-    """The mounts below what is shared. For one thread at a time."""
+    """The mounts below the shared directories. For one thread at a time."""
 
     def __init__(self, roots: Roots) -> None:
         self._roots = roots
@@ -33,7 +33,7 @@ class Mounted:
             self._table = None
 
     def changes(self) -> list[str]:
-        """Return the paths at which something was mounted or unmounted since it was asked."""
+        """Return the paths at which something was mounted or unmounted since the last call."""
         if not self.has_changed():
             return []
         self._is_new = False
@@ -61,11 +61,11 @@ class Mounted:
         return False
 
     def has_device(self, device: int) -> bool:
-        """Return whether what lies on this device is in a mount of p2pfs, wherever it is."""
+        """Return whether this device is a mount of p2pfs, at any place."""
         return device in self._devices
 
     def look_again(self) -> None:
-        """Have the table read: what is shared has changed."""
+        """Have the table read again, since other directories are shared now."""
         self._is_new = True
 
     def has_changed(self) -> bool:

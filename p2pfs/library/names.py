@@ -82,7 +82,7 @@ def holds_state(names: Collection[str]) -> bool:
 
 
 def other_forms(path: str) -> list[str]:
-    """Return the paths in the same directory that others cannot tell from this one."""
+    """Return the paths in the same directory that look the same as this one to others."""
     directory, slash, name = path.rpartition("/")
     forms = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} - {name}
     return [f"{directory}{slash}{form}" for form in sorted(forms)]

@@ -1,4 +1,4 @@
-"""Telling the user once of each thing that is not published, and of many in one line."""
+"""Events for the user about paths that are not published: one for each, or one for many."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from p2pfs.latest import Latest
 from p2pfs.library.names import split
 
 EACH: Final = 20
-"""Names in one directory that are told of one by one, for one reason."""
+"""Names in one directory that have an event of their own, for one reason."""
 
 MAX_GROUPS: Final = 1_000
-"""Directories and reasons that are remembered; the oldest is told of again."""
+"""Directories and reasons that are remembered; the oldest may have its events again."""
 
 Tell = Callable[[str, str], object]
 """Takes a local path and a text."""
@@ -26,7 +26,7 @@ class Notices:
         self._told: Latest[tuple[str, str], set[str]] = Latest(MAX_GROUPS)
 
     def private(self, path: str, reason: str) -> None:
-        """Tell why a local path is not published; not where a leading dot says so."""
+        """Tell the user why a local path is not published, unless a leading dot says so."""
         if not reason:
             return
         directory, name = split(path)

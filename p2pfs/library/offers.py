@@ -1,7 +1,7 @@
-"""What is offered at this moment, in memory: a tree of names. Not locked: the books guard it.
+"""The names that are offered at this moment: a tree in memory. Not locked: the books guard it.
 
-A directory is taken back in one step however much is below it: it is cut off, and what was
-below is told of in pieces afterwards.
+A directory is taken back in one step however much is below it: it is cut off, and its files
+are returned in pieces afterwards.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Directory:
     refused: dict[str, str] | None = None
     """Why other names that are here are not offered, by local name; few directories have any."""
     names: list[str] = field(default_factory=list)
-    """The same, always sorted: to sort sixty thousand when a peer asks would hold up trio."""
+    """Those of the children, always sorted: to sort sixty thousand for a page holds up trio."""
 
     def put(self, name: str, node: _Directory | SharedFile) -> None:
         if name not in self.children:
@@ -93,12 +93,12 @@ _NO_DIRECTORY: Final[Identity] = (0, 0)
 
 
 MAX_NOTED: Final = 50_000
-"""Changes that are noted one by one until they are told of; more are told of as one."""
+"""Changes that are noted one by one until they are taken out; more count as one of everything."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What is offered that was not, and where something is not what it was."""
+    """Entries that are new, and directories in which something has changed."""
 
     added: list[Entry] = field(default_factory=list)
     directories: set[str] = field(default_factory=set)
@@ -109,14 +109,14 @@ class Changes:
     """Whether anything may have changed: there was too much to note."""
 
     def note(self, entry: Entry) -> None:
-        """Note what is offered now."""
+        """Note an entry that is offered now."""
         self.directories.add(split(entry.path)[0])
         self.added.append(entry)
         if len(self.added) > MAX_NOTED:
             self.note_all()
 
     def note_lost(self, path: str) -> None:
-        """Note what is not offered any more."""
+        """Note a path that is not offered any more."""
         self.has_lost = True
         self.directories.add(split(path)[0])
         if not path or len(self.directories) > MAX_NOTED:
@@ -135,7 +135,7 @@ class Offers:
         self._cut_off: list[_Directory] = []
         self._count = 0
         self.total_bytes = 0
-        """Of all files, each path counted; of those that were cut off, until they are told of."""
+        """Of all files, each path counted; those cut off count until `dismantle` returns them."""
         self.version = 0
         """Differs whenever anything that can be asked for does."""
         self.changes = Changes()
@@ -158,7 +158,7 @@ class Offers:
         return node.identity if isinstance(node, _Directory) else None
 
     def entry(self, path: str) -> Entry | None:
-        """Return what is at a path."""
+        """Return the entry at a path."""
         node = self._node(path)
         return node.entry if node is not None else None
 
@@ -177,7 +177,7 @@ class Offers:
         return list(node.children) if isinstance(node, _Directory) else []
 
     def put_file(self, file: SharedFile) -> None:
-        """Offer a file in a directory that is offered, in place of what was at its path."""
+        """Offer a file in a directory that is offered, in place of all that was at its path."""
         former = self._node(file.path)
         if isinstance(former, SharedFile):
             self._count_out(former)
@@ -199,7 +199,7 @@ class Offers:
             self.version += 1
 
     def put_directory(self, entry: Entry, identity: Identity) -> None:
-        """Offer a directory in one that is offered, or take in what is new of it.
+        """Offer a directory in one that is offered, or take in its new time.
 
         Nothing else may be at its path.
         """
@@ -211,9 +211,9 @@ class Offers:
             self._name(entry.path, known)
 
     def withdraw(self, path: str) -> list[SharedFile]:
-        """Take back what is at `path` and all below it; return a file that was there.
+        """Take back a path and all below it; return the file that was there, if one was.
 
-        What was below a directory is returned by `dismantle`.
+        Files below a directory are returned by `dismantle`.
         """
         node = self._node(path)
         if node is None:

@@ -1,4 +1,4 @@
-"""Filing and offering what a hop has found; checking what was believed without a reason."""
+"""Filing and offering the files of a hop; checking files that were believed without a reason."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Publishing:
         self._saved_at = 0.0
 
     def publish(self, batch: Batch) -> None:
-        """File first, offer second: what is offered has its manifest in the index.
+        """File first, offer second, so that each offer has its manifest in the index.
 
         Of two names that others cannot tell apart, that in form C comes last, and stays.
         """

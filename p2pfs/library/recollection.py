@@ -1,8 +1,8 @@
-"""What the index remembers of an earlier life is offered at once, and looked at behind.
+"""Files that the index has from an earlier life are offered at once, and looked at behind.
 
-A look at each of a hundred thousand files takes longer than who asks will wait. So only their
-directories are looked at first, for whatever could make them private; a file that has changed
-meanwhile is found out by the look that follows, or when it is served.
+A look at each of a hundred thousand files takes longer than a user will wait. So only their
+directories are looked at first, for all that could make them private; the look that follows
+finds a file that has changed meanwhile, or serving it does.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Recollection:
         """Directories to go through; the empty path is all there is."""
         self._after = ""
         self._directories: dict[str, StatKey | None] = {}
-        """Those that were looked at, None for what is not offered."""
+        """Those that were looked at, with None for each that is not offered."""
 
     @property
     def is_due(self) -> bool:
@@ -67,7 +67,7 @@ class Recollection:
         self._due[directory] = None
 
     def step(self) -> None:
-        """Offer some files; what is not offered is forgotten, unless a look finds it."""
+        """Offer some files; the others are forgotten, unless a look finds them."""
         directory = next(iter(self._due))
         filed = self._index.filed(directory, self._after, NAMES_AT_ONCE)
         for above, some in itertools.groupby(filed, lambda file: split(file.path)[0]):

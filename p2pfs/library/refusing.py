@@ -1,4 +1,4 @@
-"""How a look ends that offers nothing: with a refusal, later, or because nothing is there."""
+"""The end of a look that offers nothing: a refusal, another look later, or nothing is there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Refusing:
         self._is_lost = False
 
     def refuse(self, look: Look, reason: str, key: StatKey | None = None) -> None:
-        """End a look at what stays private for a reason, and tell the user."""
+        """End a look at a path that stays private for a reason, and tell the user."""
         self._looks.refuse(look, reason, key)
         self._notices.private(look.path, reason)
 

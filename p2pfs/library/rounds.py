@@ -1,4 +1,4 @@
-"""When the worker works: as soon as something is due, and with others if it can wait a little."""
+"""When the worker works: soon after something is due, but not while others write."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ are then looked at, hashed and filed together: one hop and one transaction for s
 three times as long a thousand small ones were published no sooner."""
 
 GIVE_WAY_S: Final = 0.5
-"""How long somebody who changes one file after the other is given way to; the worker then works
-as long, if there is so much to do. A hop after each file took a third of the processor time that
-unpacking an archive takes, and the interpreter from those who write."""
+"""How long the worker waits for a pause of somebody who changes one file after the other; then it
+works as long, if there is so much to do. A hop after each file took a third of the processor time
+that unpacking an archive takes, and the interpreter from those who write."""
 
 LOOK_AT_ROOTS_S: Final = 1.0
-"""How often it is looked whether a disk that was pulled out is there again: within two seconds
-of that its files are offered. A look costs a few microseconds each."""
+"""How often each directory that is shared where it lies is looked at: the files of a disk that is
+back are offered within two seconds. A look at one costs a few microseconds."""
 
 RETRY_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
 
 
 class Alarm:
-    """Wakes those who wait for a change, once for however many changes."""
+    """Wakes tasks that wait for a change, once for any number of changes."""
 
     def __init__(self) -> None:
         self._token: trio.lowlevel.TrioToken | None = None
@@ -49,7 +49,7 @@ class Alarm:
         self._is_ringing = False
 
     def take_down(self) -> None:
-        """Wake nobody any more from other threads."""
+        """Stop waking tasks from other threads."""
         self._token = None
 
     def wake(self) -> None:
@@ -95,7 +95,7 @@ class Rounds:
         self._given_way_to = 0
 
     async def prepare(self) -> None:
-        """Open the watch, and see what is shared where it lies."""
+        """Open the watch, and look which directories are there that are shared where they lie."""
         self._alarm.set_up()
         if self._watch is not None:
             self._watch.open(self._roots.directory)
@@ -132,7 +132,7 @@ class Rounds:
             self._alarm.ring()
 
     async def _watch_roots(self) -> None:
-        """Look whether what is shared where it lies is there, or there again."""
+        """Look whether directories that are shared where they lie have come or gone."""
         while True:
             while not self._roots:
                 await self._alarm.wait()
@@ -140,7 +140,7 @@ class Rounds:
             await self._run_in_thread(self.look_at_roots)
 
     def look_at_roots(self) -> None:
-        """Have the worker look at what came or went of what is shared where it lies."""
+        """Have the worker look at directories that came or went, and are shared where they lie."""
         for name in self._roots.look():
             self._worker.root_changed(name)
 
@@ -170,7 +170,7 @@ class Rounds:
             await trio.sleep(GATHER_S)
 
     async def _hop_for_a_while(self) -> None:
-        """Do what was due when this began, or as much of it as the time allows."""
+        """Do the work that was due when this began, or as much of it as the time allows."""
         ends_at = trio.current_time() + GIVE_WAY_S
         while True:
             is_fine = await self._run_in_thread(self._worker.hop)

@@ -1,4 +1,4 @@
-"""Keyword queries: the index finds files, and only what is offered is returned."""
+"""Keyword queries: the index finds files, and those that are offered are returned."""
 
 from __future__ import annotations
 

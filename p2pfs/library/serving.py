@@ -1,4 +1,4 @@
-"""Blocks and manifests of what is held, each block verified as it leaves."""
+"""Blocks and manifests of contents that are held, each block verified as it leaves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Serving:
-    """Reads what is held, and takes back what turns out to be something else. For threads."""
+    """Reads files that hold a content, and takes back those that hold another. For threads."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Serving:
     def _read_from(
         self, file: Identity, path: str, manifest: Manifest, indexes: Sequence[int]
     ) -> list[bytes]:
-        """Return these blocks up to the first that is not right; take back what is not."""
+        """Return these blocks up to the first that is not right; then take the file back."""
         spans = [block_span(manifest.size, index) for index in indexes]
         right: list[bytes] = []
         try:

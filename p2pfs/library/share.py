@@ -28,14 +28,14 @@ _NO_LABELS: Final = frozenset({"", ".", ".."})
 
 
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
-"""What says that nothing is there; the last one of a name that no file can have."""
+"""Errors that say that nothing is there; the last one, that no file can have such a name."""
 
 PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
-"""What fails for now, and says nothing of the file."""
+"""Errors that say nothing of the file, and may not come again."""
 
 
 class ChangedError(Exception):
-    """A file is not, or no longer, the one that was looked at."""
+    """A file is another one than that which was looked at, or has changed since."""
 
 
 class MovedError(ChangedError):
@@ -54,12 +54,12 @@ class Share:
         self._here = threading.local()
 
     def look(self, path: str) -> Status:
-        """Return what is at `path`; raises OSError, also when a link stands in the way."""
+        """Return the status of `path`; raises OSError, also when a link stands in the way."""
         with self._near(path) as (parent, name):
             return status_of(os.stat(name, dir_fd=parent, follow_symlinks=False))
 
     def is_meant(self, path: str, uid: int) -> bool:
-        """Return whether this user made what is at `path` through a mount of root's."""
+        """Return whether this user made the file at `path` through a mount of root's."""
         try:
             with self._near(path) as (parent, name):
                 descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent)
@@ -71,7 +71,7 @@ class Share:
             return False
 
     def status(self, path: str) -> Status | None:
-        """Return what is at `path`, None if that cannot be told."""
+        """Return the status of `path`, None if it cannot be seen."""
         try:
             return self.look(path)
         except OSError:
@@ -95,7 +95,7 @@ class Share:
             return [name for name in names if _lstat(name, directory) is not None]
 
     def keys(self, path: str, names: Iterable[str]) -> dict[str, StatKey]:
-        """Return the states of those of these names in a directory that are files."""
+        """Return the state of each of these names in a directory that is a file."""
         with self._listed(path) as directory:
             found = {name: _lstat(name, directory) for name in names}
         return {
@@ -117,7 +117,7 @@ class Share:
     def read(
         self, path: str, identity: Identity, spans: Iterable[tuple[int, int]]
     ) -> tuple[StatKey, list[bytes]]:
-        """Return the state of a file, and what is at each (offset, length) of it.
+        """Return the state of a file, and the bytes at each (offset, length) of it.
 
         Raises:
             MovedError: another file is there.
@@ -128,7 +128,7 @@ class Share:
             return key, [_read_exactly(descriptor, offset, length) for offset, length in spans]
 
     def text(self, path: str, most: int) -> str:
-        """Return what a small file of text holds.
+        """Return the text of a small file.
 
         Raises:
             ValueError: it is no file, too long, or not UTF-8.
@@ -166,8 +166,8 @@ class Share:
     def staying(self) -> Iterator[None]:
         """For the time of the block, keep the directory open that this thread walked to last.
 
-        Who looks at many files of one directory walks to it once. Nothing is changed by that but
-        the moment of the walk: keep the block to some milliseconds.
+        Looks at many files of one directory cost one walk to it. The walk may then be older than
+        the look by the length of the block: keep it to some milliseconds.
         """
         self._here.place = _Place()
         try:

@@ -1,4 +1,4 @@
-"""What tells one file from another, and one state of a file from another, without reading it."""
+"""The numbers by which files, and states of one file, differ without being read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MAX_INT64: Final = 2**63 - 1
 
 
 Identity = tuple[int, int]
-"""Device and inode: what tells one file or directory from another while both are there. An
-inode alone does not: below one share there may be several file systems."""
+"""Device and inode: they differ between two files or directories that exist at one time. An
+inode alone may not: below one share there may be several file systems."""
 
 
 class StatKey(Struct, frozen=True, gc=False):
-    """What tells one state of a file from another without reading it.
+    """The numbers by which two states of a file differ without being read.
 
-    Untracked, as all that there is one of for each file: a collection that goes through a
-    million objects stops every thread for a tenth of a second.
+    The garbage collector does not track it, as it tracks nothing that every file has one of:
+    a collection that goes through a million objects stops every thread for a tenth of a second.
     """
 
     device: int
@@ -51,7 +51,7 @@ class StatKey(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is at a path."""
+    """The kernel's answer about a path, as far as it matters here."""
 
     key: StatKey
     mode: int

@@ -1,4 +1,4 @@
-"""What can wait: what was put off, and what has gone for good and is to be forgotten."""
+"""Work that can wait: paths that were put off, and files that have gone and are forgotten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from p2pfs.library.status import Identity
 
 
 class Tidying:
-    """Goes through what was left behind, some names at a time."""
+    """Goes through the leavings, some names at a time."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -22,12 +22,12 @@ class Tidying:
             return self._books.agenda.has_put_off() or bool(self._books.leavings)
 
     def recall(self) -> None:
-        """Make due what was put off."""
+        """Make all paths due that were put off."""
         with self._books.lock:
             self._books.agenda.recall()
 
     def dismantle(self) -> bool:
-        """Note some files that were below what was taken back; return whether more are."""
+        """Note some files below directories that were taken back; return whether there are more."""
         books = self._books
         with books.lock:
             if books.offers.is_whole():
@@ -39,7 +39,7 @@ class Tidying:
     def take_withdrawn(self, limit: int) -> list[str]:
         """Return paths that are not offered any more, each once; for the index.
 
-        Until a path has been looked at again, what the index has of it is kept: its file may
+        Until a path has been looked at again, its record in the index is kept: its file may
         still be served.
         """
         books = self._books

@@ -1,8 +1,8 @@
-"""What anybody changes in the backing directory, as the kernel's inotify tells it.
+"""Changes in the backing directory by any program, from the kernel's inotify.
 
-A directory is watched from before its first listing on, so that nothing is lost in between.
-What was missed, because the queue was full or because there are more directories than may be
-watched, is made up for by a look at the whole share.
+A directory is watched from before its first listing on, so that no change is lost in between.
+Changes are missed if the queue is full, or if there are more directories than may be watched:
+then the whole share is looked at.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Watches directories. `changed` is for trio's thread, the rest for any."""
+    """Watches directories. `changed` is for trio's thread, all else for any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inotify: INotify | None = None
         self._mounts: select.epoll | None = None
-        """Of the table of mounts alone: trio waits for what can be read, and that always can."""
+        """Readable when the table of mounts has changed; the table itself is readable always."""
         self._paths: dict[int, dict[str, None]] = {}
         self._above = 0
         self._name = ""
@@ -57,8 +57,8 @@ class Watch:
     def open(self, directory: str) -> None:
         """Begin. A failure is logged: then the share is looked at now and then.
 
-        That the directory itself is removed or comes back is told by the one above: itself
-        it is not gone as long as somebody, such as the tree, has it open.
+        The directory above is watched for the removal and return of the directory itself, which
+        has no event of its own as long as somebody, such as the tree, has it open.
         """
         above, self._name = os.path.split(os.path.abspath(directory))
         self._table = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
@@ -101,7 +101,7 @@ class Watch:
                 self._is_whole = True
 
     def forget(self, path: str) -> None:
-        """Watch no more what is known at or below a path alone."""
+        """Stop watching directories that are known at or below this path and no other."""
         below = f"{path}/"
         with self._lock:
             for number, paths in list(self._paths.items()):
@@ -112,7 +112,7 @@ class Watch:
                         self._inotify.rm_watch(number)
 
     async def changed(self) -> None:
-        """Wait until there is something to take."""
+        """Wait until `take` may return a change."""
         if self._inotify is None:
             await trio.sleep(RESCAN_S)
             self._is_rescan_due = True
@@ -130,13 +130,13 @@ class Watch:
         self._mounts.poll(0)
 
     def has_changes(self) -> bool:
-        """Return whether there is something to take."""
+        """Return whether `take` would return a change."""
         if self._is_rescan_due or self._inotify is None:
             return self._is_rescan_due
         return bool(self._poll.poll(0))
 
     def take(self) -> dict[str, Sign]:
-        """Return the paths at or below which something changed, and what is known of it."""
+        """Return the paths at or below which something changed, and the sign of each change."""
         paths: dict[str, Sign] = {}
         with self._lock:
             for path, sign in self._read():

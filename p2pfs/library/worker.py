@@ -1,6 +1,6 @@
-"""Look at what is due, hash it, file it, offer it: one bounded hop in a thread at a time.
+"""Look at paths that are due, hash the files, file them, offer them: a bounded hop at a time.
 
-What is quick goes first: between two hops on a large file, everything small gets its turn.
+Quick work goes first: between two hops on a large file, every small file gets its turn.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from p2pfs.library.watch import Watch
 from p2pfs.roots import Roots
 
 FORGET_AT_ONCE: Final = 500
-"""Paths that the index forgets in one transaction: who asks it meanwhile waits some 10 ms."""
+"""Paths that the index forgets in one transaction: a question meanwhile waits some 10 ms."""
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Worker:
             self._looks.put_off(look)
 
     def tidy(self) -> None:
-        """Take up what was put off; forget what is gone for good."""
+        """Take up paths that were put off; forget files that are gone for good."""
         self._tidying.recall()
         try:
             while not self._looks.has_quick_work():
@@ -158,7 +158,7 @@ class Worker:
             self.index_failed(error)
 
     def _forget_some(self) -> bool:
-        """Forget some of what is gone; return whether there is more."""
+        """Forget some files that are gone; return whether there are more."""
         is_more = self._tidying.let_go()
         if paths := self._tidying.take_withdrawn(FORGET_AT_ONCE):
             # A disk that was pulled out comes back as it was.
@@ -211,7 +211,7 @@ class Worker:
     def root_changed(self, name: str) -> None:
         """Take in that a directory is shared where it lies, or no more, or is there again.
 
-        Any thread. On return nothing is offered of what is not there.
+        Any thread. On return nothing is offered of a directory that is not there.
         """
         self._changed_roots.append(name)
         self._facts.touched(name, self._share.status(name), Sign.FOUND)
@@ -225,9 +225,9 @@ class Worker:
             self._recollection.begin(name)
 
     def _take_changes(self) -> None:
-        """Take in what was changed, through the mount or not, before anything is looked at.
+        """Take in changes, through the mount or not, before any path is looked at.
 
-        So a change that the tree has told of is not taken in again after the file was hashed.
+        So a change that came through the mount is not taken in again after the file was hashed.
         """
         changes = self._watch.take() if self._watch is not None else {}
         if self._roots and self._mounted.has_changed():

@@ -24,7 +24,7 @@ class _Opening:
 
 
 class Writers:
-    """Who writes which file, and which paths wait for that to end."""
+    """Counts the writers of each file; keeps the paths that wait until the last one has gone."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Opening] = {}
