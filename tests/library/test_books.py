@@ -176,3 +176,49 @@ def test_after_a_start_from_nothing_the_whole_share_is_looked_at():
     look = path.looks.take()
     assert look is not None
     assert (look.path, look.sign) == ("", Sign.FOUND)
+
+
+def test_the_version_differs_after_each_pause_and_each_end_of_one():
+    path = Path()
+    versions = [path.answers.version]
+    for is_paused in (True, False, True, False):
+        path.facts.set_paused(is_paused)
+        versions.append(path.answers.version)
+        path.facts.set_paused(is_paused)
+        assert path.answers.version == versions[-1]
+
+    assert len(set(versions)) == len(versions)
+
+
+def test_the_doubts_about_a_file_last_as_long_as_somebody_writes_it():
+    path = Path()
+    path.offer()
+    path.write_began()
+    path.offer()
+    assert len(path.books.agenda) == 0
+    assert path.books.doubts.files() == [FILE.identity]
+
+    assert path.tidying.stale_doubts() == []
+
+
+def test_a_file_in_doubt_that_is_offered_is_looked_at_and_not_forgotten():
+    path = Path()
+    path.offer()
+    path.facts.touched(".hidden", Status(FILE, stat.S_IFREG, 0), Sign.WRITTEN)
+    look = path.looks.take()
+    assert look is not None
+    path.looks.finish(look)
+    assert path.way() == "offered"
+
+    assert path.tidying.stale_doubts() == []
+    assert path.take().sign is Sign.NAMES
+
+
+def test_a_file_in_doubt_that_is_offered_nowhere_is_to_be_forgotten():
+    path = Path()
+    path.books.doubts.doubt((1, 99))
+    path.offer()
+
+    assert path.tidying.stale_doubts() == [(1, 99)]
+    path.tidying.believe([(1, 99)])
+    assert path.tidying.stale_doubts() == []

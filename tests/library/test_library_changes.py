@@ -17,7 +17,7 @@ from p2pfs.library.hashing import STEP_BYTES
 from p2pfs.library.index import Index, Record
 from p2pfs.library.status import StatKey
 from tests.helpers.contents import Content
-from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, settled
+from tests.helpers.libraries import Interrupting, World, filed, forbid_hashing, id_of, settled
 
 pytestmark = pytest.mark.usefixtures("_settled_clock")
 
@@ -670,3 +670,21 @@ async def test_what_its_owner_made_through_the_mount_is_meant_to_be_shared(tmp_p
         await world.library.wait_idle()
         assert set(world.offered()) == {"mine/film"}
     tree.close()
+
+
+async def test_a_file_that_may_have_been_written_by_a_hidden_name_stays_in_the_index(
+    world, autojump_clock, monkeypatch
+):
+    world.put("song", b"song")
+    world.put("other", b"other")
+    os.link(world.at("song"), world.at(".hidden"))
+    async with world.running():
+        await world.settle(5)
+        forbid_hashing(monkeypatch)
+        world.library.touched(".hidden")
+        world.remove("other")  # what is gone is forgotten, and doubts are gone through then
+        await world.settle(5)
+
+        assert not world.library._facts._books.doubts.files()
+        assert world.offered() == {"song": id_of(b"song")}
+        assert filed(world) == {"song"}
