@@ -9,6 +9,7 @@
     ways     all ways to a servent at once
     push     a servent that cannot be dialled is asked to dial
     punch    two who cannot dial each other dial at one moment
+    meeting  the dials of one of these, until there is a link
     circuits two who can do nothing else pass through a neighbour of both
     relays   what others pass through us
     shared   links on which both ends ask
@@ -23,11 +24,12 @@ from p2pfs.reach.lan import Lan
 from p2pfs.reach.linking import FileLinks
 from p2pfs.reach.ports import PortMapping
 from p2pfs.reach.punch import OwnPort
-from p2pfs.reach.relays import Relays
+from p2pfs.reach.relays import RELAY_BYTES_PER_S, Relays
 from p2pfs.reach.ways import Ways
 
 __all__ = [
     "INVITATION_S",
+    "RELAY_BYTES_PER_S",
     "Changes",
     "FileLinks",
     "Inviting",

@@ -8,20 +8,15 @@ handshake, so both know whom they talk to, and the relay knows only that they do
 from __future__ import annotations
 
 import logging
-import secrets
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
-
-import trio
 
 from p2pfs.errors import LinkError, UnreachableError
 from p2pfs.journal import printable
 from p2pfs.link import Channel, Dialler, Link, LocalServent, answer_link, greet, present
-from p2pfs.protocol import GUID_BYTES, TICKET_BYTES, Guid, LinkKind, PeerInfo, Relay, ServentId
-from p2pfs.protocol.flood import LinkId
-from p2pfs.reach.favours import Favours, Routes
+from p2pfs.protocol import TICKET_BYTES, LinkKind, PeerInfo, Relay, ServentId
+from p2pfs.reach.favours import Favours, Questions, Routes
 from p2pfs.reach.relays import Relays
 from p2pfs.reach.shared import SharedLinks
 from p2pfs.tasks import Tasks
@@ -33,16 +28,6 @@ GRANTED_S: Final = 1.0
 
 MAX_ENTERED: Final = 8
 """Circuits that are being entered because others have asked for them."""
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A neighbour that was asked for a circuit to somebody."""
-
-    way: LinkId
-    peer: ServentId
-    told: Relay | None = None
-    is_told: trio.Event = field(default_factory=trio.Event)
 
 
 class Circuits:
@@ -65,7 +50,7 @@ class Circuits:
         self._shared = shared
         self._is_banned = is_banned
         self._favours = Favours()
-        self._asked: dict[Guid, _Asked] = {}
+        self._questions = Questions(Relay, GRANTED_S)
         self._entered = 0
         self._tasks = Tasks()
         self.run = self._tasks.run
@@ -82,7 +67,10 @@ class Circuits:
         way = self._routes.way_to(ServentId(peer.id))
         if way is None or way.peer.id == peer.id:
             raise UnreachableError("no neighbour is known that could relay")
-        through, told = printable(way.peer.name), await self._granted(ServentId(peer.id), way)
+        through = printable(way.peer.name)
+        if not self._favours.may_ask(way):
+            raise UnreachableError(f"{through} was asked too often to relay")
+        told = await self._questions.ask(way, ServentId(peer.id))
         if told is None:
             raise UnreachableError(f"{through} was asked to relay, and says nothing")
         if len(told.ticket) != TICKET_BYTES:
@@ -95,20 +83,6 @@ class Circuits:
         await self._shared.put(link)
         return link
 
-    async def _granted(self, peer: ServentId, way: Link) -> Relay | None:
-        """Ask a neighbour for a circuit, and return what it says."""
-        if not self._favours.may_ask(way):
-            raise UnreachableError(f"{printable(way.peer.name)} was asked too often to relay")
-        token = Guid(secrets.token_bytes(GUID_BYTES))
-        asked = self._asked[token] = _Asked(way.id, peer)
-        try:
-            way.post(Relay(token, peer))
-            with trio.move_on_after(GRANTED_S):
-                await asked.is_told.wait()
-        finally:
-            del self._asked[token]
-        return asked.told
-
     async def _enter(self, relay: Link, ticket: bytes) -> Channel:
         """Open our end of a circuit."""
         where = relay.remote if relay.direction == "out" else relay.peer.addresses[0]
@@ -120,11 +94,9 @@ class Circuits:
 
     def got_relay(self, link: Link, message: Relay) -> None:
         """Take in an answer to us, enter a circuit, or let the relays judge a request."""
-        asked = self._asked.get(Guid(message.token))
-        if asked is not None and (asked.way, asked.peer) == (link.id, message.peer):
-            asked.told = message
-            asked.is_told.set()
-        elif not self._favours.is_within(link):
+        if self._questions.is_answer(link, message):
+            return
+        if not self._favours.is_within(link):
             self.counters["dropped: over budget"] += 1
         elif len(message.ticket) == TICKET_BYTES:
             self._go(link, message)

@@ -5,14 +5,16 @@ A hit leaves its way behind: the neighbour that it came from is nearer to the se
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
 
 import trio
 
 from p2pfs.latest import Latest
 from p2pfs.link import Link
-from p2pfs.protocol import ServentId
+from p2pfs.protocol import GUID_BYTES, Guid, Punch, Relay, ServentId
 from p2pfs.protocol.flood import LinkId, TokenBucket
 
 PUSHES_PER_S: Final = 0.5
@@ -60,6 +62,50 @@ class Favours:
         """Forget a neighbour that is gone."""
         self._asked.pop(link.id, None)
         self._may_ask.pop(link.id, None)
+
+
+Answer = TypeVar("Answer", Punch, Relay)
+
+
+@dataclass(slots=True)
+class _Asked(Generic[Answer]):
+    """What a neighbour was asked about somebody."""
+
+    way: LinkId
+    peer: ServentId
+    told: Answer | None = None
+    is_told: trio.Event = field(default_factory=trio.Event)
+
+
+class Questions(Generic[Answer]):
+    """What we have asked neighbours, each with a token that their answer brings back."""
+
+    def __init__(self, make: Callable[[Guid, ServentId], Answer], within_s: float) -> None:
+        """Ask with messages that `make` makes, and wait so long for an answer."""
+        self._make: Callable[[Guid, ServentId], Answer] = make
+        self._within_s = within_s
+        self._asked: dict[Guid, _Asked[Answer]] = {}
+
+    async def ask(self, way: Link, peer: ServentId) -> Answer | None:
+        """Ask a neighbour about a servent; None if it says nothing in time."""
+        token = Guid(secrets.token_bytes(GUID_BYTES))
+        asked = self._asked[token] = _Asked[Answer](way.id, peer)
+        try:
+            way.post(self._make(token, peer))
+            with trio.move_on_after(self._within_s):
+                await asked.is_told.wait()
+        finally:
+            del self._asked[token]
+        return asked.told
+
+    def is_answer(self, link: Link, message: Answer) -> bool:
+        """Return whether a message answers a question of ours, and take it in then."""
+        asked = self._asked.get(Guid(message.token))
+        if asked is None or (asked.way, asked.peer) != (link.id, message.peer):
+            return False
+        asked.told = message
+        asked.is_told.set()
+        return True
 
 
 def _take(buckets: dict[LinkId, TokenBucket], link: Link) -> bool:

@@ -5,18 +5,16 @@ other from the ports at which they listen, what each sends opens its own router 
 kernels make one connection of the two dials. A neighbour of both tells each where it sees the
 other, and when to begin. So that it sees the right port, neighbours are dialled from there too.
 
-Both ends have dialled then, or one of them finds that it was dialled; so not this says who begins
-the handshake, but who has the smaller id. What it was measured to do is in contrib/docs/reach.md.
+Both ends have dialled then, or one of them finds that it was dialled, so the smaller id decides who
+begins the handshake. What it was measured to do is in contrib/docs/reach.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -36,7 +34,6 @@ from p2pfs.link import (
     greet,
 )
 from p2pfs.protocol import (
-    GUID_BYTES,
     MAX_MEETING_MS,
     MIN_PORT,
     Address,
@@ -48,28 +45,15 @@ from p2pfs.protocol import (
     dialable,
     without_zone,
 )
-from p2pfs.protocol.flood import LinkId
-from p2pfs.reach.favours import Favours, Routes
-from p2pfs.reach.shared import SharedLinks, give_back, only
+from p2pfs.reach.favours import Favours, Questions, Routes
+from p2pfs.reach.meeting import Meeting
+from p2pfs.reach.shared import SharedLinks, only
 from p2pfs.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 TOLD_S: Final = 1.0
 """How long a neighbour has to bring us together: one round trip, and what was lost sent again."""
-
-MEETING_S: Final = 2.0
-"""How long both dial: a lost SYN each, and again."""
-
-GREETING_S: Final = 2.0
-"""What is left for the greeting at least, once they are connected."""
-
-KNOCK_AGAIN_S: Final = 0.05
-"""After a router has refused: the other one has let nothing out yet. In the trials five tries were
-the most."""
-
-MAX_TRIES: Final = 10
-"""Dials to one address: who lives there and is no servent is left alone after them."""
 
 MAX_MEETINGS: Final = 8
 """Meetings under way because others have asked for them."""
@@ -102,16 +86,6 @@ class OwnPort:
         return await self._network.dial(address)
 
 
-@dataclass(slots=True)
-class _Asked:
-    """A neighbour that was asked to bring us together with somebody."""
-
-    way: LinkId
-    peer: ServentId
-    told: Punch | None = None
-    is_told: trio.Event = field(default_factory=trio.Event)
-
-
 class Punches:
     """The meetings that we want, those that others want of us, and those that we arrange."""
 
@@ -132,8 +106,8 @@ class Punches:
         self._shared = shared
         self._is_banned = is_banned
         self._favours = Favours()
-        self._asked: dict[Guid, _Asked] = {}
-        self._meetings: dict[ServentId, _Meeting] = {}
+        self._questions = Questions(Punch, TOLD_S)
+        self._meetings: dict[ServentId, Meeting] = {}
         self._invited: set[ServentId] = set()
         """Whom we are to meet because others have asked for it."""
         self._tasks = Tasks()
@@ -157,7 +131,9 @@ class Punches:
         if way is None or way.peer.id == peer.id:
             raise UnreachableError("no neighbour is known that could have both dial at once")
         through = printable(way.peer.name)
-        told = await self._arranged(ServentId(peer.id), way)
+        if not self._favours.may_ask(way):
+            raise UnreachableError(f"{through} was asked too often for meetings")
+        told = await self._questions.ask(way, ServentId(peer.id))
         if told is None:
             raise UnreachableError(f"{through} did not have both dial at once")
         places = _places(told, way)
@@ -178,29 +154,13 @@ class Punches:
         await self._shared.put(link)
         return link
 
-    async def _arranged(self, peer: ServentId, way: Link) -> Punch | None:
-        """Ask a neighbour for a meeting, and return what it says of it."""
-        if not self._favours.may_ask(way):
-            raise UnreachableError(f"{printable(way.peer.name)} was asked too often for meetings")
-        token = Guid(secrets.token_bytes(GUID_BYTES))
-        asked = self._asked[token] = _Asked(way.id, peer)
-        try:
-            way.post(Punch(token, peer))
-            with trio.move_on_after(TOLD_S):
-                await asked.is_told.wait()
-        finally:
-            del self._asked[token]
-        return asked.told
-
     # What others want.
 
     def got_punch(self, link: Link, message: Punch) -> None:
         """Take in an answer to us, arrange a meeting, or go to one."""
-        asked = self._asked.get(Guid(message.token))
-        if asked is not None and (asked.way, asked.peer) == (link.id, message.peer):
-            asked.told = message
-            asked.is_told.set()
-        elif not self._favours.is_within(link):
+        if self._questions.is_answer(link, message):
+            return
+        if not self._favours.is_within(link):
             self.counters["dropped: over budget"] += 1
         elif message.addresses:
             self._go(link, message)
@@ -260,7 +220,7 @@ class Punches:
                 return await answer_link(channel, local, judge)
             return await greet(channel, str(channel.remote), local, LinkKind.TRANSFER, peer)
 
-        meeting = _Meeting(self._listener(), places, greeted, most=1 if is_first else len(places))
+        meeting = Meeting(self._listener(), places, greeted, most=1 if is_first else len(places))
         self._meetings[peer] = meeting
         try:
             return await meeting.run()
@@ -274,93 +234,6 @@ class Punches:
             if channel.remote in meeting.places and meeting.came(channel):
                 return True
         return False
-
-
-class _Meeting:
-    """Dials to a servent that dials us, until there is a link."""
-
-    def __init__(
-        self,
-        listener: Listener,
-        places: Sequence[Address],
-        greeted: Callable[[Channel], Awaitable[Link]],
-        most: int,
-    ) -> None:
-        """Greet so many connections at once as `most`: who begins one greets one."""
-        self.places = places
-        self.is_over = trio.Event()
-        self._listener = listener
-        self._greeted = greeted
-        self._turns = trio.Semaphore(most)
-        self._nursery: trio.Nursery | None = None
-        self._link: Link | None = None
-
-    async def run(self) -> Link:
-        """Return the first link, which is not run yet.
-
-        Raises:
-            UnreachableError: the other did not come.
-        """
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.deadline = trio.current_time() + MEETING_S
-                self._nursery = nursery
-                nursery.start_soon(trio.sleep_forever)
-                for place in self.places:
-                    nursery.start_soon(self._dial, place)
-        except BaseException:
-            if self._link is not None:
-                await give_back(self._link, "not wanted any more")
-            raise
-        finally:
-            self._nursery = None
-        if self._link is None:
-            raise UnreachableError(
-                f"both dialled at once, and {self.places[0]} was not met within {MEETING_S:g} s"
-            )
-        return self._link
-
-    async def _dial(self, place: Address) -> None:
-        for _try in range(MAX_TRIES):
-            try:
-                channel = await self._listener.dial(place)
-            except LinkError:
-                await trio.sleep(KNOCK_AGAIN_S)
-            else:
-                await self._greet(channel)
-                return
-
-    def came(self, channel: Channel) -> bool:
-        """Take a connection that the other has made; return False if it is too late."""
-        if self._nursery is None or self._link is not None:
-            return False
-        self._nursery.start_soon(self._greet, channel)
-        return True
-
-    async def _greet(self, channel: Channel) -> None:
-        assert self._nursery is not None
-        scope = self._nursery.cancel_scope
-        scope.deadline = max(scope.deadline, trio.current_time() + GREETING_S)
-        try:
-            await self._turns.acquire()
-        except BaseException:
-            await trio.aclose_forcefully(channel.stream)
-            raise
-        try:
-            link = await self._greeted(channel)
-        except LinkError as error:
-            log.info("not met remote=%s reason=%s", channel.remote, error)
-        else:
-            await self._keep(link, scope)
-        finally:
-            self._turns.release()
-
-    async def _keep(self, link: Link, scope: trio.CancelScope) -> None:
-        if self._link is None:
-            self._link = link
-            scope.cancel()
-        else:  # both at one moment
-            await give_back(link, "met already")
 
 
 def _places(message: Punch, link: Link) -> Sequence[Address]:

@@ -12,7 +12,8 @@ from trio.testing import MockClock
 from p2pfs.link.knocks import KNOCK_BURST
 from p2pfs.protocol import Address, Guid, Punch
 from p2pfs.reach.favours import PUSH_BURST
-from p2pfs.reach.punch import MAX_MEETINGS, MAX_TRIES, MEETING_S
+from p2pfs.reach.meeting import MAX_TRIES, MEETING_S
+from p2pfs.reach.punch import MAX_MEETINGS
 from tests.helpers.contents import Content
 from tests.helpers.world import World, host, open_world
 
