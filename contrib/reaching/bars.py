@@ -1,0 +1,252 @@
+"""What is measured, one function each, and what it must be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2pfs.reach import RELAY_BYTES_PER_S
+from reaching.places import PORT, Place
+from tests.helpers.hosts import Host, Router
+from tests.helpers.mounted import PROJECT, Servent, until
+
+MIB = 1024 * 1024
+READ_BYTES = 128 * 1024
+FILM_BYTES = 24 * MIB
+FILM_RATE = "2M"
+OUTAGE_S = 150.0
+SLEEP_S = 120.0
+FAR_MS = 50.0
+LETTER = b"dear all\n" * 1000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure, and whether it is what it must be."""
+
+    figure: str
+    is_met: bool
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One thing that is measured."""
+
+    name: str
+    title: str
+    bar: str
+    measure: Callable[[Place], Measured]
+
+
+def _seconds(value: float, most: float, *, note: str = "") -> Measured:
+    return Measured(f"{value:.2f} s{note}", value <= most)
+
+
+def _seconds_until(claim: Callable[[], object]) -> float:
+    began_at = time.monotonic()
+    until(claim)
+    return time.monotonic() - began_at
+
+
+def _film(size: int = FILM_BYTES) -> bytes:
+    return os.urandom(MIB) * (size // MIB)
+
+
+def _two_linked(place: Place, *, mounted: bool, options: Sequence[str] = ()) -> tuple:
+    """Return two hosts on one switch, and a servent on each, linked to the other."""
+    switch = place.wires.switch()
+    hosts = [place.wires.host(switch, f"10.50.0.{number}") for number in (1, 2)]
+    first = place.start("first", hosts[0], *options, mounted=mounted)
+    second = place.start("second", hosts[1], "--join", f"10.50.0.1:{PORT}", mounted=mounted)
+    until(lambda: first.neighbours() and second.neighbours())
+    return hosts, first, second
+
+
+def outage(place: Place) -> Measured:
+    hosts, _, second = _two_linked(place, mounted=False)
+    hosts[1].run("ip link set eth0 down")
+    time.sleep(OUTAGE_S)
+    until(lambda: not second.neighbours())
+    hosts[1].run("ip link set eth0 up")
+    return _seconds(_seconds_until(second.neighbours), 3.0)
+
+
+def asleep(place: Place) -> Measured:
+    _, first, second = _two_linked(place, mounted=False)
+    second.send(signal.SIGSTOP)
+    time.sleep(SLEEP_S)
+    until(lambda: not first.neighbours())
+    second.send(signal.SIGCONT)
+    return _seconds(_seconds_until(first.neighbours), 3.0)
+
+
+def _longest_wait(path: Path) -> tuple[float, int]:
+    """Read a file to its end; return the longest that one read took, and how many failed."""
+    longest, errors, offset = 0.0, 0, 0
+    with path.open("rb", buffering=0) as file:
+        while offset < FILM_BYTES:
+            began_at = time.monotonic()
+            try:
+                offset += len(os.pread(file.fileno(), READ_BYTES, offset))
+            except OSError:
+                errors += 1
+            longest = max(longest, time.monotonic() - began_at)
+    return longest, errors
+
+
+def _moves(place: Place, who: int) -> Measured:
+    hosts, source, reader = _two_linked(place, mounted=True, options=("--upload-limit", FILM_RATE))
+    source.share("film.mkv", _film())
+    film = reader.sees("film.mkv")
+    with ThreadPoolExecutor() as threads:
+        reading = threads.submit(_longest_wait, film)
+        until(lambda: int(str(reader.status()["downloaded_bytes"])) > FILM_BYTES / 4)
+        old = f"10.50.0.{who + 1}"
+        hosts[who].run(f"ip address del {old}/24 dev eth0; ip address add 10.50.0.22/24 dev eth0")
+        longest, errors = reading.result()
+    measured = _seconds(longest, 5.0, note=f", {errors} errors")
+    return Measured(measured.figure, measured.is_met and not errors)
+
+
+def source_moves(place: Place) -> Measured:
+    return _moves(place, 0)
+
+
+def reader_moves(place: Place) -> Measured:
+    return _moves(place, 1)
+
+
+def _middle(place: Place, street: object) -> Servent:
+    return place.start("middle", place.wires.host(street, "93.184.216.1"))
+
+
+def _join(place: Place, name: str, host: Host) -> Servent:
+    return place.start(name, host, "--join", f"93.184.216.1:{PORT}")
+
+
+def push(place: Place) -> Measured:
+    street = place.wires.switch()
+    _middle(place, street)
+    source = _join(place, "source", place.home(street))
+    reader = _join(place, "reader", place.wires.host(street, "93.184.216.2"))
+    source.share("letter.txt", LETTER)
+    letter = reader.sees("letter.txt")
+    began_at = time.monotonic()
+    letter.read_bytes()
+    return _seconds(time.monotonic() - began_at, 1.0)
+
+
+def _reads(
+    place: Place, kinds: Sequence[Router], times: int, *, loss_percent: float = 3.0
+) -> list[str]:
+    """Return how long each new reader took, behind one router, for a file behind another."""
+    street = place.wires.wan(delay_ms=FAR_MS, loss_percent=loss_percent)
+    _middle(place, street)
+    source = _join(place, "source", place.home(street, kinds[0]))
+    source.share("letter.txt", LETTER)
+    command = [sys.executable, "-m", "reaching.reader", f"93.184.216.1:{PORT}", "letter.txt"]
+    done = subprocess.run(
+        [*place.home(street, kinds[1]).inside, *command, str(times)],
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def _times_of(told: Sequence[str]) -> list[float]:
+    return sorted(float(one) for one in told if one.replace(".", "").isdigit())
+
+
+def punch(place: Place, times: int = 100) -> Measured:
+    took = _times_of(_reads(place, (Router.CONE, Router.CONE), times))
+    within = sum(one <= 3.0 for one in took)
+    median = took[len(took) // 2] if took else float("nan")
+    return Measured(f"{within} of {times}, median {median:.2f} s", within >= 0.95 * times)
+
+
+def relay(place: Place, times: int = 10) -> Measured:
+    kinds = Router.SYMMETRIC, Router.CONE
+    took = _times_of(_reads(place, kinds, times, loss_percent=0.0))
+    slowest = took[-1] if len(took) == times else float("inf")
+    return _seconds(slowest, 5.0, note=f", slowest of {times}")
+
+
+def relay_lossy(place: Place, times: int = 20) -> Measured:
+    took = _times_of(_reads(place, (Router.SYMMETRIC, Router.CONE), times))
+    within = sum(one <= 6.0 for one in took)
+    median = took[len(took) // 2] if took else float("nan")
+    return Measured(f"{within} of {times}, median {median:.2f} s", within >= 0.95 * times)
+
+
+def relay_rate(place: Place) -> Measured:
+    street = place.wires.wan(delay_ms=10.0)
+    middle = _middle(place, street)
+    source = _join(place, "source", place.home(street, Router.SYMMETRIC))
+    reader = _join(place, "reader", place.home(street))
+    source.share("film.mkv", _film())
+    film = reader.sees("film.mkv")
+    with film.open("rb", buffering=0) as file:
+        file.read(READ_BYTES)
+        before, began_at = _relayed(middle), time.monotonic()
+        while file.read(READ_BYTES):
+            pass
+        rate = (_relayed(middle) - before) / (time.monotonic() - began_at)
+    share = rate / RELAY_BYTES_PER_S
+    return Measured(f"{share:.1%} of 1 MiB/s", 0.9 <= share <= 1.05)
+
+
+def _relayed(middle: Servent) -> int:
+    return int(str(middle.status()["relayed_bytes"]))
+
+
+def room(place: Place) -> Measured:
+    switch = place.wires.switch()
+    hosts = [place.wires.host(switch, f"10.50.0.{number}") for number in (1, 2)]
+    for host in hosts:
+        host.run("ip route add 224.0.0.0/4 dev eth0")
+    os.environ.pop("P2PFS_ALONE", None)
+    options = ("--no-port-mapping",)
+    first = place.start("first", hosts[0], *options, mounted=False)
+    time.sleep(3)  # it has announced itself
+    second = place.start("second", hosts[1], *options, mounted=False)
+    os.environ["P2PFS_ALONE"] = "1"
+    until(lambda: first.neighbours() and second.neighbours())
+    [peer], status = second.rows("peers"), second.status()
+    took = float(str(status["uptime_s"])) - float(str(peer["connected_s"]))
+    return Measured(f"{max(took, 0.1):.1f} s", took <= 1.5)
+
+
+BARS = (
+    Bar("push", "source behind a router, reader in the open: first byte", "1 s", push),
+    Bar("room", "one room: neighbours without --join", "1.5 s", room),
+    Bar("punch", "both behind routers, 50 ms, 3 % loss: read within 3 s", "95 of 100", punch),
+    Bar("relay", "one router symmetric, 50 ms: read", "5 s", relay),
+    Bar(
+        "relay-lossy",
+        "one router symmetric, 50 ms, 3 % loss: read within 6 s",
+        "19 of 20",
+        relay_lossy,
+    ),
+    Bar("relay-rate", "what a relay passes on of one circuit", "95 to 105 %", relay_rate),
+    Bar(
+        "source-moves",
+        "the only source changes its address: longest read",
+        "5 s, no error",
+        source_moves,
+    ),
+    Bar(
+        "reader-moves",
+        "the reader changes its address: longest read",
+        "5 s, no error",
+        reader_moves,
+    ),
+    Bar("asleep", "SIGSTOP for 120 s: neighbours again", "3 s", asleep),
+    Bar("outage", "link down for 150 s: first neighbour again", "3 s", outage),
+)
+"""In the order in which they are measured."""
