@@ -8,7 +8,7 @@ thousand must not crowd out the others, and nobody reads so many. Results left o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -17,7 +17,7 @@ from p2pfs.errors import P2pfsError
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.nodes import Content, RemoteFile, believed
 from p2pfs.namespace.query import KeywordQuery
-from p2pfs.overlay import Outcome, is_match
+from p2pfs.overlay import Hits, Outcome, is_match
 from p2pfs.protocol import (
     MAX_LISTING,
     MAX_RESULTS,
@@ -62,7 +62,7 @@ class Flood(Protocol):
         *,
         rings: Sequence[int],
         timeout_s: float,
-        is_enough: Callable[[Sequence[QueryHit]], bool],
+        is_enough: Callable[[Hits], bool],
         urgency: Urgency,
         terms: Terms | None,
     ) -> Awaitable[Outcome]:
@@ -99,6 +99,8 @@ class Gathering:
         self._providers: dict[ServentId, PeerInfo] = {}
         self._told: dict[ServentId, dict[str, Entry]] = {}
         """By path, in the order in which they came."""
+        self._in_turn: Sequence[ServentId] = ()
+        """Who has answered, over each link in turn."""
         self._contents: set[Content] = set()
         self._missing: dict[ServentId, int] = {}
         """How many more each has."""
@@ -110,13 +112,15 @@ class Gathering:
     async def run(self, urgency: Urgency = Urgency.PERSON, *, is_bounded: bool = False) -> None:
         """Search everywhere or, if it is bounded, until there is more than anybody reads.
 
+        What came over one link alone is never enough: that may all be made up.
+
         Raises:
             NotAskedError: it may not be asked for now.
         """
 
-        def is_enough(hits: Sequence[QueryHit]) -> bool:
+        def is_enough(hits: Hits) -> bool:
             self.take_in(hits)
-            return is_bounded and self._room <= 0
+            return is_bounded and self._room <= 0 and self._told_besides(hits.busiest) >= MAX_FILES
 
         outcome = await self._gatherer.flood(
             QueryKind.WORDS,
@@ -132,7 +136,9 @@ class Gathering:
         await self._ask_for_more()
 
     def take_in(self, hits: Iterable[QueryHit]) -> None:
-        """Take in the hits that are new."""
+        """Take in the hits that are new, of all that have come."""
+        hits = list(hits)
+        self._in_turn = [hit.provider.id for hit in hits]
         for hit in hits:
             if hit.provider.id not in self._providers:
                 self._providers[hit.provider.id] = hit.provider
@@ -146,6 +152,9 @@ class Gathering:
         for entry in self._catalogue.learn(provider, good):
             told[entry.path] = entry
             self._contents.add(Content(FileId(entry.file_id), entry.size))
+
+    def _told_besides(self, some: Container[ServentId]) -> int:
+        return sum(len(told) for source, told in self._told.items() if source not in some)
 
     @property
     def _room(self) -> int:
@@ -197,10 +206,10 @@ class Gathering:
         return max(1, len(fresh))
 
     def files(self) -> dict[Content, RemoteFile]:
-        """Return each content once, in the order in which they became known."""
+        """Return each content once; what came over one link does not come before all others."""
         offers: dict[Content, dict[ServentId, Entry]] = {}
-        for source, told in self._told.items():
-            for entry in told.values():
+        for source in self._in_turn:
+            for entry in self._told[source].values():
                 content = Content(FileId(entry.file_id), entry.size)
                 offers.setdefault(content, {}).setdefault(source, entry)
         return {content: self._file(content, by) for content, by in offers.items()}

@@ -294,7 +294,10 @@ class Results(View):
         fresh = found.files()
         known = search.files if not is_all else [one for one in search.files if one in fresh]
         files = {content: fresh.get(content) or search.files[content] for content in known} | fresh
-        search.files = dict(itertools.islice(files.items(), MAX_FILES))
+        if len(files) > MAX_FILES:
+            first = set(itertools.islice(fresh | files, MAX_FILES))
+            files = {content: one for content, one in files.items() if content in first}
+        search.files = files
         self._show(text, search)
 
     def _show(self, text: str, search: _Search) -> None:

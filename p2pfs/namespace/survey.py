@@ -13,7 +13,7 @@ from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.partials import Partial
-from p2pfs.overlay import Outcome, Searches
+from p2pfs.overlay import Hits, Outcome, Searches
 from p2pfs.protocol import PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.flood import Urgency
 
@@ -78,7 +78,7 @@ class Survey:
         asked: Asked = {}
         began_at = self._clock()
         known = self._catalogue.directory_sources(path) if path else ()
-        outcome: Outcome | NotAskedError = Outcome((), 0, is_complete=False)
+        outcome: Outcome | NotAskedError = Outcome(Hits(), 0, is_complete=False)
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S

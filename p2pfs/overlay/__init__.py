@@ -18,7 +18,7 @@ from p2pfs.overlay.bans import Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.flooding import Switchboard
 from p2pfs.overlay.neighbours import Handlers, Overlay
-from p2pfs.overlay.search import Outcome, Searches, is_answer, is_match
+from p2pfs.overlay.search import Hits, Outcome, Searches, is_answer, is_match
 from p2pfs.overlay.whereabouts import Whereabouts
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Bans",
     "ContactBook",
     "Handlers",
+    "Hits",
     "Outcome",
     "Overlay",
     "Searches",

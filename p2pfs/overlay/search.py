@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Final
+from typing import Final, Self
 
 import trio
 from msgspec.structs import replace
@@ -68,11 +68,28 @@ Flood = Callable[[Query, Urgency], bool]
 """Send a query to every neighbour; False if there is none. Perhaps it is refused instead."""
 
 
+class Hits(tuple[QueryHit, ...]):
+    """The hits of a search: of each link one in turn."""
+
+    busiest: frozenset[ServentId] = frozenset()
+    """Whose hits came over the link that brought most files. One neighbour can make up as many
+    servents and files as it likes: what they bring is no reason to look no further."""
+
+    @classmethod
+    def of(cls, by_link: Sequence[Sequence[QueryHit]]) -> Self:
+        """Return the hits that came over each link."""
+        rounds = itertools.zip_longest(*by_link)
+        hits = cls(hit for some in rounds for hit in some if hit is not None)
+        most = max(by_link, key=lambda some: sum(len(hit.entries) for hit in some), default=())
+        hits.busiest = frozenset(ServentId(hit.provider.id) for hit in most)
+        return hits
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a search brought."""
 
-    hits: tuple[QueryHit, ...]
+    hits: Hits
     servents: int
     """How many servents were asked, as they say."""
     is_complete: bool
@@ -117,13 +134,12 @@ class _Running:
             return is_match(self.wanted, entry)
         return is_answer(self.kind, self.text, entry)
 
-    def found(self) -> tuple[QueryHit, ...]:
+    def found(self) -> Hits:
         """Return the hits: of each link one, then of each another, and so on."""
         by_teller: dict[Address, list[QueryHit]] = {}
         for told_by, hit in self.hits.values():
             by_teller.setdefault(told_by, []).append(hit)
-        rounds = itertools.zip_longest(*by_teller.values())
-        return tuple(hit for some in rounds for hit in some if hit is not None)
+        return Hits.of(list(by_teller.values()))
 
     def put(self, hit: QueryHit, told_by: Address) -> bool:
         """Keep a hit; return whether there is room for it."""
@@ -185,7 +201,7 @@ class Searches:
         rings: Sequence[int],
         timeout_s: float,
         quiet_s: float = 0.0,
-        is_enough: Callable[[Sequence[QueryHit]], bool] = lambda _hits: False,
+        is_enough: Callable[[Hits], bool] = lambda _hits: False,
         urgency: Urgency = Urgency.PERSON,
         terms: Terms | None = None,
         is_patient: bool = False,
@@ -206,7 +222,7 @@ class Searches:
                 neighbour has taken it: nothing is known of what others have.
         """
         if not fits_query(text, terms) or self._names_withheld(kind, text):
-            return Outcome((), 0, is_complete=False)
+            return Outcome(Hits(), 0, is_complete=False)
         guid = self._new_guid()
         running = self._running[guid] = _Running(kind, text, Wanted(text, terms), quiet_s)
         is_complete = False
@@ -270,7 +286,7 @@ class Searches:
         return min(ring_s, (ends_at - trio.current_time()) / (further + 1))
 
     async def _ring_end(
-        self, running: _Running, ttl: int, is_enough: Callable[[Sequence[QueryHit]], bool]
+        self, running: _Running, ttl: int, is_enough: Callable[[Hits], bool]
     ) -> Finished | None:
         """Wait for the end of a ring; None if the hits were enough before or at it."""
         while True:

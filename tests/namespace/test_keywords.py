@@ -28,7 +28,7 @@ from p2pfs.namespace.keywords import (
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.query import QueryError, parse_query
 from p2pfs.namespace.showing import Here
-from p2pfs.overlay.search import Outcome
+from p2pfs.overlay.search import Hits, Outcome
 from p2pfs.protocol.flood.budgets import Urgency
 from p2pfs.protocol.handshake import Identity, sign_hit
 from p2pfs.protocol.manifest import FileId, Manifest
@@ -58,7 +58,8 @@ class Holder:
         self.identity = Identity.generate()
         self.info = PeerInfo(self.identity.id, name, (Address("10.0.0.2", 4774),))
         self.files = files
-
+        self.link = name
+        """Over which link its hits come."""
         self.cut = 10_000
         """How many files fit into a hit, or on a page."""
 
@@ -136,17 +137,22 @@ class Horizon:
         if self.is_alone:
             return Outcome((), 0, is_complete=False)
         hits = self._hits(self.near, text, terms)
-        if is_enough(hits):
+        arrived = self._hits(self.near[:-1], text, terms)
+        if is_enough(arrived) or is_enough(hits):
             return Outcome(hits, len(self.near), is_complete=False)
         with trio.move_on_after(timeout_s) as scope:
             await trio.sleep(self.far_after_s)
-            hits += self._hits(self.far, text, terms)
+            hits = self._hits([*self.near, *self.far], text, terms)
             is_enough(hits)
         is_complete = not (self.is_cut_short or scope.cancelled_caught)
         return Outcome(hits, len(self.near + self.far), is_complete=is_complete)
 
-    def _hits(self, holders: Iterable[Holder], text: str, terms: Terms | None):
-        return tuple(hit for holder in holders if (hit := holder.hit(text, terms)))
+    def _hits(self, holders: Iterable[Holder], text: str, terms: Terms | None) -> Hits:
+        by_link: dict[str, list[QueryHit]] = {}
+        for holder in holders:
+            if hit := holder.hit(text, terms):
+                by_link.setdefault(holder.link, []).append(hit)
+        return Hits.of(list(by_link.values()))
 
     # What a user does.
 
@@ -335,14 +341,37 @@ async def test_the_first_look_shows_what_has_come_and_a_later_one_the_rest(
 
 async def test_a_search_ends_when_it_has_found_enough(tmp_path):
     async with open_horizon(tmp_path) as horizon:
-        files = {f"whale_{number}": (1, number) for number in range(2 * MAX_FILES)}
+        files = {f"whale_{number}": (1, number) for number in range(MAX_FILES)}
         horizon.add("near", **files)
+        horizon.add("as near", **{f"other_{path}": told for path, told in files.items()})
         horizon.add("far", is_far=True, last_whale=(1, 1))
 
         found = await horizon.ls("whale")
 
         assert len(found) == MAX_FILES
         assert "last whale" not in found
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+@pytest.mark.parametrize("looks", [1, 2])
+async def test_one_link_can_neither_end_a_search_nor_fill_the_folder(
+    tmp_path, autojump_clock: MockClock, is_far: bool, looks: int
+):
+    async with open_horizon(tmp_path) as horizon:
+        for liar in range(25):
+            fakes = {f"whale_{liar:02}_{n:02}": (1, 100 + 50 * liar + n) for n in range(50)}
+            horizon.add(f"liar {liar}", **fakes).link = "one neighbour"
+        if looks == 2:
+            assert len(await horizon.ls("whale")) == MAX_FILES
+            await trio.sleep(SEARCH_AGAIN_S + 1)
+        horizon.add("honest", is_far=is_far, the_whale=(1, 1))
+        await horizon.ls("whale")
+        await trio.sleep(1)
+
+        found = await horizon.ls("whale")
+
+        assert len(found) == MAX_FILES
+        assert "the whale" in found
 
 
 async def test_old_results_are_shown_and_asked_for_again_behind(

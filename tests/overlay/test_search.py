@@ -101,6 +101,25 @@ async def test_rings_grow_under_one_guid_until_the_last():
     assert outcome == Outcome((), 3, is_complete=True)
 
 
+async def test_hits_of_the_link_that_brought_most_files_are_known():
+    net = Network()
+    makers = {told_by: [Identity.generate() for _ in range(2)] for told_by in (NEAR, FAR)}
+
+    def ring(query: Query) -> None:
+        for told_by, paths in ((NEAR, ["whale"]), (FAR, ["whale 1", "whale 2"])):
+            for identity in makers[told_by]:
+                net.searches.got_hit(hit_of(query, *paths, identity=identity), told_by)
+        net.end(query)
+
+    net.on_ring = ring
+    told = []
+    outcome = await net.run(rings=[1], is_enough=lambda hits: bool(told.append(hits)))
+
+    busiest = {identity.id for identity in makers[FAR]}
+    assert outcome.hits.busiest == told[-1].busiest == busiest
+    assert [hit.provider.id in busiest for hit in outcome.hits] == [False, True] * 2
+
+
 async def test_rings_stop_when_it_is_enough():
     net = Network()
     net.on_ring = lambda query: net.hit(query, "whale") if query.ttl == 2 else net.end(query)
