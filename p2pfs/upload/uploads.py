@@ -239,7 +239,7 @@ class Uploads:
     ) -> None:
         """Send blocks, some in each turn, up to the first that is not here."""
         file_id, link = FileId(wanted.file_id), client.link
-        size = (await self._share_for(link).manifest(file_id)).size
+        size = await self._size_of(link, file_id)
         if max(wanted.indexes) >= block_count_for(size):
             raise NotFoundError("no such block")
         left = wanted.indexes
@@ -252,6 +252,16 @@ class Uploads:
                     await self._send(
                         link, number, data, is_last=not left, sent=upload.sent, blocked=blocked
                     )
+
+    async def _size_of(self, link: Link, file_id: FileId) -> int:
+        """Return the size of a content; from memory if it can be, since the index takes a hop.
+
+        Raises:
+            NotFoundError: it is not here.
+        """
+        share = self._share_for(link)
+        size = share.size_of(file_id)
+        return (await share.manifest(file_id)).size if size is None else size
 
     @contextlib.asynccontextmanager
     async def _place(

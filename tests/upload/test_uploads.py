@@ -204,6 +204,19 @@ async def test_blocks_and_manifests_come_as_they_are(autojump_clock: MockClock):
         assert await block(link, content=SMALL) == SMALL.block(0)
 
 
+async def test_blocks_of_what_is_known_cost_no_look_into_the_index(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    async def refuse(_file_id: FileId) -> Manifest:
+        raise AssertionError("the index was asked")
+
+    async with open_shop() as shop:
+        link = await shop.enter()
+        monkeypatch.setattr(shop.shelf, "manifest", refuse)
+
+        assert await block(link, 1) == LARGE.block(1)
+
+
 async def test_several_blocks_come_in_the_order_asked_for(autojump_clock: MockClock):
     async with open_shop() as shop:
         shop.shelf.contents[HUGE.file_id] = HUGE
