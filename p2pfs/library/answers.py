@@ -44,7 +44,7 @@ class Answers:
     def version(self) -> int:
         """Differs whenever an answer may."""
         with self._books.lock:
-            return self._books.own_version + self._books.offers.version
+            return self._books.version
 
     def take_changes(self) -> Changes:
         """Return what has changed since this was last called."""

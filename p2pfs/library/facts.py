@@ -28,16 +28,13 @@ class Facts:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    @property
-    def count(self) -> int:
-        """How many facts were taken in so far."""
-        return self._books.change_count
-
     def touched(self, path: str, status: Status | None, sign: Sign) -> None:
         """Take back offers at `path` that no longer hold; have it looked at, with all below it."""
         books = self._books
         with books.changing():
-            books.agenda.touch(path, sign)
+            is_file = status is not None and status.is_file
+            if not (is_file and books.writers.is_open(path)):  # else the end of writing does it
+                books.agenda.touch(path, sign)
             books.offers.forgive(path)
             if status is None:
                 books.has_parent(path)

@@ -19,7 +19,6 @@ from p2pfs.library.rounds import Alarm, Rounds
 from p2pfs.library.searching import Searching
 from p2pfs.library.serving import Serving
 from p2pfs.library.share import Share
-from p2pfs.library.tidying import Tidying
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from p2pfs.protocol import Entry, FileId, Manifest, Terms, phrases_of
@@ -71,7 +70,6 @@ class Library:
         books.offers.is_limited = lambda path: not roots.may_see(path, None)
         self._facts = Facts(books)
         self._answers = Answers(books)
-        tidying = Tidying(books)
         self._worker = Worker(
             self._share,
             roots,
@@ -86,9 +84,7 @@ class Library:
         self._serving = Serving(self._share, self._index, self._facts, self._answers, failed)
         self._searching = Searching(self._index, self._answers, failed)
         self._run_in_thread = run_in_thread
-        self._rounds = Rounds(
-            self._worker, self._facts, tidying, roots, watch, self._alarm, run_in_thread
-        )
+        self._rounds = Rounds(self._worker, books, roots, watch, self._alarm, run_in_thread)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at the whole share, then at whatever is touched, until cancelled.
@@ -150,8 +146,11 @@ class Library:
     def attributes_changed(self, path: str) -> None:
         """Note that mode, owner, times or extended attributes were set: the bytes are the same.
 
-        It stays offered, with its new time.
+        It stays offered, with its new time. If somebody writes the file, it is looked at
+        afterwards anyway.
         """
+        if self._facts.is_open(path):
+            return
         self._facts.touched(path, self._share.status(path), Sign.ATTRIBUTES)
 
     def names_changed(self, old: str, new: str) -> None:

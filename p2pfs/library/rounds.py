@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.library.facts import Facts
+from p2pfs.library.books import Books
 from p2pfs.library.tidying import Tidying
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
@@ -77,16 +77,15 @@ class Rounds:
     def __init__(
         self,
         worker: Worker,
-        facts: Facts,
-        tidying: Tidying,
+        books: Books,
         roots: Roots,
         watch: Watch | None,
         alarm: Alarm,
         run_in_thread: RunInThread,
     ) -> None:
         self._worker = worker
-        self._facts = facts
-        self._tidying = tidying
+        self._books = books
+        self._tidying = Tidying(books)
         self._roots = roots
         self._watch = watch
         self._alarm = alarm
@@ -111,6 +110,7 @@ class Rounds:
                 nursery.start_soon(kept_up, self._watch_roots)
                 await kept_up(self._work)
         finally:
+            self._books.is_attended = False
             self._alarm.take_down()
             with trio.CancelScope(shield=True):
                 await self._run_in_thread(self._worker.close)
@@ -152,10 +152,13 @@ class Rounds:
             if trio.current_time() >= tidy_at:
                 tidy_at = math.inf
                 await self._run_in_thread(self._worker.tidy)
-            elif not self._worker.has_work():
+                continue
+            self._books.is_attended = False  # first: a fact that comes now has to wake it
+            if not self._worker.has_work():
                 with trio.move_on_at(tidy_at):
                     await self._alarm.wait()
             else:
+                self._books.is_attended = True
                 await self._give_way()
                 await self._hop_for_a_while()
 
@@ -163,7 +166,7 @@ class Rounds:
         """Wait until nobody has changed anything for a moment, or long enough."""
         ends_at = trio.current_time() + GIVE_WAY_S
         while trio.current_time() < ends_at:
-            changes = self._facts.count + self._watched
+            changes = self._books.change_count + self._watched
             if self._given_way_to == changes:
                 return
             self._given_way_to = changes

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.library.rounds import GATHER_S, GIVE_WAY_S
+from p2pfs.library.rounds import GATHER_S, GIVE_WAY_S, Alarm
+from p2pfs.library.share import Share
 from p2pfs.library.worker import Worker
 from tests.helpers.libraries import World, id_of
 
@@ -73,3 +77,62 @@ async def test_a_large_file_is_hashed_though_somebody_writes_without_end(
             await unpack(world, 1000)
 
         assert "large" in world.offered()
+
+
+async def test_the_worker_is_not_woken_for_each_fact_about_a_file_that_is_unpacked(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    wakes: list[float] = []
+    wake = Alarm.wake
+    monkeypatch.setattr(
+        Alarm, "wake", lambda alarm: wakes.append(trio.current_time()) or wake(alarm)
+    )
+    world = World(tmp_path)
+    async with world.running():
+        wakes.clear()
+        count = await unpack(world, 4 * GIVE_WAY_S)
+        await trio.sleep(2 * GATHER_S)
+
+        assert len(world.offered()) == count
+        assert len(wakes) <= count / 10
+
+
+async def test_what_is_taken_back_is_told_at_once_to_those_who_wait(
+    world: World, autojump_clock: MockClock
+):
+    async with world.running():
+        world.write("old")
+        await world.library.wait_idle()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(unpack, world, 4 * GIVE_WAY_S)
+            await trio.sleep(GIVE_WAY_S / 2)
+            version, began_at = world.library.version, trio.current_time()
+            world.remove("old")
+            await world.library.wait_changed(version)
+            assert trio.current_time() - began_at < GATHER_S
+
+
+async def test_the_attributes_of_a_file_that_is_written_are_looked_at_when_the_writer_has_gone(
+    world: World, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    looks: list[str] = []
+    look = Share.look
+    async with world.running():
+        world.library.write_began("f")
+        with open(world.at("f"), "wb") as file:
+            world.library.touched("f")
+            file.write(b"data")
+            monkeypatch.setattr(
+                Share, "look", lambda share, path: looks.append(path) or look(share, path)
+            )
+            os.utime(world.at("f"), (1, 1))
+            world.library.attributes_changed("f")
+            await trio.sleep(10)
+        assert looks == []
+
+        world.library.write_ended("f")
+        await world.library.wait_idle()
+        entry = world.library.find_path("f")
+        assert entry is not None
+        assert entry.mtime_ns == os.stat(world.at("f")).st_mtime_ns
+        assert "f" in looks
