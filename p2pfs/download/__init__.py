@@ -2,27 +2,27 @@
 
     reader          one open file: pinned to one content, whatever happens to its name
     swarms          the swarms of all contents that somebody reads
-    scout           looks for further sources of what is being fetched
+    scout           looks for further sources of contents that are being fetched
     swarm           one content: locate(offset, size) -> verified bytes in a file
     small           files of one block: one exchange, no swarm
     pins            contents that the user keeps whole
     picker          which block to ask of which source next
     known           the sources that are remembered, and which of them are asked
-    outstanding     what is on its way, and how much may be
+    outstanding     the requests that are on their way, and how many may be
     probing         of how many sources a block is asked that nobody has given
-    sharing         what is left to other downloaders, and for how long
+    sharing         blocks that are left to other downloaders, and for how long
     source          how one source has behaved: rate, patience, trouble
     rendezvous      which of several downloaders fetches which block for all of them
     readahead       which blocks readers will want next
     transfers       what goes over the wire for one content
     alarm           one alarm clock for many deadlines
-    gathering       what is cheaper to do together, gathered for a moment
+    gathering       a queue that lets its taker wait for a whole batch
     batches         what one source is asked for at once
     upstream        what a swarm has below it: searches, the pool of links, blame
     pending_reads   reads that wait for blocks
-    patience        how long they wait in vain before they are told
-    seeking         the search when no known source gives what they wait for
-    verifying       what has arrived: verified, kept, and only then told
+    patience        how long reads wait in vain before they fail
+    seeking         the search when no known source gives what reads wait for
+    verifying       blocks that have arrived: verified, kept, and only then announced
 
 A read goes downward: reader, swarm, the cache or else the picker, transfers, upstream.
 """

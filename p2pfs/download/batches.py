@@ -54,7 +54,7 @@ class InFlight:
         return iter(tuple(self._batches))
 
     def add(self, requests: Iterable[Request]) -> int:
-        """Note what is to be asked for; return how many batches that makes."""
+        """Note requests that are to be sent; return how many batches they make."""
         batches = batches_for(requests)
         for batch in batches:
             self._batches.update(dict.fromkeys(batch.pending, batch))
@@ -64,7 +64,7 @@ class InFlight:
     def next_batch(self) -> Batch:
         """Return the batch that was added first of those that were not returned yet.
 
-        trio starts tasks in any order, and what is nearest to a reader was decided first.
+        trio starts tasks in any order, and the blocks nearest to a reader were decided on first.
         """
         return self._unasked.popleft()
 

@@ -1,4 +1,4 @@
-"""What comes one by one and is cheaper to do together: gathered for a moment."""
+"""Things that come one by one and are cheaper to deal with together, gathered for a moment."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class KnownSources:
     # Who is remembered
 
     def add(self, peers: Iterable[PeerInfo], *, are_readers: bool = False) -> None:
-        """Learn of sources, or of readers, who may have all of it or a part.
+        """Learn of sources, or of readers, which may have all of the content or a part.
 
         One that is known is tried anew at once, unless it lied, or asked for a pause.
         """

@@ -1,6 +1,6 @@
 """What sources were asked for and is not kept yet: by block, and bounded in bytes.
 
-A request is with its source until an answer comes, and then with those who verify and keep the
+A request is with its source until an answer comes, and then with the verifier, which keeps the
 block. Both count against the same bounds, since both take memory.
 """
 
@@ -62,7 +62,7 @@ class Outstanding:
 
     @property
     def is_low(self) -> bool:
-        """Whether so much read-ahead may be asked for that a look for it is worth its time."""
+        """Whether so much read-ahead may be asked for that choosing it is worth its time."""
         refill_bytes = min(REFILL_BLOCKS * self._block_bytes, MAX_AHEAD_IN_FLIGHT_BYTES)
         return self._bytes + refill_bytes <= MAX_AHEAD_IN_FLIGHT_BYTES
 
@@ -106,7 +106,7 @@ class Outstanding:
         self._bytes -= request.length
 
     def refund(self, request: Request) -> None:
-        """Give back to the limit what a source refused."""
+        """Give the bytes of a refused request back to the limit."""
         self._limit.refund(request.length)
 
 

@@ -1,4 +1,4 @@
-"""How long the readers of one content wait in vain before they are told.
+"""How long the reads of one content wait in vain before they fail.
 
 Theory. A reader may wait as long as something comes: so the times count from the last progress,
 or from the first reader if that came later, and nothing that a source merely says moves them.
@@ -11,7 +11,7 @@ import math
 from typing import Final
 
 OUT_OF_REACH_S: Final = 4.5
-"""After this long a reader is told that no way leads to any source, if none ever has: each was
+"""After this long a read fails because no way leads to any source, if none ever has: each was
 tried by then. A source that has given something is waited for as long as one that is silent."""
 
 HELD_BACK_S: Final = 1.0

@@ -1,7 +1,8 @@
 """Which block from which source next.
 
-A `Picker` knows the sources of one content, how quick each has been, and what is on its way.
-It is told what happened and is asked what to do; it neither waits nor looks at a clock.
+A `Picker` knows the sources of one content, how quick each has been, and which requests are
+on their way. Its owner reports every event to it and asks it for the next requests; it neither
+waits nor reads a clock.
 
 The rules, in order of weight. A block that a reader waits for goes first, to the source that has
 it here soonest. Read-ahead fills the rest of the pipelines, so that all sources end together. A
@@ -48,7 +49,7 @@ ENDGAME_GAIN_S: Final = 0.1
 
 
 class Picker:
-    """The sources of one content, and what is on its way from each."""
+    """The sources of one content, and the requests that are on their way to each."""
 
     def __init__(self, size: int, own_id: ServentId, limit: RateLimit | None = None) -> None:
         """Start without sources, for a content of `size` bytes that `own_id` reads.
@@ -65,7 +66,7 @@ class Picker:
     # Facts
 
     def add_sources(self, peers: Iterable[PeerInfo], *, are_readers: bool = False) -> None:
-        """Learn of sources, or of readers, who may have all of it or a part.
+        """Learn of sources, or of readers, which may have all of the content or a part.
 
         One that is known is tried anew at once, unless it lied, or asked for a pause.
         """
@@ -89,7 +90,7 @@ class Picker:
     def failed(
         self, request: Request, trouble: Trouble, now: float, pause_s: float | None = None
     ) -> None:
-        """Note that a source did not give a block, and why."""
+        """Note that a source did not give a block, and for what reason."""
         self._refused(request).pause(trouble, now, pause_s)
 
     def lacked(self, request: Request, now: float, again_s: float = 0.0) -> None:
@@ -106,7 +107,7 @@ class Picker:
         return tuple(source.requests)
 
     def ended(self, request: Request, now: float) -> None:
-        """Forget a request, whatever became of it."""
+        """Forget a request that is over, in whatever way."""
         if self._outstanding.kept(request):
             self._sources.of(request.source).verifying -= 1
         elif self._outstanding.is_with_source(request):
@@ -136,7 +137,7 @@ class Picker:
     def next_requests(
         self, now: float, demanded: Iterable[int], ahead: Iterable[int]
     ) -> list[Request]:
-        """Return what to ask for now; it counts as asked.
+        """Return the requests to send now; they count as sent.
 
         `demanded` are the blocks that readers wait for, in order, `ahead` those that they
         will want; neither holds a block that is in the cache.
@@ -185,7 +186,7 @@ class Picker:
         return self._sources.verdict(demanded)
 
     def rates(self, now: float) -> list[tuple[PeerInfo, float]]:
-        """Return who gives or is asked for something, and the bytes a second. Any thread."""
+        """Return the sources that give or are asked, and their bytes a second. Any thread."""
         return self._sources.rates(now)
 
     @property
@@ -223,7 +224,7 @@ class Picker:
             yield self._give(source, Request(source.peer, index, length), now)
 
     def _promising(self, index: int, now: float) -> list[Source]:
-        """Return who may have a block and was not asked for it, the least tried first."""
+        """Return sources that may have a block and were not asked for it, the least tried first."""
         asked = self._holders(index)
         able = [
             source

@@ -178,7 +178,7 @@ class Pins:
             self._hold(entry)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Fetch what is missing, until cancelled."""
+        """Fetch the missing blocks of pinned files, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for entry in self.entries():
@@ -199,7 +199,7 @@ class Pins:
         return sorted(files, key=lambda file: (file.path is None, file.path or file.id))
 
     def neighbour_came(self) -> None:
-        """Note that somebody is there who may know a source."""
+        """Note that there is a new neighbour, which may know a source."""
         self._news.set()
         self._news = trio.Event()
 
@@ -310,7 +310,7 @@ class Pins:
         return right
 
     async def _try_fetch(self, entry: Entry) -> bool:
-        """Fetch what is missing if somebody can be asked; return whether all is here."""
+        """Fetch the missing blocks if there is a neighbour; return whether the file is whole."""
         async with self._under_way:
             cached = self._cache.open_file(FileId(entry.file_id), entry.size)
             with contextlib.closing(cached):

@@ -19,7 +19,7 @@ PROBE_S: Final = 0.1
 """In each such time after that, twice as many sources are asked for it."""
 
 ROUNDING: Final = 1e-6
-"""The part of a step that may be missing: a look at the time of a step makes the step."""
+"""The part of a step that may be missing: an alarm at the time of a step makes that step."""
 
 
 class Probes:
@@ -29,7 +29,7 @@ class Probes:
         """Start with none."""
         self._asked_at: dict[int, float] = {}
         self.look_at = math.inf
-        """When more sources may be asked, of what was counted since this was set to infinity."""
+        """When more sources may be asked for a block counted since this was set to infinity."""
 
     def begin_anew(self) -> None:
         """Note that something has come: all patience begins anew."""

@@ -24,9 +24,10 @@ on makes the kernel ask for 128 KiB at a time: that takes two reads, or three th
 
 SCATTERED_READS: Final = 32
 SCATTERED_AHEAD_BYTES: Final = 8 * MIB
-"""After so many reads all over the place each gets so much read-ahead: who reads at random often
-reads most of it. Only from quick sources, or others would wait behind it. Of 4,096 random reads
-in 256 MiB, 4,600 were made in a second with 1 MiB after 64 reads, and 7,200 with this."""
+"""After so many reads all over the place each gets so much read-ahead: a program that reads at
+random often reads most of it. Only from quick sources, or others would wait behind it. Of 4,096
+random reads in 256 MiB, 4,600 were made in a second with 1 MiB after 64 reads, and 7,200 with
+this."""
 
 MAX_STREAMS: Final = 16
 """Places at which a content is being read in sequence, the latest ones."""
@@ -86,7 +87,7 @@ class ReadAhead:
         self.is_quick = False
         """Whether sources are so quick that the surroundings of random reads are worth while."""
         self.tripwires: frozenset[int] = frozenset()
-        """Blocks whose reading from the cache is to be told to `advance`."""
+        """Blocks whose reads from the cache are to be reported to `advance`."""
 
     def advance(self, offset: int, length: int, now: float) -> None:
         """Note a read of at least one byte."""

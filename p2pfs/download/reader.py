@@ -28,7 +28,7 @@ so got its error only after three times the stall time."""
 
 
 class Home(Protocol):
-    """What a reader asks of the one who keeps the swarms."""
+    """What a reader asks of the owner of the swarms."""
 
     async def join(self, file: RemoteFile) -> Swarm:
         """Return the swarm of a content, started if need be, for one more reader."""
@@ -82,9 +82,9 @@ class Reader:
         return (self._swarm or self._cached).locate_nowait(offset, length)
 
     async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:
-        """Return a descriptor that holds exactly these bytes, fetching what is missing.
+        """Return a descriptor that holds exactly these bytes, fetching the missing blocks.
 
-        Unless `ahead` is false, what will probably be read next is fetched too.
+        Unless `ahead` is false, the blocks that will probably be read next are fetched too.
 
         A read at or behind one that has just failed fails as well, at once.
 

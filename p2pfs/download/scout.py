@@ -1,6 +1,6 @@
-"""Look for further sources of what is being fetched.
+"""Look for further sources of contents that are being fetched.
 
-Swarms that could use more sources are told of those that the catalogue has come to know, and
+Swarms that could use more sources get those that the catalogue has come to know, and
 the network is asked for others, one search at a time. A search that may not be made now
 counts for nothing and is made later.
 """
@@ -25,8 +25,9 @@ LOOK_S: Final = 0.5
 """How often the catalogue is asked for sources that others' searches and listings found."""
 
 LOOK_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""When the network is asked for further sources of what is being fetched: after the first, then
-the second, ... of these, and again each last one. What takes a second to fetch costs no search."""
+"""When the network is asked for further sources of a content that is being fetched: after the
+first, then the second, ... of these pauses, and again after each last one. A content that takes
+a second to fetch costs no search."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,7 +38,7 @@ class Wanting:
     file_id: FileId
     size: int
     told: set[ServentId] = field(default_factory=set)
-    """Sources that the catalogue knew and the swarm was told of."""
+    """Sources that the catalogue knew and that were handed to the swarm."""
     searches: int = 0
     """Searches for further sources so far."""
     search_at: float = 0.0
@@ -113,7 +114,7 @@ def _tell_found(wanting: Wanting, hits: Sequence[QueryHit]) -> None:
 def _sources_and_readers(
     hits: Sequence[QueryHit], file_id: FileId
 ) -> tuple[list[PeerInfo], list[PeerInfo]]:
-    """Tell apart those who share a content and those who have some of it in their caches."""
+    """Separate the providers that share a content from those that have some of it cached."""
     readers = [hit.provider for hit in hits if _is_of_reader(hit, file_id)]
     return [hit.provider for hit in hits if not _is_of_reader(hit, file_id)], readers
 

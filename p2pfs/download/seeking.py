@@ -34,7 +34,7 @@ class Seeking:
         self.is_under_way = False
 
     def progressed(self) -> None:
-        """Note that something came: if that ends, others are looked for as at first."""
+        """Note that a block came: if no more come, the next search is a first one again."""
         self.count = 0
 
     def begin_anew(self, now: float) -> None:
@@ -50,7 +50,7 @@ class Seeking:
         found: Sequence[PeerInfo] = ()
         refusal = None
         pause_s = BACK_OFF_S[min(self.count, len(BACK_OFF_S) - 1)]
-        # The first is what a reader waits for; the next only look for sources that have come since.
+        # A reader waits for the first; the next only find sources that have come since.
         urgency = Urgency.SOURCES if self.count else Urgency.PERSON
         try:
             with trio.move_on_after(SEARCH_TIMEOUT_S):

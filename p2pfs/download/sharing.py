@@ -1,4 +1,4 @@
-"""The work shared with other readers of one content: for whom of them we wait, and how long.
+"""The work shared with other readers of one content: for which of them we wait, and how long.
 
 Each block is assigned to one reader (see `rendezvous`), and we ask that reader for it.
 
@@ -54,7 +54,7 @@ class Sharing:
         self._credit_s = CREDIT_S  # how long those that have given nothing may be waited for
         self._spent_s = 0.0  # how long they were
         self.look_at = math.inf
-        """When others may be asked, of what was decided since this was set to infinity."""
+        """When others may be asked for a block decided on since this was set to infinity."""
 
     def __bool__(self) -> bool:
         """Return whether there are other readers."""

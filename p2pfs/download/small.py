@@ -1,7 +1,7 @@
 """Contents of one block: each is one exchange with one source, and needs no swarm.
 
-A swarm takes half a millisecond to come and go, and knows what to do when something goes
-wrong; so what goes wrong here is left for a swarm to find out, to judge and to mend. What
+A swarm takes half a millisecond to come and go, and can deal with failures; so a content that
+does not come here is left to a swarm. What
 has arrived is verified and written together: a hop to a thread costs as much as a content. With
 a hop for each, `cp -r` of small files was a tenth slower than sshfs. What was fetched ahead waits
 a moment for others; without that, 618 of the 765 hops for 1,000 files were for one file each.
@@ -32,7 +32,7 @@ PATIENCE_S: Final = 1.0
 """How long one source may take before a swarm takes over."""
 
 KEPT_AT_ONCE: Final = 16
-"""Contents written in one hop, so that whoever waits for the first does not wait for long."""
+"""Contents written in one hop, so that the reader of the first does not wait for long."""
 
 GATHER_S: Final = 0.004
 """How long a content that was fetched ahead may wait for others, if no reader waits for it: a
@@ -56,7 +56,7 @@ class SmallContents:
         tasks: Tasks,
         on_received: Callable[[RemoteFile, PeerInfo, int], object],
     ) -> None:
-        """Fetch into a cache, in tasks of the owner's, who is told what has come from whom."""
+        """Fetch into a cache, in tasks of the owner's; `on_received` gets content and source."""
         self._cache = cache
         self._transfers = transfers
         self._tasks = tasks
@@ -77,7 +77,7 @@ class SmallContents:
             self._awaited -= Counter([cached.key])
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
-        """Have contents ready that somebody will probably open next. For trio's thread."""
+        """Fetch contents that will probably be opened next. For trio's thread."""
         for file in files:
             if self._tasks.are_running and len(self._flights) < MAX_SMALL:
                 self._flights.start(Key(file.file_id, file.size), self._fetch, file)
@@ -97,7 +97,7 @@ class SmallContents:
         if not self._is_keeping:
             self._tasks.start(self._keep_all)
             self._is_keeping = True
-        self._cache.retain(arrived.cached)  # whoever waits for it may go
+        self._cache.retain(arrived.cached)  # its reader may go
         self._arrived.put(arrived, is_urgent=arrived.cached.key in self._awaited)
         await arrived.is_done.wait()
 

@@ -50,8 +50,8 @@ UNPROVEN_PATIENCE_S: Final = 2.0
 """How long a source may be silent before its rate is known; it may have to be dialled."""
 
 UNPROVEN_BYTES_PER_S: Final = 1 * MIB
-"""What is hoped of it: a large block may take this long before it counts as stuck, and who waits
-for a block is not given a proven source that is slower."""
+"""The rate that such a source is credited with: a large block may take this long before it counts
+as stuck, and a block that a reader waits for is not asked of a proven source that is slower."""
 
 MIN_PATIENCE_S: Final = 0.5
 """How long a source of known rate may be silent: below it, jitter would look like a stop.
@@ -84,7 +84,7 @@ MAX_PAUSE_S: Final = 60.0
 """The longest pause that a source may ask for itself."""
 
 REFILL_BLOCKS: Final = 4
-"""A source with a long pipeline is asked for as many at once: to look for a block, and to ask
+"""A source with a long pipeline is asked for so many blocks at once: to choose a block, and to ask
 for it alone, costs as much as to receive it."""
 
 
@@ -251,7 +251,7 @@ class Source:
 
     def gave(self, request: Request, now: float) -> None:
         """Note that it gave what it was asked for."""
-        if request.index != MANIFEST:  # so little in so much time would look like a slow line
+        if request.index != MANIFEST:  # so few bytes in that time would look like a slow line
             self.meter.add(request.length, now - self.progress_at)
             self.given += 1
         self.progress_at, self.silent_s = now, 0.0
@@ -448,6 +448,6 @@ def trouble_of(error: P2pfsError) -> Trouble:
 
 
 def error_of(trouble: Trouble, detail: str = "") -> TransferError:
-    """Return what readers are told when this is the trouble with all sources."""
+    """Return the error that reads fail with when this is the trouble with all sources."""
     kind, text = _ERRORS[trouble]
     return kind(f"{text}: {detail}" if detail else text)

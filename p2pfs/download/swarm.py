@@ -5,7 +5,7 @@ not know queries, links or names: its owner gives it an `Upstream`. What to ask 
 the picker's to decide; the swarm asks, waits, and tells it what came of it.
 
 All state belongs to the trio thread and is changed between awaits. Whatever happens, be it a
-read, some blocks or a deadline, ends in `pump`, which looks at everything anew. So no event
+read, some blocks or a deadline, ends in `pump`, which decides everything anew. So no event
 has to know what else it may set going, and nothing can be forgotten but a deadline: the
 alarm keeps those.
 
@@ -14,8 +14,8 @@ moment a request on its way, a pause of a source that ends, a search under way o
 that is about to be raised. `pump` is where one of these follows from the others, and it runs after
 every event, so a reader can be forgotten only by an alarm that was not set. A source is believed
 about nothing: a block counts when it is verified and in the file, a size when the manifest gives
-it. Whoever sends what is wrong loses all its requests at once, and they are asked of others. Who
-cancels a read takes back nothing that others wait for, since requests belong to the swarm.
+it. A source that sends a wrong block loses all its requests at once, and others get them. To
+cancel a read takes back nothing that others wait for, since requests belong to the swarm.
 
 A block is one request of the picker's, and some requests to one source are one batch: they
 cross the wire, and get a task, together (`transfers`). What arrives is verified and kept by one
@@ -182,17 +182,17 @@ class Swarm:
         return found
 
     async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:
-        """Return a descriptor that holds these bytes, fetching what is missing.
+        """Return a descriptor that holds these bytes, fetching the missing blocks.
 
         They lie in it at the same offset until the content's last handle is closed, which the
         caller has one of. Of a content larger than the cache they are returned themselves.
-        Unless `ahead` is false, what will probably be read next is fetched too. Otherwise as
-        `read`.
+        Unless `ahead` is false, the blocks that will probably be read next are fetched too.
+        Otherwise as `read`.
         """
         return await self._available(offset, length, self._cached.locate_nowait, ahead=ahead)
 
     async def read(self, offset: int, length: int) -> bytes:
-        """Return the bytes at `offset`, fetching what is missing.
+        """Return the bytes at `offset`, fetching the missing blocks.
 
         Fewer than `length` only at the end of the content, and never a byte that was not
         verified. Readers of one block share its batch; cancelling one disturbs no other.
@@ -302,7 +302,7 @@ class Swarm:
     # What is to be done now
 
     def pump(self) -> None:
-        """Look at everything anew: what to ask for, whom to fail, when to look again."""
+        """Decide anew which blocks to ask for, which reads to fail, and when to do so again."""
         if self._nursery is None:
             return
         now = trio.current_time()
@@ -369,7 +369,7 @@ class Swarm:
     def _give_up_hope(
         self, demanded: Sequence[int], error: TransferError, *, is_late: bool
     ) -> None:
-        """Fail the readers of what no source has any more, after a search found no other."""
+        """Fail the reads of blocks that no source has any more, after a search found no other."""
         for index in demanded:
             if self._picker.is_hopeless(index, is_late=is_late):
                 self._release_readers(error, None if index == MANIFEST else index)
@@ -413,7 +413,7 @@ class Swarm:
         self._no_way = str(error) if is_unreachable else ""
 
     def proved(self, manifest: Manifest) -> bool:
-        """Take in the right manifest; return whether the content is what readers were told."""
+        """Take in the right manifest; return whether it has the size that readers were told."""
         self._upstream.proved(manifest.file_id, manifest.size)
         if manifest.size == self._cached.size:
             return True
@@ -423,7 +423,7 @@ class Swarm:
         return False
 
     def got(self, request: Request) -> None:
-        """Note that what was asked for is here, right and in the cache."""
+        """Note that a block, or the manifest, is verified and in the cache."""
         now = trio.current_time()
         self._flow.add(request.length, now)
         if request.index != MANIFEST:
@@ -436,7 +436,7 @@ class Swarm:
         self._transfers.cancel(self._picker.rivals(request))
 
     def lied(self, request: Request, error: P2pfsError) -> None:
-        """Note that a source gave what is wrong: it loses all its requests at once."""
+        """Note that a source gave wrong bytes: it loses all its requests at once."""
         if self._picker.has_lied(request.source):
             return  # its wrong blocks came together, and count once
         self._last_error = str(error)

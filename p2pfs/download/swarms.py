@@ -187,7 +187,7 @@ class Swarms:
         self._tasks.soon(self._left, _content_of(file), swarm)
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
-        """Have small contents ready that somebody will probably open next. Any thread."""
+        """Fetch small contents that will probably be opened next. Any thread."""
         unread = [file for file in files if self._cache.size_of(file.file_id) is None]
         if unread and not self.limit.is_set:
             self._tasks.soon(self._small.fetch_ahead, unread)
@@ -236,7 +236,7 @@ class Swarms:
 
     async def _run_swarm(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
         await running.swarm.run(task_status=task_status)
-        running.scope.cancel()  # a bug has ended it: who reads next gets another
+        running.scope.cancel()  # a bug has ended it: the next read begins another
 
     def _left(self, content: _Content, swarm: Swarm) -> None:
         running = self._running.get(content)

@@ -1,7 +1,7 @@
 """What goes over the wire for one content: batches of requests, each answered by one source.
 
 A batch is a task. It asks one source for some blocks and takes the answers as they come; the
-blocks go to the `Verifier`, and the picker is told how the source behaves. A request
+blocks go to the `Verifier`, and the picker learns how the source behaves. A request
 that is cancelled ends here at once, though its task finds out later.
 """
 
@@ -23,7 +23,7 @@ from p2pfs.protocol import FileId, RejectCode
 
 
 class Owner(Protocol):
-    """What transfers tell and ask of their swarm."""
+    """What transfers report to their swarm, and ask of it."""
 
     @property
     def is_urgent(self) -> bool:
@@ -36,7 +36,7 @@ class Owner(Protocol):
         """Note why a source did not give what it was asked for."""
 
     def pump(self) -> None:
-        """Look at everything anew."""
+        """Decide everything anew."""
 
 
 class Transfers:
@@ -65,7 +65,7 @@ class Transfers:
         return bool(self._in_flight)
 
     def add(self, requests: Iterable[Request]) -> int:
-        """Note what is to be asked for; return how many times `run_next` has to be started."""
+        """Note requests that are to be sent; return how many times `run_next` has to be started."""
         return self._in_flight.add(requests)
 
     def cancel_all(self) -> None:
@@ -73,7 +73,7 @@ class Transfers:
         self.cancel(self._in_flight)
 
     async def run_next(self) -> None:
-        """Take what one source answers, unless `cancel` or its silence comes between."""
+        """Take the answers of one source, until `cancel` or its silence ends that."""
         batch = self._in_flight.next_batch()
         with batch.scope:
             batch.scope.deadline = trio.current_time() + self._stall_s
@@ -139,7 +139,7 @@ class Transfers:
         if not isinstance(error, RejectedError):
             self._blame(left, trouble_of(error))
         elif error.code == RejectCode.NOT_FOUND and left[0].index != MANIFEST:
-            # It was about the first; whether it has the others was not looked at.
+            # It answers the first request; whether the source has the others is not known.
             if left[0] is batch.pending[0]:
                 self._picker.lacked(left[0], trio.current_time(), error.retry_after_s)
         else:

@@ -22,7 +22,7 @@ SOURCES_TIMEOUT_S: Final = 2.0
 class Upstream(Protocol):
     """What a swarm asks of the network.
 
-    `own_id` is who we are, for other readers of the content.
+    `own_id` is our own servent id, by which other readers of the content know us.
 
     The `fetch_` functions raise LinkError, RejectedError, RemoteProtocolError or StalledError,
     and leave nothing behind when they are cancelled.
@@ -95,7 +95,7 @@ class NetworkUpstream:
     async def find_sources(
         self, file_id: FileId, size: int, urgency: Urgency
     ) -> Sequence[PeerInfo]:
-        """Return who has a content, asked for now, beside those known already.
+        """Return the servents that have a content: those found now, and those known already.
 
         Raises NotAskedError if that may not be now.
         """
@@ -109,9 +109,9 @@ class NetworkUpstream:
         urgency: Urgency,
         found: Callable[[Sequence[QueryHit]], object] = lambda _hits: None,
     ) -> Sequence[QueryHit]:
-        """Search for a content; who says another size of it is no source.
+        """Search for a content; a servent that announces another size of it is no source.
 
-        `found` is told of each hit, once, as soon as it has come.
+        `found` gets each hit, once, as soon as it has come.
         """
         told: dict[ServentId, QueryHit | None] = {}
 

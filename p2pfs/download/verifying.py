@@ -1,4 +1,4 @@
-"""What has arrived for one content: verified, kept, and only then told to anybody.
+"""Blocks that have arrived for one content: verified, kept, and only then announced.
 
 Blocks are verified and written a few at a time, by one task, so that each hop to a thread is
 worth its time. They wait for the manifest, without which nothing can be verified.
@@ -27,25 +27,25 @@ Arrival = tuple[Request, bytes]
 
 
 class Judge(Protocol):
-    """What is told how the verifying went."""
+    """What takes the outcome of verifying."""
 
     def got(self, request: Request) -> None:
-        """Note that what was asked for is here, right and in the cache."""
+        """Note that a block, or the manifest, is verified and in the cache."""
 
     def lied(self, request: Request, error: P2pfsError) -> None:
-        """Note that a source gave what is wrong."""
+        """Note that a source gave wrong bytes."""
 
     def not_kept(self, request: Request, error: TransferError) -> None:
         """Note that a block is right and the cache cannot take it."""
 
     def proved(self, manifest: Manifest) -> bool:
-        """Take in the right manifest; return whether the content is what readers were told."""
+        """Take in the right manifest; return whether it has the size that readers were told."""
 
     def verified(self, requests: Iterable[Request]) -> None:
         """Note that these requests are over."""
 
     def pump(self) -> None:
-        """Look at everything anew."""
+        """Decide everything anew."""
 
 
 class Verifier:
@@ -88,7 +88,7 @@ class Verifier:
         self._queue.hurry()
 
     async def run(self) -> None:
-        """Verify and keep what arrives, until cancelled."""
+        """Verify and keep the blocks that arrive, until cancelled."""
         while True:
             await self._queue.wait()
             with trio.move_on_after(self._patience_s):
