@@ -55,7 +55,7 @@ class History:
         self._run_in_thread = run_in_thread
         self._opened: Latest[FileId, tuple[str, int]] = Latest(MAX_OPENED)
         self._opened_in: Latest[str, tuple[str, int]] = Latest(MAX_OPENED)
-        self._waiting: list[bytes] = []
+        self._waiting: list[Record] = []
         self._has_come = trio.Event()
         self._writing = threading.Lock()
 
@@ -93,7 +93,7 @@ class History:
             "peers": [{"id": one.id, "name": one.name, "bytes": count} for one, count in givers],
         }
         if len(self._waiting) < MAX_WAITING:
-            self._waiting.append(json.dumps(row).encode() + b"\n")
+            self._waiting.append(row)
             self._has_come.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -111,8 +111,11 @@ class History:
             waiting, self._waiting = self._waiting, []
             if not waiting:
                 return
+            # Encoded here, in a thread and together: it took a fifth of the time that trio's
+            # thread spent on a small file.
+            lines = [json.dumps(row).encode() + b"\n" for row in waiting]
             try:
-                self._append(b"".join(waiting))
+                self._append(b"".join(lines))
             except OSError as error:
                 log.warning("history not written lines=%d reason=%s", len(waiting), error)
 
