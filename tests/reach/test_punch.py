@@ -199,6 +199,19 @@ async def test_who_is_met_must_be_who_was_named(autojump_clock: MockClock):
         assert "met" not in world[2].ways.punches.counters
 
 
+async def test_who_answers_at_a_meeting_lets_in_the_one_who_was_named(autojump_clock: MockClock):
+    async with between_routers() as world:
+        first, second = sorted(BOTH, key=lambda number: world[number].whereabouts.identity.id)
+        for number, peer in ((first, world[second].whereabouts.identity.id), (second, "2" * 32)):
+            place = world[3 - number].whereabouts.listen_address
+            link = world[number].overlay.neighbours[0]
+            world[number].ways.punches.got_punch(link, punch(1, peer, [place]))
+        await trio.sleep(20)
+
+        assert "met" not in world[first].ways.punches.counters
+        assert "met" not in world[second].ways.punches.counters
+
+
 async def test_a_meeting_that_nobody_asked_for_is_arranged_for_neighbours_alone(
     autojump_clock: MockClock,
 ):

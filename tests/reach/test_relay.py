@@ -137,6 +137,19 @@ async def test_a_relay_that_alters_a_byte_is_noticed(autojump_clock: MockClock):
         assert relays.counters == {"granted": 2}
 
 
+async def test_a_relay_that_leads_to_somebody_else_is_noticed(autojump_clock: MockClock):
+    async with symmetric() as world:
+        await world.start(joins=[0], max_neighbours=1)
+        await world.linked(3, 1, 1, 1)
+        relays, liar = world[0].ways.relays, world[3].whereabouts.identity.id
+        neighbours = relays._routes.neighbours
+        relays._routes.neighbours = lambda: dict.fromkeys(neighbours(), neighbours()[liar])
+        with pytest.raises(NoSourceError, match="not the servent that it was said to be"):
+            await world.read(2, "film.mkv")
+
+        assert world[3].ways.circuits.counters["entered"] == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [({"relay": False}, "it does not relay"), ({}, "it relays as much as it may")],
