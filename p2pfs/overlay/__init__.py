@@ -1,6 +1,7 @@
 """Who is near, and what floods between neighbours.
 
     neighbours   the links to neighbours: joining, judging, leaving
+    twins        another servent uses our identity
     slots        who gets a place for a neighbour
     degree       whom to dial next, and when to walk
     contacts     addresses that answered, and when to dial them again

@@ -93,6 +93,10 @@ class Neighbourhood(Protocol):
         """Note a peer that another one named."""
         ...
 
+    def held_for_linked(self, peer: ServentId) -> None:
+        """Note that a peer says that it is linked to us already."""
+        ...
+
 
 class DegreeKeeper:
     """Dials and walks until there are enough neighbours."""
@@ -248,6 +252,8 @@ class DegreeKeeper:
             if linked is not None and refusal.bye.code is ByeCode.DUPLICATE:
                 contact.succeeded(linked.peer, self._wall_clock())
                 return linked.peer
+            if refusal.bye.code is ByeCode.DUPLICATE:
+                self._neighbourhood.held_for_linked(refusal.peer_id)
             for peer in refusal.bye.alternatives:
                 self._neighbourhood.heard_of(peer, refusal.remote)
             raise

@@ -20,6 +20,7 @@ from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.degree import DegreeKeeper
 from p2pfs.overlay.slots import Slots
+from p2pfs.overlay.twins import SIGN_AFTER_S, Twins
 from p2pfs.protocol import (
     MAX_ALTERNATIVES,
     MAX_PEERS,
@@ -124,6 +125,7 @@ class Overlay:
             is_banned=self._is_banned,
             alternatives=lambda: self._some(MAX_ALTERNATIVES),
         )
+        self._twins = Twins(journal)
         self._quotas: dict[LinkId, _Quota] = {}
         self._handlers: Handlers = {}
         self._ends = trio.lowlevel.ParkingLot()
@@ -312,7 +314,18 @@ class Overlay:
             self._journal.info(f"neighbour {link.peer.name} is gone: {link.ended}")
         called(self._owner.neighbour_lost, link)
         self._ends.unpark_all()
+        if link.bye is not None and link.bye.code is ByeCode.DUPLICATE:
+            self.held_for_linked(ServentId(link.peer.id))
         self.degree.start_afresh()
+
+    def held_for_linked(self, peer: ServentId) -> None:
+        """Note that a peer says that it is linked to us already."""
+        self._nursery.start_soon(guarded, self._look_for_twin, peer)
+
+    async def _look_for_twin(self, peer: ServentId) -> None:
+        await trio.sleep(SIGN_AFTER_S)
+        if peer not in self._links and not self.is_away:
+            self._twins.sign(trio.current_time())
 
     def _said(self, link: Link, message: Message, _request_id: int) -> None:
         handle = self._handlers.get(type(message))
@@ -323,7 +336,7 @@ class Overlay:
 
     def _asked_for_peers(self, link: Link, _message: GetPeers) -> None:
         if self._quotas[link.id].asks.take(trio.current_time()):
-            link.post(Peers(self._some(MAX_PEERS)))
+            link.post(Peers(self._some(MAX_PEERS, but=link.peer.id)))
 
     def _told_of_peers(self, link: Link, message: Peers) -> None:
         """Note the peers that a neighbour names, once, as we asked."""
@@ -346,8 +359,9 @@ class Overlay:
             self._contacts.heard_of(known, is_introduced=is_introduced)
             self.degree.look_again()
 
-    def _some(self, count: int) -> tuple[PeerInfo, ...]:
-        fresh = self._contacts.fresh(self._wall_clock())
+    def _some(self, count: int, but: str = "") -> tuple[PeerInfo, ...]:
+        """Return some peers that may be passed on, without the one that asks."""
+        fresh = [peer for peer in self._contacts.fresh(self._wall_clock()) if peer.id != but]
         return tuple(random.sample(fresh, min(count, len(fresh))))
 
 

@@ -165,8 +165,26 @@ def servent_id(public_key: bytes) -> ServentId:
     return ServentId(base64.b32encode(digest).decode().lower())
 
 
+SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(y)
+    for y in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""The y of Ed25519 keys whose order divides 8, without the sign of x. For them there is a signature
+that verifies whatever is signed, so who has such an id is nobody."""
+
+
 def verify(public_key: bytes, signature: bytes, data: bytes) -> bool:
     """Return whether `signature` is that of `data` by the holder of this key."""
+    if public_key[:-1] + bytes((public_key[-1] & 0x7F,)) in SMALL_ORDER:
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)
     except (InvalidSignature, ValueError):

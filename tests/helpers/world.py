@@ -90,6 +90,10 @@ class World:
     async def start_anew(self, number: int) -> None:
         """Set a servent that was stopped up again: same host and port, another identity."""
         (self._directory / str(number)).rename(self._directory / f"{number}-before")
+        await self.start_again(number)
+
+    async def start_again(self, number: int) -> None:
+        """Start a servent that was stopped, with all that it had."""
         scope = trio.CancelScope()
         config = self.config(number)
         self.servents[number] = await self._nursery.start(self._run, number, config, scope)

@@ -26,6 +26,7 @@ from p2pfs.protocol.messages import (
     Bye,
     ByeCode,
     GetPeers,
+    Hello,
     LinkKind,
     PeerInfo,
     Peers,
@@ -175,6 +176,24 @@ async def test_peers_named_are_at_most_sixteen_and_only_fresh_ones(autojump_cloc
 
         assert len(answer.peers) == MAX_PEERS
         assert stale not in answer.peers
+
+
+async def test_nobody_is_told_of_himself(autojump_clock: MockClock):
+    async with open_world() as world:
+        await world.start()
+        await world.start(joins=[0])
+        await world.linked(1, 1)
+        peer = await RawPeer.dial(
+            world.net.host("10.9.0.1"), Address(host(0), PORT), LinkKind.NEIGHBOUR, hello=False
+        )
+        us = peer.channel.remote
+        await peer.send(Hello(LinkKind.NEIGHBOUR, "asker", PORT, us, (), "asker"))
+        await peer.receive_a(Hello)
+
+        await peer.send(GetPeers())
+        answer, _ = await peer.receive_a(Peers)
+
+        assert [one.id for one in answer.peers] == [world[1].whereabouts.identity.id]
 
 
 async def test_a_neighbour_that_asks_for_peers_all_the_time_is_answered_a_few_times(

@@ -13,6 +13,7 @@ from noise.connection import Keypair, NoiseConnection
 
 from p2pfs.errors import HandshakeError, RemoteProtocolError
 from p2pfs.protocol.handshake import (
+    SMALL_ORDER,
     Credentials,
     Handshake,
     Identity,
@@ -281,3 +282,47 @@ def test_credentials_are_64_and_32_bytes():
     assert len(msgspec.msgpack.encode(Credentials(OURS.public_key, signature))) == 101
     assert servent_id(OURS.public_key) == OURS.id
     assert len(OURS.id) == 32
+
+
+# Keys that are nobody's.
+
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+Point = tuple[int, int]
+
+
+def added(one: Point, other: Point) -> Point:
+    """Add two points of Ed25519 (RFC 8032, section 5.1)."""
+    (x1, y1), (x2, y2) = one, other
+    t = D * x1 * x2 * y1 * y2 % P
+    x = (x1 * y2 + x2 * y1) * pow(1 + t, -1, P) % P
+    return x, (y1 * y2 + x1 * x2) * pow(1 - t, -1, P) % P
+
+
+def points_of(y: int) -> list[Point]:
+    """Return the points with this y."""
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    roots = (pow(square, (P + 3) // 8, P) * pow(2, k * (P - 1) // 4, P) % P for k in range(2))
+    root = next(root for root in roots if root * root % P == square)
+    return [(root, y), (-root % P, y)]
+
+
+def test_the_keys_that_verify_nothing_are_those_whose_order_divides_eight():
+    found = {int.from_bytes(y, "little") % P for y in SMALL_ORDER}
+    points = {point for y in found for point in points_of(y)}
+
+    assert len(points) == 8
+    for point in points:
+        twice = added(point, point)
+        fourfold = added(twice, twice)
+        assert added(fourfold, fourfold) == (0, 1)
+    encodings = {y.to_bytes(32, "little") for y in (*found, P, P + 1)}
+    assert encodings == SMALL_ORDER
+
+
+@pytest.mark.parametrize("y", sorted(SMALL_ORDER), ids=bytes.hex)
+@pytest.mark.parametrize("sign", [0, 0x80])
+def test_a_key_of_small_order_verifies_nothing(y: bytes, sign: int):
+    key = y[:-1] + bytes((y[-1] | sign,))
+    for point in sorted(SMALL_ORDER):
+        assert not verify(key, point + bytes(32), b"anything")
