@@ -57,7 +57,7 @@ CACHE_THREADS: Final = 16
 """More than the uploads and downloads that keep one disk busy."""
 
 STATE_THREADS: Final = 2
-"""For what is written seldom: pins, contacts."""
+"""For files that are written seldom: pins, contacts."""
 
 Clock = Callable[[], float]
 
@@ -363,7 +363,7 @@ class Servent:
         return (*self.overlay.neighbours, *self._links.links, *self._door.visitors)
 
     def _start_afresh(self) -> None:
-        """Dial whoever is wanted, whatever came of it before: the network has changed."""
+        """Dial all that are wanted, also those that failed before: the network has changed."""
         self._knocks.start_afresh()
         self._links.start_afresh()
         self.overlay.start_afresh()

@@ -17,7 +17,8 @@
     requests    requests that were sent and are not answered yet
     pool        transfer links that we dialled, and what is asked over them
 
-One task reads a link and one writes it. Who wants a link runs it, and so decides its life.
+One task reads a link and one writes it. The part that wants a link runs it, and so decides its
+life.
 """
 
 from p2pfs.link.datagrams import ask_by_datagram

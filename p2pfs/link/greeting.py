@@ -33,7 +33,7 @@ from p2pfs.protocol import (
 )
 
 PREFACE_S: Final = 5.0
-"""A servent sends its preface at once: who is silent for this long is none."""
+"""A servent sends its preface at once: a peer that is silent for this long is none."""
 
 HANDSHAKE_S: Final = 10.0
 """For everything from the connection to HELLO: three flights and four slow curve operations."""

@@ -1,8 +1,9 @@
 """The addresses of this machine at which others may dial it.
 
-What has no use to them is left out: loopback, link-local IPv6 (it needs the name of an interface
-of the other machine), interfaces that are down, bridges that join containers or virtual machines
-alone, and addresses of IPv6 that are meant for dialling out or on their way out (RFC 8981).
+Addresses of no use to them are left out: loopback, link-local IPv6 (it needs the name of an
+interface of the other machine), those of interfaces that are down and of bridges that join
+containers or virtual machines alone, and addresses of IPv6 that are meant for dialling out or on
+their way out (RFC 8981).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class KeepAlive:
         lose: Callable[[str], None],
         on_silent: Callable[[], None],
     ) -> None:
-        """Watch a link that opens now; `is_reading` says that people wait for what it brings.
+        """Watch a link that opens now; `is_reading` says that people wait for its answers.
 
         `send_ping` sends a PING and returns its id. `sending_since` tells when the send that is
         under way began. `lose` ends the link, with a reason for people. `on_silent` is called every

@@ -213,7 +213,7 @@ class Link:
 
     @property
     def may_pass_on(self) -> bool:
-        """Whether there is room for what others have us pass on."""
+        """Whether there is room for messages that others have us pass on."""
         return self._out.may_pass_on
 
     def pass_on(self, message: Message) -> None:
@@ -322,7 +322,7 @@ class Link:
     def close(self, bye: Bye | None = None) -> None:
         """End the link in an orderly way: what is queued and a BYE leave first, FLUSH_S at most.
 
-        Returns at once; `run` returns when it is done. Whoever waits for an answer gets
+        Returns at once; `run` returns when it is done. A task that waits for an answer gets
         LinkClosedError now.
         """
         bye = bye or Bye(ByeCode.IDLE, "not needed any more")
@@ -438,9 +438,9 @@ def _never_mind(_link: Link) -> None:
 
 
 def _addresses(remote: Address, direction: str, hello: Hello) -> tuple[Address, ...]:
-    """Return where the peer may be dialled, what we saw ourselves first.
+    """Return where the peer may be dialled, the address that we saw ourselves first.
 
-    What it says of itself is worth no more than what others say: it could name anybody.
+    Its own word is worth no more than that of others: it could name anybody.
     """
     said = dialable(hello.addresses, remote)
     if direction == "out":

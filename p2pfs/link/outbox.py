@@ -1,4 +1,4 @@
-"""What waits to be sent on one link, in bounds."""
+"""The sealed frames that wait to be sent on one link, in bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DATA_BYTES: Final = 256 * 1024
 it a transfer cost a fifth more processor time at both ends."""
 
 OUTBOX_BYTES: Final = 2 * DATA_BYTES
-"""What may wait for a peer that does not read; half of it is the messages' own."""
+"""The most that waits for a peer that does not read; half of it is for messages alone."""
 
 SEND_BYTES: Final = 257 * 1024
 """Largest single send; a peer that takes longer than DEAD_AFTER_S for it is dropped. Four full
@@ -52,7 +52,7 @@ class Outbox:
         await self._emptied.park()
 
     def wake(self) -> None:
-        """Wake those who wait for room, to look at what has changed."""
+        """Wake the tasks that wait for room, so that they look again."""
         self._emptied.unpark_all()
 
     async def wait_filled(self) -> None:
@@ -61,7 +61,7 @@ class Outbox:
             await self._filled.park()
 
     def take(self) -> bytes:
-        """Take what is there, up to SEND_BYTES, as one piece."""
+        """Take the frames that wait, up to SEND_BYTES, as one piece."""
         taken = [self._frames.popleft()]
         size = len(taken[0])
         while self._frames and size + len(self._frames[0]) <= SEND_BYTES:

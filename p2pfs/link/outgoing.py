@@ -1,7 +1,7 @@
 """What leaves on one link: sealed in order, sent in batches, never buffered without bounds.
 
 A frame is sealed when it is put into the outbox, so the order there is the order of the cipher's
-nonces. What is posted never waits; it is for the caller to end the link of a peer that does not
+nonces. Messages that are posted never wait; the caller ends the link of a peer that does not
 read. Block data waits for room, and so do messages that others have us pass on.
 """
 
@@ -28,15 +28,15 @@ from p2pfs.protocol import (
 )
 
 SEALED_BYTES: Final = 4 * MAX_DATA_BYTES
-"""Data sealed at once: four full frames, 0.1 ms, which is what one send takes."""
+"""Data sealed at once: four full frames, 0.1 ms; one send takes as many."""
 
 WAITING_BYTES: Final = 1024 * 1024
-"""What may wait for room to be passed on. Over 1 Mbit/s it takes eight seconds: who asked waits
-no longer than MAX_DEADLINE_MS."""
+"""Messages that may wait for room to be passed on. Over 1 Mbit/s they take eight seconds: their
+asker waits no longer than MAX_DEADLINE_MS."""
 
 SENDS_APART_S: Final = 0.005
-"""Between two sends to a neighbour. What is said meanwhile goes together, and wakes it once; the
-first message after a pause goes at once. Most of what a message costs is the waking."""
+"""Between two sends to a neighbour. Messages posted meanwhile go together, and wake it once; the
+first message after a pause goes at once. Most of the cost of a message is the waking."""
 
 BLOCKED_S: Final = 0.25
 """How long data may find no room before the peer counts as one that takes nothing: a slow line
@@ -59,7 +59,7 @@ class Outgoing:
         self._apart_s = apart_s
         self._outbox = Outbox()
         self._waiting: deque[Prepared] = deque()
-        """What is to be passed on when there is room."""
+        """Messages that are to be passed on when there is room."""
         self._waiting_bytes = 0
         self._sent_at = -math.inf
         self._why_over: str | None = None
@@ -67,7 +67,7 @@ class Outgoing:
         self.sending_since = math.inf
         """When the send that is under way began."""
         self.messages = self.bytes = 0
-        """What went out so far."""
+        """Counts of all that went out so far."""
 
     def __bool__(self) -> bool:
         """Return whether anything waits to be sent."""
@@ -88,7 +88,7 @@ class Outgoing:
 
     @property
     def may_pass_on(self) -> bool:
-        """Whether there is room for what others have us pass on."""
+        """Whether there is room for messages that others have us pass on."""
         return self._waiting_bytes < WAITING_BYTES
 
     def pass_on(self, message: Message) -> None:
@@ -149,12 +149,12 @@ class Outgoing:
         self._outbox.put(self._connection.send(bye))
 
     def end(self, why: str) -> None:
-        """Take nothing any more; what is queued still leaves."""
+        """Take no message any more; those in the queue still leave."""
         self._why_over = why
         self._outbox.wake()
 
     async def run(self) -> None:
-        """Write what is queued until the link has ended and all of it has left."""
+        """Write the queue until the link has ended and all of it has left."""
         # A broken stream ends the writer alone: the reader sees it too, maybe after a BYE.
         with contextlib.suppress(trio.BrokenResourceError):
             while self._why_over is None or self._outbox:
@@ -169,12 +169,12 @@ class Outgoing:
             await self._stream.send_eof()
 
     async def _pause(self) -> None:
-        """Let what is said within a moment go together."""
+        """Let messages of one moment go together."""
         if trio.current_time() < self._sent_at + self._apart_s:
             await trio.sleep_until(self._sent_at + self._apart_s)
 
     def _seal_waiting(self) -> None:
-        """Queue what waits to be passed on, as far as there is room."""
+        """Queue the messages that wait to be passed on, as far as there is room."""
         while self._waiting and self._outbox.has_room_for_data and self._why_over is None:
             prepared = self._waiting.popleft()
             self._waiting_bytes -= len(prepared.plaintext)

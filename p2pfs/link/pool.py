@@ -6,8 +6,8 @@ hung up at once, is not dialled again for a moment, so that a hundred waiting bl
 hundred dials. A banned peer is neither dialled nor asked.
 
 A peer that owes an answer and falls silent is dialled anew beside its link. If that leads to it,
-the new link takes the place of the old, and what was asked there fails and is asked again: whose
-address has changed, his or ours, is read from again within seconds.
+the new link takes the place of the old, and requests there fail and are made again. So a read
+goes on within seconds when the address of either side has changed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Cutter:
         self._missing = self._lengths.popleft()
 
     def take(self, part: memoryview) -> None:
-        """Take in what has come next; of all parts no more than the lengths together."""
+        """Take in the next part; all parts are no more than the lengths together."""
         while len(part) >= self._missing > 0:
             self._parts.append(part[: self._missing])
             part = part[self._missing :]
@@ -92,7 +92,7 @@ class _Cutter:
             self._missing -= len(part)
 
     def finish(self) -> None:
-        """Deliver what is there of a block that has not come whole."""
+        """Deliver the part of a block that has come, if it has not come whole."""
         if self._missing:
             self._next()
 
@@ -192,7 +192,7 @@ class TransferLinks:
         return known is not None and known.link.ended is None
 
     async def fetch_small(self, peer: PeerInfo, file_id: FileId) -> bytes:
-        """Return what a peer sent for the only block of a content, unverified.
+        """Return the answer of a peer for the only block of a content, unverified.
 
         The size that was announced need not be right, so it bounds nothing here. Errors as for
         `fetch_blocks`.
@@ -344,7 +344,7 @@ class TransferLinks:
         self._failures.forget_while(lambda failure: failure[0] <= since)
 
     def _failure(self, peer: ServentId) -> P2pfsError | None:
-        """Return what a request to a peer fails with because a dial has just failed."""
+        """Return the error for a request to a peer that could not be reached a moment ago."""
         self._forget_failures()
         if peer not in self._failures:
             return None

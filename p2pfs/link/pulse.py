@@ -2,7 +2,7 @@
 
 A `Pulse` is told what happened and at what time, and neither waits nor looks at a clock. A peer
 of whom nothing is wanted may be silent for long. One that owes an answer is asked soon, and
-who is asked has a few seconds: a changed address or a pulled cable closes no connection.
+a peer that is asked has a few seconds: a changed address or a pulled cable closes no connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ READING_PING_AFTER_S: Final = 1.0
 again after the longer time: a request may wait in a queue."""
 
 OWED_DEAD_AFTER_S: Final = 10.0
-"""How long after such a PING the peer is gone: what is lost on the way is sent again by then."""
+"""How long after such a PING the peer is gone: lost packets are sent again by then."""
 
 SILENT_AFTER_S: Final = 2.0
 """Silence where an answer is owed, not broken by a PONG either, after which another way to the
@@ -35,7 +35,7 @@ class Pulse:
     """What was heard on one link, and when."""
 
     def __init__(self, now: float, *, is_reading: bool) -> None:
-        """Start a link now; `is_reading` says that people wait for what it brings."""
+        """Start a link now; `is_reading` says that people wait for its answers."""
         self._ask_after_s = READING_PING_AFTER_S if is_reading else OWED_PING_AFTER_S
         self.heard_at = now
         """When a frame came last."""

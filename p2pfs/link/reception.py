@@ -69,7 +69,7 @@ async def accept_links(
     take: Take,
     expected: Expected | None = None,
 ) -> None:
-    """Greet whoever dials and pass the links to `take`, until cancelled; closes the listener."""
+    """Greet all that dial and pass their links to `take`, until cancelled; closes the listener."""
     await _Reception(listener, local, judge, take, expected).run()
 
 

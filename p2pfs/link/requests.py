@@ -1,4 +1,4 @@
-"""What we have asked on one link and not been told yet; which answers fit."""
+"""Our requests on one link that are not answered yet, and which answers fit."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Requests:
     """Our requests on one link, by id.
 
     An entry is there for as long as its answer is not whole. An entry is
-    removed either by the answer, which sets `is_over`, or by the waiting task itself. What was
-    cancelled is kept beside them: no more may come late than was asked for.
+    removed either by the answer, which sets `is_over`, or by the waiting task itself. Requests
+    that were cancelled are kept beside them: no more may come late than was asked for.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ ACCEPT_PAUSE_S: Final = 0.1
 """How long to leave a listener alone that is out of descriptors or memory."""
 
 USER_TIMEOUT_MS: Final = 20_000
-"""How long what we have sent may be unacknowledged: then the connection is over (tcp(7)). The
+"""How long sent bytes may be unacknowledged: then the connection is over (tcp(7)). The
 kernel alone would try for a quarter of an hour."""
 
 SEND_BUFFER_BYTES: Final = 1024 * 1024
@@ -253,7 +253,7 @@ class TcpListener:
         return [Address(one, port) for one in hosts]
 
     async def accept(self) -> Channel:
-        """Wait for the next connection; who has hung up by then is passed over."""
+        """Wait for the next connection; one that has ended by then is passed over."""
         while True:
             channel = _channel(await _accept(self._socket))
             if channel is not None:

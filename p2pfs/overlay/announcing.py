@@ -1,7 +1,7 @@
-"""Tell neighbours what our share has, and that it is not what it was.
+"""Tell neighbours which names our share has, and that it has changed.
 
-What is new goes into our filter and to every neighbour before CHANGED does, on the same ordered
-links: nobody who looks then leaves us out. What is gone leaves the filter a while later, when
+New names go into our filter and to every neighbour before CHANGED does, on the same ordered
+links: a search that follows does not leave us out. Names that are gone leave the filter later, when
 it is made anew from all that is offered.
 """
 
@@ -44,11 +44,11 @@ MAX_NAMED_BYTES: Final = MAX_NEWS_BYTES // 4
 
 
 class Changes(Protocol):
-    """What has changed in a share."""
+    """The changes of a share."""
 
     @property
     def added(self) -> Sequence[Entry]:
-        """What is offered that was not."""
+        """Entries that are offered and were not before."""
         ...
 
     @property
@@ -72,7 +72,7 @@ class Page(Protocol):
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """What is on it."""
+        """The entries of the page."""
         ...
 
     @property
@@ -82,7 +82,7 @@ class Page(Protocol):
 
 
 class Share(Protocol):
-    """What we share ourselves."""
+    """Our own share."""
 
     @property
     def is_paused(self) -> bool:
@@ -122,7 +122,7 @@ class OwnFilter:
 
     @property
     def bits(self) -> Bits:
-        """What neighbours may be told now."""
+        """The filter that neighbours may have now."""
         if self._share.is_paused:
             return 0
         is_full = self._bits.bit_count() > self._keys.bits // 2
@@ -136,12 +136,12 @@ class OwnFilter:
         return self._made_at + max(MADE_ANEW_S, self._took_s / MADE_ANEW_SHARE)
 
     def note(self, changes: Changes) -> None:
-        """Note what has changed, before it is taken in."""
+        """Note changes before they are taken in."""
         self._is_known = self._is_known and not changes.is_all
         self._has_lost |= changes.has_lost
 
     async def take_in(self, entries: Sequence[Entry]) -> None:
-        """Take in what is offered anew."""
+        """Take in entries that are offered anew."""
         for first in range(0, len(entries), ENTRIES_AT_ONCE):
             self._bits = self._with(self._bits, entries[first : first + ENTRIES_AT_ONCE])
             await trio.lowlevel.checkpoint()

@@ -1,8 +1,8 @@
 """Peers that are not dealt with for a while, and those on the way there.
 
-A ban holds for a servent's id, which costs its owner nothing to change: it ends what goes on
-now, no more. It holds for every kind of link, dialled by either side. No clock is read here:
-`now` is in seconds of any monotonic clock.
+A ban holds for a servent's id, which costs its owner nothing to change: it ends dealings
+of this moment, no more. It holds for every kind of link, dialled by either side. No clock is
+read here: `now` is in seconds of any monotonic clock.
 """
 
 from __future__ import annotations

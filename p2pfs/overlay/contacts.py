@@ -42,10 +42,10 @@ FRESH_S: Final = 30 * 60.0
 """A contact is passed on to others for this long after a handshake with it."""
 
 SAVE_S: Final = 60.0
-"""The book is written this often; what a crash loses is found again by joining."""
+"""The book is written this often; contacts that a crash loses are found again by joining."""
 
 MAX_CONTACTS: Final = 1_000
-"""Who is linked stays. Of the others those go first that never were a neighbour for STABLE_S, of
+"""Linked contacts stay. Of the others those go first that never were a neighbour for STABLE_S, of
 these those of the network that most are of, and of these the least useful: failed most often,
 seen longest ago. So no number of identities at one address pushes out anybody else."""
 
@@ -147,11 +147,11 @@ class ContactBook:
         self._near.pop(name, None)
 
     def near_ids(self) -> frozenset[ServentId]:
-        """Return who is in the same room, of those that have answered."""
+        """Return the ids of servents in the same room that have answered."""
         return frozenset(c.id for c in self._near.values() if c.id is not None)
 
     def heard_of(self, peer: PeerInfo, *, is_introduced: bool = False) -> None:
-        """Note a peer that somebody told us of; what we know ourselves is kept."""
+        """Note a peer that somebody told us of; our own knowledge is kept."""
         contact = self._by_id.get(peer.id)
         if contact is None:
             contact = self._by_id[peer.id] = Contact(peer.addresses, peer.id, peer.name)
@@ -194,7 +194,7 @@ class ContactBook:
         """Return the contacts that are not among `linked`, in the order in which to try them."""
         taken = frozenset(linked)
         named = (*self._joins.values(), *self._near.values())
-        # Who cannot be dialled where the user said may be elsewhere, as he has told us himself.
+        # A servent that cannot be dialled where the user said may be where it said itself.
         ids = frozenset(c.id for c in named if not c.failures)
         known = (c for c in self._by_id.values() if c.id not in ids and c.addresses)
         free = (c for c in (*named, *known) if c.id is None or c.id not in taken)
@@ -218,7 +218,7 @@ class ContactBook:
             del self._by_id[worst.id]
 
     def _worst(self) -> Contact:
-        """Return who goes first; see MAX_CONTACTS."""
+        """Return the contact that goes first; see MAX_CONTACTS."""
         free = [contact for contact in self._by_id.values() if not contact.is_linked]
         some = [contact for contact in free if not contact.is_proven] or free
         crowd = largest_crowd(some, _host_of, 0) or list(self._by_id.values())

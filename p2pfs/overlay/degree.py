@@ -4,7 +4,7 @@ Theory. A neighbour is good for a search if it leads elsewhere than the others d
 the user named come first, then those whom random walks of ours found, since a walk ends
 wherever it likes. Peers that others list lead back to where we are (average path 13.5 hops,
 369 of 2,000 servents within TTL 4; with walks 3.3 hops and 1,997), so they are dialled only
-by who has too few neighbours for walks to start from.
+by a servent that has too few neighbours for walks to start from.
 
 A servent is dialled about as often as it dials, if the network goes on growing. So it dials
 until half of its degree are links of its own choice. A servent that dialled the whole degree

@@ -156,7 +156,7 @@ class Switchboard:
         """Who takes in what neighbours say of floods and walks."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the answers under way and end what has passed its deadline, until cancelled."""
+        """Own the answers under way and end waves at their deadlines, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -188,7 +188,7 @@ class Switchboard:
                 await self._shares_changed.park()
 
     def set_own_filter(self, bits: Bits) -> None:
-        """Take in what we share; what has come is told to all neighbours at once."""
+        """Take in our own filter; additions go to all neighbours at once."""
         self._router.filters.set_own(bits)
         self._carry_out(self._router.tell_filters(trio.current_time(), (OWN,)))
         self._shares_changed.unpark_all()
@@ -198,7 +198,7 @@ class Switchboard:
         return self._router.filters.heard(link.id)
 
     def tell_changed(self) -> None:
-        """Tell neighbours that our share is not what it was, behind what was told of it."""
+        """Tell neighbours that our share has changed, behind the filters that say so."""
         for link in self._links.values():
             link.pass_on(Changed())
 
@@ -209,7 +209,7 @@ class Switchboard:
         self._shares_changed.unpark_all()
 
     def lost(self, link: Link) -> None:
-        """Take a neighbour that is gone out of the flood; what it owed counts as answered."""
+        """Take a neighbour that is gone out of the flood; its answers count as given."""
         self._links.pop(link.id, None)
         self._shares_changed.unpark_all()
         self._carry_out(self._router.link_lost(link.id, trio.current_time()))

@@ -1,7 +1,7 @@
 """Join the network, stay joined, and leave it: the links to the neighbours.
 
-The overlay holds the links and judges who may have one; `degree` decides whom to dial. What
-neighbours say goes to the handler that the owner has named for that type of message.
+The overlay holds the links and judges who may have one; `degree` decides whom to dial. A
+message of a neighbour goes to the handler that the owner has named for its type.
 """
 
 from __future__ import annotations

@@ -55,14 +55,14 @@ MIN_HOP_S: Final = 0.1
 MAX_HOP_S: Final = 0.5
 """What a ring may take for each of its hops, in bounds: the longest round trip to a neighbour for
 the first, the mean of all for each further one, as the first copy comes by the quickest way. A
-stopped servent holds up what is behind it, and must not hold up what is not."""
+stopped servent holds up those behind it, and must hold up no others."""
 
 LAST_RING: Final = 1.25
 """How much longer the last ring may take, and MAX_HOP_S from each hit on: an answer that comes
 after it is not heard."""
 
 END_MARGIN_S: Final = 0.05
-"""Others end a search so much earlier than we do, and what has come counts."""
+"""Others end a search so much earlier than we do, so that their last hits still count."""
 
 Flood = Callable[[Query, Urgency], bool]
 """Send a query to every neighbour; False if there is none. Perhaps it is refused instead."""
@@ -101,7 +101,7 @@ class Outcome:
 
     @property
     def has_asked(self) -> bool:
-        """Whether anybody was asked, or could be left out because of what it had said."""
+        """Whether anybody was asked, or was left out because of its filter."""
         return self.servents > 0 or self.skipped > 0
 
 
@@ -248,7 +248,7 @@ class Searches:
                         if finished is None:
                             break
                     if finished is None:
-                        continue  # its time is over, whoever owes an answer
+                        continue  # its time is over, though answers are owed
                     if finished.refusals and not running.servents:
                         raise _not_asked(1 / SEARCHES_PER_S)
                     is_complete = finished.is_complete
@@ -274,7 +274,7 @@ class Searches:
             return False
 
     def _ring_s(self, ttl: int, further: int, ends_at: float) -> float:
-        """Return how long a ring is waited for, whoever owes an answer.
+        """Return how long a ring is waited for at most.
 
         It leaves as much time to each of the further ones.
         """
@@ -346,7 +346,7 @@ def is_match(wanted: Wanted, entry: Entry) -> bool:
 
 
 def is_answer(kind: QueryKind, text: str, entry: Entry) -> bool:
-    """Return whether an entry has a name we accept and is what the query asked for."""
+    """Return whether an entry has a name we accept and answers the query."""
     if check_path(entry.path) is not None:
         return False
     if kind is QueryKind.PATH:

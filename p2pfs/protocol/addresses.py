@@ -43,9 +43,9 @@ def scope_of(host: str) -> Scope | None:
 def groups_of(host: str) -> tuple[str, str]:
     """Return the network that an address belongs to, and the part of it that one machine has.
 
-    That is /24 and the address itself, or /48 and /64 of IPv6. Who has one address of a network
-    may have them all, so servents are counted by network first. What is no IP address stands
-    for itself.
+    That is /24 and the address itself, or /48 and /64 of IPv6. A person with one address of a
+    network may have them all, so servents are counted by network first. A host that is no IP
+    address stands for itself.
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
@@ -88,7 +88,7 @@ def may_dial(address: Address, told_by: Address) -> bool:
 def dialable(addresses: Iterable[Address], told_by: Address) -> tuple[Address, ...]:
     """Return those addresses that may be dialled, in order, each once.
 
-    What is link-local in IPv6 is dialled on the interface where it was told, and never on one
+    A link-local address of IPv6 is dialled on the interface where it was told, and never on one
     that a stranger names; who tells of it from farther away is on another line.
     """
     here = (_on_our_line(a, told_by) for a in addresses if may_dial(a, told_by))

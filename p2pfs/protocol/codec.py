@@ -89,7 +89,7 @@ def encode_data(request_id: int, data: bytes | bytearray | memoryview, *, is_las
 
 
 def decode(frame: bytes) -> Received | Data | Unknown:
-    """Return what the plaintext of one frame says.
+    """Return the message in the plaintext of one frame.
 
     The payload of `Data` is a view of `frame`: nothing is copied.
 

@@ -2,9 +2,9 @@
 
 A link has one state, the same at both ends but for what is still on its way. Each message
 that crosses it is a step of some kind, made by one of the two roles; `TRANSITIONS` says
-where each legal step leads, and what is not in it is illegal. Sender and receiver ask the
-same table, so the two ends cannot disagree on it: we refuse to send what the peer would
-refuse to hear. Until both HELLOs have crossed, the steps alternate, so an answer is never
+where each legal step leads, and all others are illegal. Sender and receiver ask the
+same table, so the two ends cannot disagree on it: we refuse to send a message that the peer
+would refuse to hear. Until both HELLOs have crossed, the steps alternate, so an answer is never
 overtaken by a question; from then on any order is legal, and a BYE from either end is last.
 
 States, steps and rows are those of PROTOCOL.md, "Link states"; a test compares the two.
@@ -223,7 +223,7 @@ class Connection:
         return self._preface
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what has arrived; empty means that the peer has ended the stream."""
+        """Take bytes that have arrived; none means that the peer has ended the stream."""
         if not data:
             self._is_at_end = True
         elif self._error is None and self.state is not State.CLOSED:
@@ -316,7 +316,7 @@ class Connection:
         return Ended()
 
     def _read(self) -> Event | NeedData | None:
-        """Take one thing off what has arrived; None means that it is of interest only here."""
+        """Take one thing off the bytes that have arrived; None if it is of interest only here."""
         match self.state:
             case State.PREFACE:
                 return self._read_preface()

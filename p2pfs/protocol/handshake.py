@@ -64,7 +64,7 @@ _SCRYPT_MEMORY_BYTES: Final = 80 * MIB
 
 
 class Role(enum.Enum):
-    """Which end of a link: who dialled is the initiator."""
+    """Which end of a link: the one that dialled is the initiator."""
 
     __hash__ = object.__hash__  # see `connection.State`
 
@@ -111,7 +111,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class NetworkKey:
-    """What all servents of a private network share; the open network has none."""
+    """The key that all servents of a private network have; the open network has none."""
 
     psk: bytes | None
 
@@ -178,7 +178,7 @@ SMALL_ORDER: Final = frozenset(
     )
 )
 """The y of Ed25519 keys whose order divides 8, without the sign of x. For them there is a signature
-that verifies whatever is signed, so who has such an id is nobody."""
+that verifies anything, so such an id is nobody's."""
 
 
 def verify(public_key: bytes, signature: bytes, data: bytes) -> bool:
@@ -314,7 +314,7 @@ class Handshake:
         return frame
 
     def decrypt(self, frame: bytes | memoryview) -> bytes:
-        """Return what the next frame carries.
+        """Return the plaintext of the next frame.
 
         Raises:
             RemoteProtocolError: it was changed, repeated or reordered, or one was left out.

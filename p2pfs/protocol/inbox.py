@@ -1,6 +1,6 @@
-"""What has arrived on one link and was not looked at yet: bytes in, whole frames out.
+"""The bytes that have arrived on one link and are not read yet: bytes in, whole frames out.
 
-What came last is kept as it came, and frames are views of it. Only the beginning of a frame
+The last piece is kept as it came, and frames are views of it. Only the beginning of a frame
 that is not whole yet is copied, once. (Appending all to one buffer and deleting from its
 front cost a tenth of the processor time of a fast transfer.)
 """
@@ -12,7 +12,7 @@ from typing import Final
 
 LENGTH: Final = struct.Struct(">H")
 """In front of each Noise message and frame. Two bytes cannot say more than MAX_FRAME_BYTES,
-so what is held for a frame that is not yet whole is bounded by its very form."""
+so the bytes held for a frame that is not yet whole are bounded by its very form."""
 
 HEADER: Final = struct.Struct(">BI")
 """Type and request id, in front of every body."""
@@ -24,7 +24,7 @@ TAG_BYTES: Final = 16
 """What AES-GCM adds to a plaintext."""
 
 MAX_BODY_BYTES: Final = MAX_FRAME_BYTES - TAG_BYTES - HEADER.size
-"""What is left of a frame for the body."""
+"""The rest of a frame, for the body."""
 
 
 class Inbox:
@@ -35,7 +35,7 @@ class Inbox:
         self._fresh = memoryview(b"")
 
     def put(self, data: bytes | bytearray | memoryview) -> None:
-        """Append what has arrived; it must not change any more."""
+        """Append bytes that have arrived; they must not change any more."""
         self._held += self._fresh
         self._fresh = memoryview(data)
 

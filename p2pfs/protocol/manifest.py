@@ -41,7 +41,7 @@ _FILE_ID_PREFIX: Final = b"p2pfs file id 1\n"
 _HEADER: Final = struct.Struct(">QI")
 
 MAX_MANIFEST_BYTES: Final = _HEADER.size + MAX_BLOCKS * DIGEST_BYTES
-"""What a servent accepts as a manifest before it stops listening."""
+"""The longest manifest that a servent takes."""
 
 
 def block_bytes_for(size: int) -> int:

@@ -9,7 +9,7 @@ from p2pfs.protocol.words import fold, phrases_of, tokens_of
 
 
 class Wanted:
-    """What a keyword query asks for, made ready to look at many files."""
+    """The conditions of a keyword query, made ready for many files."""
 
     def __init__(self, text: str, terms: Terms | None = None) -> None:
         """Take the words, of which the last may be the beginning of one, and further terms."""
@@ -23,7 +23,7 @@ class Wanted:
         self._sizes = range(terms.at_least, terms.at_most + 1)
 
     def accepts(self, path: str, size: int) -> bool:
-        """Return whether a file is what was asked for."""
+        """Return whether a file meets them."""
         if size not in self._sizes or not self._is_ending_right(path.rpartition("/")[2]):
             return False
         text = _spaced(tokens_of(path))

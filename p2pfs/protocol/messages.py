@@ -40,16 +40,16 @@ MAX_QUERY_BYTES: Final = 512
 """An encoded query: floods stay small. Gnutella forwards 256 and closes the link at 1,024."""
 
 MAX_QUERY_TEXT_BYTES: Final = 480
-"""What is left of that for the text. A longer path is found by listing its parent."""
+"""The part of that for the text. A longer path is found by listing its parent."""
 
 MAX_TERMS: Final = 16
-"""Terms of one kind in a keyword query; what all of it takes is bounded by MAX_QUERY_BYTES."""
+"""Terms of one kind in a keyword query; all terms together are bounded by MAX_QUERY_BYTES."""
 
 MAX_RESULTS: Final = 50
 """Results in one query hit: at their longest they still fit one frame."""
 
 MAX_TOTAL: Final = 10_000
-"""Matches that are counted: what a peer may ask for must not grow with the share."""
+"""Matches that are counted: the cost of a question must not grow with the share."""
 
 MAX_LISTING: Final = 500
 """Entries in one page of a listing; a page ends earlier when its frame is full."""
@@ -139,7 +139,7 @@ class PeerInfo(Message, frozen=True, array_like=True):
 
 
 class LinkKind(enum.IntEnum):
-    """What a link is for; chosen by who dials."""
+    """The purpose of a link; the end that dials chooses it."""
 
     NEIGHBOUR = 1
     """Small control messages. Bulk never rides here."""
@@ -231,13 +231,13 @@ class QueryKind(enum.IntEnum):
     DIRECTORY = 3
     """What the directory at this path holds; the empty text is the root."""
     ID = 4
-    """Whoever has blocks of this content; the text is the file id in hex."""
+    """Servents that have blocks of this content; the text is the file id in hex."""
 
 
 class Terms(Message, frozen=True, array_like=True):
     """What files must be like beside having the words of a keyword query.
 
-    They travel, so that who answers cuts after them: of sixty files that have the words the one
+    They travel, so that the provider cuts after them: of sixty files that have the words the one
     that is large enough would else be none of the fifty that are sent.
     """
 
@@ -275,7 +275,7 @@ class Entry(Message, frozen=True, array_like=True, gc=False):
     path: PathText
     size: FileSize
     mtime_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-    """Since 1970; what was last written before that is below 0."""
+    """Since 1970; below 0 for a file last written before that."""
     file_id: Annotated[bytes, Meta(max_length=FILE_ID_BYTES)]
     """Empty for a directory."""
 
@@ -329,7 +329,7 @@ class Done(Message, frozen=True, array_like=True):
     """False if a deadline, a lost link or a budget cut the sub-tree short."""
     skipped: Count = 1
     """Links in this sub-tree over which the query did not go, because a filter says that nothing
-    is there. Who does not count them may have left some out."""
+    is there. A servent that does not count them may have left some out."""
 
 
 class FilterForm(enum.IntEnum):
@@ -338,7 +338,7 @@ class FilterForm(enum.IntEnum):
     ALL = 1
     """Everything may be there."""
     WHOLE = 2
-    """All bits, compressed, in place of what was told before."""
+    """All bits, compressed, in place of the filter told before."""
     ADDED = 3
     """Positions of bits that are set too."""
 
@@ -353,11 +353,11 @@ class Filter(Message, frozen=True, array_like=True):
 
 
 class Changed(Message, frozen=True, array_like=True):
-    """The sender's share is not what it was: what a neighbour knows of it is old."""
+    """The sender's share has changed: a neighbour's knowledge of it is old."""
 
 
 class News(Message, frozen=True, array_like=True):
-    """The share of a servent is not what it was, told to everybody within the horizon."""
+    """The share of a servent has changed; goes to everybody within the horizon."""
 
     ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
     provider: PeerInfo
@@ -373,18 +373,18 @@ class News(Message, frozen=True, array_like=True):
 
 
 class Enough(Message, frozen=True, array_like=True):
-    """Whoever asked has what it wanted: send no more hits and no DONE for this query."""
+    """The asker has enough: send no more hits and no DONE for this query."""
 
     guid: GuidField
 
 
 class Push(Message, frozen=True, array_like=True):
-    """Have a servent dial who asks: he cannot dial it. Goes to where its hits came from."""
+    """Have a servent dial the asker, which cannot dial it. Goes to where its hits came from."""
 
     token: GuidField
-    """What is to be said on the link, in PUSHED."""
+    """The token that PUSHED brings back on the link."""
     target: ServentIdField
-    """Who is to dial."""
+    """The servent that is to dial."""
     ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
     """Links that it may still cross, this one included."""
     asker: PeerInfo | None = None

@@ -47,8 +47,8 @@ _RESERVED: Final = frozenset(
         "lost+found", "$recycle.bin", "system volume information",
     }
 )  # fmt: skip
-# What desktops leave in every folder, of no use to anybody else; and where systems keep what was
-# deleted or found damaged on a disk: whoever shares the disk does not mean to share that.
+# Files that desktops leave in every folder, of no use to anybody else; and directories where
+# systems keep deleted or damaged files: a user who shares the disk does not mean to share them.
 
 _PROBED: Final = _RESERVED | {
     "autorun.inf", "folder.jpg", "folder.gif", "folder.png", "cover.jpg", "cover.png",

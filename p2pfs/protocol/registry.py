@@ -79,7 +79,7 @@ class MessageType:
     limit: int
     """The most bytes of MessagePack in its body, both ways."""
     rate: Rate
-    """A link that brings more is read no quicker. It is far above what a servent ever sends."""
+    """A link that brings more is read no quicker. No servent ever sends nearly as many."""
     answer: type[Message | Data] | None = None
     """What answers it; REJECT does too. None for what asks nothing of its receiver."""
 

@@ -26,7 +26,7 @@ _PLAIN: Final = str.maketrans(
         "æ": "ae", "œ": "oe", "þ": "th",
     }
 )  # fmt: skip
-"""Letters that Unicode does not take apart, though who has no such key writes others."""
+"""Letters that Unicode does not take apart; people without such a key write others."""
 
 _POINTS: Final = range(10, 37)
 """Combining classes of Hebrew, Arabic and Syriac points, which few people write."""
@@ -154,6 +154,6 @@ def _word_of(phrase: Sequence[str]) -> str:
 
 
 def _between(one: str, other: str) -> str:
-    """Return what has to stand between two tokens that stand side by side."""
+    """Return the separator that two tokens side by side need."""
     is_cut = _UNSPACED.match(other) or (_UNSPACED.match(one) and other[0].isalnum())
     return "" if (is_cut and one[0] not in "#+") or other[0] in "#+" else "-"

@@ -2,8 +2,8 @@
 
 Theory. A servent announces an instance of `_p2pfs._tcp.local.` under a random name, with its
 port and its addresses, and listens for others. Names say nothing of the user. A servent of a
-private network adds a tag: a nonce, and a hash of both the nonce and the network's key. Who has
-the key sees that the tag is of its network; to others it is noise, another at each start.
+private network adds a tag: a nonce, and a hash of both the nonce and the network's key. A
+servent with the key sees that the tag is of its network; to others it is noise, new at each start.
 
 Nothing that is heard is believed: an address becomes a contact that is dialled as any other,
 and the handshake says who is there. A liar in the room can make us dial addresses of private
@@ -60,10 +60,10 @@ RETRY_S: Final = 60.0
 """After how long a room that could not be opened is tried again, if nothing changes before."""
 
 MAX_FOUND: Final = 128
-"""Others that are remembered at once: what a room of people has, and no work for a liar."""
+"""Others that are remembered at once: as many as a room of people has, and no work for a liar."""
 
 MAX_WAITING: Final = 64
-"""What was heard and is not taken in yet."""
+"""Announcements that were heard and are not taken in yet."""
 
 RESOLVE_MS: Final = 500
 """How long an instance whose address was not told with its name is asked for it."""
@@ -156,7 +156,7 @@ class Lan:
             self.take(await heard.receive(), meeting)
 
     def take(self, one: _Heard, meeting: Meeting) -> None:
-        """Hand on what was heard, if it says anything new."""
+        """Hand on an announcement that says anything new."""
         if one.addresses:
             if self._found.get(one.name) != one.addresses and self._has_room_for(one.name):
                 self._found[one.name] = one.addresses
@@ -205,7 +205,7 @@ class Lan:
 
 
 def properties_of(key: NetworkKey, nonce: bytes) -> dict[bytes, bytes]:
-    """Return what is announced beside the addresses: PROTOCOL.md, "In one room"."""
+    """Return the properties that are announced beside the addresses: PROTOCOL.md, "In one room"."""
     if key.psk is None:
         return {VERSION_KEY: VERSION}
     return {VERSION_KEY: VERSION, TAG_KEY: nonce.hex().encode() + _tag(key.psk, nonce)}

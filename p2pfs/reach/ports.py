@@ -1,10 +1,10 @@
 """Keep a door open in the router: ask it to pass our port on, renew that, end it when we leave.
 
-Theory. Behind a home router nobody outside can dial us. Most routers open a port for who asks from
-inside. A mapping is a lease: it is renewed at half its time, asked for anew when this machine is
-connected otherwise, and given back at the end. A servent that was killed leaves a lease that
-ends by itself. Nothing is asked where there is no router to ask: without IPv4, or where this
-machine has a public address itself.
+Theory. Behind a home router nobody outside can dial us. Most routers open a port for a host that
+asks from inside. A mapping is a lease: it is renewed at half its time, asked for anew when this
+machine is connected otherwise, and given back at the end. A servent that was killed leaves a
+lease that ends by itself. Nothing is asked where there is no router to ask: without IPv4, or where
+this machine has a public address itself.
 """
 
 from __future__ import annotations

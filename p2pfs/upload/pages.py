@@ -45,7 +45,7 @@ MAX_ALLOWANCES: Final = 1_024
 
 
 class Lists(Protocol):
-    """What is listed and searched."""
+    """Directories that are listed, and an index that is searched."""
 
     @property
     def is_paused(self) -> bool:
@@ -63,7 +63,7 @@ class Lists(Protocol):
 
 @dataclass(slots=True)
 class _Allowance:
-    """What one address may still ask for, whoever it says that it is."""
+    """How many pages one address may still have, under whatever ids."""
 
     matches: TokenBucket = field(default_factory=lambda: TokenBucket(MATCHES_PER_S, MATCH_BURST))
     pages: TokenBucket = field(default_factory=lambda: TokenBucket(PAGES_PER_S, PAGES_BURST))

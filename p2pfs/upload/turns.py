@@ -6,7 +6,7 @@ it goes as slowly as the link likes while others use the slot. What all turns ho
 bounded. A turn that finds no room waits, or a parked one gives way to it.
 
 Identities are free, so turns go round among networks, within a network among addresses, and
-within an address among peers: who was served longest ago is next. No network has more turns at
+within an address among peers: the one served longest ago is next. No network has more turns at
 once than another that wants some, or wanted some lately: each slot takes a part of the line.
 """
 
@@ -37,7 +37,7 @@ PARKED_S: Final = 10.0
 
 LATELY_S: Final = 2.0
 """A network that took something so long ago still wants its share: its reader is about to ask
-for more. Who takes a piece every so often has earned that: it costs 128 KiB/s."""
+for more. A reader that takes a piece every so often has earned that: it costs 128 KiB/s."""
 
 
 @dataclass(eq=False, slots=True)

@@ -70,7 +70,7 @@ MIN_RATE_BYTES_PER_S: Final = 16 * KIB
 place that others wait for."""
 
 GRACE_S: Final = 20.0
-"""What it gets on top in each turn: a bad moment of a line is no bad line."""
+"""Time that a peer gets on top in each turn: a bad moment of a line is no bad line."""
 
 RETRY_AFTER_MS: Final = 2_000
 """When a refused peer may ask again."""
@@ -325,7 +325,7 @@ class Uploads:
 
 @contextlib.contextmanager
 def _patience(link: Link, count: int) -> Iterator[None]:
-    """Bound how long a link takes for so many bytes; who is too slow loses it."""
+    """Bound how long a link takes for so many bytes; a peer that is too slow loses it."""
     with trio.move_on_after(GRACE_S + count / MIN_RATE_BYTES_PER_S) as patience:
         yield
     if patience.cancelled_caught:

@@ -34,8 +34,8 @@ MAX_LINKS_PER_PEER: Final = 4
 """Transfer links accepted from one peer; it needs one."""
 
 IDLE_S: Final = 150.0
-"""A link without requests is closed after this time. Who dialled it closes it long before, if
-it is a servent."""
+"""A link without requests is closed after this time. The servent that dialled it closes it
+long before."""
 
 RESTING_S: Final = 10.0
 """A link without requests for this time gives way to anybody when all are taken: to dial anew

@@ -1,8 +1,8 @@
 """How much a neighbour may send (PROTOCOL.md, "Budgets").
 
 A flood multiplies what one servent says by the size of the network, so each neighbour has a
-budget, and what it forwards is charged to it: nobody can tell whether a hop count is true.
-Twenty flooders among 20,000 servents that had none doubled the traffic of all (DD-POLICE).
+budget, and messages that it forwards are charged to it: nobody can tell whether a hop count is
+true. Twenty flooders among 20,000 servents that had none doubled the traffic of all (DD-POLICE).
 Time is passed in, in seconds of any monotonic clock.
 """
 
@@ -20,10 +20,11 @@ FLOOD_WINDOW_S: Final = 60.0
 
 
 SENDING_SHARE: Final = 0.9
-"""How much of a neighbour's budget we use ourselves: the network may bunch what we sent evenly."""
+"""How much of a neighbour's budget we use ourselves: the network may bunch messages that were sent
+evenly."""
 
 ROUNDING: Final = 1e-6
-"""The part of a token that may be missing: who has waited as long as it was told may go on."""
+"""The part of a token that may be missing: a caller that has waited as told may go on."""
 
 
 class TokenBucket:
@@ -43,7 +44,7 @@ class TokenBucket:
         return True
 
     def spend(self, tokens: float) -> None:
-        """Take tokens that are not there yet, for what has cost more than was known before."""
+        """Take tokens that are not there yet, for work that cost more than was known before."""
         self._tokens -= tokens
 
     def wait_s(self, now: float, spare: float = 0.0) -> float:
@@ -56,12 +57,12 @@ class TokenBucket:
 
 
 class Urgency(enum.Enum):
-    """What a search that we begin is for; the first go before the others."""
+    """The purpose of a search that we begin; the first go before the others."""
 
     PERSON = enum.auto()
     """Somebody waits for the answer: a path, a verb, a listing, a read that has no source."""
     REFRESH = enum.auto()
-    """What is shown from memory is asked for again behind."""
+    """Names that are shown from memory are asked for again behind."""
     SOURCES = enum.auto()
     """A download under way would be quicker with more sources."""
 
@@ -97,7 +98,7 @@ class SearchBudget:
 
 
 class Charge(enum.Enum):
-    """What a message does to the budget of its sender."""
+    """The effect of a message on the budget of its sender."""
 
     WITHIN = enum.auto()
     OVER = enum.auto()
@@ -107,7 +108,7 @@ class Charge(enum.Enum):
 
 
 class Budget:
-    """What one neighbour may send of one kind of message."""
+    """How many messages of one kind one neighbour may send."""
 
     def __init__(self, rate_per_s: float, burst: int) -> None:
         self._bucket = TokenBucket(rate_per_s, burst)

@@ -2,15 +2,15 @@
 
 A filter is a set of bits (Bloom, 1970). Each key of a share sets two of them; a query goes no
 further where one bit of its keys is missing. A filter may say yes for what is not there, which
-costs a message, and must never say no for what is. Whoever sent none, or one of which half is
-set, is asked everything.
+costs a message, and must never say no for a key that is. A neighbour that sent none, or one of
+which half is set, is asked everything.
 
 Layer 1 is what a neighbour shares itself, layer 2 what its other neighbours do. A copy with one
 link to go is held against layer 1, one with two links to go against both; further away
 nothing is known. Ids are not filtered: the answer includes the cache, and a filter of it would
 tell neighbours what the user reads.
 
-What is added is told at once, what is gone a while later: a filter that is too full costs
+Added keys are told at once, removed ones a while later: a filter that is too full costs
 messages, one that is too empty hides files.
 
 No time is read here: it is passed in.
@@ -36,7 +36,7 @@ FILTER_BITS: Final = 2**18
 """Bits of a filter: 32 KiB, a quarter of them set for 36,000 words (27 kB compressed)."""
 
 FILTERED_HOPS: Final = 2
-"""Links from the end on which filters decide: what lies further away nobody knows."""
+"""Links from the end on which filters decide: nobody knows of servents further away."""
 
 OWN, BEYOND = 1, 2
 """The layers: what a neighbour shares itself, and what its other neighbours share."""
@@ -47,13 +47,13 @@ FILTER_BURST: Final = 30
 for full until the next that is within."""
 
 NARROWED_APART_S: Final = 60.0
-"""How often what is gone is told: until then it costs messages, and hides nothing."""
+"""How often removed keys are told: until then they cost messages, and hide nothing."""
 
 PASSED_ON_APART_S: Final = 1.0
-"""How often what a neighbour has added is told to the others."""
+"""How often the keys that a neighbour has added are told to the others."""
 
 SETTLED_S: Final = 60.0
-"""How old a link is before it is told what lies beyond us: most that come go soon."""
+"""The age at which a link gets the filter of those beyond us: most that come go soon."""
 
 SILENT_S: Final = 2.0
 """How long a new neighbour that has said nothing is taken for one that shares nothing."""
@@ -97,7 +97,7 @@ class Keys:
                     yield from self.positions("prefix", word[:length])
 
     def of_query(self, query: Query) -> Sequence[int]:
-        """Return the positions that whoever has an answer has set; none if anybody may."""
+        """Return the positions that a servent with an answer has set; none if any may have one."""
         match query.kind:
             case QueryKind.ID:
                 return ()
@@ -212,7 +212,7 @@ def unpack_added(body: bytes, size: int) -> list[int]:
 
 
 class _Told:
-    """What one neighbour was last told of one layer."""
+    """The filter of one layer that one neighbour was last told."""
 
     def __init__(self) -> None:
         self.bits: Bits = ALL
@@ -228,7 +228,7 @@ class _Told:
         return max(self.narrowed_at + NARROWED_APART_S, now + self.pace.wait_s(now))
 
     def tell(self, wanted: Bits, now: float) -> tuple[FilterForm, Bits]:
-        """Return how to tell what is due, and what; hold it for told."""
+        """Return the form and the bits that are due, and hold them for told."""
         may_tell = wanted is not ALL and self.pace.take(now)
         if not may_tell or wanted is ALL:
             self.bits, self.narrowed_at = ALL, now
@@ -254,7 +254,7 @@ class FilterState(NamedTuple):
 
 
 class _Heard:
-    """What one neighbour has said of one layer."""
+    """The filter of one layer that one neighbour has told."""
 
     def __init__(self) -> None:
         self.bits: Bits = ALL

@@ -4,8 +4,8 @@ Each servent numbers its news, larger with each. Who hears a number that is larg
 before passes it on to its other neighbours; so each link carries it once each way at most. The
 signature is checked before: a number made up by somebody else would silence whom it names.
 
-What a neighbour brings is charged to it, and what one servent tells is bounded too, whoever
-brings it: what is over that is dropped, and seen when listings are asked for again.
+News that a neighbour brings are charged to it, and the news of one servent are bounded too, by
+whatever way they come. News above that are dropped, and seen when listings are asked for again.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from p2pfs.protocol.flood.decisions import Decision, Drop, DropReason, Heard, Li
 
 NEWS_PER_S: Final = 2.0
 NEWS_BURST: Final = 100
-"""News that a neighbour may bring, whoever told them."""
+"""News that a neighbour may bring, of all servents together."""
 
 NEWS_OF_ONE_PER_S: Final = 0.1
 NEWS_OF_ONE_BURST: Final = 10
 """News that one servent may tell."""
 
 MAX_TELLERS: Final = 10_000
-"""Servents of which it is remembered what they told last; the oldest make room. 4 MB."""
+"""Servents whose last news are remembered; the oldest make room. 4 MB."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class _Teller:
 
 @dataclass(slots=True)
 class _Pace:
-    """What a neighbour may bring, and may be brought."""
+    """The news that a neighbour may bring, and may be brought."""
 
     brought: Budget = field(default_factory=lambda: Budget(NEWS_PER_S, NEWS_BURST))
     told: TokenBucket = field(
@@ -54,7 +54,7 @@ class _Pace:
 
 
 class NewsTable:
-    """What has been told lately, and who may tell more."""
+    """The latest news of each servent, and the pace of all tellers."""
 
     def __init__(self) -> None:
         self._tellers: Latest[ServentId, _Teller] = Latest(MAX_TELLERS)

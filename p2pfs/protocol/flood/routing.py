@@ -209,7 +209,7 @@ class Router:
         return [*sends, *self._waves.end_if_over(wave)]
 
     def enough(self, guid: Guid) -> list[Decision]:
-        """End a search of our own that waits: who owes us an answer is told not to give it."""
+        """End a search of our own that waits; neighbours that owe an answer are told so."""
         return self._waves.give_up(guid, None)
 
     # What neighbours send.
@@ -262,14 +262,14 @@ class Router:
         return self._counted([self._waves.got_hit(link, hit)])
 
     def got_done(self, link: LinkId, done: Done, now: float) -> list[Decision]:
-        """Take in the end of what lies behind a link."""
+        """Take in that the sub-tree behind a link has answered."""
         del now  # a deadline takes effect in `expire` alone
         return self._counted(self._waves.got_done(link, done))
 
     def got_enough(self, link: LinkId, message: Enough) -> list[Decision]:
         """Take in that a neighbour wants no answer any more, and tell those who owe us theirs.
 
-        What others have asked under the same GUID goes on.
+        Queries of others under the same GUID go on.
         """
         return self._waves.give_up(message.guid, link)
 
@@ -337,7 +337,7 @@ class Router:
         return self._waves.next_deadline()
 
     def expire(self, now: float) -> list[Decision]:
-        """End, incomplete, what has reached its deadline."""
+        """End, incomplete, the waves that have reached their deadline."""
         return self._waves.expire(now)
 
     def statistics(self) -> RouterStatistics:

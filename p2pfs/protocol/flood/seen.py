@@ -30,12 +30,12 @@ class Seen:
     came_from: LinkId | None
     """Who brought it first; None if it is our own."""
     question: int
-    """The hash of what it asks: another question under the same GUID is a collision."""
+    """The hash of its question: another question under the same GUID is a collision."""
     ttl: int
     """The largest TTL of its copies so far."""
     at: float
     sent_to: set[LinkId] | None = None
-    """Who has got copies of it, if it is our own: the rings before may have passed by somebody."""
+    """The links that got copies of it, if it is our own: earlier rings may have left out some."""
 
 
 class SeenTable:

@@ -33,7 +33,7 @@ MAX_WAVE_HITS: Final = 500
 """Hits that one copy of a query may bring back; a search keeps no more (`search.MAX_HITS`)."""
 
 MAX_COUNT: Final = 2**32 - 1
-"""The largest count that a DONE can carry; sums of what peers claim stop there."""
+"""The largest count that a DONE can carry; sums of claims stop there."""
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class Waves:
             return Drop(link, DropReason.NOT_ASKED)
         wave.hits_of[link] += 1
         # A search of our own keeps room for each link, so that one cannot crowd out others;
-        # a relay's own neighbour would drop what is over the cap, wherever it came from.
+        # a relay's own neighbour would drop hits over the cap, wherever they came from.
         count = wave.hits_of[link] if wave.came_from is None else wave.hits + 1
         if count > MAX_WAVE_HITS:
             wave.is_complete = False
@@ -109,7 +109,7 @@ class Waves:
         return self._pass_hit(wave, hit)
 
     def got_done(self, link: LinkId, done: Done) -> list[Decision]:
-        """Take in the end of what lies behind a link."""
+        """Take in that the sub-tree behind a link has answered."""
         wave = self._asked_of(link, done.guid, done.ttl)
         if wave is None:
             return [Drop(link, DropReason.NOT_ASKED)]
@@ -121,7 +121,7 @@ class Waves:
         return self.end_if_over(wave)
 
     def give_up(self, guid: Guid, asker: LinkId | None) -> list[Decision]:
-        """Forget what one asked under a GUID, and tell those that owe DONE for that alone.
+        """Forget the waves of one asker under a GUID; tell those that owe DONE for these alone.
 
         The asker is a neighbour, or None for a search of our own.
         """
@@ -134,7 +134,7 @@ class Waves:
         return [Send(link, Enough(guid)) for link in owing if link not in awaited]
 
     def link_lost(self, link: LinkId) -> list[Decision]:
-        """End, incomplete, what waited for a link alone; forget what came from it."""
+        """End, incomplete, waves that waited for a link alone; forget those that came from it."""
         decisions: list[Decision] = []
         for wave in list(self._waves.values()):
             if wave.came_from == link:
@@ -155,7 +155,7 @@ class Waves:
         return self._deadlines[0][0] if self._deadlines else None
 
     def expire(self, now: float) -> list[Decision]:
-        """End, incomplete, what has reached its deadline."""
+        """End, incomplete, the waves that have reached their deadline."""
         decisions: list[Decision] = []
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             wave = heapq.heappop(self._deadlines)[2]
