@@ -60,7 +60,7 @@ class _Target:
 
     def over(self) -> None:
         """Note that a dial is over, so that others may have their turn."""
-        self.under_way -= 1
+        self.under_way = max(0, self.under_way - 1)  # it may have been forgotten meanwhile
         self.changed.set()
         self.changed = trio.Event()
 
