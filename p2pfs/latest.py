@@ -21,18 +21,25 @@ class Latest(OrderedDict[K, V]):
     locked; one look or one step from another thread finds it whole.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(
+        self, limit: int, on_drop: Callable[[K, V], object] = lambda _key, _value: None
+    ) -> None:
+        """Begin empty; `on_drop` is called with each entry that goes by itself."""
         super().__init__()
         self.limit = limit
+        self._on_drop = on_drop
 
     def __setitem__(self, key: K, value: V) -> None:
         """Put an entry, and let the oldest go if there are too many."""
         super().__setitem__(key, value)
         self.move_to_end(key)
         while len(self) > self.limit:
-            self.popitem(last=False)
+            self._drop()
 
     def forget_while(self, is_old: Callable[[V], bool]) -> None:
         """Let the oldest entries go, up to the first whose value is not old."""
         while self and is_old(next(iter(self.values()))):
-            self.popitem(last=False)
+            self._drop()
+
+    def _drop(self) -> None:
+        self._on_drop(*self.popitem(last=False))

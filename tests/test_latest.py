@@ -57,3 +57,14 @@ def test_what_is_old_is_forgotten_from_the_oldest_up_to_the_first_that_is_not():
     assert list(table) == ["c", "d"]
     table.forget_while(bool)
     assert not table
+
+
+def test_what_goes_by_itself_is_told_and_what_is_taken_is_not():
+    gone: list[tuple[str, int]] = []
+    table: Latest[str, int] = Latest(2, lambda key, value: gone.append((key, value)))
+
+    table.update({"a": 1, "b": 2, "c": 3})
+    table.pop("b")
+    assert gone == [("a", 1)]
+    table.forget_while(bool)
+    assert gone == [("a", 1), ("c", 3)]

@@ -6,10 +6,10 @@ that makes up queries pushes out its own before anybody else's.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from p2pfs.latest import Latest
 from p2pfs.protocol import Guid
 from p2pfs.protocol.flood.decisions import LinkId
 
@@ -42,37 +42,30 @@ class SeenTable:
     """The queries seen lately, oldest first."""
 
     def __init__(self) -> None:
-        # OrderedDict, because taking the oldest out of a plain dict is not O(1).
-        self._all: OrderedDict[Guid, Seen] = OrderedDict()
-        self._by_link: dict[LinkId, OrderedDict[Guid, None]] = {}
+        self._all: Latest[Guid, Seen] = Latest(MAX_SEEN, self._dropped)
+        self._by_link: dict[LinkId, Latest[Guid, None]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
     def find(self, guid: Guid, now: float) -> Seen | None:
         """Return what is remembered of a query."""
-        self._forget_old(now)
+        self._all.forget_while(lambda seen: seen.at <= now - SEEN_S)
         return self._all.get(guid)
 
     def add(self, guid: Guid, seen: Seen) -> None:
         """Remember a query that is not remembered yet; the oldest make room."""
         self._all[guid] = seen
         if seen.came_from is not None:
-            of_link = self._by_link.setdefault(seen.came_from, OrderedDict())
+            of_link = self._by_link.get(seen.came_from)
+            if of_link is None:
+                of_link = Latest(MAX_SEEN_OF_LINK, lambda oldest, _: self._all.pop(oldest))
+                self._by_link[seen.came_from] = of_link
             of_link[guid] = None
-            if len(of_link) > MAX_SEEN_OF_LINK:
-                del self._all[of_link.popitem(last=False)[0]]
-        if len(self._all) > MAX_SEEN:
-            self._forget_oldest()
 
-    def _forget_old(self, now: float) -> None:
-        while self._all and next(iter(self._all.values())).at <= now - SEEN_S:
-            self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        guid, seen = self._all.popitem(last=False)
+    def _dropped(self, guid: Guid, seen: Seen) -> None:
         if seen.came_from is not None:
             of_link = self._by_link[seen.came_from]
-            del of_link[guid]
+            of_link.pop(guid, None)  # it is not there yet if it is the only one that may be
             if not of_link:
                 del self._by_link[seen.came_from]

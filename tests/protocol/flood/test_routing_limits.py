@@ -375,10 +375,9 @@ def test_what_a_lost_link_brought_is_still_known(router: Router) -> None:
     assert shape_of(router.got_query(B, query_of(2, ttl=1), now=SEEN_S)) == ["Answer"]
 
 
-def test_a_query_pushed_out_while_it_runs_harms_nobody(
-    router: Router, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_query_pushed_out_while_it_runs_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seen, "MAX_SEEN", 1)
+    router = router_with(A, B)
     router.got_query(A, query_of(1, ttl=1), now=0.0)
     router.got_query(A, query_of(2, ttl=1), now=0.0)
     router.got_query(B, query_of(1, ttl=1), now=0.0)
