@@ -90,7 +90,6 @@ class Rounds:
         self._watch = watch
         self._alarm = alarm
         self._run_in_thread = run_in_thread
-        self._watched = 0
         self._given_way_to = 0
 
     async def prepare(self) -> None:
@@ -121,9 +120,8 @@ class Rounds:
         """Wake the worker, which takes what has changed."""
         while True:
             await watch.changed()
-            self._watched += 1
-            self._alarm.ring()
             await trio.sleep(GATHER_S)
+            self._alarm.ring()
 
     async def _watch_mounts(self, watch: Watch) -> None:
         """Wake the worker, which looks whether something was mounted below the share."""
@@ -166,7 +164,7 @@ class Rounds:
         """Wait until nobody has changed anything for a moment, or long enough."""
         ends_at = trio.current_time() + GIVE_WAY_S
         while trio.current_time() < ends_at:
-            changes = self._books.change_count + self._watched
+            changes = self._books.change_count
             if self._given_way_to == changes:
                 return
             self._given_way_to = changes

@@ -195,3 +195,16 @@ def test_the_end_of_a_look_tells_once_whether_it_was_void():
     assert watched.look is not None
 
     assert not watched.agenda.finish(watched.look)
+
+
+def test_a_look_that_was_put_off_begins_again_with_its_sign():
+    agenda = Watched().agenda
+    agenda.add(PATH, Sign.WRITTEN)
+    look = agenda.take()
+    assert look is not None
+    agenda.put_off(look)
+    agenda.recall()
+
+    again = agenda.take()
+    assert again is not None
+    assert again.sign is Sign.WRITTEN

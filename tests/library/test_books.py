@@ -222,3 +222,50 @@ def test_a_file_in_doubt_that_is_offered_nowhere_is_to_be_forgotten():
     assert path.tidying.stale_doubts() == [(1, 99)]
     path.tidying.believe([(1, 99)])
     assert path.tidying.stale_doubts() == []
+
+
+def test_a_content_is_served_until_its_paths_have_been_looked_at():
+    path = Path()
+    path.offer()
+    path.touched(Sign.FOUND, mtime_ns=11)
+
+    path.let_go()
+    assert path.answers.places(FILE_ID) == [(FILE.identity, "f")]
+
+    path.vanish()
+    path.let_go()
+    assert path.answers.places(FILE_ID) == []
+
+
+def test_a_content_is_served_while_its_file_is_written_by_another_name():
+    path = Path()
+    path.offer()
+    path.facts.write_began("g", Status(FILE, stat.S_IFREG, 0))
+    path.offer()
+    assert not path.books.is_expected("f")
+
+    path.let_go()
+    assert path.answers.places(FILE_ID) == [(FILE.identity, "f")]
+
+
+def test_files_that_have_gone_are_let_go_some_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("p2pfs.library.tidying.NAMES_AT_ONCE", 1)
+    path = Path()
+    path.books.leavings.files |= {(1, 50), (1, 51)}
+
+    assert [path.tidying.let_go(), path.tidying.let_go()] == [True, False]
+
+
+def test_a_name_in_form_d_is_outdone_by_the_same_name_in_form_c_and_not_the_reverse():
+    composed, decomposed = "\u00e9", "e\u0301"
+    path = Path()
+    path.offer()
+    path.facts.touched(composed, Status(FILE, stat.S_IFREG, 0), Sign.FOUND)
+    look = path.looks.take()
+    assert look is not None
+    assert not path.looks.is_outdone(decomposed)
+    assert path.looks.saw_file(look, FILE)
+    path.looks.offer(look, FILE, FILE_ID)
+
+    assert path.looks.is_outdone(decomposed)
+    assert not path.looks.is_outdone(composed)

@@ -9,8 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pfs.library.doubts import Sign
 from p2pfs.library.rounds import GATHER_S, GIVE_WAY_S, Alarm
 from p2pfs.library.share import Share
+from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from tests.helpers.libraries import World, id_of
 
@@ -145,3 +147,45 @@ async def test_the_attributes_of_a_file_that_is_written_are_looked_at_when_the_w
         assert entry is not None
         assert entry.mtime_ns == os.stat(world.at("f")).st_mtime_ns
         assert "f" in looks
+
+
+class OneChange(Watch):
+    """Something changes once, past the mount, and waits in the queue until it is taken."""
+
+    def __init__(self, path: str, at: float) -> None:
+        super().__init__()
+        self._path, self._at = path, at
+        self._is_taken = False
+
+    def open(self, directory: str) -> None:
+        pass
+
+    def has_changes(self) -> bool:
+        return not self._is_taken and trio.current_time() >= self._at
+
+    def take(self) -> dict[str, Sign]:
+        if not self.has_changes():
+            return {}
+        self._is_taken = True
+        return {self._path: Sign.WRITTEN}
+
+    async def changed(self) -> None:
+        if self._is_taken:
+            await trio.sleep_forever()
+        await trio.sleep_until(self._at)
+
+    async def mounts_changed(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_change_past_the_mount_is_not_waited_for_twice(
+    tmp_path: Path, autojump_clock: MockClock
+):
+    at = trio.current_time() + 10
+    world = World(tmp_path, watch=OneChange("f", at))
+    async with world.running():
+        await trio.sleep_until(at - GATHER_S)
+        world.put("f", b"data")
+        await trio.sleep_until(at + 3 * GATHER_S)
+
+        assert world.offered() == {"f": id_of(b"data")}
