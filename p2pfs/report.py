@@ -109,7 +109,7 @@ class Report:
             "messages_out": sum(link.messages_out for link in links),
             "queries_seen": self.switchboard.counters["queries_seen"],
             "partial_directories": len(self.namespace.browser.partial_directories()),
-            "names_left_out": self.namespace.catalogue.dropped,
+            "names_left_out": self.namespace.catalogue.left_out,
             "bad_blocks": self.bans.lies,
         }
 

@@ -30,6 +30,7 @@ from p2pfs.namespace import (
     Here,
     Namespace,
     RemoteFile,
+    Tellers,
 )
 from p2pfs.overlay import Announcer, Bans, ContactBook, Overlay, Switchboard, Whereabouts
 from p2pfs.protocol import (
@@ -164,6 +165,8 @@ class Servent:
         )
         self.uploads.on_pushed = self.ways.pushed
         self._links = TransferLinks(self.ways.connect, self._is_banned, self._addresses_of)
+        self._tellers = Tellers()
+        self._links.on_opened = self._tellers.proved
         keys = Keys(self.whereabouts.network_key.network_id)
         self.switchboard = Switchboard(
             self.whereabouts.identity,
@@ -180,7 +183,7 @@ class Servent:
             ttl=config.ttl,
             wall_clock=wall_clock,
         )
-        self.switchboard.on_hit = self.ways.came_from
+        self.switchboard.on_hit = self._hit_came
         self.switchboard.on_named = self._knocks.named
         self.namespace = Namespace(
             Here(
@@ -189,6 +192,7 @@ class Servent:
                 chosen=self.overlay.chosen,
                 is_refused=self._is_banned,
                 on_lie=self._lied,
+                groups_of=self._tellers.groups_of,
             ),
             self.switchboard.searches,
             self._links,
@@ -383,6 +387,11 @@ class Servent:
             self._links.drop(peer, bye)
             self.overlay.expel(peer, bye)
             self.browser.peer_left(peer)
+
+    def _hit_came(self, provider: ServentId, by: Link) -> None:
+        """Note which neighbour has brought a hit of a servent."""
+        self.ways.came_from(provider, by.peer.id)
+        self._tellers.told(provider, by.remote.host)
 
     def _size_here(self, file_id: FileId) -> int | None:
         """Return the size of a content whose manifest is here."""

@@ -145,6 +145,8 @@ class TransferLinks:
         self._is_banned = is_banned
         self._known_addresses = addresses_of
         self._links: dict[ServentId, _Open] = {}
+        self.on_opened: Callable[[ServentId, str], object] = lambda _peer, _host: None
+        """Is told of each peer that was reached, and at which host."""
         self._tasks = Tasks()
         self._dialling: SingleFlight[ServentId] = SingleFlight(self._tasks)
         self._dials: dict[ServentId, _Dial] = {}
@@ -288,6 +290,7 @@ class TransferLinks:
             del self._dials[peer.id]
         if self._tasks.are_running and self._is_wanted(peer.id):
             self._links[peer.id] = known = _Open(link, trio.current_time())
+            self.on_opened(ServentId(peer.id), link.remote.host)
             self._tasks.start(self._keep, peer, known)
         else:
             await link.refuse(_NOT_NEEDED)

@@ -2,6 +2,7 @@
 
     nodes       files and directories as shown, and who has which name: the one naming rule
     places      one path, as all servents together describe it
+    tellers     where those are who answer for the claims of each servent
     claims      what each servent says that it has, as one tree
     showing     which version is shown under which name
     catalogue   all names that are known, in memory, for every thread
@@ -47,6 +48,7 @@ from p2pfs.namespace.nodes import (
 from p2pfs.namespace.peers import Shares
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.namespace.showing import Here
+from p2pfs.namespace.tellers import Tellers
 from p2pfs.namespace.view import View
 from p2pfs.namespace.views import Namespace
 
@@ -67,6 +69,7 @@ __all__ = [
     "RemoteFile",
     "Results",
     "Shares",
+    "Tellers",
     "View",
     "parse_query",
     "without_suffix",

@@ -56,7 +56,7 @@ class Catalogue:
         self._here = here
         self._now_ns = now_ns
         self._lock = threading.RLock()
-        self._tree = ClaimTree(here.is_whole)
+        self._tree = ClaimTree(here.is_whole, here.groups_of)
         self._clock = clock
         self._sources = Sources(clock)
         self._showing = Showing(self._tree, here, self._sources)
@@ -75,6 +75,11 @@ class Catalogue:
     def dropped(self) -> int:
         """Entries and servents that the bounds turned away."""
         return self._dropped + self._tree.dropped
+
+    @property
+    def left_out(self) -> int:
+        """Entries and servents that the bounds turned away, or that made room for others."""
+        return self.dropped + self._tree.evicted
 
     # Claims of others.
 

@@ -14,13 +14,21 @@ from msgspec.structs import replace
 
 from p2pfs.namespace.nodes import Content
 from p2pfs.namespace.places import Claims, Place, Sole
+from p2pfs.namespace.tellers import GroupsOf, who_makes_room
 from p2pfs.protocol import Entry, FileId, ServentId
 
 MAX_ENTRIES: Final = 1_000_000
-"""Entries held in all; half a gigabyte. Entries that come later are dropped and counted."""
+"""Entries held in all; half a gigabyte. Above it those of the largest make room for others'."""
 
 MAX_ENTRIES_PER_SOURCE: Final = 400_000
 """Entries held of one servent, so that no single share can fill the catalogue."""
+
+COUNTED_EACH: Final = 1_000
+"""After so many entries of a servent those at its address are counted: together they have no more
+than one may have."""
+
+EVICTED_AT_ONCE: Final = 100
+"""Entries that make room together: who gives way is worked out once for them. A millisecond."""
 
 _SHARDS: Final = 64
 """One table of a million contents takes 24 ms to grow, and everybody waits; 64 take 0.4 ms each."""
@@ -32,11 +40,21 @@ _Places = dict[FileId, Place | dict[Place, None]]
 class ClaimTree:
     """All claims of all servents. A servent has one version at a path: that of its last claim."""
 
-    def __init__(self, is_whole: Callable[[FileId], bool]) -> None:
+    def __init__(
+        self,
+        is_whole: Callable[[FileId], bool],
+        groups_of: GroupsOf = lambda source: (source, source),
+    ) -> None:
+        """Begin empty; `groups_of` tells which network and address answer for a servent."""
         self._is_whole = is_whole
+        self._groups_of = groups_of
         self.root = Place()
         self.dropped = 0
         """Entries that the bounds above turned away."""
+        self.evicted = 0
+        """Entries that have made room for those of others."""
+        self._crowded: set[ServentId] = set()
+        """Servents that get no room for more until somebody has less."""
         self._total = 0
         self._counts: dict[ServentId, int] = {}
         self._names: dict[ServentId, dict[Place, dict[str, None]]] = {}
@@ -99,7 +117,7 @@ class ClaimTree:
 
         A time in the future becomes the time at which the claim came first.
         """
-        if self._counts.get(source, 0) >= MAX_ENTRIES_PER_SOURCE or self._total >= MAX_ENTRIES:
+        if not self._has_room(source):
             self.dropped += 1
             return entry
         place = self.place(entry.path, create=True)
@@ -116,6 +134,49 @@ class ClaimTree:
             self._put_directory(parent, source, Entry(parent.path(), 0, 0, b""))
             parent = parent.parent
         return entry
+
+    def _has_room(self, source: ServentId) -> bool:
+        """Return whether one entry more of a servent is held; the largest of all make room."""
+        count = self._counts.get(source, 0)
+        if count >= MAX_ENTRIES_PER_SOURCE or source in self._crowded:
+            return False
+        is_due = count % COUNTED_EACH == 0 and self._total >= MAX_ENTRIES_PER_SOURCE
+        if is_due and self._held_at_address_of(source) >= MAX_ENTRIES_PER_SOURCE:
+            self._crowded.add(source)
+            return False
+        return self._total < MAX_ENTRIES or self._make_room(source)
+
+    def _held_at_address_of(self, source: ServentId) -> int:
+        own = self._groups_of(source)
+        return sum(n for other, n in self._counts.items() if self._groups_of(other) == own)
+
+    def _make_room(self, source: ServentId) -> bool:
+        """Let some entries of the largest go for those of a smaller one, if there is a larger."""
+        victim = who_makes_room(self._counts, source, self._groups_of, EVICTED_AT_ONCE)
+        if victim is None:
+            self._crowded.add(source)
+            return False
+        for _ in range(EVICTED_AT_ONCE):
+            self._evict_one(victim)
+        return True
+
+    def _evict_one(self, victim: ServentId) -> None:
+        """Let one entry of a servent go; the directory that loses it is not listed whole."""
+        names = self._names[victim]
+        directory = next(reversed(names))
+        child = self._last_of(names, directory)
+        while child in names:
+            names[directory][child.name] = None
+            directory, child = child, self._last_of(names, child)
+        if directory.details.listed_at is not None:
+            directory.own_details().listed_at = None
+        self.evicted += 1
+        self.forget(child, victim)
+
+    @staticmethod
+    def _last_of(names: dict[Place, dict[str, None]], directory: Place) -> Place:
+        """Take the last name off a directory: the first would be slow to find (see `fade`)."""
+        return directory.children[names[directory].popitem()[0]]
 
     def _put_directory(self, place: Place, source: ServentId, entry: Entry) -> None:
         is_known = place.is_directory_of(source)
@@ -264,6 +325,7 @@ class ClaimTree:
         if not names[place.parent]:
             del names[place.parent]
         self._total -= 1
+        self._crowded.clear()
         self._counts[source] -= 1
         self._versions[source] = next(self._numbers)
         if not self._counts[source]:

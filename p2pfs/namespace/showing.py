@@ -31,6 +31,7 @@ from p2pfs.namespace.nodes import (
 )
 from p2pfs.namespace.places import Place
 from p2pfs.namespace.sources import Sources
+from p2pfs.namespace.tellers import GroupsOf
 from p2pfs.protocol import FileId, ServentId
 
 HERE: Final = ServentId("")
@@ -51,6 +52,8 @@ class Here:
     """Whether a servent is banned: its claims are ignored."""
     on_lie: Callable[[ServentId], object] = lambda _source: None
     """Is called with a servent whose claim is proved to be false; no lock is held."""
+    groups_of: GroupsOf = lambda source: (source, source)
+    """The network and the address that answer for the claims of a servent."""
 
 
 NOTHING: Final = Here()

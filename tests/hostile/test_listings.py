@@ -1,0 +1,162 @@
+"""Whoever fills memory and results with made-up names loses his own first, and nobody else's."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering
+from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.protocol import (
+    Address,
+    Entry,
+    Identity,
+    LinkKind,
+    PeerInfo,
+    ServentId,
+    sign_hit,
+)
+from p2pfs.protocol.messages import Ping, Pong, Query, QueryKind
+from tests.helpers.rogues import RawPeer
+from tests.helpers.world import PORT, World, host, open_world
+
+LIAR_HOST, HONEST_HOST = "10.66.6.6", "10.0.0.7"
+MOST = 2_000
+NUMBERS = itertools.count(1)
+
+
+def peer(name: str) -> PeerInfo:
+    return PeerInfo(ServentId(f"{next(NUMBERS):a>32}".translate(DIGITS)), name, ())
+
+
+DIGITS = str.maketrans("0123456789", "abcdefghij")
+
+
+def files(directory: str, count: int) -> list[Entry]:
+    return [
+        Entry(f"{directory}/{number}", 1, 1, next(NUMBERS).to_bytes(32, "big"))
+        for number in range(count)
+    ]
+
+
+class Memory:
+    """A catalogue that holds little, and who answers for what."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(claims, "MAX_ENTRIES", MOST)
+        monkeypatch.setattr(claims, "MAX_ENTRIES_PER_SOURCE", MOST)
+        self.tellers = Tellers()
+        self.catalogue = Catalogue(Here(groups_of=self.tellers.groups_of))
+
+    def learn(self, source: PeerInfo, entries: list[Entry], told_by: str) -> None:
+        self.tellers.told(ServentId(source.id), told_by)
+        for one in entries:
+            self.catalogue.learn(source, [one])
+
+    def held(self, entries: list[Entry]) -> int:
+        return sum(isinstance(self.catalogue.lookup(e.path, 0), RemoteFile) for e in entries)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    return Memory(monkeypatch)
+
+
+@pytest.mark.parametrize("identities", [1, 40], ids=["one", "forty of one address"])
+def test_the_entries_of_the_largest_go_first(memory: Memory, identities: int):
+    for number in range(identities):
+        made_up = files(f"bomb{number}", 2 * MOST // identities)
+        memory.learn(peer("liar"), made_up, LIAR_HOST)
+
+    honest = files("honest", MOST // 4)
+    memory.learn(peer("honest"), honest, HONEST_HOST)
+
+    assert memory.held(honest) == len(honest)
+    assert memory.catalogue.left_out > MOST // 4
+
+
+def test_what_is_honest_stays_whatever_comes_after(memory: Memory):
+    honest = files("honest", MOST // 4)
+    memory.learn(peer("honest"), honest, HONEST_HOST)
+
+    for number in range(40):
+        memory.learn(peer("liar"), files(f"bomb{number}", MOST // 4), LIAR_HOST)
+
+    assert memory.held(honest) == len(honest)
+
+
+def test_who_has_proved_its_id_does_not_answer_for_its_neighbour(memory: Memory):
+    honest = peer("honest")
+    names = files("honest", MOST // 4)
+    memory.tellers.proved(ServentId(honest.id), HONEST_HOST)
+    memory.learn(honest, names, LIAR_HOST)
+
+    for number in range(60):
+        memory.learn(peer("liar"), files(f"bomb{number}", MOST // 20), LIAR_HOST)
+
+    assert memory.held(names) == len(names)
+
+
+def test_one_address_holds_no_more_than_one_servent_may(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(claims, "MAX_ENTRIES_PER_SOURCE", MOST // 4)
+    told = [files(f"bomb{number}", 50) for number in range(40)]
+    for some in told:
+        memory.learn(peer("liar"), some, LIAR_HOST)
+
+    assert sum(map(memory.held, told)) <= MOST // 4 + 60
+
+
+def test_a_directory_that_lost_names_is_not_taken_for_whole(memory: Memory):
+    liar = peer("liar")
+    memory.learn(liar, files("bomb", MOST), LIAR_HOST)
+    memory.catalogue.mark_listed("bomb", 1.0)
+
+    memory.learn(peer("honest"), files("honest", 10), HONEST_HOST)
+
+    assert memory.catalogue.listed_at("bomb") is None
+
+
+async def fakes(world: World, from_host: str, hits: int) -> None:
+    """Be a neighbour of the first servent that makes up files for each question."""
+    network = world.net.host(from_host)
+    rogue = await RawPeer.dial(network, Address(host(0), PORT), LinkKind.NEIGHBOUR)
+    while True:
+        message, number = await rogue.receive()
+        if isinstance(message, Ping):
+            await rogue.send(Pong(), number)
+        if isinstance(message, Query) and message.kind is QueryKind.WORDS:
+            for _ in range(hits):
+                identity = Identity.generate()
+                entries = [
+                    Entry(f"treasure map {next(NUMBERS)}", 1, 1, next(NUMBERS).to_bytes(32, "big"))
+                    for _ in range(50)
+                ]
+                info = PeerInfo(identity.id, "nobody", ())
+                await rogue.send(
+                    sign_hit(identity, message.guid, message.ttl, info, entries, len(entries))
+                )
+
+
+async def test_a_thousand_fakes_hide_nobody(autojump_clock: MockClock):
+    async with open_world(latency_s=0.01) as world, trio.open_nursery() as nursery:
+        await world.start(max_neighbours=8)
+        await world.start(joins=[0], max_neighbours=2)
+        await world.linked(1, 1)
+        await world.start(joins=[1], max_neighbours=1)
+        await world.linked(1, 2, 1)
+        await world.share(2, "old/treasure map.txt", b"X")
+        nursery.start_soon(fakes, world, LIAR_HOST, 25)
+        await world.linked(2, 2, 1)
+        await trio.sleep(70)
+
+        for _look in range(2):
+            names = {node.path for node in await world[0].results.list("treasure map")}
+            assert len(names) == gathering.MAX_FILES
+            assert any(name.endswith("treasure map.txt") for name in names)
+            await trio.sleep(60)
+        nursery.cancel_scope.cancel()
