@@ -289,8 +289,16 @@ class NetworkTree:
                 return str(self._contents.cached_percent(node.file_id))
             case "error":
                 return self._contents.last_error(self._told_as(node.path))
+            case "link":
+                return self._link_to(node)
             case _:
                 return None
+
+    def _link_to(self, file: RemoteFile) -> str | None:
+        if self._links is None:
+            return None
+        name = without_suffix(file.path, file.file_id).rpartition("/")[2]
+        return self._links.to_others(file.file_id, name, file.size, file.sources)
 
     def _told(self, file: RemoteFile) -> RemoteFile:
         return replace(file, path=self._told_as(file.path))

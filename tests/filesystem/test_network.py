@@ -18,7 +18,7 @@ from p2pfs.mount.session import NAMES_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile, version_name
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
-from tests.helpers.faketree import MTIME_NS, FakeNetwork
+from tests.helpers.faketree import MTIME_NS, FakeLinks, FakeNetwork
 from tests.helpers.files import bytes_of, now
 from tests.suites.filesystem_suite import errno_of
 
@@ -357,6 +357,15 @@ def test_the_attributes_of_a_file_tell_its_state(network, tree) -> None:
     assert now(tree.getxattr("cached.txt", "user.p2pfs.cached")) == b"100"
     assert len(now(tree.getxattr("cached.txt", "user.p2pfs.id"))) == 64
     assert errno_of(tree.getxattr, "cached.txt", "user.p2pfs.link") == errno.ENODATA
+
+
+def test_a_link_to_a_file_is_an_attribute_of_it(network) -> None:
+    tree = NetworkTree(network, network, links=FakeLinks())
+    node = network.known("cached.txt")
+
+    made = f"p2pfs:file/{node.file_id.hex()}?of=anna&name=cached.txt&size={node.size}"
+    assert now(tree.getxattr("cached.txt", "user.p2pfs.link")).decode() == made
+    assert errno_of(tree.getxattr, "films", "user.p2pfs.link") == errno.ENODATA
 
 
 def test_attributes_are_not_listed_so_that_no_copy_carries_them(network, tree) -> None:
