@@ -7,6 +7,7 @@ and the id proves the manifest. The name is a suggestion, and stays one.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -35,6 +36,9 @@ MAX_ASKED: Final = 8
 
 MAX_HOLDERS: Final = 32
 """Holders asked at all: any number can say to have it, and the user waits."""
+
+_OTHER_VIEWS: Final = ("peers/", "search/")
+"""What was last read there has a path that begins so, and that leads nowhere in `network/`."""
 
 
 class Contents:
@@ -86,19 +90,26 @@ class Contents:
             file = await self._held_by(holders, file_id)
         if file is None:
             return None
+        named = [(hit.provider, entry) for hit in hits for entry in hit.entries]
         path = file.path
+        if path.startswith(_OTHER_VIEWS) and all(path != entry.path for _, entry in named):
+            path = _told_name(file_id, hits)
         if path == file_id.hex() and check_label(name) is None:
             path = name
-        named = [(hit.provider, entry) for hit in hits for entry in hit.entries]
         for source, entry in named:
             if entry.path == path:
                 self._catalogue.learn_found(source, [entry])
         unnamed = Entry(path, file.size, file.mtime_ns, file_id)
         for source in {*file.sources} - {source for source, entry in named if entry.path == path}:
             self._catalogue.learn_found(source, [unnamed])
-        if not file.sources:  # all of it is here, whoever else has it
-            self._catalogue.keep(unnamed)
+        if not file.sources and not self._is_shown(path, file_id):
+            self._catalogue.keep(unnamed)  # all of it is here, whoever else has it
         return replace(file, path=self._catalogue.shown_path(path, file_id))
+
+    def _is_shown(self, path: str, file_id: FileId) -> bool:
+        """Return whether this content is shown already, with a time that others have told."""
+        node = self._catalogue.lookup(self._catalogue.shown_path(path, file_id), math.inf)
+        return isinstance(node, RemoteFile) and node.file_id == file_id
 
     async def _found(self, file_id: FileId) -> tuple[RemoteFile | None, Sequence[QueryHit]]:
         """Return a file as `find` does, and what others said of it."""
@@ -142,11 +153,7 @@ class Contents:
     def _name_of(self, file_id: FileId, hits: Sequence[QueryHit]) -> str:
         """Return the name under which most have it; who has it in the cache knows none."""
         read_at = self._path_of(file_id)
-        if read_at is not None:
-            return read_at
-        paths = Counter(entry.path for hit in hits for entry in hit.entries)
-        del paths[file_id.hex()]
-        return min(paths, key=lambda path: (-paths[path], path), default=file_id.hex())
+        return _told_name(file_id, hits) if read_at is None else read_at
 
     async def _proved_size(self, file_id: FileId, hits: Sequence[QueryHit]) -> int | None:
         """Return the size that the manifest gives, from the first who sends that, if one does."""
@@ -173,3 +180,10 @@ class Contents:
             if (size := self._catalogue.offers.size_of(file_id)) is not None:
                 return size
         return None
+
+
+def _told_name(file_id: FileId, hits: Iterable[QueryHit]) -> str:
+    """Return the path that most tell of a content; its id if nobody tells one."""
+    paths = Counter(entry.path for hit in hits for entry in hit.entries)
+    del paths[file_id.hex()]
+    return min(paths, key=lambda path: (-paths[path], path), default=file_id.hex())

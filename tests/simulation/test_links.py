@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from trio.testing import MockClock
@@ -97,6 +98,38 @@ async def test_what_is_whole_in_the_cache_opens_with_nobody_there(autojump_clock
         await world.until(lambda: not world[1].overlay.neighbours, within_s=30)
 
         assert await opened(world, 1, made["link"]) == "a.mkv"
+
+
+@pytest.mark.parametrize("read_at", ["search/blue/a.mkv", "peers/servent-0/deep/a.mkv"])
+async def test_what_was_read_in_another_view_opens_in_the_network(
+    autojump_clock: MockClock, read_at: str
+):
+    async with open_world() as world:
+        for number in range(2):
+            await world.start(joins=[0] if number else [])
+        await world.share(0, "deep/a.mkv", CONTENT)
+        await world.linked(1, 1)
+        made = await ask(world, 0, "link", path="shared/deep/a.mkv", typed="it")
+        node = await world[1].browser.find("deep/a.mkv")
+        await read_whole(world[1], replace(node, path=read_at))
+
+        assert await opened(world, 1, made["link"]) == "a.mkv"
+
+
+async def test_what_is_whole_in_the_cache_keeps_the_time_that_others_tell(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world:
+        for number in range(2):
+            await world.start(joins=[0] if number else [])
+        await world.share(0, "a.mkv", CONTENT)
+        await world.linked(1, 1)
+        made = await ask(world, 0, "link", path="shared/a.mkv", typed="it")
+        path = await opened(world, 1, made["link"])
+        before = world[1].browser.known(path)
+
+        assert await opened(world, 1, made["link"]) == path
+        assert world[1].browser.known(path).mtime_ns == before.mtime_ns > 0
 
 
 async def test_a_link_of_another_network_is_refused_and_joins_nothing(
