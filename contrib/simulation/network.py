@@ -177,6 +177,12 @@ class SimulatedNetwork:
             if router.filters.next_due(now) == float("inf"):
                 self._restless.discard(servent)
 
+    def admits(self, servent: int, neighbour: int, question: Question, *, links: int) -> bool:
+        """Return whether a servent would ask a neighbour, as far as it knows what is there."""
+        query = Query(bytes(GUID_BYTES), links, 0, question.kind, question.text, 1, 0)
+        filters = self._servents[servent].router.filters
+        return filters.admits(LinkId(neighbour), links, KEYS.of_query(query))
+
     async def search(self, origin: int, question: Question) -> Result:
         """Search as a servent does, and wait until nothing of it is on its way any more."""
         sent, size, began_at = self._messages(), self.sent_bytes, trio.current_time()
@@ -256,6 +262,7 @@ class SimulatedNetwork:
             case Done():
                 decisions = servent.router.got_done(link, message, now)
             case Filter():
+                self._restless.add(target)  # it may have to pass that on
                 decisions = servent.router.got_filter(link, message, now)
             case _:
                 raise AssertionError(message)

@@ -23,7 +23,7 @@ from simulation.shares import Question, Shares
 
 SIZES: Final = (100, 1_000, 10_000)
 
-QUESTIONS: Final = {100: 40, 1_000: 6, 10_000: 4}
+QUESTIONS: Final = {100: 40, 1_000: 20, 10_000: 4}
 """Of each kind: a larger network takes longer for each, and differs less between them."""
 
 CONTESTANTS: Final = ("p2pfs", "without filters", "flooding", "ring", "walkers", "dynamic")

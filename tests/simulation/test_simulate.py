@@ -15,11 +15,13 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.overlay.degree import SETTLED_S
+from p2pfs.protocol.flood.filters import NARROWED_APART_S
 from tests.documents.reading import ROOT
 from tests.helpers.world import open_world
 
 SERVENTS = 100
 QUESTIONS = 6
+TTL = 4
 
 REAL_SERVENTS = int(os.environ.get("P2PFS_REAL", "60"))
 
@@ -58,6 +60,27 @@ def test_a_hundred_servents_find_what_there_is_and_filters_save_most(simulation,
     assert report.result_table(table).count("| p2pfs |") == len(run.kinds(SERVENTS))
     assert "<polyline" in (tmp_path / f"latency-{SERVENTS}.svg").read_text()
     assert "one copy" in (tmp_path / f"success-{SERVENTS}.svg").read_text()
+
+
+async def test_what_is_published_is_known_two_links_away(autojump_clock: MockClock, simulation):
+    """Servents that have told all there was hear of more, and tell that as well."""
+    run, _ = simulation
+    rng = random.Random(1)
+    graph = run.graphs.grow(SERVENTS, rng)
+    shares = run.Shares(SERVENTS, rng)
+    network = run.SimulatedNetwork(graph, shares, rng, ttl=TTL, has_filters=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(network.run)
+        await network.settle()
+        await trio.sleep(NARROWED_APART_S + 1)
+        await network.publish(())  # nobody has anything more to tell
+        for _ in range(QUESTIONS):
+            question = shares.copies(1)
+            await network.publish(question.holders)
+            (holder,) = question.holders
+            ways = [(far, near) for near in graph[holder] for far in graph[near] - {holder}]
+            assert all(network.admits(far, near, question, links=2) for far, near in ways)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.slow
