@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from p2pfs.config import Config
+from p2pfs.config import Config, Origin
 from p2pfs.errors import UsageError
 from p2pfs.invitations import MAX_KEY_BYTES, Invitation
 from p2pfs.protocol import Identity, NetworkKey
@@ -141,8 +141,10 @@ def accept_invitations(config: Config, now: float) -> Config:
     """
     for invitation in config.joins:
         if isinstance(invitation, Invitation):
-            path = _key_file_of(invitation, config, now)
-            config = dataclasses.replace(config, network_key_file=path)
+            path, origins = _key_file_of(invitation, config, now), dict(config.origins)
+            if path != config.network_key_file:
+                origins["network-key-file"] = Origin.INVITATION
+            config = dataclasses.replace(config, network_key_file=path, origins=origins)
     joins = tuple(
         dataclasses.replace(one, key=None) if isinstance(one, Invitation) else one
         for one in config.joins
