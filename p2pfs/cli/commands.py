@@ -143,7 +143,11 @@ def run() -> int:
         sys.stdout.flush()
     except click.ClickException as error:
         voice.as_json = voice.as_json or "--json" in sys.argv
-        voice.failed(error.format_message(), error.exit_code, hint_of(error))
+        if isinstance(error, click.exceptions.NoArgsIsHelpError) and not voice.as_json:
+            click.echo(error.format_message(), err=True)
+            return error.exit_code
+        text = " ".join(error.format_message().split())  # click sets choices out in lines
+        voice.failed(text, error.exit_code, hint_of(error))
         return error.exit_code
     except P2pfsError as error:
         status = exit_status_of(error)

@@ -506,3 +506,21 @@ def test_a_get_that_took_long_is_told_to_the_desktop(p2pfs, servent, monkeypatch
     assert p2pfs("get", "films/a.mkv")[0] == 0
     told = [(event.path, event.text) for event in servent.journal.events() if event.is_done]
     assert told == ([("films/a.mkv", "downloaded: 1 file, 4 B")] if is_told else [])
+
+
+@pytest.mark.parametrize("words", [(), ("service",)])
+def test_without_a_verb_the_help_is_shown_line_by_line(p2pfs, words):
+    status, output, errors = p2pfs(*words)
+
+    assert (status, output) == (2, "")
+    assert errors.startswith(" ".join(("Usage: p2pfs", *words)) + " [OPTIONS] COMMAND")
+    assert errors == p2pfs(*words, "--help")[1]
+    status, output, errors = p2pfs(*words, "--json")
+    assert (status, errors) == (2, "")
+
+
+def test_what_could_be_chosen_is_told_in_one_line(p2pfs):
+    status, _, errors = p2pfs("set")
+
+    assert status == 2
+    assert "'NAME'. Choose from: upload-limit, download-limit," in errors.splitlines()[0]
