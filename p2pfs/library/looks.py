@@ -149,6 +149,7 @@ class Looks:
             path = published_path(look.path) or ""
             if books.offers.directory(path) != key.identity:
                 books.withdraw(path)
+            books.offers.forgive(look.path)
             books.offers.put_directory(directory_entry(path, key.mtime_ns), key.identity)
             return True
 

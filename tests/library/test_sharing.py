@@ -225,6 +225,18 @@ async def test_other_patterns_hold_at_once(world):
         assert set(world.offered()) == {"d/secret", "d/open"}
 
 
+async def test_a_directory_that_is_ignored_no_more_is_not_called_private(world):
+    world.put("d/f", b"f")
+    world.put(".p2pfsignore", b"d/\n")
+    async with world.running():
+        assert world.library.file_state("d/f").reason == "a .p2pfsignore says so"
+
+        world.remove(".p2pfsignore")
+        await world.library.wait_idle()
+        assert set(world.offered()) == {"d/f"}
+        assert [world.library.file_state(path).state for path in ("d", "d/f")] == ["published"] * 2
+
+
 @pytest.mark.parametrize("spoil", ["a directory", "a link", "too long", "no text"])
 async def test_where_patterns_cannot_be_read_nothing_is_offered(world, spoil):
     world.put("d/f", b"f")
