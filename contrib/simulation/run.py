@@ -1,4 +1,4 @@
-"""The command: grow networks, let people search in them, and tell what came of it."""
+"""Let people search in grown networks, or meet in a hall, and tell what came of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Final
 import trio
 from trio.testing import MockClock
 
+from p2pfs.config import MAX_TTL
 from simulation import graph as graphs
+from simulation import hall
 from simulation.graph import Shape
 from simulation.network import Result, SimulatedNetwork
 from simulation.others import Dynamic, Others
@@ -22,6 +24,7 @@ from simulation.report import Table, latency_chart, result_table, shape_table, s
 from simulation.shares import Question, Shares
 
 SIZES: Final = (100, 1_000, 10_000)
+HALL_SIZES: Final = (300,)
 
 QUESTIONS: Final = {100: 40, 1_000: 20, 10_000: 4}
 """Of each kind: a larger network takes longer for each, and differs less between them."""
@@ -34,7 +37,7 @@ STOPPED: Final = 0.01
 CHURN_S: Final = 60.0
 """The time between two questions in which servents come and go."""
 
-DEEP_TTL: Final = 5
+DEEP_TTL: Final = MAX_TTL
 DEEP_FROM: Final = 5_000
 """Servents from which a search needs a fifth link to reach all."""
 
@@ -53,14 +56,19 @@ def kinds(servents: int) -> dict[str, Asker]:
 
 
 def simulate(
-    servents: int, questions: int, contestants: Sequence[str] = CONTESTANTS, seed: int = 1
+    servents: int,
+    questions: int,
+    contestants: Sequence[str] = CONTESTANTS,
+    seed: int = 1,
+    ttl: int | None = None,
 ) -> tuple[Shape, Table]:
     """Return the shape of one network and what all kinds of searches in it brought."""
+    ttl = ttl or (DEEP_TTL if servents >= DEEP_FROM else DEEP_TTL - 1)
     shape, table = None, {}
     for one in contestants:
         clock = MockClock(autojump_threshold=0)
         shape, more = trio.run(
-            _simulate, servents, questions, one, random.Random(seed), clock=clock
+            _simulate, servents, questions, one, ttl, random.Random(seed), clock=clock
         )
         table |= more
     assert shape is not None
@@ -69,13 +77,12 @@ def simulate(
 
 
 async def _simulate(
-    servents: int, questions: int, contestant: str, rng: random.Random
+    servents: int, questions: int, contestant: str, ttl: int, rng: random.Random
 ) -> tuple[Shape, Table]:
     """Let one contestant search: each has the same network to begin with."""
     graph = graphs.grow(servents, rng)
     shape = graphs.shape(graph, rng)
     shares = Shares(servents, rng)
-    ttl = DEEP_TTL if servents >= DEEP_FROM else DEEP_TTL - 1
     has_filters = contestant == CONTESTANTS[0]
     network = SimulatedNetwork(graph, shares, rng, ttl=ttl, has_filters=has_filters)
     network.stopped = set(rng.sample(range(servents), int(servents * STOPPED)))
@@ -105,16 +112,21 @@ async def _simulate(
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="contrib/simulate", description=__doc__)
-    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="servents in a network")
+    parser.add_argument("sizes", nargs="*", type=int, help="servents in a network")
+    parser.add_argument("--hall", action="store_true", help="let real servents meet in a hall")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ttl", type=int, choices=range(1, MAX_TTL + 1), help="of p2pfs")
     parser.add_argument("--charts", type=Path, help="a directory for the charts")
     options = parser.parse_args(arguments)
+    if options.hall:
+        return fill_halls(options.sizes or HALL_SIZES, options.seed)
     shapes = {}
-    for servents in options.sizes:
+    for servents in options.sizes or SIZES:
         began_at = time.process_time()
         questions = next(count for size, count in QUESTIONS.items() if servents <= size)
-        shapes[servents], table = simulate(servents, questions, options.only, options.seed)
+        asked = (servents, questions, options.only, options.seed, options.ttl)
+        shapes[servents], table = simulate(*asked)
         seconds = time.process_time() - began_at
         print(f"\n{servents:,} servents, {questions} searches of each kind:\n")
         print(result_table(table))
@@ -122,6 +134,16 @@ def main(arguments: Sequence[str]) -> int:
         if options.charts:
             draw(options.charts, servents, table)
     print(f"\n{shape_table(shapes)}")
+    return 0
+
+
+def fill_halls(sizes: Sequence[int], seed: int) -> int:
+    """Let so many people meet, each number in a hall of its own; print what they saw."""
+    for people in sizes:
+        clock = MockClock(autojump_threshold=0)
+        figures = trio.run(hall.fill, people, seed, clock=clock)
+        print(f"\n{people:,} people in a hall:\n\n{hall.hall_table(figures)}")
+        print(f"all came in {figures.joined_s:.0f} s of processor time", file=sys.stderr)
     return 0
 
 

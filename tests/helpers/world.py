@@ -42,6 +42,7 @@ class World:
         self._directory = directory
         self._nursery = nursery
         self._scopes: list[trio.CancelScope] = []
+        self._gone: dict[int, trio.Event] = {}
 
     def __getitem__(self, number: int) -> Servent:
         return self.servents[number]
@@ -70,6 +71,14 @@ class World:
         self._scopes.append(scope)
         return servent
 
+    async def come_back(self, number: int) -> None:
+        """Start a servent again that was stopped: the same share, key and contacts."""
+        await self._gone[number].wait()
+        scope = trio.CancelScope()
+        config = self[number].config
+        self.servents[number] = await self._nursery.start(self._run, number, config, scope)
+        self._scopes[number] = scope
+
     async def _run(
         self,
         number: int,
@@ -77,6 +86,7 @@ class World:
         scope: trio.CancelScope,
         task_status: trio.TaskStatus[Servent],
     ) -> None:
+        self._gone[number] = gone = trio.Event()
         with scope:
             async with open_servent(
                 config,
@@ -86,14 +96,11 @@ class World:
             ) as servent:
                 task_status.started(servent)
                 await trio.sleep_forever()
+        gone.set()
 
     async def start_anew(self, number: int) -> None:
         """Set a servent that was stopped up again: same host and port, another identity."""
         (self._directory / str(number)).rename(self._directory / f"{number}-before")
-        await self.start_again(number)
-
-    async def start_again(self, number: int) -> None:
-        """Start a servent that was stopped, with all that it had."""
         scope = trio.CancelScope()
         config = self.config(number)
         self.servents[number] = await self._nursery.start(self._run, number, config, scope)
