@@ -27,8 +27,10 @@ async def link(servent: Servent, args: Args, _report: object) -> object:
         file = await find_file(servent, *target_of(args))
     except NotFoundError:
         if isinstance(target, TreePath) and target.subtree is Subtree.NETWORK:
-            with contextlib.suppress(NotFoundError):  # our own files are not below network/
-                return _link_to_own(servent, target.path, typed)
+            # Our own files are not below network/, and `open` prints them as shared/PATH.
+            for path in (target.path, target.path.removeprefix(f"{Subtree.SHARED}/")):
+                with contextlib.suppress(NotFoundError):
+                    return _link_to_own(servent, path, typed)
         raise
     name = without_suffix(file.path, file.file_id).rpartition("/")[2]
     text = servent.file_links.to_others(file.file_id, name, file.size, file.sources)

@@ -57,6 +57,7 @@ def test_a_link_to_what_is_shared_here_leads_into_shared(p2pfs, servent, here):
     made = f"p2pfs:file/{ID}?own&name=b.txt&size=4\n"
     assert p2pfs("link", "mnt/shared/a/b.txt") == (0, made, "")
     assert p2pfs("link", ID) == (0, made, "")
+    assert p2pfs("link", "shared/a/b.txt") == (0, made, "")
     assert p2pfs("open", f"p2pfs:file/{ID}")[1] == f"{here}/mnt/shared/a/b.txt\n"
 
 
