@@ -38,10 +38,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     mounts        the kernel's table of mounts
     errors        every exception, by whose fault it is
 
-To follow one read, start at `mount.adapter` and go downward: `filesystem.network`,
-`download.reader`, `download.swarm`, `cache` on a hit, else `download.picker`,
-`download.transfers`, `download.upstream`, `link.pool`, `link.live`, `Manifest.verify`,
-`CachedFile.put`.
+The way of one read through all this is in contrib/docs/hacking.md, one file a line.
 """
 
 __version__ = "0.1.0"

@@ -3,8 +3,11 @@
 A few that carry more than a text stand where that is known: `link.RefusedError` and
 `control.VerbError`.
 
-Errors change shape once per border: the tree (`p2pfs.filesystem`) turns them into
-`OSError`, the command line (`p2pfs.cli`) into an exit status. Nothing else translates.
+Errors change shape at borders. `download.source` turns the error of a source into its `Trouble`,
+and the trouble of all sources into the `TransferError` that readers get. What leaves the servent is
+made of these by `filesystem.answers` (an `OSError`), `upload.uploads` (a REJECT for a peer) and
+`control.statuses` (an exit status). An `OSError` of a disk or of a socket becomes one of these
+where it happens.
 """
 
 from __future__ import annotations
@@ -65,15 +68,15 @@ class RejectedError(P2pfsError):
 
 
 class TransferError(P2pfsError):
-    """A reader cannot have its bytes. The subclass says why (DESIGN 2.2)."""
+    """A reader cannot have its bytes. The subclass says why: see file-system.md."""
 
 
 class NotFoundError(TransferError):
-    """Nobody within the horizon has such a path."""
+    """Nobody within the horizon has such a path; or, raised where it is offered: it is not here."""
 
 
 class NotYetError(NotFoundError):
-    """A block is not here, and is being fetched."""
+    """A block is not here yet. The offering side alone raises it, and tells the peer that asks."""
 
 
 class NoSourceError(TransferError):
@@ -81,7 +84,10 @@ class NoSourceError(TransferError):
 
 
 class StalledError(TransferError):
-    """Holders are there, but nothing arrived for the stall time."""
+    """Nothing arrived in time: for a read the stall time, though holders are there.
+
+    Listings and pages that a neighbour does not send have times of their own.
+    """
 
 
 class CorruptError(TransferError):

@@ -1,4 +1,4 @@
-"""What the verbs and `.p2pfs/` tell: JSON objects with the keys of DESIGN 2.3, and text."""
+"""What the verbs and `.p2pfs/` tell: JSON objects with the keys of commands.md, and text."""
 
 from __future__ import annotations
 

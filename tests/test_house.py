@@ -120,3 +120,15 @@ def test_a_new_module_is_behind_the_walls_by_being_there(
     broken_contracts: str, number: int, package: str, line: str
 ):
     assert re.search(rf"p2pfs\.{package}\.intruder{number}\b", broken_contracts), line
+
+
+@pytest.mark.parametrize("folder", ["p2pfs", "tests", "contrib"])
+def test_no_text_leans_on_a_document_that_is_not_here(folder: str):
+    texts = {
+        path.relative_to(PROJECT): path.read_text()
+        for path in (PROJECT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".toml", ".service") and path != Path(__file__)
+    }
+
+    assert len(texts) > 5
+    assert [str(path) for path, text in texts.items() if "DESIGN" in text] == []

@@ -120,7 +120,7 @@ click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)(cli)
 
 
 def main() -> None:
-    """Run the command line and exit with the status of DESIGN 2.3."""
+    """Run the command line and exit with a status of commands.md, "Exit statuses"."""
     finish(help_mount() if fstab.is_helper_call(sys.argv) else run())
 
 

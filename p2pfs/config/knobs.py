@@ -40,7 +40,8 @@ MAX_TTL: Final = 5
 """What the protocol allows (`messages.MAX_TTL`)."""
 
 DEFAULT_STALL_TIMEOUT_S: Final = 30.0
-"""A read fails when no byte arrives for this time. After a longer wait, users kill programs."""
+"""Reads fail when no byte of their content arrives for this time, for all its readers together;
+`download.patience` has the exceptions. After a longer wait, users kill programs."""
 
 STALL_TIMEOUT_BOUNDS_S: Final = (1.0, 3600.0)
 """A shorter time fails on one lost packet; after a longer one nobody waits for the error."""

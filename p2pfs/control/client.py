@@ -22,7 +22,7 @@ from typing import Final, NotRequired, TypedDict, cast
 from p2pfs.config import SHARED, runtime_directories, socket_name
 from p2pfs.control import RECORD, SILENCE_S, ExitStatus, VerbError
 from p2pfs.control.opening import Destination, Source
-from p2pfs.control.paths import Id, Subtree, TreePath, place_of
+from p2pfs.control.paths import Id, Subtree, TreePath, here, holds, place_of
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.state import lock_directory
 
@@ -112,7 +112,7 @@ def choose_servent(directory: str | None, path: str | None = None) -> Running:
         if not around:
             raise VerbError(f"no servent runs at {directory}", ExitStatus.NO_SERVENT)
         return around[0]
-    for place in (_place_of(path, running) if path else "", _here()):
+    for place in (_place_of(path, running) if path else "", here()):
         if around := _around(running, place):
             return around[0]
     if not running:
@@ -302,7 +302,7 @@ def _mountpoints(running: Sequence[Running]) -> list[str]:
 
 def _around(running: Sequence[Running], place: str) -> list[Running]:
     """Return the servents whose mounts hold a place, the innermost first."""
-    around = [one for one in running if one.mountpoint and _holds(one.mountpoint, place)]
+    around = [one for one in running if one.mountpoint and holds(one.mountpoint, place)]
     return sorted(around, key=lambda one: len(one.mountpoint or ""), reverse=True)
 
 
@@ -387,14 +387,3 @@ def _running(record: object, control_path: Path) -> Running | None:
         case {"pid": int(pid), "mountpoint": None | str() as mountpoint, "state": str(state)}:
             return Running(pid, mountpoint, state, os.fspath(control_path))
     return None
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # below a mount that is gone
-        return "/"
-
-
-def _holds(mountpoint: str, path: str) -> bool:
-    return path == mountpoint or path.startswith(mountpoint.rstrip("/") + "/")

@@ -47,8 +47,8 @@ LOOK_EVERY_S: Final = 0.05
 PUMP_END_S: Final = 1.0
 """The time to wait for the error of a destination, after the servent has given up."""
 
-MAX_LABEL_BYTES: Final = 255
-"""NAME_MAX of Linux."""
+NAME_MAX: Final = 255
+"""The longest name of a file on Linux, in bytes."""
 
 _PERMISSIONS: Final = 0o777
 
@@ -291,9 +291,9 @@ def _part_of(path: str) -> str:
     """Return the name of the unfinished file of a path."""
     directory, name = os.path.split(path)
     label = os.fsencode(name)
-    if len(label) + len(PART_SUFFIX) > MAX_LABEL_BYTES:
+    if len(label) + len(PART_SUFFIX) > NAME_MAX:
         tag = "~" + hashlib.blake2b(label, digest_size=8).hexdigest()
-        room = MAX_LABEL_BYTES - len(PART_SUFFIX) - len(tag)
+        room = NAME_MAX - len(PART_SUFFIX) - len(tag)
         name = label[:room].decode(errors="ignore") + tag
     return os.path.join(directory, name + PART_SUFFIX)
 

@@ -88,7 +88,7 @@ def read_target(text: str, tree: Tree) -> TreePath | Id:
     """
     if _FILE_ID.fullmatch(text.lower()):
         return Id(text.lower())
-    place = _walk_tree(text, _here(), tree, follow_last=True)
+    place = _walk_tree(text, here(), tree, follow_last=True)
     found = _below(place, tree, text)
     if found is not None and found.subtree is not Subtree.SHARED:
         return found
@@ -104,7 +104,7 @@ def link_target(text: str, tree: Tree) -> TreePath | Id:
         UsageError: it leads to a place on this machine that is not shared.
         NotFoundError: the path cannot be walked.
     """
-    found = _below(_walk_tree(text, _here(), tree, follow_last=True), tree, text)
+    found = _below(_walk_tree(text, here(), tree, follow_last=True), tree, text)
     return read_target(text, tree) if found is None else found
 
 
@@ -115,7 +115,7 @@ def removal_target(text: str, tree: Tree) -> TreePath:
         UsageError: it leads elsewhere.
         NotFoundError: the path cannot be walked.
     """
-    found = _below(_walk_tree(text, _here(), tree, follow_last=False), tree, text)
+    found = _below(_walk_tree(text, here(), tree, follow_last=False), tree, text)
     if found is None and not os.path.isabs(text):
         share = os.path.realpath(tree.shared_directory)
         found = _below(_walk_tree(text, share, tree, follow_last=False), tree, text)
@@ -151,9 +151,9 @@ def _relative(text: str, subtree: Subtree) -> TreePath:
 def _below(place: str, tree: Tree, text: str) -> TreePath | None:
     """Return where a walk has led, if it is in a sub-tree."""
     shared = os.path.realpath(tree.shared_directory)
-    if _holds(shared, place):
+    if holds(shared, place):
         return _tree_path(Subtree.SHARED, place[len(shared) :].lstrip("/"), text)
-    if tree.mountpoint is None or not _holds(tree.mountpoint, place):
+    if tree.mountpoint is None or not holds(tree.mountpoint, place):
         return None
     label, _, path = place[len(tree.mountpoint) :].lstrip("/").partition("/")
     subtree = _SUBTREES.get(label)
@@ -175,9 +175,9 @@ def place_of(text: str, mountpoints: Collection[str]) -> str:
     """
 
     def is_local(place: str) -> bool:
-        return not any(_holds(one, place) for one in mountpoints)
+        return not any(holds(one, place) for one in mountpoints)
 
-    return _walk(text, _here(), is_local, follow_last=True)
+    return _walk(text, here(), is_local, follow_last=True)
 
 
 def _walk_tree(text: str, start: str, tree: Tree, *, follow_last: bool) -> str:
@@ -215,9 +215,9 @@ def _walk(text: str, start: str, may_look: Callable[[str], bool], *, follow_last
 
 def _is_local(place: str, tree: Tree) -> bool:
     """Return whether system calls are harmless there: outside the mount, or below `shared/`."""
-    if tree.mountpoint is None or not _holds(tree.mountpoint, place):
+    if tree.mountpoint is None or not holds(tree.mountpoint, place):
         return True
-    return _holds(os.path.join(tree.mountpoint, Subtree.SHARED), place)
+    return holds(os.path.join(tree.mountpoint, Subtree.SHARED), place)
 
 
 def _link_at(place: str) -> str | None:
@@ -226,13 +226,15 @@ def _link_at(place: str) -> str | None:
     return None
 
 
-def _holds(directory: str | None, place: str) -> bool:
+def holds(directory: str | None, place: str) -> bool:
+    """Return whether a place is a directory or lies in it, by their names alone."""
     if directory is None:
         return False
     return place == directory or place.startswith(directory.rstrip("/") + "/")
 
 
-def _here() -> str:
+def here() -> str:
+    """Return the working directory; `/` if it is gone."""
     try:
         return os.getcwd()
     except OSError:  # below a mount that is gone

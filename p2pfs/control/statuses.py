@@ -22,7 +22,7 @@ RECORD: Final = "record"
 
 
 class ExitStatus(enum.IntEnum):
-    """The exit statuses of the command (DESIGN 2.3)."""
+    """The exit statuses of the command: commands.md, "Exit statuses"."""
 
     DONE = 0
     FAILED = 1

@@ -1,7 +1,8 @@
 """The table of verbs, and the handlers of the short ones.
 
-Results are plain JSON; the keys of `status`, `peers`, `transfers` and `search` are those of
-DESIGN 2.3 and come from the servent as they are. Paths in the tree come parsed: see `paths`.
+Results are plain JSON, with the keys that commands.md lists under "JSON"; those of `status`,
+`peers`, `transfers` and `search` come from the servent as they are. Paths in the tree come
+parsed: see `paths`.
 """
 
 from __future__ import annotations

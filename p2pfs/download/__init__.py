@@ -25,6 +25,16 @@
     verifying       blocks that have arrived: verified, kept, and only then announced
 
 A read goes downward: reader, swarm, the cache or else the picker, transfers, upstream.
+
+What is said of a source, a search and a read that do not come forward:
+
+    silent        a source was asked, and has not answered yet or not in its time
+    stuck         a source has been silent for all of its patience: others are asked in its place
+    out of reach  no way leads to a source, and it never gave a block
+    starved       readers wait for a block that no source can be expected to give soon: search
+    hopeless      no source will ever give a block: after a search that found none, its reads fail
+    stalled       nothing came for a content for the stall time: all its reads fail
+    overdue       one read waited for several stall times, whatever came for others: it fails
 """
 
 from p2pfs.download.pins import Pins, load_pins

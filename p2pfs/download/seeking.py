@@ -6,7 +6,6 @@ See `scout` for the search that only makes a download quicker.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
@@ -15,9 +14,6 @@ from p2pfs.download.upstream import Upstream
 from p2pfs.errors import NotAskedError
 from p2pfs.protocol import FileId, PeerInfo
 from p2pfs.protocol.flood import Urgency
-
-SEARCH_TIMEOUT_S: Final = 10.0
-"""How long a search for sources may take; a flood is over by then."""
 
 
 class Seeking:
@@ -53,8 +49,7 @@ class Seeking:
         # A reader waits for the first; the next only find sources that have come since.
         urgency = Urgency.SOURCES if self.count else Urgency.PERSON
         try:
-            with trio.move_on_after(SEARCH_TIMEOUT_S):
-                found = await self._upstream.find_sources(*self._content, urgency)
+            found = await self._upstream.find_sources(*self._content, urgency)
             self.count += 1
         except NotAskedError as error:
             pause_s = max(pause_s, error.wait_s)

@@ -50,8 +50,9 @@ UNPROVEN_PATIENCE_S: Final = 2.0
 """How long a source may be silent before its rate is known; it may have to be dialled."""
 
 UNPROVEN_BYTES_PER_S: Final = 1 * MIB
-"""The rate that such a source is credited with: a large block may take this long before it counts
-as stuck, and a block that a reader waits for is not asked of a proven source that is slower."""
+"""The rate assumed of a source whose rate is not known: at this rate a large block may take so
+long before the source counts as stuck, and a block that a reader waits for is rather asked of it
+than of a proven source that is slower than this."""
 
 MIN_PATIENCE_S: Final = 0.5
 """How long a source of known rate may be silent: below it, jitter would look like a stop.
@@ -89,7 +90,11 @@ for it alone, costs as much as to receive it."""
 
 
 class Trouble(enum.Enum):
-    """Why a source gave nothing. The first that applies to any source is the verdict on all."""
+    """Why a source gave nothing, in order of precedence.
+
+    The verdict on all sources is the first member here that any of them has. Moving one changes
+    which errno readers get.
+    """
 
     TOO_MANY_FILES = enum.auto()
     """Ours: nothing was asked of it."""
@@ -303,6 +308,7 @@ class Source:
         return self.was_unreachable and not self.given
 
     def trouble_with(self, indexes: Iterable[int]) -> Trouble:
+        """Return why it does not give these blocks; a source that shows no trouble is silent."""
         if self.is_out_of_reach:
             return Trouble.UNREACHABLE
         lacks_one = any(self.will_lack(index) for index in indexes)

@@ -150,7 +150,7 @@ class Swarm:
             self._nursery = None
             if self._cached.expects is expects:  # else a later swarm of this content has begun
                 self._cached.expects = expects_nothing
-            self._release_readers(self._end_reason)
+            self._fail_readers(self._end_reason)
 
     def add_sources(self, sources: Sequence[PeerInfo], readers: Sequence[PeerInfo] = ()) -> None:
         """Use these sources too, from now on, and share the work with these readers."""
@@ -187,25 +187,32 @@ class Swarm:
         They lie in it at the same offset until the content's last handle is closed, which the
         caller has one of. Of a content larger than the cache they are returned themselves.
         Unless `ahead` is false, the blocks that will probably be read next are fetched too.
-        Otherwise as `read`.
+
+        Never a byte that was not verified. Readers of one block share its batch; cancelling one
+        disturbs no other. A read after a failed one tries everything anew.
+
+        Raises:
+            NoSourceError: no way ever led to any source: after `patience.OUT_OF_REACH_S`. If one
+                has given something, or none is known, after the stall time.
+            StalledError: sources are there, and nothing arrived for the stall time.
+            BusyError: the sources refused until the stall time was over.
+            CorruptError: all sources sent wrong bytes, and a search found no other; or the size
+                that was announced is not that of the content.
+            StaleError: no source has it any more, and a search found no other.
+            NotAskedError: no known source gives it, and no search may begin, until the stall time
+                was over.
+            CacheFullError: a block cannot be kept.
+            TooManyFilesError: this process may not open more files: the cache could not, or no
+                link could be opened until the stall time was over.
+            ShutdownError: it must be fetched, and `run` is not running.
+            BugError: it must be fetched, and a bug of ours has ended `run`.
         """
         return await self._available(offset, length, self._cached.locate_nowait, ahead=ahead)
 
     async def read(self, offset: int, length: int) -> bytes:
         """Return the bytes at `offset`, fetching the missing blocks.
 
-        Fewer than `length` only at the end of the content, and never a byte that was not
-        verified. Readers of one block share its batch; cancelling one disturbs no other.
-        A read after a failed one tries everything anew.
-
-        Raises:
-            NoSourceError: no source could be reached until the stall time was over.
-            StalledError: sources are there, and nothing arrived for the stall time.
-            BusyError: the sources refused until the stall time was over.
-            CorruptError: all sources sent wrong bytes, and a search found no other.
-            StaleError: no source has it any more, and a search found no other.
-            CacheFullError: a block cannot be kept.
-            ShutdownError: it must be fetched, and `run` is not running.
+        Fewer than `length` only at the end of the content. Otherwise as `locate`.
         """
         length = min(length, self._cached.size - offset)
         if length <= 0:
@@ -282,7 +289,7 @@ class Swarm:
         self._ahead.advance(offset, length, trio.current_time())
         self.pump()
 
-    def _release_readers(self, error: TransferError, index: int | None = None) -> None:
+    def _fail_readers(self, error: TransferError, index: int | None = None) -> None:
         """Fail the readers, or only those that wait for block `index`."""
         self._pending.fail(error, index)
         self._has_failed = True
@@ -290,7 +297,7 @@ class Swarm:
 
     def _give_up(self, error: TransferError) -> None:
         """Fail every reader and end every batch: the next read begins afresh."""
-        self._release_readers(error)
+        self._fail_readers(error)
         self._ahead.clear()
         self._transfers.cancel_all()
 
@@ -372,7 +379,7 @@ class Swarm:
         """Fail the reads of blocks that no source has any more, after a search found no other."""
         for index in demanded:
             if self._picker.is_hopeless(index, is_late=is_late):
-                self._release_readers(error, None if index == MANIFEST else index)
+                self._fail_readers(error, None if index == MANIFEST else index)
 
     def _set_alarm(self, now: float) -> None:
         times = [self._picker.next_deadline(now)]
@@ -446,7 +453,7 @@ class Swarm:
     def not_kept(self, request: Request, error: TransferError) -> None:
         """Note that a block is right and the cache cannot take it."""
         self._ahead.clear()
-        self._release_readers(error, request.index)
+        self._fail_readers(error, request.index)
 
     def verified(self, requests: Iterable[Request]) -> None:
         """Note that these requests are over."""

@@ -90,7 +90,8 @@ class Swarms:
         self._catalogue = catalogue
         self._journal = journal
         self.stall_timeout_s = stall_timeout_s
-        """After what time without a byte reads fail; of swarms that start from now on."""
+        """After what time without a byte reads fail. A content that somebody has open keeps its
+        time until all its readers have closed it."""
         self.limit = limit or RateLimit()
         """What all of them together may fetch."""
         self.on_fetched: OnFetched = lambda _path, _content, _taken: None
@@ -120,7 +121,8 @@ class Swarms:
         """Return a reader pinned to this content. Any thread; no network.
 
         Raises:
-            OSError: the cache cannot open its files.
+            CacheFullError: the cache cannot open its file.
+            TooManyFilesError: because this process may not open more files.
         """
         return Reader(self, file, self._cache.open_file(file.file_id, file.size))
 

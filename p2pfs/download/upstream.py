@@ -16,7 +16,8 @@ from p2pfs.protocol import FileId, PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.flood import Urgency
 
 SOURCES_TIMEOUT_S: Final = 2.0
-"""How long a search for more sources may take before the swarm goes on without."""
+"""How long any search for sources may take before the swarm goes on without: a flood is over by
+then."""
 
 
 class Upstream(Protocol):
@@ -34,6 +35,8 @@ class Upstream(Protocol):
         self, file_id: FileId, size: int, urgency: Urgency
     ) -> Sequence[PeerInfo]:
         """Search for peers that have this content, and say so of this size; maybe nobody.
+
+        It takes `SOURCES_TIMEOUT_S` at most.
 
         Raises NotAskedError if that may not be now.
         """

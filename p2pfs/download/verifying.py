@@ -51,11 +51,11 @@ class Judge(Protocol):
 class Verifier:
     """Verifies and keeps what arrives for one content. Belongs to the trio thread."""
 
-    def __init__(self, judge: Judge, cached: CachedFile, patience_s: float) -> None:
-        """Prepare; blocks wait for the manifest for `patience_s`, and are dropped then."""
+    def __init__(self, judge: Judge, cached: CachedFile, stall_timeout_s: float) -> None:
+        """Prepare; blocks wait for the manifest for `stall_timeout_s`, and are dropped then."""
         self._judge = judge
         self._cached = cached
-        self._patience_s = patience_s
+        self._stall_timeout_s = stall_timeout_s
         self._queue: Gathering[Arrival] = Gathering(TAKEN_AT_ONCE, GATHER_S)
         """Their number is bounded by what is asked for."""
         self._has_manifest = trio.Event()
@@ -91,7 +91,7 @@ class Verifier:
         """Verify and keep the blocks that arrive, until cancelled."""
         while True:
             await self._queue.wait()
-            with trio.move_on_after(self._patience_s):
+            with trio.move_on_after(self._stall_timeout_s):
                 await self._has_manifest.wait()
             while self._queue:
                 some = self._queue.take()

@@ -87,7 +87,9 @@ ERRNO_OF: Final[Mapping[type[TransferError], int]] = MappingProxyType(
         BugError: errno.EIO,
     }
 )
-"""The errno of each failed transfer (DESIGN 2.2). A kind that is missing here is our bug: EIO."""
+"""The errno of each failed transfer, as file-system.md has it in "When a read fails".
+
+A kind that is missing here is our bug: EIO."""
 
 
 def os_error(code: int, path: str | None = None) -> OSError:

@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 
 from blake3 import blake3
 
+OWN_PREFIX: Final = "user.p2pfs."
+"""Of the extended attributes that are ours."""
+
 SECTOR_BYTES: Final = 512
 """The unit of st_blocks, whatever the file system."""
 

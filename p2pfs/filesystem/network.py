@@ -23,6 +23,7 @@ from p2pfs.filesystem.answers import Answer, Later, Stretch, as_os_error, os_err
 from p2pfs.filesystem.attributes import (
     DIRECTORY_MODE,
     FILE_MODE,
+    OWN_PREFIX,
     Attributes,
     Listed,
     virtual,
@@ -40,7 +41,6 @@ MAX_PATHS_REMEMBERED: Final = 100_000
 
 NETWORK: Final = "network"
 
-_OWN_PREFIX: Final = "user.p2pfs."
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Contents(Protocol):
     """The bytes of others' files. Calls that are not async read memory, on any thread."""
 
     def open(self, file: RemoteFile) -> Reader:
-        """Open a content; needs no network."""
+        """Open a content; needs no network. Raises CacheFullError or TooManyFilesError."""
         ...
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
@@ -190,11 +190,11 @@ class NetworkTree:
 
     def getxattr(self, path: str, name: str) -> Answer[bytes]:
         """Return one of the attributes of p2pfs; others do not exist: ENODATA."""
-        if not name.startswith(_OWN_PREFIX):
+        if not name.startswith(OWN_PREFIX):
             raise os_error(errno.ENODATA, path)
 
         def value_of(node: Node) -> bytes:
-            value = self._own_attribute(node, name.removeprefix(_OWN_PREFIX))
+            value = self._own_attribute(node, name.removeprefix(OWN_PREFIX))
             if value is None:
                 raise os_error(errno.ENODATA, path)
             return value.encode()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import Stretch, os_error
-from p2pfs.filesystem.attributes import Attributes, Listed, from_stat, shown_inode
+from p2pfs.filesystem.attributes import OWN_PREFIX, Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.subtree import Moment, Owner, Time
@@ -36,11 +36,10 @@ _CLOCK_REALTIME_COARSE: Final = 5
 """The clock that stamps files (linux/time.h); the finer one runs ahead of it, and a file
 touched with it would be newer than one written right after."""
 
-_OWN_PREFIX: Final = "user.p2pfs."
-_ID: Final = _OWN_PREFIX + "id"
-_LINK: Final = f"{_OWN_PREFIX}link"
-_STATE: Final = _OWN_PREFIX + "state"
-_REASON: Final = _OWN_PREFIX + "reason"
+_ID: Final = OWN_PREFIX + "id"
+_LINK: Final = f"{OWN_PREFIX}link"
+_STATE: Final = OWN_PREFIX + "state"
+_REASON: Final = OWN_PREFIX + "reason"
 
 
 class FileState(Protocol):
@@ -341,7 +340,7 @@ class SharedTree:
 
     def getxattr(self, path: str, name: str) -> bytes:
         """Return the value of an extended attribute; the library knows those of p2pfs."""
-        if name.startswith(_OWN_PREFIX):
+        if name.startswith(OWN_PREFIX):
             value = self._own_xattrs(path).get(name)
             if value is None:
                 raise os_error(errno.ENODATA, path)
@@ -382,7 +381,7 @@ class SharedTree:
 
     def _is_others(self, path: str, name: str) -> bool:
         """Return whether an attribute is ours; ENOTSUP for one that is not the user's either."""
-        if name.startswith(_OWN_PREFIX):
+        if name.startswith(OWN_PREFIX):
             self._backing.lstat(path)
             return True
         if not _is_users(name):
@@ -452,7 +451,7 @@ def is_writing(flags: int) -> bool:
 
 
 def _is_users(name: str) -> bool:
-    return name.startswith("user.") and not name.startswith(_OWN_PREFIX)
+    return name.startswith("user.") and not name.startswith(OWN_PREFIX)
 
 
 def _check_name(path: str) -> None:

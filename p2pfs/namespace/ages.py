@@ -10,15 +10,15 @@ from p2pfs.latest import Latest
 from p2pfs.tasks import Tasks
 
 FIND_TIMEOUT_S: Final = 2.0
-"""The longest that it may take to find a name, or the servents that are there (DESIGN 2.1)."""
+"""The longest that it may take to find a name, or the servents that are there."""
 
 FIRST_LISTING_S: Final = 1.5
-"""The longest that the first listing of a directory, or of a search, may take if nothing comes
-(DESIGN 2.1). It goes on in the background, and the next listing shows more."""
+"""The longest that the first listing of a directory, or of a search, may take if nothing comes.
+It goes on in the background, and the next listing shows more."""
 
 REFRESH_AFTER_S: Final = 3.0
 """A listing older than this is shown at once and asked for again behind: with it, what is
-published anywhere within the horizon is listed within five seconds (DESIGN 4)."""
+published anywhere within the horizon is listed within five seconds."""
 
 TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below, and how long

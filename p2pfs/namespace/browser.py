@@ -67,7 +67,7 @@ from p2pfs.protocol import (
 from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
 ABSENT_S: Final = 10.0
-"""How long a name that nobody had is not asked for again (DESIGN 2.1)."""
+"""How long a name that nobody had is not asked for again."""
 
 OPEN_S: Final = 30.0
 """How long a directory that was shown is asked for again when something has changed in it."""
@@ -236,8 +236,8 @@ class Browser(View):
     async def find(self, path: str) -> Node | None:
         """Return what is at `path`, asking for it if it is not known.
 
-        Of a name that was never listed it is what the first answer says. Returns None after
-        `FIND_TIMEOUT_S` at most, and at once for a name that nobody can publish.
+        The first hit ends the search, so other versions of the name may be missing. Returns None
+        if nothing came in `FIND_TIMEOUT_S`, and at once for a name that nobody can publish.
 
         Raises:
             NotAskedError: it is not known, and may not be asked for now.

@@ -27,7 +27,7 @@ MAX_ASKED: Final = 8
 as a servent says that we chose ourselves."""
 
 SETTLE_S: Final = 1.5
-"""How long they may take; a look at a name may take two seconds (DESIGN 2.1)."""
+"""How long they may take; to find a name may take `ages.FIND_TIMEOUT_S`."""
 
 RETRY_AFTER_S: Final = 10.0
 """How long a dispute stays open that nobody could settle; meanwhile `nodes` ranks the sizes."""

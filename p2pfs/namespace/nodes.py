@@ -30,7 +30,7 @@ Claim = TypeVar("Claim")
 
 ID_SUFFIX_LENGTH: Final = 8
 """Characters of the file id that tell versions of one name apart, or as many again where such a
-name is taken (DESIGN 2.1)."""
+name is taken."""
 
 MAX_EXTENSION_BYTES: Final = 32
 """A longer extension is none, and is cut like the rest of a name that is too long for a suffix."""

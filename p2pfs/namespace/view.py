@@ -29,7 +29,9 @@ class View(Protocol):
         ...
 
     async def find(self, path: str) -> Node | None:
-        """Return what is at a path, asking others first; None if nobody within reach has it.
+        """Return what is at a path, asking others first.
+
+        None if nobody within reach has it, or nobody has answered in time.
 
         Raises:
             TransferError: it is not known, and others cannot be asked.

@@ -5,7 +5,7 @@
     slots        who gets a place for a neighbour
     degree       whom to dial next, and when to walk
     contacts     addresses that answered, and when to dial them again
-    bans         peers that sent wrong blocks
+    bans         peers that flood, or that sent wrong blocks
     announcing   tells neighbours what our share has, and when it changes
     flooding     carries out what the protocol decides about flooded messages
     search       one search of our own, ring by ring

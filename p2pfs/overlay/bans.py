@@ -13,13 +13,13 @@ from p2pfs.latest import Latest
 from p2pfs.protocol import ServentId
 
 FLOOD_BAN_S: Final = 600.0
-"""How long a peer that floods is not dealt with (DESIGN 3.6)."""
+"""How long a peer that floods is not dealt with."""
 
 LIES_BAN_S: Final = 3_600.0
-"""How long a peer that sends wrong blocks is not dealt with (DESIGN 3.7)."""
+"""How long a peer that sends wrong blocks is not dealt with."""
 
 MAX_LIES: Final = 3
-"""Wrong blocks, of whatever files, after which a peer is banned (DESIGN 3.7)."""
+"""Wrong blocks, of whatever files, after which a peer is banned."""
 
 MAX_REMEMBERED: Final = 10_000
 """Bans, and peers that lied, remembered; the oldest is forgotten first. Two megabytes."""

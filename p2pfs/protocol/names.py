@@ -27,7 +27,7 @@ _FORBIDDEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Z
 
 ZERO_WIDTH_NON_JOINER: Final = "\u200c"
 ZERO_WIDTH_JOINER: Final = "\u200d"
-_JOINERS: Final = ZERO_WIDTH_NON_JOINER + ZERO_WIDTH_JOINER
+JOINERS: Final = ZERO_WIDTH_NON_JOINER + ZERO_WIDTH_JOINER
 # Cf, yet Persian and the Indic scripts cannot be written without them, nor can most emoji.
 
 _VIRAMA: Final = 9
@@ -99,7 +99,7 @@ def is_joiner_in_place(label: str, index: int) -> bool:
     That is where scripts need them (UAX #31, profile for default ignorable code points) and
     between the parts of an emoji (UTS #51). Anywhere else two names would look the same.
     """
-    if label[index] not in _JOINERS or len(label) > MAX_LABEL_BYTES:
+    if label[index] not in JOINERS or len(label) > MAX_LABEL_BYTES:
         return False
     before, after = label[:index], label[index + 1 :]
     if label[index] == ZERO_WIDTH_JOINER and _PICTURE_BEFORE.search(before):

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from p2pfs.protocol.names import ZERO_WIDTH_JOINER, ZERO_WIDTH_NON_JOINER
+from p2pfs.protocol.names import JOINERS
 
 Phrase = tuple[str, ...]
 """Tokens side by side."""
@@ -78,16 +78,14 @@ class _LeftOut(dict[int, int | None]):
     def __missing__(self, code: int) -> int | None:
         combining_class = unicodedata.combining(chr(code))
         is_accent = combining_class in _ACCENTS or combining_class in _POINTS
-        kept = None if is_accent or chr(code) in _JOINERS else code
+        # Not every keyboard has the joiners.
+        kept = None if is_accent or chr(code) in JOINERS else code
         if code < _COMMON:
             self[code] = kept
         return kept
 
 
 _LEFT_OUT: Final = _LeftOut()
-
-_JOINERS: Final = ZERO_WIDTH_JOINER + ZERO_WIDTH_NON_JOINER
-"""Not every keyboard has them."""
 
 _COMMON: Final = 0x10000
 """Code points below it are remembered: names in one script need few of them."""

@@ -11,7 +11,7 @@ import pytest
 
 from p2pfs.control import ExitStatus, VerbError, opening
 from p2pfs.control.opening import (
-    MAX_LABEL_BYTES,
+    NAME_MAX,
     Source,
     Stream,
     WholeFile,
@@ -283,7 +283,7 @@ def test_what_was_exchanged_meanwhile_is_not_replaced():
     assert Path("x").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["x" * MAX_LABEL_BYTES, "ü" * 127, "x" * 251])
+@pytest.mark.parametrize("name", ["x" * NAME_MAX, "ü" * 127, "x" * 251])
 def test_the_longest_names_can_be_got(name):
     receive(name)
 

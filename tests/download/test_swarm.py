@@ -375,7 +375,7 @@ async def test_the_last_blocks_do_not_wait_for_a_slow_source(
         assert trio.current_time() - started_at < 3
 
 
-# Failures: DESIGN 2.2
+# Failures: file-system.md, "When a read fails"
 
 
 async def fails_with(swarm: Swarm, error: type[TransferError]) -> float:

@@ -1,4 +1,4 @@
-"""Each row of the table of errors (DESIGN 2.2), produced for real, by real peers.
+"""Each row of the table of errors in file-system.md, produced for real, by real peers.
 
 Each is an errno for the program that reads, a line in `p2pfs events`, the text of
 `user.p2pfs.error`, and an exit status of `p2pfs get`.

@@ -1,4 +1,4 @@
-"""The seven use cases (DESIGN 1), through real mounts and through the command.
+"""The seven use cases, through real mounts and through the command.
 
 The seventh, a download that fails, is in `test_failures`.
 """

@@ -1,4 +1,4 @@
-"""What DESIGN promises of downloads from many sources, on virtual time: rates and standstills."""
+"""Downloads from many sources, on virtual time: their rates, and how long they stand still."""
 
 from __future__ import annotations
 

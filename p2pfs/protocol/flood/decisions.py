@@ -116,7 +116,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Nothing to do: it was dropped, and counted in `Router.statistics`."""
+    """Nothing to do: it was dropped. The reason is for tests and for `Router.statistics`."""
 
     link: LinkId
     reason: DropReason

@@ -99,7 +99,10 @@ trip across the world."""
 
 @dataclass(frozen=True, slots=True)
 class RouterStatistics:
-    """A router at one instant. Returned by `Router.statistics`."""
+    """A router at one instant. Returned by `Router.statistics`.
+
+    Tests alone read it. What `status` shows is counted by the owner of the router, by messages.
+    """
 
     queries_seen: int
     """Queries of others seen for the first time; other copies are not counted."""
