@@ -16,7 +16,7 @@
     readahead       which blocks readers will want next
     transfers       what goes over the wire for one content
     alarm           one alarm clock for many deadlines
-    gathering       a queue that lets its taker wait for a whole batch
+    intake          a queue that lets its taker wait for a whole batch
     batches         what one source is asked for at once
     upstream        what a swarm has below it: searches, the pool of links, blame
     pending_reads   reads that wait for blocks

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from p2pfs.cache import BlockCache, CachedFile, Key
-from p2pfs.download.gathering import Gathering
+from p2pfs.download.intake import Intake
 from p2pfs.errors import P2pfsError
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import RemoteFile
@@ -63,7 +63,7 @@ class SmallContents:
         self._on_received = on_received
         self._flights: SingleFlight[Key] = SingleFlight(tasks)
         self._awaited: Counter[Key] = Counter()  # by how many readers
-        self._arrived: Gathering[_Arrived] = Gathering(KEPT_AT_ONCE, GATHER_S)
+        self._arrived: Intake[_Arrived] = Intake(KEPT_AT_ONCE, GATHER_S)
         self._is_keeping = False
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import trio
 
 from p2pfs.cache import CachedFile
-from p2pfs.download.gathering import Gathering
+from p2pfs.download.intake import Intake
 from p2pfs.download.source import Request
 from p2pfs.errors import BadBlockError, P2pfsError, RemoteProtocolError, TransferError
 from p2pfs.protocol import Manifest
@@ -56,7 +56,7 @@ class Verifier:
         self._judge = judge
         self._cached = cached
         self._stall_timeout_s = stall_timeout_s
-        self._queue: Gathering[Arrival] = Gathering(TAKEN_AT_ONCE, GATHER_S)
+        self._queue: Intake[Arrival] = Intake(TAKEN_AT_ONCE, GATHER_S)
         """Their number is bounded by what is asked for."""
         self._has_manifest = trio.Event()
         if cached.manifest is not None:

@@ -10,7 +10,7 @@ import trio
 T = TypeVar("T")
 
 
-class Gathering(Generic[T]):
+class Intake(Generic[T]):
     """A queue that lets its taker wait until a batch is worth its while."""
 
     def __init__(self, enough: int, wait_s: float) -> None:
