@@ -36,8 +36,9 @@ MAX_STUCK: Final = 16
 """Those for which nothing has come, at most: each costs a swarm, and searches."""
 
 FIRST_S: Final = 0.25
-"""A fetch for which nothing has come so long, not even the manifest, lets the next begin. If its
-holder is only far away, one more is under way, no worse. Eight pins of a silent holder held up
+"""A fetch for which nothing has come so long, not even the manifest, lets the next begin; but not
+while a holder of it gives us something else, for on a slow line its manifest comes behind that. If
+its holder is only far away, one more is under way, no worse. Eight pins of a silent holder held up
 the ninth for 98 s."""
 
 PIECE_BYTES: Final = MIB
@@ -58,6 +59,11 @@ class Reader(Protocol):
     @property
     def has_heard(self) -> bool:
         """Whether anything has come for it, or only our own limit lets nothing come."""
+        ...
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether a source of it is giving something else, behind which its own may come."""
         ...
 
     def close(self) -> None:
@@ -102,8 +108,11 @@ class _Turns:
 
     async def _give_unless_heard(self, reader: Reader) -> None:
         await trio.sleep(FIRST_S)
-        if not reader.has_heard:
-            self.give(reader)
+        while reader in self._owners and not reader.has_heard:
+            if not reader.is_in_line:
+                self.give(reader)
+                return
+            await trio.sleep(FIRST_S)
 
 
 class _Row(msgspec.Struct):

@@ -17,7 +17,7 @@ from p2pfs.cache import CachedFile, Located
 from p2pfs.download.swarm import Swarm
 from p2pfs.errors import TransferError
 from p2pfs.namespace import RemoteFile
-from p2pfs.protocol import Manifest, block_count_for
+from p2pfs.protocol import Manifest, PeerInfo, block_count_for
 
 T = TypeVar("T")
 
@@ -39,6 +39,10 @@ class Home(Protocol):
 
     async def fetch_small(self, file: RemoteFile, cached: CachedFile) -> None:
         """Fetch a content of one block in one exchange, if that is possible."""
+
+    def is_giving(self, source: PeerInfo) -> bool:
+        """Return whether a source has just given something, of whatever content."""
+        ...
 
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""
@@ -72,6 +76,11 @@ class Reader:
     def has_heard(self) -> bool:
         """Whether anything has come for it, or only our own limit lets nothing come."""
         return self._swarm is not None and self._swarm.has_heard
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether a source of it is giving something else, behind which its own may come."""
+        return any(map(self._home.is_giving, self._file.sources))
 
     def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
         """Return a descriptor that holds these bytes if all are in the cache, else None.

@@ -194,6 +194,10 @@ class Swarms:
         if unread and not self.limit.is_set:
             self._tasks.soon(self._small.fetch_ahead, unread)
 
+    def is_giving(self, source: PeerInfo) -> bool:
+        """Return whether a source has just given something, of whatever content."""
+        return self.upstream.is_giving(source)
+
     def failed(self, path: str, error: TransferError) -> None:
         """Remember and announce why a read failed."""
         self._errors[path] = str(error)

@@ -5,10 +5,14 @@ A swarm knows nothing but its `Upstream`, so tests give it another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+import trio
+
 from p2pfs.journal import Journal
+from p2pfs.latest import Latest
 from p2pfs.link import Deliver, TransferLinks
 from p2pfs.namespace import Catalogue
 from p2pfs.overlay import Searches
@@ -18,6 +22,13 @@ from p2pfs.protocol.flood import Urgency
 SOURCES_TIMEOUT_S: Final = 2.0
 """How long any search for sources may take before the swarm goes on without: a flood is over by
 then."""
+
+GIVING_S: Final = 5.0
+"""How long a source counts as giving after something came from it. At 16 KiB a second, the slowest
+limit that can be set, a message of the largest size takes four seconds."""
+
+MAX_GIVERS: Final = 1_000
+"""Sources of which it is remembered when they last gave something."""
 
 
 class Upstream(Protocol):
@@ -92,6 +103,7 @@ class NetworkUpstream:
         self._ttl = ttl
         self.own_id = own_id
         self._on_bad_block = on_bad_block
+        self._gave_at: Latest[ServentId, float] = Latest(MAX_GIVERS)
         self.received_bytes = 0
         """File data that has come in blocks, right or wrong."""
 
@@ -153,7 +165,9 @@ class NetworkUpstream:
 
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
         """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""
-        return await self._links.fetch_manifest(source, file_id)
+        data = await self._links.fetch_manifest(source, file_id)
+        self._note_giving(source)
+        return data
 
     async def fetch_blocks(
         self,
@@ -169,7 +183,18 @@ class NetworkUpstream:
             self.received_bytes += len(block)
             deliver(block)
 
-        await self._links.fetch_blocks(source, file_id, wanted, counted, heard)
+        def noted() -> None:
+            self._note_giving(source)
+            heard()
+
+        await self._links.fetch_blocks(source, file_id, wanted, counted, noted)
+
+    def is_giving(self, source: PeerInfo) -> bool:
+        """Return whether something of any content came from a source within `GIVING_S`."""
+        return trio.current_time() - self._gave_at.get(source.id, -math.inf) < GIVING_S
+
+    def _note_giving(self, source: PeerInfo) -> None:
+        self._gave_at[source.id] = trio.current_time()
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
         """Note that a source sent a wrong block."""
