@@ -2,7 +2,7 @@
 
 Two real servents are linked, and a stranger beside them says and answers what Hypothesis thinks
 of, while the user of the first one looks around. `P2PFS_FUZZ_EXAMPLES` in the environment makes
-it look longer than in an ordinary run.
+it look longer than in an ordinary run; `contrib/hostile --fuzz MINUTES` sets it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from p2pfs.protocol.codec import encode
 from p2pfs.protocol.flood.filters import FILTER_BITS, pack, pack_added
 from p2pfs.protocol.handshake import Identity, sign_hit, sign_news
 from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.registry import LINKS
 from tests.fuzz.test_fuzz_wire import frames, mutants
 from tests.helpers import strategies
 from tests.helpers.contents import Content
@@ -115,16 +116,32 @@ class Look:
     path: str
 
 
-NEIGHBOURLY: Final = st.one_of(
+ANY: Final = st.one_of(
     *(strategies.BY_TYPE[one] for one in strategies.BY_TYPE if one is not m.Hello)
 )
-moves = st.one_of(
-    st.builds(Say, st.just(m.LinkKind.NEIGHBOUR), filters | NEIGHBOURLY, st.integers(0, 3)),
-    st.builds(Say, st.sampled_from(m.LinkKind), NEIGHBOURLY, st.integers(0, 3)),
-    st.builds(Say, st.sampled_from(m.LinkKind), mutants() | frames),
-    st.builds(Look, st.sampled_from(["list", "find", "read", "search", "peers"]), paths),
-    st.floats(0.01, 5.0),
+spoilt_filters = st.builds(
+    m.Filter, st.integers(1, 2), st.sampled_from(m.FilterForm), st.binary(min_size=1, max_size=64)
 )
+
+
+@st.composite
+def moves(draw: st.DrawFn) -> Say | Look | float:
+    """Draw one step of a script; most are messages that this kind of link takes."""
+    what = draw(st.sampled_from(["filter", "say", "say", "say", "spoil", "look", "look", "wait"]))
+    if what == "look":
+        verb = draw(st.sampled_from(["list", "find", "read", "search", "peers"]))
+        return Look(verb, draw(paths))
+    if what == "wait":
+        return draw(st.floats(0.01, 5.0))
+    if what == "filter":
+        return Say(m.LinkKind.NEIGHBOUR, draw(spoilt_filters | filters))
+    kind = draw(st.sampled_from(m.LinkKind))
+    if what == "spoil":
+        return Say(kind, draw(mutants() | frames))
+    here = [one for one, links in LINKS.items() if links.value in (kind.name.lower(), "both")]
+    known = [one for one in here if one in strategies.BY_TYPE and one is not m.Hello]
+    message = draw(ANY | st.sampled_from(known).flatmap(strategies.BY_TYPE.__getitem__))
+    return Say(kind, message, draw(st.integers(0, 3)))
 
 
 class Line:
@@ -328,7 +345,7 @@ async def hurts_nobody(manner: Manner, script: Sequence[Say | Look | float]) -> 
 
 
 @settings(max_examples=EXAMPLES)
-@given(manners, st.lists(moves, max_size=12))
+@given(manners, st.lists(moves(), min_size=2, max_size=20))
 def test_a_stranger_hurts_nobody_but_himself(manner, script):
     with no_bugs():
         trio.run(hurts_nobody, manner, script, clock=MockClock(autojump_threshold=0))

@@ -1,0 +1,1 @@
+"""Attacks on real servents, and what honest people notice of them. Begun by contrib/hostile."""
