@@ -96,7 +96,7 @@ def load_config(
     """
     state = _checked_state(Path(state_directory or default_state_directory()).expanduser())
     was_set = _read_toml(state / SET_FILE) if values is None else values
-    settings = _Settings(state, was_set, command_line)
+    settings = _Settings(state, was_set, command_line, is_typed=values is not None)
     is_alone = bool(os.environ.get(ALONE_VARIABLE))
     listen_host, listen_ports = settings.take("listen", parse_listen, LISTEN_ANYWHERE)
     config = Config(
@@ -272,9 +272,16 @@ class _Settings:
     """All options that were given, by source, so that a complaint can name the place."""
 
     def __init__(
-        self, state: Path, was_set: Mapping[str, object], command_line: Mapping[str, object]
+        self,
+        state: Path,
+        was_set: Mapping[str, object],
+        command_line: Mapping[str, object],
+        *,
+        is_typed: bool,
     ) -> None:
         self._state = state
+        self._is_typed = is_typed
+        """Whether what is set comes from the user just now, and no file has it yet."""
         given = {name: value for name, value in command_line.items() if value is not None}
         self._layers = {
             Origin.COMMAND_LINE: given,
@@ -299,6 +306,8 @@ class _Settings:
         """Return the place of a value, for a complaint."""
         if origin is Origin.COMMAND_LINE:
             return f"--{name}"
+        if origin is Origin.SET and self._is_typed:
+            return name
         return f"{self._state / (SET_FILE if origin is Origin.SET else CONFIG_FILE)}: {name}"
 
     def refuse_the_rest(self) -> None:

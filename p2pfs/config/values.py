@@ -334,7 +334,8 @@ def shared_directory(
     place = os.path.realpath(directory)
     label = normalize("NFC", _text(os.path.basename(place) if name is None else name))
     if not label or "/" in label or label.startswith("."):
-        raise ValueError(f"{quoted(label)} is no name for a directory in shared/")
+        what = f"{quoted(label)} is no name" if label else "there is no name"
+        raise ValueError(f"{what} for a directory in shared/; give one with --as")
     return SharedDirectory(label, place, is_read_only=is_read_only, to=parse_to(to))
 
 
