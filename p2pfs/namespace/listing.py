@@ -233,8 +233,9 @@ class Listings:
         if path:
             return [(self._book(holder, path), names)]
         confided = {name for name in names if self._confided.has(holder.id, name)}
-        books = [(self._catalogue, names - confided)]
-        return [*books, (self._confided.catalogue, confided)] if confided else books
+        books, apart = [(self._catalogue, names - confided)], self._confided.catalogue
+        # Also where it names none any more: then all that it had shown to us alone is gone.
+        return [*books, (apart, confided)] if apart.entries_of(holder.id, "") else books
 
     async def _take_in_all(self, telling: Telling) -> None:
         """Take in page after page; while some are taken in, the next are on their way."""

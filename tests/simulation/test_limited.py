@@ -18,6 +18,7 @@ from trio.testing import MockClock
 from p2pfs.config import SharedDirectory
 from p2pfs.errors import NotFoundError, RejectedError, UsageError
 from p2pfs.link.live import Link
+from p2pfs.namespace.ages import REFRESH_AFTER_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.announcing import OwnFilter
 from p2pfs.protocol import GetBlocks, GetManifest, List, Listing, Match, QueryKind
@@ -277,3 +278,25 @@ def test_it_cannot_lie_in_what_others_see_nor_the_other_way_round(tmp_path, oute
         roots.add(first)
         with pytest.raises(UsageError, match=r"for some alone, is in .*docs, which others see"):
             roots.add(second)
+
+
+async def test_who_was_named_does_not_see_it_for_long_once_it_is_shared_no_more(
+    autojump_clock: MockClock, tmp_path
+):
+    async with club(tmp_path, 1) as world:
+        shares = world[1].shares
+        holder = "servent-0"
+
+        async def seen() -> list[str]:
+            known = shares.known_children(holder)
+            nodes = await shares.list(holder) if isinstance(known, Knowledge) else known
+            return [node.path.removeprefix(f"{holder}/") for node in nodes]
+
+        assert await seen() == ["club", "open"]
+        await shares.list(f"{holder}/club")
+        await world[0].library.unshare("club")
+        await world[0].library.wait_idle()
+        await trio.sleep(REFRESH_AFTER_S + 1)
+        await seen()  # asks again behind
+        await trio.sleep(1)
+        assert await seen() == ["open"]
