@@ -10,6 +10,7 @@ All of this belongs to the trio thread.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -57,6 +58,11 @@ ENTRIES_AT_ONCE: Final = 100
 
 MAX_CUT: Final = 1_000
 """Listings of which it is remembered that they were cut; the latest."""
+
+CUT_AGAIN_S: Final = 300.0
+"""A directory that one servent has more of than is held is not asked of it again for this time:
+one without end takes seconds of processor each time, and each look would ask again. What has
+changed in an honest directory of so many names is seen so much later."""
 
 ListPages = Callable[[PeerInfo, str, str, Callable[[Listing], object]], Awaitable[None]]
 """Ask a peer for the next pages of a directory, behind a name, and hand on each as it comes."""
@@ -172,17 +178,24 @@ class Listings:
         self._tasks = tasks
         self._clock = clock
         self._tellings: dict[tuple[ServentId, str], Telling] = {}
-        self._cut: Latest[tuple[ServentId, str], None] = Latest(MAX_CUT)
+        self._cut: Latest[tuple[ServentId, str], float] = Latest(MAX_CUT)
+        """When the last listing of each was asked for that was cut."""
 
     def start(self, holder: PeerInfo, path: str) -> Telling:
         """Ask a servent for a directory, or join who has; raises ShutdownError.
 
-        What it says that it does not have, or has not any more, is forgotten.
+        What it says that it does not have, or has not any more, is forgotten. A listing that was
+        cut lately is over at once, cut again.
         """
         telling = self.under_way(holder, path)
         if telling is None:
-            telling = self._tellings[holder.id, path] = Telling(holder, path, self._clock())
-            self._tasks.start(self._hear, telling)
+            telling = Telling(holder, path, self._clock())
+            if self._clock() - self._cut.get((holder.id, path), -math.inf) < CUT_AGAIN_S:
+                telling.is_cut = True
+                telling.end()
+            else:
+                self._tellings[holder.id, path] = telling
+                self._tasks.start(self._hear, telling)
         return telling
 
     def under_way(self, holder: PeerInfo, path: str) -> Telling | None:
@@ -218,7 +231,7 @@ class Listings:
         telling.is_whole = not telling.is_cut
         self._cut.pop((holder.id, path), None)
         if telling.is_cut:
-            self._cut[holder.id, path] = None
+            self._cut[holder.id, path] = began_at
         catalogue.mark_listed_by(holder.id, path, began_at)
 
     def _book(self, holder: PeerInfo, path: str) -> Catalogue:

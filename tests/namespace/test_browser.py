@@ -38,7 +38,7 @@ from p2pfs.namespace.browser import (
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.lister import REFRESH_SHARE
-from p2pfs.namespace.listing import SLOW_AFTER_S
+from p2pfs.namespace.listing import CUT_AGAIN_S, SLOW_AFTER_S
 from p2pfs.namespace.news import MUTED_S
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.survey import LONGEST_S, MAX_DIRECT
@@ -1225,6 +1225,35 @@ async def test_a_listing_without_end_is_cut(
 
         assert 100 <= len(asked) <= 100 + 3 * MAX_PAGES_ASKED
         assert horizon.browser.partial("d") == "there are more names than are held"
+
+
+async def test_a_listing_without_end_is_not_begun_again_by_each_look(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(listing_module, "MAX_NAMES", 5_000)
+    async with open_horizon() as horizon:
+        liar, asked = horizon.add("liar", "d/x"), []
+        honest = horizon.add("honest", "d/y")
+        await horizon.ls()
+        endless(liar, asked)
+        await horizon.ls("d")
+        asked.clear()
+        await trio.sleep(1)
+
+        for number in range(10):
+            horizon.publish(honest, f"d/new {number}")
+            horizon.browser.peer_changed(liar.id)
+            await trio.sleep(TRUST_S / 4)
+            await horizon.ls("d")  # may show what was there before, and asks behind
+            await trio.sleep(1)
+            assert f"d/new {number}" in await horizon.ls("d")
+            assert horizon.browser.partial("d") == "there are more names than are held"
+        assert not asked
+
+        await trio.sleep(CUT_AGAIN_S)
+        await horizon.ls("d")
+        await trio.sleep(1)
+        assert asked, "it may have become smaller"
 
 
 async def test_who_trickles_is_not_waited_for(autojump_clock: MockClock):
