@@ -40,6 +40,10 @@ LINKED_WITHIN_S: Final = 3.0
 SHOWN_WITHIN_S: Final = 2.0
 """A change is in others' open listings by then."""
 
+BACK_WITHIN_S: Final = 5.0
+"""What those offer who have come back, all at once, is in others' listings by then: one look in
+seventy, four seconds after they had neighbours, lacked one of them."""
+
 PHASES: Final = ("all are there", "a third has left", "a third is back")
 
 
@@ -114,7 +118,8 @@ class Hall:
                 lambda: all(self._world[number].overlay.neighbours for number in third),
                 within_s=LINKED_WITHIN_S,
             )
-            self._present_since |= dict.fromkeys(third, trio.current_time())
+            shown_at = trio.current_time() + BACK_WITHIN_S
+            self._present_since |= dict.fromkeys(third, shown_at - SHOWN_WITHIN_S)
             self._away.clear()
             await self._pass(PHASES[2])
             nursery.cancel_scope.cancel()

@@ -44,7 +44,7 @@ async def test_a_servent_that_is_started_again_and_again_is_told_nothing(
             world.net.cut(host(3))
             world.stop(3)
             await trio.sleep(0.5)
-            await world.start_again(3)
+            await world.come_back(3)
             await trio.sleep(30)
 
         assert not any(complaints(world, number) for number in range(6))
