@@ -1005,6 +1005,7 @@ def test_no_file_is_compared_with_all_others_of_its_size(tmp_path):
     plans = [
         step[-1] for one in asked for step in index._connection.execute(f"EXPLAIN QUERY PLAN {one}")
     ]
+    index.close()
     assert len(plans) == len(asked) >= 5
     assert [plan for plan in plans if "SCAN" in plan or "size" in plan] == []
 
