@@ -124,7 +124,8 @@ class System:
     def run(self, script: str) -> str:
         """Run a script as the system's root and return what it prints; it must not fail."""
         command = self.command("env", "-i", *self.environment("root", "/root"), "sh", "-ec", script)
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        return os.fsdecode(done.stdout)  # a name may be any bytes
 
     def install(self, *packages: str) -> None:
         """Install packages, which may be files, and what they depend on."""
