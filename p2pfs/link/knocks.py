@@ -87,11 +87,9 @@ class Knocks:
 
     def may_knock(self, address: Address) -> bool:
         """Begin a dial, and return whether it may be made; then tell what came of it."""
-        if self._is_proven(address):
-            self._target(address).under_way += 1
-            return True
         target = self._target(address)
-        if not target.may_knock() or self._is_overdrawn(address):
+        is_refused = not target.may_knock() or self._is_overdrawn(address)
+        if is_refused and not self._is_proven(address):
             return False
         target.under_way += 1
         return True

@@ -190,7 +190,7 @@ class Listings:
         telling = self.under_way(holder, path)
         if telling is None:
             telling = Telling(holder, path, self._clock())
-            if self._clock() - self._cut.get((holder.id, path), -math.inf) < CUT_AGAIN_S:
+            if telling.began_at - self._cut.get((holder.id, path), -math.inf) < CUT_AGAIN_S:
                 telling.is_cut = True
                 telling.end()
             else:
