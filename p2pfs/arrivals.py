@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from p2pfs.download import Pins, Swarms
 from p2pfs.link import Link, TransferLinks
 from p2pfs.namespace import Browser
-from p2pfs.overlay import Handlers, Switchboard, Whereabouts
+from p2pfs.overlay import Handlers, MessageRouter, Whereabouts
 from p2pfs.protocol import ByeCode, Changed, PeerInfo
 from p2pfs.reach import Ways
 
@@ -18,7 +18,7 @@ class Arrivals:
     def __init__(
         self,
         whereabouts: Whereabouts,
-        switchboard: Switchboard,
+        message_router: MessageRouter,
         links: TransferLinks,
         ways: Ways,
         browser: Browser,
@@ -26,7 +26,7 @@ class Arrivals:
         pins: Pins,
     ) -> None:
         self._whereabouts = whereabouts
-        self._switchboard = switchboard
+        self._message_router = message_router
         self._links = links
         self._ways = ways
         self._browser = browser
@@ -36,7 +36,7 @@ class Arrivals:
     def neighbour_opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
         self._whereabouts.observed(link.hello.observed.host, link.remote.host)
-        self._switchboard.opened(link)
+        self._message_router.opened(link)
         self._links.located(link.peer)
         self._browser.peer_joined()
         self._pins.neighbour_came()
@@ -45,7 +45,7 @@ class Arrivals:
     def neighbour_lost(self, link: Link) -> None:
         """Forget a neighbour, and what it offered if it said that it leaves."""
         self._whereabouts.observed_no_more(link.hello.observed.host, link.remote.host)
-        self._switchboard.lost(link)
+        self._message_router.lost(link)
         self._ways.forget(link)
         if link.bye is not None and link.bye.code is ByeCode.LEAVING:
             self._browser.peer_left(link.peer.id)
@@ -56,7 +56,7 @@ class Arrivals:
     def handlers(self) -> Handlers:
         """Who takes in what neighbours say."""
         changed: Handlers = {Changed: self._neighbour_changed}
-        return {**self._switchboard.handlers, **changed, **self._ways.handlers}
+        return {**self._message_router.handlers, **changed, **self._ways.handlers}
 
     def _neighbour_changed(self, link: Link, _message: Changed) -> None:
         self._browser.peer_changed(link.peer.id)
@@ -68,4 +68,4 @@ class Arrivals:
 
     def start_walk(self) -> None:
         """Send one random walk on its way."""
-        self._switchboard.start_walk()
+        self._message_router.start_walk()

@@ -20,7 +20,7 @@ from p2pfs.journal import Event, Journal, printable
 from p2pfs.library import Library
 from p2pfs.link import Link
 from p2pfs.namespace import Gathering, Namespace, parse_query
-from p2pfs.overlay import Bans, Overlay, Switchboard, Whereabouts
+from p2pfs.overlay import Bans, MessageRouter, Overlay, Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo
 from p2pfs.protocol.flood import FilterState
 from p2pfs.reach import Relays
@@ -45,7 +45,7 @@ class Report:
     library: Library
     cache: BlockCache
     overlay: Overlay
-    switchboard: Switchboard
+    message_router: MessageRouter
     bans: Bans
     namespace: Namespace
     swarms: Swarms
@@ -107,7 +107,7 @@ class Report:
             "relayed_bytes": self.relays.passed_bytes,
             "messages_in": sum(link.messages_in for link in links),
             "messages_out": sum(link.messages_out for link in links),
-            "queries_seen": self.switchboard.counters["queries_seen"],
+            "queries_seen": self.message_router.counters["queries_seen"],
             "partial_directories": len(self.namespace.browser.partial_directories()),
             "names_left_out": self.namespace.catalogue.left_out,
             "bad_blocks": self.bans.lies,
@@ -122,7 +122,7 @@ class Report:
     def _filters(self) -> Mapping[object, FilterState | None]:
         """Return what is known of what each neighbour shares, by its id."""
         links = self.overlay.neighbours
-        return {link.peer.id: self.switchboard.filter_of(link) for link in links}
+        return {link.peer.id: self.message_router.filter_of(link) for link in links}
 
     def transfers(self) -> Sequence[Record]:
         """Describe the downloads and the uploads."""

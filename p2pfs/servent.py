@@ -32,7 +32,7 @@ from p2pfs.namespace import (
     RemoteFile,
     Tellers,
 )
-from p2pfs.overlay import Announcer, Bans, ContactBook, Overlay, Switchboard, Whereabouts
+from p2pfs.overlay import Announcer, Bans, ContactBook, MessageRouter, Overlay, Whereabouts
 from p2pfs.protocol import (
     Address,
     Bye,
@@ -168,7 +168,7 @@ class Servent:
         self._tellers = Tellers()
         self._links.on_opened = self._tellers.proved
         keys = Keys(self.whereabouts.network_key.network_id)
-        self.switchboard = Switchboard(
+        self.message_router = MessageRouter(
             self.whereabouts.identity,
             self.whereabouts.info,
             self.offer,
@@ -178,13 +178,13 @@ class Servent:
         )
         self._announcer = Announcer(
             PublicShare(self.library, self.offer),
-            self.switchboard,
+            self.message_router,
             keys,
             ttl=config.ttl,
             wall_clock=wall_clock,
         )
-        self.switchboard.on_hit = self._hit_came
-        self.switchboard.on_named = self._knocks.named
+        self.message_router.on_hit = self._hit_came
+        self.message_router.on_named = self._knocks.named
         self.namespace = Namespace(
             Here(
                 size_of=self._size_here,
@@ -194,7 +194,7 @@ class Servent:
                 on_lie=self._lied,
                 groups_of=self._tellers.groups_of,
             ),
-            self.switchboard.searches,
+            self.message_router.searches,
             self._links,
             self.journal,
             neighbours=lambda: [link.peer for link in self.overlay.neighbours],
@@ -210,7 +210,7 @@ class Servent:
         self.swarms = Swarms(
             self.cache,
             self.namespace.catalogue,
-            self.switchboard.searches,
+            self.message_router.searches,
             self._links,
             self.journal,
             ttl=config.ttl,
@@ -234,14 +234,14 @@ class Servent:
         )
         self._arrivals = Arrivals(
             self.whereabouts,
-            self.switchboard,
+            self.message_router,
             self._links,
             self.ways,
             self.browser,
             self.swarms,
             self.pins,
         )
-        self.switchboard.on_news = self._arrivals.heard_news
+        self.message_router.on_news = self._arrivals.heard_news
         self.file_links = FileLinks(self.whereabouts)
         acts = Acts(
             config,
@@ -271,7 +271,7 @@ class Servent:
             library=self.library,
             cache=self.cache,
             overlay=self.overlay,
-            switchboard=self.switchboard,
+            message_router=self.message_router,
             bans=self._bans,
             namespace=self.namespace,
             swarms=self.swarms,
@@ -336,7 +336,7 @@ class Servent:
                     self.library,
                     self._links,
                     self.ways,
-                    self.switchboard,
+                    self.message_router,
                     self.namespace,
                     self.swarms,
                     self.pins,

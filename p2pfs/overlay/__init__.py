@@ -11,13 +11,13 @@
     search       one search of our own, ring by ring
     whereabouts  who we are to peers, and where they reach us
 
-`Overlay` keeps the links; `Switchboard` and `Searches` use them.
+`Overlay` keeps the links; `MessageRouter` and `Searches` use them.
 """
 
 from p2pfs.overlay.announcing import Announcer
 from p2pfs.overlay.bans import Bans
 from p2pfs.overlay.contacts import ContactBook
-from p2pfs.overlay.flooding import Switchboard
+from p2pfs.overlay.flooding import MessageRouter
 from p2pfs.overlay.neighbours import Handlers, Overlay
 from p2pfs.overlay.search import Hits, Outcome, Searches, is_answer, is_match
 from p2pfs.overlay.whereabouts import Whereabouts
@@ -28,10 +28,10 @@ __all__ = [
     "ContactBook",
     "Handlers",
     "Hits",
+    "MessageRouter",
     "Outcome",
     "Overlay",
     "Searches",
-    "Switchboard",
     "Whereabouts",
     "is_answer",
     "is_match",

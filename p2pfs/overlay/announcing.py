@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import trio
 
-from p2pfs.overlay.flooding import Switchboard
+from p2pfs.overlay.flooding import MessageRouter
 from p2pfs.protocol import MAX_NEWS_BYTES, MAX_NEWS_DIRECTORIES, Entry
 from p2pfs.protocol.flood import (
     ALL,
@@ -213,14 +213,14 @@ class Announcer:
     def __init__(
         self,
         share: Share,
-        switchboard: Switchboard,
+        message_router: MessageRouter,
         keys: Keys,
         *,
         ttl: int,
         wall_clock: Callable[[], float],
     ) -> None:
         self._share = share
-        self._switchboard = switchboard
+        self._message_router = message_router
         self._keys = keys
         self._ttl = ttl
         self._wall_clock = wall_clock
@@ -238,7 +238,7 @@ class Announcer:
             await self._renew(own)
             if changed is not None:
                 version = changed
-                self._switchboard.tell_changed()
+                self._message_router.tell_changed()
             self._tell_news()
             await trio.sleep(ANNOUNCE_AFTER_S)
 
@@ -246,14 +246,14 @@ class Announcer:
         now_ms = int(self._wall_clock() * 1000)
         told = self._tidings.take(trio.current_time(), now_ms)
         if told is not None:
-            self._switchboard.tell_news(self._ttl, *told)
+            self._message_router.tell_news(self._ttl, *told)
 
     async def _renew(self, own: OwnFilter) -> None:
         """Bring our filter to what is offered now, and tell of it what has to be told first."""
         changes = self._share.take_changes()
         own.note(changes)
         self._tidings.note(changes)
-        self._switchboard.set_own_filter(own.bits)
+        self._message_router.set_own_filter(own.bits)
         await own.take_in(changes.added)
         await own.renew()
-        self._switchboard.set_own_filter(own.bits)
+        self._message_router.set_own_filter(own.bits)

@@ -93,7 +93,7 @@ OnNews = Callable[[PeerInfo, Sequence[str], bool], object]
 
 
 class Neighbourhood(Protocol):
-    """What the switchboard tells and asks of the overlay."""
+    """What the message router tells and asks of the overlay."""
 
     def introduced(self, peer: PeerInfo, told_by: Link) -> None:
         """Note a peer that a walk of ours found."""
@@ -105,7 +105,7 @@ class Neighbourhood(Protocol):
         """Drop a neighbour that floods."""
 
 
-class Switchboard:
+class MessageRouter:
     """The router with its links, and the searches that start here."""
 
     def __init__(

@@ -413,7 +413,7 @@ async def test_a_source_that_a_listing_shows_is_used_within_two_seconds(
 async def test_searches_for_further_sources_are_bounded(autojump_clock: MockClock):
     searches: list[float] = []
     async with open_world() as world, reading_slowly(world):
-        run = world[1].switchboard.searches.run
+        run = world[1].message_router.searches.run
 
         async def counted(kind, text, **rest):
             outcome = await run(kind, text, **rest)
@@ -421,7 +421,7 @@ async def test_searches_for_further_sources_are_bounded(autojump_clock: MockCloc
                 searches.append(trio.current_time())
             return outcome
 
-        world[1].switchboard.searches.run = counted
+        world[1].message_router.searches.run = counted
         for _ in range(20):
             world[1].swarms.look_soon()
             await trio.sleep(0.5)

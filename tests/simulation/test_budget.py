@@ -58,7 +58,7 @@ async def test_a_verb_waits_for_its_turn_and_every_search_in_a_row_is_answered(
         await two(world)
         for _ in range(60):
             assert len((await ask(world[1], "search", words="unicorn"))["files"]) == 1
-        assert world[0].switchboard.counters["dropped: over budget"] == 0
+        assert world[0].message_router.counters["dropped: over budget"] == 0
 
 
 async def test_a_verb_whose_turn_does_not_come_soon_says_when(autojump_clock: MockClock):
@@ -109,7 +109,7 @@ async def test_with_the_budget_spent_a_path_is_neither_absent_nor_its_directory_
 async def test_what_a_neighbour_refuses_was_not_asked(autojump_clock: MockClock):
     async with open_world() as world:
         await two(world)
-        (neighbour,) = world[0].switchboard._router._neighbours.values()
+        (neighbour,) = world[0].message_router._router._neighbours.values()
         neighbour.searches = Budget(1 / 60, 1)
         assert len((await world[1].report.search("unicorn"))["files"]) == 1
 

@@ -19,19 +19,19 @@ SETTLED = SETTLED_S + NARROWED_APART_S + 5
 
 
 def queries_seen(servent: Servent) -> int:
-    return servent.switchboard.counters["queries_seen"]
+    return servent.message_router.counters["queries_seen"]
 
 
 def have_no_filters(world: World, number: int) -> None:
     """Let a servent be one that knows nothing of filters."""
-    switchboard = world[number].switchboard
-    handlers = dict(switchboard.handlers)
+    message_router = world[number].message_router
+    handlers = dict(message_router.handlers)
     del handlers[Filter]
     world[number].overlay._handlers = {
         kind: handle for kind, handle in world[number].overlay._handlers.items() if kind in handlers
     }
-    switchboard._router.tell_filters = lambda _now, _layers=(): iter(())
-    switchboard._router.filters.next_due = lambda _now: math.inf
+    message_router._router.tell_filters = lambda _now, _layers=(): iter(())
+    message_router._router.filters.next_due = lambda _now: math.inf
 
 
 async def settled(world: World, length: int = 4, **changes: object) -> None:
@@ -131,7 +131,7 @@ async def test_in_a_private_network_filters_are_keyed_with_its_id(autojump_clock
         await settled(world, length=3, network_key_file=key)
         assert len((await world[0].report.search("blue whale"))["files"]) == 1
         (link,) = world[0].overlay.neighbours
-        own = world[0].switchboard._router.filters
+        own = world[0].message_router._router.filters
         query = Query(bytes(16), 1, 0, QueryKind.DIRECTORY, "films", 1, 1000)
         assert not own.admits(link.id, OWN, own.keys.of_query(query))
         network_id = world[0].whereabouts.network_key.network_id

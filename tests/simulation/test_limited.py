@@ -70,7 +70,7 @@ async def refusal(ask) -> tuple[int, str]:
 
 
 async def hits(world: World, number: int, kind: QueryKind, text: str) -> list[str]:
-    outcome = await world[number].switchboard.searches.run(kind, text, rings=(4,), timeout_s=5)
+    outcome = await world[number].message_router.searches.run(kind, text, rings=(4,), timeout_s=5)
     return [entry.path for hit in outcome.hits for entry in hit.entries]
 
 
@@ -207,8 +207,8 @@ async def test_who_is_named_passes_nothing_on(autojump_clock: MockClock, tmp_pat
 async def test_neither_filters_nor_news_tell_of_it(autojump_clock: MockClock, tmp_path):
     async with club(tmp_path, 1) as world:
         told: list[tuple[str, ...]] = []
-        tell_news = world[0].switchboard.tell_news
-        world[0].switchboard.tell_news = lambda ttl, version, directories, is_all: (
+        tell_news = world[0].message_router.tell_news
+        world[0].message_router.tell_news = lambda ttl, version, directories, is_all: (
             told.append((*directories, *(["all"] if is_all else []))),
             tell_news(ttl, version, directories, is_all),
         )

@@ -34,7 +34,7 @@ def shown(world: World, path: str) -> list[str]:
 
 
 def floods(world: World) -> int:
-    return world[1].switchboard.counters["queries_seen"]
+    return world[1].message_router.counters["queries_seen"]
 
 
 async def come(world: World) -> None:
@@ -90,8 +90,8 @@ async def test_a_listing_is_flooded_for_as_seldom_as_its_horizon_is_large(
     async with open_world(latency_s=0.01) as world:
         await listing(world)
         asked: list[Query] = []
-        flood = world[0].switchboard.searches._flood
-        world[0].switchboard.searches._flood = lambda query, urgency: (
+        flood = world[0].message_router.searches._flood
+        world[0].message_router.searches._flood = lambda query, urgency: (
             asked.append(query) or flood(query, urgency)
         )
         for horizon, every_s in ((4, REFRESH_AFTER_S), (100, 100 * REFRESH_EACH_S)):
@@ -111,7 +111,7 @@ async def test_a_burst_of_changes_is_told_of_a_few_times(autojump_clock: MockClo
     async with open_world(latency_s=0.01) as world:
         await listing(world)
         told = []
-        world[0].switchboard.on_news = lambda *news: told.append(news)
+        world[0].message_router.on_news = lambda *news: told.append(news)
         for number in range(100):
             await world.share(3, f"films/{number}.mkv", b"%d" % number)
             await trio.sleep(0.5)
@@ -140,7 +140,7 @@ async def test_a_neighbour_that_changes_all_the_time_and_answers_late_holds_up_a
 
         async def change() -> None:
             while True:
-                world[2].switchboard.tell_changed()
+                world[2].message_router.tell_changed()
                 await trio.sleep(0.01)
 
         world[2].uploads._answer = answer_late

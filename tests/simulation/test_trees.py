@@ -42,7 +42,7 @@ class Watched:
         self.servent = servent
         self.programs = programs
         self._guids: set[bytes] = set()
-        searches = servent.switchboard.searches
+        searches = servent.message_router.searches
         flood = searches._flood
 
         def counted(query: Query, urgency: Urgency) -> bool:

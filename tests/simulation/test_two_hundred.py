@@ -57,7 +57,7 @@ def distances(graph: Graph, origin: str) -> dict[str, int]:
 
 
 def copies(world: World) -> int:
-    return sum(servent.switchboard.counters["queries_seen"] for servent in world.servents)
+    return sum(servent.message_router.counters["queries_seen"] for servent in world.servents)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ async def test_one_query_crosses_twice_the_links_less_the_servents_plus_one(
         await world.share(world.servents.index(holder), "rare.txt", b"rare")
         before = copies(world)
 
-        outcome = await origin.switchboard.searches.run(
+        outcome = await origin.message_router.searches.run(
             QueryKind.PATH, "rare.txt", rings=(MAX_TTL,), timeout_s=10
         )
 

@@ -41,7 +41,7 @@ async def world_with_a_reader(*, length: int, reshare: bool = True) -> AsyncIter
 
 
 async def ask(world: World, kind: QueryKind, text: str) -> tuple[QueryHit, ...]:
-    outcome = await world[2].switchboard.searches.run(kind, text, rings=(4,), timeout_s=5)
+    outcome = await world[2].message_router.searches.run(kind, text, rings=(4,), timeout_s=5)
     return outcome.hits
 
 
