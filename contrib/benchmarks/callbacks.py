@@ -106,8 +106,8 @@ async def main(arguments: list[str]) -> None:
         for peer in peers[:2]:
             catalogue.learn(peer, entries)
         for path in ("", DIRECTORY):
-            catalogue.mark_listed(path, trio.current_time())
-            catalogue.mark_listed_by(peers[0].id, path, trio.current_time())
+            catalogue.holders.mark_listed(path, trio.current_time())
+            catalogue.holders.mark_listed_by(peers[0].id, path, trio.current_time())
         trees = {
             "network": (namespace.browser, [each.path for each in entries]),
             "search": (namespace.results, [node.path for node in found]),

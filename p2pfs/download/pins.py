@@ -266,7 +266,7 @@ class Pins:
     def _hold(self, entry: Entry) -> None:
         self._entries[entry.path] = entry
         self._cache.keep(FileId(entry.file_id), entry.size)
-        self._catalogue.keep(entry)
+        self._catalogue.kept.put(entry)
 
     def _let_go(self, path: str) -> None:
         entry = self._entries.pop(path, None)
@@ -274,7 +274,7 @@ class Pins:
             return
         if path in self._fetches:
             self._fetches.pop(path).cancel()
-        self._catalogue.let_go(path)
+        self._catalogue.kept.drop(path)
         if all(other.file_id != entry.file_id for other in self._entries.values()):
             self._cache.let_go(FileId(entry.file_id), entry.size)
 

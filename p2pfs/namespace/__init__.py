@@ -8,7 +8,9 @@
     catalogue   all names that are known, in memory, for every thread
     confided    what others have shown to us alone
     sources     the servents that have told of their shares
-    asked       what was asked of whom, and when
+    holders     what each of them has, and when it was asked for it
+    kept        what the user keeps, shown whatever others offer
+    asked       what was asked of which servent, and when
     fading      what is still to be forgotten of servents
     offers      contents by their ids: who offers them, of which size they are
     disputes    which of several announced sizes is right

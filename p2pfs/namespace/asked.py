@@ -77,13 +77,27 @@ class Finds:
         return (source for (source, found), _ in late if found == path)
 
 
+class Repeats:
+    """The last listing that each servent gave of each directory: most are the same again."""
+
+    def __init__(self) -> None:
+        self._last: Latest[tuple[ServentId, str], tuple[int, int | None]] = Latest(MAX_LISTED)
+        """The hash of each listing, and the version of its servent then."""
+
+    def put(self, source: ServentId, directory: str, told: int, version: int | None) -> None:
+        """Note the hash of a listing, and the version of its servent now."""
+        self._last[source, directory] = told, version
+
+    def has(self, source: ServentId, directory: str, told: int, version: int | None) -> bool:
+        """Return whether a listing and its servent's version are those noted last."""
+        return self._last.get((source, directory)) == (told, version)
+
+
 class Listed:
     """The directories that single servents have listed whole, and when."""
 
     def __init__(self) -> None:
         self._at: dict[ServentId, Latest[str, float]] = {}
-        self._told: Latest[tuple[ServentId, str], tuple[int, int | None]] = Latest(MAX_LISTED)
-        """The hash of the last listing of each, and the version of its servent then."""
 
     def put(self, source: ServentId, directory: str, began_at: float) -> None:
         """Note that a servent has listed all that it has in a directory."""
@@ -93,16 +107,6 @@ class Listed:
         """Return when a servent was last asked for a directory that it listed whole; else None."""
         listed = self._at.get(source)
         return None if listed is None else listed.get(directory)
-
-    def note_told(self, source: ServentId, directory: str, told: int, version: int | None) -> None:
-        """Note the hash of a listing, and the version of its servent now."""
-        self._told[source, directory] = told, version
-
-    def is_told_again(
-        self, source: ServentId, directory: str, told: int, version: int | None
-    ) -> bool:
-        """Return whether a listing and its servent's version are those noted last."""
-        return self._told.get((source, directory)) == (told, version)
 
     def forget(self, source: ServentId, path: str) -> None:
         """Forget that a directory of a servent, and those below it, were listed."""

@@ -52,7 +52,7 @@ class Belief:
 
     def age(self, path: str) -> float:
         """Return how long ago everybody was asked for a directory; infinite if never."""
-        listed_at = self._catalogue.listed_at(path)
+        listed_at = self._catalogue.holders.listed_at(path)
         return math.inf if listed_at is None else self._clock() - listed_at
 
     @property
@@ -69,7 +69,7 @@ class Belief:
 
     def heard_at(self, path: str) -> float:
         """Return the time up to which news of a directory are reflected in its listing."""
-        listed_at = self._catalogue.listed_at(path)
+        listed_at = self._catalogue.holders.listed_at(path)
         return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
 
     def caught_up(self, path: str, began_at: float, slow: Sequence[PeerInfo]) -> None:
@@ -91,7 +91,7 @@ class Belief:
 
     def news_since(self, path: str, since: float) -> Sequence[PeerInfo]:
         """Return who has changed a directory since then."""
-        sources = partial(self._catalogue.directory_sources, path)
+        sources = partial(self._catalogue.holders.of, path)
         return self.board.of(path, since, self._neighbours(), sources)
 
     def has_mere_news(self, path: str) -> bool:
@@ -107,7 +107,7 @@ class Belief:
 
     def is_listed(self, path: str) -> bool:
         """Return whether a directory was listed, and nobody has news of it."""
-        return self._catalogue.listed_at(path) is not None and not self.news(path)
+        return self._catalogue.holders.listed_at(path) is not None and not self.news(path)
 
     def is_conclusive(self, path: str) -> bool:
         """Return whether a name that the listing of a directory lacks is absent."""
@@ -119,7 +119,7 @@ class Belief:
     def holders(self, path: str) -> Sequence[PeerInfo]:
         """Return all holders of a directory, if they are surely all; else nothing."""
         parent = path.rpartition("/")[0]
-        holders = self._catalogue.directory_sources(path)
+        holders = self._catalogue.holders.of(path)
         if not path or not holders or self.age(parent) >= self.trust_s:
             return ()
         maybe = {peer.id: peer for peer in (*self.news(parent), *holders)}

@@ -221,7 +221,7 @@ class Browser(View):
         Only if the directory is known to be there, and no earlier listing is conclusive.
         """
         self._lister.look(parent, self._belief.trust_s)
-        return self._catalogue.has_directory(parent) and not self._belief.is_conclusive(parent)
+        return self._catalogue.holders.have(parent) and not self._belief.is_conclusive(parent)
 
     def changed_at(self, peer: ServentId) -> float:
         """Return when a neighbour last said that its share changed; minus infinity if never."""
@@ -272,8 +272,8 @@ class Browser(View):
         name of a version is found in no other way.
         """
         parent, began_at = _parent(published), self._clock()
-        is_mere_probe = is_probe(_name(path)) and self._catalogue.has_directory(parent)
-        is_version = self._catalogue.has_directory(parent) and may_be_suffixed(_name(path))
+        is_mere_probe = is_probe(_name(path)) and self._catalogue.holders.have(parent)
+        is_version = self._catalogue.holders.have(parent) and may_be_suffixed(_name(path))
         few = 0 < len(self._belief.holders(parent)) <= MAX_DIRECT
         is_cheaper = self._belief.has_mere_news(parent) or few or is_mere_probe or is_version
         if not is_cheaper and not self._is_second_look(published):
@@ -352,7 +352,7 @@ class Browser(View):
         good = [path for path in directories if not path or check_path(path) is None]
         if not self._belief.board.told(peer, good, is_all=is_all):
             return
-        self._catalogue.heard(peer.id)
+        self._catalogue.holders.heard(peer.id)
         self._catalogue.forget_absences(None if is_all else good)
         for path in good:
             if self._clock() - self._shown_at.get(path) < OPEN_S:

@@ -1,12 +1,14 @@
-"""What `network/` is known to hold: names, sizes, times and who has them.
+"""What `network/` is known to hold: names, sizes, times and the servents that have them.
 
 Searches, listings and neighbours tell the catalogue; the tree asks it. It is memory alone,
-so `ls`, `stat` and extended attributes of known names never wait for the network. It does
-not ask anybody anything: deciding what is worth a search is the browser's work.
+so `ls`, `stat` and extended attributes of known names never wait for the network. It asks no
+servent for anything: the browser decides which name is worth a search.
 
-What was told is a claim. What is claimed of contents, under whatever names, is in `offers`. `nodes`
-decides who has which name. Paths in questions of the tree are the shown ones, and all others are as
-published: `published` leads from the ones to the others.
+Each entry that a servent tells of is a claim. The catalogue takes claims in, forgets them and shows
+what follows from them. Its parts answer what else is asked of the same claims: `offers` by
+contents, `holders` by servents, `kept` for what the user keeps. `nodes` decides which version has
+which name. Paths in questions of the tree are the shown ones, and all others are as published:
+`published` leads from the ones to the others.
 
 Everything here may be called from any thread. One lock guards this and the parts that it is made
 of. It is held for two milliseconds at most, with a million names: what is longer is done in parts.
@@ -20,9 +22,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from p2pfs.namespace.asked import Absences, Finds, Listed
+from p2pfs.namespace.asked import Absences, Finds, Listed, Repeats
 from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.fading import Fading
+from p2pfs.namespace.holders import Holders
+from p2pfs.namespace.kept import Kept
 from p2pfs.namespace.nodes import (
     ID_SUFFIX_LENGTH,
     Knowledge,
@@ -63,9 +67,13 @@ class Catalogue:
         self.offers = Offers(self._tree, here, self._sources, self._lock)
         """The same by what is offered."""
         self._absences = Absences()
-        self._finds = Finds()
+        self.kept = Kept(self._tree, self.offers, self._absences, self._lock, now_ns)
+        """What the user keeps."""
         self._listed = Listed()
-        self._expired_at = float("-inf")
+        self.holders = Holders(self._tree, self._showing, self._sources, self._listed, self._lock)
+        """The same by the servents that have it."""
+        self._repeats = Repeats()
+        self._finds = Finds()
         self._dropped = 0
         self._fading = Fading(self._tree)
         self.on_fading: Callable[[], object] = lambda: None
@@ -119,13 +127,13 @@ class Catalogue:
         with self._lock:
             if len(good) == len(entries):
                 version = self._tree.version_of(source.id)
-                self._listed.note_told(source.id, directory, told, version)
+                self._repeats.put(source.id, directory, told, version)
 
     def _is_told_again(self, source: PeerInfo, directory: str, told: int) -> bool:
         """Return whether a listing is the same as before, and nothing has changed in between."""
         with self._lock:
             version = self._tree.version_of(source.id)
-            is_same = self._listed.is_told_again(source.id, directory, told, version)
+            is_same = self._repeats.has(source.id, directory, told, version)
             may_be_heard = source.id not in self._fading and not self._here.is_refused(source.id)
             return is_same and may_be_heard and self._has_place(source)
 
@@ -175,19 +183,6 @@ class Catalogue:
         """Return the known names that a servent has no more, since it listed only `names`."""
         lacking = (name for name in known if name not in names)
         return [n for n in lacking if not self._finds.has(source, _join(directory, n), since)]
-
-    def mark_listed(self, directory: str, now: float) -> None:
-        """Note that everybody within the horizon has been asked for this directory."""
-        with self._lock:
-            place = self._tree.place(directory)
-            if place is not None:
-                place.own_details().listed_at = now
-
-    def mark_listed_by(self, source: ServentId, directory: str, now: float) -> None:
-        """Note that one servent has told all that it has in a directory."""
-        with self._lock:
-            if source in self._sources:
-                self._listed.put(source, directory, now)
 
     def keep_only(
         self, directory: str, sources: Iterable[ServentId], since: float = math.inf
@@ -246,42 +241,10 @@ class Catalogue:
         with self._lock:
             return self._fading.go_on()
 
-    def heard(self, source: ServentId) -> None:
-        """Note that a servent is there, whatever it has."""
-        with self._lock:
-            self._sources.heard(source)
-
-    def unheard(self, since: float, limit: int) -> Sequence[PeerInfo]:
-        """Return servents that have not been heard of since then, the longest silent first."""
-        with self._lock:
-            return self._sources.unheard(since, limit)
-
     def remember_absent(self, path: str, until: float) -> None:
         """Note that nobody has `path`, to be believed until a time."""
         with self._lock:
             self._absences.put(path, until)
-
-    def keep(self, entry: Entry) -> None:
-        """Show a file under its name until `let_go`, whatever others offer there.
-
-        One of a size that its manifest contradicts is not shown.
-        """
-        with self._lock:
-            if self.offers.believes_entry(entry):
-                self._learn_one(HERE, entry)
-
-    def let_go(self, path: str) -> None:
-        """Show the file that was kept at `path` only while others offer it."""
-        with self._lock:
-            above = list(self._tree.places(path))[1:]
-            if above and above[-1] is self._tree.place(path):
-                self._tree.forget(above.pop(), HERE)
-            if len(above) < path.count("/"):
-                return  # no directory is known that it could have been kept in
-            for place in reversed(above):
-                if not _keeps_directory(place) or self._tree.names_of(HERE, place):
-                    return
-                self._tree.forget(place, HERE)
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
         """Let a shown path keep its version, whatever becomes known; return what ends that.
@@ -357,58 +320,6 @@ class Catalogue:
                 return shown
         return path
 
-    # What we are asked, by paths as published.
-
-    def listed_at(self, path: str) -> float | None:
-        """Return when the whole horizon was last asked for this directory."""
-        with self._lock:
-            place = self._tree.place(path)
-            at = None if place is None else place.details.listed_at
-            return None if at is None or at < self._expired_at else at
-
-    def directory_sources(self, path: str) -> tuple[PeerInfo, ...]:
-        """Return who is known to have this directory; for the root everybody known."""
-        with self._lock:
-            place = self._tree.place(path)
-            return () if place is None else self._showing.directory_node(place, path).sources
-
-    def has_directory(self, path: str) -> bool:
-        """Return whether a directory is known to exist; the root always does."""
-        if not path:
-            return True
-        with self._lock:
-            place = self._tree.place(path)
-            by = place.directory.by if place is not None and place.directory is not None else ()
-            return any(source in self._sources for source in by)
-
-    def peers(self) -> tuple[PeerInfo, ...]:
-        """Return every servent that has told of its share."""
-        with self._lock:
-            return self._sources.all()
-
-    def peer(self, source: ServentId) -> PeerInfo | None:
-        """Return a servent if it has told of its share."""
-        return self._sources.get(source)
-
-    def entry_of(self, source: ServentId, path: str) -> Entry | None:
-        """Return what one servent is known to have at a path."""
-        with self._lock:
-            place = self._tree.place(path)
-            return None if place is None else place.entry_of(source)
-
-    def entries_of(self, source: ServentId, directory: str) -> list[Entry]:
-        """Return what one servent is known to have in a directory, sorted by name."""
-        with self._lock:
-            place = self._tree.place(directory)
-            names = sorted(self._tree.names_of(source, place)) if place else ()
-            entries = (place.children[name].entry_of(source) for name in names) if place else ()
-            return [entry for entry in entries if entry is not None]
-
-    def listed_by(self, source: ServentId, directory: str) -> float | None:
-        """Return when one servent was last asked for all of a directory, if it was lately."""
-        with self._lock:
-            return self._listed.at(source, directory)
-
     def forget_absences(self, directories: Collection[str] | None = None) -> None:
         """Hold no name for absent, in these directories or any: it may just have been published."""
         with self._lock:
@@ -417,7 +328,7 @@ class Catalogue:
     def expire(self, now: float) -> None:
         """Believe no listing that was begun before, and no absence: the next look asks again."""
         with self._lock:
-            self._expired_at = now
+            self.holders.expire(now)
             self._absences.clear()
 
     # How it is kept.
@@ -435,11 +346,6 @@ class Catalogue:
         has_place = self._sources.put(source, self._tree.sources)
         self._dropped += not has_place
         return has_place
-
-
-def _keeps_directory(place: Place) -> bool:
-    """Return whether a directory is shown for what the user keeps below it."""
-    return place.is_directory_of(HERE)
 
 
 def _join(parent: str, name: str) -> str:

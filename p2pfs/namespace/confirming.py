@@ -62,13 +62,13 @@ class Confirmer:
             if not neighbours:
                 continue  # we are cut off, and silence says nothing about others
             since = self._clock() - CONFIRM_S
-            silent = self._catalogue.unheard(since, ASKED_EACH_TIME)
+            silent = self._catalogue.holders.unheard(since, ASKED_EACH_TIME)
             self._strikes = {s: n for s, n in self._strikes.items() if s in {p.id for p in silent}}
             limit = trio.CapacityLimiter(ASKED_AT_ONCE)
             async with trio.open_nursery() as nursery:
                 for peer in silent:
                     if peer.id in neighbours:
-                        self._catalogue.heard(peer.id)
+                        self._catalogue.holders.heard(peer.id)
                     else:
                         nursery.start_soon(self._confirm, peer, limit)
 
@@ -79,7 +79,7 @@ class Confirmer:
             await telling.heard_out()
         if telling.is_whole or telling.names or isinstance(telling.error, RejectedError):
             self._strikes.pop(peer.id, None)
-            self._catalogue.heard(peer.id)
+            self._catalogue.holders.heard(peer.id)
             return
         self._strikes[peer.id] = self._strikes.get(peer.id, 0) + 1
         if self._strikes[peer.id] >= STRIKES:

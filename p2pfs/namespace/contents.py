@@ -103,7 +103,7 @@ class Contents:
         for source in {*file.sources} - {source for source, entry in named if entry.path == path}:
             self._catalogue.learn_found(source, [unnamed])
         if not file.sources and not self._is_shown(path, file_id):
-            self._catalogue.keep(unnamed)  # all of it is here, whoever else has it
+            self._catalogue.kept.put(unnamed)  # all of it is here, whoever else has it
         return replace(file, path=self._catalogue.shown_path(path, file_id))
 
     def _is_shown(self, path: str, file_id: FileId) -> bool:

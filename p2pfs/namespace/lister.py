@@ -148,7 +148,7 @@ class Lister:
             try:
                 heard = await self._survey.by_flood(path, urgency)
             except NotAskedError:
-                known = holders or self._catalogue.directory_sources(path)[:MAX_DIRECT]
+                known = holders or self._catalogue.holders.of(path)[:MAX_DIRECT]
                 if not known or urgency is not Urgency.PERSON:
                     raise
                 heard = await self._survey.hear(path, known)
@@ -161,7 +161,7 @@ class Lister:
     def _conclude(self, path: str, began_at: float, heard: Heard) -> None:
         self._took_s.put(path, self._clock() - began_at)
         self._listed_at.put(path, began_at)
-        self._catalogue.mark_listed(path, began_at)
+        self._catalogue.holders.mark_listed(path, began_at)
         self._belief.partials.note(path, began_at, heard.partial())
         self._fail_once([one for one in heard.asked.values() if one is not None])
 

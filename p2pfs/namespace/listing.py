@@ -232,7 +232,7 @@ class Listings:
         self._cut.pop((holder.id, path), None)
         if telling.is_cut:
             self._cut[holder.id, path] = began_at
-        catalogue.mark_listed_by(holder.id, path, began_at)
+        catalogue.holders.mark_listed_by(holder.id, path, began_at)
 
     def _book(self, holder: PeerInfo, path: str) -> Catalogue:
         """Return where what a servent tells of a path is taken in."""
@@ -248,7 +248,7 @@ class Listings:
         confided = {name for name in names if self._confided.has(holder.id, name)}
         books, apart = [(self._catalogue, names - confided)], self._confided.catalogue
         # Also where it names none any more: then all that it had shown to us alone is gone.
-        return [*books, (apart, confided)] if apart.entries_of(holder.id, "") else books
+        return [*books, (apart, confided)] if apart.holders.entries(holder.id, "") else books
 
     async def _take_in_all(self, telling: Telling) -> None:
         """Take in page after page; while some are taken in, the next are on their way."""

@@ -76,9 +76,9 @@ class Partials:
         Servents that have told all since then do not count.
         """
         began_at, partial = self._partial.get(path, (0.0, None))
-        if partial is None or not self._catalogue.has_directory(path):
+        if partial is None or not self._catalogue.holders.have(path):
             return None
-        heard = (self._catalogue.listed_by(peer.id, path) for peer in partial.unheard)
+        heard = (self._catalogue.holders.listed_by(peer.id, path) for peer in partial.unheard)
         late = zip(partial.unheard, heard, strict=True)
         unheard = tuple(peer for peer, at in late if at is None or at < began_at)
         return replace(partial, unheard=unheard) or None
@@ -102,7 +102,7 @@ class Partials:
             return
         if len(self._partial) == MAX_PARTIAL:
             oldest = next(iter(self._partial))
-            self._catalogue.mark_listed(oldest, -math.inf)  # nothing is concluded from it
+            self._catalogue.holders.mark_listed(oldest, -math.inf)  # nothing is concluded from it
         self._partial[path] = began_at, partial
         if partial.is_doubtful and not was_doubtful:
             self._journal.warning(f"the listing of {path or 'network/'} is not whole: {partial}")

@@ -128,7 +128,7 @@ class Shares(View):
             return Knowledge.UNKNOWN
         # In this order: a listing may end in between, and what it brought is not absent.
         age = self._age(peer, parent)
-        entry = self._book(peer, rest).entry_of(peer.id, rest)
+        entry = self._book(peer, rest).holders.entry(peer.id, rest)
         if entry is None:
             return Knowledge.ABSENT if age <= REFRESH_AFTER_S else Knowledge.UNKNOWN
         self._renewals.look((peer, parent), age, TRUST_S)
@@ -143,7 +143,8 @@ class Shares(View):
         peer = self._owner(folder)
         if peer is None:
             return Knowledge.UNKNOWN if self._must_look_around() else ()
-        if self._book(peer, rest).listed_by(peer.id, rest) is None or self._is_outdated(peer, rest):
+        was_listed = self._book(peer, rest).holders.listed_by(peer.id, rest) is not None
+        if not was_listed or self._is_outdated(peer, rest):
             return Knowledge.UNKNOWN
         self._renewals.look((peer, rest), self._age(peer, rest), REFRESH_AFTER_S)
         return self._children(folder, peer, rest)
@@ -167,21 +168,21 @@ class Shares(View):
         """Return whose folder this is, if that peer is known."""
         owner = self._folders.owner(folder)
         near = (peer for peer in self._neighbours() if peer.id == owner)
-        peer = next(near, None) or (owner and self._catalogue.peer(owner))
+        peer = next(near, None) or (owner and self._catalogue.holders.get(owner))
         return peer or self._peers().get(folder)
 
     def _peers(self) -> dict[str, PeerInfo]:
         """Return who is known, by folder."""
-        known = {peer.id: peer for peer in (*self._catalogue.peers(), *self._neighbours())}
+        known = {peer.id: peer for peer in (*self._catalogue.holders.all(), *self._neighbours())}
         return self._folders.of(known.values(), self._clock(), self._catalogue.offers.chosen())
 
     def _top(self) -> list[Node]:
         return [RemoteDirectory(name, 0, (peer,)) for name, peer in sorted(self._peers().items())]
 
     def _children(self, folder: str, peer: PeerInfo, directory: str) -> list[Node]:
-        entries = self._book(peer, directory).entries_of(peer.id, directory)
+        entries = self._book(peer, directory).holders.entries(peer.id, directory)
         if not directory:
-            entries += self._confided.catalogue.entries_of(peer.id, "")
+            entries += self._confided.catalogue.holders.entries(peer.id, "")
             entries.sort(key=lambda entry: entry.path)
         return [_node(folder, peer, entry) for entry in entries]
 
@@ -191,12 +192,12 @@ class Shares(View):
         return self._confided.catalogue if is_confided else self._catalogue
 
     def _age(self, peer: PeerInfo, directory: str) -> float:
-        listed_at = self._book(peer, directory).listed_by(peer.id, directory)
+        listed_at = self._book(peer, directory).holders.listed_by(peer.id, directory)
         return float("inf") if listed_at is None else self._clock() - listed_at
 
     def _is_outdated(self, peer: PeerInfo, directory: str) -> bool:
         """Return whether a peer has said that its share changed since it was listed."""
-        listed_at = self._book(peer, directory).listed_by(peer.id, directory)
+        listed_at = self._book(peer, directory).holders.listed_by(peer.id, directory)
         return listed_at is not None and self._horizon.changed_at(peer.id) > listed_at
 
     def _refresh(self, listing: tuple[PeerInfo, str]) -> None:
@@ -228,7 +229,7 @@ class Shares(View):
         if not rest:
             return RemoteDirectory(folder, 0, (peer,))
         failure = await self._ask(peer, _parent(rest), FIND_TIMEOUT_S)
-        entry = self._book(peer, rest).entry_of(peer.id, rest)
+        entry = self._book(peer, rest).holders.entry(peer.id, rest)
         if entry is not None:
             return _node(folder, peer, entry)
         if failure is not None:
@@ -251,7 +252,7 @@ class Shares(View):
         if peer is None:
             return ()
         failure = await self._ask(peer, rest)
-        if failure is not None and self._book(peer, rest).listed_by(peer.id, rest) is None:
+        if failure is not None and self._book(peer, rest).holders.listed_by(peer.id, rest) is None:
             raise failure
         return self._children(folder, peer, rest)
 

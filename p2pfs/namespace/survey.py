@@ -77,7 +77,7 @@ class Survey:
         learned: set[ServentId] = set()
         asked: Asked = {}
         began_at = self._clock()
-        known = self._catalogue.directory_sources(path) if path else ()
+        known = self._catalogue.holders.of(path) if path else ()
         outcome: Outcome | NotAskedError = Outcome(Hits(), 0, is_complete=False)
         limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:

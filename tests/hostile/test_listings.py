@@ -114,11 +114,11 @@ def test_one_address_holds_no_more_than_one_servent_may(
 def test_a_directory_that_lost_names_is_not_taken_for_whole(memory: Memory):
     liar = peer("liar")
     memory.learn(liar, files("bomb", MOST), LIAR_HOST)
-    memory.catalogue.mark_listed("bomb", 1.0)
+    memory.catalogue.holders.mark_listed("bomb", 1.0)
 
     memory.learn(peer("honest"), files("honest", 10), HONEST_HOST)
 
-    assert memory.catalogue.listed_at("bomb") is None
+    assert memory.catalogue.holders.listed_at("bomb") is None
 
 
 async def fakes(world: World, from_host: str, hits: int) -> None:

@@ -630,7 +630,7 @@ async def test_a_listing_that_ends_while_a_name_is_looked_up_makes_it_known(
             def __iter__(self):
                 horizon.neighbours = self[:]
                 horizon.catalogue.learn_listing(near.info, "album", near.entries("album"))
-                horizon.catalogue.mark_listed("album", trio.current_time())
+                horizon.catalogue.holders.mark_listed("album", trio.current_time())
                 return super().__iter__()
 
         horizon.neighbours = ListedMeanwhile(horizon.neighbours)
@@ -1392,7 +1392,7 @@ async def test_no_more_servents_are_held_than_there_may_be(
         horizon.add("three", "c")
 
         assert await horizon.ls() == ["a", "b"]
-        assert len(horizon.catalogue.peers()) == 2
+        assert len(horizon.catalogue.holders.all()) == 2
         assert horizon.catalogue.dropped > 0
 
 

@@ -76,7 +76,7 @@ def test_directories_above_a_file_are_known_with_it():
 
     assert shown(catalogue) == ["a"]
     assert catalogue.lookup("a/b", 0) == RemoteDirectory("a/b", 0, (A,))
-    assert catalogue.directory_sources("a") == (A,)
+    assert catalogue.holders.of("a") == (A,)
 
 
 # Who has which name; the law is in test_nodes.
@@ -178,7 +178,7 @@ def test_what_one_servent_says_of_a_name_is_one_thing():
 
     catalogue.learn(A, [file("x", 1)])
     assert names_of(catalogue) == {"x": file_id(1)}
-    assert catalogue.entries_of(A.id, "") == [file("x", 1)]
+    assert catalogue.holders.entries(A.id, "") == [file("x", 1)]
 
 
 def test_a_thief_of_names_gets_none_of_them():
@@ -357,7 +357,7 @@ def test_who_is_refused_is_not_heard():
     court.catalogue.learn_listing(A, "", [file("x")])
 
     assert shown(court.catalogue) == []
-    assert court.catalogue.peers() == ()
+    assert court.catalogue.holders.all() == ()
 
 
 def test_a_whole_listing_replaces_what_its_source_had_there_and_no_one_elses():
@@ -519,7 +519,7 @@ def test_who_leaves_takes_all_its_names_along():
     catalogue.forget(A.id)
 
     assert shown(catalogue) == ["both"]
-    assert catalogue.peers() == (B,)
+    assert catalogue.holders.all() == (B,)
 
 
 def test_a_complete_answer_drops_those_who_did_not_answer():
@@ -580,14 +580,14 @@ def test_absent_names_are_believed_until_their_time_or_better_news():
 def test_expiring_forgets_when_but_not_what():
     catalogue = Catalogue()
     catalogue.learn(A, [file("d/x")])
-    catalogue.mark_listed("", 5)
-    catalogue.mark_listed("d", 5)
+    catalogue.holders.mark_listed("", 5)
+    catalogue.holders.mark_listed("d", 5)
     catalogue.remember_absent("d/y", until=100)
 
     catalogue.expire(100.0)
 
-    assert catalogue.listed_at("") is None
-    assert catalogue.listed_at("d") is None
+    assert catalogue.holders.listed_at("") is None
+    assert catalogue.holders.listed_at("d") is None
     assert catalogue.lookup("d/y", 6) is Knowledge.UNKNOWN
     assert shown(catalogue, "d") == ["d/x"]
 
@@ -771,10 +771,10 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
                 good = [entry for entry in here if not model.is_false(entry)]
                 model.forget_but(who.id, path, {e.path.rpartition("/")[2] for e in good})
             case "keep", entry:
-                catalogue.keep(entry)
+                catalogue.kept.put(entry)
                 model.learn("", entry)
             case "let go", path:
-                catalogue.let_go(path)
+                catalogue.kept.drop(path)
                 model.let_go(path)
             case "hold", number:
                 files = [n for n in catalogue.children("d") if isinstance(n, RemoteFile)]
@@ -794,7 +794,7 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
     for who in (A, B, C):
         catalogue.forget(who.id)
     for path in [*model.shares[""]]:
-        catalogue.let_go(path)
+        catalogue.kept.drop(path)
     assert shown(catalogue) == []
     assert not catalogue._tree.root.children
     assert not catalogue._tree._total
@@ -805,22 +805,20 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
 def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():
     catalogue = Catalogue()
     catalogue.learn(A, [file("films/x.mkv")])
-    catalogue.keep(file("films/x.mkv"))
+    catalogue.kept.put(file("films/x.mkv"))
 
     catalogue.forget(A.id)
     catalogue.keep_only("", ())
 
     assert catalogue.lookup("films/x.mkv", 0) == RemoteFile("films/x.mkv", 100, 5, file_id(1), ())
     assert shown(catalogue, "films") == ["films/x.mkv"]
-    assert (
-        catalogue.directory_sources("films") == catalogue.offers.sources_of(file_id(1), 100) == ()
-    )
+    assert catalogue.holders.of("films") == catalogue.offers.sources_of(file_id(1), 100) == ()
 
 
 def test_what_is_kept_keeps_its_name_whatever_others_offer():
     catalogue = Catalogue(Here(chosen=lambda: {A.id: ("net", "1")}))
     catalogue.learn(A, [file("x.mkv", 2)])
-    catalogue.keep(file("x.mkv", 1))
+    catalogue.kept.put(file("x.mkv", 1))
 
     assert names_of(catalogue) == {"x.mkv": file_id(1), "x~02020202.mkv": file_id(2)}
 
@@ -828,11 +826,11 @@ def test_what_is_kept_keeps_its_name_whatever_others_offer():
 def test_what_is_let_go_is_shown_while_others_offer_it():
     catalogue = Catalogue()
     catalogue.learn(A, [file("x.mkv")])
-    catalogue.keep(file("x.mkv"))
-    catalogue.keep(file("own/y.mkv", 2))
+    catalogue.kept.put(file("x.mkv"))
+    catalogue.kept.put(file("own/y.mkv", 2))
 
-    catalogue.let_go("x.mkv")
-    catalogue.let_go("own/y.mkv")
+    catalogue.kept.drop("x.mkv")
+    catalogue.kept.drop("own/y.mkv")
 
     assert shown(catalogue) == ["x.mkv"]
 
@@ -845,14 +843,14 @@ def test_what_one_servent_has_is_told_apart():
     catalogue.learn(A, [file("d/x", 1), file("y", 2)])
     catalogue.learn(B, [file("d/x", 3), file("d/z", 3)])
 
-    assert catalogue.entries_of(A.id, "") == [Entry("d", 0, 0, b""), file("y", 2)]
-    assert catalogue.entries_of(A.id, "d") == [file("d/x", 1)]
-    assert catalogue.entry_of(B.id, "d/x") == file("d/x", 3)
-    assert catalogue.entry_of(B.id, "y") is None
-    assert catalogue.entry_of(A.id, "nowhere") is None
-    assert catalogue.entries_of(A.id, "nowhere") == []
-    assert catalogue.peer(A.id) == A
-    assert catalogue.peer(C.id) is None
+    assert catalogue.holders.entries(A.id, "") == [Entry("d", 0, 0, b""), file("y", 2)]
+    assert catalogue.holders.entries(A.id, "d") == [file("d/x", 1)]
+    assert catalogue.holders.entry(B.id, "d/x") == file("d/x", 3)
+    assert catalogue.holders.entry(B.id, "y") is None
+    assert catalogue.holders.entry(A.id, "nowhere") is None
+    assert catalogue.holders.entries(A.id, "nowhere") == []
+    assert catalogue.holders.get(A.id) == A
+    assert catalogue.holders.get(C.id) is None
 
 
 @pytest.mark.parametrize(
@@ -867,25 +865,25 @@ def test_who_is_forgotten_was_never_listed(forget):
     catalogue = Catalogue()
     for one in (A, B):
         catalogue.learn(one, [file("d/x")])
-        catalogue.mark_listed_by(one.id, "d", 5)
-    assert catalogue.listed_by(A.id, "d") == 5
-    assert catalogue.listed_by(A.id, "") is None
+        catalogue.holders.mark_listed_by(one.id, "d", 5)
+    assert catalogue.holders.listed_by(A.id, "d") == 5
+    assert catalogue.holders.listed_by(A.id, "") is None
 
     forget(catalogue)
 
-    assert catalogue.listed_by(A.id, "d") is None
-    assert catalogue.listed_by(B.id, "d") == 5
+    assert catalogue.holders.listed_by(A.id, "d") is None
+    assert catalogue.holders.listed_by(B.id, "d") == 5
 
 
 def test_a_directory_that_is_gone_was_not_listed_nor_what_was_below():
     catalogue = Catalogue()
     catalogue.learn(A, [file("d/e/x"), file("de/x")])
     for path in ("", "d", "d/e", "de"):
-        catalogue.mark_listed_by(A.id, path, 5)
+        catalogue.holders.mark_listed_by(A.id, path, 5)
 
     catalogue.keep_only("d", [B.id])
 
-    assert [catalogue.listed_by(A.id, path) for path in ("", "d", "d/e", "de")] == [
+    assert [catalogue.holders.listed_by(A.id, path) for path in ("", "d", "d/e", "de")] == [
         5,
         None,
         None,
@@ -898,18 +896,18 @@ def test_listings_remembered_of_one_servent_are_bounded(monkeypatch):
     catalogue = Catalogue()
     catalogue.learn(A, [file("x")])
     for path in ("a", "b", "c"):
-        catalogue.mark_listed_by(A.id, path, 5)
-    catalogue.mark_listed_by(B.id, "a", 5)  # of whom nothing is known
+        catalogue.holders.mark_listed_by(A.id, path, 5)
+    catalogue.holders.mark_listed_by(B.id, "a", 5)  # of whom nothing is known
 
-    assert [catalogue.listed_by(A.id, path) for path in "abc"] == [None, 5, 5]
-    assert catalogue.listed_by(B.id, "a") is None
+    assert [catalogue.holders.listed_by(A.id, path) for path in "abc"] == [None, 5, 5]
+    assert catalogue.holders.listed_by(B.id, "a") is None
 
 
 def test_what_is_let_go_after_its_size_was_disproved_leaves_nothing_behind():
     catalogue = Catalogue()
-    catalogue.keep(sized("d/e/x", 200))
+    catalogue.kept.put(sized("d/e/x", 200))
     catalogue.offers.prove(file_id(1), 100)
-    catalogue.let_go("d/e/x")
+    catalogue.kept.drop("d/e/x")
 
     assert shown(catalogue) == []
 

@@ -237,7 +237,7 @@ async def test_a_listing_that_ends_while_a_name_is_looked_up_makes_it_known(
 
         def listed_meanwhile(_: ServentId) -> float:
             peers.catalogue.learn_listing(ANNA, "d", peers._entries(ANNA, "d"))
-            peers.catalogue.mark_listed_by(ANNA.id, "d", trio.current_time())
+            peers.catalogue.holders.mark_listed_by(ANNA.id, "d", trio.current_time())
             return float("-inf")
 
         monkeypatch.setattr(peers, "changed_at", listed_meanwhile)

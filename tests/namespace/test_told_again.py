@@ -74,5 +74,5 @@ def test_of_a_long_listing_what_is_gone_goes_part_by_part():
     catalogue.learn(ANNA, [entry(f"d/{name}") for name in names])
     parts = list(catalogue.keeping_names(ANNA, "d", set(names[:-20])))
     assert len(parts) == 3
-    assert len(catalogue.entries_of(ANNA.id, "d")) == count - 20
+    assert len(catalogue.holders.entries(ANNA.id, "d")) == count - 20
     assert list(catalogue.keeping_names(ANNA, "d", set(names[:-20]))) == []
