@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
         took.of(lambda: catalogue.keep_only("", [source.id for source, _ in hits]))
         print(f"{PROVIDERS} hits of {NAMES_OF_EACH} names, {what}: {since_ms(began_at):.0f} ms")
     began_at = time.process_time()
-    parts = list(catalogue.parts(""))
+    parts = list(catalogue.shown.parts(""))
     print(f"shown: {since_ms(began_at):.0f} ms for {sum(map(len, parts)):,} names")
     took.of(lambda: catalogue.learn_listing(provider(0), "", []))
     while took.of(catalogue.fade):
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
 def one_of_many(catalogue: Catalogue) -> None:
     """Measure what a directory of 1,000 names and a servent with 50 cost among all."""
     began_at = time.process_time()
-    shown = sum(map(len, catalogue.parts("d0")))
+    shown = sum(map(len, catalogue.shown.parts("d0")))
     print(f"ls of a directory of {shown:,} names: {since_ms(began_at):.1f} ms")
     guest = provider(9 * 10**5)
     catalogue.learn_listing(guest, "", [entry(f"guest {i}") for i in range(NAMES_OF_EACH)])

@@ -220,7 +220,7 @@ class Pins:
             OSError: it cannot be saved.
         """
         # A directory may be shown under another name than it has at those who share it.
-        paths = [self._catalogue.published(file.path) for file in files]
+        paths = [self._catalogue.shown.published(file.path) for file in files]
         added = {
             path: Entry(path, file.size, file.mtime_ns, file.file_id)
             for path, file in zip(paths, files, strict=True)
@@ -245,7 +245,7 @@ class Pins:
             NotFoundError: no such file is pinned.
             OSError: it cannot be saved.
         """
-        meant = {*paths, *map(self._catalogue.published, paths)}
+        meant = {*paths, *map(self._catalogue.shown.published, paths)}
         return await self._remove(lambda e: any(_is_at_or_below(e, one) for one in meant))
 
     async def remove_content(self, file_id: FileId) -> Sequence[str]:

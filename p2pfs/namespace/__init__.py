@@ -5,6 +5,7 @@
     tellers     where those are who answer for the claims of each servent
     claims      what each servent says that it has, as one tree
     showing     which version is shown under which name
+    shown       the tree that follows, by the paths under which it is shown
     catalogue   all names that are known, in memory, for every thread
     confided    what others have shown to us alone
     sources     the servents that have told of their shares

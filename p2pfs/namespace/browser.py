@@ -158,10 +158,10 @@ class Browser(View):
     def known(self, path: str) -> Node | Knowledge:
         """Return what is known of a path; UNKNOWN if asking the network may help."""
         shown = path
-        node, path = self._catalogue.look(path, self._clock())
+        node, path = self._catalogue.shown.look(path, self._clock())
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
             # A listing may have ended since the lookup, and brought the name: look it up again.
-            node = self._catalogue.lookup(shown, self._clock())
+            node = self._catalogue.shown.lookup(shown, self._clock())
             if isinstance(node, Knowledge):
                 return Knowledge.ABSENT
         if isinstance(node, Knowledge) or not path:
@@ -173,10 +173,10 @@ class Browser(View):
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         """Return a directory as last listed, and ask again behind if that was a while ago."""
-        published = self._catalogue.published(path)
+        published = self._catalogue.shown.published(path)
         self._shown_at.put(published, self._clock())
         may_show = self.may_show(published)
-        return self._catalogue.children(path) if may_show else Knowledge.UNKNOWN
+        return self._catalogue.shown.children(path) if may_show else Knowledge.UNKNOWN
 
     def may_show(self, path: str) -> bool:
         """Return whether a directory may be shown as known; ask again behind if it is old."""
@@ -196,12 +196,12 @@ class Browser(View):
 
     def partial(self, path: str) -> str | None:
         """Return what keeps the listing of a directory from being whole; None if nothing does."""
-        partial = self._belief.partials.of(self._catalogue.published(path))
+        partial = self._belief.partials.of(self._catalogue.shown.published(path))
         return None if partial is None else str(partial)
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
-        """Let a name stay with its content; see `Catalogue.hold`."""
-        return self._catalogue.hold(file)
+        """Let a name stay with its content; see `ShownTree.hold`."""
+        return self._catalogue.shown.hold(file)
 
     def partial_of(self, holder: PeerInfo, path: str) -> str | None:
         """Return what keeps the last listing of one servent from being whole."""
@@ -247,17 +247,17 @@ class Browser(View):
             return None
         with trio.move_on_after(FIND_TIMEOUT_S):
             await self._look_for(path)
-        node = self._catalogue.lookup(path, self._clock())
+        node = self._catalogue.shown.lookup(path, self._clock())
         return None if isinstance(node, Knowledge) else node
 
     async def _look_for(self, path: str) -> None:
         """Ask for what is at a path, and for its manifest if it is said to have several sizes."""
-        node = self._catalogue.lookup(path, self._clock())
+        node = self._catalogue.shown.lookup(path, self._clock())
         if not self._disputes.concern(node):
-            published = self._catalogue.published(path)
+            published = self._catalogue.shown.published(path)
             if not await self._is_told_by_listing(path, published):
                 await self._ask("find", published, self._find)
-            node = self._catalogue.lookup(path, self._clock())
+            node = self._catalogue.shown.lookup(path, self._clock())
         if isinstance(node, RemoteFile) and self._disputes.concern(node):
             await self._ask("size", node.file_id.hex(), self._settle)
 
@@ -290,7 +290,7 @@ class Browser(View):
         return False
 
     def _is_known(self, path: str) -> bool:
-        return not isinstance(self._catalogue.lookup(path, self._clock()), Knowledge)
+        return not isinstance(self._catalogue.shown.lookup(path, self._clock()), Knowledge)
 
     def _is_second_look(self, path: str) -> bool:
         """Return whether another name in the same directory was looked for lately.
@@ -318,7 +318,7 @@ class Browser(View):
                 what has come.
             ShutdownError: we end.
         """
-        began_at, published = self._clock(), self._catalogue.published(path)
+        began_at, published = self._clock(), self._catalogue.shown.published(path)
         if self._belief.has_mere_news(published):
             self._lister.look(published, self._belief.refresh_after_s)
             with trio.move_on_after(FIRST_LISTING_S):
@@ -327,7 +327,7 @@ class Browser(View):
             await self._lister.all(published)
         self._look_s = self._clock() - began_at
         nodes: list[Node] = []
-        for part in self._catalogue.parts(path):
+        for part in self._catalogue.shown.parts(path):
             nodes += part
             await trio.lowlevel.checkpoint()
         return nodes

@@ -4,11 +4,10 @@ Searches, listings and neighbours tell the catalogue; the tree asks it. It is me
 so `ls`, `stat` and extended attributes of known names never wait for the network. It asks no
 servent for anything: the browser decides which name is worth a search.
 
-Each entry that a servent tells of is a claim. The catalogue takes claims in, forgets them and shows
-what follows from them. Its parts answer what else is asked of the same claims: `offers` by
-contents, `holders` by servents, `kept` for what the user keeps. `nodes` decides which version has
-which name. Paths in questions of the tree are the shown ones, and all others are as published:
-`published` leads from the ones to the others.
+Each entry that a servent tells of is a claim. The catalogue takes claims in and forgets them. Its
+parts answer what is asked of the same claims: `shown` by shown paths, `offers` by contents,
+`holders` by servents; `kept` adds what the user keeps. Paths are as published, but for those that
+`shown` takes: its `published` leads from the ones to the others.
 
 Everything here may be called from any thread. One lock guards this and the parts that it is made
 of. It is held for two milliseconds at most, with a million names: what is longer is done in parts.
@@ -27,24 +26,15 @@ from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.fading import Fading
 from p2pfs.namespace.holders import Holders
 from p2pfs.namespace.kept import Kept
-from p2pfs.namespace.nodes import (
-    ID_SUFFIX_LENGTH,
-    Knowledge,
-    Node,
-    RemoteFile,
-    version_name,
-)
 from p2pfs.namespace.offers import Offers
 from p2pfs.namespace.places import Place
-from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing, others
+from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing
+from p2pfs.namespace.shown import ShownTree
 from p2pfs.namespace.sources import Sources
-from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
+from p2pfs.protocol import Entry, PeerInfo, ServentId
 
 NAMES_SIFTED_AT_ONCE: Final = 2_000
 """Names of a listing that are compared without a break: two milliseconds if all are gone."""
-
-NAMES_AT_ONCE: Final = 200
-"""Names of a directory that are shown without a break: some microseconds each."""
 
 
 class Catalogue:
@@ -65,13 +55,15 @@ class Catalogue:
         self._sources = Sources(clock)
         self._showing = Showing(self._tree, here, self._sources)
         self.offers = Offers(self._tree, here, self._sources, self._lock)
-        """The same by what is offered."""
+        """The claims by what is offered."""
         self._absences = Absences()
         self.kept = Kept(self._tree, self.offers, self._absences, self._lock, now_ns)
         """What the user keeps."""
         self._listed = Listed()
         self.holders = Holders(self._tree, self._showing, self._sources, self._listed, self._lock)
-        """The same by the servents that have it."""
+        """The claims by the servents that make them."""
+        self.shown = ShownTree(self._tree, self._showing, self._absences, self._lock)
+        """What follows from the claims, by the paths under which it is shown."""
         self._repeats = Repeats()
         self._finds = Finds()
         self._dropped = 0
@@ -245,80 +237,6 @@ class Catalogue:
         """Note that nobody has `path`, to be believed until a time."""
         with self._lock:
             self._absences.put(path, until)
-
-    def hold(self, file: RemoteFile) -> Callable[[], None]:
-        """Let a shown path keep its version, whatever becomes known; return what ends that.
-
-        The directories above keep theirs as well. A file that nobody offers any more is not shown,
-        but nothing else gets its name.
-        """
-        with self._lock:
-            holds = list(self._showing.hold(file))
-
-        def release() -> None:
-            with self._lock:
-                for place, name in reversed(holds):
-                    self._showing.let_go(place, name)
-                    self._tree.prune(place)
-
-        return release
-
-    # What we are asked, by shown paths.
-
-    def lookup(self, path: str, now: float) -> Node | Knowledge:
-        """Return what is at `path`, as shown; a version may be asked for by its suffix."""
-        return self.look(path, now)[0]
-
-    def look(self, path: str, now: float) -> tuple[Node | Knowledge, str]:
-        """Return the same, and the path under which others know it: see `published`."""
-        with self._lock:
-            node, published = self._showing.look(path)
-            if node is not None:
-                return node, published
-            is_absent = self._absences.has(published, now) or self._showing.is_below_a_file(path)
-            return Knowledge.ABSENT if is_absent else Knowledge.UNKNOWN, published
-
-    def children(self, path: str) -> list[Node]:
-        """Return everything shown in a directory, sorted by name."""
-        return [node for part in self.parts(path) for node in part]
-
-    def parts(self, path: str) -> Iterator[list[Node]]:
-        """Yield everything shown in a directory, sorted by name, in parts of a millisecond.
-
-        What changes between two parts may be in a later one, or not.
-        """
-        with self._lock:
-            place = self._showing.directory(path)
-            if place is None:
-                return
-            settled = self._showing.settled(place)
-            names = sorted((*settled.shown, *others(place, settled)))
-        for first in range(0, len(names), NAMES_AT_ONCE):
-            with self._lock:
-                some = names[first : first + NAMES_AT_ONCE]
-                part = list(self._showing.nodes(place, path, some, settled))
-            yield part
-
-    def published(self, path: str) -> str:
-        """Return the path under which others know what is shown at a path.
-
-        They differ where a directory lost its name to something else. A path that is not known is
-        returned as it is.
-        """
-        with self._lock:
-            return self._showing.published(path)
-
-    def shown_path(self, path: str, file_id: FileId) -> str:
-        """Return the path at which a content is shown that is published at a path.
-
-        That is the plain one, or with as much of its id as tells it from other versions.
-        """
-        for length in range(0, len(file_id.hex()) + 1, ID_SUFFIX_LENGTH):
-            shown = version_name(path, file_id, length) if length else path
-            node = self.lookup(shown, math.inf)
-            if isinstance(node, RemoteFile) and node.file_id == file_id:
-                return shown
-        return path
 
     def forget_absences(self, directories: Collection[str] | None = None) -> None:
         """Hold no name for absent, in these directories or any: it may just have been published."""

@@ -104,11 +104,11 @@ class Contents:
             self._catalogue.learn_found(source, [unnamed])
         if not file.sources and not self._is_shown(path, file_id):
             self._catalogue.kept.put(unnamed)  # all of it is here, whoever else has it
-        return replace(file, path=self._catalogue.shown_path(path, file_id))
+        return replace(file, path=self._catalogue.shown.path_of(path, file_id))
 
     def _is_shown(self, path: str, file_id: FileId) -> bool:
         """Return whether this content is shown already, with a time that others have told."""
-        node = self._catalogue.lookup(self._catalogue.shown_path(path, file_id), math.inf)
+        node = self._catalogue.shown.lookup(self._catalogue.shown.path_of(path, file_id), math.inf)
         return isinstance(node, RemoteFile) and node.file_id == file_id
 
     async def _found(self, file_id: FileId) -> tuple[RemoteFile | None, Sequence[QueryHit]]:

@@ -57,7 +57,7 @@ class Memory:
             self.catalogue.learn(source, [one])
 
     def held(self, entries: list[Entry]) -> int:
-        return sum(isinstance(self.catalogue.lookup(e.path, 0), RemoteFile) for e in entries)
+        return sum(isinstance(self.catalogue.shown.lookup(e.path, 0), RemoteFile) for e in entries)
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from p2pfs.namespace import asked as asked_module
 from p2pfs.namespace import claims as claims_module
-from p2pfs.namespace.catalogue import NAMES_AT_ONCE, Catalogue
+from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.fading import FORGOTTEN_AT_ONCE
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.showing import Here
+from p2pfs.namespace.shown import NAMES_AT_ONCE
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
 
@@ -44,7 +45,7 @@ def directory(path: str, mtime_ns: int = 7) -> Entry:
 
 
 def shown(catalogue: Catalogue, path: str = "") -> list[str]:
-    return [node.path for node in catalogue.children(path)]
+    return [node.path for node in catalogue.shown.children(path)]
 
 
 @contextlib.contextmanager
@@ -64,7 +65,7 @@ def test_same_content_anywhere_is_one_file_with_many_sources():
     catalogue.learn(A, [file("films/x.mkv")])
     catalogue.learn(B, [file("films/x.mkv", mtime_ns=9)])
 
-    node = catalogue.lookup("films/x.mkv", 0)
+    node = catalogue.shown.lookup("films/x.mkv", 0)
 
     assert node == RemoteFile("films/x.mkv", 100, 5, file_id(1), (A, B))
     assert shown(catalogue, "films") == ["films/x.mkv"]
@@ -75,7 +76,7 @@ def test_directories_above_a_file_are_known_with_it():
     catalogue.learn(A, [file("a/b/c.txt")])
 
     assert shown(catalogue) == ["a"]
-    assert catalogue.lookup("a/b", 0) == RemoteDirectory("a/b", 0, (A,))
+    assert catalogue.shown.lookup("a/b", 0) == RemoteDirectory("a/b", 0, (A,))
     assert catalogue.holders.of("a") == (A,)
 
 
@@ -84,9 +85,9 @@ def test_directories_above_a_file_are_known_with_it():
 
 def names_of(catalogue: Catalogue, path: str = "") -> dict[str, FileId | None]:
     """What is shown in a directory, and that each name is also found by itself."""
-    nodes = catalogue.children(path)
+    nodes = catalogue.shown.children(path)
     for node in nodes:
-        assert catalogue.lookup(node.path, 0) == node
+        assert catalogue.shown.lookup(node.path, 0) == node
     assert len({node.path for node in nodes}) == len(nodes)
     return {n.path: n.file_id if isinstance(n, RemoteFile) else None for n in nodes}
 
@@ -165,10 +166,10 @@ def test_a_directory_does_not_swallow_a_file_nor_a_file_a_directory():
     }
     assert names_of(catalogue, "music~dir") == {"music~dir/song.ogg": file_id(3)}
     assert names_of(catalogue, "films") == {"films/x": file_id(2)}
-    assert catalogue.published("music~dir/song.ogg") == "music/song.ogg"
-    assert catalogue.published("unknown~dir/x") == "unknown~dir/x"
-    assert catalogue.lookup("music/song.ogg", 0) is Knowledge.ABSENT
-    assert catalogue.lookup("music/song.ogg/below", 0) is Knowledge.ABSENT
+    assert catalogue.shown.published("music~dir/song.ogg") == "music/song.ogg"
+    assert catalogue.shown.published("unknown~dir/x") == "unknown~dir/x"
+    assert catalogue.shown.lookup("music/song.ogg", 0) is Knowledge.ABSENT
+    assert catalogue.shown.lookup("music/song.ogg/below", 0) is Knowledge.ABSENT
 
 
 def test_what_one_servent_says_of_a_name_is_one_thing():
@@ -199,7 +200,7 @@ def test_a_version_is_found_by_its_suffix_though_it_has_the_plain_name():
     catalogue.learn(A, [file("archive.tar.gz", 1)])
     assert names_of(catalogue) == {"archive.tar.gz": file_id(1)}
 
-    node = catalogue.lookup("archive.tar~01010101.gz", 0)
+    node = catalogue.shown.lookup("archive.tar~01010101.gz", 0)
     assert isinstance(node, RemoteFile)
     assert (node.path, node.file_id) == ("archive.tar~01010101.gz", file_id(1))
 
@@ -208,9 +209,9 @@ def test_a_version_is_found_by_its_suffix_though_it_has_the_plain_name():
 
 
 def held(catalogue: Catalogue, path: str) -> Callable[[], None]:
-    node = catalogue.lookup(path, 0)
+    node = catalogue.shown.lookup(path, 0)
     assert isinstance(node, RemoteFile)
-    return catalogue.hold(node)
+    return catalogue.shown.hold(node)
 
 
 def test_an_open_file_keeps_its_name_and_its_directories_theirs():
@@ -284,7 +285,7 @@ def test_sizes_of_one_id_never_mix():
     catalogue.learn(A, [sized("x", 5)])
     catalogue.learn(B, [sized("x", 6), sized("y", 6)])
 
-    nodes = {node.path: node for node in catalogue.children("")}
+    nodes = {node.path: node for node in catalogue.shown.children("")}
     assert {p: (n.size, n.sources) for p, n in nodes.items() if isinstance(n, RemoteFile)} == {
         "x": (5, (A,)),
         "x~01010101": (6, (B,)),
@@ -313,7 +314,7 @@ def test_a_manifest_ends_a_dispute_and_costs_the_liars():
     assert shown(catalogue) == ["d", "x", "y"]
     assert shown(catalogue, "d") == []
     assert not catalogue.offers.is_disputed(file_id(1))
-    node = catalogue.lookup("x", 0)
+    node = catalogue.shown.lookup("x", 0)
     assert isinstance(node, RemoteFile)
     assert (node.size, node.sources) == (5, (B,))
 
@@ -368,10 +369,10 @@ def test_a_whole_listing_replaces_what_its_source_had_there_and_no_one_elses():
     catalogue.learn_listing(A, "d", [file("d/kept", 3), file("d/new", 4)])
 
     assert shown(catalogue, "d") == ["d/kept", "d/new", "d/old"]
-    old = catalogue.lookup("d/old", 0)
+    old = catalogue.shown.lookup("d/old", 0)
     assert isinstance(old, RemoteFile)
     assert old.sources == (B,)
-    assert catalogue.lookup("d/sub/deep", 0) is Knowledge.UNKNOWN
+    assert catalogue.shown.lookup("d/sub/deep", 0) is Knowledge.UNKNOWN
 
 
 def test_a_directory_that_became_a_file_is_forgotten_with_all_below():
@@ -380,7 +381,7 @@ def test_a_directory_that_became_a_file_is_forgotten_with_all_below():
 
     catalogue.learn_listing(A, "d", [file("d/x", 2)])
 
-    assert isinstance(catalogue.lookup("d/x", 0), RemoteFile)
+    assert isinstance(catalogue.shown.lookup("d/x", 0), RemoteFile)
     assert shown(catalogue, "d/x") == []
 
 
@@ -401,7 +402,7 @@ def test_a_long_directory_is_shown_in_parts_whatever_changes_meanwhile():
     catalogue.learn(B, [file("d/0000", 2)])
     assert shown(catalogue, "d") == ["d/0000", "d/0000~02020202", *[f"d/{n}" for n in names[1:]]]
 
-    parts = catalogue.parts("d")
+    parts = catalogue.shown.parts("d")
     first = next(parts)
     catalogue.keep_names(A, "d", set(names[: NAMES_AT_ONCE * 2]))
     catalogue.learn(A, [file("d/new")])
@@ -501,7 +502,7 @@ def test_what_others_tell_under_a_name_that_is_being_forgotten_stays():
     fade(catalogue)
 
     assert shown(catalogue, "d") == MANY
-    node = catalogue.lookup(MANY[0], 0)
+    node = catalogue.shown.lookup(MANY[0], 0)
     assert isinstance(node, RemoteFile)
     assert node.sources == (B,)
 
@@ -537,7 +538,7 @@ def test_a_complete_answer_drops_those_who_did_not_answer():
 
 
 def mtime(catalogue: Catalogue, path: str) -> int:
-    node = catalogue.lookup(path, 0)
+    node = catalogue.shown.lookup(path, 0)
     assert not isinstance(node, Knowledge)
     return node.mtime_ns
 
@@ -571,10 +572,10 @@ def test_absent_names_are_believed_until_their_time_or_better_news():
     catalogue = Catalogue()
     catalogue.remember_absent("x", until=10)
 
-    assert catalogue.lookup("x", 9) is Knowledge.ABSENT
-    assert catalogue.lookup("x", 11) is Knowledge.UNKNOWN
+    assert catalogue.shown.lookup("x", 9) is Knowledge.ABSENT
+    assert catalogue.shown.lookup("x", 11) is Knowledge.UNKNOWN
     catalogue.learn(A, [file("x")])
-    assert isinstance(catalogue.lookup("x", 9), RemoteFile)
+    assert isinstance(catalogue.shown.lookup("x", 9), RemoteFile)
 
 
 def test_expiring_forgets_when_but_not_what():
@@ -588,7 +589,7 @@ def test_expiring_forgets_when_but_not_what():
 
     assert catalogue.holders.listed_at("") is None
     assert catalogue.holders.listed_at("d") is None
-    assert catalogue.lookup("d/y", 6) is Knowledge.UNKNOWN
+    assert catalogue.shown.lookup("d/y", 6) is Knowledge.UNKNOWN
     assert shown(catalogue, "d") == ["d/x"]
 
 
@@ -622,8 +623,8 @@ def test_absent_names_are_bounded(monkeypatch: pytest.MonkeyPatch):
     for name in ("a", "b", "c"):
         catalogue.remember_absent(name, until=10)
 
-    assert catalogue.lookup("a", 0) is Knowledge.UNKNOWN
-    assert catalogue.lookup("c", 0) is Knowledge.ABSENT
+    assert catalogue.shown.lookup("a", 0) is Knowledge.UNKNOWN
+    assert catalogue.shown.lookup("c", 0) is Knowledge.ABSENT
 
 
 PATHS = st.sampled_from(["x", "y", "d", "d/x", "d/y", "d/e/x", "x~01010101", "d~dir", "d~dir/x"])
@@ -706,14 +707,14 @@ def every_version(catalogue: Catalogue, directory: str = "") -> Counter[tuple[st
     """All that is shown, by the paths as published."""
     found: Counter[tuple[str, bytes, int]] = Counter()
     names_of(catalogue, directory)
-    for node in catalogue.children(directory):
+    for node in catalogue.shown.children(directory):
         if isinstance(node, RemoteFile):
-            parent = catalogue.published(directory)
+            parent = catalogue.shown.published(directory)
             name = node.path.rpartition("/")[2]
             version = catalogue._showing.names(catalogue._tree.place(parent)).holder(name)
             found[f"{parent}/{version.name}".lstrip("/"), node.file_id, node.size] += 1
         else:
-            found[catalogue.published(node.path), b"", 0] += 1
+            found[catalogue.shown.published(node.path), b"", 0] += 1
             found += every_version(catalogue, node.path)
     return found
 
@@ -777,8 +778,8 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
                 catalogue.kept.drop(path)
                 model.let_go(path)
             case "hold", number:
-                files = [n for n in catalogue.children("d") if isinstance(n, RemoteFile)]
-                releases += [catalogue.hold(node) for node in files[number : number + 1]]
+                files = [n for n in catalogue.shown.children("d") if isinstance(n, RemoteFile)]
+                releases += [catalogue.shown.hold(node) for node in files[number : number + 1]]
             case "release", number:
                 for release in releases[number : number + 1]:
                     release()
@@ -810,7 +811,9 @@ def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():
     catalogue.forget(A.id)
     catalogue.keep_only("", ())
 
-    assert catalogue.lookup("films/x.mkv", 0) == RemoteFile("films/x.mkv", 100, 5, file_id(1), ())
+    assert catalogue.shown.lookup("films/x.mkv", 0) == RemoteFile(
+        "films/x.mkv", 100, 5, file_id(1), ()
+    )
     assert shown(catalogue, "films") == ["films/x.mkv"]
     assert catalogue.holders.of("films") == catalogue.offers.sources_of(file_id(1), 100) == ()
 

@@ -12,8 +12,7 @@ from trio.testing import MockClock
 from p2pfs.control.finding import TURN_S
 from p2pfs.control.verbs import VERBS
 from p2pfs.errors import NotAskedError
-from p2pfs.namespace.catalogue import Knowledge
-from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.flooding import Spent
 from p2pfs.protocol import Entry, Query, QueryKind
 from p2pfs.protocol.flood.budgets import Budget

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from p2pfs.cache import CachedFile
 from p2pfs.errors import BugError
-from p2pfs.namespace.catalogue import RemoteFile
+from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.servent import Servent
 from tests.helpers.world import World, host, open_world, read_whole
 

@@ -77,7 +77,7 @@ async def test_one_that_cannot_be_reached_once_is_not_forgotten(autojump_clock: 
         await trio.sleep((STRIKES - 1) * CONFIRM_EVERY_S)
         world.net.heal()
         await trio.sleep(HOUR_S)
-        node = world[0].namespace.browser._catalogue.lookup("gone.txt", trio.current_time())
+        node = world[0].namespace.browser._catalogue.shown.lookup("gone.txt", trio.current_time())
         assert node.sources[0].id == world[2].whereabouts.identity.id
 
 

@@ -30,7 +30,7 @@ async def listing(world: World) -> None:
 
 def shown(world: World, path: str) -> list[str]:
     """Return what a look shows that asks nobody."""
-    return [node.path for node in world[0].namespace.browser._catalogue.children(path)]
+    return [node.path for node in world[0].namespace.browser._catalogue.shown.children(path)]
 
 
 def floods(world: World) -> int:

@@ -195,7 +195,7 @@ async def test_who_has_left_sees_nothing_of_others(autojump_clock: MockClock):
 
 def both(watched: Watched) -> tuple[str, str]:
     """The names of the one file and the one directory in the root."""
-    nodes = watched.servent.namespace.catalogue.children("")
+    nodes = watched.servent.namespace.catalogue.shown.children("")
     (file,) = (node.path for node in nodes if isinstance(node, RemoteFile))
     (directory,) = (node.path for node in nodes if isinstance(node, RemoteDirectory))
     return file, directory
