@@ -16,6 +16,7 @@
     offers      contents by their ids: who offers them, of which size they are
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
+    finder      one name: its directory is listed, or the name is searched for
     belief      what may be concluded from what was told, and for how long
     news        whose share has changed, and where
     lister      directories are listed: all of it, or what is new

@@ -45,6 +45,8 @@ class Belief:
         self._clock = clock
         self.board = NewsBoard(clock)
         self.partials = Partials(catalogue, journal)
+        self._changed_at = -math.inf
+        """When anything anywhere was last said to have changed, or a neighbour came."""
         self._caught_up_at: Times[str] = Times()
         """When the neighbours with news were last asked for a directory, and nobody else."""
 
@@ -93,6 +95,14 @@ class Belief:
         """Return who has changed a directory since then."""
         sources = partial(self._catalogue.holders.of, path)
         return self.board.of(path, since, self._neighbours(), sources)
+
+    def note_change(self) -> None:
+        """Note that there may be more, anywhere: a neighbour came, or its share changed."""
+        self._changed_at = self._clock()
+
+    def may_have_changed(self, path: str, since: float) -> bool:
+        """Return whether there may be more in a directory than there was then."""
+        return self._changed_at > since or bool(self.news_since(path, since))
 
     def has_mere_news(self, path: str) -> bool:
         """Return whether it is enough to ask the servents that have news of a directory."""

@@ -29,19 +29,17 @@ same answer, and a waiter that is cancelled disturbs nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from p2pfs.errors import NotAskedError
 from p2pfs.journal import Journal
 from p2pfs.namespace.ages import (
     FIND_TIMEOUT_S,
     FIRST_LISTING_S,
     REFRESH_AFTER_S,
-    TRUST_S,
     Times,
 )
 from p2pfs.namespace.belief import Belief
@@ -49,31 +47,24 @@ from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.finder import Finder
 from p2pfs.namespace.lister import Lister
 from p2pfs.namespace.listing import Listings, ListPages, Telling
-from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile, may_be_suffixed
+from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile
 from p2pfs.namespace.partials import Partial
-from p2pfs.namespace.survey import MAX_DIRECT, Survey
+from p2pfs.namespace.survey import Survey
 from p2pfs.namespace.view import View
 from p2pfs.overlay import Searches
 from p2pfs.protocol import (
-    FileId,
     PeerInfo,
-    QueryKind,
     ServentId,
     check_path,
     is_probe,
 )
 from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
-ABSENT_S: Final = 10.0
-"""How long a name that nobody had is not asked for again."""
-
 OPEN_S: Final = 30.0
 """How long a directory that was shown is asked for again when something has changed in it."""
-
-LISTING_S: Final = 1.0
-"""How long a look at an unknown name waits for a listing before it is searched for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +96,14 @@ class Browser(View):
         confided: Confided | None = None,
     ) -> None:
         self._catalogue = catalogue
-        self._searches = searches
         self._disputes = disputes
-        self._journal = journal
         self._neighbours = neighbours
-        self._ttl = ttl
         self._clock = clock
-        self._news_at = float("-inf")
         self._look_s: float | None = None
-        self._looked_at: Times[str] = Times()
-        """When a name in each directory was last looked for."""
         self._shown_at: Times[str] = Times()
         """When each directory was last shown to somebody."""
         self._tasks = Tasks()
-        self._flights: SingleFlight[tuple[str, str]] = SingleFlight(self._tasks)
+        self._fading: SingleFlight[str] = SingleFlight(self._tasks)
         self._listings = Listings(catalogue, list_pages, self._tasks, clock, confided)
         self._survey = Survey(catalogue, searches, self._listings, ttl, clock)
         self._belief = Belief(
@@ -136,6 +121,9 @@ class Browser(View):
             self._tasks,
             neighbours=neighbours,
             clock=clock,
+        )
+        self._finder = Finder(
+            catalogue, searches, disputes, self._belief, self._lister, self._tasks, ttl, clock
         )
         self._confirmer = Confirmer(
             catalogue,
@@ -246,64 +234,9 @@ class Browser(View):
         if path and check_path(path) is not None:
             return None
         with trio.move_on_after(FIND_TIMEOUT_S):
-            await self._look_for(path)
+            await self._finder.look_for(path)
         node = self._catalogue.shown.lookup(path, self._clock())
         return None if isinstance(node, Knowledge) else node
-
-    async def _look_for(self, path: str) -> None:
-        """Ask for what is at a path, and for its manifest if it is said to have several sizes."""
-        node = self._catalogue.shown.lookup(path, self._clock())
-        if not self._disputes.concern(node):
-            published = self._catalogue.shown.published(path)
-            if not await self._is_told_by_listing(path, published):
-                await self._ask("find", published, self._find)
-            node = self._catalogue.shown.lookup(path, self._clock())
-        if isinstance(node, RemoteFile) and self._disputes.concern(node):
-            await self._ask("size", node.file_id.hex(), self._settle)
-
-    async def _settle(self, file_id: str) -> None:
-        await self._disputes.settle(FileId(bytes.fromhex(file_id)))
-
-    async def _is_told_by_listing(self, path: str, published: str) -> bool:
-        """List the directory of a path if that is cheaper than a search for the path.
-
-        Returns whether the path is known now, or surely absent. Names that programs look up
-        anywhere are not searched for: NotAskedError if the listing does not decide. The suffixed
-        name of a version is found in no other way.
-        """
-        parent, began_at = _parent(published), self._clock()
-        is_mere_probe = is_probe(_name(path)) and self._catalogue.holders.have(parent)
-        is_version = self._catalogue.holders.have(parent) and may_be_suffixed(_name(path))
-        few = 0 < len(self._belief.holders(parent)) <= MAX_DIRECT
-        is_cheaper = self._belief.has_mere_news(parent) or few or is_mere_probe or is_version
-        if not is_cheaper and not self._is_second_look(published):
-            return False
-        with trio.move_on_after(FIRST_LISTING_S if is_mere_probe else LISTING_S):
-            await self._lister.renew(parent)
-            if self._belief.has_mere_news(parent):
-                await self._lister.renew(parent)  # they came behind a question that we joined
-        is_fresh = is_mere_probe or self._belief.heard_at(parent) > began_at - REFRESH_AFTER_S
-        if self._is_known(path) or (is_fresh and self._belief.is_conclusive(parent)):
-            return True
-        if is_mere_probe:
-            raise NotAskedError("its directory was not listed whole", REFRESH_AFTER_S)
-        return False
-
-    def _is_known(self, path: str) -> bool:
-        return not isinstance(self._catalogue.shown.lookup(path, self._clock()), Knowledge)
-
-    def _is_second_look(self, path: str) -> bool:
-        """Return whether another name in the same directory was looked for lately.
-
-        A program that looks for two names will look for more, and one listing costs less than
-        many searches.
-        """
-        if ("find", path) in self._flights:
-            return False
-        now, parent = self._clock(), _parent(path)
-        before = self._looked_at.get(parent)
-        self._looked_at.put(parent, now)
-        return now - before < TRUST_S
 
     async def list(self, path: str) -> Sequence[Node]:
         """Return a directory, asked for now.
@@ -338,13 +271,13 @@ class Browser(View):
 
     def peer_joined(self) -> None:
         """Note a new neighbour: every listing is old, since it may have more."""
-        self._news_at = self._clock()
+        self._belief.note_change()
         self._catalogue.expire(self._clock())
 
     def peer_changed(self, peer: ServentId) -> None:
         """Note that a neighbour's share is not what it was."""
         if self._belief.board.neighbour_changed(peer):
-            self._news_at = self._clock()
+            self._belief.note_change()
             self._catalogue.forget_absences()
 
     def heard_news(self, peer: PeerInfo, directories: Sequence[str], *, is_all: bool) -> None:
@@ -374,40 +307,14 @@ class Browser(View):
         if self._neighbours():
             self._catalogue.expire(self._clock())
 
-    async def _ask(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
-        """Ask a question of our own, or wait for the answer to the same one."""
-        await self._flights.start((verb, path), ask, path).wait()
-
     def _start_fading(self) -> None:
         if self._tasks.are_running:
-            self._flights.start(("fade", ""), self._fade, "")
+            self._fading.start("", self._fade)
 
-    async def _fade(self, _path: str) -> None:
+    async def _fade(self) -> None:
         """Forget what is to be forgotten, a little at a time."""
         while self._catalogue.fade():
             await trio.lowlevel.checkpoint()
-
-    async def _find(self, path: str) -> None:
-        began_at = self._clock()
-        rings = range(1, self._ttl + 1)
-        outcome = await self._searches.run(
-            QueryKind.PATH,
-            path,
-            rings=rings,
-            timeout_s=FIND_TIMEOUT_S,
-            is_enough=bool,
-            is_patient=True,
-        )
-        for hit in outcome.hits:
-            self._catalogue.learn_found(hit.provider, hit.entries)
-        if outcome.is_complete and not outcome.hits:
-            self._catalogue.keep_only(path, (), began_at)
-        # It may have been published behind our question.
-        has_news = self._news_at > began_at or bool(
-            self._belief.news_since(_parent(path), began_at)
-        )
-        if not outcome.hits and outcome.has_asked and not has_news:
-            self._catalogue.remember_absent(path, self._clock() + ABSENT_S)
 
 
 def _parent(path: str) -> str:

@@ -31,12 +31,10 @@ from p2pfs.namespace.ages import (
     REFRESH_AFTER_S,
     TRUST_S,
 )
-from p2pfs.namespace.browser import (
-    ABSENT_S,
-    Browser,
-)
+from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
+from p2pfs.namespace.finder import ABSENT_S
 from p2pfs.namespace.lister import REFRESH_SHARE
 from p2pfs.namespace.listing import CUT_AGAIN_S, SLOW_AFTER_S
 from p2pfs.namespace.news import MUTED_S
@@ -1378,7 +1376,7 @@ async def test_what_is_remembered_of_directories_is_bounded(autojump_clock: Mock
             with contextlib.suppress(NotAskedError):
                 await horizon.stat(f"{number}/x")
 
-        assert len(horizon.browser._looked_at._at) == MAX_REMEMBERED
+        assert len(horizon.browser._finder._looked_at._at) == MAX_REMEMBERED
 
 
 async def test_no_more_servents_are_held_than_there_may_be(

@@ -13,9 +13,7 @@ from trio.testing import MockClock
 
 from p2pfs.errors import NoSourceError, ShutdownError, StalledError, UnreachableError
 from p2pfs.namespace.ages import FIRST_LISTING_S, REFRESH_AFTER_S
-from p2pfs.namespace.browser import (
-    Browser,
-)
+from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
