@@ -4,6 +4,7 @@
     shelves     those that nobody has open: which stay, which are quick to open again
     blocks      one content: its blocks, which are verified, how they come and go
     flushing    when its bitmap is written, and when all is synced
+    footprint   its file, and what that takes of the cache's room
     storage     its open file: bytes, manifest and bitmap on the disk
     bitmap      which of its blocks are there
     key         what a content is filed by

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from p2pfs.cache.bitmap import Bitmap
 from p2pfs.cache.flushing import Flushing
+from p2pfs.cache.footprint import Footprint, Room
 from p2pfs.cache.key import Key
-from p2pfs.cache.passage import Passage, punch
-from p2pfs.cache.storage import Located, Remembered, Storage, cannot, whole_pages
+from p2pfs.cache.passage import Passage
+from p2pfs.cache.storage import Located, Remembered, Storage, whole_pages
 from p2pfs.errors import (
     BadBlockError,
     RemoteProtocolError,
@@ -37,15 +37,8 @@ NotKeptError = BadBlockError | TransferError
 """Why a block was not kept: it is not what the manifest says, or there is no room."""
 
 
-class Keeper(Protocol):
+class Keeper(Room, Protocol):
     """What a cached file asks of the cache that it is in. All may be called from any thread."""
-
-    limit_bytes: int
-    """What all contents together may take on the disk."""
-
-    def path_of(self, key: Key) -> str:
-        """Return where a content is."""
-        ...
 
     def retain(self, file: CachedFile) -> None:
         """Add a handle to a file that is open."""
@@ -53,30 +46,6 @@ class Keeper(Protocol):
 
     def release(self, file: CachedFile) -> None:
         """Give a handle back; the last one makes the file evictable."""
-        ...
-
-    def created(self, key: Key) -> None:
-        """Note that a content has a file now."""
-        ...
-
-    def reserve(self, count: int) -> None:
-        """Account for `count` bytes before they are written, evicting what must go.
-
-        Raises:
-            CacheFullError: open files hold the rest.
-        """
-        ...
-
-    def give_back(self, count: int) -> None:
-        """Undo a reservation."""
-        ...
-
-    def make_room(self) -> None:
-        """Evict one file because the disk is full.
-
-        Raises:
-            CacheFullError: there is none to evict.
-        """
         ...
 
 
@@ -97,12 +66,11 @@ class CachedFile:
         self.handles = 0
         self.expects: Callable[[int], bool] = expects_nothing
         """Returns whether a block that is missing will be here soon; the downloader sets it."""
-        self.allocated_bytes = 0
         self._cache = cache
         self._run_in_thread = run_in_thread
         self._block_bytes = block_bytes_for(key.size)
         self._blocks = Bitmap(block_count_for(key.size))
-        self._storage: Storage | None = None
+        self._disk = Footprint(key, cache)
         self._passage = Passage.through(cache.limit_bytes, key.size)
         self._writing = trio.Lock()
         self._flushing = Flushing()
@@ -133,7 +101,7 @@ class CachedFile:
             return b""
         if self._passage is not None:
             return self._read_passing(self._passage, offset, length)
-        storage = self._storage
+        storage = self._disk.storage
         if storage is None or not self._has_all(offset, length):
             return None
         return self._read_stored(storage, offset, length)
@@ -142,7 +110,7 @@ class CachedFile:
         """Read what may go meanwhile, and look afterwards whether it has."""
         blocks = block_range(self.size, offset, length)
         before = passage.losses(blocks)
-        storage = self._storage
+        storage = self._disk.storage
         if storage is None or not self._has_all(offset, length):
             return None
         data = self._read_stored(storage, offset, length)
@@ -160,7 +128,7 @@ class CachedFile:
         """
         if self._passage is not None:
             return self.read_nowait(offset, length)
-        storage = self._storage
+        storage = self._disk.storage
         if storage is None or not self._has_all(offset, length):
             return None
         if storage.is_cut():
@@ -235,11 +203,9 @@ class CachedFile:
         If nobody has touched the file since then, its verified blocks still are.
         """
         try:
-            storage = Storage(self._cache.path_of(self.key), self.key)
-            self.manifest = storage.manifest()
+            storage, self.manifest = self._disk.load(allocated_bytes)
         except (FileNotFoundError, RemoteProtocolError):
             return False
-        self._storage, self.allocated_bytes = storage, allocated_bytes
         if remembered is not None and remembered == storage.remember(remembered.states):
             self._blocks.restore(remembered.states)
         else:
@@ -256,15 +222,19 @@ class CachedFile:
     @property
     def has_file(self) -> bool:
         """Whether anything of it is on disk."""
-        return self._storage is not None
+        return self._disk.storage is not None
+
+    @property
+    def allocated_bytes(self) -> int:
+        """What it takes on the disk."""
+        return self._disk.used_bytes
 
     def settle(self) -> Remembered | None:
         """Leave the file as the last handle goes; return what `load` may rely on later.
 
         The bitmap is written without a sync: what it claims is verified at first use.
         """
-        storage, self._storage = self._storage, None
-        assert storage is not None
+        storage = self._disk.leave()
         with contextlib.suppress(OSError):
             if self._flushing.unflushed_bytes:
                 storage.write_bitmap(self._blocks.to_bytes())
@@ -284,8 +254,8 @@ class CachedFile:
         if not self.claims(index):
             return
         assert self.manifest is not None
-        assert self._storage is not None
-        data = self._read_stored(self._storage, *block_span(self.size, index))
+        assert self._disk.storage is not None
+        data = self._read_stored(self._disk.storage, *block_span(self.size, index))
         try:
             self.manifest.verify(index, data or b"")
         except BadBlockError:
@@ -310,37 +280,33 @@ class CachedFile:
         manifest.verify(index, data)
         if self._blocks.is_verified(index):
             return
-        if self.is_small and self._storage is None:
+        if self.is_small and self._disk.storage is None:
             # A small file is complete. It goes to disk in one piece, its bit with it, unsynced:
             # a thousand of them must not cost a thousand syncs, and a false claim costs a block.
             whole = data.ljust(whole_pages(self.size), b"\0") + manifest.to_bytes() + b"\x01"
-            self._create(whole, 0)
+            self._disk.create(whole, 0)
         else:
-            storage = self._storage or self._create(
-                manifest.to_bytes() + self._blocks.to_bytes(), whole_pages(self.size)
-            )
-            cost = whole_pages(len(data))
-            self._let_pass(storage, cost)
-            self._store(storage, data, index * self._block_bytes, cost)
+            if self._disk.storage is None:
+                stored = manifest.to_bytes() + self._blocks.to_bytes()
+                self._disk.create(stored, whole_pages(self.size))
+            self._let_pass(whole_pages(len(data)))
+            self._disk.write(data, index * self._block_bytes)
             self._flushing.wrote(len(data))
         self._blocks.set_verified(index)
         if self._passage is not None:
             self._passage.came(index)
 
-    def _let_pass(self, storage: Storage, cost: int) -> None:
+    def _let_pass(self, cost: int) -> None:
         """Let the oldest blocks go of a content that cannot be kept whole."""
         if self._passage is None:
             return
-        while self.allocated_bytes + cost > self._passage.limit_bytes:
+        while self._disk.used_bytes + cost > self._passage.limit_bytes:
             index = self._passage.oldest()
             if index is None:
                 return
             self._blocks.set_missing(index)  # first: nobody must take a hole for the block
             self._passage.lost(index)
-            offset, length = block_span(self.size, index)
-            punch(storage.number, offset, length)
-            self.allocated_bytes -= whole_pages(length)
-            self._cache.give_back(whole_pages(length))
+            self._disk.punch(*block_span(self.size, index))
 
     def _implied_by(self, data: bytes) -> Manifest:
         """Return the manifest that follows from the only block, if this is it."""
@@ -348,48 +314,14 @@ class CachedFile:
         self.put_manifest(manifest)
         return manifest
 
-    def _create(self, stored: bytes, offset: int) -> Storage:
-        path = self._cache.path_of(self.key)
-        try:
-            storage = Storage(path, self.key, os.O_CREAT | os.O_TRUNC)
-        except OSError as error:
-            raise cannot("make", error) from error
-        try:
-            self._store(storage, stored, offset, whole_pages(len(stored)))
-        except TransferError:
-            os.unlink(path)
-            raise
-        self._cache.created(self.key)
-        self._storage = storage
-        return storage
-
-    def _store(self, storage: Storage, data: bytes, offset: int, cost: int) -> None:
-        self._cache.reserve(cost)
-        try:
-            storage.write(data, offset, self._cache.make_room)
-        except TransferError:
-            self._cache.give_back(cost)
-            raise
-        self.allocated_bytes += cost
-
     def _flush(self) -> None:
-        if self._storage is not None:
+        if self.has_file:
             self._flushing.unflushed_bytes = 0
-            with self._trouble_logged():
-                self._storage.write_bitmap(self._blocks.to_bytes())
+            self._disk.note(self._blocks.to_bytes())
 
     def _sync(self) -> None:
-        if self._storage is not None:
-            with self._trouble_logged():
-                self._storage.sync()
+        self._disk.sync()
         self._flush()
-
-    @contextlib.contextmanager
-    def _trouble_logged(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            log.warning("cache: %s cannot be synced: %s", self.key.name, error)
 
 
 def expects_nothing(_index: int) -> bool:

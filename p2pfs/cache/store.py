@@ -201,7 +201,7 @@ class BlockCache:
                 pass
         return max(0, before - self._used_bytes)
 
-    # What cached files ask: see `Keeper`.
+    # What cached files ask: see `Keeper` and `Room`.
 
     def path_of(self, key: Key) -> str:
         """Return where a content is."""
