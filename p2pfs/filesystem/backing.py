@@ -144,18 +144,10 @@ class Backing:
         with self.opened(path, os.O_PATH) as descriptor:
             yield f"/proc/self/fd/{descriptor}"
 
-    def remove(self, path: str, *, kept_as: str | None = None) -> None:
-        """Remove a name that is not a directory's; the file may be kept under another for us."""
-        descriptor = None if kept_as is None else self.open(path, os.O_PATH)
-        try:
-            with self.near(path) as (place, name, _):
-                os.unlink(name, dir_fd=place)
-        except BaseException:
-            if descriptor is not None:
-                os.close(descriptor)
-            raise
-        if descriptor is not None and kept_as is not None:
-            self.removed.keep(kept_as, descriptor)
+    def remove(self, path: str) -> None:
+        """Remove a name that is not a directory's."""
+        with self.near(path) as (place, name, _):
+            os.unlink(name, dir_fd=place)
 
     def hand_over(self, path: str, mode: int, owner: Owner | None) -> None:
         """Give what was just made the mode that was asked for, and to whom it belongs."""

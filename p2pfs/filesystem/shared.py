@@ -13,13 +13,12 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import Stretch, os_error
 from p2pfs.filesystem.attributes import OWN_PREFIX, Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
-from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.subtree import Moment, Owner, Time
 from p2pfs.protocol import FileId
 from p2pfs.roots import Roots
@@ -269,9 +268,13 @@ class SharedTree:
         self._backing.hand_over(path, mode, owner)
         self._share.touched(path)
 
-    def unlink(self, path: str) -> None:
-        """Remove a name that is not a directory's."""
-        if not self.removed.forget(path):
+    def unlink(self, path: str, aside: str | None = None) -> None:
+        """Remove a name that is not a directory's; its file may be `set_aside`."""
+        if aside is not None:
+            with self._lock, self._writers_moving(path, aside):
+                self._backing.remove(path)
+            self._share.names_changed(path, aside)
+        elif not self.removed.forget(path):
             self._backing.remove(path)
             self._share.touched(path)
 
@@ -281,13 +284,28 @@ class SharedTree:
             os.rmdir(name, dir_fd=place)
         self._share.touched(path)
 
-    def rename(self, old: str, new: str) -> None:
-        """Give `old` the name `new`; writers at and below it move with it."""
+    def set_aside(self, path: str, name: str) -> bool:
+        """Know an open file by a name of libfuse's, too; False: it is not open, or not here.
+
+        On the disk nothing changes. A user may call a file so as well: that one is not open.
+        """
+        if self.removed.descriptor(path) is not None:
+            return False
+        descriptor = self._backing.open(path, os.O_PATH)
+        if not self.removed.is_open(os.fstat(descriptor)):
+            os.close(descriptor)
+            return False
+        self.removed.keep(name, descriptor)
+        return True
+
+    def rename(self, old: str, new: str, aside: str | None = None) -> None:
+        """Give `old` the name `new`, whose file may be `set_aside`; writers move with theirs."""
         _check_name(new)
-        with self._lock, self._writers_moving(old, new):
-            if is_hidden(new) and self.removed.is_open(self._backing.lstat(old)):
-                self._hide(old, new)
-            else:  # a user may call a file so too
+        with self._lock, ExitStack() as moving:
+            if aside is not None:
+                moving.enter_context(self._writers_moving(new, aside))
+            moving.enter_context(self._writers_moving(old, new))
+            if self.removed.descriptor(old) is None:
                 self._backing.rename(old, new)
             self.removed.moved(old, new)
         self._share.names_changed(old, new)
@@ -417,11 +435,6 @@ class SharedTree:
             file = SharedFile(self, descriptor, path, is_writer=True)
             self._writers.add(file)
             return file
-
-    def _hide(self, old: str, new: str) -> None:
-        """Remove a file that libfuse would only rename; open, it goes on without a name."""
-        if self.removed.descriptor(old) is None:
-            self._backing.remove(old, kept_as=new)
 
     @contextmanager
     def _writers_moving(self, old: str, new: str) -> Iterator[None]:

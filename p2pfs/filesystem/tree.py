@@ -15,6 +15,7 @@ from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
 from p2pfs.filesystem.network import Contents, Links, NetworkTree
 from p2pfs.filesystem.previews import GuardedContents, Readings
+from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree, is_writing
 from p2pfs.filesystem.subtree import OpenFile, Owner, Subtree, Time
@@ -166,10 +167,10 @@ class FileSystem:
             subtree, rest = self._writable_at(path)
             subtree.mkdir(rest, mode, owner)
 
-    def unlink(self, path: str) -> None:
-        """Remove a name that is not a directory's."""
+    def unlink(self, path: str, aside: str | None = None) -> None:
+        """Remove a name that is not a directory's; its file may be `set_aside`."""
         subtree, rest = self._below(path)
-        subtree.unlink(rest)
+        subtree.unlink(rest, _rest(aside))
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory, or keep a search no longer."""
@@ -180,10 +181,25 @@ class FileSystem:
             subtree, rest = self._below(path)
             subtree.rmdir(rest)
 
-    def rename(self, old: str, new: str) -> None:
-        """Give `old` the name `new`. Out of another sub-tree: EXDEV, so that `mv` copies."""
+    def set_aside(self, path: str, name: str) -> bool:
+        """Know a file by another name from now on, too, if it is one that libfuse renames aside.
+
+        It does so with an open file that is about to lose its name: by `unlink`, or by `rename` of
+        another file over it; either is then told the name as `aside`, and until then nothing has
+        changed. False: this is a rename like any other.
+        """
+        if not is_hidden(name):
+            return False
+        subtree, rest = self._same_subtree(path, name)
+        return subtree.set_aside(rest, self._below(name)[1])
+
+    def rename(self, old: str, new: str, aside: str | None = None) -> None:
+        """Give `old` the name `new`, whose file may be `set_aside`.
+
+        Out of another sub-tree: EXDEV, so that `mv` copies.
+        """
         subtree, rest = self._same_subtree(old, new)
-        subtree.rename(rest, self._below(new)[1])
+        subtree.rename(rest, self._below(new)[1], _rest(aside))
 
     def link(self, old: str, new: str) -> None:
         """Give the file `old` a second name."""
@@ -291,6 +307,10 @@ class _Root:
     def _check(self, path: str) -> None:
         if path:
             raise os_error(errno.ENOENT, path)
+
+
+def _rest(path: str | None) -> str | None:
+    return None if path is None else _split(path)[1]
 
 
 def _split(path: str) -> tuple[str, str]:

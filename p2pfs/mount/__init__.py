@@ -4,6 +4,7 @@
     adapter      libfuse's call-backs -> the tree; every exception -> an errno
     binding      what fusepy lacks of libfuse 2.9: reads without a copy
     parallel     that a lookup does not hold up its directory, which libfuse 2 cannot ask for
+    replies      what is done in the last moment before libfuse answers the kernel
     portal       kernel threads -> trio, and how a waiting reader is let go
     heard        what libfuse and fusermount write when they cannot mount
     threads      what Python keeps of libfuse's threads
@@ -22,10 +23,12 @@ its own. Nothing in trio's thread may touch a path below the mountpoint: the ker
 wait for our answer and we for the kernel's.
 
 One thing libfuse 2 does not tell is whether a file is moved aside because it is removed or
-because another takes its name while somebody has it open: it does the latter in two calls. A
-servent that is killed between them leaves the new file under its old name and none under the new
-one. (With `hard_remove` it would be one call. But then what has no name has no attributes
-either: the kernel asks for them without the handle.)
+because another takes its name while somebody has it open: it does the latter in two calls. So
+`replies` puts the removal off until libfuse answers, and the latter is one rename(2) on the disk:
+killed at any moment, a servent leaves the old content under the name or the new one. (Where the
+removal is done at once, 1 of 10 kills aimed at it left neither. With libfuse's `hard_remove` it
+would be one call, too, but what has no name has no attributes then: the kernel asks for them
+without the handle.)
 
 Another is that two names may be one file: the kernel keeps attributes and pages for each.
 What was done under one shows under the other a few milliseconds later (`ATTRIBUTES_S`), and

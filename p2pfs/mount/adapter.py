@@ -13,6 +13,7 @@ import logging
 import resource
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from p2pfs.filesystem import (
@@ -28,6 +29,7 @@ from p2pfs.filesystem import (
     os_error,
 )
 from p2pfs.mount.portal import Portal
+from p2pfs.mount.replies import Aside, Replies
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ class Adapter:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._max_files = allowed - min(RESERVED_FILES, allowed // 4)
         self._handles = itertools.count(1)
+        self.replies = Replies()
+        """What libfuse's answers go through while something is put off until then."""
 
     def __call__(self, operation: str, *arguments: object) -> object:
         """Run one operation. Whatever it raises, an `OSError` with an errno comes out."""
@@ -164,7 +168,14 @@ class Adapter:
         self._tree.rmdir(path)
 
     def rename(self, old: str, new: str) -> None:
-        self._tree.rename(old, new)
+        """Rename; what libfuse renames aside goes when it answers, or when its name is taken."""
+        if self._tree.set_aside(old, new):
+            aside = Aside(old, new)
+            if not self.replies.put_off(aside, partial(self._tree.unlink, old, aside=new)):
+                self._tree.unlink(old, aside=new)
+        else:
+            taken = self.replies.taken(new)
+            self._tree.rename(old, new, aside=None if taken is None else taken.name)
 
     def link(self, new: str, old: str) -> None:
         self._tree.link(old, new)

@@ -57,12 +57,14 @@ _libc.malloc.argtypes = [ctypes.c_size_t]
 def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untyped class
     """Return fusepy's `FUSE` with `read_buf`, for an adapter whose `read` gives a `Stretch`."""
     _extend(fuse)
-    allow_parallel_lookups(fuse)
+    libfuse = allow_parallel_lookups(fuse)
 
     class Fuse(fuse.FUSE):  # type: ignore[misc, name-defined] # fusepy has no types
-        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        def __init__(self, adapter: Any, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
             is_our_own()  # it runs the loop, and others make the calls
-            super().__init__(*arguments, **options)
+            if libfuse is not None:
+                libfuse.answer_by(adapter.replies)
+            super().__init__(adapter, *arguments, **options)
 
         def _wrapper(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
             keep_state()

@@ -13,8 +13,11 @@ import ctypes
 import errno
 import os
 import struct
+import threading
 from types import ModuleType
 from typing import Any, Final
+
+from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, Channel, Replies
 
 PARALLEL_DIROPS: Final = 1 << 18
 """FUSE_PARALLEL_DIROPS of <linux/fuse.h>: lookups and listings in one directory side by side."""
@@ -25,25 +28,6 @@ _REPLY_HEADER_BYTES: Final = 16
 _OPCODE_AT: Final = 4
 _FLAGS_AT: Final = 12
 # Of FUSE_INIT, `struct fuse_in_header`, `fuse_out_header`, `fuse_init_in` and `fuse_init_out`.
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-_RECEIVE: Final = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_size_t
-)
-_SEND: Final = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(_Iovec), ctypes.c_size_t
-)
-_DESTROY: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-class _Channel(ctypes.Structure):
-    """`struct fuse_chan_ops`."""
-
-    _fields_ = (("receive", _RECEIVE), ("send", _SEND), ("destroy", _DESTROY))
 
 
 _TYPES: Final[dict[str, tuple[Any, list[Any] | None]]] = {
@@ -72,6 +56,7 @@ class Libfuse:
 
     def __init__(self, library: Any) -> None:  # noqa: ANN401 - what ctypes has loaded
         self._library = library
+        self._of_thread = threading.local()
         for name, (result, arguments) in _TYPES.items():
             function = getattr(library, name)
             function.restype = result
@@ -80,6 +65,10 @@ class Libfuse:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a function of the library's
         return getattr(self._library, name)
+
+    def answer_by(self, replies: Replies) -> None:
+        """Let these know the answers of the loop that this thread is about to run."""
+        self._of_thread.replies = replies
 
     def fuse_main_real(self, argc: int, argv: Any, table: Any, size: int, data: object) -> int:  # noqa: ANN401
         """Mount and serve, as libfuse's own does; return 0 after an orderly end."""
@@ -95,11 +84,13 @@ class Libfuse:
             self._answer_first(library.fuse_get_session(fuse))
             return int(library.fuse_loop_mt(fuse) != 0)
         finally:
+            self._of_thread.replies.end()
             library.fuse_teardown(fuse, mountpoint)
 
     def _answer_first(self, session: int) -> None:
         library = self._library
         channel = library.fuse_session_next_chan(session, None)
+        replies: Replies = self._of_thread.replies
         size = library.fuse_chan_bufsize(channel)
         request = ctypes.create_string_buffer(size)
         length = -errno.EINTR
@@ -118,17 +109,21 @@ class Libfuse:
                 return -(error.errno or errno.EIO)
             return 0
 
-        operations = _Channel(_RECEIVE(_refuse), _SEND(send), _DESTROY(_forget))
+        operations = Channel(RECEIVE(_refuse), SEND(send), DESTROY(_forget))
         ours = library.fuse_chan_new(ctypes.byref(operations), -1, size, None)
+        replies.watch(channel, ours, operations)
         library.fuse_session_process(session, request, length, ours)
         library.fuse_chan_destroy(ours)
 
 
-def allow_parallel_lookups(fuse: ModuleType) -> None:
-    """Have fusepy mount by `Libfuse`, where the library can do that."""
+def allow_parallel_lookups(fuse: ModuleType) -> Libfuse | None:
+    """Have fusepy mount by `Libfuse`, which is returned, where the library can do that."""
     library = vars(fuse)["_libfuse"]
-    if not isinstance(library, Libfuse) and all(hasattr(library, name) for name in _TYPES):
-        vars(fuse)["_libfuse"] = Libfuse(library)
+    if not isinstance(library, Libfuse):
+        if not all(hasattr(library, name) for name in _TYPES):
+            return None
+        library = vars(fuse)["_libfuse"] = Libfuse(library)
+    return library
 
 
 def _offered_flags(request: bytes) -> int:

@@ -364,7 +364,7 @@ def test_what_is_removed_while_it_is_open_leaves_its_directory_at_once(
     handle = files.open("d/f", flags)
     share.forget()
 
-    files.rename("d/f", f"d/{HIDDEN}")
+    files.remove_open("d/f", f"d/{HIDDEN}")
 
     assert files.listdir("d") == []
     assert ("names", f"d/f d/{HIDDEN}") in share.forget()
@@ -377,7 +377,7 @@ def test_all_that_can_be_done_to_an_open_file_can_be_done_to_a_removed_one(files
     """Without a handle too: the kernel asks so for fstat, and opens /proc/PID/fd/N so."""
     put(files, "f", b"content")
     handle = files.open("f", os.O_RDWR)
-    files.rename("f", HIDDEN)
+    files.remove_open("f", HIDDEN)
 
     assert (files.stat(HIDDEN).st_size, files.stat(HIDDEN).st_nlink) == (7, 0)
     files.chmod(HIDDEN, 0o640)
@@ -398,7 +398,7 @@ def test_all_that_can_be_done_to_an_open_file_can_be_done_to_a_removed_one(files
 def test_after_the_last_close_nothing_is_left_of_it(files) -> None:
     put(files, "f", b"x")
     first, last = files.open("f", os.O_RDONLY), files.open("f", os.O_RDONLY)
-    files.rename("f", HIDDEN)
+    files.remove_open("f", HIDDEN)
 
     first.close()
     assert files.stat(HIDDEN).st_size == 1
@@ -411,7 +411,7 @@ def test_after_the_last_close_nothing_is_left_of_it(files) -> None:
 def test_when_libfuse_removes_it_nothing_is_left_of_it(files) -> None:
     put(files, "f", b"x")
     handle = files.open("f", os.O_RDONLY)
-    files.rename("f", HIDDEN)
+    files.remove_open("f", HIDDEN)
 
     files.unlink(HIDDEN)
 
@@ -423,7 +423,7 @@ def test_a_removed_file_keeps_its_names_when_they_change(files) -> None:
     files.mkdir("d")
     put(files, "d/f")
     handle = files.open("d/f", os.O_RDONLY)
-    files.rename("d/f", f"d/{HIDDEN}")
+    files.remove_open("d/f", f"d/{HIDDEN}")
     other = HIDDEN.replace("2", "3")
 
     files.rename(f"d/{HIDDEN}", f"d/{other}")
@@ -437,7 +437,7 @@ def test_another_name_of_a_removed_file_stays(files) -> None:
     put(files, "f", b"x")
     files.link("f", "g")
     handle = files.open("f", os.O_RDWR)
-    files.rename("f", HIDDEN)
+    files.remove_open("f", HIDDEN)
     handle.write(b"y", 0)
     handle.close()
 
@@ -467,11 +467,73 @@ def test_a_removal_that_fails_removes_nothing(files, tmp_path, monkeypatch) -> N
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
-        assert errno_of(files.rename, "f", HIDDEN) == errno.EPERM
+        assert errno_of(files.remove_open, "f", HIDDEN) == errno.EPERM
 
     assert (tmp_path / "f").read_bytes() == b"x"
-    assert errno_of(files.stat, HIDDEN) == errno.ENOENT
+    assert files.stat(HIDDEN).st_nlink == 1  # libfuse knows it so by then
     handle.close()
+    assert (tmp_path / "f").read_bytes() == b"x"
+    assert errno_of(files.stat, HIDDEN) == errno.ENOENT
+
+
+def test_an_open_file_is_replaced_by_one_call_and_goes_on(files, tmp_path, monkeypatch) -> None:
+    put(files, "f", b"old content")
+    put(files, "f.new", b"new")
+    handle = files.open("f", os.O_RDWR)
+    calls = []
+    for name in ("rename", "unlink", "link"):
+        call = getattr(os, name)
+
+        def noted(*arguments, _name=name, _call=call, **options):
+            calls.append(_name)
+            return _call(*arguments, **options)
+
+        monkeypatch.setattr(os, name, noted)
+
+    files.replace_open("f.new", "f", HIDDEN)
+
+    assert calls == ["rename"]
+    assert files.listdir("") == ["f"]
+    assert get(files, "f") == b"new"
+    assert (files.stat(HIDDEN).st_size, files.stat(HIDDEN).st_nlink) == (11, 0)
+    handle.write(b"OLD", 0)
+    assert handle.read(100, 0) == b"OLD content"
+    handle.close()
+    assert get(files, "f") == b"new"
+
+
+def test_who_writes_a_replaced_file_writes_nothing_of_the_new_one(files, share) -> None:
+    put(files, "f", b"old")
+    put(files, "f.new", b"new")
+    old, new = files.open("f", os.O_WRONLY), files.open("f.new", os.O_WRONLY)
+    share.forget()
+
+    files.replace_open("f.new", "f", HIDDEN)
+
+    assert share.writers == {"f": 1, HIDDEN: 1}
+    old.close()
+    assert share.writers == {"f": 1}
+    new.close()
+
+
+def test_a_replacement_that_fails_replaces_nothing(files, tmp_path, share) -> None:
+    put(files, "f", b"x")
+    files.mkdir("d")
+    handle = files.open("f", os.O_WRONLY)
+
+    assert errno_of(files.replace_open, "d", "f", HIDDEN) == errno.ENOTDIR
+
+    assert (tmp_path / "f").read_bytes() == b"x"
+    assert share.writers == {"f": 1}
+    handle.close()
+
+
+def test_what_nobody_has_open_is_not_set_aside(files, tree) -> None:
+    put(files, "f", b"x")
+
+    assert not tree.set_aside("/shared/f", f"/shared/{HIDDEN}")
+    assert not tree.set_aside("/shared/f", "/shared/g")
+    assert errno_of(tree.set_aside, "/network/f", f"/network/{HIDDEN}") == errno.EROFS
 
 
 def test_what_is_appended_goes_behind_what_others_have_written_meanwhile(files, tmp_path) -> None:

@@ -188,6 +188,16 @@ class TreeFiles:
     def rename(self, old: str, new: str) -> None:
         self._tree.rename(self._at(old), self._at(new))
 
+    def remove_open(self, path: str, name: str) -> None:
+        """Remove an open file as libfuse does: from then on it goes by another name."""
+        assert self._tree.set_aside(self._at(path), self._at(name))
+        self._tree.unlink(self._at(path), aside=self._at(name))
+
+    def replace_open(self, new: str, path: str, name: str) -> None:
+        """Rename a file over an open one as libfuse does: that one goes by another name."""
+        assert self._tree.set_aside(self._at(path), self._at(name))
+        self._tree.rename(self._at(new), self._at(path), aside=self._at(name))
+
     def link(self, old: str, new: str) -> None:
         self._tree.link(self._at(old), self._at(new))
 

@@ -182,9 +182,7 @@ class Writer:
 
     def _move(self, path: str, target: str) -> None:
         after = self._without(path) | {target: self.files[path]}
-        self._under_way = [after, self._without(target)]  # see p2pfs.mount on libfuse 2
-        os.rename(self._directory / path, self._directory / target)
-        self.files = after
+        self._do(after, os.rename, self._directory / path, self._directory / target)
 
     def _let_go(self) -> None:
         if self._held >= 0:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import itertools
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from inotify_simple import INotify, flags
 
 from tests.helpers.files import RealFiles
 from tests.helpers.mountedtree import MountedTree, mounted_tree
@@ -23,6 +27,10 @@ directories = itertools.count()
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 # Of renameat2(2), which Python does not offer.
+
+FS_IOC_SETFLAGS = 0x40086602
+FS_APPEND_FL = 0x20
+# Of <linux/fs.h>.
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +124,113 @@ def test_the_room_shown_is_that_of_the_disk_behind(mounted: MountedTree) -> None
 
     for field in ("f_frsize", "f_blocks", "f_files", "f_namemax"):
         assert getattr(mine, field) == getattr(behind, field)
+
+
+# What is open and loses its name.
+
+
+@contextlib.contextmanager
+def changes_of(directory: Path) -> Iterator[list[str]]:
+    """Give a list that holds, after the block, what happened to the names in a directory."""
+    changes: list[str] = []
+    with INotify() as watch:
+        watch.add_watch(directory, flags.MOVED_FROM | flags.MOVED_TO | flags.DELETE | flags.CREATE)
+        yield changes
+        changes += [
+            f"{one.name} {event.name}"
+            for event in watch.read(timeout=0)
+            for one in flags.from_mask(event.mask)
+        ]
+
+
+def test_a_file_that_is_open_is_replaced_by_one_rename_on_the_disk(mounted: MountedTree) -> None:
+    """So whenever the servent is killed, the old content has that name, or the new one."""
+    (mounted.shared / "replaced").mkdir()
+    document, draft = (mounted.shared / "replaced" / name for name in ("document", "draft"))
+    document.write_bytes(b"old")
+    draft.write_bytes(b"new one")
+
+    with document.open("r+b", buffering=0) as opened:
+        with changes_of(mounted.backing / "replaced") as changes:
+            draft.rename(document)
+
+        assert changes == ["MOVED_FROM draft", "MOVED_TO document"]
+        assert document.read_bytes() == b"new one"
+        assert opened.read() == b"old"
+        opened.write(b" still")
+        assert (os.fstat(opened.fileno()).st_size, os.fstat(opened.fileno()).st_nlink) == (9, 0)
+        assert os.pread(opened.fileno(), 100, 0) == b"old still"
+    assert os.listdir(mounted.backing / "replaced") == ["document"]
+
+
+def test_a_file_that_is_open_is_removed_by_the_time_that_unlink_returns(
+    mounted: MountedTree,
+) -> None:
+    (mounted.shared / "removed").mkdir()
+    document = mounted.shared / "removed" / "document"
+    document.write_bytes(b"content")
+
+    with document.open("r+b", buffering=0) as opened:
+        with changes_of(mounted.backing / "removed") as changes:
+            document.unlink()
+
+        assert changes == ["DELETE document"]
+        assert os.fstat(opened.fileno()).st_nlink == 0
+        document.parent.rmdir()
+        os.ftruncate(opened.fileno(), 4)
+        assert opened.read() == b"cont"
+
+
+def test_what_is_open_and_cannot_be_replaced_stays(mounted: MountedTree) -> None:
+    document = mounted.shared / "kept"
+    document.write_bytes(b"content")
+
+    with document.open("rb", buffering=0) as opened:
+        (mounted.shared / "a directory").mkdir()
+        assert errno_of(os.rename, mounted.shared / "gone", document) == errno.ENOENT
+        assert errno_of(os.rename, mounted.shared / "a directory", document) == errno.ENOTDIR
+        assert opened.read() == b"content"
+        assert os.fstat(opened.fileno()).st_nlink == 1
+    assert document.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_what_is_open_and_stays_on_the_disk_is_told_so(mounted: MountedTree, change: str) -> None:
+    """The kernel cannot know that the disk will refuse it."""
+    name = f"locked {change}"
+    backing, directory = mounted.backing / name, mounted.shared / name
+    directory.mkdir()
+    (directory / "document").write_bytes(b"content")
+    (directory / "draft").write_bytes(b"new")
+
+    with (directory / "document").open("r+b", buffering=0) as opened, append_only(backing):
+        if change == "removed":
+            assert errno_of((directory / "document").unlink) == errno.EPERM
+        else:
+            draft = directory / "draft"
+            assert errno_of(draft.rename, directory / "document") == errno.EPERM
+        assert (backing / "document").read_bytes() == b"content"
+        assert (directory / "document").read_bytes() == b"content"
+        assert os.fstat(opened.fileno()).st_size == len(b"content")
+        assert opened.read() == b"content"
+    assert (backing / "document").read_bytes() == b"content"
+
+
+@contextlib.contextmanager
+def append_only(directory: Path) -> Iterator[None]:
+    """Let no name in a directory be removed nor taken, as `chattr +a` does."""
+    change_attributes(directory, set_them=FS_APPEND_FL)
+    try:
+        yield
+    finally:
+        change_attributes(directory, set_them=0)
+
+
+def change_attributes(directory: Path, *, set_them: int) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("=i", set_them))
+    except OSError as error:
+        pytest.skip(f"needs root and a disk that knows it: {error}")
+    finally:
+        os.close(descriptor)

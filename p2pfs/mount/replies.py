@@ -1,0 +1,144 @@
+"""The last moment of a request: between libfuse's decision and the kernel's hearing of it.
+
+Where a file is removed that somebody has open, and where another takes its name, libfuse 2 first
+renames it aside and does not say which of the two it is about. Of the latter it then asks, on the
+same thread; of the former never. So that the latter is one rename(2) on the disk, the removal is
+put off until libfuse answers the request. Nobody has been told by then that it was done, and if it
+fails the answer tells of that.
+
+libfuse answers by a function whose address stands at the beginning of its channel. It is replaced
+by ours as long as anything is put off, for microseconds: a call into Python for each answer would
+cost more than the answer. That a channel begins so is looked at once, on one that we made
+ourselves (`fuse_chan_new` copies what it is given); where it does not, nothing is put off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+logger = logging.getLogger(__name__)
+
+
+class Iovec(ctypes.Structure):
+    """`struct iovec`."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+RECEIVE: Final = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_size_t
+)
+SEND: Final = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Iovec), ctypes.c_size_t
+)
+DESTROY: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class Channel(ctypes.Structure):
+    """`struct fuse_chan_ops`, with which `struct fuse_chan` begins."""
+
+    _fields_ = (("receive", RECEIVE), ("send", SEND), ("destroy", DESTROY))
+
+
+_HEADER: Final = struct.Struct("=IiQ")
+"""`struct fuse_out_header`: length, error, and the number of the request."""
+
+
+class Aside(NamedTuple):
+    """A file that libfuse has renamed aside."""
+
+    path: str
+    """The name that is to be removed, or to be given to another file."""
+    name: str
+    """What libfuse calls the file from then on."""
+
+
+class _PutOff(NamedTuple):
+    aside: Aside
+    act: Callable[[], object]
+
+
+class Replies:
+    """The answers of one mount to the kernel. Any thread of libfuse's, but for `watch`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._put_off: dict[int, _PutOff] = {}
+        """By threads: each is at one request at a time."""
+        self._place: Any = None  # of the address of the function that answers
+        self._plain = 0
+        self._forward: Any = None
+        self._ours: Any = SEND(self._send)
+
+    def watch(self, channel: int, own: int, given: Channel) -> None:
+        """Be able to put off from now on, if a channel of our `own` begins as it was `given`."""
+        if ctypes.string_at(own, ctypes.sizeof(Channel)) != bytes(given):
+            logger.info("libfuse's channels are not those of 2.9: nothing is put off")
+            return
+        self._place = ctypes.c_void_p.from_address(channel + Channel.send.offset)
+        self._plain = self._place.value
+        self._forward = SEND(self._plain)
+
+    def end(self) -> None:
+        """Put off nothing any more: libfuse is about to let go of its channel."""
+        self._place = None
+
+    def put_off(self, aside: Aside, act: Callable[[], object]) -> bool:
+        """Have `act` called before this thread's request is answered; False: it cannot be had.
+
+        An `OSError` that it raises becomes the answer. It is not called if the answer is an
+        error already, nor after `taken`.
+        """
+        if self._place is None:
+            return False
+        with self._lock:
+            self._put_off[threading.get_ident()] = _PutOff(aside, act)
+            self._place.value = ctypes.cast(self._ours, ctypes.c_void_p).value
+        return True
+
+    def taken(self, path: str) -> Aside | None:
+        """Return what this thread's request has set aside for `path`: it is ours to do now."""
+        if not self._put_off:
+            return None
+        put_off = self._put_off.get(threading.get_ident())
+        if put_off is None or put_off.aside.path != path:
+            return None
+        self._pop()
+        return put_off.aside
+
+    def _pop(self) -> _PutOff | None:
+        with self._lock:
+            put_off = self._put_off.pop(threading.get_ident(), None)
+            if not self._put_off:
+                self._place.value = self._plain
+            return put_off
+
+    def _send(self, channel: int, parts: Any, count: int) -> int:  # noqa: ANN401 - an array of iovec
+        put_off = self._pop()
+        if put_off is None:
+            return int(self._forward(channel, parts, count))
+        _length, error, number = _HEADER.unpack(ctypes.string_at(parts[0].base, _HEADER.size))
+        failed = _errno_after(put_off.act) if error == 0 else 0
+        if failed == 0:
+            return int(self._forward(channel, parts, count))
+        header = ctypes.create_string_buffer(_HEADER.pack(_HEADER.size, -failed, number))
+        part = Iovec(ctypes.addressof(header), _HEADER.size)
+        return int(self._forward(channel, ctypes.byref(part), 1))
+
+
+def _errno_after(act: Callable[[], object]) -> int:
+    """Return the errno with which `act` fails, 0 if it does not."""
+    try:
+        act()
+    except OSError as error:
+        return error.errno or errno.EIO
+    except BaseException:
+        logger.exception("a bug in what was put off")
+        return errno.EIO
+    return 0
