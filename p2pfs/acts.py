@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -13,8 +14,8 @@ from p2pfs.invitations import Invitation
 from p2pfs.library import Library
 from p2pfs.namespace import Namespace, RemoteFile
 from p2pfs.overlay import Overlay
-from p2pfs.protocol import Address, FileId
-from p2pfs.reach import FileLinks, Inviting
+from p2pfs.protocol import Address, FileId, PeerInfo
+from p2pfs.reach import Beyond, FileLinks, Inviting
 from p2pfs.report import Record
 from p2pfs.state import remove_file, replace_file
 from p2pfs.threads import RunInThread
@@ -32,6 +33,7 @@ class Acts:
         overlay: Overlay,
         inviting: Inviting,
         file_links: FileLinks,
+        beyond: Beyond,
         namespace: Namespace,
         library: Library,
         cache: BlockCache,
@@ -41,6 +43,7 @@ class Acts:
         self._overlay = overlay
         self._inviting = inviting
         self._file_links = file_links
+        self._beyond = beyond
         self._namespace = namespace
         self._library = library
         self._cache = cache
@@ -65,7 +68,25 @@ class Acts:
         self._file_links.check(link)
         file_id = FileId(bytes.fromhex(link.digits))
         holders = self._file_links.holders_of(link)
-        return await self._namespace.contents.show(file_id, link.name, holders)
+        contents = self._namespace.contents
+        return (
+            await contents.show(file_id, link.name)
+            or await self._open_beyond(file_id, link.name, holders)
+            or await contents.show_held(file_id, link.name, holders)
+        )
+
+    async def _open_beyond(
+        self, file_id: FileId, name: str, holders: Sequence[PeerInfo]
+    ) -> RemoteFile | None:
+        """Return a file that is beyond the horizon, by those whom directories tell of.
+
+        One of these has it, or is a neighbour of one that has it and cannot be dialled.
+        """
+        met = await self._beyond.meet(file_id, holders)
+        file = await self._namespace.contents.show_held(file_id, name, met)
+        if file is None and await self._beyond.befriend(met):
+            file = await self._namespace.contents.show(file_id, name)
+        return file
 
     def invite(self, for_s: float) -> Record:
         """Make an invitation and describe it; see `Inviting.make`."""

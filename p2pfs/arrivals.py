@@ -9,7 +9,7 @@ from p2pfs.link import Link, TransferLinks
 from p2pfs.namespace import Browser
 from p2pfs.overlay import Handlers, MessageRouter, Whereabouts
 from p2pfs.protocol import ByeCode, Changed, PeerInfo
-from p2pfs.reach import Ways
+from p2pfs.reach import Beyond, Ways
 
 
 class Arrivals:
@@ -21,6 +21,7 @@ class Arrivals:
         message_router: MessageRouter,
         links: TransferLinks,
         ways: Ways,
+        beyond: Beyond,
         browser: Browser,
         swarms: Swarms,
         pins: Pins,
@@ -29,6 +30,7 @@ class Arrivals:
         self._message_router = message_router
         self._links = links
         self._ways = ways
+        self._beyond = beyond
         self._browser = browser
         self._swarms = swarms
         self._pins = pins
@@ -37,6 +39,7 @@ class Arrivals:
         """Take a new neighbour into the flood."""
         self._whereabouts.observed(link.hello.observed.host, link.remote.host)
         self._message_router.opened(link)
+        self._beyond.neighbour_opened(link)
         self._links.located(link.peer)
         self._browser.peer_joined()
         self._pins.neighbour_came()

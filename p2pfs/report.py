@@ -23,7 +23,7 @@ from p2pfs.namespace import Gathering, Namespace, parse_query
 from p2pfs.overlay import Bans, MessageRouter, Overlay, Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo
 from p2pfs.protocol.flood import FilterState
-from p2pfs.reach import Relays
+from p2pfs.reach import Beyond, Relays
 from p2pfs.roots import Root, Roots
 from p2pfs.settings import Settings
 from p2pfs.upload import Uploads, UploadStatistics
@@ -52,6 +52,7 @@ class Report:
     pins: Pins
     uploads: Uploads
     relays: Relays
+    beyond: Beyond
 
     @property
     def config(self) -> Config:
@@ -85,6 +86,8 @@ class Report:
             "addresses": [str(address) for address in addresses],
             "join_commands": [join_command(one, key) for one in addresses],
             "reachable": self.whereabouts.reachable,
+            "directory_nodes": self.beyond.nodes,
+            "directory_keys": self.beyond.keys,
             "uptime_s": round(self.clock() - self.started_at, 1),
             "sharing": not self.library.is_paused,
             "neighbours": len(self.overlay.neighbours),

@@ -42,7 +42,7 @@ from p2pfs.protocol import (
     ServentId,
 )
 from p2pfs.protocol.flood import Keys
-from p2pfs.reach import Changes, FileLinks, Inviting, OwnPort, Ways
+from p2pfs.reach import Beyond, Changes, FileLinks, Inviting, OwnPort, Ways
 from p2pfs.report import Report
 from p2pfs.roots import open_roots
 from p2pfs.settings import Settings
@@ -232,22 +232,34 @@ class Servent:
         self.inviting = Inviting(
             config, self.overlay, self.whereabouts, self.journal, self._run_in_thread, wall_clock
         )
+        self.file_links = FileLinks(self.whereabouts)
+        self.beyond = Beyond(
+            network,
+            self.whereabouts,
+            self.overlay,
+            self._links,
+            self._knocks,
+            wanted=self._told_beyond,
+            is_secret=self.namespace.confided.holds,
+            is_banned=self._is_banned,
+        )
         self._arrivals = Arrivals(
             self.whereabouts,
             self.message_router,
             self._links,
             self.ways,
+            self.beyond,
             self.browser,
             self.swarms,
             self.pins,
         )
         self.message_router.on_news = self._arrivals.heard_news
-        self.file_links = FileLinks(self.whereabouts)
         acts = Acts(
             config,
             self.overlay,
             self.inviting,
             self.file_links,
+            self.beyond,
             self.namespace,
             self.library,
             self.cache,
@@ -278,6 +290,7 @@ class Servent:
             pins=self.pins,
             uploads=self.uploads,
             relays=self.ways.relays,
+            beyond=self.beyond,
         )
 
     def _let_parts_follow(self, settings: Settings) -> None:
@@ -336,6 +349,7 @@ class Servent:
                     self.library,
                     self._links,
                     self.ways,
+                    self.beyond,
                     self.message_router,
                     self.namespace,
                     self.swarms,
@@ -392,6 +406,13 @@ class Servent:
         """Note which neighbour has brought a hit of a servent."""
         self.ways.came_from(provider, by.peer.id)
         self._tellers.told(provider, by.remote.host)
+
+    def _told_beyond(self) -> Iterable[FileId]:
+        """Return the contents of which directories are told, if everybody may have them."""
+        pinned = (FileId(entry.file_id) for entry in self.pins.entries())
+        for file_id in (*self.file_links.passed_on, *pinned):
+            if not self.offer.is_paused and self.offer.size_of(file_id) is not None:
+                yield file_id
 
     def _size_here(self, file_id: FileId) -> int | None:
         """Return the size of a content whose manifest is here."""

@@ -162,6 +162,8 @@ SERVENT_OPTIONS: Final = (
     _knob("--no-relay", None, "off", "Do not pass on what neighbours say to each other."),
     _knob("--no-port-mapping", None, "off", "Do not ask the router to pass the port on."),
     _knob("--no-lan", None, "off", "Do not look for servents in the same room."),
+    _knob("--no-dht", None, "off", "Do not look beyond the horizon, nor be found there."),
+    _knob("--mainline", None, "off", "Look beyond it in the public DHT too, and be found there."),
     _knob("--max-neighbours", click.IntRange(1, MAX_NEIGHBOURS), str(MAX_NEIGHBOURS),
           "Have at most so many neighbours.", metavar="N"),
     _knob("--ttl", click.IntRange(1, MAX_TTL), str(DEFAULT_TTL),

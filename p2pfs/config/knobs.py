@@ -94,8 +94,8 @@ LISTEN_ANYWHERE: Final[tuple[str | None, tuple[int, ...]]] = (None, (DEFAULT_POR
 """Every interface; a second servent on this machine takes any free port."""
 
 ALONE_VARIABLE: Final = "P2PFS_ALONE"
-"""The environment variable that, set to anything, means `--no-lan` and `--no-port-mapping`. It is
-for tests, and for many servents on one machine."""
+"""The environment variable that, set to anything, means `--no-lan`, `--no-port-mapping`
+and `--no-dht`. It is for tests, and for many servents on one machine."""
 
 
 class LogLevel(enum.StrEnum):
@@ -194,6 +194,10 @@ class Config:
     """Whether two neighbours that cannot reach each other may pass through us."""
     port_mapping: bool = True
     """Whether the router is asked to pass our port on."""
+    dht: bool = True
+    """Whether servents of this network find each other's contents beyond the horizon."""
+    mainline: bool = False
+    """Whether the public DHT is used for that too."""
     max_neighbours: int = MAX_NEIGHBOURS
     ttl: int = DEFAULT_TTL
     upload_limit_bytes_s: Limit = None
@@ -238,6 +242,10 @@ class Config:
     def peers_path(self) -> Path:
         """The peers to try at the next start."""
         return self.state_directory / "peers.json"
+
+    def directory_path(self, *, is_public: bool) -> Path:
+        """The nodes of a directory that were known last. It can be deleted."""
+        return self.state_directory / ("mainline.dht" if is_public else "servents.dht")
 
     @property
     def pins_path(self) -> Path:

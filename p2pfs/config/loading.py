@@ -122,6 +122,8 @@ def load_config(
         relay=not settings.take("no-relay", parse_flag, default=False),
         lan=not settings.take("no-lan", parse_flag, default=is_alone),
         port_mapping=not settings.take("no-port-mapping", parse_flag, default=is_alone),
+        dht=not settings.take("no-dht", parse_flag, default=is_alone),
+        mainline=settings.take("mainline", parse_flag, default=False),
         max_neighbours=settings.take("max-neighbours", integer(1, MAX_NEIGHBOURS), MAX_NEIGHBOURS),
         ttl=settings.take("ttl", integer(1, MAX_TTL), DEFAULT_TTL),
         upload_limit_bytes_s=settings.take("upload-limit", parse_limit, None),
@@ -150,7 +152,7 @@ def _check_groups(config: Config) -> None:
 def _note_other_origins(config: Config, origins: dict[str, Origin], *, is_alone: bool) -> None:
     """Note the sources of values that no option gave."""
     if is_alone:
-        for name in ("no-lan", "no-port-mapping"):
+        for name in ("no-lan", "no-port-mapping", "no-dht"):
             origins.setdefault(name, Origin.ENVIRONMENT)
     if config.network_key_file == config.kept_key_path:
         origins.setdefault("network-key-file", Origin.INVITATION)
@@ -227,6 +229,8 @@ def all_options(config: Config) -> Mapping[str, object]:
         "no-relay": not config.relay,
         "no-lan": not config.lan,
         "no-port-mapping": not config.port_mapping,
+        "no-dht": not config.dht,
+        "mainline": config.mainline,
         "max-neighbours": config.max_neighbours,
         "ttl": config.ttl,
         "upload-limit": limit_option(config.upload_limit_bytes_s),

@@ -43,6 +43,7 @@ def _link_to_own(servent: Servent, path: str, typed: str) -> Record:
     own = None if file_id is None else servent.library.find_id(file_id)
     if file_id is None or own is None:
         raise NotFoundError(f"{typed} is not published now: it is {state.state}")
+    servent.file_links.pass_on(file_id)
     text = servent.file_links.to_own(file_id, path.rpartition("/")[2], own.size)
     return _row(text, file_id, own.size)
 

@@ -139,6 +139,9 @@ class FileLinks(Protocol):
     def to_own(self, file_id: FileId, name: str, size: int) -> str:
         """Return a link to a file that is shared here."""
 
+    def pass_on(self, file_id: FileId) -> None:
+        """Note that the user has made a link to a content that is shared here."""
+
     def to_others(self, file_id: FileId, name: str, size: int, sources: Sequence[PeerInfo]) -> str:
         """Return a link to a file that others have."""
 

@@ -5,6 +5,7 @@
     welcome      the lines that a user sees when a servent is up
     desktop      shows failures and finished downloads: the only module that knows D-Bus
     handler      lets the desktop open links to files
+    directories  the directories that look beyond the horizon
     manager      reports the state of the servent to systemd
     service      the unit that makes systemd keep a servent running
     doctor       checks this machine, and advises

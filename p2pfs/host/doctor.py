@@ -130,10 +130,23 @@ def _reach() -> str:
             raise UsageError(f"{one.mountpoint or one.state_directory}: {error}") from error
         router = status["reachable"] or "no router was asked to pass the port on"
         relays = f"relays for neighbours: {status['circuits']} now"
+        beyond = _beyond(status)
         told.append(
-            f"{status['name']}: {router}; {relays if status['relays'] else 'relays nothing'}"
+            f"{status['name']}: {router}; {relays if status['relays'] else 'relays nothing'}; "
+            f"{beyond}"
         )
     return ". ".join(told) or "no servent runs here; a running one is told of"
+
+
+def _beyond(status: dict[str, object]) -> str:
+    """Tell whether others are found beyond the horizon."""
+    nodes = status["directory_nodes"]
+    if nodes is not None:
+        return f"beyond the horizon it asks {nodes} others"
+    from p2pfs.reach import MISSING, is_installed  # noqa: PLC0415 - heavy, and needed here alone
+
+    why = "" if is_installed() else f" ({MISSING})"
+    return f"it asks nobody beyond the horizon{why}"
 
 
 def _dead_mounts() -> str:

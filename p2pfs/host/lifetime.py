@@ -30,6 +30,7 @@ from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.filesystem import FileSystem
 from p2pfs.host.background import Welcome
 from p2pfs.host.desktop import notify
+from p2pfs.host.directories import use_directories
 from p2pfs.host.manager import Manager
 from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.journal import printable
@@ -142,6 +143,7 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
                 where = servent.whereabouts
                 room = Lan(where.network_key, where.addresses, servent.changes)
                 nursery.start_soon(guarded, room.run, servent.overlay)
+            nursery.start_soon(guarded, use_directories, servent)
             if config.port_mapping:
                 where = servent.whereabouts
                 mapping = PortMapping(where.addresses, where, servent.changes)

@@ -3,6 +3,7 @@
     sockets     dial and listen: the only module that opens sockets
     interfaces  where others may dial this machine, and its router
     datagrams   one question and its answer over UDP
+    courier     carries the datagrams of an engine through a port of ours, wrapped
     dialling    all addresses of a servent are dialled, and the first that leads to it is taken
     knocks      how often addresses are dialled that others name
     greeting    opens a link: preface, handshake, HELLO
@@ -21,6 +22,7 @@ One task reads a link and one writes it. The part that wants a link runs it, and
 life.
 """
 
+from p2pfs.link.courier import LOOPBACK, Courier, open_courier
 from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import STAGGER_S, dial_servent
 from p2pfs.link.greeting import (
@@ -53,12 +55,14 @@ from p2pfs.link.sockets import (
 
 __all__ = [
     "DEAD_AFTER_S",
+    "LOOPBACK",
     "MAX_GREETINGS",
     "PAGE_SILENCE_S",
     "PING_AFTER_S",
     "SEALED_BYTES",
     "STAGGER_S",
     "Channel",
+    "Courier",
     "Deliver",
     "Dialler",
     "Expected",
@@ -85,6 +89,7 @@ __all__ = [
     "greet",
     "listen",
     "listen_unix",
+    "open_courier",
     "present",
     "router_of_machine",
 ]

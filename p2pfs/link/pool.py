@@ -288,6 +288,10 @@ class TransferLinks:
             return
         finally:
             del self._dials[peer.id]
+        await self.adopt(link, peer)
+
+    async def adopt(self, link: Link, peer: PeerInfo) -> None:
+        """Keep a link that was dialled to a peer, or give it up if it is not needed."""
         if self._tasks.are_running and self._is_wanted(peer.id):
             self._links[peer.id] = known = _Open(link, trio.current_time())
             self.on_opened(ServentId(peer.id), link.remote.host)

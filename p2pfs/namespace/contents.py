@@ -73,23 +73,30 @@ class Contents:
         file, _hits = await self._found(file_id)
         return file
 
-    async def show(
-        self, file_id: FileId, name: str, holders: Sequence[PeerInfo]
-    ) -> RemoteFile | None:
+    async def show(self, file_id: FileId, name: str) -> RemoteFile | None:
         """Let a content be shown below `network/`, and return it by the path that it has there.
 
-        It is searched for. If nobody within the horizon has it, these holders are asked: each is
-        dialled, and joins nothing. Who gives no path for it has it as `name`; if that cannot be
-        one, as its id. None if nobody has it.
+        It is searched for. Who gives no path for it has it as `name`; if that cannot be one, as its
+        id. None if nobody within the horizon has it.
 
         Raises:
             NotAskedError, NoSourceError: as for `find`.
         """
         file, hits = await self._found(file_id)
-        if file is None:
-            file = await self._held_by(holders, file_id)
-        if file is None:
-            return None
+        return None if file is None else self._shown(file, hits, name)
+
+    async def show_held(
+        self, file_id: FileId, name: str, holders: Sequence[PeerInfo]
+    ) -> RemoteFile | None:
+        """Show a content likewise that others have, wherever they are; None if they have it not.
+
+        Each holder is dialled, and joins nothing.
+        """
+        file = await self._held_by(holders, file_id)
+        return None if file is None else self._shown(file, (), name)
+
+    def _shown(self, file: RemoteFile, hits: Sequence[QueryHit], name: str) -> RemoteFile:
+        file_id = file.file_id
         named = [(hit.provider, entry) for hit in hits for entry in hit.entries]
         path = file.path
         if path.startswith(_OTHER_VIEWS) and all(path != entry.path for _, entry in named):

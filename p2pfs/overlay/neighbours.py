@@ -17,11 +17,12 @@ import trio
 from p2pfs.journal import Journal
 from p2pfs.link import Dialler, Knocks, Link, LocalServent
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
-from p2pfs.overlay.contacts import ContactBook
+from p2pfs.overlay.contacts import Contact, ContactBook
 from p2pfs.overlay.degree import DegreeKeeper
 from p2pfs.overlay.slots import Slots
 from p2pfs.overlay.twins import SIGN_AFTER_S, Twins
 from p2pfs.protocol import (
+    MAX_ADDRESSES,
     MAX_ALTERNATIVES,
     MAX_PEERS,
     Address,
@@ -191,6 +192,14 @@ class Overlay:
         """Join through a servent that an invitation names, and no other; else as `join`."""
         self._slots.is_away = False
         return await self.degree.dial(self._contacts.add_invited(peer, addresses))
+
+    async def meet(self, peer: ServentId | None, addresses: Sequence[Address]) -> PeerInfo:
+        """Make a servent a neighbour that others named, at once and once.
+
+        Raises:
+            UnreachableError, HandshakeError, RefusedError: the text is fit for people.
+        """
+        return await self.degree.dial(Contact(tuple(addresses)[:MAX_ADDRESSES], peer))
 
     def join_invited_later(self, peer: ServentId, addresses: Sequence[Address]) -> None:
         """Join through a servent that an invitation names as soon as it answers."""

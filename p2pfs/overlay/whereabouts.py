@@ -57,6 +57,16 @@ class Whereabouts:
         self._outside, self.reachable = outside, text
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether a router passes our port on."""
+        return self._outside is not None
+
+    @property
+    def outside_port(self) -> int:
+        """The port at which others dial us from where our neighbours are."""
+        return self.listen_address.port if self._outside is None else self._outside.port
+
+    @property
     def listener(self) -> Listener:
         """What this servent listens with."""
         assert self._listener is not None

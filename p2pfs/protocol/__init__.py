@@ -11,6 +11,7 @@
     names        which names may travel
     words        what a word is, in names and in questions
     addresses    which addresses may be dialled
+    sealing      the keys of a directory, and the seal on its datagrams
     crowds       who gives way when all places are taken
     flood/       queries, hits, walks, their budgets, and filters
 
@@ -145,6 +146,13 @@ from p2pfs.protocol.names import (
     is_probe,
 )
 from p2pfs.protocol.registry import ANSWER_TYPES, ANSWERS, RATES
+from p2pfs.protocol.sealing import (
+    SALT_BYTES,
+    DirectoryKey,
+    Seal,
+    Subject,
+    directory_key,
+)
 from p2pfs.protocol.words import (
     Phrase,
     distinct,
@@ -187,6 +195,7 @@ __all__ = [
     "MIN_PORT",
     "NEED_DATA",
     "RATES",
+    "SALT_BYTES",
     "SERVENT_ID_LENGTH",
     "TICKET_BYTES",
     "WALK_STEPS",
@@ -197,6 +206,7 @@ __all__ = [
     "Changed",
     "Connection",
     "Data",
+    "DirectoryKey",
     "Done",
     "Ended",
     "Enough",
@@ -240,8 +250,10 @@ __all__ = [
     "Relay",
     "Role",
     "Scope",
+    "Seal",
     "ServentId",
     "State",
+    "Subject",
     "Terms",
     "Ticket",
     "Unknown",
@@ -256,6 +268,7 @@ __all__ = [
     "check_path",
     "dialable",
     "digest",
+    "directory_key",
     "distinct",
     "fits_query",
     "fold",

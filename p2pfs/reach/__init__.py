@@ -14,14 +14,20 @@
     relays   what others pass through us
     shared   links on which both ends ask
     favours  which neighbour is asked for that, and how often
+    directory who is to be dialled for what, told by servents beyond the horizon
+    mainline a directory by libtorrent's DHT
+    beyond   what we tell directories, and whom we meet by what they tell
 
 Each part runs until it is cancelled, and then takes back what it has announced or asked for.
 """
 
+from p2pfs.reach.beyond import Beyond
 from p2pfs.reach.changes import Changes
+from p2pfs.reach.directory import Directory
 from p2pfs.reach.inviting import INVITATION_S, Inviting
 from p2pfs.reach.lan import Lan
 from p2pfs.reach.linking import FileLinks
+from p2pfs.reach.mainline import MISSING, Mainline, is_installed, open_mainline
 from p2pfs.reach.ports import PortMapping
 from p2pfs.reach.punch import OwnPort
 from p2pfs.reach.relays import RELAY_BYTES_PER_S, Relays
@@ -29,13 +35,19 @@ from p2pfs.reach.ways import Ways
 
 __all__ = [
     "INVITATION_S",
+    "MISSING",
     "RELAY_BYTES_PER_S",
+    "Beyond",
     "Changes",
+    "Directory",
     "FileLinks",
     "Inviting",
     "Lan",
+    "Mainline",
     "OwnPort",
     "PortMapping",
     "Relays",
     "Ways",
+    "is_installed",
+    "open_mainline",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -13,6 +14,9 @@ from p2pfs.invitations import Invited
 from p2pfs.overlay import Whereabouts
 from p2pfs.protocol import Address, FileId, PeerInfo, ServentId
 from p2pfs.reach.inviting import places_of
+
+MAX_PASSED_ON: Final = 64
+"""Contents that are remembered because the user made links to them: the latest."""
 
 TAG_BYTES: Final = 2
 """Enough to tell the few networks of one user apart. Who reads a link in public could try words
@@ -32,6 +36,7 @@ class FileLinks:
 
     def __init__(self, whereabouts: Whereabouts) -> None:
         self._whereabouts = whereabouts
+        self._passed_on: deque[FileId] = deque(maxlen=MAX_PASSED_ON)
         key = whereabouts.network_key
         digest = blake3(key.network_id, derive_key_context=_TAG_CONTEXT)
         self._tag = "" if key.psk is None else digest.hexdigest(TAG_BYTES)
@@ -48,6 +53,17 @@ class FileLinks:
         found = (Invited(peer.id, places_of(peer.addresses)[:1]) for peer in sources)
         holders = tuple(one for one in found if one.places)[:MAX_HINTS]
         return FileLink(file_id.hex(), name, size, self._tag, holders).text()
+
+    def pass_on(self, file_id: FileId) -> None:
+        """Note that the user has made a link to a content that is shared here."""
+        if file_id in self._passed_on:
+            self._passed_on.remove(file_id)
+        self._passed_on.append(file_id)
+
+    @property
+    def passed_on(self) -> Sequence[FileId]:
+        """Those contents, the latest first."""
+        return tuple(reversed(self._passed_on))
 
     def check(self, link: FileLink) -> None:
         """Raise UsageError if a link is for another network than this servent's."""

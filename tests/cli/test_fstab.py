@@ -20,7 +20,7 @@ from p2pfs.errors import UsageError
 from tests.helpers.managers import user_manager
 from tests.helpers.mounted import until
 
-FLAGS = {"allow-other", "no-reshare", "no-lan", "no-port-mapping", "no-relay"}
+FLAGS = {"allow-other", "no-reshare", "no-lan", "no-port-mapping", "no-relay", "no-dht", "mainline"}
 VALUED = {"join", "cache-size", "state"}
 
 

@@ -23,7 +23,8 @@ from tests.suites.filesystem_suite import errno_of
 
 STATUS_KEYS = {
     "id", "name", "version", "pid", "mountpoint", "listen", "uptime_s", "sharing", "neighbours",
-    "addresses", "join_commands", "reachable", "shared_files", "shared_bytes", "cache_bytes",
+    "addresses", "join_commands", "reachable", "directory_nodes", "directory_keys",
+    "shared_files", "shared_bytes", "cache_bytes",
     "cache_limit_bytes", "upload_limit_bytes_s", "download_limit_bytes_s", "transfers", "uploads",
     "downloaded_bytes", "uploaded_bytes", "relays", "circuits", "relayed_bytes",
     "messages_in", "messages_out", "queries_seen",

@@ -90,6 +90,8 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         no-relay = true
         no-lan = true
         no-port-mapping = true
+        no-dht = true
+        mainline = true
         no-notify = true
         previews = "off"
         max-neighbours = 2
@@ -114,6 +116,8 @@ def test_every_option_can_stand_in_the_file(load, tmp_path):
         relay=False,
         lan=False,
         port_mapping=False,
+        dht=False,
+        mainline=True,
         notify=False,
         previews=Previews.OFF,
         max_neighbours=2,
@@ -369,7 +373,7 @@ timetables = st.dictionaries(st.integers(0, 1439), rates, min_size=1, max_size=4
     name=st.text(min_size=1, max_size=20).filter(is_name),
     joins=st.lists(endpoints, max_size=3).map(tuple),
     listen=listening,
-    flags=st.tuples(*[st.booleans()] * 7),
+    flags=st.tuples(*[st.booleans()] * 9),
     kernel_options=st.sampled_from([(), ("noexec",), ("noexec", "sync")]),
     cache_limit_bytes=st.integers(MIN_CACHE_BYTES, 2**50) | st.sampled_from([2**30, 10 * 2**30]),
     network_key_file=st.sampled_from([None, "/k", '/a "key" with # and \\ in it', "/ü/\x7f"]),
@@ -388,6 +392,7 @@ def test_the_options_of_a_configuration_mean_the_same(
         state_directory=state, name=name, joins=joins, listen_host=listen[0],
         listen_ports=listen[1], foreground=flags[0], allow_other=flags[1], notify=flags[2],
         reshare=flags[3], lan=flags[4], port_mapping=flags[5], relay=flags[6],
+        dht=flags[7], mainline=flags[8],
         kernel_options=kernel_options, cache_limit_bytes=cache_limit_bytes,
         network_key_file=network_key_file and Path(network_key_file),
         stall_timeout_s=stall_timeout_s, previews=previews, max_neighbours=numbers[0],

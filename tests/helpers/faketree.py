@@ -123,6 +123,12 @@ class FakeCaller:
 class FakeLinks:
     """Says what is linked to, and whose it is."""
 
+    def __init__(self) -> None:
+        self.passed_on: list[FileId] = []
+
+    def pass_on(self, file_id: FileId) -> None:
+        self.passed_on.append(file_id)
+
     def to_own(self, file_id: FileId, name: str, size: int) -> str:
         return f"p2pfs:file/{file_id.hex()}?own&name={name}&size={size}"
 

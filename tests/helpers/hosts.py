@@ -15,6 +15,7 @@ Root makes them, nothing in them leads out of this machine, and they are gone wi
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import os
 import shutil
@@ -68,6 +69,8 @@ class Router(enum.Enum):
         return _ROUTER.format(nat=nat, others=others)
 
 
+_CLONE_NEWNET = 0x40000000  # linux/sched.h; os.setns comes with Python 3.12
+
 _HOLD = ("unshare", "--net", "--fork", "--kill-child", "sleep", "infinity")
 
 
@@ -82,6 +85,16 @@ class Host:
         """What a command begins with that is run there."""
         return ("nsenter", "--net", "--target", str(self.pid), "--")
 
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be there with this thread, and those that it starts, for the length of the block."""
+        with open("/proc/thread-self/ns/net") as home, open(f"/proc/{self.pid}/ns/net") as there:
+            _set_namespace(there.fileno())
+            try:
+                yield
+            finally:
+                _set_namespace(home.fileno())
+
     def run(self, script: str) -> str:
         """Run a script there, and return what it prints."""
         done = subprocess.run(
@@ -89,6 +102,11 @@ class Host:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+def _set_namespace(descriptor: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Wan:

@@ -1,0 +1,280 @@
+"""Beyond the horizon: what we tell directories, and whom we meet by what they tell.
+
+What is told. That we can be dialled for our network and for our own id: whoever has a link of ours
+finds us by the id in it, whatever file is meant, so a library of a hundred thousand files costs
+two keys. Beside these the contents for which links are passed on or that are pinned here, since
+others may look for them when those who made the link are gone; MAX_FILES of them, the latest links
+first. Words are never told nor asked for. A servent tells nothing of itself before somebody has
+dialled it from as far away as its neighbours are, or a router passes its port on.
+
+Whom we meet. An address of a directory is a stranger's word: it is dialled within the budgets of
+`Knocks`, which take all directories for one teller; never below MIN_PORT, nor on this machine; and
+in a private network only where we or a neighbour are. Who is there says so in the handshake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+import trio
+
+from p2pfs.errors import LinkError
+from p2pfs.link import Dialler, Knocks, Link, TransferLinks, dial_servent
+from p2pfs.overlay import Overlay, Whereabouts
+from p2pfs.protocol import (
+    MIN_PORT,
+    Address,
+    DirectoryKey,
+    FileId,
+    LinkKind,
+    PeerInfo,
+    Scope,
+    ServentId,
+    Subject,
+    directory_key,
+    groups_of,
+    scope_of,
+)
+from p2pfs.reach.directory import Directory
+from p2pfs.reach.shared import give_back
+from p2pfs.tasks import guarded, kept_up
+
+log = logging.getLogger(__name__)
+
+MAX_FILES: Final = 64
+"""Contents of which directories are told: each costs some 30 datagrams in a quarter of an hour."""
+
+LOOK_S: Final = 5.0
+"""How often it is looked whether something else is to be told."""
+
+ALONE_S: Final = 10.0
+"""How long a servent is alone before it asks directories for others: those it knows come first."""
+
+ENTER_EVERY_S: Final = 60.0
+"""How often it asks while it stays alone."""
+
+MAX_MET: Final = 8
+"""Servents that are dialled because of one search: what KNOCK_BURST allows one network."""
+
+MAX_HOLDERS: Final = 3
+"""Servents of one link that are looked for."""
+
+DIALS_AT_ONCE: Final = 4
+
+T = TypeVar("T")
+
+_TELLER: Final = Address("directory", 0)
+"""Who has named what directories tell, for `Knocks`."""
+
+
+class Beyond:
+    """Tells directories of this servent, and meets those of whom they tell."""
+
+    def __init__(
+        self,
+        network: Dialler,
+        whereabouts: Whereabouts,
+        overlay: Overlay,
+        links: TransferLinks,
+        knocks: Knocks,
+        *,
+        wanted: Callable[[], Iterable[FileId]],
+        is_secret: Callable[[FileId], bool],
+        is_banned: Callable[[ServentId], bool],
+    ) -> None:
+        """`wanted` gives the contents to be told of, the most important first.
+
+        Directories are not asked for what `is_secret`.
+        """
+        self._network = network
+        self._whereabouts = whereabouts
+        self._overlay = overlay
+        self._links = links
+        self._knocks = knocks
+        self._wanted = wanted
+        self._is_secret = is_secret
+        self._is_banned = is_banned
+        self._directories: dict[str, Directory] = {}
+        self._counts: dict[str, Callable[[], int]] = {}
+        self._told: frozenset[DirectoryKey] = frozenset()
+
+    @contextlib.contextmanager
+    def using(
+        self, directory: Directory, *, is_public: bool, nodes: Callable[[], int] = lambda: 0
+    ) -> Iterator[None]:
+        """Use a directory for the length of the block; `nodes` counts those it asks."""
+        name = "public" if is_public else "servents"
+        self._directories[name], self._counts[name] = directory, nodes
+        for link in self._overlay.neighbours:
+            self.neighbour_opened(link)
+        for key in self._told:
+            directory.announce(key)
+        try:
+            yield
+        finally:
+            del self._directories[name], self._counts[name]
+
+    def neighbour_opened(self, link: Link) -> None:
+        """Take a neighbour into the directory of servents: at the UDP port of its own number."""
+        directory = self._directories.get("servents")
+        if directory is not None and link.hello.listen_port:
+            directory.add_node(Address(link.remote.host, link.hello.listen_port))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell directories what is to be told, and enter by them when alone, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kept_up, self._keep_telling)
+            nursery.start_soon(kept_up, self._keep_entering)
+            task_status.started()
+
+    # What is told.
+
+    @property
+    def nodes(self) -> int | None:
+        """How many others directories ask; None without any. Any thread."""
+        counts = tuple(self._counts.values())
+        return sum(count() for count in counts) if counts else None
+
+    @property
+    def keys(self) -> int:
+        """How many keys directories are told now. Any thread."""
+        return len(self._told) if self._directories else 0
+
+    async def _keep_telling(self) -> None:
+        while True:
+            self._tell(frozenset(self._keys()))
+            await trio.sleep(LOOK_S)
+
+    def _tell(self, keys: frozenset[DirectoryKey]) -> None:
+        for directory in self._directories.values():
+            for key in self._told - keys:
+                directory.withdraw(key)
+            for key in keys - self._told:
+                directory.announce(key)
+        self._told = keys
+
+    def _keys(self) -> Iterator[DirectoryKey]:
+        if self._overlay.is_away or not self._can_be_dialled():
+            return
+        yield self._key(Subject.NETWORK)
+        yield self._key(Subject.SERVENT, self._whereabouts.identity.id.encode())
+        for file_id in list(dict.fromkeys(self._wanted()))[:MAX_FILES]:
+            yield self._key(Subject.FILE, file_id)
+
+    def _can_be_dialled(self) -> bool:
+        """Return whether somebody has dialled us from as far away as our neighbours are."""
+        if self._whereabouts.is_mapped:
+            return True
+        links = self._overlay.neighbours
+        reach = [(scope_of(one.remote.host) or Scope.MACHINE, one.direction) for one in links]
+        farthest = max((scope for scope, _ in reach), default=Scope.MACHINE)
+        return (farthest, "in") in reach
+
+    def _key(self, subject: Subject, what: bytes = b"") -> DirectoryKey:
+        return directory_key(self._whereabouts.network_key, subject, what)
+
+    # Who is met.
+
+    async def meet(self, file_id: FileId, holders: Sequence[PeerInfo]) -> Sequence[PeerInfo]:
+        """Return those whom we reach where directories tell of a content, or of these holders.
+
+        There is a transfer link to each of them. Nothing says that one has the content.
+        """
+        if self._is_secret(file_id) or self._overlay.is_away:
+            return ()
+        keys = [self._key(Subject.FILE, file_id)]
+        keys += [self._key(Subject.SERVENT, one.id.encode()) for one in holders[:MAX_HOLDERS]]
+        met: dict[ServentId, PeerInfo] = {}
+
+        async def greet(address: Address) -> None:
+            peer = await self._greet(address)
+            if peer is not None:
+                met[ServentId(peer.id)] = peer
+
+        await _some_at_once(greet, await self._find(keys))
+        return tuple(met.values())
+
+    async def befriend(self, peers: Iterable[PeerInfo]) -> bool:
+        """Make these neighbours, who may lead to another one; return whether one has become it."""
+        new = [peer for peer in peers if peer.id not in self._overlay.links]
+
+        async def befriend(peer: PeerInfo) -> None:
+            with contextlib.suppress(LinkError):
+                await self._overlay.meet(ServentId(peer.id), peer.addresses)
+
+        await _some_at_once(befriend, new)
+        return any(peer.id in self._overlay.links for peer in new)
+
+    async def _greet(self, address: Address) -> PeerInfo | None:
+        """Dial whoever is at an address, to ask for a content."""
+        try:
+            link = await dial_servent(
+                self._network, [address], self._whereabouts, LinkKind.TRANSFER, knocks=self._knocks
+            )
+        except LinkError as error:
+            log.info("nobody met address=%s reason=%s", address, error)
+            return None
+        addresses = tuple(dict.fromkeys((address, *link.peer.addresses)))
+        peer = PeerInfo(link.peer.id, link.peer.name, addresses)
+        if self._is_banned(ServentId(peer.id)):
+            await give_back(link, "banned")
+            return None
+        await self._links.adopt(link, peer)
+        return peer
+
+    async def _find(self, keys: Iterable[DirectoryKey]) -> Sequence[Address]:
+        """Return what directories tell of some keys, as far as it may be dialled."""
+        found: list[Sequence[Address]] = []
+
+        async def ask(directory: Directory, key: DirectoryKey) -> None:
+            found.append(await directory.find(key))
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                for directory in self._directories.values():
+                    nursery.start_soon(guarded, ask, directory, key)
+        usable = dict.fromkeys(one for some in found for one in some if self._may_dial(one))
+        addresses = tuple(usable)[:MAX_MET]
+        self._knocks.named(addresses, _TELLER)
+        return addresses
+
+    def _may_dial(self, address: Address) -> bool:
+        scope = scope_of(address.host)
+        if scope in (None, Scope.MACHINE) or address.port < MIN_PORT:
+            return False
+        own = self._whereabouts.addresses()
+        if address in own:
+            return False
+        here = [one.host for one in own] + [one.remote.host for one in self._overlay.neighbours]
+        near = {groups_of(host)[0] for host in here}
+        return scope is Scope.WORLD or groups_of(address.host)[0] in near
+
+    # Who is alone.
+
+    async def _keep_entering(self) -> None:
+        """Ask directories for others of our network while there is no neighbour."""
+        while True:
+            await trio.sleep(ALONE_S)
+            if self._directories and not self._overlay.links and not self._overlay.is_away:
+                await _some_at_once(self._enter, await self._find([self._key(Subject.NETWORK)]))
+                await trio.sleep(ENTER_EVERY_S)
+
+    async def _enter(self, address: Address) -> None:
+        with contextlib.suppress(LinkError):
+            await self._overlay.meet(None, [address])
+
+
+async def _some_at_once(do: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
+    """Do something for each of the items, for DIALS_AT_ONCE of them at once."""
+    limiter = trio.CapacityLimiter(DIALS_AT_ONCE)
+
+    async def one(item: T) -> None:
+        async with limiter:
+            await guarded(do, item)
+
+    async with trio.open_nursery() as nursery:
+        for item in items:
+            nursery.start_soon(one, item)
