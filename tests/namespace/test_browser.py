@@ -350,6 +350,34 @@ async def test_an_absent_name_costs_one_query_and_is_remembered_for_ten_seconds(
         assert horizon.spent() == (1, 0)
 
 
+async def test_a_name_is_not_remembered_as_absent_while_not_all_have_answered(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near")
+        horizon.is_unfinished = True
+
+        assert await horizon.stat("a") is None
+        assert trio.current_time() == FIND_TIMEOUT_S
+        near.paths.add("a")  # as if it had not answered before
+        await trio.sleep(0.1)
+        assert isinstance(await horizon.stat("a"), RemoteFile)
+
+
+async def test_a_thousand_absent_names_cost_seconds_though_somebody_is_silent(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "there")
+        horizon.is_unfinished = True
+
+        for number in range(1_000):
+            assert await horizon.stat(f"absent {number}") is None
+
+        assert trio.current_time() <= 2 * FIND_TIMEOUT_S
+        assert horizon.spent() <= (3, 0)
+
+
 async def test_a_thousand_absent_names_in_one_directory_cost_two_queries(
     autojump_clock: MockClock,
 ):
