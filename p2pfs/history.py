@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from p2pfs.latest import Latest
-from p2pfs.protocol import FileId, PeerInfo
+from p2pfs.protocol import FileId, PeerInfo, parent_of
 from p2pfs.state import open_private, replace_file
 from p2pfs.threads import RunInThread
 
@@ -78,7 +78,7 @@ class History:
         is_whole: bool,
     ) -> None:
         """Note that bytes of a content have come from these peers. For trio's thread."""
-        around = self._opened_in.get(path.rpartition("/")[0], ("", None))
+        around = self._opened_in.get(parent_of(path), ("", None))
         program, uid = self._opened.get(file_id, around)
         givers = sorted(taken.items(), key=lambda one: -one[1])[:MAX_PEERS]
         row = {

@@ -25,7 +25,8 @@ from p2pfs.state import replace_file
 
 log = logging.getLogger(__name__)
 
-_ROOT_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""With these a directory is opened that is not a link."""
 
 _UNSEEN: Final = "it has not been looked at yet"
 
@@ -332,7 +333,7 @@ def open_roots(config: Config) -> Roots:
 def _opened(root: Root, path: str) -> int:
     """Open the directory of a root; ENOENT if another file system is there now."""
     if not root.away:
-        descriptor = os.open(root.shared.directory, _ROOT_FLAGS)
+        descriptor = os.open(root.shared.directory, STEP_FLAGS)
         if os.fstat(descriptor).st_dev == root.identity[0]:
             return descriptor
         os.close(descriptor)
@@ -355,3 +356,22 @@ def _written(shared: SharedDirectory) -> Mapping[str, object]:
         "read_only": shared.is_read_only,
         "to": list(shared.to),
     }
+
+
+@contextmanager
+def stepped(directory: int, labels: Sequence[str]) -> Iterator[int]:
+    """Yield a descriptor of what lies below an open directory, for the length of the block.
+
+    It is reached label by label, so no link is followed and no path is too long. Raises OSError.
+    """
+    descriptor = directory
+    try:
+        for label in labels:
+            below = os.open(label, STEP_FLAGS, dir_fd=descriptor)
+            if descriptor != directory:
+                os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        if descriptor != directory:
+            os.close(descriptor)

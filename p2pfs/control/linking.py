@@ -11,7 +11,7 @@ from p2pfs.control.paths import Id, Subtree, TreePath, received_target
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.filelinks import FileLink, parse_file_link
 from p2pfs.namespace import without_suffix
-from p2pfs.protocol import FileId
+from p2pfs.protocol import FileId, name_of
 
 
 async def link(servent: Servent, args: Args, _report: object) -> object:
@@ -44,7 +44,7 @@ def _link_to_own(servent: Servent, path: str, typed: str) -> Record:
     if file_id is None or own is None:
         raise NotFoundError(f"{typed} is not published now: it is {state.state}")
     servent.file_links.pass_on(file_id)
-    text = servent.file_links.to_own(file_id, path.rpartition("/")[2], own.size)
+    text = servent.file_links.to_own(file_id, name_of(path), own.size)
     return _row(text, file_id, own.size)
 
 

@@ -29,7 +29,7 @@ from p2pfs.control.paths import Id, received_target
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, parse_query
-from p2pfs.protocol import FileId
+from p2pfs.protocol import FileId, name_of
 from p2pfs.roots import Root
 
 __all__ = ["HANDED", "ROWS", "VERBS", "Args", "Servent"]
@@ -106,7 +106,7 @@ async def _list(servent: Servent, args: Args, report: Report) -> object:
 
 
 def _row(node: Node) -> Record:
-    name = node.path.rpartition("/")[2]
+    name = name_of(node.path)
     if isinstance(node, RemoteDirectory):
         return {"name": name, "is_directory": True}
     file_id = node.file_id.hex()

@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 from p2pfs.config import MEANT
 from p2pfs.filesystem.removed import RemovedFiles
 from p2pfs.filesystem.subtree import Owner
-from p2pfs.roots import Roots
+from p2pfs.protocol import parent_of
+from p2pfs.roots import Roots, stepped
 
 _PATH_BYTES: Final = 4095
 """The longest path that a system call takes: PATH_MAX without the closing zero."""
@@ -30,8 +31,6 @@ _LEASE_TRIES: Final = 100
 _LEASE_WAIT_S: Final = 0.01
 """A program that opens for writing what another holds a lease on waits; with O_NONBLOCK it is sent
 away instead. The library takes one for microseconds, to learn whether a file is written."""
-
-_STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place(NamedTuple):
@@ -177,7 +176,7 @@ class Backing:
     def _give(self, path: str, status: os.stat_result, owner: Owner) -> bool:
         if (status.st_uid, status.st_gid) == owner:
             return False
-        parent = self.lstat(path.rpartition("/")[0])
+        parent = self.lstat(parent_of(path))
         gid = -1 if parent.st_mode & stat.S_ISGID else owner.gid  # it has its directory's group
         with self.near(path) as (place, name, _):
             os.chown(name, owner.uid, gid, dir_fd=place, follow_symlinks=False)
@@ -191,12 +190,5 @@ def _stepped(root: int, path: str) -> Iterator[Place]:
         yield Place(root, path or ".")
         return
     *above, name = path.split("/")
-    descriptor = os.dup(root)
-    try:
-        for label in above:
-            below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
+    with stepped(root, above) as descriptor:
         yield Place(descriptor, name)
-    finally:
-        os.close(descriptor)

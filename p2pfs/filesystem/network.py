@@ -34,7 +34,7 @@ from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
 from p2pfs.journal import printable
 from p2pfs.latest import Latest
 from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, View, without_suffix
-from p2pfs.protocol import FileId, PeerInfo, names
+from p2pfs.protocol import FileId, PeerInfo, name_of, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
 """Paths for which we remember what the kernel has cached; some tens of megabytes."""
@@ -319,7 +319,7 @@ class NetworkTree:
 
     def _listed(self, node: Node) -> Listed:
         mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE
-        return Listed(node.path.rpartition("/")[2], mode, self._inode(node))
+        return Listed(name_of(node.path), mode, self._inode(node))
 
 
 @dataclass(slots=True)

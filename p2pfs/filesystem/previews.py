@@ -24,7 +24,7 @@ from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.network import Contents, Reader
 from p2pfs.namespace import RemoteFile
-from p2pfs.protocol import MIB, FileId, block_bytes_for
+from p2pfs.protocol import MIB, FileId, block_bytes_for, parent_of
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class GuardedContents:
         if self._readings is None:
             return
         if self._contents.cached_percent(file.file_id) < CACHED_PERCENT:
-            directory = file.path.rpartition("/")[0]
+            directory = parent_of(file.path)
             caller = self._caller
             self._readings.opened(file.file_id, caller.program(), caller.user(), directory)
 

@@ -14,6 +14,8 @@ import threading
 from collections import Counter
 from typing import Final
 
+from p2pfs.protocol import name_of
+
 _HIDDEN: Final = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
 
 _File = tuple[int, int]
@@ -84,7 +86,7 @@ class RemovedFiles:
 
 def is_hidden(path: str) -> bool:
     """Return whether libfuse may have given this name."""
-    return _HIDDEN.fullmatch(path.rpartition("/")[2]) is not None
+    return _HIDDEN.fullmatch(name_of(path)) is not None
 
 
 def _file_of(descriptor: int) -> _File:

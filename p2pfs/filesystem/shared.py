@@ -20,7 +20,7 @@ from p2pfs.filesystem.answers import Stretch, os_error
 from p2pfs.filesystem.attributes import OWN_PREFIX, Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.subtree import Moment, Owner, Time
-from p2pfs.protocol import FileId
+from p2pfs.protocol import FileId, name_of
 from p2pfs.roots import Roots
 
 logger = logging.getLogger(__name__)
@@ -415,7 +415,7 @@ class SharedTree:
         if state.file_id is not None:
             own[_ID] = state.file_id.hex().encode()
             if self._links is not None:
-                name = path.rpartition("/")[2]
+                name = name_of(path)
                 own[_LINK] = self._links.to_own(state.file_id, name, status.st_size).encode()
         return own
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from p2pfs.latest import Latest
 from p2pfs.namespace import Knowledge, Node, RemoteFile
-from p2pfs.protocol import MIB, MIN_BLOCK_BYTES
+from p2pfs.protocol import MIB, MIN_BLOCK_BYTES, parent_of
 
 SMALL_BYTES: Final = MIN_BLOCK_BYTES
 """A content of one block: it comes in one exchange, and what comes too many costs little."""
@@ -99,7 +99,7 @@ class Siblings:
         """Note that a file was opened; return the small ones to have ready, in order."""
         if not 0 < file.size <= SMALL_BYTES:
             return []
-        path = file.path.rpartition("/")[0]
+        path = parent_of(file.path)
         with self._lock:
             directory = self._directory(path)
             directory.opened += 1

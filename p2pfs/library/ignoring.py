@@ -14,8 +14,9 @@ from typing import Final
 from pathspec import GitIgnoreSpec
 from pathspec.pattern import Pattern
 
-from p2pfs.library.names import join, split
+from p2pfs.library.names import split
 from p2pfs.library.share import Share
+from p2pfs.protocol import join_path
 
 IGNORE: Final = ".p2pfsignore"
 
@@ -43,7 +44,7 @@ class Ignoring:
         if IGNORE not in names:
             return None
         try:
-            lines = self._share.text(join(directory, IGNORE), MAX_BYTES).splitlines()
+            lines = self._share.text(join_path(directory, IGNORE), MAX_BYTES).splitlines()
             self._specs[directory] = GitIgnoreSpec.from_lines(lines)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _NO_FILE:

@@ -21,7 +21,16 @@ from msgspec.structs import astuple, replace
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.latest import Latest
 from p2pfs.library.status import Identity, StatKey
-from p2pfs.protocol import MAX_FILE_BYTES, FileId, Manifest, Terms, fold, phrases_of, tokens_of
+from p2pfs.protocol import (
+    MAX_FILE_BYTES,
+    FileId,
+    Manifest,
+    Terms,
+    fold,
+    name_of,
+    phrases_of,
+    tokens_of,
+)
 from p2pfs.state import open_private
 
 MANIFESTS_IN_MEMORY: Final = 16
@@ -332,7 +341,7 @@ def _last_ending(name: str) -> str:
 
 def _text_of(path: str) -> str:
     """Return the tokens of a path as they are indexed."""
-    return " ".join([*tokens_of(path), _last_ending(path.rpartition("/")[2])])
+    return " ".join([*tokens_of(path), _last_ending(name_of(path))])
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -23,10 +23,11 @@ from p2pfs.library.large import Hasher
 from p2pfs.library.looks import NO_KEYS, Looks
 from p2pfs.library.memory import Memory
 from p2pfs.library.mounted import Mounted
-from p2pfs.library.names import first_private, holds_state, join, published_path, split, why_private
+from p2pfs.library.names import first_private, holds_state, published_path, split, why_private
 from p2pfs.library.refusing import BUG_MET, Refusing
 from p2pfs.library.share import Share
 from p2pfs.library.status import StatKey, Status
+from p2pfs.protocol import join_path
 from p2pfs.roots import Roots
 
 YIELD_S: Final = 0.0002
@@ -142,7 +143,7 @@ class Looking:
     def _is_beside_key(self, path: str) -> bool:
         """Return whether this is the second of the files that mark a state directory."""
         directory, name = split(path)
-        return name == LOCK and self._share.status(join(directory, IDENTITY)) is not None
+        return name == LOCK and self._share.status(join_path(directory, IDENTITY)) is not None
 
     # Directories.
 
@@ -162,7 +163,7 @@ class Looking:
         kept = set()
         for some in _batched(names, NAMES_AT_ONCE):
             paths = []
-            for path in (join(look.path, name) for name in some):
+            for path in (join_path(look.path, name) for name in some):
                 published = published_path(path)
                 if published is None:
                     self._refusing.tell(path, why_private(path) or "")

@@ -15,10 +15,10 @@ from p2pfs.library.agenda import Look
 from p2pfs.library.books import Books
 from p2pfs.library.doubts import Sign, Trust
 from p2pfs.library.holdings import Holding
-from p2pfs.library.names import join, published_path
+from p2pfs.library.names import published_path
 from p2pfs.library.offers import SharedFile, directory_entry
 from p2pfs.library.status import Identity, StatKey
-from p2pfs.protocol import Entry, FileId
+from p2pfs.protocol import Entry, FileId, join_path
 
 NO_KEYS: Final[Mapping[str, StatKey]] = MappingProxyType({})
 
@@ -177,7 +177,7 @@ class Looks:
             if not look.is_void:
                 directory = published_path(look.path) or ""
                 for name in names:
-                    self._books.withdraw(join(directory, name))
+                    self._books.withdraw(join_path(directory, name))
 
     def names(self, path: str) -> list[str]:
         """Return the names that are offered in a local directory."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import select
 
-from p2pfs.library.names import join
 from p2pfs.mounts import MOUNTINFO, Mount, is_within, read_mounts
+from p2pfs.protocol import join_path
 from p2pfs.roots import Roots
 
 
@@ -44,7 +44,7 @@ class Mounted:
         for directory, path in self._roots.places():
             root = os.path.realpath(directory)
             self._places |= {
-                join(path, os.path.relpath(mount.place, root)): mount
+                join_path(path, os.path.relpath(mount.place, root)): mount
                 for mount in mounts
                 if is_within(mount.place, root) and mount.place != root
             }

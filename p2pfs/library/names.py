@@ -24,11 +24,6 @@ _TEMPORARY: Final = re.compile(
 )
 
 
-def join(directory: str, name: str) -> str:
-    """Return the path of a name in a directory."""
-    return f"{directory}/{name}" if directory else name
-
-
 def split(path: str) -> tuple[str, str]:
     """Return (directory, name)."""
     directory, _, name = path.rpartition("/")

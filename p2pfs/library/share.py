@@ -17,9 +17,8 @@ from typing import Final
 
 from p2pfs.config import MEANT
 from p2pfs.library.status import Identity, StatKey, Status, status_of
-from p2pfs.roots import Roots
+from p2pfs.roots import STEP_FLAGS, Roots, stepped
 
-_STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 # O_NONBLOCK: a FIFO put in place of a file must not hold the thread until somebody writes.
@@ -108,7 +107,7 @@ class Share:
     def _listed(self, path: str) -> Iterator[int]:
         """Open a directory for the time of the block."""
         with self._near(path) as (parent, name):
-            descriptor = os.open(name, _STEP_FLAGS, dir_fd=parent)
+            descriptor = os.open(name, STEP_FLAGS, dir_fd=parent)
         try:
             yield descriptor
         finally:
@@ -195,16 +194,8 @@ class Share:
     def _walked_to(self, path: str) -> Iterator[tuple[int, str]]:
         with self._roots.opened(path) as (root, rest):
             *above, name = rest.split("/") if rest else ["."]
-            descriptor = os.dup(root) if above else root
-            try:
-                for label in above:
-                    below = os.open(label, _STEP_FLAGS, dir_fd=descriptor)
-                    os.close(descriptor)
-                    descriptor = below
+            with stepped(root, above) as descriptor:
                 yield descriptor, name
-            finally:
-                if above:
-                    os.close(descriptor)
 
 
 class _Place:

@@ -19,8 +19,8 @@ import trio
 from inotify_simple import INotify, flags
 
 from p2pfs.library.doubts import Sign
-from p2pfs.library.names import join
 from p2pfs.mounts import MOUNTINFO
+from p2pfs.protocol import join_path
 
 RESCAN_S: Final = 60.0
 """How often the whole share is looked at if not all of it can be watched."""
@@ -159,7 +159,7 @@ class Watch:
             else:
                 sign = Sign.WRITTEN if event.mask & flags.MODIFY else Sign.NAMES
                 for directory in self._paths.get(event.wd, ()):
-                    yield join(directory, event.name) if event.name else directory, sign
+                    yield join_path(directory, event.name) if event.name else directory, sign
 
     def _miss(self, error: OSError) -> None:
         self._is_whole = False

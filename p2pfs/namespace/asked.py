@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from p2pfs.latest import Latest
-from p2pfs.protocol import ServentId
+from p2pfs.protocol import ServentId, parent_of
 
 MAX_LISTED_BY: Final = 1_000
 """Directories of one servent that are held for listed; the oldest is asked for again."""
@@ -50,7 +50,7 @@ class Absences:
         if directories is None:
             self._until.clear()
             return
-        for path in [one for one in self._until if one.rpartition("/")[0] in directories]:
+        for path in [one for one in self._until if parent_of(one) in directories]:
             del self._until[path]
 
 
@@ -65,7 +65,7 @@ class Finds:
         """Note that a path was found at a servent."""
         while path:
             self._at[source, path] = now
-            path = path.rpartition("/")[0]
+            path = parent_of(path)
 
     def has(self, source: ServentId, path: str, since: float) -> bool:
         """Return whether a path was found at a servent since then."""

@@ -18,7 +18,7 @@ from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.news import NewsBoard
 from p2pfs.namespace.nodes import Node
 from p2pfs.namespace.partials import Partials
-from p2pfs.protocol import PeerInfo
+from p2pfs.protocol import PeerInfo, parent_of
 
 REFRESH_EACH_S: Final = 0.25
 LONGEST_REFRESH_S: Final = 600.0
@@ -110,7 +110,7 @@ class Belief:
 
     def is_outdated(self, path: str, node: Node) -> bool:
         """Return whether a neighbour that has a node said that its share changed since."""
-        since = self.heard_at(path.rpartition("/")[0])
+        since = self.heard_at(parent_of(path))
         return any(self.board.changed_at(source.id) > since for source in node.sources)
 
     # Conclusions.
@@ -128,7 +128,7 @@ class Belief:
 
     def holders(self, path: str) -> Sequence[PeerInfo]:
         """Return all holders of a directory, if they are surely all; else nothing."""
-        parent = path.rpartition("/")[0]
+        parent = parent_of(path)
         holders = self._catalogue.holders.of(path)
         if not path or not holders or self.age(parent) >= self.trust_s:
             return ()

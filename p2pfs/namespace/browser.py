@@ -55,12 +55,7 @@ from p2pfs.namespace.partials import Partial
 from p2pfs.namespace.survey import Survey
 from p2pfs.namespace.view import View
 from p2pfs.overlay import Searches
-from p2pfs.protocol import (
-    PeerInfo,
-    ServentId,
-    check_path,
-    is_probe,
-)
+from p2pfs.protocol import PeerInfo, ServentId, check_path, is_probe, name_of, parent_of
 from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
 OPEN_S: Final = 30.0
@@ -156,7 +151,7 @@ class Browser(View):
             return node
         if self._belief.is_outdated(path, node) or self._disputes.concern(node):
             return Knowledge.UNKNOWN
-        self._lister.look(_parent(path), self._belief.trust_s)
+        self._lister.look(parent_of(path), self._belief.trust_s)
         return node
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
@@ -177,8 +172,8 @@ class Browser(View):
     def _worth_asking(self, path: str) -> bool:
         if not self._neighbours():
             return False
-        parent = _parent(path)
-        if is_probe(_name(path)):
+        parent = parent_of(path)
+        if is_probe(name_of(path)):
             return self._is_probe_worth_asking(parent)
         return self.age(parent) > REFRESH_AFTER_S or not self._belief.is_conclusive(parent)
 
@@ -315,11 +310,3 @@ class Browser(View):
         """Forget what is to be forgotten, a little at a time."""
         while self._catalogue.fade():
             await trio.lowlevel.checkpoint()
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]

@@ -31,7 +31,7 @@ from p2pfs.namespace.places import Place
 from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing
 from p2pfs.namespace.shown import ShownTree
 from p2pfs.namespace.sources import Sources
-from p2pfs.protocol import Entry, PeerInfo, ServentId
+from p2pfs.protocol import Entry, PeerInfo, ServentId, join_path, name_of
 
 NAMES_SIFTED_AT_ONCE: Final = 2_000
 """Names of a listing that are compared without a break: two milliseconds if all are gone."""
@@ -115,7 +115,7 @@ class Catalogue:
         if self._is_told_again(source, directory, told):
             return
         good = self.learn(source, entries)
-        self.keep_names(source, directory, {e.path.rpartition("/")[2] for e in good}, since)
+        self.keep_names(source, directory, {name_of(e.path) for e in good}, since)
         with self._lock:
             if len(good) == len(entries):
                 version = self._tree.version_of(source.id)
@@ -174,7 +174,7 @@ class Catalogue:
     ) -> list[str]:
         """Return the known names that a servent has no more, since it listed only `names`."""
         lacking = (name for name in known if name not in names)
-        return [n for n in lacking if not self._finds.has(source, _join(directory, n), since)]
+        return [n for n in lacking if not self._finds.has(source, join_path(directory, n), since)]
 
     def keep_only(
         self, directory: str, sources: Iterable[ServentId], since: float = math.inf
@@ -264,7 +264,3 @@ class Catalogue:
         has_place = self._sources.put(source, self._tree.sources)
         self._dropped += not has_place
         return has_place
-
-
-def _join(parent: str, name: str) -> str:
-    return f"{parent}/{name}" if parent else name

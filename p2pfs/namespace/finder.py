@@ -32,7 +32,7 @@ from p2pfs.namespace.lister import Lister
 from p2pfs.namespace.nodes import Knowledge, RemoteFile, may_be_suffixed
 from p2pfs.namespace.survey import MAX_DIRECT
 from p2pfs.overlay import Searches
-from p2pfs.protocol import FileId, QueryKind, is_probe
+from p2pfs.protocol import FileId, QueryKind, is_probe, name_of, parent_of
 from p2pfs.tasks import SingleFlight, Tasks
 
 ABSENT_S: Final = 10.0
@@ -88,9 +88,9 @@ class Finder:
         anywhere are not searched for: NotAskedError if the listing does not decide. The suffixed
         name of a version is found in no other way.
         """
-        parent, began_at = _parent(published), self._clock()
-        is_mere_probe = is_probe(_name(path)) and self._catalogue.holders.have(parent)
-        is_version = self._catalogue.holders.have(parent) and may_be_suffixed(_name(path))
+        parent, began_at = parent_of(published), self._clock()
+        is_mere_probe = is_probe(name_of(path)) and self._catalogue.holders.have(parent)
+        is_version = self._catalogue.holders.have(parent) and may_be_suffixed(name_of(path))
         few = 0 < len(self._belief.holders(parent)) <= MAX_DIRECT
         is_cheaper = self._belief.has_mere_news(parent) or few or is_mere_probe or is_version
         if not is_cheaper and not self._is_second_look(published):
@@ -117,7 +117,7 @@ class Finder:
         """
         if ("find", path) in self._flights:
             return False
-        now, parent = self._clock(), _parent(path)
+        now, parent = self._clock(), parent_of(path)
         before = self._looked_at.get(parent)
         self._looked_at.put(parent, now)
         return now - before < TRUST_S
@@ -141,13 +141,5 @@ class Finder:
             self._catalogue.learn_found(hit.provider, hit.entries)
         if outcome.is_complete and not outcome.hits:
             self._catalogue.keep_only(path, (), began_at)
-            if not self._belief.may_have_changed(_parent(path), began_at):
+            if not self._belief.may_have_changed(parent_of(path), began_at):
                 self._catalogue.remember_absent(path, self._clock() + ABSENT_S)
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]

@@ -39,7 +39,7 @@ from p2pfs.namespace.nodes import (
 from p2pfs.namespace.places import Held
 from p2pfs.namespace.query import KeywordQuery, QueryError, parse_query
 from p2pfs.namespace.view import View
-from p2pfs.protocol import names
+from p2pfs.protocol import name_of, names
 from p2pfs.protocol.flood import Urgency
 from p2pfs.state import replace_file
 from p2pfs.tasks import Flight, SingleFlight, Tasks
@@ -180,7 +180,7 @@ class Results(View):
             published = search.files.get(content) if search is not None else None
             if search is None or published is None:
                 return lambda: None
-            search.held.setdefault(name, Held((_name(published), content))).count += 1
+            search.held.setdefault(name, Held((name_of(published.path), content))).count += 1
 
         def release() -> None:
             with self._lock:
@@ -316,12 +316,12 @@ class Results(View):
         search.known = set(search.files)
         versions = []
         for number, (content, file) in enumerate(search.files.items()):
-            has_name = search.shown.get(_name(file), file).file_id == content.file_id
+            has_name = search.shown.get(name_of(file.path), file).file_id == content.file_id
             may_count = has_name or content in search.was_whole
             rank = self._catalogue.offers.rank(
                 content, file.sources, number, is_whole=may_count and is_whole(content.file_id)
             )
-            versions.append(file_version(_name(file), content, rank))
+            versions.append(file_version(name_of(file.path), content, rank))
         with self._lock:
             held = {name: one.holder for name, one in search.held.items()}
         names = assign(versions, held)
@@ -333,10 +333,6 @@ class Results(View):
 
     def _now_ns(self) -> int:
         return int(self._wall_clock() * 1e9)
-
-
-def _name(file: RemoteFile) -> str:
-    return file.path.rpartition("/")[2]
 
 
 def _may_be_search(text: str) -> bool:

@@ -20,7 +20,7 @@ from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.survey import MAX_DIRECT, Asked, Heard, Survey
-from p2pfs.protocol import PeerInfo, ServentId
+from p2pfs.protocol import PeerInfo, ServentId, parent_of
 from p2pfs.protocol.flood import Urgency
 from p2pfs.tasks import SingleFlight, Tasks
 
@@ -171,7 +171,7 @@ class Lister:
         Then the holders of all that is below are known: a walk that takes minutes costs a flood
         now and then, not one for each directory.
         """
-        parent = path.rpartition("/")[0]
+        parent = parent_of(path)
         was_listed = bool(path) and self._listed_at.get(parent) > -math.inf
         if was_listed and self._belief.age(parent) >= self._belief.trust_s:
             with contextlib.suppress(TransferError):

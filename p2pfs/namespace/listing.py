@@ -40,6 +40,7 @@ from p2pfs.protocol import (
     QueryKind,
     RejectCode,
     ServentId,
+    name_of,
 )
 from p2pfs.tasks import Tasks
 
@@ -288,7 +289,7 @@ class Listings:
 
     async def _learn(self, telling: Telling, page: Listing) -> bool:
         """Take in a page, a little at a time; return whether there is room for more."""
-        names = [_name(entry) for entry in page.entries]
+        names = [name_of(entry.path) for entry in page.entries]
         self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
         for first in range(0, len(page.entries), ENTRIES_AT_ONCE):
             if not self._learn_some(telling, page.entries[first : first + ENTRIES_AT_ONCE]):
@@ -308,7 +309,7 @@ class Listings:
         ):
             turned_away = book.dropped
             believed = book.learn(telling.holder, told) if told else ()
-            telling.names.update(_name(entry) for entry in believed)
+            telling.names.update(name_of(entry.path) for entry in believed)
             is_full |= book.dropped > turned_away
         telling.is_cut = is_full or len(telling.names) > MAX_NAMES
         return not telling.is_cut
@@ -320,11 +321,7 @@ def _checked(page: Listing, after: str) -> str:
         raise RemoteProtocolError("a page of a listing with hardly anything on it")
     if not page.entries:
         return after
-    last = _name(page.entries[-1])
+    last = name_of(page.entries[-1].path)
     if last <= after:
         raise RemoteProtocolError("a listing that does not go forward")
     return last
-
-
-def _name(entry: Entry) -> str:
-    return entry.path.rpartition("/")[2]

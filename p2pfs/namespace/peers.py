@@ -40,7 +40,7 @@ from p2pfs.namespace.nodes import (
     assign,
 )
 from p2pfs.namespace.view import View
-from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names
+from p2pfs.protocol import SERVENT_ID_LENGTH, Entry, FileId, PeerInfo, ServentId, names, parent_of
 from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 SIGHTED_S: Final = 90.0
@@ -123,7 +123,7 @@ class Shares(View):
         if not rest:
             is_doubtful = peer not in self._neighbours() and self._must_look_around()
             return Knowledge.UNKNOWN if is_doubtful else RemoteDirectory(folder, 0, (peer,))
-        parent = _parent(rest)
+        parent = parent_of(rest)
         if self._is_outdated(peer, parent):
             return Knowledge.UNKNOWN
         # In this order: a listing may end in between, and what it brought is not absent.
@@ -228,7 +228,7 @@ class Shares(View):
             return None
         if not rest:
             return RemoteDirectory(folder, 0, (peer,))
-        failure = await self._ask(peer, _parent(rest), FIND_TIMEOUT_S)
+        failure = await self._ask(peer, parent_of(rest), FIND_TIMEOUT_S)
         entry = self._book(peer, rest).holders.entry(peer.id, rest)
         if entry is not None:
             return _node(folder, peer, entry)
@@ -381,7 +381,3 @@ def _node(folder: str, peer: PeerInfo, entry: Entry) -> Node:
     if entry.is_directory:
         return RemoteDirectory(path, entry.mtime_ns, (peer,))
     return RemoteFile(path, entry.size, entry.mtime_ns, FileId(entry.file_id), (peer,))
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]

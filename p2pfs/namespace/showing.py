@@ -32,7 +32,7 @@ from p2pfs.namespace.nodes import (
 from p2pfs.namespace.places import Place
 from p2pfs.namespace.sources import Sources
 from p2pfs.namespace.tellers import GroupsOf
-from p2pfs.protocol import FileId, ServentId
+from p2pfs.protocol import FileId, ServentId, join_path
 
 HERE: Final = ServentId("")
 """The holder of what the user keeps, among the others: no servent has this id."""
@@ -107,7 +107,7 @@ class Showing:
         """Yield what is shown under some names in a directory, as far as it is there still."""
         for name in names:
             for published, key in versions_at(place, name, settled):
-                yield self._node(place.children[published], _join(path, name), key)
+                yield self._node(place.children[published], join_path(path, name), key)
 
     def _node(self, place: Place, path: str, key: Hashable) -> Node:
         if key is None:
@@ -271,7 +271,3 @@ def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
 def _take_hold(place: Place, name: str, holder: tuple[str, Hashable]) -> tuple[Place, str]:
     place.hold(name, holder)
     return place, name
-
-
-def _join(parent: str, name: str) -> str:
-    return f"{parent}/{name}" if parent else name

@@ -144,6 +144,9 @@ from p2pfs.protocol.names import (
     is_joiner_in_place,
     is_private,
     is_probe,
+    join_path,
+    name_of,
+    parent_of,
 )
 from p2pfs.protocol.registry import ANSWER_TYPES, ANSWERS, RATES
 from p2pfs.protocol.sealing import (
@@ -276,8 +279,11 @@ __all__ = [
     "is_joiner_in_place",
     "is_private",
     "is_probe",
+    "join_path",
     "largest_crowd",
     "manifest_bytes_for",
+    "name_of",
+    "parent_of",
     "phrases_of",
     "preface_of",
     "presentation",

@@ -139,3 +139,18 @@ def is_probe(label: str) -> bool:
     listing of its directory, if there is one.
     """
     return label.casefold() in _PROBED
+
+
+def parent_of(path: str) -> str:
+    """Return the directory that a path is in; the empty path, the root, for what is at the top."""
+    return path.rpartition("/")[0]
+
+
+def name_of(path: str) -> str:
+    """Return the last label of a path; that of the root is empty."""
+    return path.rpartition("/")[2]
+
+
+def join_path(directory: str, name: str) -> str:
+    """Return the path of a name in a directory, which may be the root."""
+    return f"{directory}/{name}" if directory else name

@@ -24,6 +24,7 @@ from p2pfs.protocol import (
     Reject,
     RejectCode,
     groups_of,
+    name_of,
 )
 from p2pfs.protocol.flood import TokenBucket
 
@@ -95,7 +96,7 @@ class Pages:
         page = _page(self._lists_for(link), wanted)
         await link.send(page, number)
         if isinstance(page, Listing) and not page.is_last:
-            return List(wanted.path, _name(page.entries[-1]), wanted.pages - 1)
+            return List(wanted.path, name_of(page.entries[-1].path), wanted.pages - 1)
         return None
 
     async def _wait_for_page(self, link: Link) -> None:
@@ -141,7 +142,3 @@ def _one_page(entries: Sequence[Entry], labels: Collection[str] = ()) -> list[En
             break
         page.append(entry)
     return page
-
-
-def _name(entry: Entry) -> str:
-    return entry.path.rpartition("/")[2]
