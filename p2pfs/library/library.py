@@ -252,28 +252,20 @@ class Library:
             return known
         return await self._run_in_thread(self._serving.manifest, file_id)
 
-    async def read_block(self, file_id: FileId, index: int) -> bytes:
-        """Return one block of a content that is held, verified just now.
+    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
+        """Return blocks of a content that is held, up to the first that is not to be had.
 
-        What it is verified against vouches for it, whatever has happened to its file: so a
-        read outlasts all that leaves the bytes as they are. A file whose bytes turn out to be
-        others is withdrawn and hashed anew; if the same content is there under another path,
-        the block comes from that.
+        Each is verified just now. What it is verified against vouches for it, whatever has
+        happened to its file: so a read outlasts all that leaves the bytes as they are. A file
+        whose bytes turn out to be others is withdrawn and hashed anew; if the same content is
+        there under another path, the blocks come from that. One hop to a thread for all of them:
+        it costs as much as a block.
 
-        Raises:
+        Raises (if not even the first is to be had):
             NotFoundError: the content is not held, or has no such block; NotYetError if its
                 file is being looked for, which has been renamed, say.
             StaleError: no file holds it any more.
             OSError: it cannot be read now, and nothing is known to be wrong with it.
-        """
-        (block,) = await self.read_blocks(file_id, (index,))
-        return block
-
-    async def read_blocks(self, file_id: FileId, indexes: Sequence[int]) -> list[bytes]:
-        """Return these blocks up to the first that is not to be had, as `read_block` would.
-
-        It fails as that does if the first is not. One hop to a thread for all of them: it
-        costs as much as a block.
         """
         return await self._run_in_thread(self._serving.read_blocks, file_id, indexes)
 

@@ -135,3 +135,9 @@ def filed(world: World) -> set[str]:
     """Return the paths that the index on the disk has."""
     with contextlib.closing(sqlite3.connect(world.index)) as index:
         return {path for (path,) in index.execute("SELECT path FROM files")}
+
+
+async def read_block(library, file_id, index):
+    """Return one block of a content that the library holds."""
+    (block,) = await library.read_blocks(file_id, (index,))
+    return block

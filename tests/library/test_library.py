@@ -19,7 +19,7 @@ from p2pfs.library.status import StatKey
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms
 from tests.helpers.contents import Content
-from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, listed
+from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, listed, read_block
 from tests.helpers.sizes import INTERESTING_SIZES
 from tests.helpers.threads import run_directly
 
@@ -44,7 +44,7 @@ async def test_a_closed_file_is_offered_with_its_bytes(running, size):
     assert entry.mtime_ns == os.stat(running.at("film")).st_mtime_ns
     assert await running.library.manifest(content.file_id) == content.manifest
     for index in range(content.manifest.block_count):
-        block = await running.library.read_block(content.file_id, index)
+        block = await read_block(running.library, content.file_id, index)
         assert block == content.block(index)
 
 
@@ -216,7 +216,7 @@ async def test_a_name_in_form_d_is_offered_in_form_c(running):
 
     assert running.offered() == {"caf\u00e9": id_of(b"coffee")}
     assert running.library.file_state("cafe\u0301").state == "published"
-    assert await running.library.read_block(id_of(b"coffee"), 0) == b"coffee"
+    assert await read_block(running.library, id_of(b"coffee"), 0) == b"coffee"
 
     running.remove("cafe\u0301")
 
@@ -317,7 +317,7 @@ async def test_a_link_swapped_in_after_publishing_serves_nothing(running, swap):
     os.symlink(os.path.join(running.outside, target), running.at(victim))
 
     with pytest.raises(NotYetError):
-        await running.library.read_block(id_of(b"public"), 0)
+        await read_block(running.library, id_of(b"public"), 0)
     await running.library.wait_idle()
     assert running.offered() == {}
 
@@ -330,7 +330,7 @@ async def test_a_fifo_swapped_in_after_publishing_blocks_nothing(running):
     os.mkfifo(running.at("f"))
 
     with pytest.raises(NotYetError):
-        await running.library.read_block(id_of(b"public"), 0)
+        await read_block(running.library, id_of(b"public"), 0)
 
 
 # What is being written.
@@ -527,7 +527,7 @@ async def test_a_removed_file_is_gone_when_the_call_returns(running):
     assert running.library.find_id(id_of(b"f")) is None
     assert listed(running.library, "") == []
     with pytest.raises(NotFoundError):
-        await running.library.read_block(id_of(b"f"), 0)
+        await read_block(running.library, id_of(b"f"), 0)
 
 
 @pytest.mark.parametrize("data", [b"new", b"longer"])
@@ -616,7 +616,7 @@ async def test_a_change_behind_our_back_is_stale_and_then_offered_anew(running):
     running.put("f", b"new and longer")
 
     with pytest.raises(StaleError):
-        await running.library.read_block(id_of(b"old"), 0)
+        await read_block(running.library, id_of(b"old"), 0)
     await running.library.wait_idle()
 
     assert running.offered() == {"f": id_of(b"new and longer")}
@@ -630,11 +630,11 @@ async def test_bytes_that_do_not_match_never_leave(running, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", lambda *_: b"wrong")
         with pytest.raises(StaleError):
-            await running.library.read_block(id_of(b"right"), 0)
+            await read_block(running.library, id_of(b"right"), 0)
     assert running.offered() == {}
 
     await running.library.wait_idle()
-    assert await running.library.read_block(id_of(b"right"), 0) == b"right"
+    assert await read_block(running.library, id_of(b"right"), 0) == b"right"
 
 
 async def test_a_content_under_two_paths_is_served_while_one_is_left(running):
@@ -644,7 +644,7 @@ async def test_a_content_under_two_paths_is_served_while_one_is_left(running):
     first = running.library.find_id(id_of(b"same")).path
     running.put(first, b"other")
 
-    assert await running.library.read_block(id_of(b"same"), 0) == b"same"
+    assert await read_block(running.library, id_of(b"same"), 0) == b"same"
     assert running.library.find_id(id_of(b"same")).path != first
 
 
@@ -821,7 +821,7 @@ async def test_unchanged_files_are_offered_after_a_restart_without_being_read(wo
 
     async with world.restarted():
         assert world.offered() == {"d/f": id_of(b"f")}
-        assert await world.library.read_block(id_of(b"f"), 0) == b"f"
+        assert await read_block(world.library, id_of(b"f"), 0) == b"f"
 
 
 async def test_changes_during_the_absence_are_noticed(world):
@@ -966,7 +966,7 @@ async def test_what_the_index_has_lost_is_filed_again(
 
         assert not failures
         assert world.offered() == {"whale": id_of(b"a")}
-        assert await world.library.read_block(id_of(b"a"), 0) == b"a"
+        assert await read_block(world.library, id_of(b"a"), 0) == b"a"
         assert (await world.library.match_words("whale", 10))[1] == 1
 
 
@@ -1238,7 +1238,7 @@ async def test_unknown_contents_and_blocks_are_not_found(running):
         await running.library.manifest(FileId(bytes(32)))
     for index in (-1, 1):
         with pytest.raises(NotFoundError):
-            await running.library.read_block(file_id, index)
+            await read_block(running.library, file_id, index)
 
 
 async def test_facts_may_come_from_other_threads_and_after_the_end(tmp_path):

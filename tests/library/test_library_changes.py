@@ -17,7 +17,15 @@ from p2pfs.library.hashing import STEP_BYTES
 from p2pfs.library.index import Index, Record
 from p2pfs.library.status import StatKey
 from tests.helpers.contents import Content
-from tests.helpers.libraries import Interrupting, World, filed, forbid_hashing, id_of, settled
+from tests.helpers.libraries import (
+    Interrupting,
+    World,
+    filed,
+    forbid_hashing,
+    id_of,
+    read_block,
+    settled,
+)
 
 pytestmark = pytest.mark.usefixtures("_settled_clock")
 
@@ -59,7 +67,7 @@ async def test_what_changes_no_byte_takes_nothing_back_and_hashes_nothing(
     change(running, "f")
     assert running.offered() == {"f": id_of(b"bytes")}
     assert running.library.find_path("f").mtime_ns == os.stat(running.at("f")).st_mtime_ns
-    assert await running.library.read_block(id_of(b"bytes"), 0) == b"bytes"
+    assert await read_block(running.library, id_of(b"bytes"), 0) == b"bytes"
     await running.library.wait_idle()
     assert running.offered() == {"f": id_of(b"bytes")}
     assert running.library.find_path("f").mtime_ns == os.stat(running.at("f")).st_mtime_ns
@@ -99,11 +107,11 @@ async def test_a_renamed_file_is_offered_under_its_new_name_and_not_hashed_anew(
     running.rename("f", "d/g")
     assert running.offered() == {}
     with pytest.raises(NotYetError):
-        await running.library.read_block(id_of(b"bytes"), 0)
+        await read_block(running.library, id_of(b"bytes"), 0)
     await running.library.wait_idle()
 
     assert running.offered() == {"d/g": id_of(b"bytes")}
-    assert await running.library.read_block(id_of(b"bytes"), 0) == b"bytes"
+    assert await read_block(running.library, id_of(b"bytes"), 0) == b"bytes"
 
 
 async def test_a_file_that_is_opened_to_write_is_not_listed_and_goes_on_being_served(
@@ -116,7 +124,7 @@ async def test_a_file_that_is_opened_to_write_is_not_listed_and_goes_on_being_se
     running.library.write_began("f")
     assert running.offered() == {}
     assert running.library.size_of(id_of(b"bytes")) == 5
-    assert await running.library.read_block(id_of(b"bytes"), 0) == b"bytes"
+    assert await read_block(running.library, id_of(b"bytes"), 0) == b"bytes"
     running.library.write_ended("f")
     await running.library.wait_idle()
 
@@ -137,10 +145,10 @@ async def test_a_file_that_may_have_been_written_goes_on_being_served_until_it_w
     assert running.offered() == {}
     assert await running.library.read_blocks(old.file_id, (0, 1)) == [old.block(0), old.block(1)]
     with pytest.raises(StaleError):
-        await running.library.read_block(old.file_id, 2)
+        await read_block(running.library, old.file_id, 2)
     await running.library.wait_idle()
     with pytest.raises(NotFoundError):
-        await running.library.read_block(old.file_id, 0)
+        await read_block(running.library, old.file_id, 0)
 
 
 async def test_what_has_gone_for_good_is_soon_held_no_more(world, autojump_clock):
@@ -150,11 +158,11 @@ async def test_what_has_gone_for_good_is_soon_held_no_more(world, autojump_clock
 
         world.remove("f")
         with pytest.raises(NotYetError):
-            await world.library.read_block(id_of(b"bytes"), 0)
+            await read_block(world.library, id_of(b"bytes"), 0)
         await trio.sleep(3)
 
         with pytest.raises(NotFoundError) as error:
-            await world.library.read_block(id_of(b"bytes"), 0)
+            await read_block(world.library, id_of(b"bytes"), 0)
         assert not isinstance(error.value, NotYetError)
         assert world.library.size_of(id_of(b"bytes")) is None
 
@@ -167,7 +175,7 @@ async def test_a_file_that_is_made_private_is_soon_held_no_more(world, autojump_
         world.rename("f", ".f")
         for _ in range(2):
             with pytest.raises(NotFoundError):
-                await world.library.read_block(id_of(b"bytes"), 0)
+                await read_block(world.library, id_of(b"bytes"), 0)
             await trio.sleep(3)
 
         assert world.library.size_of(id_of(b"bytes")) is None
@@ -193,7 +201,7 @@ async def test_a_file_that_cannot_be_read_any_more_is_private(world, monkeypatch
         state = world.library.file_state("f")
         assert (state.state, state.reason) == ("private", "it cannot be read: Permission denied")
         with pytest.raises(NotFoundError):
-            await world.library.read_block(id_of(b"bytes"), 0)
+            await read_block(world.library, id_of(b"bytes"), 0)
 
 
 async def test_a_change_of_the_bytes_that_leaves_size_and_time_is_noticed(running):
@@ -216,7 +224,7 @@ async def test_a_change_that_nobody_told_of_is_noticed_by_who_reads(running):
     await running.library.wait_idle()
     os.utime(running.at("f"), (1, 1))
 
-    block = await running.library.read_block(id_of(b"old bytes, and more of them"), 0)
+    block = await read_block(running.library, id_of(b"old bytes, and more of them"), 0)
     assert block == b"old bytes, and more of them"
     assert running.offered() == {}
     await running.library.wait_idle()
@@ -339,7 +347,7 @@ async def test_two_files_with_the_same_inode_and_times_are_two(twins):
     async with twins.running():
         assert twins.offered() == {"one/f": id_of(b"volume 1"), "two/f": id_of(b"volume 2")}
         for data in (b"volume 1", b"volume 2"):
-            assert await twins.library.read_block(id_of(data), 0) == data
+            assert await read_block(twins.library, id_of(data), 0) == data
         twins.library.write_began("one/f")
         assert set(twins.offered()) == {"two/f"}
         twins.library.write_ended("one/f")
@@ -556,7 +564,7 @@ async def test_a_file_that_is_written_for_hours_is_served_all_the_time(world, au
         await trio.sleep(10_000)
         world.library._index._manifests.clear()
 
-        assert await world.library.read_block(id_of(b"bytes"), 0) == b"bytes"
+        assert await read_block(world.library, id_of(b"bytes"), 0) == b"bytes"
 
 
 async def test_two_directories_that_change_places_are_not_taken_for_each_other(running):

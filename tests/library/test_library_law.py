@@ -16,7 +16,7 @@ from p2pfs.errors import NotYetError
 from p2pfs.library import Library
 from p2pfs.roots import Roots
 from tests.helpers.contents import Content
-from tests.helpers.libraries import listed
+from tests.helpers.libraries import listed, read_block
 from tests.helpers.threads import run_directly
 
 # The kernel follows links before it calls the tree.
@@ -266,9 +266,9 @@ async def test_a_read_outlasts_all_that_leaves_the_bytes_as_they_are(operations)
                     with suppress(OSError):
                         getattr(tree, name)(*arguments)
                 with suppress(NotYetError):
-                    assert await library.read_block(content.file_id, 0) == content.data
+                    assert await read_block(library, content.file_id, 0) == content.data
             await library.wait_idle()
-            assert await library.read_block(content.file_id, 0) == content.data
+            assert await read_block(library, content.file_id, 0) == content.data
             nursery.cancel_scope.cancel()
     finally:
         shutil.rmtree(base)

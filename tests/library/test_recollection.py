@@ -13,7 +13,7 @@ import pytest
 from p2pfs.errors import NotFoundError
 from p2pfs.library.rounds import RETRY_S
 from p2pfs.library.share import Share
-from tests.helpers.libraries import World, filed, forbid_hashing, id_of
+from tests.helpers.libraries import World, filed, forbid_hashing, id_of, read_block
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -79,7 +79,7 @@ async def test_what_has_changed_is_never_served_for_what_it_was(indexed, first_o
     async with indexed.restarted():
         assert first_offers[-1]["d/b"] == id_of(b"b")
         with pytest.raises(NotFoundError):
-            await indexed.library.read_block(id_of(b"b"), 0)
+            await read_block(indexed.library, id_of(b"b"), 0)
         assert indexed.offered()["d/b"] == id_of(b"B")
 
 
@@ -166,7 +166,7 @@ async def test_a_device_that_has_another_number_now_is_noted(indexed, first_offe
         assert first_offers[-1]["d/b"] == id_of(b"b")
         assert indexed.offered()["d/b"] == id_of(b"b")
         monkeypatch.undo()
-        assert await indexed.library.read_block(id_of(b"b"), 0) == b"b"
+        assert await read_block(indexed.library, id_of(b"b"), 0) == b"b"
     with contextlib.closing(sqlite3.connect(indexed.index)) as index:
         (device,) = index.execute("SELECT device FROM files WHERE path = 'd/b'").fetchone()
     assert device == os.stat(indexed.at("d/b")).st_dev

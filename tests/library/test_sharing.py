@@ -10,7 +10,7 @@ import trio
 
 from p2pfs.config import shared_directory
 from p2pfs.library.rounds import LOOK_AT_ROOTS_S, RETRY_S
-from tests.helpers.libraries import World, filed, forbid_hashing, id_of, listed
+from tests.helpers.libraries import World, filed, forbid_hashing, id_of, listed, read_block
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -38,7 +38,7 @@ async def test_what_is_shared_where_it_lies_is_offered_and_served(world, music):
         await world.library.wait_idle()
 
         assert world.offered() == {"own": id_of(b"own"), "Music/jazz/song": id_of(b"song")}
-        assert await world.library.read_block(id_of(b"song"), 0) == b"song"
+        assert await read_block(world.library, id_of(b"song"), 0) == b"song"
         assert [entry.path for entry in listed(world.library, "")] == ["Music", "own"]
         found, _ = await world.library.match_words("jazz song", 10)
         assert [entry.path for entry in found] == ["Music/jazz/song"]
@@ -150,7 +150,7 @@ async def test_one_directory_may_lie_in_another_that_is_shared(world, music):
         await world.library.unshare("Music")
         await world.library.wait_idle()
         assert set(world.offered()) == {"jazz/song"}
-        assert await world.library.read_block(id_of(b"song"), 0) == b"song"
+        assert await read_block(world.library, id_of(b"song"), 0) == b"song"
 
 
 async def test_links_in_it_are_not_followed(world, music, tmp_path):
