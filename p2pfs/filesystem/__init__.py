@@ -12,12 +12,14 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
     subtree      what each sub-tree can be asked, and what read-only ones answer
     answers      answers that come at once or later; errors with an errno
     attributes   what `stat` shows of things that lie on no disk
+    writers      open files in `shared/`, and how many write to each path
+    xattrs       extended attributes in `shared/`: the user's, and how a file stands
     backing      walking the backing directory of `shared/` without following links
     removed      what was removed in `shared/` while it was open
     absences     names of which the kernel was told that they are not there
     siblings     small files that will be opened next
     previews     what thumbnailers and indexers may read
-    caller       who asks
+    caller       the program that asks
 
 Every operation is an ordinary function, called on a kernel thread, many at once. It answers
 at once or returns `Later` (see `p2pfs.filesystem.answers`); what goes wrong is an `OSError`

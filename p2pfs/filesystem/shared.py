@@ -10,17 +10,15 @@ import errno
 import logging
 import os
 import stat
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Final, Protocol
 
-from p2pfs.filesystem.answers import Stretch, os_error
-from p2pfs.filesystem.attributes import OWN_PREFIX, Attributes, Listed, from_stat, shown_inode
+from p2pfs.filesystem.answers import os_error
+from p2pfs.filesystem.attributes import Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.subtree import Moment, Owner, Time
-from p2pfs.protocol import FileId, name_of
+from p2pfs.filesystem.writers import OpenShared, Writers, Written, is_writing
+from p2pfs.filesystem.xattrs import Attributed, Links, SharedXattrs
 from p2pfs.roots import Roots
 
 logger = logging.getLogger(__name__)
@@ -35,123 +33,17 @@ _CLOCK_REALTIME_COARSE: Final = 5
 """The clock that stamps files (linux/time.h); the finer one runs ahead of it, and a file
 touched with it would be newer than one written right after."""
 
-_ID: Final = OWN_PREFIX + "id"
-_LINK: Final = f"{OWN_PREFIX}link"
-_STATE: Final = OWN_PREFIX + "state"
-_REASON: Final = OWN_PREFIX + "reason"
 
-
-class FileState(Protocol):
-    """How one file stands; `p2pfs.library.FileState` is the real class."""
-
-    @property
-    def state(self) -> str:
-        """One word: hashing, published, paused or private."""
-        ...
-
-    @property
-    def file_id(self) -> FileId | None:
-        """The content that is offered, if any is."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why it is private; nothing if it is meant to be."""
-        ...
-
-
-class Links(Protocol):
-    """Makes links to files, for people."""
-
-    def to_own(self, file_id: FileId, name: str, size: int) -> str:
-        """Return a link to a file that is shared here."""
-        ...
-
-
-class Share(Protocol):
+class Share(Written, Attributed, Protocol):
     """The methods of the library that the tree calls: all are quick, and for any thread."""
-
-    def write_began(self, path: str) -> None:
-        """Note that one more writer may change this file from now on."""
-        ...
-
-    def write_ended(self, path: str) -> None:
-        """Note that one writer of this file has gone."""
-        ...
 
     def touched(self, path: str) -> None:
         """Note that something at or below this path changed: look again."""
         ...
 
-    def attributes_changed(self, path: str) -> None:
-        """Note that mode, owner, times or extended attributes were set, and no byte."""
-        ...
-
     def names_changed(self, old: str, new: str) -> None:
         """Note that something was renamed, or has a second name, and no byte was changed."""
         ...
-
-    def file_state(self, path: str) -> FileState:
-        """Return whether a file is offered, and as what."""
-        ...
-
-
-class SharedFile:
-    """A file in `shared/` that somebody has open."""
-
-    keep_cache = False
-    direct_io = False
-
-    def __init__(self, tree: SharedTree, descriptor: int, path: str, *, is_writer: bool) -> None:
-        self._tree = tree
-        self._descriptor = descriptor
-        tree.removed.opened(descriptor)
-        self.path = path
-        """Where the file is now: the tree changes it when the file is renamed."""
-        self.is_writer = is_writer
-
-    def getattr(self) -> Attributes:
-        """Return the attributes of the open file, also when it has been removed."""
-        return from_stat(os.fstat(self._descriptor), self._tree.device)
-
-    def read(self, size: int, offset: int) -> bytes | Stretch:
-        """Return where the bytes lie; fewer than `size` only at the end of the file.
-
-        If the file is cut in this moment, libfuse gives the reader the bytes that are left.
-        """
-        length = min(size, os.fstat(self._descriptor).st_size - offset)
-        return Stretch(self._descriptor, offset, length) if length > 0 else b""
-
-    def write(self, data: bytes, offset: int) -> int:
-        """Write at `offset`, or at the end if the file was opened with O_APPEND."""
-        return os.pwrite(self._descriptor, data, offset)
-
-    def truncate(self, size: int) -> None:
-        """Cut or extend the file; the writer's own release tells the library."""
-        os.ftruncate(self._descriptor, size)
-
-    def flush(self) -> None:
-        """Let the disk report a late error now, as closing a plain file does.
-
-        It asks by a second descriptor. Without one left there is nothing to report: that we
-        have too many files open is no reason for close(2) to fail.
-        """
-        try:
-            os.close(os.dup(self._descriptor))
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-
-    def fsync(self, *, data_only: bool) -> None:
-        """Return when the file is on the disk."""
-        (os.fdatasync if data_only else os.fsync)(self._descriptor)
-
-    def release(self) -> None:
-        """Close the file; the last writer's release lets the library hash it."""
-        self._tree.removed.closing(self._descriptor)
-        os.close(self._descriptor)
-        if self.is_writer:
-            self._tree.writer_left(self)
 
 
 class SharedTree:
@@ -159,16 +51,13 @@ class SharedTree:
 
     def __init__(self, roots: Roots, share: Share, links: Links | None = None) -> None:
         self._roots = roots
-        self._links = links
         self._backing = Backing(roots)
         self.device = self._backing.device
         """Of the share itself; file systems that are mounted below it have others."""
         self._share = share
+        self._xattrs = SharedXattrs(self._backing, share, links)
+        self._writers = Writers(share)
         self.removed = self._backing.removed
-        self._lock = threading.Lock()
-        """Held while a writer comes, moves or leaves, so that the library's count of the
-        writers of a path stays right whatever is renamed meanwhile."""
-        self._writers: set[SharedFile] = set()
 
     def close(self) -> None:
         """Let go of the backing directory. Calls that come late get EBADF."""
@@ -217,11 +106,11 @@ class SharedTree:
 
     # Files.
 
-    def open(self, path: str, flags: int) -> SharedFile:
+    def open(self, path: str, flags: int) -> OpenShared:
         """Open a file that exists, with the flags that the caller gave."""
         return self._open(path, flags & ~(os.O_CREAT | os.O_EXCL))
 
-    def create(self, path: str, flags: int, mode: int, owner: Owner | None = None) -> SharedFile:
+    def create(self, path: str, flags: int, mode: int, owner: Owner | None = None) -> OpenShared:
         """Create a file and open it; without O_EXCL one that has come meanwhile will do."""
         _check_name(path)
         try:
@@ -241,12 +130,6 @@ class SharedTree:
             file.truncate(size)
         finally:
             file.release()
-
-    def writer_left(self, file: SharedFile) -> None:
-        """Tell the library that one writer of a file has gone. For `SharedFile.release`."""
-        with self._lock:
-            self._writers.discard(file)
-            self._share.write_ended(file.path)
 
     # Names.
 
@@ -271,7 +154,7 @@ class SharedTree:
     def unlink(self, path: str, aside: str | None = None) -> None:
         """Remove a name that is not a directory's; its file may be `set_aside`."""
         if aside is not None:
-            with self._lock, self._writers_moving(path, aside):
+            with self._writers.moving((path, aside)):
                 self._backing.remove(path)
             self._share.names_changed(path, aside)
         elif not self.removed.forget(path):
@@ -301,10 +184,8 @@ class SharedTree:
     def rename(self, old: str, new: str, aside: str | None = None) -> None:
         """Give `old` the name `new`, whose file may be `set_aside`; writers move with theirs."""
         _check_name(new)
-        with self._lock, ExitStack() as moving:
-            if aside is not None:
-                moving.enter_context(self._writers_moving(new, aside))
-            moving.enter_context(self._writers_moving(old, new))
+        replaced = [] if aside is None else [(new, aside)]
+        with self._writers.moving(*replaced, (old, new)):
             if self.removed.descriptor(old) is None:
                 self._backing.rename(old, new)
             self.removed.moved(old, new)
@@ -358,113 +239,30 @@ class SharedTree:
 
     def getxattr(self, path: str, name: str) -> bytes:
         """Return the value of an extended attribute; the library knows those of p2pfs."""
-        if name.startswith(OWN_PREFIX):
-            value = self._own_xattrs(path).get(name)
-            if value is None:
-                raise os_error(errno.ENODATA, path)
-            return value
-        with self._backing.named(path) as name_of_file:
-            return os.getxattr(name_of_file, name)
+        return self._xattrs.get(path, name)
 
     def listxattr(self, path: str) -> list[str]:
-        """Return the names of the user's extended attributes.
-
-        Ours are answered by name alone. If they were listed, `rsync -X` would try to remove them,
-        since its source does not have them, and fail at every run.
-        """
-        with self._backing.named(path) as name_of_file:
-            return [name for name in os.listxattr(name_of_file) if _is_users(name)]
+        """Return the names of the user's extended attributes."""
+        return self._xattrs.names(path)
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int) -> None:
-        """Set an extended attribute of the user's; one of ours stays what it is.
-
-        Copies that were made while ours were listed carry them along, and `rsync -X` fails
-        where it cannot set what its source has.
-        """
-        if self._is_others(path, name):
-            return
-        with self._backing.named(path) as name_of_file:
-            os.setxattr(name_of_file, name, value, flags)
-        self._share.attributes_changed(path)
+        """Set an extended attribute of the user's; one of ours stays what it is."""
+        self._xattrs.set(path, name, value, flags)
 
     def removexattr(self, path: str, name: str) -> None:
         """Remove an extended attribute of the user's; one of ours stays what it is."""
-        if self._is_others(path, name):
-            return
-        with self._backing.named(path) as name_of_file:
-            os.removexattr(name_of_file, name)
-        self._share.attributes_changed(path)
+        self._xattrs.remove(path, name)
 
     # Inside.
 
-    def _is_others(self, path: str, name: str) -> bool:
-        """Return whether an attribute is ours; ENOTSUP for one that is not the user's either."""
-        if name.startswith(OWN_PREFIX):
-            self._backing.lstat(path)
-            return True
-        if not _is_users(name):
-            raise os_error(errno.ENOTSUP, path)
-        return False
-
-    def _own_xattrs(self, path: str) -> dict[str, bytes]:
-        status = self._backing.lstat(path)
-        state = self._share.file_state(path)
-        own = {_STATE: state.state.encode()}
-        if state.reason:
-            own[_REASON] = state.reason.encode()
-        if state.file_id is not None:
-            own[_ID] = state.file_id.hex().encode()
-            if self._links is not None:
-                name = name_of(path)
-                own[_LINK] = self._links.to_own(state.file_id, name, status.st_size).encode()
-        return own
-
-    def _open(self, path: str, flags: int, mode: int = 0) -> SharedFile:
+    def _open(self, path: str, flags: int, mode: int = 0) -> OpenShared:
         flags = flags & _OPEN_FLAGS
-        if not is_writing(flags):
+
+        def opened(writers: Writers | None) -> OpenShared:
             descriptor = self._backing.open(path, flags, mode)
-            return SharedFile(self, descriptor, path, is_writer=False)
-        with self._lock:
-            # Before the call: with O_TRUNC it changes the file at once.
-            self._share.write_began(path)
-            try:
-                descriptor = self._backing.open(path, flags, mode)
-            except BaseException:
-                self._share.write_ended(path)
-                raise
-            file = SharedFile(self, descriptor, path, is_writer=True)
-            self._writers.add(file)
-            return file
+            return OpenShared(descriptor, path, self.device, self.removed, writers)
 
-    @contextmanager
-    def _writers_moving(self, old: str, new: str) -> Iterator[None]:
-        """Count the writers at and below `old` for `new`, if the body succeeds."""
-        below = old + "/"
-        moving = {
-            file: new + file.path[len(old) :]
-            for file in self._writers
-            if file.path == old or file.path.startswith(below)
-        }
-        for path in moving.values():
-            self._share.write_began(path)
-        try:
-            yield
-        except BaseException:
-            for path in moving.values():
-                self._share.write_ended(path)
-            raise
-        for file, path in moving.items():
-            self._share.write_ended(file.path)
-            file.path = path
-
-
-def is_writing(flags: int) -> bool:
-    """Return whether a file opened with `flags` may be changed by it."""
-    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
-
-
-def _is_users(name: str) -> bool:
-    return name.startswith("user.") and not name.startswith(OWN_PREFIX)
+        return self._writers.come(path, opened) if is_writing(flags) else opened(None)
 
 
 def _check_name(path: str) -> None:

@@ -17,8 +17,9 @@ from p2pfs.filesystem.network import Contents, Links, NetworkTree
 from p2pfs.filesystem.previews import GuardedContents, Readings
 from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.search import SearchTree, SearchView
-from p2pfs.filesystem.shared import Share, SharedTree, is_writing
+from p2pfs.filesystem.shared import Share, SharedTree
 from p2pfs.filesystem.subtree import OpenFile, Owner, Subtree, Time
+from p2pfs.filesystem.writers import is_writing
 from p2pfs.namespace import View
 from p2pfs.roots import Roots
 
