@@ -10,8 +10,10 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     filesystem/   the tree as users see it; raises OSError
     servent       composition: opens everything below, wires it, and no more
     acts          what the user has it do: join, invite, leave, pause
-    arrivals      what follows when a neighbour comes, goes or changes
+    arrivals      what follows when a neighbour comes, goes, brings a hit or changes
     report        what the verbs and `.p2pfs/` tell, as JSON objects
+    peering       all links to others: which there are, and which peers get none
+    ondisk        what a servent has on disk, and needs no peer for
     download/     bytes in: readers, swarms, pins
     namespace/    what a name is: what `network/`, `search/` and `peers/` show
     upload/       bytes out: what is offered, and who is served next

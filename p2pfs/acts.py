@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
-from p2pfs.cache import BlockCache
-from p2pfs.config import Config, Endpoint
+from p2pfs.config import Endpoint
 from p2pfs.filelinks import FileLink
 from p2pfs.invitations import Invitation
-from p2pfs.library import Library
 from p2pfs.namespace import Namespace, RemoteFile
+from p2pfs.ondisk import OnDisk
 from p2pfs.overlay import Overlay
+from p2pfs.peering import LEAVE_S
 from p2pfs.protocol import Address, FileId, PeerInfo
 from p2pfs.reach import Beyond, FileLinks, Inviting
 from p2pfs.report import Record
 from p2pfs.state import remove_file, replace_file
-from p2pfs.threads import RunInThread
-
-LEAVE_S: Final = 1.0
-"""How long saying goodbye may take."""
 
 
 class Acts:
@@ -29,25 +24,20 @@ class Acts:
 
     def __init__(
         self,
-        config: Config,
         overlay: Overlay,
         inviting: Inviting,
         file_links: FileLinks,
         beyond: Beyond,
         namespace: Namespace,
-        library: Library,
-        cache: BlockCache,
-        run_in_thread: RunInThread,
+        disk: OnDisk,
     ) -> None:
-        self._config = config
         self._overlay = overlay
         self._inviting = inviting
         self._file_links = file_links
         self._beyond = beyond
         self._namespace = namespace
-        self._library = library
-        self._cache = cache
-        self._run_in_thread = run_in_thread
+        self._disk = disk
+        self._paused_path = disk.settings.config.paused_path
 
     async def join(self, through: Endpoint | Invitation) -> Record:
         """Join through a servent and describe it; LinkError and UsageError say why not."""
@@ -114,14 +104,14 @@ class Acts:
         Raises:
             OSError: nothing is offered now, but the next start would not know of it.
         """
-        self._library.pause()
-        await self._run_in_thread(replace_file, self._config.paused_path, b"")
+        self._disk.library.pause()
+        await self._disk.run_in_thread(replace_file, self._paused_path, b"")
 
     async def resume(self) -> None:
         """Offer the share again; OSError if sharing stays paused."""
-        await self._run_in_thread(remove_file, self._config.paused_path)
-        self._library.resume()
+        await self._disk.run_in_thread(remove_file, self._paused_path)
+        self._disk.library.resume()
 
     async def clear_cache(self) -> int:
         """Remove from the cache what is neither open nor pinned; return the bytes that gave."""
-        return await self._run_in_thread(self._cache.clear)
+        return await self._disk.run_in_thread(self._disk.cache.clear)

@@ -1,4 +1,4 @@
-"""What follows when a neighbour comes, goes, or says that its share has changed."""
+"""What follows when a neighbour comes, goes, brings a hit, or says that its share has changed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from p2pfs.download import Pins, Swarms
 from p2pfs.link import Link, TransferLinks
-from p2pfs.namespace import Browser
+from p2pfs.namespace import Browser, Tellers
 from p2pfs.overlay import Handlers, MessageRouter, Whereabouts
-from p2pfs.protocol import ByeCode, Changed, PeerInfo
+from p2pfs.protocol import ByeCode, Changed, PeerInfo, ServentId
 from p2pfs.reach import Beyond, Ways
 
 
@@ -25,6 +25,7 @@ class Arrivals:
         browser: Browser,
         swarms: Swarms,
         pins: Pins,
+        tellers: Tellers,
     ) -> None:
         self._whereabouts = whereabouts
         self._message_router = message_router
@@ -34,6 +35,7 @@ class Arrivals:
         self._browser = browser
         self._swarms = swarms
         self._pins = pins
+        self._tellers = tellers
 
     def neighbour_opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
@@ -68,6 +70,11 @@ class Arrivals:
     def heard_news(self, peer: PeerInfo, directories: Sequence[str], is_all: bool) -> None:
         """Take in which directories of a share have changed, and whether any other may have."""
         self._browser.heard_news(peer, directories, is_all=is_all)
+
+    def hit_came(self, provider: ServentId, by: Link) -> None:
+        """Note which neighbour has brought a hit of a servent."""
+        self._ways.came_from(provider, by.peer.id)
+        self._tellers.told(provider, by.remote.host)
 
     def start_walk(self) -> None:
         """Send one random walk on its way."""

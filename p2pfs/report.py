@@ -13,20 +13,19 @@ from typing import cast
 import tomli_w
 
 from p2pfs import __version__
-from p2pfs.cache import BlockCache
 from p2pfs.config import Config, to_options
 from p2pfs.download import Pins, Swarms, SwarmStatistics
 from p2pfs.journal import Event, Journal, printable
-from p2pfs.library import Library
 from p2pfs.link import Link
 from p2pfs.namespace import Gathering, Namespace, parse_query
-from p2pfs.overlay import Bans, MessageRouter, Overlay, Whereabouts
+from p2pfs.ondisk import OnDisk
+from p2pfs.overlay import MessageRouter
+from p2pfs.peering import Peering
 from p2pfs.protocol import Address, FileId, PeerInfo
 from p2pfs.protocol.flood import FilterState
-from p2pfs.reach import Beyond, Relays
-from p2pfs.roots import Root, Roots
-from p2pfs.settings import Settings
-from p2pfs.upload import Uploads, UploadStatistics
+from p2pfs.reach import Beyond
+from p2pfs.roots import Root
+from p2pfs.upload import UploadStatistics
 from p2pfs.wording import EVENT_COLUMNS, field_lines, row_line
 
 Record = dict[str, object]
@@ -36,28 +35,21 @@ Record = dict[str, object]
 class Report:
     """What the verbs and `.p2pfs/` tell of a servent. All but what is async is for any thread."""
 
-    settings: Settings
     clock: Callable[[], float]
     started_at: float
-    whereabouts: Whereabouts
     journal: Journal
-    roots: Roots
-    library: Library
-    cache: BlockCache
-    overlay: Overlay
+    disk: OnDisk
+    peering: Peering
     message_router: MessageRouter
-    bans: Bans
     namespace: Namespace
     swarms: Swarms
     pins: Pins
-    uploads: Uploads
-    relays: Relays
     beyond: Beyond
 
     @property
     def config(self) -> Config:
         """The settings, as they are now."""
-        return self.settings.config
+        return self.disk.settings.config
 
     async def search(self, words: str) -> Record:
         """Search within the horizon: a row for each path and content; see `of_search`.
@@ -72,82 +64,84 @@ class Report:
 
     def status(self) -> Record:
         """Describe the servent."""
-        shared = self.library.statistics()
-        links = [link.statistics() for link in self.overlay.neighbours]
-        addresses, key = self.whereabouts.addresses(), self.config.network_key_file
+        shared = self.disk.library.statistics()
+        links = [link.statistics() for link in self.peering.overlay.neighbours]
+        addresses, key = self.peering.whereabouts.addresses(), self.config.network_key_file
         sight = self.namespace.browser.sight()
         return {
-            "id": self.whereabouts.identity.id,
+            "id": self.peering.whereabouts.identity.id,
             "name": self.config.name,
             "version": __version__,
             "pid": os.getpid(),
             "mountpoint": self.config.mountpoint and os.fspath(self.config.mountpoint),
-            "listen": str(self.whereabouts.listen_address),
+            "listen": str(self.peering.whereabouts.listen_address),
             "addresses": [str(address) for address in addresses],
             "join_commands": [join_command(one, key) for one in addresses],
-            "reachable": self.whereabouts.reachable,
+            "reachable": self.peering.whereabouts.reachable,
             "directory_nodes": self.beyond.nodes,
             "directory_keys": self.beyond.keys,
             "uptime_s": round(self.clock() - self.started_at, 1),
-            "sharing": not self.library.is_paused,
-            "neighbours": len(self.overlay.neighbours),
+            "sharing": not self.disk.library.is_paused,
+            "neighbours": len(self.peering.overlay.neighbours),
             "horizon": sight.horizon,
             "look_s": None if sight.look_s is None else round(sight.look_s, 3),
             "partial": sight.partial,
             **of_filters(self._filters().values(), self.clock()),
             "shared_files": shared.files,
             "shared_bytes": shared.bytes,
-            "cache_bytes": self.cache.used_bytes,
+            "cache_bytes": self.disk.cache.used_bytes,
             "cache_limit_bytes": self.config.cache_limit_bytes,
-            "upload_limit_bytes_s": self.uploads.limit.limit_bytes_s,
+            "upload_limit_bytes_s": self.peering.uploads.limit.limit_bytes_s,
             "download_limit_bytes_s": self.swarms.limit.limit_bytes_s,
             "transfers": len(self.swarms.statistics()),
-            "uploads": len(self.uploads.under_way.statistics(self.clock())),
+            "uploads": len(self.peering.uploads.under_way.statistics(self.clock())),
             "downloaded_bytes": self.swarms.received_bytes,
-            "uploaded_bytes": self.uploads.sent_bytes,
+            "uploaded_bytes": self.peering.uploads.sent_bytes,
             "relays": self.config.relay,
-            "circuits": self.relays.circuits,
-            "relayed_bytes": self.relays.passed_bytes,
+            "circuits": self.peering.ways.relays.circuits,
+            "relayed_bytes": self.peering.ways.relays.passed_bytes,
             "messages_in": sum(link.messages_in for link in links),
             "messages_out": sum(link.messages_out for link in links),
             "queries_seen": self.message_router.counters["queries_seen"],
             "partial_directories": len(self.namespace.browser.partial_directories()),
             "names_left_out": self.namespace.catalogue.left_out,
-            "bad_blocks": self.bans.lies,
+            "bad_blocks": self.peering.bans.lies,
         }
 
     def peers(self) -> Sequence[Record]:
         """Describe the neighbours."""
         now, filters = self.clock(), self._filters()
-        rows = of_neighbours(self.overlay.neighbours, now, self.transfers())
+        rows = of_neighbours(self.peering.overlay.neighbours, now, self.transfers())
         return [{**row, **of_filter(filters.get(row["id"]), now)} for row in rows]
 
     def _filters(self) -> Mapping[object, FilterState | None]:
         """Return what is known of what each neighbour shares, by its id."""
-        links = self.overlay.neighbours
+        links = self.peering.overlay.neighbours
         return {link.peer.id: self.message_router.filter_of(link) for link in links}
 
     def transfers(self) -> Sequence[Record]:
         """Describe the downloads and the uploads."""
         downloads = [of_download(*download) for download in self.swarms.statistics()]
-        uploads = self.uploads.under_way.statistics(self.clock())
+        uploads = self.peering.uploads.under_way.statistics(self.clock())
         return downloads + [of_upload(self._path_of(one.file_id), one) for one in uploads]
 
     def _path_of(self, file_id: FileId) -> str:
         """Return where a content that is being sent is shared, or else was read."""
-        shared = self.library.find_id(file_id)
+        shared = self.disk.library.find_id(file_id)
         return shared.path if shared else self.swarms.path_of(file_id) or file_id.hex()
 
     async def shared_directories(self) -> Sequence[Record]:
         """Describe what is shared where it lies."""
-        return [of_root(root, await self.library.totals(root.name)) for root in self.roots]
+        return [
+            of_root(root, await self.disk.library.totals(root.name)) for root in self.disk.roots
+        ]
 
     async def cached(self) -> Record:
         """Describe the cache: its bounds, and what is in it or pinned."""
         files = await self.pins.cached_files(self.swarms.path_of)
         return {
-            "limit_bytes": self.cache.limit_bytes,
-            "used_bytes": self.cache.used_bytes,
+            "limit_bytes": self.disk.cache.limit_bytes,
+            "used_bytes": self.disk.cache.used_bytes,
             "files": [dataclasses.asdict(file) for file in files],
         }
 

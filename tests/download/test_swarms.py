@@ -331,7 +331,7 @@ async def test_the_third_wrong_block_bans_its_sender_for_an_hour(autojump_clock:
 async def test_after_the_hour_a_banned_servent_is_dealt_with_again(autojump_clock: MockClock):
     async with two("film") as world:
         for _ in range(MAX_LIES):
-            world[1]._lied(world[0].whereabouts.identity.id)
+            world[1].peering.lied(world[0].whereabouts.identity.id)
         await world.until(lambda: not world[1].report.peers(), within_s=2)
 
         await trio.sleep(LIES_BAN_S + 800)  # those ten minutes of the last re-dial, and jitter

@@ -192,7 +192,7 @@ async def test_the_first_byte_on_an_open_link_takes_one_round_trip(
 ) -> None:
     """Manifest and block are asked for together, in the middle of the file as well."""
     async with far_apart(size) as (world, film):
-        await world[1]._links.list_pages(film.sources[0], "", "", bool)  # as `ls` does
+        await world[1].peering.links.list_pages(film.sources[0], "", "", bool)  # as `ls` does
 
         for offset in (size // 2, 0):
             reader = world[1].swarms.open(film)

@@ -75,7 +75,7 @@ async def test_who_goes_on_lying_is_banned(autojump_clock: MockClock):
             await world[READER].browser.find("film.mkv")
             await trio.sleep(4)
 
-        assert world[READER]._is_banned(world[LIAR].whereabouts.identity.id)
+        assert world[READER].peering.is_banned(world[LIAR].whereabouts.identity.id)
         assert await world.read(READER, "film.mkv") == FILM
 
 

@@ -60,7 +60,7 @@ async def club(tmp_path: Path, *members: int, servents: int = 3) -> AsyncIterato
 async def link_to_holder(world: World, number: int) -> Link:
     """Return a transfer link of a servent to the holder."""
     neighbour = world[number].overlay.links[world[0].whereabouts.identity.id]
-    return await world[number]._links._link_to(neighbour.peer)
+    return await world[number].peering.links._link_to(neighbour.peer)
 
 
 async def refusal(ask) -> tuple[int, str]:

@@ -76,7 +76,7 @@ async def test_what_was_read_is_never_told_by_name(
 async def test_without_reshare_nothing_that_was_read_is_offered(autojump_clock: MockClock):
     async with world_with_a_reader(length=FILM.size, reshare=False) as world:
         assert await ask(world, QueryKind.ID, FILM.file_id.hex()) == ()
-        links = world[2]._links
+        links = world[2].peering.links
         with pytest.raises(RejectedError, match="not shared"):
             await links.fetch_manifest(world[READER].whereabouts.info(), FILM.file_id)
 
