@@ -73,7 +73,7 @@ async def fetch_blocks(link: Link, indexes: Iterator[int]) -> None:
     file_id = FileId(bytes(FILE_ID_BYTES))
     for index in indexes:
         request = GetBlocks(file_id, (index % MAX_BLOCKS,))
-        await link.fetch(request, size_limit=MIN_BLOCK_BYTES)
+        await link.ask.fetch(request, size_limit=MIN_BLOCK_BYTES)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@
     knocks      how often addresses are dialled that others name
     greeting    opens a link: preface, handshake, HELLO
     reception   lets others in
-    live        the link itself: what is said, asked and heard on it, and how it ends
+    live        the link itself: what is said and heard on it, and how it ends
     incoming    what arrives on a link, and its reader
     outgoing    what leaves on a link, and its writer
     keepalive   the watch over a link for silence
     pulse       when a silent peer is asked, and when it is gone
     allowance   how much of each message is read from one link
     outbox      messages that wait to be sent on a link
+    asking      what we ask over a link, and the wait for each answer
     requests    requests that were sent and are not answered yet
     pool        transfer links that we dialled, and what is asked over them
 

@@ -18,11 +18,11 @@ from typing import Final, Literal
 
 import trio
 
-from p2pfs.errors import LinkClosedError, RemoteProtocolError, StalledError
+from p2pfs.errors import RemoteProtocolError
+from p2pfs.link.asking import Asking
 from p2pfs.link.incoming import Incoming
 from p2pfs.link.keepalive import KeepAlive
 from p2pfs.link.outgoing import SENDS_APART_S, Outgoing
-from p2pfs.link.requests import Asked, Requests, Take, TakePage
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
     ANSWER_TYPES,
@@ -32,13 +32,10 @@ from p2pfs.protocol import (
     Address,
     Bye,
     ByeCode,
-    Cancel,
     Connection,
     Data,
     Hello,
     LinkKind,
-    List,
-    Listing,
     Message,
     PeerInfo,
     Ping,
@@ -129,7 +126,6 @@ class Link:
             connection,
             SENDS_APART_S if hello.kind is LinkKind.NEIGHBOUR else 0.0,
         )
-        self._requests = Requests()
         self._alive = KeepAlive(
             is_reading=hello.kind is LinkKind.TRANSFER,
             send_ping=self._send_ping,
@@ -137,6 +133,14 @@ class Link:
             lose=self._abort,
             on_silent=lambda: self.on_silent(self),
         )
+        self.ask = Asking(
+            self.post,
+            self._out,
+            self._alive,
+            str(self.remote),
+            takes_back=hello.kind is LinkKind.TRANSFER,
+        )
+        """What we ask of the peer, and what it answers."""
         self._in = Incoming(channel.stream, connection, self._alive)
         self._messages_in = self._protocol_errors = 0
 
@@ -147,12 +151,12 @@ class Link:
     @property
     def awaits_answers(self) -> bool:
         """Whether the peer owes us an answer."""
-        return bool(self._requests)
+        return bool(self.ask)
 
     @property
     def is_busy(self) -> bool:
         """Whether an answer is awaited or something waits to be sent."""
-        return bool(self._requests or self._out)
+        return bool(self.ask or self._out)
 
     def statistics(self) -> LinkStatistics:
         """Return what went over this link so far."""
@@ -224,63 +228,6 @@ class Link:
         """
         if self.ended is None:
             self._out.pass_on(message)
-
-    async def request(self, message: Message, *, timeout_s: float) -> Message:
-        """Ask and return the one message that answers, by the table `protocol.ANSWERS`.
-
-        Cancelling it tells the peer so, and ignores what still comes.
-
-        Raises:
-            RejectedError: the peer said no.
-            StalledError: nothing came within `timeout_s`.
-            LinkClosedError: the link ended before.
-        """
-        self._out.check_open()
-        asked = self._requests.open(message)
-        with trio.move_on_after(timeout_s):
-            await self._ask(message, asked)
-        if asked.answer is None:
-            raise StalledError(f"no answer from {self.remote} within {timeout_s:g} s")
-        return asked.answer
-
-    async def list_pages(self, message: List, *, silence_s: float, take: TakePage) -> None:
-        """Ask for pages of a directory, hand on each as it comes, and return after the last.
-
-        Raises:
-            RejectedError: the peer said no, maybe after some pages.
-            StalledError: nothing came for `silence_s`.
-            LinkClosedError: the link ended before.
-        """
-        self._out.check_open()
-
-        def took(page: Listing) -> None:
-            patience.deadline = trio.current_time() + silence_s
-            take(page)
-
-        with trio.move_on_after(silence_s) as patience:
-            await self._ask(message, self._requests.open(message, take_page=took))
-        if patience.cancelled_caught:
-            raise StalledError(f"no page from {self.remote} for {silence_s:g} s")
-
-    async def fetch(self, message: Message, *, size_limit: int) -> bytes:
-        """Ask for data and return all of it; otherwise as `stream`."""
-        parts: list[memoryview] = []
-        await self.stream(message, size_limit=size_limit, take=parts.append)
-        return b"".join(parts)  # once: a buffer that grows with each costs twice that
-
-    async def stream(self, message: Message, *, size_limit: int, take: Take) -> None:
-        """Ask for data, hand on each part as it comes, and return when that was all.
-
-        The deadline is the caller's. A peer that sends more than `size_limit` bytes breaks the
-        protocol and loses the link. Cancelling it tells the peer so, and ignores what still
-        comes.
-
-        Raises:
-            RejectedError: the peer said no, maybe in the middle.
-            LinkClosedError: the link ended before.
-        """
-        self._out.check_open()
-        await self._ask(message, self._requests.open(message, size_limit, take))
 
     async def send(self, message: Message, request_id: int) -> None:
         """Queue a large message when there is room, which a reader makes and a flooder does not.
@@ -368,7 +315,7 @@ class Link:
         if self.ended is None:
             self.ended = reason
             why = f"link to {self.remote} ended: {reason}"
-            self._requests.drop_all(LinkClosedError(why))
+            self.ask.end(why)
             self._out.end(why)
 
     # Receiving
@@ -376,7 +323,7 @@ class Link:
     async def _read(self, on_message: OnMessage) -> None:
         def take(event: Received | Data) -> None:
             if isinstance(event, Data):
-                self._requests.got_data(event)
+                self.ask.got_data(event)
             else:
                 self._got(event.message, event.request_id, on_message)
 
@@ -404,27 +351,12 @@ class Link:
         elif isinstance(message, Pong) and self._alive.got_pong(request_id):
             pass
         elif isinstance(message, ANSWER_TYPES) and request_id:
-            self._requests.got_message(message, request_id, str(self.remote))
+            self.ask.got_message(message, request_id)
         else:
             on_message(self, message, request_id)
 
-    # Asking
-
-    async def _ask(self, message: Message, asked: Asked) -> None:
-        """Send a request and wait until it is over, one way or another."""
-        try:
-            self.post(message, asked.request_id)
-            self._alive.owes(is_owed=bool(self._requests))
-            await asked.is_over.wait()
-        finally:
-            if self._requests.drop(asked) and self.kind is LinkKind.TRANSFER:
-                self.post(Cancel(), asked.request_id)
-            self._alive.owes(is_owed=bool(self._requests))
-        if asked.error is not None:
-            raise asked.error
-
     def _send_ping(self) -> int:
-        number = self._requests.new_id()
+        number = self.ask.new_id()
         self.post(Ping(), number)
         return number
 

@@ -174,19 +174,19 @@ class TransferLinks:
         """
         link = await self._link_to(peer)
         message = List(path, after, MAX_PAGES_ASKED)
-        await link.list_pages(message, silence_s=PAGE_SILENCE_S, take=take)
+        await link.ask.list_pages(message, silence_s=PAGE_SILENCE_S, take=take)
 
     async def match_page(self, peer: PeerInfo, wanted: Match) -> Listing:
         """Return further files of a peer that a keyword query finds; errors as for a listing."""
         link = await self._link_to(peer)
-        page = await link.request(wanted, timeout_s=PAGE_SILENCE_S)
+        page = await link.ask.request(wanted, timeout_s=PAGE_SILENCE_S)
         assert isinstance(page, Listing)
         return page
 
     async def fetch_manifest(self, peer: PeerInfo, file_id: FileId) -> bytes:
         """Return the bytes of a manifest, unverified. Errors as for `fetch_blocks`."""
         link = await self._link_to(peer)
-        return await link.fetch(GetManifest(file_id), size_limit=MAX_MANIFEST_BYTES)
+        return await link.ask.fetch(GetManifest(file_id), size_limit=MAX_MANIFEST_BYTES)
 
     def is_linked(self, peer: PeerInfo) -> bool:
         """Return whether there is an open link to a peer."""
@@ -200,7 +200,7 @@ class TransferLinks:
         `fetch_blocks`.
         """
         link = await self._link_to(peer)
-        return await link.fetch(GetBlocks(file_id, (0,)), size_limit=MIN_BLOCK_BYTES)
+        return await link.ask.fetch(GetBlocks(file_id, (0,)), size_limit=MIN_BLOCK_BYTES)
 
     async def fetch_blocks(
         self,
@@ -231,7 +231,7 @@ class TransferLinks:
             heard()
             cutter.take(part)
 
-        await link.stream(message, size_limit=sum(wanted.values()), take=take)
+        await link.ask.stream(message, size_limit=sum(wanted.values()), take=take)
         cutter.finish()
 
     async def _link_to(self, peer: PeerInfo) -> Link:

@@ -112,7 +112,7 @@ async def asked_of_rogue(
 
     async def ask(link) -> None:
         with contextlib.suppress(LinkClosedError), trio.move_on_after(1 if cancel_first else 60):
-            await link.fetch(BLOCK, size_limit=10)
+            await link.ask.fetch(BLOCK, size_limit=10)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(victim.listen, serve)

@@ -83,7 +83,9 @@ async def seconds_to_fetch(link: Link) -> float:
     """Return how long an honest reader needs for the whole film."""
     began_at = trio.current_time()
     with trio.fail_after(120):
-        data = await link.fetch(GetBlocks(FILM.file_id, tuple(range(16))), size_limit=16 * BLOCK)
+        data = await link.ask.fetch(
+            GetBlocks(FILM.file_id, tuple(range(16))), size_limit=16 * BLOCK
+        )
     assert data == b"".join(FILM.block(index) for index in range(16))
     return trio.current_time() - began_at
 
@@ -128,7 +130,7 @@ async def test_many_quick_readers_of_one_address_get_the_share_of_one(autojump_c
 
 async def fetch_without_end(link: Link) -> None:
     while True:
-        await link.fetch(GetBlocks(FILM.file_id, tuple(range(16))), size_limit=16 * BLOCK)
+        await link.ask.fetch(GetBlocks(FILM.file_id, tuple(range(16))), size_limit=16 * BLOCK)
 
 
 async def test_what_parked_turns_hold_is_bounded_and_the_largest_group_pays(
@@ -188,7 +190,7 @@ async def test_the_serving_side_closes_what_is_not_used(autojump_clock: MockCloc
             for _ in range(4):
                 await trio.sleep(IDLE_S / 2)
                 with pytest.raises(RejectedError):
-                    await honest.fetch(GetBlocks(Content.of(5).file_id, (0,)), size_limit=BLOCK)
+                    await honest.ask.fetch(GetBlocks(Content.of(5).file_id, (0,)), size_limit=BLOCK)
             nursery.cancel_scope.cancel()
 
         assert [link.remote.host for link in shop.servent.open_links] == ["10.0.1.1"]
@@ -212,7 +214,7 @@ async def test_pages_of_listings_are_counted_by_address(autojump_clock: MockCloc
             nonlocal got
             link = await shop.enter(ATTACKER)
             while True:
-                await link.request(List("", ""), timeout_s=1000)
+                await link.ask.request(List("", ""), timeout_s=1000)
                 got += 1
 
         async with trio.open_nursery() as crowd:
@@ -220,7 +222,7 @@ async def test_pages_of_listings_are_counted_by_address(autojump_clock: MockCloc
                 crowd.start_soon(list_without_end)
             await trio.sleep(60)
             began_at = trio.current_time()
-            await (await shop.enter("10.0.1.1")).request(List("", ""), timeout_s=10)
+            await (await shop.enter("10.0.1.1")).ask.request(List("", ""), timeout_s=10)
             assert trio.current_time() - began_at < 0.2
             crowd.cancel_scope.cancel()
 

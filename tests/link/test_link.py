@@ -234,7 +234,7 @@ async def serving_data(net: MemoryNetwork, data: bytes) -> AsyncIterator[Link]:
 
 async def fetch_quietly(link: Link, size: int) -> None:
     with contextlib.suppress(LinkClosedError):
-        await link.fetch(BLOCK, size_limit=size)
+        await link.ask.fetch(BLOCK, size_limit=size)
 
 
 async def send_data_quietly(link: Link) -> None:
@@ -457,7 +457,7 @@ class TestRequests:
         page = Listing((), has_more=False)
 
         async with linked(net, answer=replying(page)) as (ours, _):
-            assert await ours.link.request(List("", ""), timeout_s=1) == page
+            assert await ours.link.ask.request(List("", ""), timeout_s=1) == page
             assert not ours.link.is_busy
 
     async def test_pages_are_handed_on_as_they_come(
@@ -474,7 +474,7 @@ class TestRequests:
         async with linked(net) as (ours, theirs), trio.open_nursery() as nursery:
 
             async def ask() -> None:
-                await ours.link.list_pages(
+                await ours.link.ask.list_pages(
                     List("", "", 3), silence_s=5, take=lambda _: came.append(trio.current_time())
                 )
 
@@ -492,7 +492,7 @@ class TestRequests:
 
         async with linked(net, answer=replying(one)) as (ours, theirs):
             with pytest.raises(StalledError, match="for 5 s"):
-                await ours.link.list_pages(List("", "", 3), silence_s=5, take=came.append)
+                await ours.link.ask.list_pages(List("", "", 3), silence_s=5, take=came.append)
             await wait_all_tasks_blocked()
 
         assert came == [one]
@@ -500,16 +500,16 @@ class TestRequests:
 
     async def test_neighbours_are_asked_for_peers(self, net: MemoryNetwork) -> None:
         async with linked(net, NEIGHBOUR, answer=replying(Peers(()))) as (ours, _):
-            assert await ours.link.request(GetPeers(), timeout_s=1) == Peers(())
+            assert await ours.link.ask.request(GetPeers(), timeout_s=1) == Peers(())
 
     async def test_a_rejection_is_raised(self, net: MemoryNetwork) -> None:
         no = Reject(RejectCode.BUSY, "later\x1b[2J", 1_500)
 
         async with linked(net, answer=replying(no)) as (ours, _):
             with pytest.raises(RejectedError, match=r"later\\x1b") as caught:
-                await ours.link.request(List("", ""), timeout_s=1)
+                await ours.link.ask.request(List("", ""), timeout_s=1)
             with pytest.raises(RejectedError):
-                await ours.link.fetch(BLOCK, size_limit=1)
+                await ours.link.ask.fetch(BLOCK, size_limit=1)
 
         assert (caught.value.code, caught.value.retry_after_s) == (RejectCode.BUSY, 1.5)
 
@@ -518,7 +518,7 @@ class TestRequests:
     ) -> None:
         async with linked(net) as (ours, theirs):
             with pytest.raises(StalledError, match="within 2 s"):
-                await ours.link.request(List("", ""), timeout_s=2)
+                await ours.link.ask.request(List("", ""), timeout_s=2)
             await wait_all_tasks_blocked()
 
         (_, asked), (last, cancelled) = theirs.got
@@ -529,9 +529,9 @@ class TestRequests:
     ) -> None:
         async with linked(net) as (ours, theirs):
             with trio.move_on_after(1):
-                await ours.link.fetch(BLOCK, size_limit=10)
+                await ours.link.ask.fetch(BLOCK, size_limit=10)
             with trio.move_on_after(1):
-                await ours.link.request(List("", ""), timeout_s=10)
+                await ours.link.ask.request(List("", ""), timeout_s=10)
             asked = [number for message, number in theirs.got if not isinstance(message, Cancel)]
             await theirs.link.send_data(asked[0], b"too late")
             theirs.link.post(Listing((), has_more=False), asked[1])
@@ -541,7 +541,7 @@ class TestRequests:
     async def test_the_end_of_the_link_is_the_end_of_waiting(self, net: MemoryNetwork) -> None:
         async def ask(link: Link) -> None:
             with pytest.raises(LinkClosedError, match="left the network"):
-                await link.fetch(BLOCK, size_limit=1)
+                await link.ask.fetch(BLOCK, size_limit=1)
 
         async with linked(net) as (ours, theirs), trio.open_nursery() as nursery:
             nursery.start_soon(ask, ours.link)
@@ -552,9 +552,9 @@ class TestRequests:
         async with linked(net) as (ours, _):
             ours.link.close()
             with pytest.raises(LinkClosedError):
-                await ours.link.fetch(BLOCK, size_limit=1)
+                await ours.link.ask.fetch(BLOCK, size_limit=1)
             with pytest.raises(LinkClosedError):
-                await ours.link.request(List("", ""), timeout_s=1)
+                await ours.link.ask.request(List("", ""), timeout_s=1)
             with pytest.raises(LinkClosedError):
                 await ours.link.send_data(1, b"x")
             ours.link.post(BLOCK, 1)
@@ -570,13 +570,13 @@ class TestData:
         data = data[:size]
 
         async with serving_data(net, data) as link:
-            assert await link.fetch(BLOCK, size_limit=size) == data
+            assert await link.ask.fetch(BLOCK, size_limit=size) == data
 
     async def test_answers_go_whole_in_the_order_asked(self, net: MemoryNetwork) -> None:
         done: list[int] = []
 
         async def fetch(link: Link, number: int) -> None:
-            await link.fetch(BLOCK, size_limit=300_000)
+            await link.ask.fetch(BLOCK, size_limit=300_000)
             done.append(number)
 
         async with serving_data(net, bytes(300_000)) as link, trio.open_nursery() as nursery:
@@ -596,7 +596,7 @@ class TestData:
             await trio.sleep(1)
             start = trio.current_time()
             with pytest.raises(RejectedError):
-                await link.request(List("", ""), timeout_s=60)
+                await link.ask.request(List("", ""), timeout_s=60)
 
             # Behind what was queued before it, but not behind the whole block.
             assert trio.current_time() - start < (OUTBOX_BYTES + DATA_BYTES) / 100_000
@@ -608,17 +608,17 @@ class TestData:
 
         async with serving_data(net, bytes(10**6)) as link:
             with trio.move_on_after(1):
-                await link.fetch(BLOCK, size_limit=10**6)
-            assert not link._requests
+                await link.ask.fetch(BLOCK, size_limit=10**6)
+            assert not link.ask
             with pytest.raises(RejectedError):  # the link is as good as before
-                await link.request(List("", ""), timeout_s=60)
+                await link.ask.request(List("", ""), timeout_s=60)
 
     async def test_a_cancelled_upload_ends_in_a_rejection(
         self, net: MemoryNetwork, autojump_clock: MockClock
     ) -> None:
         async def ask(link: Link) -> None:
             with pytest.raises(RejectedError, match="interrupted"):
-                await link.fetch(BLOCK, size_limit=10**7)
+                await link.ask.fetch(BLOCK, size_limit=10**7)
 
         net.set_upload_rate("b", 100_000)
         async with linked(net) as (ours, theirs), trio.open_nursery() as nursery:
@@ -632,7 +632,7 @@ class TestData:
     ) -> None:
         async def ask(link: Link) -> None:
             with contextlib.suppress(RejectedError):
-                await link.fetch(BLOCK, size_limit=10**7)
+                await link.ask.fetch(BLOCK, size_limit=10**7)
 
         async with linked(net) as (ours, theirs), trio.open_nursery() as nursery:
             for _ in range(2):
@@ -652,7 +652,7 @@ class TestData:
     ) -> None:
         async with serving_data(net, bytes(1_000 + extra)) as link:
             with pytest.raises(LinkClosedError, match="more DATA than was asked for"):
-                await link.fetch(BLOCK, size_limit=1_000)
+                await link.ask.fetch(BLOCK, size_limit=1_000)
 
         assert link.statistics().protocol_errors == 1
 
@@ -904,7 +904,7 @@ class TestRogues:
     ) -> None:
         async def ask(link: Link) -> None:
             with pytest.raises(LinkClosedError, match="more pages"):
-                await link.list_pages(List("", "", 2), silence_s=5, take=bool)
+                await link.ask.list_pages(List("", "", 2), silence_s=5, take=bool)
 
         async with linked_to_rogue(net) as (end, rogue), trio.open_nursery() as nursery:
             nursery.start_soon(ask, end.link)
@@ -923,7 +923,7 @@ class TestRogues:
     async def test_the_wrong_kind_of_answer_breaks_the_protocol(self, net: MemoryNetwork) -> None:
         async def ask(link: Link) -> None:
             with pytest.raises(LinkClosedError, match="answers another request"):
-                await link.fetch(GetManifest(bytes(32)), size_limit=100)
+                await link.ask.fetch(GetManifest(bytes(32)), size_limit=100)
 
         async with linked_to_rogue(net) as (end, rogue), trio.open_nursery() as nursery:
             nursery.start_soon(ask, end.link)
@@ -952,7 +952,7 @@ class TestOverTcp:
             nursery.start_soon(End(ours, None).run)
 
             for _ in range(4):
-                assert await ours.fetch(BLOCK, size_limit=len(data)) == data
+                assert await ours.ask.fetch(BLOCK, size_limit=len(data)) == data
             ours.close(LEAVING)
 
         assert theirs.ended == "left the network"

@@ -109,12 +109,12 @@ async def test_a_peer_that_guesses_gets_what_it_would_get_of_nothing(
         link = await link_to_holder(world, 2)
         secret, nothing = id_of(SECRET), FileId(bytes(31) + b"\1")
 
-        assert await refusal(link.fetch(GetManifest(secret), size_limit=10**6)) == await refusal(
-            link.fetch(GetManifest(nothing), size_limit=10**6)
-        )
         assert await refusal(
-            link.fetch(GetBlocks(secret, (0,)), size_limit=10**6)
-        ) == await refusal(link.fetch(GetBlocks(nothing, (0,)), size_limit=10**6))
+            link.ask.fetch(GetManifest(secret), size_limit=10**6)
+        ) == await refusal(link.ask.fetch(GetManifest(nothing), size_limit=10**6))
+        assert await refusal(
+            link.ask.fetch(GetBlocks(secret, (0,)), size_limit=10**6)
+        ) == await refusal(link.ask.fetch(GetBlocks(nothing, (0,)), size_limit=10**6))
         for path in ("club", "club/plans", PATHS[0]):
             assert await refusal(listed(link, path)) == await refusal(listed(link, "nothing"))
         pages = await listed(link, "")
@@ -131,18 +131,18 @@ async def test_a_peer_that_guesses_gets_what_it_would_get_of_nothing(
             ["open/both.txt"], False,
         )  # fmt: skip
         assert (await matched(link, Match("plan secret", None, after="", limit=10))).entries == ()
-        data = await link.fetch(GetBlocks(id_of(BOTH), (0,)), size_limit=10**6)
+        data = await link.ask.fetch(GetBlocks(id_of(BOTH), (0,)), size_limit=10**6)
         assert bytes(data) == BOTH
 
 
 async def listed(link: Link, path: str) -> list[Listing]:
     pages: list[Listing] = []
-    await link.list_pages(List(path, "", 8), silence_s=5, take=pages.append)
+    await link.ask.list_pages(List(path, "", 8), silence_s=5, take=pages.append)
     return pages
 
 
 async def matched(link: Link, wanted: Match) -> Listing:
-    answer = await link.request(wanted, timeout_s=5)
+    answer = await link.ask.request(wanted, timeout_s=5)
     assert isinstance(answer, Listing)
     return answer
 

@@ -164,7 +164,7 @@ class Shop:
 
     async def _fetch(self, link: Link, message: GetBlocks) -> None:
         with suppress(RejectedError, LinkClosedError):
-            await link.fetch(message, size_limit=len(message.indexes) * BLOCK)
+            await link.ask.fetch(message, size_limit=len(message.indexes) * BLOCK)
 
 
 @asynccontextmanager
@@ -177,11 +177,11 @@ async def open_shop() -> AsyncIterator[Shop]:
 
 
 async def block(link: Link, index: int = 0, content: Content = LARGE) -> bytes:
-    return bytes(await link.fetch(GetBlocks(content.file_id, (index,)), size_limit=BLOCK))
+    return bytes(await link.ask.fetch(GetBlocks(content.file_id, (index,)), size_limit=BLOCK))
 
 
 async def manifest(link: Link, content: Content = LARGE) -> bytes:
-    return bytes(await link.fetch(GetManifest(content.file_id), size_limit=BLOCK))
+    return bytes(await link.ask.fetch(GetManifest(content.file_id), size_limit=BLOCK))
 
 
 async def rejection(link: Link, index: int = 0, content: Content = LARGE) -> RejectCode:
@@ -223,7 +223,7 @@ async def test_several_blocks_come_in_the_order_asked_for(autojump_clock: MockCl
         link = await shop.enter()
         order = [8, 0, 7, 3, 2, 6]
 
-        data = await link.fetch(GetBlocks(HUGE.file_id, tuple(order)), size_limit=6 * BLOCK)
+        data = await link.ask.fetch(GetBlocks(HUGE.file_id, tuple(order)), size_limit=6 * BLOCK)
 
         assert data == b"".join(HUGE.block(index) for index in order)
 
@@ -236,7 +236,7 @@ async def test_blocks_come_up_to_the_first_that_is_not_here(autojump_clock: Mock
         got: list[bytes] = []
 
         with pytest.raises(RejectedError) as caught:
-            await link.stream(
+            await link.ask.stream(
                 GetBlocks(HUGE.file_id, (1, 2, 5, 3)),
                 size_limit=4 * BLOCK,
                 take=lambda part: got.append(bytes(part)),
@@ -251,7 +251,7 @@ async def test_no_block_comes_if_one_is_beyond_the_last(autojump_clock: MockCloc
         link = await shop.enter()
 
         with pytest.raises(RejectedError):
-            await link.fetch(GetBlocks(LARGE.file_id, (0, 3)), size_limit=2 * BLOCK)
+            await link.ask.fetch(GetBlocks(LARGE.file_id, (0, 3)), size_limit=2 * BLOCK)
 
         assert shop.shelf.read == []
 
@@ -312,7 +312,7 @@ async def test_small_things_pass_those_who_wait_for_a_slot(autojump_clock: MockC
             for link in (links[0], links[-1]):  # one that has a slot, one that has none
                 assert await block(link, content=SMALL) == SMALL.block(0)
                 assert await manifest(link) == LARGE.manifest.to_bytes()
-                assert await link.request(List("", ""), timeout_s=1) == Listing((), False)
+                assert await link.ask.request(List("", ""), timeout_s=1) == Listing((), False)
 
 
 async def test_one_byte_more_than_small_waits_for_a_slot(autojump_clock: MockClock):
@@ -421,7 +421,7 @@ async def test_while_sharing_is_paused_everything_is_rejected(autojump_clock: Mo
         assert await rejection(link) == RejectCode.PAUSED
         assert await rejection(link, content=SMALL) == RejectCode.PAUSED
         with pytest.raises(RejectedError):
-            await link.request(List("", ""), timeout_s=1)
+            await link.ask.request(List("", ""), timeout_s=1)
 
 
 async def test_what_is_being_fetched_may_be_asked_for_again(autojump_clock: MockClock):
@@ -525,7 +525,7 @@ async def pages(link: Link) -> list[Listing]:
     got: list[Listing] = []
     after = ""
     while not got or got[-1].has_more:
-        page = await link.request(List("", after), timeout_s=5)
+        page = await link.ask.request(List("", after), timeout_s=5)
         assert isinstance(page, Listing)
         got.append(page)
         after = page.entries[-1].path
@@ -556,7 +556,7 @@ async def test_a_page_of_long_names_ends_where_the_frame_is_full(autojump_clock:
 
 
 async def match(link: Link, after: str, limit: int = MAX_LISTING) -> Listing:
-    page = await link.request(Match("1", None, after, limit), timeout_s=5)
+    page = await link.ask.request(Match("1", None, after, limit), timeout_s=5)
     assert isinstance(page, Listing)
     return page
 
@@ -605,7 +605,7 @@ async def test_listings_asked_for_all_at_once_come_all(autojump_clock: MockClock
         got = []
 
         async def ask() -> None:
-            got.append(await link.request(List("", ""), timeout_s=5))
+            got.append(await link.ask.request(List("", ""), timeout_s=5))
 
         async with trio.open_nursery() as nursery:
             for _ in range(50):
@@ -621,13 +621,13 @@ async def test_pages_are_sent_one_behind_the_other_without_a_gap(autojump_clock:
         link = await shop.enter()
         pages: list[Listing] = []
 
-        await link.list_pages(List("", "", 4), silence_s=5, take=pages.append)
+        await link.ask.list_pages(List("", "", 4), silence_s=5, take=pages.append)
         assert [len(page.entries) for page in pages] == [MAX_LISTING] * 4
         assert [page.has_more for page in pages] == [True] * 4
         assert [page.is_last for page in pages] == [False, False, False, True]
 
         after = pages[-1].entries[-1].path.rpartition("/")[2]
-        await link.list_pages(List("", after, 4), silence_s=5, take=pages.append)
+        await link.ask.list_pages(List("", after, 4), silence_s=5, take=pages.append)
         assert [entry for page in pages for entry in page.entries] == shop.shelf.entries
         assert (pages[-1].has_more, pages[-1].is_last) == (False, True)
 
@@ -645,7 +645,7 @@ async def test_a_page_begins_behind_the_last_name_whatever_has_changed(
             pages.append(page)
             shop.shelf.entries = all_entries[1:]  # the first one is gone
 
-        await link.list_pages(List("", "", 8), silence_s=5, take=take)
+        await link.ask.list_pages(List("", "", 8), silence_s=5, take=take)
 
         assert [entry for page in pages for entry in page.entries] == all_entries
 
@@ -659,7 +659,9 @@ async def test_who_asks_for_many_pages_lets_others_of_the_same_link_pass(
         came: list[str] = []
 
         async def ask() -> None:
-            await link.list_pages(List("", "", 8), silence_s=5, take=lambda _: came.append("page"))
+            await link.ask.list_pages(
+                List("", "", 8), silence_s=5, take=lambda _: came.append("page")
+            )
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
@@ -679,7 +681,7 @@ async def test_pages_that_are_not_wanted_any_more_are_not_sent(autojump_clock: M
         with trio.move_on_after(1.5):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
-                    wanted = partial(link.list_pages, silence_s=5, take=came.append)
+                    wanted = partial(link.ask.list_pages, silence_s=5, take=came.append)
                     nursery.start_soon(wanted, List("", "", 8))
         await trio.sleep(60)
 
@@ -691,9 +693,9 @@ async def test_a_listing_after_the_last_name_is_empty(autojump_clock: MockClock)
         shop.shelf.entries = entries(3)
         link = await shop.enter()
 
-        assert await link.request(List("", "zzz"), timeout_s=1) == Listing((), False)
+        assert await link.ask.request(List("", "zzz"), timeout_s=1) == Listing((), False)
         with pytest.raises(RejectedError):
-            await link.request(List("nowhere", ""), timeout_s=1)
+            await link.ask.request(List("nowhere", ""), timeout_s=1)
 
 
 # What people see of it.
@@ -761,7 +763,7 @@ async def test_a_peer_that_fetches_thousands_of_files_takes_no_room_for_it(
         for number in range(2 * MAX_LINGERING):
             small = Content.of(10, seed=number)
             shop.shelf.contents[small.file_id] = small
-            assert await link.fetch(GetBlocks(small.file_id, (0,)), size_limit=BLOCK)
+            assert await link.ask.fetch(GetBlocks(small.file_id, (0,)), size_limit=BLOCK)
 
         assert len(told(shop)) <= MAX_LINGERING + 1
 

@@ -1,0 +1,129 @@
+"""What we ask over one link: each request is sent, and its answer waited for.
+
+`requests` says which answers fit. A request whose task is cancelled is taken back: a peer that
+reads for us is told so, and the rest of its answer is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from p2pfs.errors import LinkClosedError, StalledError
+from p2pfs.link.keepalive import KeepAlive
+from p2pfs.link.outgoing import Outgoing
+from p2pfs.link.requests import Asked, Requests, Take, TakePage
+from p2pfs.protocol import Cancel, Data, List, Listing, Message
+
+
+class Asking:
+    """Our requests on one link, and the tasks that wait for their answers."""
+
+    def __init__(
+        self,
+        post: Callable[[Message, int], None],
+        out: Outgoing,
+        alive: KeepAlive,
+        peer: str,
+        *,
+        takes_back: bool,
+    ) -> None:
+        """Ask by `post`, as long as `out` is open; `alive` learns whether an answer is owed.
+
+        `peer` names the far end in errors, for people. With `takes_back` it is told of requests
+        that are cancelled.
+        """
+        self._post = post
+        self._out = out
+        self._alive = alive
+        self._peer = peer
+        self._takes_back = takes_back
+        self._requests = Requests()
+        self.new_id = self._requests.new_id
+
+    def __bool__(self) -> bool:
+        """Return whether the peer owes an answer."""
+        return bool(self._requests)
+
+    async def request(self, message: Message, *, timeout_s: float) -> Message:
+        """Ask and return the one message that answers, by the table `protocol.ANSWERS`.
+
+        Cancelling it tells the peer so, and ignores what still comes.
+
+        Raises:
+            RejectedError: the peer said no.
+            StalledError: nothing came within `timeout_s`.
+            LinkClosedError: the link ended before.
+        """
+        self._out.check_open()
+        asked = self._requests.open(message)
+        with trio.move_on_after(timeout_s):
+            await self._ask(message, asked)
+        if asked.answer is None:
+            raise StalledError(f"no answer from {self._peer} within {timeout_s:g} s")
+        return asked.answer
+
+    async def list_pages(self, message: List, *, silence_s: float, take: TakePage) -> None:
+        """Ask for pages of a directory, hand on each as it comes, and return after the last.
+
+        Raises:
+            RejectedError: the peer said no, maybe after some pages.
+            StalledError: nothing came for `silence_s`.
+            LinkClosedError: the link ended before.
+        """
+        self._out.check_open()
+
+        def took(page: Listing) -> None:
+            patience.deadline = trio.current_time() + silence_s
+            take(page)
+
+        with trio.move_on_after(silence_s) as patience:
+            await self._ask(message, self._requests.open(message, take_page=took))
+        if patience.cancelled_caught:
+            raise StalledError(f"no page from {self._peer} for {silence_s:g} s")
+
+    async def fetch(self, message: Message, *, size_limit: int) -> bytes:
+        """Ask for data and return all of it; otherwise as `stream`."""
+        parts: list[memoryview] = []
+        await self.stream(message, size_limit=size_limit, take=parts.append)
+        return b"".join(parts)  # once: a buffer that grows with each costs twice that
+
+    async def stream(self, message: Message, *, size_limit: int, take: Take) -> None:
+        """Ask for data, hand on each part as it comes, and return when that was all.
+
+        The deadline is the caller's. A peer that sends more than `size_limit` bytes breaks the
+        protocol and loses the link. Cancelling it tells the peer so, and ignores what still
+        comes.
+
+        Raises:
+            RejectedError: the peer said no, maybe in the middle.
+            LinkClosedError: the link ended before.
+        """
+        self._out.check_open()
+        await self._ask(message, self._requests.open(message, size_limit, take))
+
+    async def _ask(self, message: Message, asked: Asked) -> None:
+        """Send a request and wait until it is over, one way or another."""
+        try:
+            self._post(message, asked.request_id)
+            self._alive.owes(is_owed=bool(self._requests))
+            await asked.is_over.wait()
+        finally:
+            if self._requests.drop(asked) and self._takes_back:
+                self._post(Cancel(), asked.request_id)
+            self._alive.owes(is_owed=bool(self._requests))
+        if asked.error is not None:
+            raise asked.error
+
+    def got_message(self, message: Message, request_id: int) -> None:
+        """Take in a message that answers; RemoteProtocolError if it does not fit."""
+        self._requests.got_message(message, request_id, self._peer)
+
+    def got_data(self, data: Data) -> None:
+        """Take in a part of an answer; RemoteProtocolError if it does not fit."""
+        self._requests.got_data(data)
+
+    def end(self, why: str) -> None:
+        """Fail every request with LinkClosedError: the link has ended."""
+        self._requests.drop_all(LinkClosedError(why))
