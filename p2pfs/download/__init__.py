@@ -4,6 +4,7 @@
     swarms          the swarms of all contents that somebody reads
     scout           looks for further sources of contents that are being fetched
     swarm           one content: locate(offset, size) -> verified bytes in a file
+    reading         the reads of one content: answered from the cache, once all is there
     small           files of one block: one exchange, no swarm
     pins            contents that the user keeps whole
     picker          which block to ask of which source next
@@ -20,6 +21,7 @@
     batches         what one source is asked for at once
     upstream        what a swarm has below it: searches, the pool of links, blame
     pending_reads   reads that wait for blocks
+    verdicts        when reads fail, and with which error
     patience        how long reads wait in vain before they fail
     seeking         the search when no known source gives what reads wait for
     verifying       blocks that have arrived: verified, kept, and only then announced

@@ -98,7 +98,7 @@ class Reader:
         A read at or behind one that has just failed fails as well, at once.
 
         Raises:
-            TransferError: the subclass says why not: see `Swarm.locate`.
+            TransferError: the subclass says why not: see `Reading.locate`.
         """
         if self._is_small and self._swarm is None:
             await self._home.fetch_small(self._file, self._cached)
