@@ -38,6 +38,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     filelinks     one line of text that leads to a file
     invitations   one line of text that lets others join
     mounts        the kernel's table of mounts
+    endpoints     a host and a port, and how they are written
     errors        every exception, by whose fault it is
 
 The way of one read through all this is in contrib/docs/hacking.md, one file a line.

@@ -85,7 +85,7 @@ class Acts:
             "invitation": str(made),
             "ends_at": made.ends_at,
             "is_private": made.key is not None,
-            "addresses": [f"{Endpoint(p.host, p.port)}" for p in made.servents[0].places],
+            "addresses": [str(place) for place in made.servents[0].places],
         }
 
     async def leave(self) -> None:

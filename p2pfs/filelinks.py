@@ -19,7 +19,8 @@ from itertools import groupby
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-from p2pfs.invitations import SCHEMES, Invited, Place
+from p2pfs.endpoints import Endpoint
+from p2pfs.invitations import SCHEMES, Invited
 
 FILE_ID_DIGITS: Final = 64
 """Hexadecimal digits of a file id (`messages.FILE_ID_BYTES`)."""
@@ -128,13 +129,13 @@ def _holders_in(fields: Fields) -> Iterator[Invited]:
         yield Invited(servent_id, tuple(place for _, place in ours))
 
 
-def _hint(text: str) -> tuple[str, Place]:
+def _hint(text: str) -> tuple[str, Endpoint]:
     match = _HINT.fullmatch(text)
     if match is None or int(match[4]) > 65_535 or not _is_address(match[2] or match[3]):
         raise ValueError("this link is damaged: where the file was is no SERVENT@ADDRESS:PORT")
     if int(match[4]) < MIN_HINT_PORT:
         raise ValueError(f"this link leads to port {match[4]}, where no servent is")
-    return match[1], Place(match[2] or match[3], int(match[4]))
+    return match[1], Endpoint(match[2] or match[3], int(match[4]))
 
 
 def _is_address(host: str) -> bool:
@@ -148,5 +149,4 @@ def _is_address(host: str) -> bool:
 def _hints(holders: Iterable[Invited]) -> Iterator[str]:
     pairs = [(one.id, place) for one in holders for place in one.places]
     for servent_id, place in pairs[:MAX_HINTS]:
-        host = f"[{place.host}]" if ":" in place.host else place.host
-        yield f"{servent_id}@{host}:{place.port}"
+        yield f"{servent_id}@{place}"

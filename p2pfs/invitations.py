@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from p2pfs.endpoints import Endpoint
+
 SCHEMES: Final = ("p2pfs", "peerfs")
 """The second has no digit: programs that take a scheme with one for the name of a file open it."""
 
@@ -49,19 +51,11 @@ _CHECK_CONTEXT: Final = b"p2pfs invitation"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where to dial, as in `config.Endpoint`."""
-
-    host: str
-    port: int
-
-
-@dataclass(frozen=True)
 class Invited:
     """A servent to join through."""
 
     id: str
-    places: tuple[Place, ...]
+    places: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True)
@@ -150,7 +144,7 @@ def _packed(invitation: Invitation) -> bytes:
     return b"".join(parts)
 
 
-def _packed_place(place: Place) -> bytes:
+def _packed_place(place: Endpoint) -> bytes:
     port = _PORT.pack(place.port)
     try:
         address = ipaddress.ip_address(place.host)
@@ -202,7 +196,7 @@ class _Reader:
                 raise ValueError
             yield Invited(servent_id, tuple(self._place() for _ in range(places)))
 
-    def _place(self) -> Place:
+    def _place(self) -> Endpoint:
         kind = self.take(1)[0]
         if kind == _NAME:
             host = self.take(self.take(1)[0]).decode("ascii")
@@ -215,4 +209,4 @@ class _Reader:
         (port,) = self.unpack(_PORT)
         if not port:
             raise ValueError
-        return Place(host, port)
+        return Endpoint(host, port)

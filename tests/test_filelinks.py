@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pfs.endpoints import Endpoint
 from p2pfs.filelinks import MAX_LINK, FileLink, parse_file_link
-from p2pfs.invitations import Invited, Place
+from p2pfs.invitations import Invited
 
 ID = "0123456789abcdef" * 4
 SERVENT = "abcdefghijklmnopqrstuvwxyz234567"
 
 places = st.builds(
-    Place,
+    Endpoint,
     st.sampled_from(["203.0.113.9", "10.0.0.1", "2001:db8::5"]),
     st.integers(1024, 65_535),
 )
@@ -40,7 +41,7 @@ def test_what_is_written_is_read(digits, name, size, network, holders, scheme):
 
 def test_a_link_is_one_word_that_people_can_read():
     link = FileLink(
-        ID, "blue whale&co.mkv", 700, "3fa2", (Invited(SERVENT, (Place("2001:db8::5", 4774),)),)
+        ID, "blue whale&co.mkv", 700, "3fa2", (Invited(SERVENT, (Endpoint("2001:db8::5", 4774),)),)
     )
 
     assert link.text() == (

@@ -8,25 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pfs.endpoints import Endpoint
 from p2pfs.invitations import (
     MAX_ADDRESSES,
     MAX_KEY_BYTES,
     MAX_SERVENTS,
     Invitation,
     Invited,
-    Place,
     _armoured,
     is_of_ours,
     parse_invitation,
 )
 
 ID = "3pz4jios6nrfqcbywzv3agbq2k4hlbp4"
-OPEN = Invitation(1_800_000_000, (Invited(ID, (Place("203.0.113.9", 4774),)),))
-PRIVATE = Invitation(0, (Invited(ID, (Place("fd00::1", 4774), Place("h.example", 1))),), b"word")
+OPEN = Invitation(1_800_000_000, (Invited(ID, (Endpoint("203.0.113.9", 4774),)),))
+PRIVATE = Invitation(
+    0, (Invited(ID, (Endpoint("fd00::1", 4774), Endpoint("h.example", 1))),), b"word"
+)
 
 ids = st.binary(min_size=20, max_size=20).map(lambda raw: base64.b32encode(raw).decode().lower())
 hosts = st.ip_addresses().map(str) | st.from_regex(r"[a-z][a-z0-9-]{0,20}\.example", fullmatch=True)
-places = st.builds(Place, hosts, st.integers(1, 65_535))
+places = st.builds(Endpoint, hosts, st.integers(1, 65_535))
 servents = st.builds(Invited, ids, st.lists(places, min_size=1, max_size=MAX_ADDRESSES).map(tuple))
 invitations = st.builds(
     Invitation,

@@ -28,7 +28,6 @@ from p2pfs.config.knobs import (
     SOURCE,
     STALL_TIMEOUT_BOUNDS_S,
     Config,
-    Endpoint,
     LogLevel,
     Origin,
     Previews,
@@ -62,6 +61,7 @@ from p2pfs.config.values import (
     parse_size,
     shared_directory,
 )
+from p2pfs.endpoints import Endpoint
 
 __all__ = [
     "ALONE_VARIABLE",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from p2pfs.config.places import runtime_directory
+from p2pfs.endpoints import Endpoint
 from p2pfs.invitations import Invitation
 
 if TYPE_CHECKING:
@@ -130,18 +131,6 @@ class Origin(enum.StrEnum):
     SET = "set"
     """`p2pfs set` has set it."""
     COMMAND_LINE = "command line"
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A host (name or address) and a port, as the user wrote them."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return `host:port`, with IPv6 addresses in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)

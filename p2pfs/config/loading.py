@@ -35,7 +35,6 @@ from p2pfs.config.knobs import (
     SET_FILE,
     SHARED,
     Config,
-    Endpoint,
     LogLevel,
     Origin,
     Previews,
@@ -60,6 +59,7 @@ from p2pfs.config.values import (
     shares_in,
     size_option,
 )
+from p2pfs.endpoints import Endpoint
 from p2pfs.errors import UsageError
 from p2pfs.mounts import mount_of
 

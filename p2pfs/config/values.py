@@ -29,9 +29,9 @@ from p2pfs.config.knobs import (
     MIN_LIMIT_BYTES_PER_S,
     SOURCE,
     STALL_TIMEOUT_BOUNDS_S,
-    Endpoint,
     SharedDirectory,
 )
+from p2pfs.endpoints import Endpoint
 from p2pfs.invitations import Invitation, is_of_ours, parse_invitation
 
 E = TypeVar("E", bound=enum.StrEnum)

@@ -13,6 +13,7 @@ from typing import Annotated, Final, NewType
 
 from msgspec import Meta, Struct
 
+from p2pfs.endpoints import host_and_port
 from p2pfs.protocol.manifest import EMPTY_FILE_ID, FILE_ID_BYTES, MAX_BLOCKS, MAX_FILE_BYTES, FileId
 from p2pfs.protocol.names import MAX_LABEL_BYTES, MAX_PATH_BYTES
 
@@ -127,7 +128,7 @@ class Address(Message, frozen=True, array_like=True):
 
     def __str__(self) -> str:
         """Return `host:port`, with IPv6 addresses in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
 
 class PeerInfo(Message, frozen=True, array_like=True):

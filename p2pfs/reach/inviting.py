@@ -9,7 +9,7 @@ import trio
 
 from p2pfs.config import Config, Endpoint
 from p2pfs.errors import LinkError, UnreachableError, UsageError
-from p2pfs.invitations import MAX_ADDRESSES, MAX_SERVENTS, Invitation, Invited, Place
+from p2pfs.invitations import MAX_ADDRESSES, MAX_SERVENTS, Invitation, Invited
 from p2pfs.journal import Journal
 from p2pfs.keys import invitation_key, is_of_network
 from p2pfs.overlay import Overlay, Whereabouts
@@ -90,10 +90,10 @@ class Inviting:
         raise UnreachableError("; ".join(failures))
 
 
-def places_of(addresses: Iterable[Address]) -> tuple[Place, ...]:
+def places_of(addresses: Iterable[Address]) -> tuple[Endpoint, ...]:
     """Return what others may dial; a link-local address means something on one line alone."""
     usable = (one for one in addresses if "%" not in one.host and scope_of(one.host) is not None)
-    return tuple(Place(one.host, one.port) for one in usable)[:MAX_ADDRESSES]
+    return tuple(Endpoint(one.host, one.port) for one in usable)[:MAX_ADDRESSES]
 
 
 def _addresses(invited: Invited) -> tuple[Address, ...]:
