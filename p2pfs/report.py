@@ -102,10 +102,12 @@ class Report:
             "relayed_bytes": self.peering.ways.relays.passed_bytes,
             "messages_in": sum(link.messages_in for link in links),
             "messages_out": sum(link.messages_out for link in links),
-            "queries_seen": self.message_router.counters["queries_seen"],
+            "queries_seen": self.message_router.queries_seen,
+            "messages_dropped": sum(self.message_router.drops.values()),
             "partial_directories": len(self.namespace.browser.partial_directories()),
             "names_left_out": self.namespace.catalogue.left_out,
             "bad_blocks": self.peering.bans.lies,
+            "bad_hits": self.message_router.searches.bad_hits,
         }
 
     def peers(self) -> Sequence[Record]:

@@ -40,7 +40,7 @@ async def dial_servent(
     With `knocks`, the addresses were named by others, and are dialled no oftener than it allows.
 
     Takes at most CONNECT_S, STAGGER_S for each address, and HANDSHAKE_S for each that something
-    answers at. Cancelling it leaves no connection behind.
+    answers at; with `knocks` also TURN_S. Cancelling it leaves no connection behind.
 
     Raises:
         RefusedError: the servent does not want this link. It has answered itself, so its

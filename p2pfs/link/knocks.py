@@ -32,6 +32,9 @@ NAMED_PER_MINUTE: Final = 6
 NAMED_BURST: Final = 24
 """Such dials because of what one network of neighbours named, which may have heard it itself."""
 
+TURN_S: Final = 20.0
+"""The longest wait for a turn: a dial of another is over by then, connection and greeting."""
+
 PROVEN_S: Final = 1_800.0
 """How long it counts that the right servent answered at an address: as long as it is passed on."""
 
@@ -98,14 +101,17 @@ class Knocks:
         """Begin a dial as soon as it may be made; then tell what came of it.
 
         Raises:
-            UnreachableError: it may not be made before long.
+            UnreachableError: it may not be made within TURN_S.
         """
         await trio.lowlevel.checkpoint()
-        while not self.may_knock(address):
-            target = self._target(address)
-            if not target.under_way or self._is_overdrawn(address):
-                raise UnreachableError(f"{address} was named by others, too often in vain")
-            await target.changed.wait()
+        with trio.move_on_after(TURN_S):
+            while not self.may_knock(address):
+                target = self._target(address)
+                if not target.under_way or self._is_overdrawn(address):
+                    raise UnreachableError(f"{address} was named by others, too often in vain")
+                await target.changed.wait()
+            return
+        raise UnreachableError(f"{address} was not dialled: others of its network take too long")
 
     def was_welcome(self, address: Address) -> None:
         """Note that a dial has led to the servent that was named."""

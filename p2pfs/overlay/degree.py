@@ -139,11 +139,6 @@ class DegreeKeeper:
         """Since when there have been fewer neighbours than are enough."""
         self._changes = trio.lowlevel.ParkingLot()
 
-    @property
-    def dials(self) -> int:
-        """How many dials are under way."""
-        return len(self._dialling)
-
     async def run(self) -> None:
         """Keep the degree, until cancelled; dials under way are cancelled too."""
         async with trio.open_nursery() as nursery:

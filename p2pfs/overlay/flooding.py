@@ -12,8 +12,7 @@ import functools
 import math
 import random
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -54,6 +53,7 @@ from p2pfs.protocol.flood import (
     Decision,
     Deliver,
     Drop,
+    DropReason,
     FilterState,
     Finished,
     Heard,
@@ -125,8 +125,8 @@ class MessageRouter:
         """When people were last told that a search may not be now."""
         self.on_news: OnNews = lambda _peer, _directories, _is_all: None
         """Is told whose share has changed, where, and whether anywhere else too."""
-        self.counters: Counter[str] = Counter()
-        """What happened to messages: `queries_seen`, and drops by reason."""
+        self.queries_seen = 0
+        """Copies of queries that neighbours sent."""
         self._identity = identity
         self._own_info = own_info
         self._offer = offer
@@ -197,6 +197,11 @@ class MessageRouter:
         """Return what is known of what a neighbour shares; None before it said so. Any thread."""
         return self._router.filters.heard(link.id)
 
+    @property
+    def drops(self) -> Mapping[DropReason, int]:
+        """The messages of neighbours that went no further, by reason. Any thread."""
+        return self._router.statistics().drops
+
     def tell_changed(self) -> None:
         """Tell neighbours that our share has changed, behind the filters that say so."""
         for link in self._links.values():
@@ -215,7 +220,7 @@ class MessageRouter:
         self._carry_out(self._router.link_lost(link.id, trio.current_time()))
 
     def _got_query(self, link: Link, message: Query) -> None:
-        self.counters["queries_seen"] += 1
+        self.queries_seen += 1
         self._carry_out(self._router.got_query(link.id, message, trio.current_time()), link)
 
     def _got_query_hit(self, link: Link, message: QueryHit) -> None:
@@ -313,8 +318,8 @@ class MessageRouter:
                 self.on_named(addresses, told_by.remote)
                 provider = PeerInfo(news.provider.id, news.provider.name, addresses)
                 self.on_news(provider, news.directories, news.is_all)
-            case Drop(reason=reason):
-                self.counters[f"dropped: {reason}"] += 1
+            case Drop():
+                pass  # the router counts them
             case Ban(link=to, reason=reason):
                 if to in self._links:
                     self._neighbourhood.ban(self._links[to].peer.id, reason)

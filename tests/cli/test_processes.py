@@ -27,9 +27,9 @@ STATUS_KEYS = {
     "shared_files", "shared_bytes", "cache_bytes",
     "cache_limit_bytes", "upload_limit_bytes_s", "download_limit_bytes_s", "transfers", "uploads",
     "downloaded_bytes", "uploaded_bytes", "relays", "circuits", "relayed_bytes",
-    "messages_in", "messages_out", "queries_seen",
+    "messages_in", "messages_out", "queries_seen", "messages_dropped",
     "horizon", "look_s", "partial", "partial_directories", "names_left_out",
-    "bad_blocks", "filters", "filter_age_s", "filter_percent",
+    "bad_blocks", "bad_hits", "filters", "filter_age_s", "filter_percent",
 }  # fmt: skip
 
 

@@ -159,6 +159,8 @@ class MemoryHost:
         self.wires: set[Wire] = set()
         self.listeners: dict[int, MemoryListener] = {}
         self.ports = itertools.count(FIRST_FREE_PORT)
+        self.dials = 0
+        """Connections that it has begun and that are not there yet."""
         self.is_plugged_in = True
         self.is_behind_router = False
         """Whether it dials others and nobody can dial it, unless it dials them at that time."""
@@ -219,6 +221,13 @@ class MemoryHost:
     async def _connect(
         self, peer: MemoryHost, address: Address, local: Address | None = None
     ) -> Channel:
+        self.dials += 1
+        try:
+            return await self._reach(peer, address, local)
+        finally:
+            self.dials -= 1
+
+    async def _reach(self, peer: MemoryHost, address: Address, local: Address | None) -> Channel:
         await self.net.wait_moving(self.name, peer.name)
         await trio.sleep(2 * self.net.latency(self.name, peer.name))
         await self.net.wait_moving(self.name, peer.name)

@@ -13,6 +13,7 @@ from p2pfs.link.knocks import (
     KNOCK_BURST,
     KNOCKS_PER_MINUTE,
     NAMED_BURST,
+    TURN_S,
     Knocks,
 )
 from p2pfs.protocol import (
@@ -191,6 +192,18 @@ async def test_a_dial_that_is_given_up_costs_nothing(autojump_clock: MockClock):
         knocks.was_given_up(victim(number))
 
     assert await knock(knocks, victim(0), is_servent=False)
+
+
+async def test_who_waits_for_the_dials_of_others_waits_for_a_bounded_time(
+    autojump_clock: MockClock,
+):
+    knocks = Knocks()
+    for number in range(KNOCK_BURST):
+        await knocks.wait_turn(victim(number))  # and nothing ever comes of it
+
+    with pytest.raises(UnreachableError):
+        await knocks.wait_turn(victim(KNOCK_BURST))
+    assert trio.current_time() == TURN_S
 
 
 async def test_after_a_change_of_our_own_network_all_are_dialled_anew(autojump_clock: MockClock):

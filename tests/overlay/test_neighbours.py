@@ -483,7 +483,7 @@ async def test_no_more_dials_are_under_way_than_a_few(autojump_clock: MockClock)
             world[0].overlay.join_later(Address(f"10.9.0.{number}", PORT))
         await trio.sleep(5)
 
-        assert world[0].overlay.degree.dials == MAX_DIALS
+        assert world.net.host(host(0)).dials == MAX_DIALS
 
 
 async def test_the_peers_of_the_last_time_are_found_without_the_one_that_was_named(

@@ -16,6 +16,7 @@ from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.flooding import Spent
 from p2pfs.protocol import Entry, Query, QueryKind
 from p2pfs.protocol.flood.budgets import Budget
+from p2pfs.protocol.flood.decisions import DropReason
 from p2pfs.protocol.flood.routing import ANSWERING_BURST_S, ANSWERING_SHARE
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content
@@ -57,7 +58,8 @@ async def test_a_verb_waits_for_its_turn_and_every_search_in_a_row_is_answered(
         await two(world)
         for _ in range(60):
             assert len((await ask(world[1], "search", words="unicorn"))["files"]) == 1
-        assert world[0].message_router.counters["dropped: over budget"] == 0
+        assert DropReason.OVER_BUDGET not in world[0].message_router.drops
+        assert world[0].report.status()["messages_dropped"] == 0
 
 
 async def test_a_verb_whose_turn_does_not_come_soon_says_when(autojump_clock: MockClock):

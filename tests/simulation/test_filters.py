@@ -19,7 +19,7 @@ SETTLED = SETTLED_S + NARROWED_APART_S + 5
 
 
 def queries_seen(servent: Servent) -> int:
-    return servent.message_router.counters["queries_seen"]
+    return servent.message_router.queries_seen
 
 
 def have_no_filters(world: World, number: int) -> None:

@@ -34,7 +34,7 @@ def shown(world: World, path: str) -> list[str]:
 
 
 def floods(world: World) -> int:
-    return world[1].message_router.counters["queries_seen"]
+    return world[1].message_router.queries_seen
 
 
 async def come(world: World) -> None:

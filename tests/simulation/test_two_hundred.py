@@ -57,7 +57,7 @@ def distances(graph: Graph, origin: str) -> dict[str, int]:
 
 
 def copies(world: World) -> int:
-    return sum(servent.message_router.counters["queries_seen"] for servent in world.servents)
+    return sum(servent.message_router.queries_seen for servent in world.servents)
 
 
 @pytest.mark.slow

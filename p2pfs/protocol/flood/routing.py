@@ -101,7 +101,7 @@ trip across the world."""
 class RouterStatistics:
     """A router at one instant. Returned by `Router.statistics`.
 
-    Tests alone read it. What `status` shows is counted by the owner of the router, by messages.
+    What `status` shows of queries is counted by the owner of the router, by messages.
     """
 
     queries_seen: int
