@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pfs.link.knocks import KNOCK_BURST
-from p2pfs.protocol import Address, Guid, Punch
-from p2pfs.reach.favours import PUSH_BURST
+from p2pfs.protocol import Address
 from p2pfs.reach.meeting import MAX_TRIES, MEETING_S
-from p2pfs.reach.punch import MAX_MEETINGS
-from tests.helpers.contents import Content
+from tests.helpers.routed import BOTH, FILM, between_routers, punch
 from tests.helpers.world import World, host, open_world
 
-FILM = Content.of(300_000)
-
 FIRST_BYTE_S = 3.0
-
-BOTH = (1, 2)
-
-
-@asynccontextmanager
-async def between_routers(latency_s: float = 0.05, seed: int = 0) -> AsyncIterator[World]:
-    """Give 0, who does not relay, and behind routers 1 with a film and 2, who know 0 alone."""
-    async with open_world(latency_s=latency_s, seed=seed) as world:
-        await world.start(relay=False)
-        for number in BOTH:
-            world.net.host(host(number)).is_behind_router = True
-            await world.start(joins=[0], max_neighbours=1)
-        await world.linked(2, 1, 1)
-        await world.share(1, "film.mkv", FILM.data)
-        yield world
 
 
 @pytest.mark.parametrize("first", [min, max])
@@ -95,31 +75,6 @@ async def test_one_symmetric_router_is_too_many(autojump_clock: MockClock):
             await world.read(2, "film.mkv")
 
 
-def punch(number: int, peer: str, addresses: Sequence[Address] = ()) -> Punch:
-    return Punch(Guid(bytes([number] * 16)), peer, tuple(addresses))
-
-
-async def test_a_neighbour_that_asks_too_often_is_not_heard(autojump_clock: MockClock):
-    async with between_routers() as world:
-        link = world[1].overlay.neighbours[0]
-        for number in range(PUSH_BURST + 5):
-            world[1].ways.punches.got_punch(link, punch(number, "a" * 32))
-
-        assert world[1].ways.punches.counters["dropped: over budget"] == 5
-
-
-@pytest.mark.parametrize(
-    "address",
-    [Address("127.0.0.1", 4774), Address(host(3), 22), Address("printer.example", 4774)],
-)
-async def test_nobody_is_sent_where_no_servent_is(autojump_clock: MockClock, address: Address):
-    async with between_routers() as world:
-        link = world[1].overlay.neighbours[0]
-        world[1].ways.punches.got_punch(link, punch(1, "a" * 32, [address]))
-
-        assert world[1].ways.punches.counters == {"dropped: nobody to meet": 1}
-
-
 async def test_both_places_are_of_one_host(autojump_clock: MockClock):
     async with between_routers() as world:
         knocked = listen_in(world, 1)
@@ -169,18 +124,6 @@ async def test_one_network_is_not_knocked_at_for_ever(autojump_clock: MockClock)
             await trio.sleep(MEETING_S + 0.1)
 
         assert len(knocked) == KNOCK_BURST
-
-
-async def test_few_are_met_at_once(autojump_clock: MockClock):
-    async with between_routers() as world:
-        link = world[1].overlay.neighbours[0]
-        for number in range(MAX_MEETINGS + 1):
-            place = Address(f"10.{number}.7.7", 4774)
-            world.net.host(place.host).is_behind_router = True
-            peer = "abcdefghijklmnop"[number] * 32
-            world[1].ways.punches.got_punch(link, punch(number, peer, [place]))
-
-        assert world[1].ways.punches.counters == {"dropped: too many meetings": 1}
 
 
 async def test_who_is_met_must_be_who_was_named(autojump_clock: MockClock):

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import NoSourceError, TransferError
 from p2pfs.namespace import RemoteFile
-from p2pfs.protocol import Address, Guid, PeerInfo, Push
-from p2pfs.reach.favours import PUSH_BURST
-from p2pfs.reach.push import MAX_DIALS_BACK
-from tests.helpers.contents import Content
-from tests.helpers.world import World, host, open_world, read_whole
-
-FILM = Content.of(300_000)
+from tests.helpers.routed import FILM, behind_router
+from tests.helpers.world import host, read_whole
 
 FIRST_BYTE_S = 1.0
 
 ERROR_S = 5.0
-
-
-@asynccontextmanager
-async def behind_router(readers: int = 1) -> AsyncIterator[World]:
-    """Give 0, who does not relay, 1 with a film behind a router, and readers that know 0."""
-    async with open_world(latency_s=0.02) as world:
-        await world.start(relay=False)
-        await world.start(joins=[0], max_neighbours=1)
-        world.net.host(host(1)).is_behind_router = True
-        await world.linked(1, 1)
-        for _ in range(readers - 1):
-            await world.start(joins=[0], max_neighbours=1)
-        await world.linked(readers, *[1] * readers)
-        await world.share(1, "film.mkv", FILM.data)
-        yield world
 
 
 async def test_a_neighbour_reads_from_behind_the_router(autojump_clock: MockClock):
@@ -87,45 +64,6 @@ async def test_without_anybody_to_ask_the_error_says_so(autojump_clock: MockCloc
         await trio.sleep(100)
         with pytest.raises(TransferError, match="no neighbour is known"):
             await read_whole(world[2], node)
-
-
-def push(number: int, target: str, asker: PeerInfo | None = None) -> Push:
-    return Push(Guid(bytes([number] * 16)), target, 3, asker)
-
-
-async def test_a_neighbour_that_asks_too_often_is_not_heard(autojump_clock: MockClock):
-    async with behind_router() as world:
-        link = world[1].overlay.neighbours[0]
-        for number in range(PUSH_BURST + 5):
-            world[1].ways.pushes.got_push(link, push(number, "a" * 32))
-
-        assert world[1].ways.pushes.counters["dropped: over budget"] == 5
-
-
-@pytest.mark.parametrize(
-    "address",
-    [Address("127.0.0.1", 4774), Address(host(3), 22), Address("printer.example", 4774)],
-)
-async def test_nobody_is_sent_where_no_servent_is(autojump_clock: MockClock, address: Address):
-    async with behind_router() as world:
-        link = world[1].overlay.neighbours[0]
-        asker = PeerInfo("b" * 32, "victim", (address,))
-        world[1].ways.pushes.got_push(link, push(1, world[1].whereabouts.identity.id, asker))
-
-        assert world[1].ways.pushes.counters["dropped: nowhere to dial"] == 1
-
-
-async def test_few_are_dialled_at_once(autojump_clock: MockClock):
-    async with behind_router() as world:
-        world.net.host("10.0.7.7").is_behind_router = True
-        link = world[1].overlay.neighbours[0]
-        for number in range(MAX_DIALS_BACK + 1):
-            asker = PeerInfo("b" * 32, "victim", (Address("10.0.7.7", 4774),))
-            world[1].ways.pushes.got_push(
-                link, push(number, world[1].whereabouts.identity.id, asker)
-            )
-
-        assert world[1].ways.pushes.counters["dropped: too many dials"] == 1
 
 
 async def test_a_token_of_another_servent_gives_no_link(autojump_clock: MockClock):
