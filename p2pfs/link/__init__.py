@@ -1,6 +1,7 @@
 """Live links: dial or answer, greet, and carry messages until the end.
 
-    sockets     dial and listen: the only module that opens sockets
+    sockets     dial and listen over TCP
+    unixsockets the Unix socket behind the verbs
     interfaces  where others may dial this machine, and its router
     datagrams   one question and its answer over UDP
     courier     carries the datagrams of an engine through a port of ours, wrapped
@@ -49,10 +50,9 @@ from p2pfs.link.sockets import (
     Network,
     PortTakenError,
     TcpNetwork,
-    UnixListener,
     WaitChange,
-    listen_unix,
 )
+from p2pfs.link.unixsockets import UnixListener, listen_unix
 
 __all__ = [
     "DEAD_AFTER_S",

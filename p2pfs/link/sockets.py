@@ -1,7 +1,6 @@
-"""Dial and listen: the only place where sockets are opened.
+"""Dial and listen over TCP.
 
 `Network` is what the rest of p2pfs knows of the outside; `TcpNetwork` is the real one.
-The Unix socket behind the verbs is opened here too, since it is a socket like the others.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import functools
 import ipaddress
 import os
 import socket
-import stat
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +18,6 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from p2pfs.config import socket_name
 from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
 from p2pfs.link.interfaces import (
     Surroundings,
@@ -63,8 +59,6 @@ NETLINK_BYTES: Final = 64 * 1024
 
 POLL_S: Final = 10.0
 """How often this machine's addresses are compared where the kernel tells of no change."""
-
-_PEER_CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
 @dataclass(frozen=True)
@@ -255,7 +249,7 @@ class TcpListener:
     async def accept(self) -> Channel:
         """Wait for the next connection; one that has ended by then is passed over."""
         while True:
-            channel = _channel(await _accept(self._socket))
+            channel = _channel(await accept_stream(self._socket))
             if channel is not None:
                 return channel
 
@@ -265,77 +259,10 @@ class TcpListener:
         await trio.lowlevel.checkpoint()
 
 
-class UnixListener:
-    """A listening Unix socket that only its owner, and root, can use."""
-
-    def __init__(self, sock: socket.socket, path: str) -> None:
-        self._socket = trio.socket.from_stdlib_socket(sock)
-        self._path = path
-
-    async def accept(self) -> trio.SocketStream:
-        """Wait for the next connection from our own user or root; others are hung up on."""
-        while True:
-            stream = await _accept(self._socket)
-            if _peer_uid(stream.socket) in (0, os.geteuid()):
-                return stream
-            stream.socket.close()
-
-    async def aclose(self) -> None:
-        """Stop listening and remove the socket file."""
-        self._socket.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        await trio.lowlevel.checkpoint()
-
-
 async def _heard_of_change(watch: trio.socket.SocketType) -> None:
     """Wait until the kernel tells of changes, and take in all that it tells at once."""
     with contextlib.suppress(OSError):  # ENOBUFS: it had more to tell than there was room for
         await watch.recv(NETLINK_BYTES)
-
-
-async def listen_unix(path: str) -> UnixListener:
-    """Listen on a Unix socket at `path`, mode 0600.
-
-    The file of a servent that was killed is replaced. Two servents that start at the same
-    moment are kept apart by the lock on the state directory, not here.
-
-    Raises:
-        UsageError: somebody listens there, or a file that is no socket is in the way.
-        OSError: the directory cannot be written.
-    """
-    await _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # The mode of the socket becomes that of the file. Unlike umask this touches
-        # nobody else in the process, and unlike chmod it leaves no gap.
-        os.fchmod(sock.fileno(), 0o600)
-        with socket_name(path) as name:
-            sock.bind(name)
-        sock.listen(LISTEN_BACKLOG)
-        return UnixListener(sock, path)
-    except BaseException:
-        sock.close()
-        raise
-
-
-async def dial_unix(path: str) -> trio.SocketStream:
-    """Connect to the Unix socket at `path`.
-
-    Raises:
-        UnreachableError: nobody listens there.
-    """
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with socket_name(path) as name, trio.fail_after(CONNECT_S):
-            await sock.connect(name)
-    except (OSError, trio.TooSlowError) as error:
-        sock.close()
-        raise UnreachableError(f"nobody listens on {path}") from error
-    except BaseException:
-        sock.close()
-        raise
-    return trio.SocketStream(sock)
 
 
 async def _listening_socket(host: str | None, port: int) -> socket.socket:
@@ -355,7 +282,8 @@ async def _listening_socket(host: str | None, port: int) -> socket.socket:
     return socket.create_server(("0.0.0.0", port), backlog=LISTEN_BACKLOG)  # noqa: S104  -- wanted
 
 
-async def _accept(listening: trio.socket.SocketType) -> trio.SocketStream:
+async def accept_stream(listening: trio.socket.SocketType) -> trio.SocketStream:
+    """Wait for the next connection, for ever; trio.ClosedResourceError once closed."""
     while True:
         try:
             sock, _ = await listening.accept()
@@ -417,25 +345,3 @@ def _why_not(address: Address, error: OSError) -> str:
         return f"connection refused by {address}"
     reasons = [os.strerror(number) for number in numbers if number is not None]
     return f"cannot reach {address}: {reasons[0] if reasons else error}"
-
-
-async def _remove_stale(path: str) -> None:
-    try:
-        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if not is_socket:
-        raise UsageError(f"{path} is in the way: it is not a socket")
-    try:
-        stream = await dial_unix(path)
-    except UnreachableError:
-        os.unlink(path)
-        return
-    await stream.aclose()
-    raise UsageError(f"a servent is running already: it listens on {path}")
-
-
-def _peer_uid(sock: trio.socket.SocketType) -> int:
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    _, uid, _ = _PEER_CREDENTIALS.unpack(raw)
-    return int(uid)

@@ -3,7 +3,8 @@
     messages     every message, typed and bounded
     registry     every message type: number, links, limits, what answers it
     codec        messages <-> bytes
-    connection   one link, as a state machine: bytes in, messages out
+    connection   one link without its socket: bytes in, messages out
+    states       what may be said on a link when: its states, as a table
     inbox        bytes that are not a whole frame yet
     handshake    Noise and identities: the only module that knows Noise
     manifest     a content: its size, its blocks, its file id
@@ -42,7 +43,6 @@ from p2pfs.protocol.connection import (
     Greeted,
     NeedData,
     Prepared,
-    State,
     Ticket,
     preface_of,
     presentation,
@@ -156,6 +156,7 @@ from p2pfs.protocol.sealing import (
     Subject,
     directory_key,
 )
+from p2pfs.protocol.states import State
 from p2pfs.protocol.words import (
     Phrase,
     distinct,

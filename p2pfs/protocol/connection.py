@@ -1,19 +1,12 @@
 """One link without its socket: bytes in, events out, and what may be said when.
 
-A link has one state, the same at both ends but for what is still on its way. Each message
-that crosses it is a step of some kind, made by one of the two roles; `TRANSITIONS` says
-where each legal step leads, and all others are illegal. Sender and receiver ask the
-same table, so the two ends cannot disagree on it: we refuse to send a message that the peer
-would refuse to hear. Until both HELLOs have crossed, the steps alternate, so an answer is never
-overtaken by a question; from then on any order is legal, and a BYE from either end is last.
-
-States, steps and rows are those of PROTOCOL.md, "Link states"; a test compares the two.
+What may be said when is the table of `states`, which both ends ask: we refuse to send a message
+that the peer would refuse to hear.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -36,15 +29,12 @@ from p2pfs.protocol.handshake import (
 from p2pfs.protocol.inbox import LENGTH, Inbox
 from p2pfs.protocol.messages import (
     TICKET_BYTES,
-    Bye,
     Data,
-    Hello,
-    LinkKind,
     Message,
     ServentId,
     Unknown,
 )
-from p2pfs.protocol.registry import LINKS, Links
+from p2pfs.protocol.states import TRANSITIONS, State, Step, step_of
 
 MAGIC: Final = b"p2pf\r\n\r\n"
 """The first bytes each way. The empty line makes a web server answer at once and say so."""
@@ -68,82 +58,6 @@ _STRANGERS: Final = {
 }
 # How programs begin, of their own accord or when they see a preface. None is longer than
 # the magic, so the verdict does not depend on the pieces in which it arrives.
-
-
-class State(enum.Enum):
-    """What a link is waiting for, or open for."""
-
-    __hash__ = object.__hash__  # each frame is looked up by it; an Enum's own is a call
-
-    PREFACE = "preface"
-    NOISE = "noise"
-    GREETED = "greeted"
-    ASKED_NEIGHBOUR = "asked neighbour"
-    ASKED_TRANSFER = "asked transfer"
-    NEIGHBOUR = "neighbour"
-    TRANSFER = "transfer"
-    RELAYED = "relayed"
-    CLOSED = "closed"
-
-
-class Step(enum.Enum):
-    """What moves a link, or passes over it."""
-
-    __hash__ = object.__hash__
-
-    PREFACE = "preface"
-    PROOF = "last Noise message"
-    TICKET = "ticket"
-    HELLO_NEIGHBOUR = "HELLO (neighbour)"
-    HELLO_TRANSFER = "HELLO (transfer)"
-    CONTROL = "control message"
-    TRANSFER = "transfer message"
-    KEEP_ALIVE = "PING or PONG"
-    UNKNOWN = "unknown type"
-    BYE = "BYE"
-
-
-_STEP_ON: Final = {
-    Links.NEIGHBOUR: Step.CONTROL,
-    Links.TRANSFER: Step.TRANSFER,
-    Links.BOTH: Step.KEEP_ALIVE,
-}
-
-STEPS: Final[Mapping[type[Message | Data | Unknown], Step]] = {
-    **{kind: _STEP_ON[links] for kind, links in LINKS.items() if kind is not Hello},
-    Bye: Step.BYE,
-    Data: Step.TRANSFER,
-    Unknown: Step.UNKNOWN,
-}
-"""The step that each type is, but for HELLO, which stands for two: its kind decides."""
-
-_EITHER: Final = tuple(Role)
-
-_ROWS: Final = (
-    (State.PREFACE, _EITHER, Step.PREFACE, State.NOISE),
-    (State.NOISE, (Role.INITIATOR,), Step.PROOF, State.GREETED),
-    (State.NOISE, (Role.INITIATOR,), Step.TICKET, State.RELAYED),
-    (State.GREETED, (Role.INITIATOR,), Step.HELLO_NEIGHBOUR, State.ASKED_NEIGHBOUR),
-    (State.GREETED, (Role.INITIATOR,), Step.HELLO_TRANSFER, State.ASKED_TRANSFER),
-    (State.GREETED, _EITHER, Step.BYE, State.CLOSED),
-    (State.ASKED_NEIGHBOUR, (Role.RESPONDER,), Step.HELLO_NEIGHBOUR, State.NEIGHBOUR),
-    (State.ASKED_NEIGHBOUR, _EITHER, Step.BYE, State.CLOSED),
-    (State.ASKED_TRANSFER, (Role.RESPONDER,), Step.HELLO_TRANSFER, State.TRANSFER),
-    (State.ASKED_TRANSFER, _EITHER, Step.BYE, State.CLOSED),
-    (State.NEIGHBOUR, _EITHER, Step.CONTROL, State.NEIGHBOUR),
-    (State.NEIGHBOUR, _EITHER, Step.KEEP_ALIVE, State.NEIGHBOUR),
-    (State.NEIGHBOUR, _EITHER, Step.UNKNOWN, State.NEIGHBOUR),
-    (State.NEIGHBOUR, _EITHER, Step.BYE, State.CLOSED),
-    (State.TRANSFER, _EITHER, Step.TRANSFER, State.TRANSFER),
-    (State.TRANSFER, _EITHER, Step.KEEP_ALIVE, State.TRANSFER),
-    (State.TRANSFER, _EITHER, Step.UNKNOWN, State.TRANSFER),
-    (State.TRANSFER, _EITHER, Step.BYE, State.CLOSED),
-)
-
-TRANSITIONS: Final[Mapping[tuple[State, Role, Step], State]] = {
-    (state, role, step): following for state, roles, step, following in _ROWS for role in roles
-}
-"""Where each legal step leads, by the state and the role of who makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +178,7 @@ class Connection:
         Raises:
             LocalProtocolError: it is over its limit.
         """
-        return Prepared(encode(message, request_id), _step_of(message))
+        return Prepared(encode(message, request_id), step_of(message))
 
     def seal(self, prepared: Prepared) -> bytes:
         """Return the bytes that carry a message, to be sent next.
@@ -374,7 +288,7 @@ class Connection:
             return NEED_DATA
         plaintext = self._handshake.decrypt(frame)
         event = decode(plaintext)
-        self._take_step(_step_of(event.message if isinstance(event, Received) else event))
+        self._take_step(step_of(event.message if isinstance(event, Received) else event))
         return event
 
 
@@ -390,12 +304,6 @@ def presentation(network_key: NetworkKey, ticket: bytes) -> bytes:
 
 def _with_length(frame: bytes) -> bytes:
     return LENGTH.pack(len(frame)) + frame
-
-
-def _step_of(said: Message | Data | Unknown) -> Step:
-    if isinstance(said, Hello):
-        return Step.HELLO_NEIGHBOUR if said.kind is LinkKind.NEIGHBOUR else Step.HELLO_TRANSFER
-    return STEPS[type(said)]
 
 
 def _check_magic(start: bytes, is_at_end: bool) -> None:

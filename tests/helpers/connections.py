@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from p2pfs.protocol.connection import NEED_DATA, Connection, Event, State
+from p2pfs.protocol.connection import NEED_DATA, Connection, Event
 from p2pfs.protocol.handshake import Identity, NetworkKey, Role
 from p2pfs.protocol.messages import Address, Hello, LinkKind, Message
+from p2pfs.protocol.states import State
 
 IDENTITIES = {
     Role.INITIATOR: Identity.from_bytes(bytes([1]) * 32),

@@ -8,8 +8,9 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import TooManyFilesError, UnreachableError, UsageError
-from p2pfs.link import sockets
-from p2pfs.link.sockets import Network, PortTakenError, TcpNetwork, dial_unix, listen_unix
+from p2pfs.link import sockets, unixsockets
+from p2pfs.link.sockets import Network, PortTakenError, TcpNetwork
+from p2pfs.link.unixsockets import dial_unix, listen_unix
 from p2pfs.protocol.messages import Address
 from tests.helpers.limits import no_file_left
 from tests.helpers.memnet import MemoryNetwork
@@ -212,7 +213,7 @@ class TestUnixSocket:
         self, tmp_path: os.PathLike, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         uids = iter([12_345, os.geteuid()])
-        monkeypatch.setattr(sockets, "_peer_uid", lambda _: next(uids))
+        monkeypatch.setattr(unixsockets, "_peer_uid", lambda _: next(uids))
         listener = await listen_unix(f"{tmp_path}/control")
         stranger = await dial_unix(f"{tmp_path}/control")
         owner = await dial_unix(f"{tmp_path}/control")

@@ -24,19 +24,16 @@ from p2pfs.protocol.connection import (
     MAGIC,
     NEED_DATA,
     PREFACE_BYTES,
-    STEPS,
-    TRANSITIONS,
     VERSION,
     Connection,
     Ended,
     Greeted,
-    State,
-    Step,
     Ticket,
     presentation,
 )
 from p2pfs.protocol.handshake import MAX_HANDSHAKE_BYTES, NetworkKey, Role
 from p2pfs.protocol.registry import MESSAGE_TYPES
+from p2pfs.protocol.states import STEPS, TRANSITIONS, State, Step
 from tests.helpers import strategies
 from tests.helpers.connections import (
     IDENTITIES,

@@ -14,9 +14,9 @@ from msgspec import inspect
 
 import p2pfs.protocol
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.connection import STEPS, TRANSITIONS, State, Step
 from p2pfs.protocol.handshake import Credentials, Role
 from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
+from p2pfs.protocol.states import STEPS, TRANSITIONS, State, Step
 
 DOCUMENT = (Path(p2pfs.protocol.__file__).parent / "PROTOCOL.md").read_text()
 LINKS = {Step.CONTROL: "neighbour", Step.TRANSFER: "transfer"}
