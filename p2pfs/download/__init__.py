@@ -8,11 +8,13 @@
     small           files of one block: one exchange, no swarm
     pins            contents that the user keeps whole
     picker          which block to ask of which source next
+    choosing        which source to ask for one block, and whether to ask a further one
     known           the sources that are remembered, and which of them are asked
     outstanding     the requests that are on their way, and how many may be
     probing         of how many sources a block is asked that nobody has given
     sharing         blocks that are left to other downloaders, and for how long
-    source          how one source has behaved: rate, patience, trouble
+    source          how one source has behaved: rate, patience, requests
+    standing        how a source stands, as a table, and what is the trouble with it
     rendezvous      which of several downloaders fetches which block for all of them
     readahead       which blocks readers will want next
     transfers       what goes over the wire for one content

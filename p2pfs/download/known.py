@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from p2pfs.download.source import Request, Source, Standing, Trouble
+from p2pfs.download.source import Request, Source
+from p2pfs.download.standing import Standing, Trouble
 from p2pfs.protocol import PeerInfo, ServentId, who_gives_way
 
 MAX_SOURCES: Final = 8

@@ -22,30 +22,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
+from p2pfs.download.choosing import Choice
 from p2pfs.download.known import KnownSources
 from p2pfs.download.outstanding import MAX_IN_FLIGHT_BYTES, Outstanding
 from p2pfs.download.probing import Probes
 from p2pfs.download.sharing import Sharing
-from p2pfs.download.source import (
-    MANIFEST,
-    MAX_PAUSE_S,
-    UNPROVEN_BYTES_PER_S,
-    Event,
-    Request,
-    Source,
-    Standing,
-    Trouble,
-)
-from p2pfs.protocol import PeerInfo, ServentId, block_bytes_for, block_count_for
+from p2pfs.download.source import MANIFEST, MAX_PAUSE_S, Request, Source
+from p2pfs.download.standing import Event, Standing, Trouble
+from p2pfs.protocol import PeerInfo, ServentId, block_bytes_for
 from p2pfs.rates import RateLimit
-
-ENDGAME_BLOCKS: Final = 16
-"""The last blocks of a content: asked of a second source when that one is quicker."""
-
-ENDGAME_GAIN_S: Final = 0.1
-"""What a second request must gain to be worth a block."""
 
 
 class Picker:
@@ -57,9 +43,9 @@ class Picker:
         Nothing is asked for while `limit`, which others may share, is not open.
         """
         self._block_bytes = block_bytes_for(size)
-        self._last_blocks = block_count_for(size) - ENDGAME_BLOCKS
         self._sources = KnownSources()
         self._outstanding = Outstanding(size, limit)
+        self._choice = Choice(size, self._sources, self._outstanding)
         self._probes = Probes()
         self._sharing = Sharing(own_id, self._sources, self._block_bytes)
 
@@ -218,14 +204,14 @@ class Picker:
         length = self._outstanding.length_of(index)
         most = min(self._probes.count(index, now), max(1, MAX_IN_FLIGHT_BYTES // length))
         for source in promising:
-            holders = self._holders(index)
+            holders = self._choice.holders(index)
             if len(holders) >= most or any(holder.given for holder in holders):
                 return
             yield self._give(source, Request(source.peer, index, length), now)
 
     def _promising(self, index: int, now: float) -> list[Source]:
         """Return sources that may have a block and were not asked for it, the least tried first."""
-        asked = self._holders(index)
+        asked = self._choice.holders(index)
         able = [
             source
             for source in self._sources.available(now)
@@ -257,12 +243,12 @@ class Picker:
         """Return whether a block of read-ahead need not be asked for."""
         if self._outstanding.has_arrived(index):
             return True
-        if not self._outstanding.is_asked_for(index) or index >= self._last_blocks:
+        if not self._outstanding.is_asked_for(index) or self._choice.is_last(index):
             return False
-        if may_be_stuck and self._are_stuck(index, now):
+        if may_be_stuck and self._choice.are_stuck(index, now):
             return False
-        return proven is None or not self._has_more_to_show(
-            proven, self._holders(index), now, is_demanded=False
+        return proven is None or not self._choice.has_more_to_show(
+            proven, self._choice.holders(index), now, is_demanded=False
         )
 
     def _ask(
@@ -279,77 +265,10 @@ class Picker:
                 sources = [s for s in sources if not s.is_partial] or sources
             else:
                 sources = self._sharing.may_be_asked(index, sources, now, is_demanded=is_demanded)
-        source = self._best(index, length, sources, now, is_demanded=is_demanded)
-        if source is None or not self._is_worth_while(source, index, length, now, is_demanded):
+        source = self._choice.best(index, length, sources, now, is_demanded=is_demanded)
+        if source is None:
             return None
         return self._give(source, Request(source.peer, index, length), now)
-
-    def _best(
-        self,
-        index: int,
-        length: int,
-        sources: Iterable[Source],
-        now: float,
-        *,
-        is_demanded: bool,
-    ) -> Source | None:
-        asked = {request.source.id for request in self._outstanding.asked_for(index)}
-        able = (
-            source
-            for source in sources
-            if source.peer.id not in asked
-            and source.may_have(index, now)
-            and source.has_room(length, now)
-        )
-        # An unproven source is tried with read-ahead, which can wait. The order in which the
-        # sources are known settles the rest, so that a small file needs one link alone.
-        unproven_s = length / UNPROVEN_BYTES_PER_S if is_demanded else 0.0
-        return min(
-            able,
-            key=lambda s: (
-                unproven_s if s.rate(now) is None else s.eta_s(length),
-                s.standing is not Standing.PROVEN,
-            ),
-            default=None,
-        )
-
-    def _is_worth_while(
-        self, source: Source, index: int, length: int, now: float, is_demanded: bool
-    ) -> bool:
-        """Return whether to ask `source` too, if others have been asked already."""
-        if self._are_stuck(index, now):
-            return True
-        holders = self._holders(index)
-        if self._has_more_to_show(source, holders, now, is_demanded=is_demanded):
-            return True
-        if is_demanded and all(now >= holder.doubtful_at() for holder in holders):
-            return True
-        if len(holders) > 1 or not (is_demanded or index >= self._last_blocks):
-            return False
-        if source.requests or source.rate(now) is None or holders[0].meter.rate is None:
-            return False
-        left_s = holders[0].eta_of_s(index) - (now - holders[0].progress_at)
-        return left_s > 2 * source.eta_s(length) + ENDGAME_GAIN_S
-
-    def _holders(self, index: int) -> list[Source]:
-        return self._sources.holders(self._outstanding.asked_for(index))
-
-    def _are_stuck(self, index: int, now: float) -> bool:
-        """Return whether all that were asked for a block are; so if none was."""
-        return all(now >= holder.stuck_at() for holder in self._holders(index))
-
-    def _has_more_to_show(
-        self, source: Source, holders: Sequence[Source], now: float, *, is_demanded: bool
-    ) -> bool:
-        """Return whether a block was asked of those alone who have given less than `source`.
-
-        For read-ahead they must be in doubt.
-        """
-        if source.standing is not Standing.PROVEN or any(holder.given for holder in holders):
-            return False
-        if not source.given and any(one.standing is Standing.PROVEN for one in holders):
-            return False
-        return is_demanded or all(now >= holder.doubtful_at() for holder in holders)
 
     def _give(self, source: Source, request: Request, now: float) -> Request:
         source.asked(request, now)

@@ -3,38 +3,19 @@
 Like the picker, which keeps one `Source` for each peer, this is told what happened and at what
 time; it asks nobody anything.
 
-How a source stands is one of five states, and what happens to it is one of five events:
-`STANDINGS` is the table. Time adds what the table does not say: a source that was asked and is
-silent for a part of its patience is in doubt, and after all of it it is stuck.
-
-An error of a link or of the protocol becomes a `Trouble`, by which the picker judges a source.
-When readers must be failed, the trouble of all sources together becomes a `TransferError`.
+How it stands is the table of `standing`. Time adds what the table does not say: a source that was
+asked and is silent for a part of its patience is in doubt, and after all of it it is stuck.
 """
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from p2pfs.errors import (
-    BusyError,
-    CorruptError,
-    LinkClosedError,
-    LinkError,
-    NoSourceError,
-    P2pfsError,
-    RejectedError,
-    RemoteProtocolError,
-    SilentError,
-    StaleError,
-    StalledError,
-    TooManyFilesError,
-    TransferError,
-)
-from p2pfs.protocol import MIB, PeerInfo, RejectCode
+from p2pfs.download.standing import DROPPED, STANDINGS, Event, Standing, Trouble, event_of
+from p2pfs.protocol import MIB, PeerInfo
 
 MANIFEST: Final = -1
 """The index under which the manifest is asked for, as if it were a block."""
@@ -87,88 +68,6 @@ MAX_PAUSE_S: Final = 60.0
 REFILL_BLOCKS: Final = 4
 """A source with a long pipeline is asked for so many blocks at once: to choose a block, and to ask
 for it alone, costs as much as to receive it."""
-
-
-class Trouble(enum.Enum):
-    """Why a source gave nothing, in order of precedence.
-
-    The verdict on all sources is the first member here that any of them has. Moving one changes
-    which errno readers get.
-    """
-
-    TOO_MANY_FILES = enum.auto()
-    """Ours: nothing was asked of it."""
-    SILENT = enum.auto()
-    BUSY = enum.auto()
-    CORRUPT = enum.auto()
-    STALE = enum.auto()
-    CLOSED = enum.auto()
-    UNREACHABLE = enum.auto()
-
-
-class Standing(enum.Enum):
-    """What a source has shown so far."""
-
-    NEW = enum.auto()
-    """It has shown nothing: it promises."""
-    PROVEN = enum.auto()
-    """What it did last was to give a block."""
-    FAILING = enum.auto()
-    """It gave nothing when it was asked last. It is asked again after a pause."""
-    OUTDATED = enum.auto()
-    """It says that it does not have the content any more."""
-    LIAR = enum.auto()
-    """It gave a wrong block. It is never asked again."""
-
-
-class Event(enum.Enum):
-    """What happens to a source."""
-
-    GAVE = enum.auto()
-    FAILED = enum.auto()
-    OUTDATED = enum.auto()
-    LIED = enum.auto()
-    FORGIVEN = enum.auto()
-    """It is to be tried anew: it was found again, or a reader came after all had failed."""
-
-
-STANDINGS: Final[Mapping[Standing, Mapping[Event, Standing]]] = {
-    Standing.NEW: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.NEW,
-    },
-    Standing.PROVEN: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.PROVEN,
-    },
-    Standing.FAILING: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.NEW,
-    },
-    Standing.OUTDATED: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.NEW,
-    },
-    Standing.LIAR: dict.fromkeys(Event, Standing.LIAR),
-}
-
-_DROPPED: Final = frozenset({Standing.OUTDATED, Standing.LIAR})
-# A source that stands so is asked no more; the others are, after a pause.
-
-_EVENTS: Final = {Trouble.STALE: Event.OUTDATED, Trouble.CORRUPT: Event.LIED}
-# What a trouble is to its source; any other is FAILED.
 
 
 @dataclass(eq=False, slots=True)
@@ -229,7 +128,7 @@ class Source:
 
     @property
     def is_dropped(self) -> bool:
-        return self.standing in _DROPPED
+        return self.standing in DROPPED
 
     def happened(self, event: Event, trouble: Trouble | None = None) -> None:
         """Take the step of the table that an event is."""
@@ -373,7 +272,7 @@ class Source:
         self.back_off(now, trouble)
         if pause_s is not None:
             self.retry_at = now + min(pause_s, MAX_PAUSE_S)
-        self.happened(_EVENTS.get(trouble, Event.FAILED), trouble)
+        self.happened(event_of(trouble), trouble)
         self.silent_s = 0.0
         self.was_unreachable = trouble is Trouble.UNREACHABLE
 
@@ -413,47 +312,3 @@ class Source:
             if request.index == index:
                 break
         return queued / (self.meter.rate or math.inf)
-
-
-_ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
-    Trouble.TOO_MANY_FILES: (TooManyFilesError, "too many open files"),
-    Trouble.SILENT: (StalledError, "nothing arrived for the stall time"),
-    Trouble.BUSY: (BusyError, "every holder refuses for now"),
-    Trouble.CORRUPT: (CorruptError, "every holder sends wrong bytes"),
-    Trouble.STALE: (StaleError, "it was changed or unpublished, and no one else has it"),
-    Trouble.CLOSED: (NoSourceError, "its holders have gone"),
-    Trouble.UNREACHABLE: (NoSourceError, "no holder can be reached"),
-}
-
-_TROUBLE_OF_ERROR: Final[tuple[tuple[type[P2pfsError], Trouble], ...]] = (
-    (LinkClosedError, Trouble.CLOSED),
-    (TooManyFilesError, Trouble.TOO_MANY_FILES),
-    (SilentError, Trouble.SILENT),
-    (LinkError, Trouble.UNREACHABLE),
-    (RemoteProtocolError, Trouble.CORRUPT),
-    (StalledError, Trouble.SILENT),
-)  # the first that fits; any other error is a bug
-
-_TROUBLE_OF_REJECT: Final[dict[int, Trouble]] = {
-    RejectCode.NOT_FOUND: Trouble.STALE,
-    RejectCode.STALE: Trouble.STALE,
-    RejectCode.PAUSED: Trouble.BUSY,
-    RejectCode.BUSY: Trouble.BUSY,
-    RejectCode.FAILED: Trouble.BUSY,
-}
-
-
-def trouble_of(error: P2pfsError) -> Trouble:
-    """Return what an error says of the source that it came from; raises one that is a bug."""
-    if isinstance(error, RejectedError):
-        return _TROUBLE_OF_REJECT.get(error.code, Trouble.BUSY)
-    for kind, trouble in _TROUBLE_OF_ERROR:
-        if isinstance(error, kind):
-            return trouble
-    raise error
-
-
-def error_of(trouble: Trouble, detail: str = "") -> TransferError:
-    """Return the error that reads fail with when this is the trouble with all sources."""
-    kind, text = _ERRORS[trouble]
-    return kind(f"{text}: {detail}" if detail else text)

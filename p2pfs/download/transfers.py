@@ -15,7 +15,8 @@ import trio
 
 from p2pfs.download.batches import Batch, InFlight
 from p2pfs.download.picker import Picker
-from p2pfs.download.source import MANIFEST, Request, Trouble, trouble_of
+from p2pfs.download.source import MANIFEST, Request
+from p2pfs.download.standing import Trouble, trouble_of
 from p2pfs.download.upstream import Upstream
 from p2pfs.download.verifying import Verifier
 from p2pfs.errors import P2pfsError, RejectedError

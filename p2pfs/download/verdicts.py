@@ -14,7 +14,8 @@ from p2pfs.download.patience import Patience
 from p2pfs.download.pending_reads import PendingReads
 from p2pfs.download.picker import Picker
 from p2pfs.download.seeking import Seeking
-from p2pfs.download.source import MANIFEST, Trouble, error_of, trouble_of
+from p2pfs.download.source import MANIFEST
+from p2pfs.download.standing import Trouble, error_of, trouble_of
 from p2pfs.errors import NotAskedError, P2pfsError, TransferError
 
 

@@ -24,8 +24,8 @@ from p2pfs.download.source import (
     RateMeter,
     Request,
     Source,
-    Trouble,
 )
+from p2pfs.download.standing import Trouble
 from p2pfs.protocol.manifest import GIB, MIB
 from p2pfs.protocol.messages import PeerInfo, ServentId
 from tests.helpers.sizes import BLOCK

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from p2pfs.download.source import STANDINGS, Event, Request, Source, Standing, Trouble
+from p2pfs.download.source import Request, Source
+from p2pfs.download.standing import STANDINGS, Event, Standing, Trouble
 from tests.helpers.sizes import BLOCK
 from tests.helpers.upstream import peer
 

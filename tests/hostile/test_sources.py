@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from p2pfs.download.known import MAX_KNOWN_SOURCES
 from p2pfs.download.picker import Picker
-from p2pfs.download.source import Trouble
+from p2pfs.download.standing import Trouble
 from p2pfs.download.swarm import Swarm
 from p2pfs.errors import BusyError, RejectedError, StalledError
 from p2pfs.protocol import MIB, Address, PeerInfo, RejectCode
