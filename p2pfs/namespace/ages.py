@@ -17,21 +17,21 @@ FIRST_LISTING_S: Final = 1.5
 It goes on in the background, and the next listing shows more."""
 
 REFRESH_AFTER_S: Final = 3.0
-"""A listing older than this is shown at once and asked for again behind: with it, what is
-published anywhere within the horizon is listed within five seconds."""
+"""A listing older than this is shown at once and asked for again in the background. So each file
+that is published within the horizon is listed within five seconds."""
 
 TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below, and how long
-a name of one peer is believed without its directory being listed again behind."""
+a name of one peer is believed before its directory is listed again in the background."""
 
 MAX_REMEMBERED: Final = 1_000
-"""Directories, or other things, of which it is remembered when something happened to them."""
+"""Keys of one `Times` for which a time is remembered; the oldest are forgotten."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 class Times(Generic[K]):
-    """When something last happened to each of the things that it happened to lately."""
+    """The time of the latest event of each key, such as a directory."""
 
     def __init__(self) -> None:
         self._at: Latest[K, float] = Latest(MAX_REMEMBERED)
@@ -46,7 +46,7 @@ class Times(Generic[K]):
 
 
 class Renewals(Generic[K]):
-    """Renews listings that are shown although they are old; nobody waits for that."""
+    """Renews old listings in the background after they were shown."""
 
     def __init__(
         self, tasks: Tasks, clock: Callable[[], float], ask: Callable[[K], object]

@@ -1,4 +1,4 @@
-"""When each servent was asked for what, and when names were found or absent. Not locked.
+"""When each servent listed each directory, and when names were found or absent. Not locked.
 
 Each time is that at which the question was begun: names that were published before it are in the
 answer, and later ones need not be.
@@ -15,16 +15,17 @@ from p2pfs.latest import Latest
 from p2pfs.protocol import ServentId, parent_of
 
 MAX_LISTED_BY: Final = 1_000
-"""Directories of one servent that are held for listed; the oldest is asked for again."""
+"""Directories of one servent of which it is remembered that they were listed; older ones are listed
+again."""
 
 MAX_LISTED: Final = 20_000
-"""Listings of one servent of which it is known whether they are the same as before; 4 MB."""
+"""Listings whose hash is remembered, to tell whether the next one is the same; 4 MB."""
 
 MAX_ABSENT: Final = 10_000
 """Names remembered as absent. The oldest is forgotten first."""
 
 MAX_FOUND: Final = 10_000
-"""Names remembered that were found by their paths, so that no older listing ends them; 2 MB."""
+"""Names remembered that were found by their paths, so that no older listing removes them; 2 MB."""
 
 
 class Absences:
@@ -55,7 +56,7 @@ class Absences:
 
 
 class Finds:
-    """Names that were found by their paths: a listing that had begun before does not end them."""
+    """Names that were found by their paths: a listing begun before does not remove them."""
 
     def __init__(self) -> None:
         self._at: Latest[tuple[ServentId, str], float] = Latest(MAX_FOUND)
@@ -72,7 +73,7 @@ class Finds:
         return self._at.get((source, path), -math.inf) >= since
 
     def since(self, path: str, since: float) -> Iterator[ServentId]:
-        """Yield at whom a path was found since then."""
+        """Yield the servents at which a path was found since then."""
         late = itertools.takewhile(lambda one: one[1] >= since, reversed(self._at.items()))
         return (source for (source, found), _ in late if found == path)
 

@@ -1,8 +1,8 @@
 """Which conclusions the listings of directories allow, and for how long.
 
-A listing is a claim about a time: everybody within the horizon was asked then. What it lacks is
-absent if all who have the directory told all of it, until somebody says that something has
-changed there, or until it is too old. Memory alone, from any thread.
+A listing is a claim about a time: everybody within the horizon was asked then. A name that it lacks
+is absent if every holder of the directory listed all of it, until a servent says that the directory
+has changed, or until the listing is too old. Memory alone, from any thread.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Belief:
         self.board = NewsBoard(clock)
         self.partials = Partials(catalogue, journal)
         self._changed_at = -math.inf
-        """When anything anywhere was last said to have changed, or a neighbour came."""
+        """When a neighbour last came, or last said that its share changed."""
         self._caught_up_at: Times[str] = Times()
-        """When the neighbours with news were last asked for a directory, and nobody else."""
+        """When each directory was last asked for of those alone who had changed it."""
 
     # How old a listing is, and may be.
 
@@ -83,16 +83,16 @@ class Belief:
             self.board.mute(peer.id, is_stranger=peer.id not in neighbours)
 
     def waited(self, peer: PeerInfo, took_s: float) -> None:
-        """Note how long a look has waited for the news of a servent."""
+        """Note how long an `ls` has waited for what a servent has changed."""
         is_stranger = all(peer.id != one.id for one in self._neighbours())
         self.board.answered(peer.id, took_s, is_stranger=is_stranger)
 
     def news(self, path: str) -> Sequence[PeerInfo]:
-        """Return who has changed a directory since it was last asked for that."""
+        """Return the servents that say that they changed a directory since they last listed it."""
         return self.news_since(path, self.heard_at(path))
 
     def news_since(self, path: str, since: float) -> Sequence[PeerInfo]:
-        """Return who has changed a directory since then."""
+        """Return the servents that say that they changed a directory since then."""
         sources = partial(self._catalogue.holders.of, path)
         return self.board.of(path, since, self._neighbours(), sources)
 
@@ -109,7 +109,7 @@ class Belief:
         return self.age(path) < self.trust_s and bool(self.news(path))
 
     def is_outdated(self, path: str, node: Node) -> bool:
-        """Return whether a neighbour that has a node said that its share changed since."""
+        """Return whether a neighbour that has a node has changed its share since it was listed."""
         since = self.heard_at(parent_of(path))
         return any(self.board.changed_at(source.id) > since for source in node.sources)
 
@@ -127,7 +127,7 @@ class Belief:
         return lacks is None or not lacks.is_doubtful
 
     def holders(self, path: str) -> Sequence[PeerInfo]:
-        """Return all holders of a directory, if they are surely all; else nothing."""
+        """Return all holders of a directory if none can be missing; else nothing."""
         parent = parent_of(path)
         holders = self._catalogue.holders.of(path)
         if not path or not holders or self.age(parent) >= self.trust_s:

@@ -59,17 +59,18 @@ from p2pfs.protocol import PeerInfo, ServentId, check_path, is_probe, name_of, p
 from p2pfs.tasks import SingleFlight, Tasks, kept_up
 
 OPEN_S: Final = 30.0
-"""How long a directory that was shown is asked for again when something has changed in it."""
+"""For this time after a directory was shown, it is listed again as soon as a servent says that it
+changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How much of what there is `network/` shows, and how soon."""
+    """How much of the network `network/` shows, and how soon."""
 
     horizon: int | None
     """Servents that the last listing of the root has reached; None if it has reached none."""
     look_s: float | None
-    """How long the last listing took that had to ask others; None before the first."""
+    """Seconds that the last listing took for which others were asked; None before the first."""
     partial: str | None
     """What keeps the top of `network/` from being whole; None if nothing does."""
 
@@ -139,7 +140,7 @@ class Browser(View):
     # From memory, on any thread.
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what is known of a path; UNKNOWN if asking the network may help."""
+        """Return what memory has at a path; UNKNOWN if asking the network may help."""
         shown = path
         node, path = self._catalogue.shown.look(path, self._clock())
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
@@ -155,14 +156,14 @@ class Browser(View):
         return node
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
-        """Return a directory as last listed, and ask again behind if that was a while ago."""
+        """Return a directory as last listed; one that is old is listed again in the background."""
         published = self._catalogue.shown.published(path)
         self._shown_at.put(published, self._clock())
         may_show = self.may_show(published)
         return self._catalogue.shown.children(path) if may_show else Knowledge.UNKNOWN
 
     def may_show(self, path: str) -> bool:
-        """Return whether a directory may be shown as known; ask again behind if it is old."""
+        """Return whether memory will do for a directory; renew an old one in the background."""
         if self._neighbours():
             if not self._belief.is_listed(path):
                 return False
@@ -195,7 +196,7 @@ class Browser(View):
         return self._belief.partials.directories()
 
     def sight(self) -> Sight:
-        """Return how much of what there is is shown. Any thread."""
+        """Return how much of the network is shown. Any thread."""
         return Sight(self._survey.horizon or None, self._look_s, self.partial(""))
 
     def _is_probe_worth_asking(self, parent: str) -> bool:
@@ -261,7 +262,7 @@ class Browser(View):
         return nodes
 
     def ask_one(self, holder: PeerInfo, path: str) -> Telling:
-        """Ask one servent for what it has in a directory, or join who has; ShutdownError."""
+        """Ask one servent for a directory, or join the listing under way; raises ShutdownError."""
         return self._listings.start(holder, path)
 
     def peer_joined(self) -> None:
@@ -270,13 +271,13 @@ class Browser(View):
         self._catalogue.expire(self._clock())
 
     def peer_changed(self, peer: ServentId) -> None:
-        """Note that a neighbour's share is not what it was."""
+        """Note that a neighbour has changed its share (CHANGED)."""
         if self._belief.board.neighbour_changed(peer):
             self._belief.note_change()
             self._catalogue.forget_absences()
 
     def heard_news(self, peer: PeerInfo, directories: Sequence[str], *, is_all: bool) -> None:
-        """Take in NEWS; list what is new at once in directories that were shown lately."""
+        """Note NEWS of a servent; directories that were shown lately are listed again at once."""
         good = [path for path in directories if not path or check_path(path) is None]
         if not self._belief.board.told(peer, good, is_all=is_all):
             return
@@ -297,7 +298,7 @@ class Browser(View):
         self._catalogue.keep_only("", ())
 
     def peer_lost(self, peer: ServentId) -> None:
-        """Note that a neighbour is gone without BYE; the next listing shows who is still there."""
+        """Note that a neighbour is gone without BYE; a listing will show which servents remain."""
         self._belief.board.forget(peer)
         if self._neighbours():
             self._catalogue.expire(self._clock())

@@ -84,12 +84,12 @@ class Catalogue:
     # Claims of others.
 
     def learn(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
-        """Take in that `source` has these entries, and the directories above them.
+        """Note that `source` has these entries, and the directories above them.
 
-        Returns those that are believed. What a manifest contradicts is not, and its source has
-        lied. A time in the future becomes now, once: at each further announcement of the same
-        content it stays what it became. If it moved with the clock, `rsync` and `make` would do
-        their work forever.
+        Returns those that are believed. An entry that a manifest contradicts is not believed, and
+        its source has lied. A time in the future becomes now, once: at each further announcement of
+        the same content it stays what it became. If it moved with the clock, `rsync` and `make`
+        would do their work forever.
         """
         good = self.offers.sift(source, entries)
         with self._lock:
@@ -98,7 +98,7 @@ class Catalogue:
             return [self._learn_one(source.id, entry) for entry in good]
 
     def learn_found(self, source: PeerInfo, entries: Iterable[Entry]) -> None:
-        """Take in what was found by its path: no listing that began before makes it vanish."""
+        """Note entries that were found by their paths: no listing begun before removes them."""
         now = self._clock()
         with self._lock:
             for entry in self.learn(source, entries):
@@ -107,9 +107,9 @@ class Catalogue:
     def learn_listing(
         self, source: PeerInfo, directory: str, entries: Sequence[Entry], since: float = math.inf
     ) -> None:
-        """Take in all that `source` has in `directory`: what is not in `entries` it has no more.
+        """Note the whole listing of `directory` by `source`: names that it lacks are forgotten.
 
-        What was found by its path since the listing began stays.
+        Those that were found by their paths since the listing began stay.
         """
         told = hash(tuple(entries))
         if self._is_told_again(source, directory, told):
@@ -122,7 +122,7 @@ class Catalogue:
                 self._repeats.put(source.id, directory, told, version)
 
     def _is_told_again(self, source: PeerInfo, directory: str, told: int) -> bool:
-        """Return whether a listing is the same as before, and nothing has changed in between."""
+        """Return whether a servent gave the same listing before, and has the same claims still."""
         with self._lock:
             version = self._tree.version_of(source.id)
             is_same = self._repeats.has(source.id, directory, told, version)
@@ -132,9 +132,9 @@ class Catalogue:
     def keep_names(
         self, source: PeerInfo, directory: str, names: Collection[str], since: float = math.inf
     ) -> None:
-        """Take in that `source` has `directory`, and nothing in it but what has these names.
+        """Note that `source` has `directory`, and in it these names alone.
 
-        What was found by its path since the listing began stays.
+        Those that were found by their paths since the listing began stay.
         """
         for _ in self.keeping_names(source, directory, names, since):
             pass
@@ -144,8 +144,8 @@ class Catalogue:
     ) -> Iterator[None]:
         """Do the same in parts of a millisecond, for long listings.
 
-        They are learned page by page before, so that nobody waits for all of them: 20,000
-        entries at once took 0.3 s.
+        Their pages were learned one by one before: 20,000 entries at once took 0.3 s, in which
+        every thread waited.
         """
         with self._lock:
             if self._here.is_refused(source.id) or not self._has_place(source):
@@ -154,7 +154,7 @@ class Catalogue:
             place = self._tree.place(directory)
             known = self._tree.names_of(source.id, place) if place is not None else ()
             if len(known) == len(names) > NAMES_SIFTED_AT_ONCE:
-                return  # who has told so many was heard to the end: all of them were learned
+                return  # as many names as are known, and each page was learned: none is gone
             known = list(known)
         for first in range(0, len(known), NAMES_SIFTED_AT_ONCE):
             with self._lock:
@@ -181,8 +181,8 @@ class Catalogue:
     ) -> None:
         """Forget `directory` and all below it at every servent that is not among `sources`.
 
-        A servent that was found to have it since the search began stays; for the root, any
-        servent that was heard of since then.
+        A servent at which it was found since the search began stays; for the root, any servent from
+        which a message came since then.
         """
         with self._lock:
             place = self._tree.place(directory)
@@ -220,7 +220,7 @@ class Catalogue:
                 self._fade(source, (place,))
 
     def _fade(self, source: ServentId, places: Iterable[Place]) -> None:
-        """Forget what a servent has at some places and below: some at once, the rest behind."""
+        """Forget what a servent has at some places and below: some at once, the rest by `fade`."""
         self._fading.put(source, places)
         self._begin_to_fade()
 

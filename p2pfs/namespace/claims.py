@@ -1,7 +1,7 @@
 """What each servent says that it has, as one tree of names. Pure, and not locked.
 
-To take in or forget something costs time in proportion to what its source has there, not to what
-others have there. Otherwise one more holder of a long directory would hold up everybody.
+To learn or forget a claim costs time in proportion to what its source has there, not to what others
+have there. Otherwise one more holder of a long directory would hold up every thread.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from p2pfs.namespace.tellers import GroupsOf, who_makes_room
 from p2pfs.protocol import Entry, FileId, ServentId
 
 MAX_ENTRIES: Final = 1_000_000
-"""Entries held in all; half a gigabyte. Above it those of the largest make room for others'."""
+"""Entries held in all; half a gigabyte. Above it, entries of the servents that have most make
+room."""
 
 MAX_ENTRIES_PER_SOURCE: Final = 400_000
 """Entries held of one servent, so that no single share can fill the catalogue."""
 
 COUNTED_EACH: Final = 1_000
-"""After so many entries of a servent those at its address are counted: together they have no more
-than one may have."""
+"""From so many entries of one servent on, those of all servents at its address are counted
+together: an address may have no more than one servent."""
 
 EVICTED_AT_ONCE: Final = 100
-"""Entries that make room together: who gives way is worked out once for them. A millisecond."""
+"""Entries that make room together: the servents that lose them are chosen once for all; 1 ms."""
 
 _SHARDS: Final = 64
-"""One table of a million contents takes 24 ms to grow, and everybody waits; 64 take 0.4 ms each."""
+"""One table of a million contents takes 24 ms to grow, and all threads wait; each of 64 takes 0.4
+ms."""
 
 _Places = dict[FileId, Place | dict[Place, None]]
 """Nearly all contents are in one place."""
@@ -54,19 +56,20 @@ class ClaimTree:
         self.evicted = 0
         """Entries that have made room for those of others."""
         self._crowded: set[ServentId] = set()
-        """Servents that get no room for more until somebody has less."""
+        """Servents that get no room for more entries until another servent has fewer."""
         self._total = 0
         self._counts: dict[ServentId, int] = {}
         self._names: dict[ServentId, dict[Place, dict[str, None]]] = {}
-        """What each has, by directory. (A set would take two to four times the memory.)"""
+        """The names that each servent has, by directory. (A set would take two to four times the
+        memory.)"""
         self._places: Sequence[_Places] = tuple({} for _ in range(_SHARDS))
         """Where each content is, in shards by the last byte of its id."""
         self._versions: dict[ServentId, int] = {}
-        """Another number for each change of what a servent has."""
+        """A number for each servent, another one after each change of its claims."""
         self._numbers = itertools.count()
 
     def __del__(self) -> None:
-        """Let the places go, which refer to each other and are not collected."""
+        """Drop all places: they refer to each other, unseen by the garbage collector."""
         self.root.dissolve()
 
     def place(self, path: str, *, create: bool = False) -> Place | None:
@@ -90,7 +93,7 @@ class ClaimTree:
             yield place
 
     def sources(self) -> Collection[ServentId]:
-        """Return who has something."""
+        """Return the servents that have at least one entry."""
         return self._counts.keys()
 
     def names_of(self, source: ServentId, place: Place) -> Collection[str]:
@@ -105,7 +108,7 @@ class ClaimTree:
                     yield place, content, claims
 
     def version_of(self, source: ServentId) -> int | None:
-        """Return a number that differs whenever what one servent has does."""
+        """Return a number that is another one after each change of a servent's claims."""
         return self._versions.get(source)
 
     def _places_of(self, file_id: FileId) -> Iterable[Place]:
@@ -113,7 +116,7 @@ class ClaimTree:
         return (places,) if isinstance(places, Place) else places
 
     def put(self, source: ServentId, entry: Entry, now_ns: int) -> Entry:
-        """Take in what a servent has at a path, and the directories above; return it as believed.
+        """Note that a servent has an entry and the directories above it; return it as believed.
 
         A time in the future becomes the time at which the claim came first.
         """
@@ -136,7 +139,7 @@ class ClaimTree:
         return entry
 
     def _has_room(self, source: ServentId) -> bool:
-        """Return whether one entry more of a servent is held; the largest of all make room."""
+        """Make room for one more entry of a servent; return whether there is any."""
         count = self._counts.get(source, 0)
         if count >= MAX_ENTRIES_PER_SOURCE or source in self._crowded:
             return False
@@ -151,7 +154,7 @@ class ClaimTree:
         return sum(n for other, n in self._counts.items() if self._groups_of(other) == own)
 
     def _make_room(self, source: ServentId) -> bool:
-        """Let some entries of the largest go for those of a smaller one, if there is a larger."""
+        """Drop some entries of servents that have more than this one, if there are such."""
         victim = who_makes_room(self._counts, source, self._groups_of, EVICTED_AT_ONCE)
         if victim is None:
             self._crowded.add(source)
@@ -161,7 +164,7 @@ class ClaimTree:
         return True
 
     def _evict_one(self, victim: ServentId) -> None:
-        """Let one entry of a servent go; the directory that loses it is not listed whole."""
+        """Drop one entry of a servent; its directory counts as not listed whole from then on."""
         names = self._names[victim]
         directory = next(reversed(names))
         child = self._last_of(names, directory)
@@ -208,7 +211,7 @@ class ClaimTree:
             self._put_version(place, source, content, entry)
 
     def _put_version(self, place: Place, source: ServentId, content: Content, entry: Entry) -> None:
-        """Take in a claim to a content where there are others, to this or another."""
+        """Note a claim to a content at a path for which there are other claims."""
         if content not in place.contents():
             place.note_owner()
             was_whole = self._is_whole(content.file_id)
@@ -234,7 +237,7 @@ class ClaimTree:
         self._versions[source] = next(self._numbers)
 
     def forget(self, place: Place, source: ServentId) -> None:
-        """Take in that a servent has nothing at a place, nor below."""
+        """Note that a servent has nothing at a place, nor below."""
         self._clear(place, source)
         self.prune(place)
 
@@ -268,12 +271,12 @@ class ClaimTree:
         return at_most
 
     def places_of(self, source: ServentId, place: Place, names: Iterable[str]) -> list[Place]:
-        """Return what a servent has in a directory under these names, as far as it has."""
+        """Return those places in a directory, by these names, at which a servent has something."""
         known = self.names_of(source, place)
         return [place.children[name] for name in names if name in known]
 
     def forget_content(self, place: Place, content: Content) -> Collection[ServentId]:
-        """Drop all claims to a content at a place; return who made them."""
+        """Drop all claims to a content at a place; return the servents that made them."""
         sources = list(place.by(content))
         for source in sources:
             self._forget_files(place, source)
@@ -332,7 +335,7 @@ class ClaimTree:
             del self._counts[source], self._names[source], self._versions[source]
 
     def prune(self, place: Place) -> None:
-        """Remove a place that nobody describes any more, and those above that this empties."""
+        """Remove a place without claims, and those above it that are empty then."""
         while place.parent is not None and place.is_empty():
             place.parent.drop_child(place)
             place = place.parent

@@ -1,9 +1,9 @@
 """What others have shown to this servent alone: limited shares of which it may know.
 
 A holder marks them in its listings (PROTOCOL.md, "Limited shares"). They are shown below `peers/`
-and nowhere else, since `network/` asks everybody for what it shows. Their contents are not
-searched for by id, nor offered from the cache: whoever passes such a question on, or asks us,
-may know of them only from us.
+and nowhere else, since `network/` asks everybody for what it shows. Their contents are not searched
+for by id, nor offered from the cache: a servent that passes such a question on, or asks us, would
+learn of them from us.
 
 What a holder marks binds us for its own share. A content that others show to everybody is
 theirs, whatever one holder marks, so that nobody can keep us from others' contents.
@@ -59,7 +59,7 @@ class Confided:
     def note_page(
         self, holder: ServentId, path: str, names: Collection[str], limited: Collection[str]
     ) -> None:
-        """Take in what a page of a directory marks; `names` are those of its entries."""
+        """Note what a page of a directory marks as limited; `names` are those of its entries."""
         labels = [path.partition("/")[0]] if path else names
         for label in labels:
             if label in limited:
@@ -68,12 +68,12 @@ class Confided:
                 self._labels.pop((holder, label), None)
 
     def note(self, entry: Entry) -> None:
-        """Take in that an entry is in such a share."""
+        """Note that an entry is in such a share."""
         if not entry.is_directory:
             self._ids[FileId(entry.file_id)] = None
 
     def holds(self, file_id: FileId) -> bool:
-        """Return whether a content must not be told of: nobody shows it to everybody."""
+        """Return whether others must not learn of a content: no servent shows it to all."""
         if file_id not in self._ids and file_id not in self._kept:
             return False
         return not any(self._public.offers.claimants_of(file_id))

@@ -19,10 +19,10 @@ from p2pfs.namespace.listing import Telling
 from p2pfs.protocol import PeerInfo, ServentId
 
 CONFIRM_S: Final = 600.0
-"""How long the names of a servent are believed after the last message from it."""
+"""How long the names of a servent are believed after its last message."""
 
 CONFIRM_EVERY_S: Final = 60.0
-"""How often silent servents are sought, and the time between two questions to one of them."""
+"""How often silent servents are looked for, and the time between two questions to one of them."""
 
 STRIKES: Final = 2
 """Failures in a row after which a servent is taken for gone."""
@@ -32,11 +32,11 @@ ASKED_EACH_TIME: Final = 200
 """Servents that are asked at once, and in each round: all of MAX_SOURCES within the hour."""
 
 Ask = Callable[[PeerInfo, str], Telling]
-"""Ask one servent for a directory, or join who has."""
+"""Ask one servent for a directory, or join the listing that is under way."""
 
 
 class Confirmer:
-    """Finds the servents that are gone without a BYE."""
+    """Finds servents that left without a BYE."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Find a file by its id alone: who has the content, how large it is, and a name for it.
+"""Find a file by its id alone: the servents that have the content, its size, and a name for it.
 
 Each holder says a size and a name with it. The size is not believed: the manifest gives it,
 and the id proves the manifest. The name is a suggestion, and stays one.
@@ -26,7 +26,7 @@ from p2pfs.protocol.names import check_label
 log = logging.getLogger(__name__)
 
 SEARCH_S: Final = 5.0
-"""How long the search may take: nobody waits for it but the one who typed an id."""
+"""How long the search may take: only the user who typed the id waits for it."""
 
 MANIFEST_S: Final = 5.0
 """How long the holders may take for the manifest."""
@@ -35,10 +35,10 @@ MAX_ASKED: Final = 8
 """Holders asked for the manifest at once, and the others after them, until one answers right."""
 
 MAX_HOLDERS: Final = 32
-"""Holders asked at all: any number can say to have it, and the user waits."""
+"""Holders asked in all: any number of liars can say that they have it, and the user waits."""
 
 _OTHER_VIEWS: Final = ("peers/", "search/")
-"""What was last read there has a path that begins so, and that leads nowhere in `network/`."""
+"""The beginning of paths of results: such a path leads nowhere in `network/`."""
 
 
 class Contents:
@@ -76,8 +76,8 @@ class Contents:
     async def show(self, file_id: FileId, name: str) -> RemoteFile | None:
         """Let a content be shown below `network/`, and return it by the path that it has there.
 
-        It is searched for. Who gives no path for it has it as `name`; if that cannot be one, as its
-        id. None if nobody within the horizon has it.
+        It is searched for. A holder that gives no path for it has it as `name`, or as its id if
+        `name` cannot be published. None if nobody within the horizon has it.
 
         Raises:
             NotAskedError, NoSourceError: as for `find`.
@@ -88,9 +88,9 @@ class Contents:
     async def show_held(
         self, file_id: FileId, name: str, holders: Sequence[PeerInfo]
     ) -> RemoteFile | None:
-        """Show a content likewise that others have, wherever they are; None if they have it not.
+        """Show a content likewise that these holders have; None if none of them has it.
 
-        Each holder is dialled, and joins nothing.
+        Each holder is dialled over a transfer link, and does not become a neighbour.
         """
         file = await self._held_by(holders, file_id)
         return None if file is None else self._shown(file, (), name)
@@ -110,7 +110,7 @@ class Contents:
         for source in {*file.sources} - {source for source, entry in named if entry.path == path}:
             self._catalogue.learn_found(source, [unnamed])
         if not file.sources and not self._is_shown(path, file_id):
-            self._catalogue.kept.put(unnamed)  # all of it is here, whoever else has it
+            self._catalogue.kept.put(unnamed)  # all of it is here, if nowhere else
         return replace(file, path=self._catalogue.shown.path_of(path, file_id))
 
     def _is_shown(self, path: str, file_id: FileId) -> bool:
@@ -119,7 +119,7 @@ class Contents:
         return isinstance(node, RemoteFile) and node.file_id == file_id
 
     async def _found(self, file_id: FileId) -> tuple[RemoteFile | None, Sequence[QueryHit]]:
-        """Return a file as `find` does, and what others said of it."""
+        """Return a file as `find` does, and the hits for it."""
         size = self._catalogue.offers.size_of(file_id)
         if size is not None and self._catalogue.offers.is_whole(file_id):
             return RemoteFile(self._name_of(file_id, ()), size, 0, file_id, ()), ()
@@ -138,7 +138,7 @@ class Contents:
         return RemoteFile(self._name_of(file_id, hits), size, 0, file_id, tuple(holders)), hits
 
     async def _held_by(self, holders: Sequence[PeerInfo], file_id: FileId) -> RemoteFile | None:
-        """Return a file without a name, of those who prove to have it."""
+        """Return a file without a name, with those holders that prove to have it."""
         size = await self._size_from(holders, file_id)
         if size is None:
             return None
@@ -158,16 +158,16 @@ class Contents:
         return outcome.hits
 
     def _name_of(self, file_id: FileId, hits: Sequence[QueryHit]) -> str:
-        """Return the name under which most have it; who has it in the cache knows none."""
+        """Return the name that most hits give; a servent that has it in its cache gives none."""
         read_at = self._path_of(file_id)
         return _told_name(file_id, hits) if read_at is None else read_at
 
     async def _proved_size(self, file_id: FileId, hits: Sequence[QueryHit]) -> int | None:
-        """Return the size that the manifest gives, from the first who sends that, if one does."""
+        """Return the size that the first right manifest gives; None if no holder sends one."""
         return await self._size_from([hit.provider for hit in hits], file_id)
 
     async def _size_from(self, said: Iterable[PeerInfo], file_id: FileId) -> int | None:
-        """Return the size likewise, of those who are said to have the content."""
+        """Return the size likewise, asking the servents that are said to have the content."""
         holders = list(dict.fromkeys(said))[:MAX_HOLDERS]
 
         async def ask(holder: PeerInfo, scope: trio.CancelScope) -> None:
@@ -190,7 +190,7 @@ class Contents:
 
 
 def _told_name(file_id: FileId, hits: Iterable[QueryHit]) -> str:
-    """Return the path that most tell of a content; its id if nobody tells one."""
+    """Return the path that most hits give for a content; its id if none gives one."""
     paths = Counter(entry.path for hit in hits for entry in hit.entries)
     del paths[file_id.hex()]
     return min(paths, key=lambda path: (-paths[path], path), default=file_id.hex())

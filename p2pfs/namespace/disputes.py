@@ -1,8 +1,8 @@
 """Find out which of several sizes announced for one content is right: its manifest says so.
 
-A content is its file id, and its size follows from that. So where sizes differ at most one of
-them is right, and it costs one small question to know. It is asked before anybody is shown or
-given a file of such a content: else a reader would be told a size that the bytes do not have.
+A content is its file id, and its size follows from that. So where sizes differ at most one of them
+is right, and one small question tells which. It is asked before such a file is shown or opened:
+else `stat` would tell a size that the bytes do not have.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from p2pfs.protocol import FileId, Manifest, PeerInfo
 log = logging.getLogger(__name__)
 
 MAX_ASKED: Final = 8
-"""Servents asked at once: of each announced size one, then others. Those come first that have it
-as a servent says that we chose ourselves."""
+"""Servents asked at once: of each announced size one, then others. The size that a neighbour of our
+own choice announces comes first."""
 
 SETTLE_S: Final = 1.5
 """How long they may take; to find a name may take `ages.FIND_TIMEOUT_S`."""
 
 RETRY_AFTER_S: Final = 10.0
-"""How long a dispute stays open that nobody could settle; meanwhile `nodes` ranks the sizes."""
+"""How long no further servent is asked about a dispute that could not be settled; meanwhile `nodes`
+ranks the sizes."""
 
 MAX_REMEMBERED: Final = 10_000
-"""Disputes of which this is remembered; the oldest is forgotten."""
+"""Disputes of which it is remembered that they could not be settled; the oldest is forgotten."""
 
 FetchManifest = Callable[[PeerInfo, FileId], Awaitable[bytes]]
 """Ask a peer for a manifest; what it sends is not verified."""
@@ -57,7 +58,7 @@ class Disputes:
         return self._clock() - self._asked_at.get(node.file_id, float("-inf")) > RETRY_AFTER_S
 
     async def settle(self, file_id: FileId) -> None:
-        """Ask those who announce a content for its manifest, and let the catalogue know."""
+        """Ask those that announce a content for its manifest, and tell the catalogue its size."""
         by_size = self._catalogue.offers.claimants_of(file_id)
         in_turn = (peer for turn in itertools.zip_longest(*by_size) for peer in turn if peer)
         with trio.move_on_after(SETTLE_S):

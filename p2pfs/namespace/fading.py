@@ -1,7 +1,7 @@
 """Names of servents that are still to be forgotten, a few at a time. Not locked: see the catalogue.
 
 A servent that leaves may have had hundreds of thousands of names. To forget all of them at once
-would hold up everything for seconds. Each name is shown until its turn comes.
+would hold up every thread for seconds. Each name is shown until its turn comes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FORGOTTEN_AT_ONCE: Final = 100
 
 
 class Fading:
-    """Places of which, with all below, servents have nothing any more."""
+    """The places, each with all below it, at which servents are still to be forgotten."""
 
     def __init__(self, tree: ClaimTree) -> None:
         self._tree = tree

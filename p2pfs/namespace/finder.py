@@ -36,10 +36,10 @@ from p2pfs.protocol import FileId, QueryKind, is_probe, name_of, parent_of
 from p2pfs.tasks import SingleFlight, Tasks
 
 ABSENT_S: Final = 10.0
-"""How long a name that nobody had is not asked for again."""
+"""How long a name that no servent had is not searched for again."""
 
 LISTING_S: Final = 1.0
-"""How long a look at an unknown name waits for a listing before it is searched for."""
+"""How long an unknown name waits for the listing of its directory before it is searched for."""
 
 
 class Finder:
@@ -65,10 +65,10 @@ class Finder:
         self._clock = clock
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(tasks)
         self._looked_at: Times[str] = Times()
-        """When a name in each directory was last looked for."""
+        """When a program last asked for an unknown name in each directory."""
 
     async def look_for(self, path: str) -> None:
-        """Ask for what is at a path, and for its manifest if it is said to have several sizes."""
+        """Ask others for a path, and for its file's manifest if several sizes are announced."""
         node = self._catalogue.shown.lookup(path, self._clock())
         if not self._disputes.concern(node):
             published = self._catalogue.shown.published(path)
@@ -98,7 +98,7 @@ class Finder:
         with trio.move_on_after(FIRST_LISTING_S if is_mere_probe else LISTING_S):
             await self._lister.renew(parent)
             if self._belief.has_mere_news(parent):
-                await self._lister.renew(parent)  # they came behind a question that we joined
+                await self._lister.renew(parent)  # of changes since the joined question
         is_fresh = is_mere_probe or self._belief.heard_at(parent) > began_at - REFRESH_AFTER_S
         if self._is_known(path) or (is_fresh and self._belief.is_conclusive(parent)):
             return True
@@ -110,10 +110,9 @@ class Finder:
         return not isinstance(self._catalogue.shown.lookup(path, self._clock()), Knowledge)
 
     def _is_second_look(self, path: str) -> bool:
-        """Return whether another name in the same directory was looked for lately.
+        """Return whether a program asked for another unknown name in the same directory lately.
 
-        A program that looks for two names will look for more, and one listing costs less than
-        many searches.
+        It will ask for more, and one listing costs less than many searches.
         """
         if ("find", path) in self._flights:
             return False
