@@ -25,8 +25,8 @@ MAX_ENTRIES_PER_SOURCE: Final = 400_000
 """Entries held of one servent, so that no single share can fill the catalogue."""
 
 COUNTED_EACH: Final = 1_000
-"""From so many entries of one servent on, those of all servents at its address are counted
-together: an address may have no more than one servent."""
+"""Each time that a servent has so many entries more, those of all servents at its address are
+counted: an address may have no more than one servent."""
 
 EVICTED_AT_ONCE: Final = 100
 """Entries that make room together: the servents that lose them are chosen once for all; 1 ms."""

@@ -30,11 +30,11 @@ SETTLE_S: Final = 1.5
 """How long they may take; to find a name may take `ages.FIND_TIMEOUT_S`."""
 
 RETRY_AFTER_S: Final = 10.0
-"""How long no further servent is asked about a dispute that could not be settled; meanwhile `nodes`
-ranks the sizes."""
+"""How long nobody is asked again about a dispute; if that did not settle it, `nodes` ranks the
+sizes meanwhile."""
 
 MAX_REMEMBERED: Final = 10_000
-"""Disputes of which it is remembered that they could not be settled; the oldest is forgotten."""
+"""Disputes of which it is remembered when others were asked; the oldest is forgotten."""
 
 FetchManifest = Callable[[PeerInfo, FileId], Awaitable[bytes]]
 """Ask a peer for a manifest; what it sends is not verified."""

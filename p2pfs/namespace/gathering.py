@@ -1,8 +1,9 @@
-"""The results of one keyword search: hits from everybody, then the rest from those who have more.
+"""The results of one keyword search: hits of all servents, then more of those that have more.
 
 A hit has room for fifty files and says how many there are. A servent that has more is asked for
 them page by page, all such servents at once, and none for more than its share: one that has ten
-thousand must not crowd out the others, and nobody reads so many. Results left out are counted.
+thousand files must not crowd out the others, and nobody reads so many. Results left out are
+counted.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ PAGES_TIMEOUT_S: Final = 5.0
 """How long servents that have more results may take to send them."""
 
 MAX_FILES: Final = 1_000
-"""Files of one search: more than anybody reads. Beyond it nobody is asked for more."""
+"""Files of one search: more than anybody reads. Beyond it no servent is asked for more."""
 
 NOT_ALL: Final = "not everybody has answered in time"
 """The text that is shown with the results of a search that was not complete."""
@@ -66,7 +67,7 @@ class Flood(Protocol):
         urgency: Urgency,
         terms: Terms | None,
     ) -> Awaitable[Outcome]:
-        """Return what came of it; NotAskedError if it may not be asked now."""
+        """Return the outcome; NotAskedError if the search may not be made now."""
 
 
 MatchPage = Callable[[PeerInfo, Match], Awaitable[Listing]]
@@ -98,21 +99,21 @@ class Gathering:
         self._catalogue = gatherer.catalogue
         self._providers: dict[ServentId, PeerInfo] = {}
         self._told: dict[ServentId, dict[str, Entry]] = {}
-        """By path, in the order in which they came."""
+        """The files found, by path, in the order in which they came."""
         self._in_turn: Sequence[ServentId] = ()
-        """Who has answered, over each link in turn."""
+        """The servents that have answered, by the link over which their hits came."""
         self._contents: set[Content] = set()
         self._missing: dict[ServentId, int] = {}
-        """How many more each has."""
+        """How many more files each servent has."""
         self.is_complete = False
         """Whether everybody within reach has answered."""
         self.has_asked = False
-        """Whether anybody has."""
+        """Whether any servent has answered."""
 
     async def run(self, urgency: Urgency = Urgency.PERSON, *, is_bounded: bool = False) -> None:
         """Search everywhere or, if it is bounded, until there is more than anybody reads.
 
-        What came over one link alone is never enough: that may all be made up.
+        Results that came over one link alone are never enough: a liar may have made up all of them.
 
         Raises:
             NotAskedError: it may not be asked for now.
@@ -136,7 +137,7 @@ class Gathering:
         await self._ask_for_more()
 
     def take_in(self, hits: Iterable[QueryHit]) -> None:
-        """Take in the hits that are new, of all that have come."""
+        """Add those of all hits so far that are new."""
         hits = list(hits)
         self._in_turn = [hit.provider.id for hit in hits]
         for hit in hits:
@@ -192,7 +193,7 @@ class Gathering:
                 log.info("no further matches peer=%s reason=%s", provider.id, error)
 
     async def _ask_for_page(self, provider: PeerInfo, limit: int) -> int:
-        """Take in one more page; return how many files were on it, at least one."""
+        """Add one more page; return how many files were on it, at least one."""
         told = self._told[provider.id]
         had = len(told)
         after = next(reversed(told), "")
@@ -206,7 +207,7 @@ class Gathering:
         return max(1, len(fresh))
 
     def files(self) -> dict[Content, RemoteFile]:
-        """Return each content once; what came over one link does not come before all others."""
+        """Return each content once; the results of one link do not all come before the others."""
         offers: dict[Content, dict[ServentId, Entry]] = {}
         for source in self._in_turn:
             for entry in self._told[source].values():

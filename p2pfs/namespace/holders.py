@@ -46,7 +46,7 @@ class Holders:
         return self._sources.get(source)
 
     def heard(self, source: ServentId) -> None:
-        """Note that a servent is there, whatever it has."""
+        """Note that a message came from a servent, so that it is there."""
         with self._lock:
             self._sources.heard(source)
 

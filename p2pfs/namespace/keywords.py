@@ -1,8 +1,8 @@
 """What keyword searches have found: the folders below `search/`, and those that are kept.
 
-A search is asked for when somebody lists its folder. Its results stay in memory, so that
-listing, `stat` and opening answer at once; when they are old, the next look shows them and
-asks again behind. Kept searches are remembered over a restart, their results are not.
+A search is made when a program lists its folder. Its results stay in memory, so that listing,
+`stat` and opening answer at once; when they are old, the next listing shows them and searches again
+in the background. Kept searches are remembered over a restart, their results are not.
 
 Paths are relative to `search/`: the text of a search, and below it one name for each content.
 Functions that are not async may be called from any thread and never wait for the network.
@@ -50,7 +50,7 @@ SEARCH_AGAIN_S: Final = 10.0
 """Results older than this are shown, and asked for again in the background."""
 
 MAX_SEARCHES: Final = 200
-"""Searches whose results are remembered; those not looked at for longest go first."""
+"""Searches whose results are remembered; those not listed for longest go first."""
 
 MAX_KEPT: Final = 1_000
 """Searches that are kept: each is a name in a folder, and a line in a file."""
@@ -155,7 +155,7 @@ class Results(View):
         return Knowledge.ABSENT if is_absent else Knowledge.UNKNOWN
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
-        """Return the results of a search, and ask again behind if they are old."""
+        """Return the results of a search; if they are old, search again in the background."""
         search = self._look_at(path)
         if search is None or search.asked_at is None:
             return Knowledge.UNKNOWN
@@ -172,7 +172,7 @@ class Results(View):
         return None if search is None else search.partial
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
-        """Let the name of a result stay with its content; return what ends that."""
+        """Let the name of a result stay with its content; return a function that ends that."""
         text, _, name = file.path.partition("/")
         content = Content(file.file_id, file.size)
         with self._lock:
@@ -197,7 +197,7 @@ class Results(View):
         return RemoteDirectory(text, search.shown_at_ns if search else self._began_ns, ())
 
     def _look_at(self, text: str) -> _Search | None:
-        """Return what is remembered of a search, and refresh it behind if it is old."""
+        """Return what is remembered of a search; if it is old, search again in the background."""
         with self._lock:
             search = self._searches.get(text)
             if search is None:
@@ -289,7 +289,7 @@ class Results(View):
             return search
 
     def _take_in(self, text: str, found: Gathering, *, is_all: bool) -> None:
-        """Show what was found; in place of what was there if everybody has answered."""
+        """Show the files found; if everybody has answered, in place of the earlier results."""
         search = self._remember(text)
         fresh = found.files()
         known = search.files if not is_all else [one for one in search.files if one in fresh]
@@ -301,7 +301,7 @@ class Results(View):
         self._show(text, search)
 
     def _show(self, text: str, search: _Search) -> None:
-        """Name what was found anew, but for what has turned out to be false."""
+        """Give the results names anew, without those that a manifest contradicts."""
         believes = self._catalogue.offers.believes
         search.files = {content: one for content, one in search.files.items() if believes(one)}
         shown = self._named(text, search)

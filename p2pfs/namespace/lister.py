@@ -1,4 +1,4 @@
-"""List directories: by a flood, or by asking the few holders; all names, or only what is new.
+"""List directories: by a flood, or by asking the few holders; all names, or only the new ones.
 
 Calls that ask for the same directory at the same time share one question and its answer. All of
 it belongs to the trio thread, except functions that say "any thread".
@@ -66,7 +66,7 @@ class Lister:
     # Listings that the caller waits for.
 
     async def renew(self, path: str) -> None:
-        """List a directory, or only what is new in it, as far as that can be had now."""
+        """List a directory, or only the changes in it, as far as servents answer now."""
         try:
             if self._belief.has_mere_news(path):
                 await self.what_is_new(path)
@@ -86,7 +86,7 @@ class Lister:
         await self._ask("all", path, self._list)
 
     async def what_is_new(self, path: str) -> None:
-        """Ask the servents that have news of a directory; the names of others are believed."""
+        """Ask the servents that changed a directory; the names of others are believed."""
         await self._ask("news", path, self._list_news)
 
     async def _ask(self, verb: str, path: str, ask: Callable[[str], Awaitable[None]]) -> None:
@@ -102,7 +102,7 @@ class Lister:
             self._renewals.look(path, age_s, max(after_s, took_s / REFRESH_SHARE))
 
     def start_on_news(self, path: str) -> None:
-        """Ask in the background for what is new in a directory, if there are news of it."""
+        """Ask in the background for the changes in a directory, if there are said to be any."""
         if self._belief.has_mere_news(path):
             self._flights.start(("news", path), self._list_news, path)
 

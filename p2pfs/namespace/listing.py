@@ -1,8 +1,9 @@
 """One servent's listing of one directory: page after page, until it is whole or cut short.
 
-A caller that shows the directory waits while pages come, and no longer: see `Telling.heard_out`.
-A listing that nobody waits for any more goes on behind, and what comes is taken in. It is whole
-only if every page has come and every name was held; what is not whole is never concluded from.
+A caller that shows the directory waits while pages come, and no longer: see `Telling.heard_out`. A
+listing that nobody waits for any more goes on in the background, and the catalogue learns its
+pages. It is whole only if every page has come and every name was held. Nothing is concluded from a
+listing that is not whole.
 
 All of this belongs to the trio thread.
 """
@@ -55,15 +56,15 @@ MAX_NAMES: Final = 150_000
 """Names of one directory that are taken from one servent."""
 
 ENTRIES_AT_ONCE: Final = 100
-"""Entries taken in without a break: half a millisecond."""
+"""Entries learned without a break: half a millisecond."""
 
 MAX_CUT: Final = 1_000
 """Listings of which it is remembered that they were cut; the latest."""
 
 CUT_AGAIN_S: Final = 300.0
 """A directory that one servent has more of than is held is not asked of it again for this time:
-one without end takes seconds of processor each time, and each look would ask again. What has
-changed in an honest directory of so many names is seen so much later."""
+one without end takes seconds of processor each time, and each look would ask again. Changes in an
+honest directory of so many names are seen so much later."""
 
 ListPages = Callable[[PeerInfo, str, str, Callable[[Listing], object]], Awaitable[None]]
 """Ask a peer for the next pages of a directory, behind a name, and hand on each as it comes."""
@@ -88,7 +89,7 @@ class Telling:
         """When the last page came; before the first one, when it was asked for."""
         self._has_begun = self._is_told = False
         self._pages: deque[Listing] = deque()
-        """What has come and is not taken in yet."""
+        """Pages that have come and are not learned yet."""
         self._news = trio.Event()
 
     async def heard_out(self) -> bool:
@@ -122,7 +123,7 @@ class Telling:
         self._wake()
 
     async def next_page(self) -> Listing | None:
-        """Return the next page to take in, waiting for it; None at the end."""
+        """Return the next page to learn, waiting for it; None at the end."""
         while not self._pages:
             if self._is_told:
                 return None
@@ -131,12 +132,12 @@ class Telling:
         return self._pages.popleft()
 
     async def has_room(self) -> None:
-        """Wait until few pages wait to be taken in."""
+        """Wait until few pages wait to be learned."""
         while len(self._pages) >= MAX_PAGES_ASKED:
             await self._news.wait()
 
     def end(self) -> None:
-        """Note that all that has come is taken in."""
+        """Note that every page that has come is learned."""
         self.is_over = True
         self._wake()
 
@@ -172,7 +173,7 @@ class Listings:
         clock: Callable[[], float],
         confided: Confided | None = None,
     ) -> None:
-        """Take in what is told, and apart from it what is told to us alone."""
+        """Learn the pages in `catalogue`, and what is shown to us alone in `confided`."""
         self._catalogue = catalogue
         self._confided = confided or Confided(catalogue)
         self._list_pages = list_pages
@@ -183,10 +184,10 @@ class Listings:
         """When the last listing of each was asked for that was cut."""
 
     def start(self, holder: PeerInfo, path: str) -> Telling:
-        """Ask a servent for a directory, or join who has; raises ShutdownError.
+        """Ask a servent for a directory, or join the listing under way; raises ShutdownError.
 
-        What it says that it does not have, or has not any more, is forgotten. A listing that was
-        cut lately is over at once, cut again.
+        Names that it has no more are forgotten, and the directory if it does not have that. A
+        listing that was cut lately is over at once, cut again.
         """
         telling = self.under_way(holder, path)
         if telling is None:
@@ -236,23 +237,23 @@ class Listings:
         catalogue.holders.mark_listed_by(holder.id, path, began_at)
 
     def _book(self, holder: PeerInfo, path: str) -> Catalogue:
-        """Return where what a servent tells of a path is taken in."""
+        """Return the catalogue that learns what a servent has at a path."""
         is_confided = self._confided.has(holder.id, path)
         return self._confided.catalogue if is_confided else self._catalogue
 
     def _books(
         self, holder: PeerInfo, path: str, names: set[str]
     ) -> Sequence[tuple[Catalogue, set[str]]]:
-        """Return where the names of a directory are taken in; those of the root are in both."""
+        """Return the catalogues that learn names of a directory; those of the root are in both."""
         if path:
             return [(self._book(holder, path), names)]
         confided = {name for name in names if self._confided.has(holder.id, name)}
         books, apart = [(self._catalogue, names - confided)], self._confided.catalogue
-        # Also where it names none any more: then all that it had shown to us alone is gone.
+        # Also if it names none any more: then all that it had shown to us alone is gone.
         return [*books, (apart, confided)] if apart.holders.entries(holder.id, "") else books
 
     async def _take_in_all(self, telling: Telling) -> None:
-        """Take in page after page; while some are taken in, the next are on their way."""
+        """Learn page after page; while some are learned, the next are on their way."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask_all, telling)
             while (page := await telling.next_page()) is not None:
@@ -261,7 +262,7 @@ class Listings:
                     return
 
     async def _ask_all(self, telling: Telling) -> None:
-        """Ask for pages until all have come, no further ahead than they are taken in."""
+        """Ask for pages until all have come, never far ahead of those that are learned."""
         after: str | None = ""
         while after is not None:
             after = await self._ask(telling, after)
@@ -288,7 +289,7 @@ class Listings:
         return last if has_more else None
 
     async def _learn(self, telling: Telling, page: Listing) -> bool:
-        """Take in a page, a little at a time; return whether there is room for more."""
+        """Learn a page, a little at a time; return whether there is room for more."""
         names = [name_of(entry.path) for entry in page.entries]
         self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
         for first in range(0, len(page.entries), ENTRIES_AT_ONCE):

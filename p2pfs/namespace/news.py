@@ -1,8 +1,8 @@
-"""Whose share has changed, and where: whom to ask before a directory is shown.
+"""Which servents have changed their shares, and where: they are asked before a directory is shown.
 
 A neighbour says that its share has changed (CHANGED), and any servent within the horizon says in
-which directories (NEWS). Either is a reason to ask that servent, and nobody else. A servent that
-says so and is then slow to answer is ignored for a while: otherwise it could delay every `ls`.
+which directories (NEWS). Either is a reason to ask that servent, and no other. A servent that says
+so and is then slow to answer is not believed for a while: otherwise it could delay every `ls`.
 
 Values that other threads read are replaced and never changed.
 """
@@ -22,25 +22,25 @@ MUTED_S: Final = 60.0
 Its new names show when listings are refreshed."""
 
 LATE_S: Final = 0.5
-"""An answer that comes sooner is nobody's fault, however often it is waited for."""
+"""An answer that takes less counts for nothing, however often an `ls` waits for it."""
 
 LATE_SHARE: Final = 0.05
 LATE_BURST_S: Final = 4
-"""The part of the time for which one servent may let looks wait for longer answers than that, and
-the seconds at once. One that always said that it had changed, and answered just in time, let each
-`ls` take 1.4 s."""
+"""The part of the time for which one servent may make `ls` wait for answers that take longer, and
+how many seconds of that at once. One that always said that it had changed, and answered just in
+time, let each `ls` take 1.4 s."""
 
 MAX_PLACES: Final = 1_000
-"""Directories of which news are remembered; the oldest are forgotten."""
+"""Directories of which changes are remembered; the oldest are forgotten."""
 
 MAX_TELLERS: Final = 16
-"""Servents with news that are remembered for one directory, and for EVERYWHERE: as many as are
+"""Servents with changes that are remembered for one directory, and for EVERYWHERE: as many as are
 asked at once. When there are more, a flood is cheaper."""
 
 SLOW_STRANGERS_PER_S: Final = 4 / 60
 SLOW_STRANGERS_BURST: Final = 4
 """Slow strangers that are put up with. When there are more, NEWS of all strangers are ignored for
-MUTED_S: identities are free, and each would make one look wait."""
+MUTED_S: identities are free, and each would make one `ls` wait."""
 
 EVERYWHERE: Final = None
 """The place of NEWS that name no directories."""
@@ -49,7 +49,7 @@ _Told = tuple[tuple[PeerInfo, float], ...]
 
 
 class NewsBoard:
-    """The servents with news of each directory, and when each said so."""
+    """The servents that say that they changed each directory, and when each said so."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -60,7 +60,7 @@ class NewsBoard:
         """Until when CHANGED and NEWS of each slow servent are ignored."""
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
         self._late: Latest[ServentId, TokenBucket] = Latest(MAX_PLACES)
-        """How long each may still let looks wait, in seconds."""
+        """For how many seconds each servent may still make `ls` wait."""
         self._deaf_until = -math.inf
         """Until when NEWS of strangers are ignored."""
 
@@ -91,7 +91,7 @@ class NewsBoard:
         neighbours: Iterable[PeerInfo],
         holders: Callable[[], Collection[PeerInfo]],
     ) -> Sequence[PeerInfo]:
-        """Return who has changed a directory since then. Any thread."""
+        """Return the servents that said since then that they changed a directory. Any thread."""
         found = {peer.id: peer for peer in neighbours if self.changed_at(peer.id) > since}
         found |= {peer.id: peer for peer, at in self._told.get(path, ()) if at > since}
         everywhere = [(peer, at) for peer, at in self._told.get(EVERYWHERE, ()) if at > since]
@@ -101,13 +101,13 @@ class NewsBoard:
         return list(found.values())
 
     def answered(self, peer: ServentId, took_s: float, *, is_stranger: bool) -> None:
-        """Note how long its news were waited for; who takes long again and again is muted."""
+        """Note how long an `ls` waited for a servent; one that is slow again and again is muted."""
         if took_s <= LATE_S:
             return
         now = self._clock()
         allowed = self._late.get(peer) or TokenBucket(LATE_SHARE, LATE_BURST_S)
         self._late[peer] = allowed
-        allowed.wait_s(now)  # it has earned what it may spend
+        allowed.wait_s(now)  # this adds what it has earned since
         allowed.spend(took_s)
         if allowed.wait_s(now):
             self.mute(peer, is_stranger=is_stranger)
@@ -121,7 +121,7 @@ class NewsBoard:
             self._told.clear()
 
     def forget(self, peer: ServentId) -> None:
-        """Forget the news of a servent, and that it was slow."""
+        """Forget that a servent changed anything, and that it was slow."""
         self._changed.pop(peer, None)
         self._muted.pop(peer, None)
         for place, told in list(self._told.items()):
@@ -129,7 +129,7 @@ class NewsBoard:
                 self._told[place] = tuple(one for one in told if one[0].id != peer)
 
     def forget_all(self) -> None:
-        """Forget all news."""
+        """Forget all changes, and which servents were slow."""
         self._changed.clear()
         self._told.clear()
         self._muted.clear()

@@ -33,7 +33,7 @@ ID_SUFFIX_LENGTH: Final = 8
 name is taken."""
 
 MAX_EXTENSION_BYTES: Final = 32
-"""A longer extension is none, and is cut like the rest of a name that is too long for a suffix."""
+"""A longer extension is cut like the rest of a name that leaves no room for a suffix."""
 
 _DIRECTORY_SUFFIX: Final = "dir"
 """The suffix of a directory, which has no id: several servents' directories are one."""
@@ -67,7 +67,7 @@ class RemoteFile:
     mtime_ns: int
     file_id: FileId
     sources: tuple[PeerInfo, ...]
-    """Who offers this content at this path."""
+    """The servents that offer this content at this path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,14 @@ Node = RemoteFile | RemoteDirectory
 
 
 class Content(NamedTuple):
-    """What a file is said to be. Two sizes of one id are two claims, and one of them is false."""
+    """The claimed id and size of a file. Two sizes of one id are two claims, one of them false."""
 
     file_id: FileId
     size: int
 
 
 class Nearness(enum.IntEnum):
-    """What this servent itself has to do with a version, best first."""
+    """How near a version is to this servent, best first."""
 
     PINNED = 0
     WHOLE = 1
@@ -104,8 +104,8 @@ class Rank(NamedTuple):
 
     nearness: Nearness
     backers: tuple[int, int]
-    """In how many networks servents have it that we chose ourselves, and at how many addresses
-    there: less than 0, so that more is better. See `backing`."""
+    """In how many networks neighbours of our own choice have it, and at how many addresses there:
+    as negative numbers, so that more is better. See `backing`."""
     known_at: int
     """Counts up with each version that becomes known."""
 
@@ -118,7 +118,7 @@ Chosen = Mapping[ServentId, tuple[str, str]]
 
 
 def backing(chosen: Chosen, by: Container[ServentId]) -> tuple[int, int]:
-    """Return how much what some servents say is worth, for `Rank`.
+    """Return how much the word of some servents is worth, for `Rank`.
 
     Identities are free, so those of one network count as one; only between equals their
     addresses do, or nothing would be told apart in a local network.
@@ -158,8 +158,8 @@ def assign(versions: Iterable[Version], held: Held = MappingProxyType({})) -> di
     """Return who has which name in a directory, given all that is in it: best rank first.
 
     A version that is held under two names has the first of them, and nobody the other. One that
-    comes to a name which has the same content already shares it: who copies `x~ID8` into his own
-    share publishes it under that name, and it is one file.
+    comes to a name which has the same content already shares it: a user who copies `x~ID8` into his
+    own share publishes it under that name, and it is one file.
     """
     shown: dict[str, Version] = {}
     holders = {holder: name for name, holder in reversed([*held.items()])}
@@ -181,7 +181,7 @@ def _may_have(version: Version, name: str, shown: Mapping[str, Version], held: H
 
 
 class Names:
-    """What `assign` returns for a directory, worked out only as far as it is asked for.
+    """The result of `assign` for a directory, worked out only as far as it is asked for.
 
     Most names have one version, and a look at one of 100,000 names must not look at all. So
     only those are put in order that may stand in each other's way. Good for as long as nothing
@@ -209,7 +209,7 @@ class Names:
         return self.shown.get(name)
 
     def find(self, name: str, key: Hashable) -> Version | None:
-        """Return the version that has or had a name, given what it is."""
+        """Return the version with this key that has or had a published name."""
         found = (v for published in self._rivals(name) for v in self._versions_of(published))
         return next((version for version in found if version.key == key), None)
 
@@ -319,7 +319,7 @@ def _usual(version: Version) -> Iterator[str]:
 
 
 def _numbered(version: Version) -> Iterator[str]:
-    """Yield what is left when others have published a content under each of the usual names."""
+    """Yield numbered names, for when other contents are published under each of the usual ones."""
     return (_with_suffix(version, f"{version.token}~{number}") for number in itertools.count(2))
 
 

@@ -1,7 +1,7 @@
-"""Contents by their ids: who offers them, of which size they are, and who has said a false one.
+"""Contents by their ids: the servents that offer them, their sizes, and who announced a false one.
 
 The size of a content follows from its id, and its manifest proves it. A claim that a manifest
-contradicts is dropped, and costs who made it.
+contradicts is dropped, and counted against the servent that made it.
 
 Any thread. The lock is the catalogue's, whose tree of claims this is.
 """
@@ -69,7 +69,7 @@ class Offers:
         self._blame(liars)
 
     def sift(self, source: PeerInfo, entries: Iterable[Entry]) -> Sequence[Entry]:
-        """Return those entries that no manifest contradicts; a source of others has lied."""
+        """Return the entries that no manifest contradicts; for any other, `source` has lied."""
         if self._here.is_refused(source.id):
             return ()
         told = list(entries)
@@ -80,7 +80,7 @@ class Offers:
         return [entry for entry in told if entry not in wrong] if wrong else told
 
     def _drop_false(self, file_id: FileId) -> set[ServentId]:
-        """Drop what a manifest contradicts; return who said it."""
+        """Drop claims that a manifest contradicts; return the servents that made them."""
         size = self.size_of(file_id)
         return {
             source
@@ -96,16 +96,16 @@ class Offers:
     # Sources.
 
     def sources_of(self, file_id: FileId, size: int) -> tuple[PeerInfo, ...]:
-        """Return who is known to offer this content, under whatever path."""
+        """Return the servents that are known to offer this content, at any path."""
         with self._lock:
             claims = self._tree.claims_to(file_id)
             found = (one for _, content, one in claims if content.size == size)
             return self._sources.infos(source for one in found for source in one.by)
 
     def claimants_of(self, file_id: FileId) -> Sequence[Sequence[PeerInfo]]:
-        """Return who is known to offer a content, together those who say the same size.
+        """Return the servents that offer a content, in one group for each size that they announce.
 
-        First those among whom is one that we chose ourselves, then those known first.
+        Groups with a neighbour of our own choice come first, then those known first.
         """
         chosen = self._here.chosen()
         with self._lock:
@@ -128,7 +128,7 @@ class Offers:
     def rank(
         self, content: Content, sources: Iterable[PeerInfo], known_at: int, *, is_whole: bool
     ) -> Rank:
-        """Return how a content ranks that these sources have, found in whatever way."""
+        """Return how a content ranks that these sources have, known from a claim or not."""
         with self._lock:
             claims = list(self._tree.claims_to(content.file_id))
         is_pinned = any(HERE in one.by for _, claimed, one in claims if claimed == content)

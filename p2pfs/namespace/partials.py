@@ -1,4 +1,4 @@
-"""Listings of directories that are not whole, and why: who did not tell all, or what was cut.
+"""Listings of directories that are not whole, and why: a servent did not tell all, or it was cut.
 
 A name that a whole listing lacks is absent. Nothing is concluded from a listing that is not
 whole, and people are told why it is not.
@@ -88,7 +88,7 @@ class Partials:
         return sorted(path for path in tuple(self._partial) if self.of(path))
 
     def add(self, path: str, began_at: float, unheard: Sequence[PeerInfo]) -> None:
-        """Note servents that were asked for what is new in a directory and did not answer."""
+        """Note servents that changed a directory and did not answer when they were asked for it."""
         known = self.of(path) or Partial()
         if unheard:
             every = dict.fromkeys((*known.unheard, *unheard))

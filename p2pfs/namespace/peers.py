@@ -53,7 +53,7 @@ RESERVED_S: Final = 3_600.0
 """How long the folder of a peer that is gone is no other's."""
 
 MAX_RESERVED: Final = 1_000
-"""Such folders, those seen last: identities are free. With 100,000 a look took 0.3 s."""
+"""Such folders, those seen last: identities are free. With 100,000 each listing took 0.3 s."""
 
 MAX_NAME_BYTES: Final = names.MAX_LABEL_BYTES - SERVENT_ID_LENGTH - 1
 """Bytes of a name that are used for a folder: the rest is for a suffix."""
@@ -82,7 +82,7 @@ class Horizon(Protocol):
 
 
 class Shares(View):
-    """The share of each known peer. Nothing here is trusted that the peer did not say itself."""
+    """The share of each known peer. Only the peer's own word is trusted about it."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Shares(View):
         if peer is None:
             if not names.is_probe(folder) and self._must_look_around():
                 return Knowledge.UNKNOWN
-            peer = self._owner(folder)  # may have been told of since
+            peer = self._owner(folder)  # its peer may have become known since
         if peer is None:
             return Knowledge.ABSENT
         if not rest:
@@ -135,7 +135,7 @@ class Shares(View):
         return _node(folder, peer, entry)
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
-        """Return a folder as last listed, and ask again behind if that was a while ago."""
+        """Return a folder as last listed; one that is old is listed again in the background."""
         if not path:
             is_doubtful = not self._horizon.may_show("") or self._must_look_around()
             return Knowledge.UNKNOWN if is_doubtful else self._top()
@@ -156,7 +156,7 @@ class Shares(View):
         return None if peer is None else self._horizon.partial_of(peer, rest)
 
     def _must_look_around(self) -> bool:
-        """Return whether it is too long ago that we have seen who is there."""
+        """Return whether the last listing of the root, which shows the servents, is too old."""
         if not self._neighbours():
             return False
         age = self._horizon.age("")
@@ -165,14 +165,14 @@ class Shares(View):
         return age > SIGHTED_S
 
     def _owner(self, folder: str) -> PeerInfo | None:
-        """Return whose folder this is, if that peer is known."""
+        """Return the peer of a folder, if it is known."""
         owner = self._folders.owner(folder)
         near = (peer for peer in self._neighbours() if peer.id == owner)
         peer = next(near, None) or (owner and self._catalogue.holders.get(owner))
         return peer or self._peers().get(folder)
 
     def _peers(self) -> dict[str, PeerInfo]:
-        """Return who is known, by folder."""
+        """Return the known peers, by folder."""
         known = {peer.id: peer for peer in (*self._catalogue.holders.all(), *self._neighbours())}
         return self._folders.of(known.values(), self._clock(), self._catalogue.offers.chosen())
 
@@ -187,7 +187,7 @@ class Shares(View):
         return [_node(folder, peer, entry) for entry in entries]
 
     def _book(self, peer: PeerInfo, path: str) -> Catalogue:
-        """Return where a path of a peer is known: what it shows to us alone is apart."""
+        """Return the catalogue that has a path of a peer: what it shows to us alone is apart."""
         is_confided = self._confided.has(peer.id, path)
         return self._confided.catalogue if is_confided else self._catalogue
 
@@ -217,7 +217,7 @@ class Shares(View):
 
         Raises:
             NoSourceError, StalledError: it is not known, and the peer does not answer.
-            NotAskedError: who is there may not be asked for now.
+            NotAskedError: the servents that are there may not be looked for now.
             ShutdownError: we end.
         """
         folder, _, rest = path.partition("/")
@@ -241,7 +241,7 @@ class Shares(View):
 
         Raises:
             NoSourceError, StalledError: the listing is not whole, and never was.
-            NotAskedError: who is there may not be asked for now.
+            NotAskedError: the servents that are there may not be looked for now.
             ShutdownError: we end.
         """
         if not path:
@@ -286,7 +286,7 @@ class Shares(View):
         return self._flights.start((peer.id, directory), self._list_at, peer, directory)
 
     async def _list_at(self, peer: PeerInfo, directory: str) -> None:
-        """Hear a peer out; one that could not be asked a moment ago is not asked."""
+        """Wait for a peer's listing; one that could not be asked a moment ago is not asked."""
         failure = self._failure(peer)
         if failure is not None:
             raise failure
@@ -322,7 +322,7 @@ class Folders:
         self._owners: dict[str, ServentId] = {}
 
     def owner(self, name: str) -> ServentId | None:
-        """Return whose folder has this name, known or gone."""
+        """Return the peer whose folder has this name, known or gone."""
         return self._owners.get(name)
 
     def of(
@@ -330,7 +330,7 @@ class Folders:
     ) -> dict[str, PeerInfo]:
         """Return these peers by the names of their folders.
 
-        Of those that come together, those are named first that we chose ourselves.
+        Of those that become known together, neighbours of our own choice are named first.
         """
         known = {peer.id: peer for peer in peers}
         with self._lock:

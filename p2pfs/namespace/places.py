@@ -41,7 +41,7 @@ class Sole(Struct, eq=False, gc=False):
 
     @property
     def content(self) -> Content:
-        """Return what the file is said to be."""
+        """Return the id and the size that the file is said to have."""
         return Content(self.file_id, self.size)
 
     @property
@@ -107,7 +107,7 @@ class Place(Struct, eq=False, gc=False):
 
     @property
     def directory(self) -> Claims | None:
-        """Return who says that it is a directory."""
+        """Return the servents that say that it is a directory."""
         return self.details.directory
 
     def is_bare(self) -> bool:
@@ -129,7 +129,7 @@ class Place(Struct, eq=False, gc=False):
         return self.details.files if self.sole is None else (self.sole.content,)
 
     def versions(self) -> Iterable[tuple[Content, Claims | Sole]]:
-        """Return the same, each with who says so."""
+        """Return the same, each with the servents that say so."""
         if self.sole is None:
             return self.details.files.items()
         return ((self.sole.content, self.sole),)
@@ -214,7 +214,7 @@ class Place(Struct, eq=False, gc=False):
     # Claims to this path change.
 
     def files(self) -> dict[Content, Claims]:
-        """Return who says which content is there, to be changed; there may be several."""
+        """Return the claims to each content that is said to be there, to be changed."""
         details, sole = self.own_details(), self.sole
         if not isinstance(details.files, dict):
             details.files = {}
@@ -224,18 +224,18 @@ class Place(Struct, eq=False, gc=False):
         return details.files
 
     def set_directory(self, claims: Claims | None) -> None:
-        """Note who says that it is a directory."""
+        """Set the servents that say that it is a directory."""
         if claims is not self.details.directory:
             self.own_details().directory = claims
 
     def note_owner(self) -> None:
-        """Note whose the plain name has been so far, before another version comes."""
+        """Note which version had the plain name so far, before another one comes."""
         keys = list(self.kinds())
         if len(keys) == 1:
             self.own_details().owner = keys[0]
 
     def weigh(self) -> None:
-        """Note above whether there are several versions."""
+        """Note in the place above whether there are several versions here."""
         if self.parent is not None:
             self.parent.contest(self.name, is_contested=self.has_several_versions())
 

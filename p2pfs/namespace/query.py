@@ -1,4 +1,4 @@
-"""The language of keyword searches, from a text to what is asked of others. Pure.
+"""The language of keyword searches, from a text to the query that others get. Pure.
 
     blue whale          all words in the path; the last may be the beginning of one
     blue-whale r&b 東京   what stands between spaces is one word: all of it side by side
@@ -42,23 +42,23 @@ _ANYTHING: Final = Terms()
 
 
 class QueryError(ValueError):
-    """A text that asks for nothing that could be searched. It says why, for people."""
+    """A text from which no query can be made. The message says why, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeywordQuery:
-    """What a text asks for."""
+    """The query that a text stands for."""
 
     words: str
     """The words that travel; the last may be the beginning of one. Empty if terms are all."""
     terms: Terms | None
-    """What else the files must be like."""
+    """Further conditions on the files."""
     wanted: Wanted
-    """Tells what answers it."""
+    """Tells which files answer it."""
 
 
 def parse_query(text: str) -> KeywordQuery:
-    """Return what a text asks for.
+    """Return the query that a text stands for.
 
     Raises:
         QueryError: it asks for nothing that is wanted, is too long to be asked, or holds a size
@@ -83,7 +83,7 @@ class _Parts:
     """The terms of a text, sorted."""
 
     whole: list[Phrase] = field(default_factory=list)
-    """Words that are none's beginning, each as its tokens."""
+    """Words that must be whole, each as its tokens."""
     loose: list[str] = field(default_factory=list)
     at_least: int = 0
     at_most: int = MAX_FILE_BYTES
@@ -93,7 +93,7 @@ class _Parts:
     no_endings: list[str] = field(default_factory=list)
 
     def take(self, term: str, *, is_wanted: bool, is_phrase: bool) -> None:
-        """Take in a term; QueryError if it makes no sense."""
+        """Add a term; QueryError if it makes no sense."""
         kind, colon, value = ("", "", "") if is_phrase else term.partition(":")
         kind = kind.casefold()
         if kind == "size" and colon:

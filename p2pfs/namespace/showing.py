@@ -128,7 +128,7 @@ class Showing:
     # Names that are open.
 
     def hold(self, file: RemoteFile) -> Iterator[tuple[Place, str]]:
-        """Hold a shown path, label by label; yield what `let_go` takes to end that."""
+        """Hold a shown path, label by label; yield the arguments for the `let_go` of each."""
         place = self._tree.root
         *above, name = file.path.split("/")
         for label in above:
@@ -152,7 +152,7 @@ class Showing:
     # The version that has a name.
 
     def names(self, place: Place) -> Names:
-        """Return who has which name in a directory."""
+        """Return which version has which name in a directory."""
         chosen = self._here.chosen()
 
         def versions_of(name: str) -> Sequence[Version]:
@@ -164,7 +164,7 @@ class Showing:
 
     def _versions(self, place: Place, chosen: Chosen) -> Iterator[Version]:
         for content, claims in place.versions():
-            # What somebody is reading does not take a name from what is shown under it.
+            # A content that is being read does not take a name from the version shown under it.
             may_count = claims.was_whole or place.details.owner == content
             is_whole = may_count and self._here.is_whole(content.file_id)
             rank = rank_of(claims.by, claims.known_at, chosen, is_whole=is_whole)
@@ -174,7 +174,7 @@ class Showing:
             yield directory_version(place.name, rank)
 
     def settled(self, place: Place) -> Names:
-        """Return who has the names in a directory that more than one version could have."""
+        """Return which version has each name in a directory that several could have."""
         names = self.names(place)
         held = place.details.held.items()
         doubtful = (one.holder[0] for name, one in held if not _only_holder(place, name))
@@ -184,7 +184,7 @@ class Showing:
         return names
 
     def holder(self, place: Place, name: str) -> tuple[str, Hashable] | None:
-        """Return whose name that is in a directory."""
+        """Return the version that has a name in a directory, by published name and key."""
         only = _only_holder(place, name)
         if only is not None:
             return only
@@ -229,7 +229,7 @@ def rank_of(
 
 
 def _note_owners(place: Place, names: Names) -> None:
-    """Note who has the plain names that were worked out."""
+    """Note which versions have the plain names that were worked out."""
     for name, version in names.shown.items():
         child = place.children[version.name]
         if name == version.name and child.details.owner != version.key:
@@ -254,7 +254,7 @@ def versions_at(place: Place, name: str, settled: Names) -> Iterator[tuple[str, 
 
 
 def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
-    """Return whose a name is in a directory if nothing else could have it.
+    """Return the version that has a name in a directory if no other could have it.
 
     Most names have one version, and where others are suffixed their names have a tilde.
     """

@@ -92,7 +92,7 @@ class ShownTree:
         return path
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
-        """Let a shown path keep its version, whatever becomes known; return what ends that.
+        """Let a shown path keep its version, whatever becomes known; return how to end that.
 
         The directories above keep theirs as well. A file that nobody offers any more is not shown,
         but nothing else gets its name.

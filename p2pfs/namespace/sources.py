@@ -42,14 +42,14 @@ class Sources:
         return tuple(self._infos.values())
 
     def infos(self, holders: Iterable[ServentId]) -> tuple[PeerInfo, ...]:
-        """Return those of some holders that are held, each once."""
+        """Return the known ones among some servents, each once."""
         infos = self._infos
         return tuple(infos[i] for i in dict.fromkeys(holders) if i in infos)
 
     def put(self, source: PeerInfo, busy: Callable[[], Container[ServentId]]) -> bool:
-        """Note a servent that is heard of; return whether there is room for it.
+        """Note a servent that was heard of; return whether there is room for it.
 
-        If there are too many it comes in place of those that are not `busy`: who have nothing.
+        If there are too many it takes the place of those that are not `busy`: that have no entries.
         """
         if source.id not in self._infos and len(self._infos) >= MAX_SOURCES:
             self.keep(busy())
@@ -65,7 +65,7 @@ class Sources:
             self._heard_at[source] = self._clock()
 
     def heard_since(self, since: float) -> Iterator[ServentId]:
-        """Yield who has been heard of since then, the latest first."""
+        """Yield the servents that have been heard of since then, the latest first."""
         late = itertools.takewhile(lambda one: one[1] >= since, reversed(self._heard_at.items()))
         return (source for source, _ in late)
 

@@ -34,7 +34,7 @@ Asked = dict[PeerInfo, Telling | None]
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What has come of asking for a directory."""
+    """The outcome of asking for a directory."""
 
     asked: Asked
     is_cut: bool = False
@@ -43,7 +43,7 @@ class Heard:
     """Servents that were known to have it, and did not answer a flood that not all answered."""
 
     def partial(self) -> Partial:
-        """Return what is missing."""
+        """Return why the listing is not whole, if it is not."""
         heard_out = {h for h, one in self.asked.items() if one and (one.is_whole or one.is_cut)}
         unheard = (h for h in (*self.asked, *self.silent) if h not in heard_out)
         is_cut = self.is_cut or any(one and one.is_cut for one in self.asked.values())
@@ -72,7 +72,8 @@ class Survey:
     async def by_flood(self, path: str, urgency: Urgency) -> Heard:
         """Ask everybody for a directory; NotAskedError if that may not be now.
 
-        Hits are taken in as they come, and who has more than fits one is asked for it at once.
+        Hits are learned as they come, and a servent that has more than fits one is asked for it at
+        once.
         """
         learned: set[ServentId] = set()
         asked: Asked = {}
@@ -124,7 +125,7 @@ class Survey:
         self.horizon = max(least, outcome.servents)
 
     def _learn_hit(self, path: str, hit: QueryHit, began_at: float) -> bool:
-        """Take in the entries of a hit; return whether its provider has more."""
+        """Learn the entries of a hit; return whether its provider has more."""
         if hit.total > len(hit.entries):
             self._catalogue.learn(hit.provider, hit.entries)
             return True
@@ -132,9 +133,9 @@ class Survey:
         return False
 
     async def hear(self, path: str, holders: Sequence[PeerInfo]) -> Heard:
-        """Ask these servents for a directory, some at a time, and wait for as long as they tell.
+        """Ask these servents for a directory, some at a time, and wait for as long as pages come.
 
-        Pages that come later are taken in in the background.
+        Pages that come later are learned in the background.
         """
         asked: Asked = dict.fromkeys(holders)
         since = self._clock()
@@ -153,7 +154,7 @@ class Survey:
         limit: trio.CapacityLimiter,
         since: float,
     ) -> None:
-        """Hear a listing out that has begun since then: one under way may lack what is new."""
+        """Wait for a listing that has begun since then: one under way may lack changes."""
         async with limit:
             asked[holder] = telling = self._listings.start(holder, path)
             if await telling.heard_out() and telling.began_at < since:

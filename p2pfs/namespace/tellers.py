@@ -1,8 +1,8 @@
-"""Where those are who answer for what each servent is said to have.
+"""Which address answers for the claims of each servent.
 
-Identities are free and addresses are not, and a hit can name any servent. So what is told counts
-for an address: that of a servent which has proved its id on a link of ours, or else that of the
-neighbour which brought the hit.
+Identities are free and addresses are not, and a hit can name any servent. So claims count for an
+address: that of a servent which has proved its id on a link of ours, or else that of the neighbour
+which brought the hit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from p2pfs.latest import Latest
 from p2pfs.protocol import ServentId, groups_of
 
 MAX_TELLERS: Final = 20_000
-"""Servents of which it is remembered who answers for them: twice as many as are held."""
+"""Servents whose address is remembered: twice as many as are held."""
 
 Groups = tuple[str, str]
 """A network and an address in it, as `groups_of` gives them."""
@@ -24,7 +24,7 @@ GroupsOf = Callable[[ServentId], Groups]
 
 
 class Tellers:
-    """Who answers for what each servent is said to have. Any thread may ask."""
+    """The addresses that answer for the claims of servents. Any thread may ask."""
 
     def __init__(self) -> None:
         self._told: Latest[ServentId, str] = Latest(MAX_TELLERS)
@@ -47,7 +47,7 @@ class Tellers:
 def who_makes_room(
     counts: Mapping[ServentId, int], newcomer: ServentId, groups_of: GroupsOf, apart: int
 ) -> ServentId | None:
-    """Return who of all that hold something gives way to a newcomer, or None.
+    """Return the holder that gives way to a newcomer, or None.
 
     It is the one that holds most at the address that holds most of the network that holds most, if
     that has more than the newcomer has on the same level, by more than `apart`.

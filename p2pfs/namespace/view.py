@@ -15,7 +15,7 @@ class View(Protocol):
     """
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what is at a path, or whether asking for it is worth while.
+        """Return what memory has at a path, or whether asking others for it is worth while.
 
         Names that programs look up by themselves in every folder are never worth a search.
         """
@@ -47,5 +47,5 @@ class View(Protocol):
         ...
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
-        """Let the name of a file stay with its content; return what ends that, once."""
+        """Let the name of a file stay with its content; return a function that ends that, once."""
         ...

@@ -39,7 +39,7 @@ class Namespace:
         kept_path: str,
         confided_path: str | None = None,
     ) -> None:
-        """Prepare; `path_of` tells where a content was last read."""
+        """Prepare; `path_of` tells the path at which a content was last read."""
         self.catalogue = Catalogue(here, clock=clock)
         self.confided = Confided(self.catalogue, confided_path, clock=clock)
         searches.is_withheld = self.confided.holds
