@@ -70,7 +70,7 @@ class Bitmap:
         self._states[:] = bytes(len(self._states))
 
     def states(self) -> bytes:
-        """Return what `restore` takes, as long as the file is not touched."""
+        """Return the states for `restore`, which hold as long as nobody touches the file."""
         return bytes(self._states)
 
     def restore(self, states: bytes) -> None:

@@ -107,7 +107,7 @@ class CachedFile:
         return self._read_stored(storage, offset, length)
 
     def _read_passing(self, passage: Passage, offset: int, length: int) -> bytes | None:
-        """Read what may go meanwhile, and look afterwards whether it has."""
+        """Read blocks that may go meanwhile, and check afterwards that they have not."""
         blocks = block_range(self.size, offset, length)
         before = passage.losses(blocks)
         storage = self._disk.storage
@@ -118,7 +118,7 @@ class CachedFile:
         return data if is_intact else None
 
     def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
-        """Return a descriptor that holds these bytes, at the same offset, or None as above.
+        """Return a descriptor that holds these bytes at the same offset; None as `read_nowait`.
 
         It is good for as long as a handle is held. Of a content that passes through the cache
         nothing stays, so the bytes themselves are returned. There must be such bytes, at least

@@ -15,8 +15,9 @@ FLUSH_BYTES: Final = 8 * MIB
 
 FLUSH_S: Final = 5.0
 """Time after which fewer bytes are noted too, and all is synced: a crash of the machine may cost
-the bytes of so long. Synced with each bitmap, a fast download took a tenth more processor time,
-and the disk had no rest. A bitmap ahead of its blocks costs nothing: each claim is verified."""
+the bytes that came in so long a time. Synced with each bitmap, a fast download took a tenth more
+processor time, and the disk had no rest. A bitmap ahead of its blocks costs nothing: each claim is
+verified."""
 
 
 class Flushing:

@@ -1,4 +1,4 @@
-"""The file of one content, and what it takes of the room that the cache has."""
+"""The file of one content, and how much of the cache's room it takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Room(Protocol):
     """What all contents together may take on the disk."""
 
     def path_of(self, key: Key) -> str:
-        """Return where a content is."""
+        """Return the path of a content's file."""
         ...
 
     def created(self, key: Key) -> None:

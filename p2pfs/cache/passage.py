@@ -1,9 +1,9 @@
 """Contents that are larger than the whole cache: they pass through it.
 
-Nothing is evicted of a content that fits, as long as somebody has it open. One that does not
-fit could not be read to its end so; of it only the latest blocks are kept, in at most half of
-the cache, and those before give their place on the disk back. Its bytes are therefore never
-left to be read by others: the reader tests, before and after, whether they were there.
+Nothing is evicted of a content that fits, as long as somebody has it open. One that does not fit
+could then not be read to its end; of it only the latest blocks are kept, in at most half of the
+cache, and those before give their place on the disk back. Its bytes are therefore never left to be
+read by others: the reader tests, before and after, whether they were there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _lseek.restype = ctypes.c_int64
 
 
 class Passage:
-    """What is kept of one such content, in the order in which it came."""
+    """The blocks that are kept of one such content, in the order in which they came."""
 
     def __init__(self, limit_bytes: int, size: int) -> None:
         self.limit_bytes = limit_bytes
-        """What of it may be on the disk at once."""
+        """Bytes of it that may be on the disk at once."""
         self._order: deque[int] = deque()
         self._losses = bytearray(block_count_for(size))
 
@@ -71,7 +71,7 @@ class Passage:
         self._losses[index] = (self._losses[index] + 1) % 256
 
     def losses(self, indexes: range) -> bytes:
-        """Return what differs if one of these blocks has gone since, even if it came again."""
+        """Return a value that differs if one of these blocks has gone since and come again."""
         return bytes(self._losses[indexes.start : indexes.stop])
 
 

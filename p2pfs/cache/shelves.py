@@ -22,7 +22,7 @@ system calls."""
 
 
 class Shelves:
-    """The bytes that closed contents take on the disk, and all that makes opening one again quick.
+    """The bytes that closed contents take on the disk, and what makes it quick to open one again.
 
     A content is on one of two shelves: `kept` if it is in `pinned`, else `closed`. If it was
     closed lately it is in one of two tables as well: a small one rests with its file open, of a
@@ -46,11 +46,11 @@ class Shelves:
         return self.closed.get(key, self.kept.get(key))
 
     def put(self, key: Key, allocated_bytes: int) -> None:
-        """Take in a content that takes so much on the disk, as the one used last."""
+        """Add a content that takes so many bytes on the disk, as the one used last."""
         self._shelf_of(key)[key] = allocated_bytes
 
     def put_file(self, file: CachedFile) -> None:
-        """Take in a file that has no handles; one that is small rests until others have come."""
+        """Add a file that has no handles; a small one rests until others have come."""
         self.put(file.key, file.allocated_bytes)
         if file.is_small:
             self.resting[file.key] = file

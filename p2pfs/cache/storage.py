@@ -19,8 +19,8 @@ PAGE_BYTES: Final = 4096
 """The unit by which file systems allocate, hence that of the accounts."""
 
 LOOK_S: Final = 0.1
-"""How often the attributes of a file are asked for, for which a reader gives up the interpreter
-and waits to have it back. Between two such questions the kernel has the size at hand."""
+"""The time between two calls of fstat for one file: a reader gives up the interpreter for each, and
+waits to have it back. In between, lseek tells the size without that."""
 
 Located = NewType("Located", int)
 """The descriptor of a cache file in which the bytes that were asked for lie at their own offset."""
@@ -124,7 +124,7 @@ class Storage:
             size = size_at_hand(self.number)
         if size >= self.map_offset:
             return False
-        with contextlib.suppress(OSError):  # else what comes anew would be thought cut too
+        with contextlib.suppress(OSError):  # else blocks that come anew would be thought cut too
             os.ftruncate(self.number, self.map_offset)
         return True
 

@@ -201,10 +201,10 @@ class BlockCache:
                 pass
         return max(0, before - self._used_bytes)
 
-    # What cached files ask: see `Keeper` and `Room`.
+    # For cached files: see `Keeper` and `Room`.
 
     def path_of(self, key: Key) -> str:
-        """Return where a content is."""
+        """Return the path of a content's file."""
         return os.path.join(self._directory, key.name)
 
     def retain(self, file: CachedFile) -> None:

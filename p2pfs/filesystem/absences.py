@@ -1,7 +1,7 @@
-"""Names that were answered to the kernel with ENOENT a moment ago.
+"""Names for which the kernel got ENOENT a moment ago.
 
-It believes that for a while and asks no more. A name that came in the meantime is in the next
-listing, and could not be opened: `ls` would show what `cat` does not find. So a listing that
+It believes that for a while and does not ask again. A name that came in the meantime is in the next
+listing, and could not be opened: `ls` would show a file that `cat` does not find. So a listing that
 shows such a name is held back until the kernel has forgotten.
 """
 
@@ -18,7 +18,7 @@ BELIEVED_S: Final = 1.0
 """How long the kernel believes that a name is not there (`p2pfs.mount.NAMES_S`)."""
 
 MARGIN_S: Final = 0.05
-"""What may pass until our answer reaches it."""
+"""The time that our answer may take to reach the kernel."""
 
 MAX_REMEMBERED: Final = 10_000
 """Names remembered, the latest."""

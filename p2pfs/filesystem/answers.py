@@ -1,8 +1,8 @@
 """How the tree answers: at once, later, or with an errno.
 
-What memory or a local disk can answer is returned at once, on the thread that asked. What
-needs the network is returned as `Later`: the caller runs it in trio and waits as it sees
-fit. So the tree knows neither threads nor FUSE, and a cached read never crosses into trio.
+An answer from memory or a local disk is returned at once, on the thread that asked. One that needs
+the network is returned as `Later`: the caller runs it in trio and waits as it sees fit. So the tree
+knows neither threads nor FUSE, and a cached read never crosses into trio.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def _not_at_all(_answer: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Later(Generic[T]):
-    """An answer that memory does not hold."""
+    """An answer that has to be fetched."""
 
     fetch: Callable[[], Awaitable[Any]]
     """Run it in trio, once. It raises `OSError` with an errno, and may be cancelled."""
     finish: Callable[[Any], T] = _same
-    """Run it on the thread that asked: it makes the answer of what was fetched."""
+    """Run it on the thread that asked: it makes the answer from the fetched value."""
     held_s: Callable[[T], float] = _not_at_all
     """How long the answer is held back, once it is there."""
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 OWN_PREFIX: Final = "user.p2pfs."
-"""Of the extended attributes that are ours."""
+"""The prefix of our own extended attributes."""
 
 SECTOR_BYTES: Final = 512
 """The unit of st_blocks, whatever the file system."""
@@ -24,7 +24,7 @@ ours can be taken for a file in the backing directory."""
 
 
 _FOREIGN_INODE: Final = 1 << 62
-"""Set in the inode numbers of what lies on other disks than the share itself."""
+"""Set in the inode numbers of files that lie on other disks than the share itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ def from_stat(status: os.stat_result, own_device: int) -> Attributes:
 
 
 def virtual(mode: int, inode: int, *, size: int = 0, time_ns: int = 0) -> Attributes:
-    """Return the attributes of something that no local disk holds.
+    """Return the attributes of a file or directory that lies on no local disk.
 
-    It belongs to the user who mounted. It has one link, directories too: a count of two would
+    It belongs to the user of the mount. It has one link, directories too: a count of two would
     tell `find` that there are no sub-directories. All sectors are shown as there, or `cp`
     and `tar` would take a file that is not cached for one full of holes.
     """

@@ -1,8 +1,8 @@
-"""The directories behind `shared/`: what system calls are given to reach a path below them.
+"""The directories behind `shared/`, and the arguments with which system calls reach paths below.
 
-Paths are relative to a directory's descriptor: one joined to an absolute path would pass
-PATH_MAX earlier than on a plain disk, and the directory may be renamed while it is mounted. That
-of `shared/` itself is open all the time; what is shared where it lies may be unmounted.
+Paths are relative to a directory's descriptor: one joined to an absolute path would pass PATH_MAX
+earlier than on a plain disk, and the directory may be renamed while it is mounted. That of
+`shared/` itself is open all the time; a directory that is shared where it lies may be unmounted.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ place of a file since, it must neither lead out of the share nor block us."""
 
 _LEASE_TRIES: Final = 100
 _LEASE_WAIT_S: Final = 0.01
-"""A program that opens for writing what another holds a lease on waits; with O_NONBLOCK it is sent
-away instead. The library takes one for microseconds, to learn whether a file is written."""
+"""A program waits that opens a file for writing on which another holds a lease; with O_NONBLOCK it
+gets an error instead. The library takes one for microseconds, to learn whether a file is
+written."""
 
 
 class Place(NamedTuple):
-    """What a system call is given to reach a file."""
+    """The arguments with which a system call reaches a file."""
 
     directory: int | None
     """For `dir_fd`."""
@@ -109,7 +110,7 @@ class Backing:
             )
 
     def lstat(self, path: str) -> os.stat_result:
-        """Return the status of what is at `path`, be it a link."""
+        """Return the status of the file or link at `path`; no link is followed."""
         with self.near(path) as (place, name, is_followed):
             return os.stat(name, dir_fd=place, follow_symlinks=is_followed)
 
@@ -149,7 +150,7 @@ class Backing:
             os.unlink(name, dir_fd=place)
 
     def hand_over(self, path: str, mode: int, owner: Owner | None) -> None:
-        """Give what was just made the mode that was asked for, and to whom it belongs."""
+        """Give a new file the mode and the owner that were asked for."""
         taken = mode & self._umask
         if owner is None and not taken:
             return
@@ -169,7 +170,7 @@ class Backing:
                 os.removexattr(name, MEANT)
 
     def _mark(self, path: str, owner: Owner) -> None:
-        """Note the user who made this, where all is shared though not every user may read it."""
+        """Note the user who made a file that is shared though not every user may read it."""
         with suppress(OSError), self.named(path) as name:  # not every disk has attributes
             os.setxattr(name, MEANT, str(owner.uid).encode())
 

@@ -1,4 +1,4 @@
-"""Who makes a call, as far as the tree must know it."""
+"""The program that makes a call, as far as the tree must know it."""
 
 from __future__ import annotations
 

@@ -2,9 +2,8 @@
 
 The same tree shows what is below `search/` and `peers/`: only the view is another.
 
-Names, sizes and times come from memory; a name that memory does not hold costs one bounded
-search, and only if anybody may publish such a name. An open file keeps the content that it
-was opened with.
+Names, sizes and times come from memory; a name that memory does not hold costs one bounded search,
+if it is one that can be published. An open file keeps the content that it was opened with.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, View, 
 from p2pfs.protocol import FileId, PeerInfo, name_of, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
-"""Paths for which we remember what the kernel has cached; some tens of megabytes."""
+"""Paths of which we remember which version the kernel has cached; some tens of megabytes."""
 
 NETWORK: Final = "network"
 
@@ -56,9 +55,9 @@ class Reader(Protocol):
         ...
 
     async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:
-        """Return a descriptor likewise, fetching what is missing; raises `TransferError`.
+        """Return a descriptor likewise, fetching missing blocks; raises `TransferError`.
 
-        Unless `ahead` is false, what will probably be read next is fetched too.
+        Unless `ahead` is false, the blocks that will probably be read next are fetched too.
         """
         ...
 
@@ -75,7 +74,7 @@ class Contents(Protocol):
         ...
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
-        """Have small contents ready that somebody will probably open next."""
+        """Fetch small contents that a program will probably open next."""
         ...
 
     def last_error(self, path: str) -> str | None:
@@ -116,7 +115,7 @@ class NetworkFile(ReadOnlyFile):
         return self._tree.attributes(self._file)
 
     def read(self, size: int, offset: int) -> Answer[bytes | Stretch]:
-        """Return where exactly `size` bytes lie, fewer only at the end of the file."""
+        """Return where the next `size` bytes lie, fewer only at the end of the file."""
         length = min(size, self._file.size - offset)
         if length <= 0:
             return b""
@@ -142,7 +141,7 @@ class NetworkFile(ReadOnlyFile):
 
 
 class NetworkTree:
-    """Others' files, as the sub-tree `network/` or what a label says."""
+    """Others' files, as the sub-tree `network/`, or `peers/` or `search/`."""
 
     def __init__(
         self,
@@ -181,7 +180,7 @@ class NetworkTree:
         return listed
 
     def open(self, path: str, flags: int) -> Answer[OpenFile]:  # noqa: ARG002 - reading is all there is
-        """Open what is at a path now, and show nothing else there until it is released."""
+        """Open the file at a path, and show no other version there until it is released."""
         return self._with_node(path, self._opened)
 
     def readlink(self, path: str) -> str:
@@ -206,18 +205,18 @@ class NetworkTree:
         return self._with_node(path, lambda _: [])
 
     def attributes(self, node: Node) -> Attributes:
-        """Return what `stat` shows of something that is known."""
+        """Return the attributes of a node."""
         if isinstance(node, RemoteDirectory):
-            time_ns = node.mtime_ns or self._root.mtime_ns  # nobody has told it
+            time_ns = node.mtime_ns or self._root.mtime_ns  # no servent has announced one
             return virtual(DIRECTORY_MODE, self._inode(node), time_ns=time_ns)
         return virtual(FILE_MODE, self._inode(node), size=node.size, time_ns=node.mtime_ns)
 
     def unpin(self, path: str) -> None:
-        """Show again what the network has at a path. For `NetworkFile.release`."""
+        """Let a path show any version again. For `NetworkFile.release`."""
         self._kernel.released(path)
 
     def _with_node(self, path: str, use: Callable[[Node], T]) -> Answer[T]:
-        """Answer with `use` of what is at `path`: at once if it is known."""
+        """Answer with `use` of the node at `path`: at once if it is known."""
         if not path:
             return use(self._root)
         node = self._kernel.pinned(path) or self._view.known(path)
@@ -241,7 +240,7 @@ class NetworkTree:
         return node
 
     def _absent(self, path: str) -> OSError:
-        """Return the error of a name that is not there, which the kernel will believe a while."""
+        """Return ENOENT for a path, having noted that the kernel will believe that for a while."""
         self._absences.told(path)
         return os_error(errno.ENOENT, path)
 
@@ -353,7 +352,7 @@ class _KernelCaches:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pinned: dict[str, _Pin] = {}
-        """What each path shows that somebody has open."""
+        """The version that each path shows while it is open."""
         self._told: Latest[str, _Told] = Latest(MAX_PATHS_REMEMBERED)
 
     def pinned(self, path: str) -> RemoteFile | None:

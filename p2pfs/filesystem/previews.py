@@ -1,11 +1,11 @@
 """The guard against downloads that nobody asked for.
 
-A file manager that shows a folder of films starts programs which read them for a thumbnail,
-whole if they may, and indexers read all they find. What a network file system is called
-does not stop them (tried with six file managers), but most can be told by their names. Such
-a reader gets the first block of a large file that is not in the cache, which is enough for
-its type and often for a picture, and then EACCES. Tumbler maps files into its memory, where
-a refused page kills it with all previews it had still to make; so it gets EACCES at once.
+A file manager that shows a folder of films starts programs which read them for a thumbnail, whole
+if they may, and indexers read every file. The file system's type does not stop them (tried with six
+file managers), but most can be recognised by their names. Such a reader gets the first block of a
+large file that is not in the cache, which is enough for its type and often for a picture, and then
+EACCES. Tumbler maps files into its memory, where a refused page kills it with all previews it had
+still to make; so it gets EACCES at once.
 
 This is manners, not protection: another name, and a program reads what it likes.
 """
@@ -29,7 +29,7 @@ from p2pfs.protocol import MIB, FileId, block_bytes_for, parent_of
 log = logging.getLogger(__name__)
 
 SMALL_BYTES: Final = 1 * MIB
-"""What anybody may read whole, unless previews are off."""
+"""Bytes of a file that every program may read whole, unless previews are off."""
 
 CACHED_PERCENT: Final = 100
 
@@ -49,7 +49,7 @@ _WORKERS: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     # A thread of the file manager that does nothing else.
     ("loader", re.compile(r"^\S*pcmanfm")),
 )
-"""Names that many things have, and what the command line must hold besides."""
+"""Names that other programs have too, each with the text that its command line must hold."""
 
 _MAPPERS: Final = re.compile(r"(pool-)?tumblerd")
 """Those of them that map files, and are killed by a page that they do not get."""
@@ -67,7 +67,7 @@ class Readings(Protocol):
 
 
 class GuardedContents:
-    """Contents, of which programs that make previews get no more than they may.
+    """Contents, with a limit for programs that make previews.
 
     A content that is not here yet is noted with the program that opens it.
     """
@@ -95,7 +95,7 @@ class GuardedContents:
         return reader if limit is None else _Glimpse(reader, file.path, limit)
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
-        """Have small contents ready, unless it is for previews that are not to be."""
+        """Fetch small contents, unless the caller makes previews and previews are off."""
         if self._previews is not Previews.OFF or not makes_previews(self._caller):
             self._contents.fetch_ahead(files)
 
@@ -117,7 +117,7 @@ class GuardedContents:
             self._readings.opened(file.file_id, caller.program(), caller.user(), directory)
 
     def _limit(self, file: RemoteFile) -> int | None:
-        """Return how many bytes the caller may read; None: all. Most are not even looked at."""
+        """Return how many bytes the caller may read; None: all. Most callers are not checked."""
         if self._previews is Previews.ALL:
             return None
         if self._previews is Previews.SMALL and file.size <= SMALL_BYTES:
@@ -132,7 +132,7 @@ class GuardedContents:
 
 
 class _Glimpse:
-    """A reader that ends after some bytes, for the time that it is open."""
+    """A reader whose limit of bytes holds as long as it is open."""
 
     def __init__(self, reader: Reader, path: str, limit: int) -> None:
         self._reader = reader
@@ -141,12 +141,12 @@ class _Glimpse:
         self._has_refused = False
 
     def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
-        """Return where the bytes lie if all of them are here; EACCES if they are too far in."""
+        """Return where the bytes lie if all of them are here; EACCES beyond the limit."""
         self._check(offset + length)
         return self._reader.locate_nowait(offset, length)
 
     async def locate(self, offset: int, length: int, *, ahead: bool = True) -> Located | bytes:  # noqa: ARG002
-        """Return where they lie, and fetch nothing that was not asked for; EACCES as above."""
+        """Return where the bytes lie, fetching those alone; EACCES beyond the limit."""
         self._check(offset + length)
         return await self._reader.locate(offset, length, ahead=False)
 

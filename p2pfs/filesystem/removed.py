@@ -1,4 +1,4 @@
-"""What was removed in `shared/` while somebody had it open, and goes on without a name.
+"""Files that were removed in `shared/` while a program had them open: they go on without a name.
 
 libfuse does not remove such a file: it renames it to `.fuse_hidden` and sixteen digits, works
 on under that name, and removes it when the last one has closed it. On the disk that would keep
@@ -56,18 +56,18 @@ class RemovedFiles:
             self._kept[path] = descriptor
 
     def descriptor(self, path: str) -> int | None:
-        """Return the descriptor of the removed file that libfuse calls so, if there is one."""
+        """Return the descriptor of the removed file to which libfuse gave this name, if any."""
         return self._kept.get(path) if self._kept else None
 
     def forget(self, path: str) -> bool:
-        """Know a removed file no more; return whether there was one of this name."""
+        """Forget a removed file; return whether there was one of this name."""
         with self._lock:
             is_known = path in self._kept
             self._drop([path] if is_known else [])
             return is_known
 
     def moved(self, old: str, new: str) -> None:
-        """Note that libfuse calls a file, or what is below a directory, otherwise from now on."""
+        """Note that libfuse has a new name for a file, or for all files below a directory."""
         if not self._kept:
             return
         with self._lock:
@@ -75,7 +75,7 @@ class RemovedFiles:
                 self._kept[new + path[len(old) :]] = self._kept.pop(path)
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close all descriptors."""
         with self._lock:
             self._drop(list(self._kept))
 

@@ -26,11 +26,11 @@ from p2pfs.namespace import QueryError, View
 _LABEL: Final = "search"
 
 _ROOT_MODE: Final = DIRECTORY_MODE | stat.S_IWUSR
-"""The kernel itself asks for this before it lets `mkdir` through."""
+"""The kernel itself looks a name up before it lets `mkdir` through."""
 
 
 class SearchView(View, Protocol):
-    """What the tree asks of the servent. Paths are the text of a search, `/`, a name."""
+    """The searches, as the tree sees them. Paths are the text of a search, `/`, a name."""
 
     def kept(self) -> Sequence[str]:
         """Return the searches that are kept, sorted."""

@@ -1,8 +1,8 @@
 """Which small files will be opened next, when those of a directory are opened one by one.
 
-`cp -r`, `tar`, `rsync` and `grep -r` read a directory file by file, in the order of names or
-in that of inode numbers (coreutils sort by them), and wait for each. Told which file was
-opened, this says which ones to fetch before they are. It fetches nothing itself.
+`cp -r`, `tar`, `rsync` and `grep -r` read a directory file by file, in the order of names or in
+that of inode numbers (coreutils sort by them), and wait for each. `Siblings` is given each file
+that is opened, and returns those to fetch before they are opened. It fetches nothing itself.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from p2pfs.namespace import Knowledge, Node, RemoteFile
 from p2pfs.protocol import MIB, MIN_BLOCK_BYTES, parent_of
 
 SMALL_BYTES: Final = MIN_BLOCK_BYTES
-"""A content of one block: it comes in one exchange, and what comes too many costs little."""
+"""A content of one block: it comes in one exchange, and one fetched in vain costs little."""
 
 OPENED_IN_ORDER: Final = 3
 """Files opened one behind the other before the next are fetched: a pair may be chance."""
 
 LARGEST_STEP: Final = 4
-"""An order may be left out a few files: those that are not wanted."""
+"""Files in a row that may be left out: those that the program does not want."""
 
 AHEAD_FILES: Final = 16
 MAX_AHEAD_FILES: Final = 96
 AHEAD_BYTES: Final = 2 * MIB
-"""How far ahead of the reader: at first little, and no loss if it stops. Then half as many as it
-has opened in order, for a distant source gives no more in each round trip: with 16, 132 files a
-second came over 50 ms. A source lets 128 requests of one peer wait."""
+"""Files fetched ahead: few at first, so that little is lost if the reader stops. Then half as many
+as it has opened in order, for a distant source gives no more in each round trip: with 16, 132 files
+a second came over 50 ms. A source lets 128 requests of one peer wait."""
 
 MAX_DIRECTORY: Final = 5_000
-"""Names in a directory that is looked at: to sort more takes tens of milliseconds."""
+"""A directory with more names is left alone: to sort them takes tens of milliseconds."""
 
 MAX_DIRECTORIES: Final = 16
 """Directories that are remembered, those opened in last."""
 
 
 class _Order:
-    """The small files of a directory in one order, and how far somebody has come in it."""
+    """The small files of a directory in one order, and how far a reader has come in it."""
 
     def __init__(self, files: Sequence[RemoteFile]) -> None:
         self._files = files
@@ -104,7 +104,7 @@ class Siblings:
             directory = self._directory(path)
             directory.opened += 1
             if any(file.path not in order for order in directory.orders):
-                directory.opened, directory.orders = 1, ()  # it came later: look at all anew
+                directory.opened, directory.orders = 1, ()  # it came later: list them anew
             if directory.opened == OPENED_IN_ORDER:
                 directory.orders = self._orders(path)
             for order in directory.orders:

@@ -1,4 +1,4 @@
-"""What the parts of the tree have in common: the questions that each must answer.
+"""The interface of each part of the tree: the questions that it must answer.
 
 `shared/` answers more, since it alone can be changed: see `p2pfs.filesystem.shared`.
 Paths are relative to the sub-tree; its own root is the empty path. Every call is made on a
@@ -16,7 +16,7 @@ from p2pfs.filesystem.attributes import Attributes, Listed
 
 
 class Moment(enum.Enum):
-    """A time that `utimens` leaves to us."""
+    """A time that the caller of `utimens` leaves to us."""
 
     NOW = enum.auto()
     OMIT = enum.auto()
@@ -27,7 +27,7 @@ Time: TypeAlias = int | Moment
 
 
 class Owner(NamedTuple):
-    """Whose a new file is to be."""
+    """The owner of a new file."""
 
     uid: int
     gid: int
@@ -38,7 +38,7 @@ class OpenFile(Protocol):
 
     @property
     def keep_cache(self) -> bool:
-        """Whether what the kernel has cached of this path is still right."""
+        """Whether the kernel may keep the pages that it has cached of this path."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class OpenFile(Protocol):
         ...
 
     def getattr(self) -> Attributes:
-        """Return the attributes of what was opened, whatever has its path now."""
+        """Return the attributes of the file that was opened, even if another has its path now."""
         ...
 
     def read(self, size: int, offset: int) -> Answer[bytes | Stretch]:
@@ -63,7 +63,7 @@ class OpenFile(Protocol):
         ...
 
     def flush(self) -> None:
-        """Report what is still to be reported: one of perhaps several descriptors closes."""
+        """Report errors that are not reported yet: one of perhaps several descriptors closes."""
         ...
 
     def fsync(self, *, data_only: bool) -> None:
@@ -76,7 +76,7 @@ class OpenFile(Protocol):
 
 
 class ReadOnlyFile:
-    """The part of `OpenFile` that files nobody may write have in common."""
+    """The part of `OpenFile` that all read-only files have in common."""
 
     keep_cache = False
     direct_io = False

@@ -25,7 +25,7 @@ from p2pfs.roots import Roots
 
 
 class Texts(Protocol):
-    """What is below `.p2pfs/`."""
+    """The texts below `.p2pfs/`."""
 
     def render(self, name: str) -> bytes:
         """Return one of the texts. Any thread."""
@@ -33,36 +33,36 @@ class Texts(Protocol):
 
 
 class Servent(Protocol):
-    """What the tree asks of the servent behind it."""
+    """The parts of the servent that the tree needs."""
 
     @property
     def browser(self) -> View:
-        """What is below `network/`."""
+        """The view that `network/` shows."""
         ...
 
     @property
     def results(self) -> SearchView:
-        """What is below `search/`."""
+        """The view that `search/` shows."""
         ...
 
     @property
     def shares(self) -> View:
-        """What is below `peers/`."""
+        """The view that `peers/` shows."""
         ...
 
     @property
     def swarms(self) -> Contents:
-        """What is in the files of others."""
+        """The bytes of others' files."""
         ...
 
     @property
     def report(self) -> Texts:
-        """What is below `.p2pfs/`."""
+        """The texts below `.p2pfs/`."""
         ...
 
     @property
     def file_links(self) -> Links:
-        """What makes links to files."""
+        """The maker of links to files."""
         ...
 
 
@@ -267,7 +267,7 @@ class FileSystem:
         return subtree, rest
 
     def _same_subtree(self, old: str, new: str) -> tuple[SharedTree, str]:
-        # A read-only target first: EXDEV would only make `mv` fail later, and half-way.
+        # A read-only target is refused first: EXDEV would only make `mv` fail later, and half-way.
         target, _ = self._below(new)
         if self._subtrees.get(_split(old)[0]) is not target:
             raise os_error(errno.EXDEV, old)

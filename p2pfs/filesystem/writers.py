@@ -1,4 +1,4 @@
-"""Open files in `shared/`, and how many write to each path, as the library is told."""
+"""Open files in `shared/`, and the count of writers of each path that the library gets."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Writers:
         self._files: set[OpenShared] = set()
 
     def come(self, path: str, open_file: Callable[[Writers], OpenShared]) -> OpenShared:
-        """Open a file to be written: the library learns of it before, for O_TRUNC changes it."""
+        """Open a file to be written, having told the library first: O_TRUNC changes it at once."""
         with self._lock:
             self._share.write_began(path)
             try:

@@ -20,20 +20,20 @@ class Stage(enum.Enum):
     NONE = enum.auto()
     """No look is under way."""
     LOOKING = enum.auto()
-    """A look is under way, and has not found out yet which file is there."""
+    """A look is under way and does not know yet which file is at the path."""
     KNOWN = enum.auto()
     """A look is under way at a known file."""
     AGAIN = enum.auto()
     """Likewise, and another look has to follow."""
     VOID = enum.auto()
-    """A look is under way, and what it sees must not be offered."""
+    """A look is under way whose finding must not be offered."""
 
 
 class Event(enum.Enum):
     """What happens to a path."""
 
     ADD = enum.auto()
-    """It has to be looked at, which says nothing of a change."""
+    """A look is wanted although no change is known."""
     TOUCH = enum.auto()
     """Something changed at the path."""
     TOUCH_ABOVE = enum.auto()
@@ -43,11 +43,11 @@ class Event(enum.Enum):
     IDENTIFY = enum.auto()
     """The look has found out which file is there."""
     END = enum.auto()
-    """The look has ended, whatever came of it."""
+    """The look has ended, with an offer or without."""
 
 
 class Step(NamedTuple):
-    """What an event makes of a path."""
+    """The effect of an event on a path."""
 
     stage: Stage
     is_due: bool = False
@@ -105,11 +105,11 @@ class Look:
     """The state of the file, once it is known."""
     stage: Stage = Stage.LOOKING
     again: Sign = Sign.ATTRIBUTES
-    """With which sign the next look begins, if another one has to follow."""
+    """The sign with which the next look begins, if another one has to follow."""
 
     @property
     def is_void(self) -> bool:
-        """Whether something happened to the path meanwhile: what was seen must not be offered."""
+        """Whether something happened to the path meanwhile: the finding must not be offered."""
         return self.stage is Stage.VOID
 
 
@@ -118,7 +118,7 @@ def _no_look_at(path: str) -> Look:
 
 
 class Agenda:
-    """What the worker has to do.
+    """The work that the worker has to do.
 
     A look at a path is at one `Stage`, and `STEPS` is the table of what each event makes of it.
     Beside that, a path waits in up to three queues:
@@ -194,7 +194,7 @@ class Agenda:
         self._happens(look, Event.IDENTIFY, look.sign)
 
     def finish(self, look: Look) -> bool:
-        """End a look; return whether it was not void, so that what it saw may be offered."""
+        """End a look; return whether it was not void, so that its finding may be offered."""
         if self._looks.get(look.path) is look:
             del self._looks[look.path]
         is_valid = not look.is_void
@@ -207,12 +207,12 @@ class Agenda:
         self._later[look.path] = look.sign
 
     def put_aside(self, look: Look) -> None:
-        """End a look at a large file, and have another one behind all that is quick."""
+        """End a look at a large file, and have another one after all quick looks."""
         self.finish(look)
         self._due_large[look.path] = look.sign
 
     def recall(self) -> None:
-        """Make all that was put off due."""
+        """Make all paths due that were put off."""
         for path, sign in self._later.items():
             self.add(path, sign)
         self._later.clear()
@@ -239,7 +239,7 @@ class Agenda:
             if look.path == path or look.path.startswith(prefix):
                 yield look
 
-    # What is to be done.
+    # The next piece of work.
 
     def take(self) -> Look | None:
         """Begin to look at the next path."""
@@ -257,7 +257,7 @@ class Agenda:
         return look
 
     def add_check(self, path: str) -> None:
-        """Have a file compared with its first and last block: it was believed without a reason."""
+        """Have a file compared with its first and last block: it was believed without a proof."""
         self._unchecked[path] = None
 
     def take_check(self) -> str | None:

@@ -42,7 +42,7 @@ class Answers:
 
     @property
     def version(self) -> int:
-        """Differs whenever an answer may."""
+        """A number that is another one after each change of an answer."""
         with self._books.lock:
             return self._books.version
 
@@ -66,7 +66,7 @@ class Answers:
     def file_with(
         self, file_id: FileId, may_see: Callable[[str], bool] = lambda _path: True
     ) -> SharedFile | None:
-        """Return a file that is offered with this content, of those that may be seen."""
+        """Return an offered file with this content, among those that the asker may see."""
         books = self._books
         with books.lock:
             for file, path in books.holdings.places(file_id):

@@ -1,4 +1,4 @@
-"""What one hop of the worker has found, until it is filed and offered."""
+"""The findings of one hop of the worker, until they are filed and offered."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Known(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """What one hop has found."""
+    """The findings of one hop."""
 
     looks: list[Look] = field(default_factory=list)
     hashed_bytes: int = 0

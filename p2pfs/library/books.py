@@ -1,6 +1,6 @@
-"""All that the library believes, under one lock, and the steps that keep its parts consistent.
+"""The state of the library, under one lock, and the steps that keep its parts consistent.
 
-Kernel threads bring facts, the worker's thread brings what it saw, and everybody asks. Each of
+Kernel threads bring facts, the worker's thread brings its findings, and any thread asks. Each of
 them is a class of its own over these books: `Facts`, `Looks`, `Tidying`, `Answers`. Each of their
 methods takes the lock once, never waits for the disk, and goes through a bounded number of names:
 what concerns a whole directory is given and taken in pieces.
@@ -62,7 +62,7 @@ class Leavings:
         self._early_files: set[Identity] = set()
 
     def __bool__(self) -> bool:
-        """Return whether there is something to go through."""
+        """Return whether anything is noted here."""
         return bool(self.paths or self.files)
 
     def set_aside(self, paths: Iterable[str] = (), files: Iterable[Identity] = ()) -> None:
@@ -102,7 +102,7 @@ class Books:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Hold the lock for a change, and call `on_change` afterwards if somebody waits for it."""
+        """Hold the lock for a change, and call `on_change` afterwards if a task waits for it."""
         with self.lock:
             self.change_count += 1
             before = self.version
@@ -113,7 +113,7 @@ class Books:
 
     @property
     def version(self) -> int:
-        """Differs whenever an answer may. With the lock held."""
+        """A number that is another one after each change of an answer. With the lock held."""
         return self.own_version + self.offers.version
 
     # The rest is called with the lock held.
@@ -169,6 +169,6 @@ class Books:
         return False
 
     def end(self, look: Look) -> bool:
-        """End a look; return whether what it saw may be offered."""
+        """End a look; return whether its finding may be offered."""
         self.leavings.look_ended()
         return self.agenda.finish(look)

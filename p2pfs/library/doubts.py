@@ -1,4 +1,4 @@
-"""What a sign of a change leaves in doubt, and which files are in doubt.
+"""Which files may have changed since they were hashed, judged by the signs of a change.
 
 A file is hashed once and then believed, as long as its times and its size say that nobody wrote
 to it. Three tables say how far: `Sign` what a look does in the end, `VERDICTS` what happens to an
@@ -16,7 +16,7 @@ from p2pfs.library.status import Identity, StatKey
 
 
 class Sign(enum.IntEnum):
-    """What is known of a change, by what it leaves in doubt; of two, the larger one counts.
+    """How much a change may mean, by its sign; of two signs, the larger one counts.
 
     ==========  ========================  =====================  =====================
     sign        size or mtime differ      ctime alone differs    nothing differs
@@ -33,7 +33,7 @@ class Sign(enum.IntEnum):
     NAMES = 1
     """A name came or went, or somebody else set attributes."""
     FOUND = 2
-    """A look found the change: the servent was down, or missed what happened."""
+    """A look found the change: the servent was down, or missed the event."""
     WRITTEN = 3
     """Somebody wrote, or may have written."""
 
@@ -51,7 +51,7 @@ class Difference(enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """What becomes of an offer at once, before anybody has looked at the file."""
+    """What becomes of an offer at once, before the worker has looked at the file."""
 
     KEEP = enum.auto()
     """It stays, unless the file is in doubt already."""
@@ -108,7 +108,7 @@ class Trust(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """What changes the trust in a file."""
+    """The events that change the trust in a file."""
 
     SUSPECT = enum.auto()
     """A writer came, or may have come."""
@@ -140,7 +140,7 @@ TRUST: Final[Mapping[Trust, Mapping[Cause, Trust]]] = {
 class _Doubt(NamedTuple):
     trust: Trust
     number: int
-    """Another one after each new reason."""
+    """For each file, a number that is another one after each new reason to doubt it."""
 
 
 _CERTAIN: Final = _Doubt(Trust.FULL, 0)
@@ -170,7 +170,7 @@ class Doubts:
         return self._doubts.get(file, _CERTAIN).trust
 
     def suspicion(self, file: Identity) -> int:
-        """Return 0 if a file is trusted fully; else another number after each new reason."""
+        """Return 0 if a file is trusted fully; else a number that each new reason changes."""
         return self._doubts.get(file, _CERTAIN).number
 
     def files(self) -> list[Identity]:

@@ -20,9 +20,9 @@ one tick leave the same times; after this long, the next write is sure to leave 
 
 
 class Facts:
-    """Takes facts in; on return nothing is offered that they leave in doubt.
+    """Notes facts; on return nothing is offered that they leave in doubt.
 
-    A `status` is None if nothing is at the path, or if it cannot be seen.
+    A `status` is None if nothing is at the path, or if its state cannot be read.
     """
 
     def __init__(self, books: Books) -> None:
@@ -54,7 +54,7 @@ class Facts:
             self._books.agenda.touch("", Sign.FOUND)
 
     def set_paused(self, is_paused: bool) -> None:
-        """Answer nothing to questions while paused."""
+        """Answer as if nothing were offered while paused."""
         books = self._books
         with books.changing():
             books.own_version += is_paused != books.is_paused
@@ -91,7 +91,7 @@ class Facts:
             for other in self._books.writers.ended(path):
                 self._books.agenda.touch(other, Sign.WRITTEN)
 
-    # What a reader has found.
+    # Facts from those who read blocks.
 
     def spoiled(self, file: Identity) -> None:
         """Take back a file whose bytes are not those that were offered; have it hashed anew."""
@@ -132,7 +132,7 @@ class Facts:
     # Inside.
 
     def _note_file(self, path: str, status: Status, sign: Sign) -> None:
-        """Take in that a file is at `path`, also for its other names."""
+        """Note that a file is at `path`, also for its other names."""
         books, file = self._books, status.key.identity
         if books.writers.identify(path, file) or sign is Sign.WRITTEN:
             books.doubts.suspect(file)

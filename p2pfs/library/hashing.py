@@ -14,13 +14,13 @@ from p2pfs.library.status import StatKey
 from p2pfs.protocol import MIB, Manifest, block_bytes_for, block_count_for, block_span, digest
 
 STEP_BYTES: Final = 16 * MIB
-"""Hashed in one go, about 8 ms: how long a shutdown or a small file waits for a large one."""
+"""Bytes hashed in one go, about 8 ms: so long a shutdown or a small file waits for a large one."""
 
 SPARSE_FROM_BYTES: Final = MIB
-"""In smaller files nobody looks for holes: to read them costs less than the question."""
+"""Holes are not looked for in smaller files: to read them costs less than the question."""
 
 _STAT_BLOCK_BYTES: Final = 512
-"""What `st_blocks` counts in, whatever the file system's blocks are."""
+"""The unit of `st_blocks`, whatever the file system's blocks are."""
 
 
 class Hashing:
@@ -36,7 +36,7 @@ class Hashing:
         self.key = key
         """The state that is hashed."""
         self.suspicion = suspicion
-        """What was suspected of the file when this began; see `Agenda`."""
+        """The number of `Looks.suspicion` of the file when this began."""
         self._digests = bytearray()
         self._next_block = 0
 

@@ -18,7 +18,7 @@ from p2pfs.library.status import Identity, StatKey
 from p2pfs.protocol import FileId
 
 MAX_PLACES: Final = 16
-"""Places that one read tries. Of a thousand copies of a file, one is read."""
+"""Places at which one read tries to find a content, of a thousand copies, say."""
 
 
 class Holding(Struct, eq=False, gc=False):
@@ -38,11 +38,11 @@ class Holdings:
         self._by_content: dict[FileId, dict[Identity, Holding] | Holding] = {}
 
     def at(self, file: Identity) -> Holding | None:
-        """Return what a file holds."""
+        """Return the holding of a file."""
         return self._by_file.get(file)
 
     def of(self, file_id: FileId) -> Iterator[Holding]:
-        """Yield what holds a content. Do not change anything meanwhile."""
+        """Yield the holdings of a content. Do not change anything meanwhile."""
         found = self._by_content.get(file_id)
         if isinstance(found, Holding):
             yield found
@@ -55,7 +55,7 @@ class Holdings:
         return list(itertools.islice(places, MAX_PLACES))
 
     def put(self, path: str, key: StatKey, file_id: FileId) -> Holding:
-        """Note what a file holds under one of its names; what it held before is forgotten.
+        """Note the content of a file under one of its names; its earlier content is forgotten.
 
         Returns the holding.
         """
@@ -72,7 +72,7 @@ class Holdings:
         return holding
 
     def drop(self, holding: Holding) -> None:
-        """Forget what a file holds."""
+        """Forget the holding of a file."""
         file = holding.key.identity
         if self._by_file.get(file) is not holding:
             return

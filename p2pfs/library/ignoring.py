@@ -1,7 +1,7 @@
 """Files `.p2pfsignore`, whose patterns keep paths private as those of `.gitignore` do.
 
 Each such file speaks of what lies at and below its directory; of two, the deeper one has the last
-word. What is in a directory that is ignored is ignored whatever else is said.
+word. Everything in an ignored directory is ignored, whatever deeper patterns say.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Ignoring:
 
     @property
     def has_patterns(self) -> bool:
-        """Return whether anything is said anywhere."""
+        """Return whether there are any patterns."""
         return bool(self._specs)
 
     def is_ignored(self, path: str, *, is_directory: bool) -> bool:

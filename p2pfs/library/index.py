@@ -77,7 +77,7 @@ class DamagedIndexError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is kept about one file."""
+    """The record of one file."""
 
     path: str
     key: StatKey

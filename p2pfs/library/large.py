@@ -32,7 +32,7 @@ class Hasher:
         self._refusing = refusing
         self._large: tuple[Look, Hashing] | None = None
         self._left: Hashing | None = None
-        """What was hashed of a file that was renamed, say, before it was done."""
+        """A large file that is hashed in part, kept while it is renamed, say."""
 
     @property
     def is_busy(self) -> bool:

@@ -38,7 +38,7 @@ class LibraryStatistics:
 
 
 class Library:
-    """What the directories behind `shared/` offer.
+    """The offers of the directories behind `shared/`.
 
     Facts and questions that are not async may come from any thread at any time, also before
     `run` and after it, and never wait for more than a few file attributes.
@@ -139,7 +139,7 @@ class Library:
     def touched(self, path: str) -> None:
         """Note that something at or below this path changed, bytes maybe: look again.
 
-        What has vanished from this path, or is another file, is offered no more on return.
+        A file that has vanished from this path, or is another one, is offered no more on return.
         """
         self._facts.touched(path, self._share.status(path), Sign.WRITTEN)
 
@@ -187,7 +187,7 @@ class Library:
         return not places or any(may_see(path) for _, path in places)
 
     def size_of(self, file_id: FileId) -> int | None:
-        """Return the size of a content that can be served, with a name at this moment or not."""
+        """Return the size of a content that can be served, even if no path has it just now."""
         holding = self._answers.holding(file_id)
         return None if holding is None else holding.key.size
 
@@ -286,7 +286,7 @@ class Library:
 
     @property
     def version(self) -> int:
-        """Grows whenever the offers, or the state of a file, have changed."""
+        """A number that grows with each change of the offers or of the state of a file."""
         return self._answers.version
 
     def take_changes(self) -> Changes:

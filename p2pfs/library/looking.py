@@ -159,7 +159,7 @@ class Looking:
             self._looks.finish(look)
 
     def _take_names(self, look: Look, names: list[str]) -> None:
-        """Have the names in a directory looked at, and take back those that it lacks by now."""
+        """Have the names in a directory looked at, and take back those that are gone from it."""
         kept = set()
         for some in _batched(names, NAMES_AT_ONCE):
             paths = []
@@ -178,7 +178,7 @@ class Looking:
             self._looks.miss(look, some)
 
     def _keys(self, look: Look, paths: Sequence[str]) -> Mapping[str, StatKey]:
-        """Return the states of files in a directory, if that may spare a look at each."""
+        """Return the states of the files in a directory, if that may spare a look at each."""
         is_of_use = look.sign >= Sign.FOUND and bool(self._looks.names(look.path))
         if not is_of_use or self._is_shared_by_root or self._ignoring.has_patterns:
             return NO_KEYS

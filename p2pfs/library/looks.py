@@ -1,4 +1,4 @@
-"""The worker's looks at paths: how they begin, what they see, how they end.
+"""The worker's looks at paths: how they begin, what they find, how they end.
 
 For the worker's thread, which holds no lock between two calls.
 """
@@ -26,9 +26,9 @@ NO_KEYS: Final[Mapping[str, StatKey]] = MappingProxyType({})
 class Looks:
     """Begins looks and ends them, with an offer, a refusal, or until another time.
 
-    Those who wait for a change are not woken by each step: the worker's rounds wake them once
-    after each hop. Trio's thread, woken for each of three steps a file, took a fifth of the
-    time of indexing, and the interpreter from the worker each time.
+    Tasks that wait for a change are not woken by each step: the worker's rounds wake them once
+    after each hop. Trio's thread, woken for each of three steps a file, took a fifth of the time of
+    indexing, and the interpreter from the worker each time.
     """
 
     def __init__(self, books: Books) -> None:
@@ -40,7 +40,7 @@ class Looks:
             return self._books.agenda.take_large() if large else self._books.agenda.take()
 
     def take_check(self) -> SharedFile | None:
-        """Return a file that is offered and was believed without a reason."""
+        """Return a file that is offered and was believed without a proof."""
         with self._books.lock:
             path = self._books.agenda.take_check()
             return None if path is None else self._books.file_at(path)
@@ -76,9 +76,9 @@ class Looks:
             self._books.agenda.put_aside(look)
 
     def refuse(self, look: Look, reason: str | None, key: StatKey | None = None) -> None:
-        """End a look at a path that cannot be offered, for a reason, or as nothing is there.
+        """End a look at a path that cannot be offered, for a reason or because nothing is there.
 
-        Of a file that is there in the state `key`, nothing is served any more.
+        A file that is there in the state `key` is not served any more.
         """
         books = self._books
         with books.lock:
@@ -202,7 +202,7 @@ class Looks:
     # Files.
 
     def saw_file(self, look: Look, key: StatKey) -> bool:
-        """Take in the state of a file; return whether the look goes on.
+        """Note the state of a file; return whether the look goes on.
 
         It does not if the file is written now, or is offered in this state already.
         """
@@ -250,7 +250,7 @@ class Looks:
             return file is not None and file.file_id == file_id
 
     def held(self, key: StatKey) -> Holding | None:
-        """Return what a file holds, if its bytes are those that it was hashed with."""
+        """Return the holding of a file, if its bytes are those that were hashed."""
         with self._books.lock:
             holding = self._books.holdings.at(key.identity)
             if holding is None or not key.has_bytes_of(holding.key):
@@ -274,7 +274,7 @@ class Looks:
     def recollect(self, directory: str, files: Sequence[SharedFile]) -> set[str]:
         """Offer files of one directory that were offered in an earlier life.
 
-        Returns the paths of those that are; of the others more is known by now.
+        Returns the paths that are offered now; the others have had a look since.
         """
         books = self._books
         with books.lock:

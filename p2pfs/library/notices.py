@@ -19,7 +19,7 @@ Tell = Callable[[str, str], object]
 
 
 class Notices:
-    """The names that the user has been told of, by directory and reason."""
+    """The names for which the user got an event, by directory and reason."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell

@@ -57,9 +57,9 @@ class Page(NamedTuple):
 
     entries: Sequence[Entry]
     start: int
-    """How many names come before these."""
+    """The number of names before these."""
     total: int
-    """How many names there are in all."""
+    """The number of names in all."""
 
     @property
     def has_more(self) -> bool:
@@ -73,7 +73,7 @@ class _Directory:
     identity: Identity
     children: dict[str, _Directory | SharedFile] = field(default_factory=dict)
     refused: dict[str, str] | None = None
-    """Why other names that are here are not offered, by local name; few directories have any."""
+    """The reasons why other names here are not offered, by local name; few directories have any."""
     names: list[str] = field(default_factory=list)
     """Those of the children, always sorted: to sort sixty thousand for a page holds up trio."""
 
@@ -137,9 +137,9 @@ class Offers:
         self.total_bytes = 0
         """Of all files, each path counted; those cut off count until `dismantle` returns them."""
         self.version = 0
-        """Differs whenever anything that can be asked for does."""
+        """A number that is another one after each change of the offers."""
         self.changes = Changes()
-        """Since that was last taken out."""
+        """The changes since `take_changes`."""
         self.is_limited: Callable[[str], bool] = lambda _path: False
         """Tells of which paths not everybody may know: what changes there is not noted."""
 
@@ -252,10 +252,10 @@ class Offers:
         """Return whether there is nothing to dismantle."""
         return not self._cut_off
 
-    # What is there and is not offered.
+    # Files that are there and not offered.
 
     def refuse(self, path: str, reason: str) -> None:
-        """Note why a local path in a directory that is offered is not."""
+        """Note the reason why a local path is not offered, in a directory that is."""
         directory, name = self._parent(published_path(path)), split(path)[1]
         if directory is not None:
             if directory.refused is None:

@@ -1,4 +1,4 @@
-"""Filing and offering the files of a hop; checking files that were believed without a reason."""
+"""Filing and offering the files of a hop; checking files that were believed without a proof."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from p2pfs.protocol import FileId, block_span
 
 SAVE_FILES: Final = 10_000
 SAVE_S: Final = 5.0
-"""What the index takes in before it is written, while more comes at once. What a kill takes of
-it is hashed again."""
+"""Files that the index collects before it is written, while more come at once. Those that a kill
+takes are hashed again."""
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Publishing:
             self._saved_at = time.monotonic()
 
     def check_one(self) -> None:
-        """Compare a file that was believed without a reason with its first and last block."""
+        """Compare a file that was believed without a proof with its first and last block."""
         if self._looks.has_quick_work():
             return
         file = self._looks.take_check()

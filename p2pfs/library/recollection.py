@@ -1,4 +1,4 @@
-"""Files that the index has from an earlier life are offered at once, and looked at behind.
+"""Files that the index has from an earlier life are offered at once, and looked at afterwards.
 
 A look at each of a hundred thousand files takes longer than a user will wait. So only their
 directories are looked at first, for all that could make them private; the look that follows
@@ -55,7 +55,7 @@ class Recollection:
         """Directories to go through; the empty path is all there is."""
         self._after = ""
         self._directories: dict[str, StatKey | None] = {}
-        """Those that were looked at, with None for each that is not offered."""
+        """The directories that were looked at, with None for each that is not offered."""
 
     @property
     def is_due(self) -> bool:

@@ -23,9 +23,9 @@ are then looked at, hashed and filed together: one hop and one transaction for s
 three times as long a thousand small ones were published no sooner."""
 
 GIVE_WAY_S: Final = 0.5
-"""How long the worker waits for a pause of somebody who changes one file after the other; then it
+"""How long the worker waits for a pause of a program that changes one file after the other; then it
 works as long, if there is so much to do. A hop after each file took a third of the processor time
-that unpacking an archive takes, and the interpreter from those who write."""
+that unpacking an archive takes, and the interpreter from the writers."""
 
 LOOK_AT_ROOTS_S: Final = 1.0
 """How often each directory that is shared where it lies is looked at: the files of a disk that is
@@ -138,7 +138,7 @@ class Rounds:
             await self._run_in_thread(self.look_at_roots)
 
     def look_at_roots(self) -> None:
-        """Have the worker look at directories that came or went, and are shared where they lie."""
+        """Have the worker look at directories, shared where they lie, that came or went."""
         for name in self._roots.look():
             self._worker.root_changed(name)
 

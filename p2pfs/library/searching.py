@@ -68,7 +68,7 @@ class Searching:
     def _find_among(
         self, text: str, limit: int, terms: Terms, after: int, may_see: Callable[[str], bool]
     ) -> tuple[list[Entry], int]:
-        """Look at all files, so that those which may not be seen are not in the count either."""
+        """Look at all files, so that those which the asker may not see are not counted either."""
         wanted = Wanted(text, terms)
         found: list[Entry] = []
         while numbers := self._index.match(text, terms, after=after, limit=MAX_TOTAL):

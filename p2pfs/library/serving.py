@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Serving:
-    """Reads files that hold a content, and takes back those that hold another. For threads."""
+    """Reads the files that hold a content, and takes back those that hold another. For threads."""
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 _MAX_INT64: Final = 2**63 - 1
-"""What the index and the protocol hold."""
+"""The largest number that the index and the protocol hold."""
 
 
 Identity = tuple[int, int]

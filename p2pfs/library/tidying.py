@@ -11,7 +11,7 @@ from p2pfs.library.status import Identity
 
 
 class Tidying:
-    """Goes through the leavings, some names at a time."""
+    """Goes through paths that were put off and files that have gone, some names at a time."""
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -80,7 +80,7 @@ class Tidying:
         return bool(offered)
 
     def let_go(self) -> bool:
-        """Hold nothing any more of some files that have gone for good; whether there are more."""
+        """Forget holdings of some files that have gone for good; return whether there are more."""
         books = self._books
         with books.lock:
             adrift = books.leavings.files

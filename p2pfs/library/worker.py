@@ -120,7 +120,7 @@ class Worker:
             self._put_off(batch)
             return False
         except Exception:
-            self._put_off(batch)  # what has no bug waits for the next hop and is not lost
+            self._put_off(batch)  # files without a bug wait for the next hop and are not lost
             raise
         self._is_index_failing = False
         return True
@@ -179,7 +179,7 @@ class Worker:
     # The index.
 
     def index_failed(self, error: Exception) -> None:
-        """Take in that the index failed. A damaged one is made anew, all files hashed anew."""
+        """Note that the index failed. A damaged one is made anew, and all files are hashed anew."""
         if not self._is_index_failing:  # a full disk fails every second, one line is enough
             log.warning("index failed error=%r", str(error))
         self._is_index_failing = True
@@ -209,7 +209,7 @@ class Worker:
     # Changes.
 
     def root_changed(self, name: str) -> None:
-        """Take in that a directory is shared where it lies, or no more, or is there again.
+        """Note that a directory is shared where it lies, or no more, or is there again.
 
         Any thread. On return nothing is offered of a directory that is not there.
         """
@@ -225,9 +225,9 @@ class Worker:
             self._recollection.begin(name)
 
     def _take_changes(self) -> None:
-        """Take in changes, through the mount or not, before any path is looked at.
+        """Note the changes that the watch has seen before any path is looked at.
 
-        So a change that came through the mount is not taken in again after the file was hashed.
+        So a change that came through the mount is not noted again after the file was hashed.
         """
         changes = self._watch.take() if self._watch is not None else {}
         if self._roots and self._mounted.has_changed():

@@ -24,12 +24,12 @@ class _Opening:
 
 
 class Writers:
-    """Counts the writers of each file; keeps the paths that wait until the last one has gone."""
+    """Counts the writers of each file; keeps the paths that wait until its last writer has gone."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Opening] = {}
         self._written: dict[Identity, int] = {}
-        """How many paths each file is written under."""
+        """The number of paths under which each file is written."""
         self._waiting: dict[Identity, dict[str, None]] = {}
 
     def began(self, path: str, file: Identity | None) -> None:

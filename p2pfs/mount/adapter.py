@@ -1,4 +1,4 @@
-"""From libfuse's call-backs to the tree: what fusepy is given to call, see `p2pfs.mount.binding`.
+"""From libfuse's call-backs to the tree: the object that fusepy calls, see `p2pfs.mount.binding`.
 
 fusepy takes an `OSError` without errno, or anything that is not an `Exception`, for an
 uninitialised number, which can be an empty, successful read. So one guard stands around
@@ -52,7 +52,7 @@ class FileInfo(Protocol):
 
 
 class Adapter:
-    """What fusepy calls: one method for each of libfuse's operations that we have.
+    """The object that fusepy calls: one method for each of libfuse's operations that we have.
 
     It is no subclass of fusepy's `Operations`: that has defaults of its own. libfuse answers
     ENOSYS for what is missing here; the kernel then does locks by itself.

@@ -1,4 +1,4 @@
-"""What fusepy does not know of libfuse 2.9, and what it takes long for.
+"""The parts of libfuse 2.9 that fusepy lacks, or does slowly.
 
 Attributes are written into libfuse's own structure, field by field, and system attributes are
 refused before anything else is done: `ls -l` asks for one `stat` and two of those for each file.
@@ -127,7 +127,7 @@ def _extend(fuse: ModuleType) -> None:
 
 
 def _fill(status: Any, shown: Attributes) -> None:  # noqa: ANN401 - `struct stat` as fusepy has it
-    """Write attributes into what libfuse has cleared."""
+    """Write attributes into a structure that libfuse has cleared."""
     status.st_mode = shown.mode
     status.st_ino = shown.inode
     status.st_nlink = shown.links

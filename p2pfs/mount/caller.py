@@ -1,4 +1,4 @@
-"""Who made the call that is being answered, from libfuse and /proc."""
+"""The program that made the call which is being answered, from libfuse and /proc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libfuse and fusermount write when they cannot mount: they tell it in no other way."""
+"""The text that libfuse and fusermount print when they cannot mount: there is no other report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SPEAKERS: Final = (b"fuse: ", b"fusermount: ", b"fusermount3: ")
 
 @contextlib.contextmanager
 def libfuse_heard() -> Iterator[Callable[[], str]]:
-    """Keep what is written to descriptor 2 meanwhile; afterwards the function returns it.
+    """Catch all text that is written to descriptor 2; afterwards the function returns it.
 
-    libfuse writes there from C, and so does fusermount, which inherits it. Only their lines
-    are returned, as one. What others wrote is passed on at the end.
+    libfuse writes there from C, and so does fusermount, which inherits it. Only their lines are
+    returned, as one. Text of other writers is passed on at the end.
     """
     lines: list[bytes] = []
     with open(os.memfd_create("p2pfs-stderr"), "rb", buffering=0) as kept:

@@ -26,7 +26,7 @@ ANSWER_S: Final = 2.0
 is alive and stuck."""
 
 _FUSE_CONF: Final = "/etc/fuse.conf"
-"""What the administrator lets other users than root ask of fusermount."""
+"""The file in which the administrator says what other users than root may ask of fusermount."""
 
 _MTAB: Final = "/etc/mtab"
 """Where fusermount finds whose mounts are. A system that was never booted may lack it."""
@@ -97,8 +97,8 @@ def detach(mountpoint: str) -> None:
 def stale_mounts(served: Collection[str | None], among: Collection[str] | None = None) -> list[str]:
     """Return the mounts that crashed servents left behind, or those of them in `among`.
 
-    Those in `served`, which running servents claim, are not touched: one could be stuck. Who
-    asks a mount that is stuck cannot even end before it answers, so ask no more than are meant.
+    Those in `served`, which running servents claim, are not touched: one could be stuck. A process
+    that asks a stuck mount cannot even end before it answers, so ask no more mounts than are meant.
     """
     places = {mount.place for mount in read_mounts() if mount.is_ours}
     asked = places.intersection(places if among is None else among).difference(served)
@@ -129,7 +129,7 @@ def fusermount() -> str:
 def load_fuse() -> ModuleType:
     """Return fusepy, which looks for libfuse when it is imported."""
     try:
-        import fuse  # noqa: PLC0415 - only who mounts needs libfuse
+        import fuse  # noqa: PLC0415 - only a mount needs libfuse
     except OSError:
         raise UsageError(
             "libfuse 2 is missing: install libfuse2t64 (Debian from 13 on, Ubuntu from 24.04 on; "

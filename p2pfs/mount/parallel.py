@@ -1,10 +1,10 @@
-"""What libfuse 2 leaves out of its answer to the kernel's first request, INIT.
+"""A flag that libfuse 2 leaves out of its answer to the kernel's first request, INIT.
 
-The kernel lets one lookup or listing at a time into a directory, and who waits for his turn cannot
-even be killed, unless the answer has a flag that is younger than libfuse 2. So the request is
-read here, libfuse answers it into a channel of ours, and the flag is added on its way. From then on
-libfuse goes on alone. (Two lookups of the very same name still wait for each other: that is the
-kernel's own rule, on every file system.)
+The kernel lets one lookup or listing at a time into a directory, and a program that waits for its
+turn cannot even be killed, unless the answer has a flag that is younger than libfuse 2. So the
+request is read here, libfuse answers it into a channel of ours, and the flag is added on its way.
+From then on libfuse goes on alone. (Two lookups of the very same name still wait for each other:
+that is the kernel's own rule, on every file system.)
 """
 
 from __future__ import annotations

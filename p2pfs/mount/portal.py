@@ -1,6 +1,6 @@
 """The way from kernel threads into trio, open in both directions at any time.
 
-Whatever happens to trio or to the reader, a thread that waits here is let go: by the
+A thread that waits here is let go in any case: by the
 answer, by a signal to the reader, by the end of the mount, or by the end of trio.
 """
 
@@ -28,7 +28,7 @@ INTERRUPT_GRACE_S: Final = 0.3
 
 
 class Portal:
-    """Runs what the tree cannot answer from memory, in a nursery of the mount's."""
+    """Runs each `Later` of the tree in a nursery of the mount's."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class Portal:
     def wait_for_read(self, later: Later[T]) -> T:
         """Wait likewise for bytes that are read, and watch the reader's signals ourselves.
 
-        The kernel reads ahead in the background. It lets nobody interrupt that, not even who
-        waits for the page; so whoever has a signal to take gets EINTR. The kernel then asks for
-        the page again, in the foreground, and there it does tell us of the signal.
+        The kernel reads ahead in the background. It lets no program interrupt that, not even one
+        that waits for the page; so a reader with a signal to take gets EINTR. The kernel then asks
+        for the page again, in the foreground, and there it does tell us of the signal.
         """
         return self._wait(later, lambda: self._is_interrupted() or self._is_leaving())
 

@@ -103,7 +103,7 @@ class Replies:
         return True
 
     def taken(self, path: str) -> Aside | None:
-        """Return what this thread's request has set aside for `path`: it is ours to do now."""
+        """Return the file that this thread's request set aside for `path`: remove it now."""
         if not self._put_off:
             return None
         put_off = self._put_off.get(threading.get_ident())

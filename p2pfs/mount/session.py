@@ -127,7 +127,7 @@ def _broken_pipes_survived() -> Iterator[None]:
 
 
 class _FuseThread:
-    """The thread in which libfuse runs its loop, and what trio knows of it."""
+    """The thread in which libfuse runs its loop, and its state as trio sees it."""
 
     def __init__(self, mountpoint: str) -> None:
         self.mountpoint = mountpoint

@@ -1,4 +1,4 @@
-"""Python's side of libfuse's threads: what it knows of each, kept until that thread ends.
+"""Python's state of each of libfuse's threads, kept until that thread ends.
 
 Python does not know the threads that libfuse starts. For each call-back it makes a thread
 state, maps a stack for it, and unmaps it afterwards, which interrupts every other processor.

@@ -1,39 +1,39 @@
-"""What names mean: which files and directories others offer, and under which names.
+"""The meaning of names: which files and directories others offer, and under which names.
 
-    nodes       files and directories as shown, and who has which name: the one naming rule
+    nodes       files and directories as shown, and the one naming rule
     places      one path, as all servents together describe it
-    tellers     where those are who answer for the claims of each servent
-    claims      what each servent says that it has, as one tree
+    tellers     which address answers for the claims of each servent
+    claims      the claims of each servent to files and directories, as one tree
     showing     which version is shown under which name
     shown       the tree that follows, by the paths under which it is shown
     catalogue   all names that are known, in memory, for every thread
-    confided    what others have shown to us alone
+    confided    files that others have shown to us alone
     sources     the servents that have told of their shares
     holders     what each of them has, and when it was asked for it
-    kept        what the user keeps, shown whatever others offer
+    kept        files that the user keeps, shown whatever others offer
     asked       what was asked of which servent, and when
-    fading      what is still to be forgotten of servents
-    offers      contents by their ids: who offers them, of which size they are
+    fading      claims that are still to be forgotten
+    offers      contents by their ids: the servents that offer them, and their sizes
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
     finder      one name: its directory is listed, or the name is searched for
-    belief      what may be concluded from what was told, and for how long
-    news        whose share has changed, and where
-    lister      directories are listed: all of it, or what is new
-    survey      all who may have a directory are asked for it
-    listing     what one servent tells of one directory, page by page
-    partials    what the listings of directories lack
-    confirming  who is gone without a word
-    gathering   what one keyword search brings
+    belief      which conclusions a listing allows, and for how long
+    news        which servents have changed their shares, and where
+    lister      directories are listed: all names, or the new ones alone
+    survey      all servents that may have a directory are asked for it
+    listing     one servent's listing of one directory, page by page
+    partials    listings that are not whole, and why
+    confirming  servents that are gone without a word are found out
+    gathering   the results of one keyword search
     keywords    the searches below `search/`
     peers       the share of each peer by itself, below `peers/`
     contents    a file by its id alone
-    ages        how old what is known may be, the same in every view
+    ages        how old a listing may be, the same in every view
     query       the words and filters of a keyword search
     view        the questions that the three views answer alike
     views       all of it, put together
 
-The three views differ in whom they ask; what they show comes out of the catalogue.
+The three views differ in the servents that they ask; they all show the catalogue.
 """
 
 from p2pfs.namespace.browser import Browser

@@ -70,12 +70,12 @@ class Belief:
     # Changes since a listing.
 
     def heard_at(self, path: str) -> float:
-        """Return the time up to which news of a directory are reflected in its listing."""
+        """Return the time up to which the changes of a directory are in its listing."""
         listed_at = self._catalogue.holders.listed_at(path)
         return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
 
     def caught_up(self, path: str, began_at: float, slow: Sequence[PeerInfo]) -> None:
-        """Note that all servents with news of a directory were asked; `slow` did not answer."""
+        """Note that all servents that changed a directory were asked; `slow` did not answer."""
         self._caught_up_at.put(path, began_at)
         self.partials.add(path, began_at, slow)
         neighbours = {peer.id for peer in self._neighbours()}
@@ -105,7 +105,7 @@ class Belief:
         return self._changed_at > since or bool(self.news_since(path, since))
 
     def has_mere_news(self, path: str) -> bool:
-        """Return whether it is enough to ask the servents that have news of a directory."""
+        """Return whether it is enough to ask the servents that changed a directory."""
         return self.age(path) < self.trust_s and bool(self.news(path))
 
     def is_outdated(self, path: str, node: Node) -> bool:
@@ -116,7 +116,7 @@ class Belief:
     # Conclusions.
 
     def is_listed(self, path: str) -> bool:
-        """Return whether a directory was listed, and nobody has news of it."""
+        """Return whether a directory was listed, and no servent has changed it since."""
         return self._catalogue.holders.listed_at(path) is not None and not self.news(path)
 
     def is_conclusive(self, path: str) -> bool:

@@ -1,7 +1,7 @@
 """Keep what `network/` shows true, with few questions and short waits.
 
-The catalogue knows names; the browser decides when a name is worth asking for, whom to ask
-and how long to wait. Three ways to ask, cheapest first:
+The catalogue knows names; the browser decides when a name is worth asking for, which servents to
+ask and how long to wait. Three ways to ask, cheapest first:
 
 - not at all: known names, names remembered as absent, names below a directory that was just
   listed, names that programs look up anywhere where no directory is known, no neighbour;
@@ -13,18 +13,19 @@ The simpler design, a flood for each directory, was given up: a walk through two
 directories would be two hundred floods, more than any neighbour's budget allows.
 
 Theory. A listing is a claim about a time: everybody within the horizon was asked then. A name that
-such a listing lacks is absent, but only if all who have the directory told all of it (`Partial`),
-and only until somebody says that something has changed there (`NewsBoard`) or the listing is too
-old. Nobody asked, or not all heard, is therefore never "absent": then the name is searched for, or
-the look fails. Nor does a listing speak of what came after it had begun, whenever it ends: who
-joins one that is under way asks again behind it, and what was found meanwhile stays. What is shown
-may be old by a refresh interval, never by more, because each look at something old asks again
-behind. Nothing that a stranger says makes anybody wait longer than the bounds below: who is slow
-is muted, who breaks off fails one look, who trickles is not waited for.
+such a listing lacks is absent, but only if every holder of the directory told all of it
+(`Partial`), and only until a servent says that it has changed there (`NewsBoard`) or the listing is
+too old. If nobody was asked, or not all have answered, a name is therefore never "absent": it is
+searched for, or the call fails. Nor does a listing speak of names that came after it had begun,
+whenever it ends: a call that joins one under way asks again after it, and names that were found
+meanwhile stay. A shown listing may be old by a refresh interval, never by more, because each look
+at an old one renews it in the background. Nothing that a stranger says makes a caller wait longer
+than the bounds below: a servent that is slow is not believed for a while, one that breaks off fails
+one look, one that trickles is not waited for.
 
-`known` and `known_children` may be called from any thread and never wait; the rest belongs
-to the trio thread. Questions under way are shared: who asks the same again waits for the
-same answer, and a waiter that is cancelled disturbs nobody.
+`known` and `known_children` may be called from any thread and never wait; the rest belongs to the
+trio thread. Questions under way are shared: a call with the same question waits for the same
+answer, and a waiter that is cancelled disturbs no other.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class Contents:
         return replace(file, path=self._catalogue.shown.path_of(path, file_id))
 
     def _is_shown(self, path: str, file_id: FileId) -> bool:
-        """Return whether this content is shown already, with a time that others have told."""
+        """Return whether this content is shown already, with a time that a holder announced."""
         node = self._catalogue.shown.lookup(self._catalogue.shown.path_of(path, file_id), math.inf)
         return isinstance(node, RemoteFile) and node.file_id == file_id
 

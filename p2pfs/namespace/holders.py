@@ -1,7 +1,7 @@
 """The servents that have told of their shares: what each has, and when it was asked for it.
 
-The three views decide with these answers whom to ask. Paths are as published. Any thread; the
-lock is the catalogue's, whose tree of claims this is.
+With these answers the three views decide which servents to ask. Paths are as published. Any thread;
+the lock is the catalogue's, whose tree of claims this is.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Lister:
             self._tasks.check()
 
     async def all(self, path: str) -> None:
-        """Ask all who may have a directory.
+        """Ask all servents that may have a directory.
 
         Raises:
             NotAskedError: everybody may not be asked now, and nobody is known to have it.

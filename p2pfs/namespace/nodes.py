@@ -1,4 +1,4 @@
-"""What others offer, and who has which name: the one naming rule. Pure.
+"""Files and directories of others, and which version has which name: the one naming rule. Pure.
 
 A *version* is one of the things that are published under one name in one directory: a content,
 or a directory. The best of them has the plain name, each other a suffix. Law:
@@ -155,11 +155,11 @@ Held = Mapping[str, tuple[str, Hashable]]
 
 
 def assign(versions: Iterable[Version], held: Held = MappingProxyType({})) -> dict[str, Version]:
-    """Return who has which name in a directory, given all that is in it: best rank first.
+    """Return which version has which name in a directory, given all of them: best rank first.
 
-    A version that is held under two names has the first of them, and nobody the other. One that
-    comes to a name which has the same content already shares it: a user who copies `x~ID8` into his
-    own share publishes it under that name, and it is one file.
+    A version that is held under two names has the first of them, and no other version the second.
+    One that comes to a name which has the same content already shares it: a user who copies `x~ID8`
+    into his own share publishes it under that name, and it is one file.
     """
     shown: dict[str, Version] = {}
     holders = {holder: name for name, holder in reversed([*held.items()])}

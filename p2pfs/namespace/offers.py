@@ -62,7 +62,7 @@ class Offers:
             return len({content.size for _, content, _ in self._tree.claims_to(file_id)}) > 1
 
     def prove(self, file_id: FileId, size: int) -> None:
-        """Take in that a manifest gives a content this size: other claims are false."""
+        """Note the size that a manifest gives a content: claims to another size are false."""
         with self._lock:
             self._proved[file_id] = size
             liars = self._drop_false(file_id)

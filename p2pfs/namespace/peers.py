@@ -63,7 +63,7 @@ class Horizon(Protocol):
     """The part of `p2pfs.namespace.Browser` that the shares of single peers need."""
 
     def may_show(self, path: str) -> bool:
-        """Return whether a directory may be shown as known, and refresh it behind."""
+        """Return whether memory will do for a directory; renew an old one in the background."""
 
     async def list(self, path: str) -> Sequence[Node]:
         """List a directory now."""
@@ -78,7 +78,7 @@ class Horizon(Protocol):
         """Return what keeps the last listing of one servent from being whole."""
 
     def ask_one(self, holder: PeerInfo, path: str) -> Telling:
-        """Ask one servent for what it has in a directory."""
+        """Ask one servent for a directory."""
 
 
 class Shares(View):
@@ -111,7 +111,7 @@ class Shares(View):
     # From memory.
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what is known of a path; UNKNOWN if asking may help."""
+        """Return what memory has at a path; UNKNOWN if asking its peer may help."""
         folder, _, rest = path.partition("/")
         peer = self._owner(folder)
         if peer is None:

@@ -1,4 +1,4 @@
-"""Ask all who may have a directory for it: everybody by a flood, or some one by one."""
+"""Ask all servents that may have a directory: everybody by a flood, or some one by one."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile
 class View(Protocol):
     """The names in a tree of others' files. Calls that are not async read memory, on any thread.
 
-    Views differ in whom they ask, and in what a path means.
+    Views differ in the servents that they ask, and in the meaning of a path.
     """
 
     def known(self, path: str) -> Node | Knowledge:

@@ -1,4 +1,4 @@
-"""The door of a servent: which peers get in that dial it, and who takes the link of each."""
+"""The door of a servent: which dialling peers get in, and which part takes the link of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from p2pfs.upload.uploads import Uploads
 
 
 class Neighbours(Protocol):
-    """Who has the links to neighbours."""
+    """The owner of the links to neighbours."""
 
     @property
     def is_away(self) -> bool:
@@ -57,7 +57,7 @@ class Door:
             await accept_links(listener, self._local, self.judge, self._take, expected)
 
     def shut(self) -> None:
-        """Let nobody in any more, nor those that are being greeted."""
+        """Let no peer in any more, nor those that are being greeted."""
         self._scope.cancel()
 
     def judge(self, peer: ServentId, hello: Hello, remote: Address) -> Bye | None:

@@ -1,7 +1,7 @@
 """What this servent offers others: its library, and the verified blocks in its cache.
 
-Names come from the library alone. The cache is offered only to those who ask by file id:
-they know the content already, so nothing is told about what somebody here has read.
+Names come from the library alone. The cache is offered only to peers that ask by file id: they know
+the content already, so they do not learn what a user here has read.
 
 Some of the library may be for some peers alone. A question that has come through others is
 answered as to nobody in particular, since the answer goes back through them; so is one whose
@@ -37,7 +37,7 @@ _NOTHING: Final[Answer] = ((), 0)
 
 
 class Audience(Protocol):
-    """Who may see what of the library. Any thread."""
+    """Which peer may see which part of the library. Any thread."""
 
     @property
     def has_limits(self) -> bool:
@@ -54,7 +54,7 @@ class Audience(Protocol):
 
 
 class Offer:
-    """What queries and uploads find here."""
+    """The contents that queries and uploads find here."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Offer:
             return blocks
 
     def _check_served(self, file_id: FileId) -> None:
-        """Raise what a content raises that is not here, if it is for others alone."""
+        """Raise NotFoundError, as if a content were not here, if this peer may not see it."""
         if not self._may_serve(file_id):
             raise NotFoundError("this content is not shared here")
 
@@ -196,7 +196,7 @@ class Offer:
     async def answer(self, query: Query, spent: Callable[[float], object]) -> Answer:
         """Return what this servent has for a query; nothing while sharing is paused.
 
-        `spent` is told what processor time the index took.
+        `spent` is called with the processor time that the index took.
         """
         if self.is_paused:
             return _NOTHING
@@ -220,7 +220,7 @@ class Offer:
 
     @property
     def _seen_by_all(self) -> Callable[[str], bool] | None:
-        """What tells what a search may find for the network; None if that is all.
+        """The test which paths a search may find for the network; None if it may find all.
 
         It is the same for a peer that asks us itself: what it sees alone is in no search.
         """
@@ -262,7 +262,7 @@ def _one(entry: Entry | None) -> Answer:
 
 
 class PublicShare:
-    """Our own share as everybody may know it, for what is told to neighbours unasked."""
+    """The part of our share that everybody may know, for announcements to neighbours."""
 
     def __init__(self, library: Library, offer: Offer) -> None:
         self._library = library
@@ -275,7 +275,7 @@ class PublicShare:
 
     @property
     def version(self) -> int:
-        """Differs whenever something has changed, for whomever."""
+        """A number that is another one after each change, for whichever peer."""
         return self._library.version
 
     async def wait_changed(self, version: int) -> int:

@@ -1,4 +1,4 @@
-"""Pages of directories and of matches, no more of them than one address may have."""
+"""Pages of directories and of matches, with a limit for each address."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class _Allowance:
 
 
 class Pages:
-    """Sends pages to those who ask for them."""
+    """Sends pages to peers that ask for them."""
 
     def __init__(self, lists_for: Callable[[Link], Lists]) -> None:
-        """Send of what each link may know; see `Offer.seen_by`."""
+        """Prepare; `seen_by` gives what the peer of a link may see: see `Offer.seen_by`."""
         self._lists_for = lists_for
         self._allowances: Latest[str, _Allowance] = Latest(MAX_ALLOWANCES)
 
@@ -91,7 +91,7 @@ class Pages:
         await link.send(Listing(tuple(page), has_more=len(page) < total), number)
 
     async def send_page(self, link: Link, wanted: List, number: int) -> Message | None:
-        """Send the next page of a directory; return what to ask for those behind it."""
+        """Send the next page of a directory; return the request for the pages after it."""
         await self._wait_for_page(link)
         page = _page(self._lists_for(link), wanted)
         await link.send(page, number)
@@ -131,7 +131,7 @@ def _limited(lists: Lists, path: str, entries: Sequence[Entry]) -> tuple[str, ..
 
 
 def _one_page(entries: Sequence[Entry], labels: Collection[str] = ()) -> list[Entry]:
-    """Return as many of these entries as one frame holds, with those labels that are theirs."""
+    """Return as many of these entries as one frame holds, with their own labels."""
     page: list[Entry] = []
     room = MAX_PAGE_BYTES
     for entry in entries:

@@ -26,7 +26,7 @@ from p2pfs.link import Link
 from p2pfs.protocol import MIB, Bye, ByeCode, groups_of, who_gives_way
 
 MAX_HELD_BYTES: Final = 96 * MIB
-"""Of all turns together: one block of the largest file, and room for those of others."""
+"""Memory of all turns together: one block of the largest file, and room for blocks of others."""
 
 MAX_REMEMBERED: Final = 4_096
 """Networks, addresses and peers of which it is known when they were served last."""
@@ -42,7 +42,7 @@ for more. A reader that takes a piece every so often has earned that: it costs 1
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """Some blocks for one link, and what they take of memory."""
+    """Some blocks for one link, and the memory that they take."""
 
     link: Link
     held_bytes: int
@@ -66,7 +66,7 @@ class Turn:
 
 
 class Turns:
-    """The turns that run, that are parked, and that wait."""
+    """All turns: running, parked and waiting."""
 
     def __init__(self, slots: int) -> None:
         """Start with all slots free."""
@@ -128,7 +128,7 @@ class Turns:
         return tuple(self._served.get(name, 0) for name in _names(turn))
 
     def _is_its_share(self, turn: Turn) -> bool:
-        """Return whether a network may have one turn more, as others want some too."""
+        """Return whether a network may have one turn more, while others want some too."""
         counts = Counter(one.network for one in self._running)
         since = trio.current_time() - LATELY_S
         wanting = {network for network, at in self._took_at.items() if at > since}

@@ -1,4 +1,4 @@
-"""Which peer is being sent what, how far it is and how quick: for people to look at."""
+"""Which content each peer is being sent, how far and how fast: for people to look at."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from p2pfs.protocol import FileId, PeerInfo, ServentId
 from p2pfs.rates import Flow
 
 LINGER_S: Final = 2.0
-"""How long an upload is told of when nothing of it is asked for: a reader asks again when it
+"""How long an upload is shown while nothing of it is asked for: a reader asks again when it
 needs more, and an upload that comes and goes cannot be watched."""
 
 MAX_LINGERING: Final = 100
-"""Uploads that are told of though nothing is asked of them; the oldest are forgotten first."""
+"""Uploads that are shown though nothing is asked of them; the oldest are forgotten first."""
 
 
 _Key = tuple[ServentId, FileId]
@@ -26,7 +26,7 @@ _Key = tuple[ServentId, FileId]
 
 @dataclass(frozen=True, slots=True)
 class UploadStatistics:
-    """What one peer fetches of one content, at one instant."""
+    """One peer's upload of one content, at one instant."""
 
     peer: PeerInfo
     file_id: FileId
@@ -41,7 +41,7 @@ class UploadStatistics:
 
 @dataclass(eq=False, slots=True)
 class Upload:
-    """What one peer fetches of one content."""
+    """One peer's upload of one content."""
 
     peer: PeerInfo
     file_id: FileId

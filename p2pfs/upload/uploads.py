@@ -1,4 +1,4 @@
-"""Serve blocks, manifests and listings to those who dialled a transfer link to us.
+"""Serve blocks, manifests and listings to peers that dialled a transfer link to us.
 
 Each peer has one turn at a time however many links it has and however much it asks for, and the
 slots are passed round as `turns` says. A link that has no room for data gets no slot, and one
@@ -60,7 +60,7 @@ UPLOAD_SLOTS: Final = 8
 """Uploads at once: enough to fill any line, few enough that each moves (libtorrent)."""
 
 SMALL_BYTES: Final = 512 * KIB
-"""Contents up to this size pass the queue: nobody waits behind a film for a note."""
+"""Contents up to this size pass the queue: a note does not wait behind a film."""
 
 MAX_QUEUE: Final = 128
 """Requests that one peer may have waiting; 3 s of a fast line's blocks are fewer."""
@@ -70,7 +70,7 @@ MIN_RATE_BYTES_PER_S: Final = 16 * KIB
 place that others wait for."""
 
 GRACE_S: Final = 20.0
-"""Time that a peer gets on top in each turn: a bad moment of a line is no bad line."""
+"""Extra time that a peer gets in each turn: a line that has a bad moment is not a bad line."""
 
 RETRY_AFTER_MS: Final = 2_000
 """When a refused peer may ask again."""
@@ -80,7 +80,7 @@ NOT_YET_MS: Final = 200
 
 
 class Share(Lists, Protocol):
-    """What is served: the library, and what the cache holds of others' files."""
+    """The contents that are served: the library, and the cached blocks of others' files."""
 
     def size_of(self, file_id: FileId) -> int | None:
         """Return the size of a content, from memory; None if it is not here."""
@@ -97,7 +97,7 @@ class Share(Lists, Protocol):
 
 @contextlib.asynccontextmanager
 async def _until_called(lock: trio.Lock) -> AsyncIterator[Callable[[], None]]:
-    """Hold a lock until what this gives is called, or else to the end of the block."""
+    """Hold a lock until the function that this gives is called, or to the end of the block."""
     await lock.acquire()
     is_held = True
 
@@ -118,7 +118,7 @@ def _nothing(*_: object) -> None:
 
 
 class Uploads:
-    """Everything that others fetch from us."""
+    """All that others fetch from us."""
 
     def __init__(
         self,
@@ -132,9 +132,10 @@ class Uploads:
         self.limit = limit or RateLimit()
         """What may be sent to all peers together."""
         self._next = Turns(slots=1)
-        """Held by who passes the limit next."""
+        """Held by the task that passes the limit next."""
         self.on_pushed: Callable[[Link, Guid], object] = lambda _link, _token: None
-        """Told of a link on which we may ask too: the peer has dialled it because of a PUSH."""
+        """Is called with a link on which we may ask too: the peer has dialled it because of a
+        PUSH."""
         self.sent_bytes = 0
         """File data that was put on its way."""
         self.under_way = UnderWay()
@@ -150,7 +151,7 @@ class Uploads:
         return self._visitors.judge(peer, remote)
 
     async def serve(self, link: Link) -> None:
-        """Answer what comes on a transfer link until it ends.
+        """Answer the requests on a transfer link until it ends.
 
         It is judged again: others may have come since its handshake began.
         """
@@ -169,7 +170,7 @@ class Uploads:
     def _asked(
         self, client: Client, peer: Peer, _link: Link, message: Message, number: int
     ) -> None:
-        """Take in a request, from the link's reader: never waits."""
+        """Queue a request, from the link's reader: never waits."""
         client.used_at = trio.current_time()
         if isinstance(message, Pushed):
             self.on_pushed(client.link, Guid(message.token))
@@ -267,7 +268,7 @@ class Uploads:
     async def _place(
         self, client: Client, peer: Peer, size: int
     ) -> AsyncIterator[tuple[int, Callable[[], object]]]:
-        """Wait until blocks of a content may be sent; give how many, and what to call if blocked.
+        """Wait until blocks of a content may be sent; give their number, and a function to park.
 
         Those of a small one need no turn.
         """
@@ -333,7 +334,7 @@ def _patience(link: Link, count: int) -> Iterator[None]:
 
 
 def _refusal(error: P2pfsError | OSError, link: Link) -> Reject:
-    """Return what a peer is told of why it does not get what it asked for."""
+    """Return the refusal that tells a peer why it does not get what it asked for."""
     if isinstance(error, NotYetError):
         return Reject(RejectCode.NOT_FOUND, str(error)[:MAX_REASON_LENGTH], NOT_YET_MS)
     if isinstance(error, NotFoundError):

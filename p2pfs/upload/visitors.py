@@ -1,4 +1,4 @@
-"""The transfer links that others dialled to us: who may have one, and which one gives way.
+"""The transfer links that others dialled to us: which peer may have one, and which gives way.
 
 A link that asks for nothing is closed after IDLE_S. When all links are taken, a newcomer of a
 smaller group takes the place of the idlest of the largest group, and any newcomer that of one
@@ -69,7 +69,7 @@ class Queue:
 
 @dataclass(eq=False, slots=True)
 class Client:
-    """One transfer link and what it still waits for."""
+    """One transfer link and the requests that wait on it."""
 
     link: Link
     quick: Queue = field(default_factory=Queue)
@@ -77,7 +77,7 @@ class Client:
     used_at: float = field(default_factory=trio.current_time)
     """When it asked for something last, or was sent the end of an answer."""
     turn_bytes: int = TURN_BYTES
-    """What its next turn may have: less for one that stopped taking data in its last."""
+    """Bytes that its next turn may have: fewer if it stopped taking data in its last one."""
 
     def turn_was(self, turn: Turn) -> None:
         """Let the next turn have twice as much as the last, or one block if that was parked."""
@@ -97,7 +97,7 @@ class Peer:
 
     clients: list[Client] = field(default_factory=list)
     turn: trio.Lock = field(default_factory=trio.Lock)
-    """Held by those large blocks that are being sent to it."""
+    """Held while a large block is sent to it."""
 
     @property
     def waiting(self) -> int:
