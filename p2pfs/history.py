@@ -1,7 +1,8 @@
 """The history of fetches: which content, for which user and program, from which peers, and when.
 
 It is kept in the state directory over restarts, for its owner alone. It is bounded: when the file
-is full, its older half goes. A crash may lose the fetches of the last second.
+is full, its older half goes. What ends with a crash is written by then, but for fetches of the
+last tenth of a second where many end one after the other.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ MAX_OPENED: Final = 10_000
 MAX_PEERS: Final = 8
 """The most peers in one row: those that gave most bytes."""
 
-WRITE_AFTER_S: Final = 1.0
-"""The time that a fetch waits, to be written together with others."""
+APART_S: Final = 0.1
+"""The pause after each writing. A fetch that comes in it waits, to be written with others: by
+itself each took a fifth of the time that a small file takes."""
 
 Record = Mapping[str, object]
 
@@ -101,9 +103,9 @@ class History:
         task_status.started()
         while True:
             await self._has_come.wait()
-            await trio.sleep(WRITE_AFTER_S)
             self._has_come = trio.Event()
             await self._run_in_thread(self.close)
+            await trio.sleep(APART_S)
 
     def close(self) -> None:
         """Write the waiting fetches. If the disk refuses, they are lost, with a warning."""

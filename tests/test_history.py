@@ -60,15 +60,44 @@ async def test_it_outlives_the_servent_and_is_its_owners_alone(book, tmp_path):
     assert stat.S_IMODE((tmp_path / "history.jsonl").stat().st_mode) == 0o600
 
 
-async def test_what_waits_is_written_behind(autojump_clock: MockClock, book, tmp_path):
+def lines_in(tmp_path) -> int:
+    return (tmp_path / "history.jsonl").read_bytes().count(b"\n")
+
+
+async def test_a_fetch_that_ends_alone_is_written_before_time_passes(
+    autojump_clock: MockClock, book, tmp_path
+):
     async with trio.open_nursery() as nursery:
         await nursery.start(book.run)
         for number in range(3):
             book.fetched(f"{number}", content(number), 5, {ANN: 5}, is_whole=True)
-            await trio.sleep(3)
-            lines = (tmp_path / "history.jsonl").read_bytes().count(b"\n")
-            assert lines == number + 1
+            began_at = trio.current_time()
+            await trio.testing.wait_all_tasks_blocked()
+            assert (trio.current_time(), lines_in(tmp_path)) == (began_at, number + 1)
+            await trio.sleep(1)
         nursery.cancel_scope.cancel()
+
+
+async def test_of_fetches_that_end_together_most_are_written_together(
+    autojump_clock: MockClock, tmp_path
+):
+    writings = []
+
+    async def counted(close):
+        writings.append(trio.current_time())
+        return await run_directly(close)
+
+    book = History(tmp_path / "history.jsonl", lambda: 1e9, counted)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(book.run)
+        for number in range(1000):
+            book.fetched(f"{number}", content(number), 5, {ANN: 5}, is_whole=True)
+            await trio.sleep(0.001)
+        await trio.sleep(history.APART_S)
+        assert lines_in(tmp_path) == 1000
+        nursery.cancel_scope.cancel()
+
+    assert len(writings) <= 1 / history.APART_S + 2
 
 
 async def test_it_is_bounded_and_the_older_half_goes(book, tmp_path, monkeypatch):
