@@ -6,6 +6,8 @@ streams are open, they take every character, and names are UTF-8.
 
 import codecs
 import contextlib
+import errno
+import gc
 import io
 import locale
 import os
@@ -29,7 +31,10 @@ def main() -> None:
         conceal(sys.argv)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # else the interpreter's end looks through all that is left: 0.1 s
 
 
 def _start_anew_in_utf8() -> NoReturn:
@@ -46,16 +51,35 @@ def _open_streams() -> None:
     """Let each standard stream be open, and let output be escaped where its encoding lacks it.
 
     A descriptor that is closed (`>&-`) would be taken by the next socket, which would then
-    be written to.
+    be written to. What is printed to such an output is an error, as for all programs.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < len(_STANDARD_STREAMS):
         os.set_inheritable(descriptor, True)
         name = _STANDARD_STREAMS[descriptor]
-        setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115 - as long as we live
+        if name == "stdout":
+            read_only = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(read_only, descriptor)
+            os.close(read_only)
+        setattr(sys, name, _ClosedOutput() if name == "stdout" else _nothing(descriptor, name))
     os.close(descriptor)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=_wanted_encoding(), errors="backslashreplace")
+
+
+def _nothing(descriptor: int, name: str) -> io.TextIOWrapper:
+    """Return an input that is empty, or an output for errors, which are best just lost."""
+    return open(descriptor, "r" if name == "stdin" else "w", closefd=False)
+
+
+class _ClosedOutput(io.TextIOBase):
+    """The standard output of a process that was started without one."""
+
+    def write(self, text: str, /) -> int:
+        """Refuse a text."""
+        if text:
+            raise OSError(errno.EBADF, "the standard output is closed")
+        return 0
 
 
 def _wanted_encoding() -> str | None:

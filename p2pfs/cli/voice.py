@@ -7,6 +7,7 @@ All printing is done here, and by `screen` on terminals. Text from the servent g
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import locale
 import os
@@ -44,13 +45,15 @@ class Voice:
     def said(self, text: str) -> None:
         """Confirm one part of a verb; with --json the whole is printed at the end."""
         if not self.is_quiet and not self.as_json:
-            print(printable(text), flush=True)
+            with _closed_is_fine():
+                print(printable(text), flush=True)
 
     def say(self, lines: Sequence[str], record: object) -> None:
         """Confirm a verb in several lines, with the next steps."""
         if self.as_json or not self.is_quiet:
-            self.lines(lines, record)
-            sys.stdout.flush()  # a servent in the foreground goes on
+            with _closed_is_fine():
+                self.lines(lines, record)
+                sys.stdout.flush()  # a servent in the foreground goes on
 
     def lines(self, lines: Sequence[str], record: object) -> None:
         """Print a result, also with --quiet."""
@@ -122,6 +125,16 @@ class Voice:
                 yield on_progress
         else:
             yield _plain_progress(title)
+
+
+@contextlib.contextmanager
+def _closed_is_fine() -> Iterator[None]:
+    """Let what is done count where nobody wants to hear of it: the output is closed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
 
 
 def complain(text: str) -> None:

@@ -124,9 +124,24 @@ def test_a_servent_of_a_latin_1_locale_has_names_as_they_are(processes, latin1, 
     assert Path(processes.directory / "ü").read_text() == "content"
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_takes_what_is_said_and_is_no_error(servent, closed):
-    assert shell(f"p2pfs status {closed}").returncode == 0
+CLOSED = pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+
+
+@CLOSED
+@pytest.mark.parametrize("verb", ["status", "search whale", "peers --json", "--help", "-V"])
+def test_a_result_that_is_lost_is_an_error_and_nothing_else_is(servent, closed, verb):
+    done = shell(f"p2pfs {verb} {closed}")
+
+    is_lost = ">&-" in closed.split()
+    assert done.returncode == is_lost
+    if is_lost and "2>&-" not in closed:
+        assert done.stderr == b"p2pfs: the standard output is closed\n"
+
+
+@CLOSED
+def test_what_is_done_is_done_whether_it_can_be_confirmed_or_not(servent, closed):
+    assert shell(f"p2pfs pause {closed}").returncode == 0
+    assert servent.calls == ["pause"]
     done = shell(f"p2pfs get nothing {closed}")
 
     assert (done.returncode, done.stdout) == (3, b"")
@@ -150,6 +165,14 @@ def test_a_full_disk_is_one_line_and_status_1(servent, verb):
 
         assert done.returncode == 1
         assert done.stderr == b"p2pfs: No space left on device\n"
+
+
+def test_a_file_for_an_output_that_is_closed_is_not_lost_in_silence(servent):
+    servent.offer("a", b"content")
+
+    done = shell("p2pfs get a -o - >&-")
+
+    assert (done.returncode, done.stderr) == (1, b"p2pfs: Bad file descriptor\n")
 
 
 def test_errors_that_nobody_can_be_told_leave_the_status_as_it_is(servent):
