@@ -73,8 +73,9 @@ class Roots:
         self._state, self._mountpoint = state, mountpoint
         self._groups = groups or {}
         self._limits: Mapping[str, frozenset[str]] = {}
-        """Who alone may see what is shared under a name. It outlasts the share, and ends when
-        something is shared there with everybody: what is withdrawn is served for a while yet."""
+        """Who alone may see what is shared under a name. It outlasts the share until `forget`, for
+        what is withdrawn is known for a while yet; or until that is shared with everybody."""
+        self._withdrawn: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         """Held while the table is changed; to read it takes no lock."""
         self._roots: Mapping[str, Root] = {}
@@ -176,6 +177,11 @@ class Roots:
         """Return the names in `shared/` of which a peer may know, and not everybody may."""
         return [name for name, allowed in self._limits.items() if peer in allowed]
 
+    def audience_of(self, name: str) -> int | None:
+        """Return how many peers may know of a name in `shared/`; None for everybody."""
+        allowed = self._limits.get(name)
+        return None if allowed is None else len(allowed)
+
     def _limit(self, shared: SharedDirectory) -> None:
         """Limit what is shared under a name from now on, or let everybody see it."""
         limits = {name: ids for name, ids in self._limits.items() if name != shared.name}
@@ -184,10 +190,32 @@ class Roots:
             limits[shared.name] = frozenset(one for ids in members for one in ids)
         self._limits = limits
 
+    def withdraw(self, name: str) -> None:
+        """Note that everybody has been told to forget what was shared under a name."""
+        with self._lock:
+            self._withdrawn |= {name}
+
+    @property
+    def withdrawn(self) -> frozenset[str]:
+        """The names that `withdraw` has noted, and `forget` has not taken. Any thread."""
+        return self._withdrawn
+
+    def forget(self, names: frozenset[str]) -> None:
+        """End the limits of names of which nothing is known any more, unless shared again."""
+        if not names:
+            return
+        with self._lock:
+            self._withdrawn -= names
+            gone = names - self._roots.keys()
+            self._limits = {one: ids for one, ids in self._limits.items() if one not in gone}
+
     def _check_groups(self, shared: SharedDirectory) -> None:
         for name in shared.to:
             if name not in self._groups and not is_servent_id(name):
-                raise UsageError(f"{name} is neither a servent id nor a group in config.toml")
+                raise UsageError(
+                    f"{name} is neither a servent id nor a group in config.toml: "
+                    "`p2pfs peers --json` shows ids"
+                )
 
     # Changes.
 
@@ -269,6 +297,8 @@ class Roots:
 
     def _looked_at(self, root: Root) -> Root:
         directory = root.shared.directory
+        if self._state is not None and is_within(directory, self._state):
+            return root._replace(away=f"it is in the state directory {self._state}")
         try:
             status = os.lstat(directory)
         except OSError as error:
@@ -285,8 +315,6 @@ class Roots:
             return "it is on no file system"
         if mount.is_ours:
             return "it is in a mount of p2pfs"
-        if self._state is not None and is_within(directory, self._state):
-            return f"it is in the state directory {self._state}"
         if self._mountpoint is not None and is_within(self._mountpoint, directory):
             return f"the mountpoint {self._mountpoint} is in it"
         expected = self._places.get(directory, "/")

@@ -7,7 +7,7 @@ parsed: see `paths`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -169,31 +169,45 @@ async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
 async def _share(servent: Servent, args: Args, _report: Report) -> object:
     """Share a directory where it lies."""
     name = args.get("name")
+    to = texts_of(args, "to") if args.get("to") else ()
+    _refuse_names(servent, to)
     try:
         shared = shared_directory(
             Path(text_of(args, "directory")),
             None if name is None else text_of(args, "name"),
             is_read_only=args.get("read_only") is True,
-            to=texts_of(args, "to") if args.get("to") else (),
+            to=to,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
     why = why_private(shared.name)
     if why:
         raise UsageError(f"{shared.name} would not be published: {why}")
-    return _shared(await servent.library.share(shared))
+    return _shared(servent, await servent.library.share(shared))
+
+
+def _refuse_names(servent: Servent, to: Sequence[str]) -> None:
+    """Raise UsageError, with the id, if a neighbour is meant by its name."""
+    for one in to:
+        ids = [str(peer["id"]) for peer in servent.report.peers() if peer["name"] == one]
+        if ids and one not in servent.config.groups:
+            raise UsageError(
+                f"{one} is the name of a neighbour, which anybody can take: give its id, "
+                + " or ".join(ids)
+            )
 
 
 async def _unshare(servent: Servent, args: Args, _report: Report) -> object:
     """End the sharing of a directory."""
-    return _shared(await servent.library.unshare(text_of(args, "name")))
+    return _shared(servent, await servent.library.unshare(text_of(args, "name")))
 
 
-def _shared(root: Root) -> Record:
+def _shared(servent: Servent, root: Root) -> Record:
     return {
         "name": root.name,
         "directory": root.shared.directory,
         "to": list(root.shared.to),
+        "audience": servent.roots.audience_of(root.name),
     }
 
 

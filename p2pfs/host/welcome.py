@@ -80,6 +80,9 @@ def _warnings(servent: Servent) -> Iterator[str]:
         yield from (f"warning: {line}; it is tried again and again" for line in failing)
         if servent.knows_peers and not failing:
             yield "warning: no peer that it knows answers yet; they are tried again and again"
+    for root in servent.roots:
+        if root.away:
+            yield f"warning: {root.shared.directory} is not shared: {root.away}"
     if servent.library.is_paused:
         yield "warning: sharing is paused: `p2pfs resume` offers your files again"
     key = servent.config.network_key_file

@@ -58,9 +58,10 @@ class Library:
         """Prepare; with `watch` it notices changes by other programs in the directories.
 
         `on_lost` is called, in a worker thread, when the directory itself has gone; `tell` is
-        called once with each path that is not published, and the reason. In a mount of root's
-        that others use (`is_shared_by_root`), files that they may not read are not published,
-        unless root made them there.
+        called once with each path that is not published, and the reason, and with directories
+        that are shared where they lie as they go and come back. In a mount of root's that others
+        use (`is_shared_by_root`), files that they may not read are not published, unless root
+        made them there.
         """
         self._roots = roots
         self._share = Share(roots, None if watch is None else watch.add)
@@ -84,7 +85,7 @@ class Library:
         self._serving = Serving(self._share, self._index, self._facts, self._answers, failed)
         self._searching = Searching(self._index, self._answers, failed)
         self._run_in_thread = run_in_thread
-        self._rounds = Rounds(self._worker, books, roots, watch, self._alarm, run_in_thread)
+        self._rounds = Rounds(self._worker, books, roots, watch, self._alarm, run_in_thread, tell)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at the whole share, then at whatever is touched, until cancelled.
@@ -118,6 +119,8 @@ class Library:
         """
         root = await self._run_in_thread(self._roots.remove, name)
         await self._run_in_thread(self._worker.root_changed, name)
+        self._roots.withdraw(name)
+        self._alarm.ring()
         return root
 
     # Facts, from the tree. Paths are local ones, below the directory.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -82,6 +83,7 @@ class Rounds:
         watch: Watch | None,
         alarm: Alarm,
         run_in_thread: RunInThread,
+        tell: Callable[[str, str], object],
     ) -> None:
         self._worker = worker
         self._books = books
@@ -90,6 +92,7 @@ class Rounds:
         self._watch = watch
         self._alarm = alarm
         self._run_in_thread = run_in_thread
+        self._tell = tell
         self._given_way_to = 0
 
     async def prepare(self) -> None:
@@ -97,7 +100,8 @@ class Rounds:
         self._alarm.set_up()
         if self._watch is not None:
             self._watch.open(self._roots.directory)
-        await self._run_in_thread(self._roots.look)
+        for name in await self._run_in_thread(self._roots.look):
+            self._tell_if_away(name)
 
     async def run(self) -> None:
         """Work until cancelled; the step under way is waited for, and all is closed."""
@@ -141,6 +145,15 @@ class Rounds:
         """Have the worker look at directories, shared where they lie, that came or went."""
         for name in self._roots.look():
             self._worker.root_changed(name)
+            if not self._tell_if_away(name):
+                self._tell(name, "shared again")
+
+    def _tell_if_away(self, name: str) -> bool:
+        root = self._roots.of(name)
+        if root is None or not root.away:
+            return False
+        self._tell(name, f"{root.shared.directory} is not shared now: {root.away}")
+        return True
 
     async def _work(self) -> None:
         tidy_at = math.inf
@@ -151,8 +164,11 @@ class Rounds:
                 tidy_at = math.inf
                 await self._run_in_thread(self._worker.tidy)
                 continue
-            self._books.is_attended = False  # first: a fact that comes now has to wake it
+            # First: a fact, or a withdrawal, that comes now has to wake it.
+            self._books.is_attended = False
+            withdrawn = self._roots.withdrawn
             if not self._worker.has_work():
+                self._roots.forget(withdrawn)
                 with trio.move_on_at(tidy_at):
                     await self._alarm.wait()
             else:

@@ -187,7 +187,7 @@ class FakeServent:
     def __init__(self, config: Config) -> None:
         self.settings = Settings(config, lambda: 1e9, run_directly)
         self.browser = self.report = self.swarms = self
-        self.roots = Roots(config.shared_directory, file=config.shares_path)
+        self.roots = Roots(config.shared_directory, file=config.shares_path, groups=config.groups)
         self.library = FakeLibrary(self.roots)
         self.leftovers = Leftovers(config.leftovers_directory)
         self.pins = FakePins()

@@ -249,6 +249,36 @@ async def test_it_stays_hidden_while_it_is_withdrawn(autojump_clock: MockClock, 
             assert await hits(world, 2, kind, text) == []
 
 
+async def test_its_name_is_for_everybody_once_nothing_of_it_is_known(
+    autojump_clock: MockClock, tmp_path
+):
+    async with club(tmp_path, 1) as world:
+        await world[0].library.unshare("club")
+        await world[0].library.wait_idle()
+        await trio.sleep(1)
+        await world.share(0, "club/song", b"a song for all")
+        await trio.sleep(2)
+
+        page = world[0].offer.seen_by("z" * 32).list_page("club", "", 10)
+        assert page is not None
+        assert [entry.path for entry in page.entries] == ["club/song"]
+        assert await hits(world, 2, QueryKind.WORDS, "song") == ["club/song"]
+        assert await hits(world, 2, QueryKind.WORDS, "secret") == []
+        with pytest.raises(NotFoundError):
+            await world[0].library.read_blocks(id_of(SECRET), (0,))
+
+
+async def test_a_limit_of_a_name_that_is_shared_anew_stays(autojump_clock: MockClock, tmp_path):
+    async with club(tmp_path, 1) as world:
+        root = await world[0].library.unshare("club")
+        await world[0].library.share(root.shared)
+        await world[0].library.wait_idle()
+        await trio.sleep(2)
+
+        assert world[0].offer.seen_by("z" * 32).list_page("club", "", 10) is None
+        assert await hits(world, 2, QueryKind.WORDS, "secret") == []
+
+
 def test_a_group_stands_for_its_members_and_an_unknown_one_is_refused(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "club").mkdir()
