@@ -70,6 +70,8 @@ def check_join(text: str) -> object:
     Raises:
         ValueError: it is no address, no invitation, and stands for none.
     """
+    if text == FILE_MARK:
+        raise ValueError(f"{FILE_MARK} stands before the name of a file, and there is none")
     if text == STDIN or text.startswith(FILE_MARK):
         return text
     return parse_join(text)
@@ -79,7 +81,7 @@ def expanded(joins: Iterable[str]) -> list[str]:
     """Return addresses and invitations, with those for which `-` and `@FILE` stand.
 
     Raises:
-        UsageError: there is none where one was to be read.
+        UsageError: there is none where one was to be read, or something else.
     """
     return list(dict.fromkeys(line for join in joins for line in _lines_of(join)))
 
@@ -88,9 +90,11 @@ def _lines_of(join: str) -> list[str]:
     if join == STDIN:
         return _lines_in(_read_input(), "the standard input")
     if join.startswith(FILE_MARK):
-        path = os.path.expanduser(join[1:])
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return _lines_in(file.read(MAX_LINES_BYTES), path)
+        try:
+            with open(os.path.expanduser(join[1:]), encoding="utf-8", errors="replace") as file:
+                return _lines_in(file.read(MAX_LINES_BYTES), join)
+        except OSError as error:
+            raise UsageError(f"{join}: {error.strerror}") from error
     return [join]
 
 
@@ -104,7 +108,13 @@ def _read_input() -> str:
 
 
 def _lines_in(text: str, place: str) -> list[str]:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = {number: line.strip() for number, line in enumerate(text.split("\n"), 1)}
+    lines = {number: line for number, line in lines.items() if line}
     if not lines:
         raise UsageError(f"there is no address and no invitation in {place}")
-    return lines
+    for number, line in lines.items():
+        try:
+            parse_join(line)
+        except ValueError as error:
+            raise UsageError(f"{place}, line {number}: {error}") from error
+    return list(lines.values())

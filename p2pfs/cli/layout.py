@@ -24,8 +24,12 @@ ID_LENGTH: Final = 8
 FLEXIBLE: Final = ("path", "text", "name", "peers", "address")
 """Columns that may get narrower than their longest value."""
 
-NAMED: Final = ("download_bytes_s", "upload_bytes_s")
-"""Fields whose values need their heading in a list."""
+NAMED: Final = (
+    "download_bytes_s", "upload_bytes_s", "to", "away", "user", "program", "source",
+)  # fmt: skip
+"""Fields whose values need their heading in a list; `yes`, `no` and `-` need it always."""
+
+BARE: Final = frozenset({"-", "yes", "no"})
 
 NARROWEST: Final = 12
 """Characters that such a column keeps; with fewer a list reads better than a table."""
@@ -227,7 +231,7 @@ def _told(row: Record, name: str, sheet: Sheet) -> Iterable[Text]:
     text = _shown(row, name)
     if text.isdigit():
         text += f" {heading(name).removesuffix('s') if text == '1' else heading(name)}"
-    yield Text(f"{heading(name)} {text}" if name in NAMED else text)
+    yield Text(f"{heading(name)} {text}" if name in NAMED or text in BARE else text)
     if name == "done_bytes":
         yield _bar_of(row, SMALLEST_BAR, sheet)
 

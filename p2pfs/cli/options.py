@@ -200,6 +200,11 @@ def voiced(command: click.Command) -> click.Command:
     return command
 
 
+def flag(*names: str, help: str) -> Knob:  # noqa: A002 - click's word
+    """Make a flag of one verb."""
+    return Knob(names, otherwise="off", is_flag=True, help=help)
+
+
 def _sets(attribute: str) -> Callable[[click.Context, click.Parameter, bool], None]:
     def callback(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         if value:
@@ -209,7 +214,9 @@ def _sets(attribute: str) -> Callable[[click.Context, click.Parameter, bool], No
 
 
 def _voice_option(*names: str, sets: str, help: str) -> click.Option:  # noqa: A002 - click's word
-    return click.Option(names, is_flag=True, expose_value=False, callback=_sets(sets), help=help)
+    return Knob(
+        names, otherwise="off", is_flag=True, expose_value=False, callback=_sets(sets), help=help
+    )
 
 
 QUIET: Final = _voice_option("-q", "--quiet", sets="is_quiet", help="Say only results and errors.")

@@ -20,6 +20,7 @@ from p2pfs.cli.options import (
     STATE,
     Knob,
     Text,
+    flag,
     servent_options,
     takes,
     voiced,
@@ -36,6 +37,7 @@ from p2pfs.control.client import (
 )
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.host import background
+from p2pfs.host.service import parse_unit
 from p2pfs.invitations import Invitation
 from p2pfs.mounts import read_mounts
 from p2pfs.state import OUTPUT, make_state, new_state_undone
@@ -196,11 +198,13 @@ def unmount(voice: Voice, mountpoint: str) -> None:
 
 def remove_dead_mount(mountpoint: str) -> str | None:
     """Remove the mount that a killed servent left, and return where it was, if there was one."""
-    from p2pfs.mount import detach, stale_mounts  # noqa: PLC0415 - heavy
-
     place = dead_place_of(mountpoint, [mount.place for mount in read_mounts() if mount.is_ours])
+    if place is None:  # as after each servent that has ended well
+        return None
+    from p2pfs.mount import detach, stale_mounts  # noqa: PLC0415 - 0.3 s of processor time
+
     served = {one.mountpoint for one in running_servents()}
-    if place is None or not stale_mounts(served, among=[place]):
+    if not stale_mounts(served, among=[place]):
         return None
     detach(place)
     forget_dead(place)
@@ -213,14 +217,18 @@ def service() -> None:
 
 
 UNIT: Final = click.option(
-    "--unit", type=Text("NAME"), default="p2pfs", show_default=True, help="Name the unit so."
+    "--unit",
+    type=Text("NAME", parse_unit),
+    default="p2pfs",
+    show_default=True,
+    help="Name the unit so.",
 )
 
 
 @service.command()
 @click.option("--mount", "mountpoint", type=DIRECTORY, default="~/p2p", show_default=True,
               help="Mount here.")  # fmt: skip
-@click.option("--no-mount", is_flag=True, help="Serve without a mount.")
+@takes(flag("--no-mount", help="Serve without a mount."))
 @UNIT
 @servent_options
 @click.pass_obj
@@ -305,20 +313,35 @@ voiced(remove)
 @voiced
 @click.command()
 @takes(STATE)
-@click.option("--desktop", is_flag=True, help="Let links to files (p2pfs:) open with p2pfs.")
+@takes(flag("--desktop", help="Let links to files (p2pfs:) open with p2pfs."))
 @click.pass_obj
 def doctor(voice: Voice, state: str | None, *, desktop: bool) -> int:
     """Look for what keeps p2pfs from working here, and say what to do."""
-    from p2pfs.host import examine, install_handler  # noqa: PLC0415 - seldom needed
+    from p2pfs.host import examine  # noqa: PLC0415 - seldom needed
 
     if desktop:
-        place = install_handler()
-        voice.done(f"{place}: links to files open with p2pfs", {"file": os.fspath(place)})
-        return ExitStatus.DONE
-    findings = list(examine(load_config({}, state_directory=state)))
+        return let_links_open(voice)
+    config = load_config({}, state_directory=state)
+    findings = list(examine(config, must_be_there=state is not None))
     lines = [f"{'ok' if one.is_good else '!!'}  {one.name}: {one.text}" for one in findings]
     voice.lines(lines, [{"name": f.name, "ok": f.is_good, "text": f.text} for f in findings])
     return ExitStatus.DONE if all(f.is_good for f in findings) else ExitStatus.FAILED
+
+
+def let_links_open(voice: Voice) -> int:
+    """Make p2pfs what opens links to files, and say what is missing for a click to do so."""
+    from p2pfs.host import install_handler, missing_programs  # noqa: PLC0415 - seldom needed
+
+    place, missing = install_handler(), missing_programs()
+    text = f"{place}: links to files open with p2pfs"
+    voice.done(text, {"file": os.fspath(place), "missing": missing})
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        voice.note(
+            f"{' and '.join(missing)} {are} not here, by which many programs open links: "
+            "install the package xdg-utils, and say this again"
+        )
+    return ExitStatus.DONE
 
 
 @voiced

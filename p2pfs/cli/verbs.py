@@ -16,7 +16,19 @@ from p2pfs.cli import trees
 from p2pfs.cli.asker import Asker
 from p2pfs.cli.concealing import expanded
 from p2pfs.cli.linking import ask_who_knows, other_scheme, show_file, told_on_desktop
-from p2pfs.cli.options import DIRECTORY, DURATION, FILE, JOIN, MOUNT, REMOTE, SHARED, Text, voiced
+from p2pfs.cli.options import (
+    DIRECTORY,
+    DURATION,
+    FILE,
+    JOIN,
+    MOUNT,
+    REMOTE,
+    SHARED,
+    Text,
+    flag,
+    takes,
+    voiced,
+)
 from p2pfs.cli.trees import Outcome, each
 from p2pfs.cli.voice import Voice, has_screen
 from p2pfs.config import SETTABLE
@@ -112,16 +124,20 @@ def config(asker: Asker) -> None:
 
 
 def told_value(value: object) -> object:
-    """Return a setting in the form that config.toml has; of a table its names alone."""
+    """Return a setting as a person would type it; of a table its names alone."""
     if isinstance(value, list):
         return [one["as"] if isinstance(one, dict) else one for one in value]
-    return str(value).lower() if isinstance(value, bool) else value
+    if isinstance(value, dict):
+        return list(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 @verb
 @click.argument("name", metavar="NAME", type=click.Choice(list(SETTABLE)))
 @click.argument("value", required=False, type=Text("VALUE"))
-@click.option("--unset", is_flag=True, help="Take back what was set.")
+@takes(flag("--unset", help="Take back what was set."))
 def set_(asker: Asker, name: str, value: str | None, *, unset: bool) -> None:
     """Change a setting while the servent runs, and for its next starts.
 
@@ -209,7 +225,7 @@ def search(asker: Asker, words: Sequence[str]) -> int:
 @click.argument("paths", nargs=-1, required=True, type=REMOTE)
 @click.option("-o", "--output", metavar="DEST", type=FILE, default=".", show_default=True,
               help="A file, a directory, or - for the output.")  # fmt: skip
-@click.option("-f", "--force", is_flag=True, help="Replace another file that is DEST.")
+@takes(flag("-f", "--force", help="Replace another file that is DEST."))
 def get(asker: Asker, paths: Sequence[str], output: str, *, force: bool) -> int:
     """Download files and directories.
 
@@ -259,7 +275,7 @@ def of_files(record: Record) -> str:
 
 @verb
 @click.argument("path", type=REMOTE)
-@click.option("--alias", is_flag=True, help="Begin it with peerfs: a desktop opens that anywhere.")
+@takes(flag("--alias", help="Begin it with peerfs: a desktop opens that anywhere."))
 def link(asker: Asker, path: str, *, alias: bool) -> None:
     """Print a link to a file, for others to open.
 
@@ -275,7 +291,7 @@ def link(asker: Asker, path: str, *, alias: bool) -> None:
 
 @verb
 @click.argument("link", type=Text("LINK", parse_file_link))
-@click.option("--desktop", is_flag=True, help="Open it with the desktop's program for such files.")
+@takes(flag("--desktop", help="Open it with the desktop's program for such files."))
 def open_(asker: Asker, link: str, *, desktop: bool) -> None:
     """Find the file that a link means, and print its path.
 
@@ -298,7 +314,7 @@ def open_(asker: Asker, link: str, *, desktop: bool) -> None:
 @click.argument("directory", type=DIRECTORY)
 @click.option("--as", "name", metavar="NAME", type=Text("NAME"),
               help="Show it as shared/NAME.  [default: its own name]")  # fmt: skip
-@click.option("--read-only", is_flag=True, help="Let nothing in it be changed through the mount.")
+@takes(flag("--read-only", help="Let nothing in it be changed through the mount."))
 @click.option("--to", metavar="PEER|GROUP", type=Text("PEER|GROUP"), multiple=True,
               help="Let these alone see it: peers by id, groups.  [default: all]")  # fmt: skip
 def share(
@@ -313,8 +329,17 @@ def share(
     """
     place = os.path.realpath(os.path.expanduser(directory))
     done = asker.ask("share", directory=place, name=name, read_only=read_only, to=to)
-    whom = f", with {len(to)} and nobody else" if to else ""
-    asker.voice.done(f"{done['directory']}: shared as {done['name']}{whom}", done)
+    asker.voice.done(f"{done['directory']}: shared as {done['name']}{with_whom(done)}", done)
+
+
+def with_whom(record: Record) -> str:
+    """Return who may see a share, for people; empty for everybody."""
+    count = record.get("audience")
+    if count is None:
+        return ""
+    if not count:
+        return ", with nobody yet"
+    return f", with {'1 peer' if count == 1 else f'{count:,} peers'} and nobody else"
 
 
 @verb

@@ -20,6 +20,7 @@ from p2pfs.invitations import Invitation
 if TYPE_CHECKING:
     from p2pfs.config.timetable import Limit
 
+MIB: Final = 1024**2
 GIB: Final = 1024**3
 
 DEFAULT_PORT: Final = 4774

@@ -31,6 +31,7 @@ from p2pfs.config.knobs import (
     MAX_NAME_LENGTH,
     MAX_NEIGHBOURS,
     MAX_TTL,
+    MIB,
     MIN_CACHE_BYTES,
     SET_FILE,
     SHARED,
@@ -364,5 +365,5 @@ def _refuse_ours(place: Path) -> None:
 
 def _default_cache(state: Path) -> int:
     existing = next(place for place in (state, *state.parents) if place.exists())
-    share = int(shutil.disk_usage(existing).free * CACHE_SHARE_OF_FREE_DISK)
+    share = int(shutil.disk_usage(existing).free * CACHE_SHARE_OF_FREE_DISK) // MIB * MIB
     return max(MIN_CACHE_BYTES, min(MAX_DEFAULT_CACHE_BYTES, share))

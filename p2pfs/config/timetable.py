@@ -31,8 +31,7 @@ class Timetable:
     def __str__(self) -> str:
         """Return it as people write it."""
         return ", ".join(
-            f"{start // 60:02}:{start % 60:02} {OFF if rate is None else size_option(rate)}"
-            for start, rate in self.changes
+            f"{start // 60:02}:{start % 60:02} {limit_option(rate)}" for start, rate in self.changes
         )
 
 
@@ -67,9 +66,11 @@ def _rate(value: object) -> int | None:
     return None if value == OFF else parse_rate(value)
 
 
-def limit_option(limit: Limit) -> str | int:
-    """Return a limit as people write it; no limit is 0."""
-    return str(limit) if isinstance(limit, Timetable) else size_option(limit or 0)
+def limit_option(limit: Limit) -> str:
+    """Return a limit as people write it; no limit is "off"."""
+    if isinstance(limit, Timetable):
+        return str(limit)
+    return OFF if limit is None else size_option(limit)
 
 
 def rate_at(limit: Limit, seconds: float) -> int | None:

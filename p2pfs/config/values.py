@@ -45,6 +45,8 @@ _UNITS: Final = {
     "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
 }  # fmt: skip
 # As in coreutils: 10G and 10GiB are powers of two, 10GB is ten thousand million.
+_WRITTEN: Final = ("t", "g", "m", "k", "tb", "gb", "mb", "kb")
+"""The units in which sizes are told; of two that are as short the first."""
 _TIME_UNITS: Final = {"m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _BIT_UNITS: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
 # As on every line's contract: powers of ten.
@@ -165,12 +167,11 @@ def parse_listen(value: object) -> tuple[str | None, tuple[int, ...]]:
     return endpoint.host, (endpoint.port,)
 
 
-def size_option(count: int) -> str | int:
-    """Return 10737418240 as "10G"; a size that is no whole number of any unit stays in bytes."""
-    for letter in "tgmk":
-        if count and count % _UNITS[letter] == 0:
-            return f"{count // _UNITS[letter]}{letter.upper()}"
-    return count
+def size_option(count: int) -> str:
+    """Return 10737418240 as "10G" and 2000000 as "2MB": the shortest that is exact."""
+    exact = (name for name in _WRITTEN if count and count % _UNITS[name] == 0)
+    texts = [f"{count // _UNITS[name]}{name.upper()}" for name in exact]
+    return min(texts, key=len, default=f"{count}B")
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,14 @@
 """
 
 from p2pfs.host.doctor import examine
-from p2pfs.host.handler import handler_entry, install_handler
+from p2pfs.host.handler import handler_entry, install_handler, missing_programs
 from p2pfs.host.service import UserService, will_outlive_logout
 
-__all__ = ["UserService", "examine", "handler_entry", "install_handler", "will_outlive_logout"]
+__all__ = [
+    "UserService",
+    "examine",
+    "handler_entry",
+    "install_handler",
+    "missing_programs",
+    "will_outlive_logout",
+]

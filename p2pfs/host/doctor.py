@@ -33,12 +33,15 @@ class Finding:
     """The finding, or the advice."""
 
 
-def examine(config: Config) -> Iterator[Finding]:
-    """Look at everything, one after the other; nothing is changed, nothing raised."""
+def examine(config: Config, *, must_be_there: bool = False) -> Iterator[Finding]:
+    """Look at everything, one after the other; nothing is changed, nothing raised.
+
+    The state directory `must_be_there` if the user has named it.
+    """
     yield Finding("python", True, f"{platform.python_version()} at {sys.executable}")
     yield _checked("FUSE", _fuse)
     yield _checked("control sockets", lambda: str(runtime_directory()))
-    yield _checked("state directory", lambda: _state(config))
+    yield _checked("state directory", lambda: _state(config, must_be_there=must_be_there))
     yield _checked("network key", lambda: _network_key(config))
     yield _checked("free disk", lambda: _free_disk(config))
     yield _checked("file watches", lambda: _watches(config))
@@ -61,12 +64,16 @@ def _fuse() -> str:
     return "libfuse 2, fusermount and /dev/fuse are there"
 
 
-def _state(config: Config) -> str:
+def _state(config: Config, *, must_be_there: bool) -> str:
     place = config.state_directory
+    if must_be_there and not place.exists():
+        raise UsageError(f"{place} is not there: no servent was started with it yet")
     existing = next(one for one in (place, *place.parents) if one.exists())
+    if not existing.is_dir():
+        raise UsageError(f"{existing} is no directory: choose another with --state DIR")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"{existing} cannot be written: choose another with --state DIR")
-    return str(place)
+    return str(place) if place.exists() else f"{place}, which the first start makes"
 
 
 def _network_key(config: Config) -> str:

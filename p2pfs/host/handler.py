@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +50,11 @@ def install_handler() -> Path:
     for scheme in SCHEMES:
         _run("xdg-mime", "default", FILE, f"x-scheme-handler/{scheme}")
     return path
+
+
+def missing_programs() -> Sequence[str]:
+    """Return which programs of xdg-utils are not here; without them a click may open no link."""
+    return [name for name in ("xdg-open", "xdg-mime") if shutil.which(name) is None]
 
 
 def _quoted(word: str) -> str:

@@ -57,6 +57,17 @@ class ServiceError(P2pfsError):
     """The service did not start or end; the text says why."""
 
 
+def parse_unit(text: str) -> str:
+    """Return a text that can be the name of a unit, without `.service`.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        raise ValueError(f"{text!r} cannot be the name of a unit")
+    return text
+
+
 class UserService:
     """The unit of one servent, for the user's own systemd."""
 
@@ -66,9 +77,10 @@ class UserService:
         Raises:
             UsageError: it cannot be one.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-            raise UsageError(f"{name!r} cannot be the name of a unit")
-        self.unit = f"{name}.service"
+        try:
+            self.unit = f"{parse_unit(name)}.service"
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         self.path = _unit_directory() / self.unit
 
     @property

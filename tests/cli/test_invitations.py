@@ -129,7 +129,7 @@ def test_a_file_may_name_several(tmp_path):
     (tmp_path / "none").touch()
     with pytest.raises(UsageError, match="no address and no invitation in"):
         expanded([f"@{tmp_path}/none"])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UsageError, match="missing: No such file"):
         expanded([f"@{tmp_path}/missing"])
 
 

@@ -497,7 +497,7 @@ def test_sizes_are_told_as_people_write_them(load):
     options = to_options(load(cache_size="10G", upload_limit="2MiB/s", download_limit=100_000))
 
     assert [options[name] for name in ("cache-size", "upload-limit", "download-limit")] == [
-        "10G", "2M", 100_000,
+        "10G", "2M", "100KB",
     ]  # fmt: skip
     assert "listen" not in options
     assert "network-key-file" not in options
