@@ -8,7 +8,7 @@ from p2pfs.download import Pins, Swarms
 from p2pfs.link import Link, TransferLinks
 from p2pfs.namespace import Browser, Tellers
 from p2pfs.overlay import Handlers, MessageRouter, Whereabouts
-from p2pfs.protocol import ByeCode, Changed, PeerInfo, ServentId
+from p2pfs.protocol import ByeCode, Changed, PeerInfo, QueryHit, ServentId
 from p2pfs.reach import Beyond, Ways
 
 
@@ -71,8 +71,10 @@ class Arrivals:
         """Take in which directories of a share have changed, and whether any other may have."""
         self._browser.heard_news(peer, directories, is_all=is_all)
 
-    def hit_came(self, provider: ServentId, by: Link) -> None:
+    def hit_came(self, hit: QueryHit, by: Link) -> None:
         """Note which neighbour has brought a hit of a servent."""
+        provider = ServentId(hit.provider.id)
+        self._links.learnt(provider, hit.public_key)
         self._ways.came_from(provider, by.peer.id)
         self._tellers.told(provider, by.remote.host)
 

@@ -12,6 +12,7 @@
     live        the link itself: what is said and heard on it, and how it ends
     incoming    what arrives on a link, and its reader
     outgoing    what leaves on a link, and its writer
+    replays     what is said early is heard once
     keepalive   the watch over a link for silence
     pulse       when a silent peer is asked, and when it is gone
     allowance   how much of each message is read from one link
@@ -28,6 +29,8 @@ from p2pfs.link.courier import LOOPBACK, Courier, open_courier
 from p2pfs.link.datagrams import ask_by_datagram
 from p2pfs.link.dialling import STAGGER_S, dial_servent
 from p2pfs.link.greeting import (
+    ASKS_NOTHING,
+    First,
     Judge,
     LocalServent,
     Presented,
@@ -55,6 +58,7 @@ from p2pfs.link.sockets import (
 from p2pfs.link.unixsockets import UnixListener, listen_unix
 
 __all__ = [
+    "ASKS_NOTHING",
     "DEAD_AFTER_S",
     "LOOPBACK",
     "MAX_GREETINGS",
@@ -67,6 +71,7 @@ __all__ = [
     "Deliver",
     "Dialler",
     "Expected",
+    "First",
     "Judge",
     "Knocks",
     "Link",

@@ -28,8 +28,11 @@ class Asking:
         peer: str,
         *,
         takes_back: bool,
+        requests: Requests | None = None,
     ) -> None:
         """Ask by `post`, as long as `out` is open; `alive` learns whether an answer is owed.
+
+        The `requests`, if any, were sent before the peer's HELLO came.
 
         `peer` names the far end in errors, for people. With `takes_back` it is told of requests
         that are cancelled.
@@ -39,7 +42,7 @@ class Asking:
         self._alive = alive
         self._peer = peer
         self._takes_back = takes_back
-        self._requests = Requests()
+        self._requests = requests or Requests()
         self.new_id = self._requests.new_id
 
     def __bool__(self) -> bool:
@@ -56,10 +59,12 @@ class Asking:
             StalledError: nothing came within `timeout_s`.
             LinkClosedError: the link ended before.
         """
-        self._out.check_open()
-        asked = self._requests.open(message)
+        return await self.answer(Asked(message), timeout_s=timeout_s)
+
+    async def answer(self, asked: Asked, *, timeout_s: float) -> Message:
+        """Return the one message that answers, as `request`; it may have been sent already."""
         with trio.move_on_after(timeout_s):
-            await self._ask(message, asked)
+            await self.finish(asked)
         if asked.answer is None:
             raise StalledError(f"no answer from {self._peer} within {timeout_s:g} s")
         return asked.answer
@@ -72,14 +77,19 @@ class Asking:
             StalledError: nothing came for `silence_s`.
             LinkClosedError: the link ended before.
         """
-        self._out.check_open()
+        await self.pages(Asked(message, take_page=take), silence_s=silence_s)
+
+    async def pages(self, asked: Asked, *, silence_s: float) -> None:
+        """Return after the last page, as `list_pages`; it may have been sent already."""
+        take = asked.take_page
 
         def took(page: Listing) -> None:
             patience.deadline = trio.current_time() + silence_s
             take(page)
 
         with trio.move_on_after(silence_s) as patience:
-            await self._ask(message, self._requests.open(message, take_page=took))
+            asked.take_page = took
+            await self.finish(asked)
         if patience.cancelled_caught:
             raise StalledError(f"no page from {self._peer} for {silence_s:g} s")
 
@@ -100,21 +110,37 @@ class Asking:
             RejectedError: the peer said no, maybe in the middle.
             LinkClosedError: the link ended before.
         """
-        self._out.check_open()
-        await self._ask(message, self._requests.open(message, size_limit, take))
+        await self.finish(Asked(message, size_limit, take))
 
-    async def _ask(self, message: Message, asked: Asked) -> None:
-        """Send a request and wait until it is over, one way or another."""
+    async def finish(self, asked: Asked) -> None:
+        """Send a request, unless it was sent as the link was opened, and wait until it is over.
+
+        Raises:
+            RejectedError, LinkClosedError: as `stream`.
+        """
+        if asked.by is not self._requests:
+            self._out.check_open()
+            self._requests.open(asked)
+            self._post(asked.message, asked.request_id)
+        self._alive.owes(is_owed=bool(self._requests))
         try:
-            self._post(message, asked.request_id)
-            self._alive.owes(is_owed=bool(self._requests))
             await asked.is_over.wait()
         finally:
-            if self._requests.drop(asked) and self._takes_back:
-                self._post(Cancel(), asked.request_id)
-            self._alive.owes(is_owed=bool(self._requests))
+            self._give_up(asked)
         if asked.error is not None:
             raise asked.error
+
+    def start(self) -> None:
+        """Look at what was sent before the link was there: some may be given up already."""
+        for asked in self._requests.given_up():
+            self._give_up(asked)
+        self._alive.owes(is_owed=bool(self._requests))
+
+    def _give_up(self, asked: Asked) -> None:
+        """Tell the peer that nobody waits for an answer, if it was still awaited."""
+        if self._requests.drop(asked) and self._takes_back:
+            self._post(Cancel(), asked.request_id)
+        self._alive.owes(is_owed=bool(self._requests))
 
     def got_message(self, message: Message, request_id: int) -> None:
         """Take in a message that answers; RemoteProtocolError if it does not fit."""

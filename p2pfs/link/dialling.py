@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkError, TooManyFilesError, UnreachableError
-from p2pfs.link.greeting import Claim, LocalServent, RefusedError, greet
+from p2pfs.link.greeting import ASKS_NOTHING, Claim, First, LocalServent, RefusedError, greet
 from p2pfs.link.knocks import Knocks
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Dialler
@@ -34,8 +34,11 @@ async def dial_servent(
     expected_id: ServentId | None = None,
     claim: Claim | None = None,
     knocks: Knocks | None = None,
+    first: First = ASKS_NOTHING,
 ) -> Link:
     """Open a link to the servent that has these addresses; the caller must `run` it.
+
+    What is asked `first` need not wait for the link; see `greet`.
 
     With `knocks`, the addresses were named by others, and are dialled no oftener than it allows.
 
@@ -60,7 +63,9 @@ async def dial_servent(
         assert race.winner is not None
         try:
             with _told(knocks, race.winner):
-                return await greet(channel, str(race.winner), local, kind, expected_id, claim)
+                return await greet(
+                    channel, str(race.winner), local, kind, expected_id, claim, first
+                )
         except RefusedError:
             raise
         except LinkError as failure:

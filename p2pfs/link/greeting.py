@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -12,6 +13,7 @@ import trio
 from p2pfs.errors import HandshakeError, LinkError, RemoteProtocolError, UnreachableError
 from p2pfs.link.incoming import RECEIVE_BYTES
 from p2pfs.link.live import BYE_TEXTS, Link
+from p2pfs.link.requests import Asked, Requests
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
     NEED_DATA,
@@ -24,9 +26,11 @@ from p2pfs.protocol import (
     LinkKind,
     Message,
     NetworkKey,
+    Prepared,
     Received,
     Role,
     ServentId,
+    TakeEarly,
     Ticket,
     preface_of,
     presentation,
@@ -73,6 +77,49 @@ class RefusedError(LinkError):
         """Where the other side is: addresses it names are judged by that."""
 
 
+@dataclass(frozen=True, slots=True)
+class First:
+    """What a link is dialled for: it is asked without waiting for the link."""
+
+    public_key: bytes | None = None
+    """Of the servent that is dialled. Who it is known of is asked with the first bytes."""
+    asking: Callable[[], Sequence[Asked]] = tuple
+    """Returns what is to be asked; looked at as late as may be."""
+
+
+ASKS_NOTHING: Final = First()
+"""For links that are dialled for later."""
+
+
+class _Opening:
+    """What we say before the peer has said HELLO: our own, and what we ask at once."""
+
+    def __init__(self, connection: Connection, hello: Hello, first: First) -> None:
+        self._connection = connection
+        self._first = first
+        self._said = [connection.prepare(hello)]
+        self.requests = Requests()
+
+    def start(self) -> bytes:
+        """Return the first bytes; all that has room is among them, if the peer's key is known."""
+        key = self._first.public_key
+        if key is None:
+            return self._connection.start()
+        return self._connection.start_early(key, time.time_ns() // 1000, self._all())
+
+    def rest(self) -> bytes:
+        """Return the bytes of what the peer has not taken yet, after the handshake."""
+        rest: list[Prepared] = self._all()[self._connection.said_early :]
+        return b"".join(map(self._connection.seal, rest))
+
+    def _all(self) -> list[Prepared]:
+        for asked in self._first.asking():
+            if asked.by is not self.requests:
+                self.requests.open(asked)
+                self._said.append(self._connection.prepare(asked.message, asked.request_id))
+        return self._said
+
+
 async def greet(
     channel: Channel,
     address: str,
@@ -80,8 +127,12 @@ async def greet(
     kind: LinkKind,
     expected_id: ServentId | None,
     claim: Claim | None = None,
+    first: First = ASKS_NOTHING,
 ) -> Link:
     """Make a link of a connection that we have dialled; the caller must `run` it.
+
+    What is asked `first` is with the link already, when it is run. A peer that is dialled with a
+    `claim` is told nothing early.
 
     Takes at most HANDSHAKE_S. The text of each error is one line for people. No connection is
     left behind when it fails or is cancelled.
@@ -94,19 +145,27 @@ async def greet(
     """
     async with _greeting(channel, address):
         connection = Connection(Role.INITIATOR, local.identity, local.network_key)
-        peer_id = await _shake_hands(channel, connection)
+        opening = _Opening(connection, local.hello(kind, channel.remote), first)
+        start = connection.start() if claim is not None else opening.start()
+        greeted = await _first_event(channel, connection, start)
+        assert isinstance(greeted, Greeted)
+        peer_id = greeted.peer_id
         if peer_id == local.identity.id:
             raise HandshakeError("that is this servent itself")
         if expected_id is not None and peer_id != expected_id:
             raise HandshakeError("that is not the servent that it was said to be")
         if claim is not None:
             await claim(peer_id)
-        await channel.stream.send_all(connection.send(local.hello(kind, channel.remote)))
+        if not connection.said_early:
+            await channel.stream.send_all(opening.rest())
         answer = await _next_message(channel, connection)
         if isinstance(answer, Bye):
             text = f"{address} refused: {BYE_TEXTS[answer.code]}"
             raise RefusedError(text, answer, peer_id, channel.remote)
-        return Link(channel, connection, "out", peer_id, _checked_hello(answer))
+        hello = _checked_hello(answer)
+        if connection.said_early:  # not before: a BYE would be lost if its sender has hung up
+            await channel.stream.send_all(opening.rest())
+        return Link(channel, connection, "out", peer_id, hello, opening.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +207,18 @@ async def answer_any(
     local: LocalServent,
     judge: Judge,
     began: Callable[[Connection], object] = lambda _connection: None,
+    take_early: TakeEarly | None = None,
 ) -> Link | Presented:
     """Greet a peer that has dialled us, as `answer_link`, or take the ticket that it presents.
+
+    What it says early is heard if `take_early` says so.
 
     A connection with a ticket is left open, for the caller to close.
     """
     async with _greeting(channel, str(channel.remote)):
-        connection = Connection(Role.RESPONDER, local.identity, local.network_key)
+        connection = Connection(Role.RESPONDER, local.identity, local.network_key, take_early)
         began(connection)
-        first = await _first_event(channel, connection)
+        first = await _first_event(channel, connection, connection.start())
         if isinstance(first, Ticket):
             return Presented(channel, first.ticket, first.rest)
         assert isinstance(first, Greeted)
@@ -214,16 +276,9 @@ async def present(channel: Channel, local: LocalServent, ticket: bytes) -> None:
             raise HandshakeError("that is not a servent of this network")
 
 
-async def _shake_hands(channel: Channel, connection: Connection) -> ServentId:
-    """Exchange prefaces and Noise messages, and return who the peer has proved to be."""
-    greeted = await _first_event(channel, connection)
-    assert isinstance(greeted, Greeted)
-    return greeted.peer_id
-
-
-async def _first_event(channel: Channel, connection: Connection) -> object:
+async def _first_event(channel: Channel, connection: Connection, start: bytes) -> object:
     """Exchange prefaces, and return what comes of what follows them."""
-    await channel.stream.send_all(connection.start())
+    await channel.stream.send_all(start)
     with trio.move_on_after(PREFACE_S) as patience:
         connection.receive_data(await channel.stream.receive_some(RECEIVE_BYTES))
     if patience.cancelled_caught:

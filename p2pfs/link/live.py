@@ -23,6 +23,7 @@ from p2pfs.link.asking import Asking
 from p2pfs.link.incoming import Incoming
 from p2pfs.link.keepalive import KeepAlive
 from p2pfs.link.outgoing import SENDS_APART_S, Outgoing
+from p2pfs.link.requests import Requests
 from p2pfs.link.sockets import Channel
 from p2pfs.protocol import (
     ANSWER_TYPES,
@@ -98,7 +99,9 @@ class Link:
         direction: Literal["in", "out"],
         peer_id: ServentId,
         hello: Hello,
+        requests: Requests | None = None,
     ) -> None:
+        """Begin with the `requests` that were made before the peer's HELLO, if any."""
         self.id = LinkId(next(_ids))
         self.kind = hello.kind
         self.direction: Literal["in", "out"] = direction
@@ -139,6 +142,7 @@ class Link:
             self._alive,
             str(self.remote),
             takes_back=hello.kind is LinkKind.TRANSFER,
+            requests=requests,
         )
         """What we ask of the peer, and what it answers."""
         self._in = Incoming(channel.stream, connection, self._alive)
@@ -186,6 +190,7 @@ class Link:
         here. Cancelling it ends the link at once, without a BYE.
         """
         self.is_run = True
+        self.ask.start()
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:

@@ -12,8 +12,9 @@ goes on within seconds when the address of either side has changed.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,8 +30,9 @@ from p2pfs.errors import (
     UnreachableError,
 )
 from p2pfs.latest import Latest
-from p2pfs.link.greeting import RefusedError
+from p2pfs.link.greeting import First, RefusedError
 from p2pfs.link.live import Link
+from p2pfs.link.requests import Asked
 from p2pfs.protocol import (
     MAX_ADDRESSES,
     MAX_MANIFEST_BYTES,
@@ -49,11 +51,12 @@ from p2pfs.protocol import (
     PeerInfo,
     RejectCode,
     ServentId,
+    servent_id,
 )
 from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 IDLE_S: Final = 60.0
-"""A link unused for so long is closed; opening a new one costs two round trips."""
+"""A link unused for so long is closed; opening a new one costs a round trip or two."""
 
 REDIAL_AFTER_S: Final = 1.0
 """How long the last failure to reach a peer stands for the next."""
@@ -63,6 +66,9 @@ PAGE_SILENCE_S: Final = 5.0
 
 MAX_FAILURES: Final = 10_000
 """Failures that are remembered: far more than there are dials in REDIAL_AFTER_S."""
+
+MAX_KEYS: Final = 10_000
+"""Servents whose public key is known from their hits: 3 MB."""
 
 MAX_LINKS: Final = 200
 """Links dialled at once. Hits can name any number of servents, descriptors are few."""
@@ -108,6 +114,20 @@ class _Dial:
 
     addresses: tuple[Address, ...]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    asking: list[Asked] = field(default_factory=list)
+    """What waits for the link."""
+
+    @contextlib.contextmanager
+    def waiting(self, asked: Asked) -> Iterator[None]:
+        """Have a request made as the link is opened, for the length of the block."""
+        self.asking.append(asked)
+        try:
+            yield
+        except BaseException:
+            asked.is_given_up = True
+            raise
+        finally:
+            self.asking.remove(asked)
 
     def also_at(self, addresses: Sequence[Address]) -> None:
         """Dial these addresses first, beginning anew, if they are others."""
@@ -125,8 +145,10 @@ class _Open:
     used_at: float
 
 
-Connect = Callable[[PeerInfo, Sequence[Address]], Awaitable[Link]]
-"""Opens a transfer link to a peer, at one of these addresses or otherwise; LinkError if not."""
+Connect = Callable[[PeerInfo, Sequence[Address], First], Awaitable[Link]]
+"""Opens a transfer link to a peer, at one of these addresses or otherwise; LinkError if not.
+
+What it is opened for may be asked at once."""
 
 AddressesOf = Callable[[ServentId], Sequence[Address]]
 """Returns where a peer is known to be at this moment, if it is."""
@@ -151,6 +173,7 @@ class TransferLinks:
         self._dialling: SingleFlight[ServentId] = SingleFlight(self._tasks)
         self._dials: dict[ServentId, _Dial] = {}
         """Where to each peer is being dialled."""
+        self._public_keys: Latest[ServentId, bytes] = Latest(MAX_KEYS)
         self._failures: Latest[ServentId, tuple[float, LinkError]] = Latest(MAX_FAILURES)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -172,21 +195,21 @@ class TransferLinks:
         Raises:
             LinkError, RejectedError, StalledError: the next page cannot be had now.
         """
-        link = await self._link_to(peer)
-        message = List(path, after, MAX_PAGES_ASKED)
-        await link.ask.list_pages(message, silence_s=PAGE_SILENCE_S, take=take)
+        asked = Asked(List(path, after, MAX_PAGES_ASKED), take_page=take)
+        link = await self._link_to(peer, asked)
+        await link.ask.pages(asked, silence_s=PAGE_SILENCE_S)
 
     async def match_page(self, peer: PeerInfo, wanted: Match) -> Listing:
         """Return further files of a peer that a keyword query finds; errors as for a listing."""
-        link = await self._link_to(peer)
-        page = await link.ask.request(wanted, timeout_s=PAGE_SILENCE_S)
+        asked = Asked(wanted)
+        link = await self._link_to(peer, asked)
+        page = await link.ask.answer(asked, timeout_s=PAGE_SILENCE_S)
         assert isinstance(page, Listing)
         return page
 
     async def fetch_manifest(self, peer: PeerInfo, file_id: FileId) -> bytes:
         """Return the bytes of a manifest, unverified. Errors as for `fetch_blocks`."""
-        link = await self._link_to(peer)
-        return await link.ask.fetch(GetManifest(file_id), size_limit=MAX_MANIFEST_BYTES)
+        return await self._fetch(peer, GetManifest(file_id), MAX_MANIFEST_BYTES)
 
     def is_linked(self, peer: PeerInfo) -> bool:
         """Return whether there is an open link to a peer."""
@@ -199,8 +222,14 @@ class TransferLinks:
         The size that was announced need not be right, so it bounds nothing here. Errors as for
         `fetch_blocks`.
         """
-        link = await self._link_to(peer)
-        return await link.ask.fetch(GetBlocks(file_id, (0,)), size_limit=MIN_BLOCK_BYTES)
+        return await self._fetch(peer, GetBlocks(file_id, (0,)), MIN_BLOCK_BYTES)
+
+    async def _fetch(self, peer: PeerInfo, message: Message, size_limit: int) -> bytes:
+        parts: list[memoryview] = []
+        asked = Asked(message, size_limit, parts.append)
+        link = await self._link_to(peer, asked)
+        await link.ask.finish(asked)
+        return b"".join(parts)  # once: a buffer that grows with each costs twice that
 
     async def fetch_blocks(
         self,
@@ -223,39 +252,45 @@ class TransferLinks:
             LinkClosedError: the link ended before the answer was whole.
             RejectedError: the peer said no to the first block that was not delivered.
         """
-        link = await self._link_to(peer)
         cutter = _Cutter(wanted.values(), deliver)
-        message = GetBlocks(file_id, tuple(wanted))
 
         def take(part: memoryview) -> None:
             heard()
             cutter.take(part)
 
-        await link.ask.stream(message, size_limit=sum(wanted.values()), take=take)
+        asked = Asked(GetBlocks(file_id, tuple(wanted)), sum(wanted.values()), take)
+        link = await self._link_to(peer, asked)
+        await link.ask.finish(asked)
         cutter.finish()
 
-    async def _link_to(self, peer: PeerInfo) -> Link:
-        """Return the open link to a peer, or open one; those who ask at once share the dial."""
+    async def _link_to(self, peer: PeerInfo, asked: Asked) -> Link:
+        """Return the open link to a peer, or open one; those who ask at once share the dial.
+
+        What is asked for may be on its way then already.
+        """
         if self._is_banned(peer.id):
             raise UnreachableError(f"{peer.name!r} is banned for a while")
         known = self._links.get(peer.id)
         if known is None or known.link.ended is not None:
-            await self._wait_dialled(peer)
+            await self._wait_dialled(peer, asked)
             known = self._links.get(peer.id)
         if known is None or known.link.ended is not None:
             raise self._failure(peer.id) or UnreachableError(f"{peer.name!r} hung up at once")
         known.used_at = trio.current_time()
         return known.link
 
-    async def _wait_dialled(self, peer: PeerInfo) -> None:
+    async def _wait_dialled(self, peer: PeerInfo, asked: Asked) -> None:
         """Dial a peer unless that has just failed, or wait for the dial under way."""
         if peer.id not in self._dialling:
             failure = self._failure(peer.id)
             if failure is not None:
                 raise failure
             self._make_room()
+        flight = self._dial(peer, self._addresses_of(peer))
         try:
-            await self._dial(peer, self._addresses_of(peer)).wait()
+            dial = self._dials.get(peer.id)  # none if it is over, and only its end is awaited
+            with contextlib.nullcontext() if dial is None else dial.waiting(asked):
+                await flight.wait()
         except ShutdownError as error:
             raise UnreachableError(str(error)) from None
 
@@ -310,7 +345,8 @@ class TransferLinks:
         """Dial a peer, anew whenever it is told of at another address."""
         while True:
             with trio.CancelScope() as dial.scope:
-                return await self._connect(peer, dial.addresses)
+                first = First(self._public_keys.get(peer.id), lambda: tuple(dial.asking))
+                return await self._connect(peer, dial.addresses, first)
 
     async def _keep(self, peer: PeerInfo, known: _Open) -> None:
         """Run the link to a peer until it ends."""
@@ -324,6 +360,11 @@ class TransferLinks:
                 del self._links[peer.id]
             if trio.current_time() - link.opened_at < REDIAL_AFTER_S:
                 self._failed(peer.id, UnreachableError(f"{peer.name!r} hung up at once"))
+
+    def learnt(self, peer: ServentId, public_key: bytes) -> None:
+        """Note the key that a hit of a peer has: who is dialled by it need not be waited for."""
+        if peer not in self._public_keys and servent_id(public_key) == peer:
+            self._public_keys[peer] = public_key
 
     # Peers that fall silent, or move
 

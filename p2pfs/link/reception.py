@@ -14,6 +14,7 @@ from p2pfs.errors import LinkError, UsageError
 from p2pfs.latest import Latest
 from p2pfs.link.greeting import Judge, LocalServent, Presented, answer_any
 from p2pfs.link.live import Link
+from p2pfs.link.replays import Replays
 from p2pfs.link.sockets import Channel, Listener, Network
 from p2pfs.protocol import Connection, State, groups_of, largest_crowd
 from p2pfs.protocol.flood import TokenBucket
@@ -111,6 +112,7 @@ class _Reception:
         self._take = take
         self._expected = expected
         self._greetings: dict[_Greeting, None] = {}
+        self._replays = Replays()
         self._rates: Latest[str, TokenBucket] = Latest(MAX_RATES)
 
     async def run(self) -> None:
@@ -159,7 +161,9 @@ class _Reception:
         answered = None
         try:
             with greeting.scope:
-                answered = await answer_any(channel, self._local, self._judge, greeting.began)
+                answered = await answer_any(
+                    channel, self._local, self._judge, greeting.began, self._replays.take
+                )
         except LinkError as error:
             log.info("link refused remote=%s reason=%s", channel.remote, error)
         finally:

@@ -22,22 +22,35 @@ TakePage = Callable[[Listing], object]
 """Is handed each page of a listing, likewise."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
-    """A request of ours. When `is_over`, it has its whole answer, or an error."""
+    """A request of ours. When `is_over`, it has its whole answer, or an error.
 
-    request_id: int
-    answer_type: type[Message | Data]
-    size_limit: int
-    take: Take
-    take_page: TakePage
-    pages_left: int
+    `take` is handed the DATA that answers it, `take_page` all pages of a listing.
+    """
+
+    message: Message
+    size_limit: int = 0
+    take: Take = len
+    take_page: TakePage = bool
+    request_id: int = 0
+    """On the link where it is asked."""
+    pages_left: int = 0
     """Pages that may still come."""
+    by: Requests | None = None
+    """Where it is asked, once it is."""
+    is_given_up: bool = False
+    """Whether nobody waits for the answer any more."""
     answer: Message | None = None
     size: int = 0
     """Bytes of DATA so far."""
     error: LinkClosedError | RejectedError | None = None
     is_over: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def answer_type(self) -> type[Message | Data]:
+        """What answers it."""
+        return ANSWERS[type(self.message)]
 
 
 class Requests:
@@ -65,22 +78,16 @@ class Requests:
         self._last_id = self._last_id % MAX_REQUEST_ID + 1
         return self._last_id
 
-    def open(
-        self,
-        message: Message,
-        size_limit: int = 0,
-        take: Take = len,
-        take_page: TakePage = bool,
-    ) -> Asked:
-        """Note a request that is about to be sent.
-
-        `take` is handed the DATA that answers it, `take_page` all pages of a listing.
-        """
-        pages = message.pages if isinstance(message, List) else 0
-        answer_type = ANSWERS[type(message)]
-        asked = Asked(self.new_id(), answer_type, size_limit, take, take_page, pages)
+    def open(self, asked: Asked) -> None:
+        """Note a request that is about to be sent."""
+        asked.by = self
+        asked.request_id = self.new_id()
+        asked.pages_left = asked.message.pages if isinstance(asked.message, List) else 0
         self._open[asked.request_id] = asked
-        return asked
+
+    def given_up(self) -> list[Asked]:
+        """Return those for whose answer nobody waits any more."""
+        return [asked for asked in self._open.values() if asked.is_given_up]
 
     def drop(self, asked: Asked) -> bool:
         """Forget a request; return whether its answer was still awaited."""

@@ -139,7 +139,7 @@ class MessageRouter:
         """Until when nothing has to be ended, as far as was known when that was looked at."""
         self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
         self._nursery: trio.Nursery | None = None
-        self.on_hit: Callable[[ServentId, Link], object] = lambda _provider, _by: None
+        self.on_hit: Callable[[QueryHit, Link], object] = lambda _hit, _by: None
         """Told of whom a hit is, and from which neighbour it came."""
         self.on_named: Callable[[Sequence[Address], Address], object] = lambda _named, _by: None
         """Is told which addresses a neighbour names, and where that neighbour is."""
@@ -226,7 +226,7 @@ class MessageRouter:
     def _got_query_hit(self, link: Link, message: QueryHit) -> None:
         decisions = self._router.got_query_hit(link.id, message, trio.current_time())
         if any(isinstance(decision, Send | Deliver) for decision in decisions):
-            self.on_hit(ServentId(message.provider.id), link)
+            self.on_hit(message, link)
         self._carry_out(decisions, link)
 
     def _got_done(self, link: Link, message: Done) -> None:

@@ -1,12 +1,15 @@
 """One link without its socket: bytes in, events out, and what may be said when.
 
 What may be said when is the table of `states`, which both ends ask: we refuse to send a message
-that the peer would refuse to hear.
+that the peer would refuse to hear. What is said early rides in the first Noise message, and is
+heard behind `Greeted` as if it had come in frames.
 """
 
 from __future__ import annotations
 
 import enum
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -19,12 +22,16 @@ from p2pfs.protocol.codec import (
     encode_data,
 )
 from p2pfs.protocol.handshake import (
+    EARLY_FRAME_BYTES,
+    MAX_EARLY_BYTES,
+    MAX_EARLY_FRAMES,
     MAX_HANDSHAKE_BYTES,
     NETWORK_ID_BYTES,
     Handshake,
     Identity,
     NetworkKey,
     Role,
+    TakeEarly,
 )
 from p2pfs.protocol.inbox import LENGTH, Inbox
 from p2pfs.protocol.messages import (
@@ -119,12 +126,23 @@ class Connection:
     AES-GCM takes a third of that time, copies and page faults most of the rest.
     """
 
-    def __init__(self, role: Role, identity: Identity, network_key: NetworkKey) -> None:
+    def __init__(
+        self,
+        role: Role,
+        identity: Identity,
+        network_key: NetworkKey,
+        take_early: TakeEarly | None = None,
+    ) -> None:
+        """Begin; a responder without `take_early` hears nothing before the handshake is over."""
         self.state = State.PREFACE
         self._role = role
         self._preface = preface_of(network_key)
         # The prefaces are part of what the handshake proves: nobody has changed them.
-        self._handshake = Handshake(role, identity, network_key, prologue=self._preface)
+        self._handshake = Handshake(
+            role, identity, network_key, prologue=self._preface, take_early=take_early
+        )
+        self._early: Sequence[Prepared] = ()
+        self._heard_early: deque[bytes] = deque()
         self._inbox = Inbox()
         self._is_at_end = False
         self._outgoing = b""
@@ -135,6 +153,22 @@ class Connection:
         if self._role is Role.INITIATOR:
             return self._preface + _with_length(self._handshake.write())
         return self._preface
+
+    def start_early(self, public_key: bytes, told_at_us: int, said: Sequence[Prepared]) -> bytes:
+        """Return the first bytes to be sent to the servent with this key, and say something.
+
+        It is said as far as it has room. When `Greeted` has come, `said_early` tells how much of
+        it the peer has taken.
+        """
+        self._early = _fitting(said)
+        frames = [prepared.plaintext for prepared in self._early]
+        message = self._handshake.write_early(public_key, told_at_us, frames)
+        return self._preface + _with_length(message)
+
+    @property
+    def said_early(self) -> int:
+        """How many messages the peer has taken before the handshake was over."""
+        return len(self._early) if self._handshake.is_early else 0
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes that have arrived; none means that the peer has ended the stream."""
@@ -276,20 +310,40 @@ class Connection:
         return Ticket(bytes(ticket), self._inbox.take_all())
 
     def _greet(self) -> Greeted:
-        # The initiator has just written the last message, or the responder has read it.
-        make = self._make_step if self._role is Role.INITIATOR else self._take_step
-        make(Step.PROOF)
+        is_early = self._handshake.is_early
+        # XX ends when the initiator has written, and the responder read; IK the other way.
+        is_ours = (self._role is Role.INITIATOR) != is_early
+        (self._make_step if is_ours else self._take_step)(Step.TAKEN if is_early else Step.PROOF)
+        self._heard_early.extend(self._handshake.early_frames)
+        for prepared in self._early if is_early else ():
+            self._make_step(prepared.step)
         assert self._handshake.peer_id is not None
         return Greeted(self._handshake.peer_id)
 
     def _read_frame(self) -> Received | Data | Unknown | NeedData:
-        frame = self._inbox.take_frame()
-        if frame is None:
+        plaintext = self._next_plaintext()
+        if plaintext is None:
             return NEED_DATA
-        plaintext = self._handshake.decrypt(frame)
         event = decode(plaintext)
         self._take_step(step_of(event.message if isinstance(event, Received) else event))
         return event
+
+    def _next_plaintext(self) -> bytes | None:
+        if self._heard_early:
+            return self._heard_early.popleft()
+        frame = self._inbox.take_frame()
+        return None if frame is None else self._handshake.decrypt(frame)
+
+
+def _fitting(said: Sequence[Prepared]) -> Sequence[Prepared]:
+    """Return the first of these messages, as many as a first Noise message has room for."""
+    room, count = MAX_EARLY_BYTES, 0
+    for prepared in said[:MAX_EARLY_FRAMES]:
+        room -= len(prepared.plaintext) + EARLY_FRAME_BYTES
+        if room < 0:
+            break
+        count += 1
+    return said[:count]
 
 
 def preface_of(network_key: NetworkKey) -> bytes:

@@ -3,9 +3,9 @@
 A link has one state, the same at both ends but for what is still on its way. Each message
 that crosses it is a step of some kind, made by one of the two roles; `TRANSITIONS` says
 where each legal step leads, and all others are illegal. Sender and receiver ask the
-same table, so the two ends cannot disagree on it. Until both HELLOs have crossed, the steps
-alternate, so an answer is never overtaken by a question; from then on any order is legal, and a
-BYE from either end is last.
+same table, so the two ends cannot disagree on it. Until both HELLOs have crossed, the steps of the
+responder wait for those of the initiator, who may ask at once what it has dialled for; from then
+on any order is legal, and a BYE from either end is last.
 
 States, steps and rows are those of PROTOCOL.md, "Link states"; a test compares the two.
 """
@@ -44,6 +44,7 @@ class Step(enum.Enum):
 
     PREFACE = "preface"
     PROOF = "last Noise message"
+    TAKEN = "second message of IK"
     TICKET = "ticket"
     HELLO_NEIGHBOUR = "HELLO (neighbour)"
     HELLO_TRANSFER = "HELLO (transfer)"
@@ -73,6 +74,7 @@ _EITHER: Final = tuple(Role)
 _ROWS: Final = (
     (State.PREFACE, _EITHER, Step.PREFACE, State.NOISE),
     (State.NOISE, (Role.INITIATOR,), Step.PROOF, State.GREETED),
+    (State.NOISE, (Role.RESPONDER,), Step.TAKEN, State.GREETED),
     (State.NOISE, (Role.INITIATOR,), Step.TICKET, State.RELAYED),
     (State.GREETED, (Role.INITIATOR,), Step.HELLO_NEIGHBOUR, State.ASKED_NEIGHBOUR),
     (State.GREETED, (Role.INITIATOR,), Step.HELLO_TRANSFER, State.ASKED_TRANSFER),
@@ -80,6 +82,7 @@ _ROWS: Final = (
     (State.ASKED_NEIGHBOUR, (Role.RESPONDER,), Step.HELLO_NEIGHBOUR, State.NEIGHBOUR),
     (State.ASKED_NEIGHBOUR, _EITHER, Step.BYE, State.CLOSED),
     (State.ASKED_TRANSFER, (Role.RESPONDER,), Step.HELLO_TRANSFER, State.TRANSFER),
+    (State.ASKED_TRANSFER, (Role.INITIATOR,), Step.TRANSFER, State.ASKED_TRANSFER),
     (State.ASKED_TRANSFER, _EITHER, Step.BYE, State.CLOSED),
     (State.NEIGHBOUR, _EITHER, Step.CONTROL, State.NEIGHBOUR),
     (State.NEIGHBOUR, _EITHER, Step.KEEP_ALIVE, State.NEIGHBOUR),

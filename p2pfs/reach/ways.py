@@ -15,8 +15,10 @@ import trio
 from p2pfs.errors import LinkError, SilentError, TooManyFilesError, UnreachableError
 from p2pfs.journal import printable
 from p2pfs.link import (
+    ASKS_NOTHING,
     STAGGER_S,
     Channel,
+    First,
     Judge,
     Knocks,
     Link,
@@ -113,8 +115,12 @@ class Ways:
         for part in (self.pushes, self.punches, self.relays, self.circuits):
             part.forget(link)
 
-    async def connect(self, peer: PeerInfo, addresses: Sequence[Address]) -> Link:
+    async def connect(
+        self, peer: PeerInfo, addresses: Sequence[Address], first: First = ASKS_NOTHING
+    ) -> Link:
         """Return a transfer link to a peer; one that the peer has dialled is run already.
+
+        If it is dialled, what is asked `first` need not wait for the link.
 
         Raises:
             RefusedError: the peer answered, and does not want this link.
@@ -126,7 +132,7 @@ class Ways:
             return shared
         race = _Race()
         ways = (
-            _Way("dial", 0.0, lambda: self._dial(peer, addresses)),
+            _Way("dial", 0.0, lambda: self._dial(peer, addresses, first)),
             _Way("push", STAGGER_S, lambda: self.pushes.call_back(peer)),
             _Way("punch", PUNCH_AFTER_S, lambda: self.punches.call(peer)),
             _Way("relay", RELAY_AFTER_S, lambda: self.circuits.call(peer)),
@@ -136,7 +142,7 @@ class Ways:
             return link
         raise race.verdict(peer, self._routes.way_to(ServentId(peer.id)) is not None)
 
-    async def _dial(self, peer: PeerInfo, addresses: Sequence[Address]) -> Link:
+    async def _dial(self, peer: PeerInfo, addresses: Sequence[Address], first: First) -> Link:
         return await dial_servent(
             self._network,
             addresses,
@@ -144,6 +150,7 @@ class Ways:
             LinkKind.TRANSFER,
             ServentId(peer.id),
             knocks=self._knocks,
+            first=first,
         )
 
 

@@ -39,7 +39,7 @@ long before."""
 
 RESTING_S: Final = 10.0
 """A link without requests for this time gives way to anybody when all are taken: to dial anew
-costs two round trips."""
+costs a round trip."""
 
 TURN_BYTES: Final = 1024 * KIB
 """Blocks read at once and sent in one turn: a hop to a thread costs as much as a block, and

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from p2pfs.errors import LinkError
-from p2pfs.link import Link, answer_link
+from p2pfs.link import Link
+from p2pfs.link.greeting import answer_any
+from p2pfs.link.replays import Replays
 from p2pfs.protocol.handshake import Identity, NetworkKey
 from p2pfs.protocol.messages import (
     Address,
@@ -42,6 +44,8 @@ class HalfServent:
         """The addresses that it says are its own."""
         self.links: list[Link] = []
         """All that were accepted, in order."""
+        self.replays: Replays | None = Replays()
+        """What it takes of what is said early; None as a servent that hears nothing early."""
         self.refusal: Bye | None = None
         """What every peer gets, if it is set."""
 
@@ -78,9 +82,11 @@ class HalfServent:
 
     async def _greet(self, channel, serve: Callable[[Link], Awaitable[None]]) -> None:
         try:
-            link = await answer_link(channel, self, self._judge)
+            take_early = None if self.replays is None else self.replays.take
+            link = await answer_any(channel, self, self._judge, take_early=take_early)
         except LinkError:
             return
+        assert isinstance(link, Link)
         self.links.append(link)
         await serve(link)
 

@@ -10,17 +10,21 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import LinkClosedError, RejectedError, StalledError, UnreachableError
-from p2pfs.link import Link, dial_servent
+from p2pfs.link import First, Link, dial_servent
 from p2pfs.link import pool as transfers_module
 from p2pfs.link.pool import IDLE_S, MAX_LINKS, PAGE_SILENCE_S, REDIAL_AFTER_S, TransferLinks
+from p2pfs.link.replays import Replays
 from p2pfs.overlay.bans import LIES_BAN_S, Bans
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import (
     Address,
     Bye,
     ByeCode,
+    Cancel,
     Entry,
+    GetManifest,
     LinkKind,
+    List,
     Listing,
     Message,
     PeerInfo,
@@ -47,8 +51,10 @@ class Pool:
         self.bans = Bans()
         us = HalfServent(self.net, US)
 
-        async def connect(peer: PeerInfo, addresses: Sequence[Address]) -> Link:
-            return await dial_servent(us.host, addresses, us, LinkKind.TRANSFER, peer.id)
+        async def connect(peer: PeerInfo, addresses: Sequence[Address], first: First) -> Link:
+            return await dial_servent(
+                us.host, addresses, us, LinkKind.TRANSFER, peer.id, first=first
+            )
 
         self.links = TransferLinks(
             connect, lambda peer: self.bans.is_banned(peer, trio.current_time())
@@ -119,6 +125,86 @@ async def test_one_who_waits_for_a_dial_may_be_cancelled_and_the_others_go_on(
 
         assert got == [PAGE]
         assert len(peer.links) == 1
+
+
+@pytest.mark.parametrize("hears_early", [True, False])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_the_first_byte_on_a_new_link_takes_two_round_trips_to_whom_is_known(
+    is_known: bool, hears_early: bool, autojump_clock: MockClock
+):
+    async with open_pool() as pool:
+        peer = await pool.peer(sending(b"abc"))
+        peer.replays = Replays() if hears_early else None
+        if is_known:
+            pool.links.learnt(peer.id, peer.identity.public_key)
+        began_at = trio.current_time()
+
+        assert await pool.links.fetch_small(peer.info, FILE) == b"abc"
+
+        round_trips = (trio.current_time() - began_at) / (2 * pool.net.latency_s)
+        assert round_trips == pytest.approx(2 if is_known and hears_early else 3)
+
+
+async def test_all_that_waits_for_a_dial_is_asked_with_it_and_the_rest_behind_it(
+    autojump_clock: MockClock,
+):
+    async with open_pool() as pool:
+        peer = await pool.peer()
+        pool.links.learnt(peer.id, peer.identity.public_key)
+        ended: list[float] = []
+
+        async def list_one(path: str) -> None:
+            await pool.links.list_pages(peer.info, path, "", bool)
+            ended.append(trio.current_time())
+
+        began_at = trio.current_time()
+        paths = ["a", "b" * 400, "c" * 400, "d"]
+        async with trio.open_nursery() as nursery:
+            for path in paths:
+                nursery.start_soon(list_one, path)
+
+        round_trips = [(at - began_at) / (2 * pool.net.latency_s) for at in ended]
+        assert all(2 <= round(one, 3) <= 3 for one in round_trips)
+        assert min(round_trips) == pytest.approx(2)
+        assert len(peer.links) == 1
+
+
+async def test_who_gives_up_during_a_dial_says_so_and_others_get_theirs(autojump_clock: MockClock):
+    async with open_pool() as pool:
+        said: list[tuple[type[Message], int]] = []
+
+        def answer(link: Link, message: Message, number: int) -> None:
+            said.append((type(message), number))
+            if number == 2:
+                page(link, message, number)
+
+        peer = await pool.peer(answer)
+        pool.links.learnt(peer.id, peer.identity.public_key)
+
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(1.2 * 2 * pool.net.latency_s):
+                async with trio.open_nursery() as hasty:
+                    hasty.start_soon(pool.links.fetch_manifest, peer.info, FILE)
+                    await trio.sleep(0.001)
+                    nursery.start_soon(pool.list, peer)
+                    await trio.sleep_forever()
+        await trio.sleep(1)
+
+        assert said == [(GetManifest, 1), (List, 2), (Cancel, 1)]
+        assert not pool.links.links[0].awaits_answers
+
+
+async def test_a_refusal_answers_what_was_said_early_too(autojump_clock: MockClock):
+    async with open_pool() as pool:
+        asked: list[Message] = []
+        peer = await pool.peer(lambda _link, message, _number: asked.append(message))
+        peer.refusal = Bye(ByeCode.FULL, "too many transfer links")
+        pool.links.learnt(peer.id, peer.identity.public_key)
+
+        with pytest.raises(RejectedError):
+            await pool.list(peer)
+
+        assert asked == []
 
 
 async def test_an_idle_link_is_closed_and_opened_again_when_needed(autojump_clock: MockClock):

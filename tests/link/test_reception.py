@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 from trio.testing import MockClock
 
-from p2pfs.link import MAX_GREETINGS, Link, accept_links
-from p2pfs.protocol.messages import LinkKind
+from p2pfs.link import MAX_GREETINGS, First, Link, OnMessage, accept_links, greet
+from p2pfs.link.requests import Asked
+from p2pfs.protocol.connection import PREFACE_BYTES
+from p2pfs.protocol.handshake import EARLY_ANSWER_BYTES
+from p2pfs.protocol.manifest import FileId
+from p2pfs.protocol.messages import GetBlocks, LinkKind, Message
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.servents import PORT, HalfServent, silent
@@ -23,10 +28,11 @@ class Door:
         self.servent = HalfServent(self.net, "10.0.0.1")
         self.taken: list[Link] = []
         self.mute: list[trio.abc.Stream] = []
+        self.answer: OnMessage = silent
 
     async def take(self, link: Link) -> None:
         self.taken.append(link)
-        await link.run(silent)
+        await link.run(self.answer)
 
     async def knock(self, host: str) -> None:
         """Connect and say nothing."""
@@ -116,3 +122,49 @@ async def test_when_it_ends_the_listener_is_closed(autojump_clock: MockClock):
     listener = await door.servent.host.listen(None, PORT)  # the port is free again
     await listener.aclose()
     assert door.taken == []
+
+
+class Tapped:
+    """A stream of which somebody keeps what is sent."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self._stream = stream
+        self.sent: list[bytes] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    async def send_all(self, data: bytes) -> None:
+        self.sent.append(bytes(data))
+        await self._stream.send_all(data)
+
+
+async def test_what_was_said_early_and_is_repeated_asks_for_nothing(autojump_clock: MockClock):
+    async with open_door() as door:
+        asked: list[Message] = []
+        door.answer = lambda _link, message, _number: asked.append(message)
+        ours = HalfServent(door.net, "10.0.0.2")
+        channel = await ours.host.dial(door.servent.address)
+        tapped = Tapped(channel.stream)
+        wanted = Asked(GetBlocks(FileId(bytes(32)), (0,)), 1)
+        first = First(door.servent.identity.public_key, lambda: [wanted])
+        async with trio.open_nursery() as nursery:
+            link = await greet(
+                replace(channel, stream=tapped), "", ours, LinkKind.TRANSFER, None, first=first
+            )
+            nursery.start_soon(link.run, silent)
+            await trio.sleep(1)
+            assert asked == [wanted.message]
+
+            for _ in range(3):
+                stranger = await door.net.host("10.0.0.3").dial(door.servent.address)
+                await stranger.stream.send_all(tapped.sent[0])
+                answer = b""
+                while len(answer) < PREFACE_BYTES + 2:
+                    answer += await stranger.stream.receive_some()
+                length = int.from_bytes(answer[PREFACE_BYTES:][:2], "big")
+                assert length > EARLY_ANSWER_BYTES  # message 2 of XX, which proves nothing of it
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+
+        assert asked == [wanted.message]

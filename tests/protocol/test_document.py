@@ -14,7 +14,7 @@ from msgspec import inspect
 
 import p2pfs.protocol
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.handshake import Credentials, Role
+from p2pfs.protocol.handshake import Credentials, Early, Role
 from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 from p2pfs.protocol.states import STEPS, TRANSITIONS, State, Step
 
@@ -92,7 +92,8 @@ def fields_of(struct: type[msgspec.Struct]) -> list[list[str]]:
 
 
 RECORDS = {
-    struct.__name__: struct for struct in (m.Address, m.PeerInfo, m.Entry, m.Terms, Credentials)
+    struct.__name__: struct
+    for struct in (m.Address, m.PeerInfo, m.Entry, m.Terms, Credentials, Early)
 }
 STRUCTS = {f"0x{n:02x} {wire_name(t)}": t for n, t in MESSAGE_TYPES.items()} | RECORDS
 

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from noise.connection import Keypair, NoiseConnection
 
 from p2pfs.errors import HandshakeError, RemoteProtocolError
 from p2pfs.protocol.handshake import (
+    EARLY_FRAME_BYTES,
+    MAX_EARLY_BYTES,
+    MAX_EARLY_FRAMES,
+    MAX_HANDSHAKE_BYTES,
     SMALL_ORDER,
     Credentials,
     Handshake,
@@ -20,6 +25,7 @@ from p2pfs.protocol.handshake import (
     NetworkKey,
     Role,
     check_hit,
+    curve_point,
     servent_id,
     sign_hit,
     verify,
@@ -186,6 +192,113 @@ def test_whatever_comes_as_a_second_message_is_a_handshake_error(message):
     handshake.write()
     with pytest.raises(HandshakeError):
         handshake.read(message)
+
+
+# What is said early.
+
+KEY = IDENTITIES[Role.RESPONDER].public_key
+
+
+def speak(key=OPEN, public_key=KEY, ours=OURS, take=lambda _peer, _at: True, frames=(b"f",)):
+    one = Handshake(Role.INITIATOR, ours, key, prologue=b"p")
+    other = Handshake(
+        Role.RESPONDER, IDENTITIES[Role.RESPONDER], key, prologue=b"p", take_early=take
+    )
+    return one, other, one.write_early(public_key, 7, frames)
+
+
+def finish(one: Handshake, other: Handshake) -> None:
+    one.read(other.write())
+    if not one.is_finished:
+        other.read(one.write())
+    assert (one.is_finished, other.is_finished) == (True, True)
+    assert (one.peer_id, other.peer_id) == (IDENTITIES[Role.RESPONDER].id, OURS.id)
+    assert other.decrypt(one.encrypt(b"to")) == b"to"
+    assert one.decrypt(other.encrypt(b"fro")) == b"fro"
+
+
+@pytest.mark.parametrize("key", [OPEN, PRIVATE], ids=["IK", "IKpsk1"])
+def test_what_is_said_early_to_whom_is_known_is_heard_with_the_first_message(key):
+    heard = []
+    one, other, first = speak(key, take=lambda *told: heard.append(told) or True)
+    other.read(first)
+    assert heard == [(OURS.id, 7)]
+    assert list(other.early_frames) == [b"f"]
+    finish(one, other)
+    assert (one.is_early, other.is_early) == (True, True)
+
+
+@pytest.mark.parametrize("key", [OPEN, PRIVATE], ids=["IK", "IKpsk1"])
+@pytest.mark.parametrize(
+    "speech",
+    [
+        pytest.param({"take": None}, id="by a servent that does not know of it"),
+        pytest.param({"take": lambda *_: False}, id="again"),
+        pytest.param({"public_key": OURS.public_key}, id="to somebody else"),
+        pytest.param({"public_key": bytes(32)}, id="to a key that is nobody's"),
+    ],
+)
+def test_what_is_not_taken_early_is_not_heard_and_the_handshake_goes_on(speech, key):
+    one, other, first = speak(key, **speech)
+    other.read(first)
+    assert not other.early_frames
+    finish(one, other)
+    assert not one.is_early
+
+
+def test_the_longest_early_words_have_room_in_a_handshake_message():
+    per_frame = MAX_EARLY_BYTES // MAX_EARLY_FRAMES - EARLY_FRAME_BYTES
+    _, other, first = speak(PRIVATE, frames=[bytes(per_frame)] * MAX_EARLY_FRAMES)
+    assert len(first) <= MAX_HANDSHAKE_BYTES
+    other.read(first)
+    assert len(other.early_frames) == MAX_EARLY_FRAMES
+    _, _, first = speak(PRIVATE, frames=[bytes(MAX_EARLY_BYTES - EARLY_FRAME_BYTES)])
+    assert len(first) <= MAX_HANDSHAKE_BYTES
+
+
+def test_nobody_speaks_early_in_the_name_of_another():
+    one, other, first = speak(ours=Impostor(Identity.generate()))
+    other.read(first)
+    assert not other.early_frames
+    with pytest.raises(HandshakeError, match="could not prove its identity"):
+        finish(one, other)
+
+
+def test_what_was_said_early_and_changed_on_the_way_is_not_heard_and_gives_no_link():
+    for position in range(32, len(speak()[2])):
+        one, other, first = speak()
+        other.read(first[:position] + bytes((first[position] ^ 1,)) + first[position + 1 :])
+        assert not other.early_frames
+        with pytest.raises(HandshakeError):
+            finish(one, other)
+
+
+def test_an_early_message_that_is_repeated_says_nothing_to_who_repeats_it():
+    _, other, first = speak()
+    other.read(first)
+    other.write()
+    with pytest.raises(RemoteProtocolError):
+        other.decrypt(b"a frame of who lacks the key")
+
+
+@given(st.binary(max_size=300))
+def test_an_answer_that_is_none_is_at_most_a_handshake_error(message):
+    one, _, _ = speak()
+    with pytest.raises(HandshakeError):
+        one.read(message)
+    assert one.peer_id is None
+
+
+@pytest.mark.parametrize("identity", IDENTITIES.values(), ids=lambda one: one.id)
+def test_the_curve_key_of_an_identity_is_that_of_its_public_key(identity):
+    private = X25519PrivateKey.from_private_bytes(identity.curve_key())
+    assert curve_point(identity.public_key) == private.public_key().public_bytes_raw()
+
+
+@pytest.mark.parametrize("y", sorted(SMALL_ORDER), ids=bytes.hex)
+def test_a_key_that_is_nobodys_has_no_place_on_the_curve(y: bytes):
+    assert curve_point(y) is None
+    assert curve_point(y[:-1] + bytes((y[-1] | 0x80,))) is None
 
 
 # Identities.

@@ -18,13 +18,14 @@ from p2pfs.errors import RemoteProtocolError
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Data, Received, Unknown, decode, encode, encode_data
 from p2pfs.protocol.connection import NEED_DATA, PREFACE_BYTES, Connection, presentation
-from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit
+from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, curve_point
 from p2pfs.protocol.registry import MESSAGE_TYPES
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 DOCUMENT = (Path(p2pfs.protocol.__file__).parent / "PROTOCOL.md").read_text()
 KEYS = json.loads((VECTORS / "keys.json").read_text())
 LINKS = json.loads((VECTORS / "links.json").read_text())["links"]
+EARLY = json.loads((VECTORS / "early.json").read_text())
 TICKETS = json.loads((VECTORS / "tickets.json").read_text())["tickets"]
 FILES = [json.loads(path.read_text()) for path in sorted((VECTORS / "messages").glob("*.json"))]
 CASES = [
@@ -143,6 +144,64 @@ def test_every_byte_of_a_link_is_that_of_the_transcript(link, fixed_keys):
             if step["what"] == "BYE":
                 return
 
+
+@pytest.mark.parametrize("vector", EARLY["curve_keys"], ids=lambda v: v["public_key"][:8])
+def test_a_curve_key_follows_from_an_identity(vector):
+    public_key = bytes.fromhex(vector["public_key"])
+    seed = next(v["seed"] for v in KEYS["identities"] if v["public_key"] == vector["public_key"])
+    assert Identity.from_bytes(bytes.fromhex(seed)).curve_key().hex() == vector["curve_private_key"]
+    assert curve_point(public_key).hex() == vector["curve_point"]
+
+
+@pytest.mark.parametrize("link", EARLY["links"], ids=lambda link: link["comment"])
+def test_every_byte_of_an_early_link_is_that_of_the_transcript(link, fixed_keys):
+    fixed_keys(link["ephemeral_private_keys"].values())
+    key = NetworkKey(link["psk"] and bytes.fromhex(link["psk"]))
+    assert key.network_id.hex() == link["network_id"]
+    ours, theirs = (Identity.from_bytes(bytes.fromhex(v["seed"])) for v in KEYS["identities"])
+    ends = {
+        Role.INITIATOR: Connection(Role.INITIATOR, ours, key),
+        Role.RESPONDER: Connection(
+            Role.RESPONDER, theirs, key, (lambda *_: True) if link["is_taken"] else None
+        ),
+    }
+    said = [
+        ends[Role.INITIATOR].prepare(SENT_EARLY["HELLO", Role.INITIATOR]),
+        ends[Role.INITIATOR].prepare(SENT_EARLY["GET_BLOCKS", Role.INITIATOR], 1),
+    ]
+    start = ends[Role.INITIATOR].start_early(theirs.public_key, link["told_at_us"], said)
+    first = {"preface": start[:PREFACE_BYTES], "Noise message 1": start[PREFACE_BYTES:]}
+    heard = []
+    for step in link["steps"]:
+        sender, what = Role(step["from"]), step["what"]
+        if sender is Role.INITIATOR and what in first:
+            data = first[what]
+        elif what == "preface":
+            data = ends[sender].start()
+        elif what == "DATA_END":
+            data = ends[sender].send_data(1, b"block", is_last=True)
+        elif (what, sender) in SENT_EARLY:
+            message = SENT_EARLY[what, sender]
+            data = ends[sender].send(message, 1 if what == "GET_BLOCKS" else 0)
+        else:
+            data = ends[sender].data_to_send()
+        assert data.hex() == step["hex"], what
+        ends[sender.other].receive_data(data)
+        while (event := ends[sender.other].next_event()) is not NEED_DATA:
+            heard.append(event)
+    assert {e.message for e in heard if isinstance(e, Received)} == {*SENT_EARLY.values()}
+    assert (ends[Role.INITIATOR].said_early == 2) is link["is_taken"]
+
+
+SENT_EARLY = {
+    ("HELLO", Role.INITIATOR): m.Hello(
+        m.LinkKind.TRANSFER, "anna", 4774, m.Address("192.0.2.9", 4774), (), "p2pfs 0.1.0"
+    ),
+    ("GET_BLOCKS", Role.INITIATOR): m.GetBlocks(bytes(range(32)), (0,)),
+    ("HELLO", Role.RESPONDER): m.Hello(
+        m.LinkKind.TRANSFER, "ben", 4774, m.Address("198.51.100.4", 50123), (), "p2pfs 0.1.0"
+    ),
+}
 
 SENT = {
     ("HELLO", Role.INITIATOR): m.Hello(

@@ -1,0 +1,44 @@
+"""What a peer says before it is answered, and whether it was said before.
+
+Theory. Who records the first message of a link can send it again, and it decrypts: nothing in it
+is ours. So it carries the time at which it was said, and of each servent only what is later than
+all before is taken. What was said before we started, or is older than what was forgotten, is not
+taken either: so nothing is taken twice. A refusal costs its sender one round trip and no more, so
+clocks that are wrong, and strangers that push others out of the table, do no harm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from p2pfs.latest import Latest
+from p2pfs.protocol import ServentId
+
+MAX_SPEAKERS: Final = 4_096
+"""Servents of which it is known when they spoke last: 1 MB."""
+
+EARLY_AHEAD_S: Final = 60.0
+"""How far a peer's clock may be ahead of ours: what is forgotten shuts out others no longer."""
+
+
+class Replays:
+    """When each servent has spoken early last."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Begin at this time by `clock`, which gives seconds since 1970."""
+        self._clock = clock
+        self._since = clock() * 1_000_000
+        self._told: Latest[ServentId, int] = Latest(MAX_SPEAKERS, self._forgot)
+
+    def take(self, peer: ServentId, told_at_us: int) -> bool:
+        """Return whether what a servent has proven to say, and at this time, was not said yet."""
+        latest = (self._clock() + EARLY_AHEAD_S) * 1_000_000
+        if not max(self._since, self._told.get(peer, 0)) < told_at_us <= latest:
+            return False
+        self._told[peer] = told_at_us
+        return True
+
+    def _forgot(self, _peer: ServentId, told_at_us: int) -> None:
+        self._since = max(self._since, told_at_us)
