@@ -115,7 +115,7 @@ async def _locate(
         raise UsageError(f"{typed} is on this machine, not in the network: shared/{own.local_path}")
     if not isinstance(target, Id) and not target.path:
         return target, RemoteDirectory("", 0, ())
-    for place in _meanings(target):
+    for place in meanings(target):
         node = await in_turn(functools.partial(_find, servent, place))
         if node is not None:
             break
@@ -132,7 +132,7 @@ async def _locate(
     return place, node
 
 
-def _meanings(target: TreePath | Id) -> Iterator[TreePath | Id]:
+def meanings(target: TreePath | Id) -> Iterator[TreePath | Id]:
     """Yield the places that a target may mean, the likeliest first.
 
     A path that begins with the name of a sub-tree may mean that sub-tree, if `network/` has no
@@ -161,10 +161,19 @@ async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> Remo
 
 
 async def network_paths(servent: Servent, target: TreePath) -> Sequence[str]:
-    """Return the path in `network/` that a target means; of a search, those of all its results."""
-    if target.subtree is Subtree.SEARCH and "/" not in target.path:
+    """Return the path in `network/` that a target means; of a search, those of all its results.
+
+    Raises:
+        NotFoundError: there is no such result.
+    """
+    if target.subtree is not Subtree.SEARCH:
+        return [network_path(servent, target)]
+    _words, _, result = target.path.partition("/")
+    if not result:
         found, _partial = await list_directory(servent, target, target.path)
         return [servent.results.published_path(node.path) for node in found]
+    if "/" in result:  # as `p2pfs search` prints it
+        return [result]
     return [network_path(servent, target)]
 
 

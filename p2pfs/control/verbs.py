@@ -7,6 +7,7 @@ parsed: see `paths`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,13 +20,14 @@ from p2pfs.control.finding import (
     find_node,
     in_turn,
     list_directory,
+    meanings,
     network_paths,
     target_of,
 )
 from p2pfs.control.linking import link, open_link
 from p2pfs.control.moving import Report, get, publish, run_in_thread
 from p2pfs.control.needed import Record, Servent
-from p2pfs.control.paths import Id, received_target
+from p2pfs.control.paths import Id, TreePath, received_target
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.library import why_private
 from p2pfs.namespace import Node, QueryError, RemoteDirectory, parse_query
@@ -86,10 +88,19 @@ async def _unpin(servent: Servent, args: Args, _report: Report) -> object:
         if isinstance(target, Id):
             removed = await servent.pins.remove_content(FileId(bytes.fromhex(target.digits)))
         else:
-            removed = await servent.pins.remove(*await network_paths(servent, target))
+            removed = await _unpin_path(servent, target)
     except NotFoundError as error:
         raise NotFoundError(f"{typed} is not pinned") from error
     return [{"path": path} for path in removed]
+
+
+async def _unpin_path(servent: Servent, target: TreePath) -> Sequence[str]:
+    """Unpin what a path means, as `_pin` would find it: the first meaning that is pinned."""
+    for place in meanings(target):
+        if isinstance(place, TreePath):
+            with contextlib.suppress(NotFoundError):
+                return await servent.pins.remove(*await network_paths(servent, place))
+    raise NotFoundError("no meaning of it is pinned")
 
 
 async def _look(servent: Servent, args: Args, _report: Report) -> object:

@@ -165,6 +165,14 @@ async def test_what_is_found_below_search_and_peers_is_pinned_as_what_it_is(serv
         assert servent.pins.paths == ["films/x", "films/y"]
         await ask_it("unpin", path="search/blue/x")
         await ask_it("unpin", path="peers/ann/films/y")
+        for tree in (
+            "search/blue/x",
+            "search/blue/films/x",
+            "peers/ann/films/x",
+            "network/films/x",
+        ):
+            await ask_it("pin", paths=["search/blue/x"])
+            assert await ask_it("unpin", path=f"network/{tree}") == [{"path": "films/x"}]
 
     assert servent.pins.paths == []
 
