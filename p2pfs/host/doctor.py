@@ -135,11 +135,12 @@ def _reach() -> str:
             status = cast("dict[str, object]", ask(one, "status"))
         except VerbError as error:
             raise UsageError(f"{one.mountpoint or one.state_directory}: {error}") from error
-        router = status["reachable"] or "no router was asked to pass the port on"
-        relays = f"relays for neighbours: {status['circuits']} now"
+        # One of an older version, which an update has left running, says less.
+        router = status.get("reachable") or "no router was asked to pass the port on"
+        relays = f"relays for neighbours: {status.get('circuits', 0)} now"
         beyond = _beyond(status)
         told.append(
-            f"{status['name']}: {router}; {relays if status['relays'] else 'relays nothing'}; "
+            f"{status['name']}: {router}; {relays if status.get('relays') else 'relays nothing'}; "
             f"{beyond}"
         )
     return ". ".join(told) or "no servent runs here; a running one is told of"
@@ -147,7 +148,7 @@ def _reach() -> str:
 
 def _beyond(status: dict[str, object]) -> str:
     """Tell whether others are found beyond the horizon."""
-    nodes = status["directory_nodes"]
+    nodes = status.get("directory_nodes")
     if nodes is not None:
         return f"beyond the horizon it asks {nodes} others"
     from p2pfs.reach import MISSING, is_installed  # noqa: PLC0415 - heavy, and needed here alone

@@ -149,6 +149,12 @@ def test_doctor_says_that_a_state_directory_that_was_named_is_not_there(p2pfs, h
     assert "is no directory" in p2pfs("doctor", "--state", "file")[1]
 
 
+def test_doctor_asks_a_servent_that_an_update_has_left_running(p2pfs, servent):
+    output = p2pfs("doctor")[1]
+
+    assert "ok  reach: fake: no router was asked to pass the port on; relays nothing" in output
+
+
 def test_doctor_tells_a_desktop_without_xdg_utils(p2pfs, here, monkeypatch):
     monkeypatch.setenv("PATH", str(here))
     monkeypatch.setenv("XDG_DATA_HOME", str(here))
