@@ -42,7 +42,7 @@ from p2pfs.protocol import (
     dialable,
     fits_query,
 )
-from p2pfs.protocol.flood import SEARCHES_PER_S, Finished, Refused, Urgency
+from p2pfs.protocol.flood import SEARCHES_PER_S, WIDE_TTL, Finished, Refused, Urgency
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,10 @@ class _Running:
     servents: int = 0
     skipped: int = 0
     """The most of any ring."""
-    ring: Finished | None = None
+    sent: set[int] = field(default_factory=set)
+    """The TTLs with which it went out."""
+    ends: dict[int, Finished] = field(default_factory=dict)
+    """The ends of these that have come, by TTL."""
     refused: Refused | None = None
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     last_ring: trio.CancelScope | None = None
@@ -235,24 +238,24 @@ class Searches:
                     left_s = running.last_at - END_MARGIN_S - trio.current_time()
                     left_ms = max(0, int(left_s * 1000))
                     query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms, terms)
-                    if not self._flood(query, urgency):
+                    if not self._send(running, query, urgency):
                         break
-                    finished: Finished | None = None
+                    ends: Sequence[Finished] | None = ()
                     further = len(rings) - number
                     ring_s = self._ring_s(ttl, further, ends_at)
                     if is_patient and not further:
                         ring_s = math.inf
                     with trio.move_on_after(ring_s) as scope:
                         running.last_ring = None if further else scope
-                        finished = await self._ring_end(running, ttl, is_enough)
-                        if finished is None:
+                        ends = await self._ring_end(running, ttl, is_enough)
+                        if ends is None:
                             break
-                    if finished is None:
+                    if not ends:
                         continue  # its time is over, though answers are owed
-                    if finished.refusals and not running.servents:
+                    if any(one.refusals for one in ends) and not running.servents:
                         raise _not_asked(1 / SEARCHES_PER_S)
-                    is_complete = finished.is_complete
-                    if not finished.servents and not finished.skipped and is_complete:
+                    is_complete = all(one.is_complete for one in ends)
+                    if is_complete and not any(one.servents or one.skipped for one in ends):
                         break  # the ring reached nobody new: this is the whole network
         except NotAskedError as error:
             if urgency is Urgency.PERSON:
@@ -285,17 +288,23 @@ class Searches:
             return ring_s * LAST_RING
         return min(ring_s, (ends_at - trio.current_time()) / (further + 1))
 
+    def _send(self, running: _Running, query: Query, urgency: Urgency) -> bool:
+        """Send a ring out, and with one that goes over some links alone the widest over all."""
+        ttls = [ttl for ttl in _parts(query.ttl) if ttl not in running.sent]
+        running.sent.update(ttls)
+        return all(self._flood(replace(query, ttl=ttl), urgency) for ttl in ttls)
+
     async def _ring_end(
         self, running: _Running, ttl: int, is_enough: Callable[[Hits], bool]
-    ) -> Finished | None:
-        """Wait for the end of a ring; None if the hits were enough before or at it."""
+    ) -> Sequence[Finished] | None:
+        """Wait for the ends of a ring's parts; None if the hits were enough before or at them."""
         while True:
             if running.refused is not None:
                 raise _not_asked(running.refused.wait_s)
             if is_enough(running.found()):
                 return None
-            if running.ring is not None and running.ring.ttl == ttl:
-                return running.ring
+            if running.ends.keys() >= {*_parts(ttl)}:
+                return [running.ends[one] for one in _parts(ttl)]
             await running.news.wait()
 
     def got_hit(self, hit: QueryHit, told_by: Address) -> None:
@@ -322,7 +331,7 @@ class Searches:
         """Take in the end of a ring."""
         running = self._running.get(finished.guid)
         if running is not None:
-            running.ring = finished
+            running.ends[finished.ttl] = finished
             running.servents += finished.servents
             running.skipped = max(running.skipped, finished.skipped)
             running.tell()
@@ -333,6 +342,11 @@ class Searches:
         if running is not None:
             running.refused = refused
             running.tell()
+
+
+def _parts(ttl: int) -> Sequence[int]:
+    """Return the TTLs that reach everybody within a ring: a far one goes over some links alone."""
+    return (ttl,) if ttl <= WIDE_TTL else (WIDE_TTL, ttl)
 
 
 def _not_asked(wait_s: float) -> NotAskedError:

@@ -120,6 +120,44 @@ async def test_hits_of_the_link_that_brought_most_files_are_known():
     assert [hit.provider.id in busiest for hit in outcome.hits] == [False, True] * 2
 
 
+async def test_a_far_ring_goes_out_with_the_widest_unless_that_was_before():
+    for rings, sent in (((1, 2, 5), [1, 2, 4, 5]), ((3, 4, 5), [3, 4, 5]), ((5,), [4, 5])):
+        net = Network()
+
+        outcome = await net.run(rings=rings)
+
+        assert [query.ttl for query in net.asked] == sent
+        assert outcome.servents == len(sent)
+        assert outcome.is_complete
+
+
+@pytest.mark.parametrize("cut", [4, 5])
+async def test_a_far_ring_is_complete_only_if_the_widest_is(cut: int):
+    net = Network()
+    net.on_ring = lambda query: net.end(query, is_complete=query.ttl != cut)
+
+    assert not (await net.run(rings=(5,))).is_complete
+
+
+async def test_a_wide_ring_that_ends_late_counts_while_the_far_one_is_waited_for(
+    autojump_clock: MockClock,
+):
+    net = Network()
+    net.on_ring = lambda query: None if query.ttl == 4 else net.end(query)
+
+    async with trio.open_nursery() as nursery:
+
+        async def end_late() -> None:
+            await trio.sleep(3)
+            net.end(net.asked[-2])
+
+        nursery.start_soon(end_late)
+        outcome = await net.run(rings=(3, 4, 5), is_patient=True)
+
+    assert trio.current_time() == pytest.approx(3)
+    assert outcome.is_complete
+
+
 async def test_rings_stop_when_it_is_enough():
     net = Network()
     net.on_ring = lambda query: net.hit(query, "whale") if query.ttl == 2 else net.end(query)

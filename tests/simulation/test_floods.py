@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from p2pfs.protocol.flood.decisions import Deliver, Finished, Introduced
 from p2pfs.protocol.flood.filters import with_positions
+from p2pfs.protocol.flood.routing import WIDE_TTL
 from p2pfs.protocol.messages import (
-    MAX_TTL,
     WALK_STEPS,
     Done,
     Introduce,
@@ -79,22 +79,22 @@ def ids_of(servents: set[int]) -> list[str]:
 
 
 @laws
-@given(networks(depth=MAX_TTL - 1))
+@given(networks(depth=WIDE_TTL - 1))
 def test_a_query_that_covers_the_network_crosses_2e_minus_v_plus_1_links(
     edges: list[Edge],
 ) -> None:
     net = FloodNet(edges)
-    finished = flood(net, MAX_TTL)
+    finished = flood(net, WIDE_TTL)
     crossed = 2 * len(edges) - len(net.routers) + 1
     assert net.sent[Query] == crossed
     assert net.sent[Done] == crossed
     assert finished == Finished(
-        query_of().guid, MAX_TTL, len(net.routers) - 1, len(net.routers) - 1, is_complete=True
+        query_of().guid, WIDE_TTL, len(net.routers) - 1, len(net.routers) - 1, is_complete=True
     )
 
 
 @laws
-@given(networks(), st.integers(1, MAX_TTL))
+@given(networks(), st.integers(1, WIDE_TTL))
 def test_a_query_reaches_exactly_the_servents_within_its_ttl(edges: list[Edge], ttl: int) -> None:
     net = FloodNet(edges)
     finished = flood(net, ttl)
@@ -105,7 +105,7 @@ def test_a_query_reaches_exactly_the_servents_within_its_ttl(edges: list[Edge], 
 
 
 @laws
-@given(uneven_networks(), st.integers(1, MAX_TTL), st.integers(0, 50))
+@given(uneven_networks(), st.integers(1, WIDE_TTL), st.integers(0, 50))
 def test_it_does_so_when_copies_overtake_each_other(
     network: Mapping[Edge, int], ttl: int, answer_ms: int
 ) -> None:
@@ -118,7 +118,7 @@ def test_it_does_so_when_copies_overtake_each_other(
 
 
 @laws
-@given(uneven_networks(), st.integers(1, MAX_TTL))
+@given(uneven_networks(), st.integers(1, WIDE_TTL))
 def test_every_query_message_is_ended_by_one_done(network: Mapping[Edge, int], ttl: int) -> None:
     net = FloodNet(network, latency_ms=network)
     flood(net, ttl)
@@ -146,8 +146,8 @@ def test_a_search_that_lost_a_link_ends_and_is_complete_only_if_it_is(
     net = FloodNet(network, latency_ms=network, answer_ms=20)
     lost = data.draw(st.sampled_from(sorted(network)))
     net.at(data.draw(st.integers(0, 400)) / 1000, lambda: net.cut(*lost))
-    finished = flood(net, MAX_TTL)
-    left = ball(network.keys() - {lost}, ORIGIN, MAX_TTL)
+    finished = flood(net, WIDE_TTL)
+    left = ball(network.keys() - {lost}, ORIGIN, WIDE_TTL)
     if finished.is_complete:
         assert set(providers(net)) >= set(ids_of(left))
 
@@ -158,11 +158,11 @@ def test_a_silent_servent_costs_its_own_answer_and_the_time_to_the_deadline(
     network: Mapping[Edge, int], data: st.DataObject
 ) -> None:
     net = FloodNet(network, latency_ms=network)
-    reached = ball(network, ORIGIN, MAX_TTL)
+    reached = ball(network, ORIGIN, WIDE_TTL)
     silent = data.draw(st.sampled_from(sorted(reached - {ORIGIN})))
     net.silence(silent)
-    finished = flood(net, MAX_TTL)
-    others = ball((e for e in network if silent not in e), ORIGIN, MAX_TTL)
+    finished = flood(net, WIDE_TTL)
+    others = ball((e for e in network if silent not in e), ORIGIN, WIDE_TTL)
     assert not finished.is_complete
     assert providers(net) == ids_of(others)
     # Each deadline is shorter than the one before, so even the late counts arrive in time.
@@ -177,7 +177,7 @@ def test_with_filters_a_search_finds_all_that_it_finds_without(
     servents = sorted({servent for edge in edges for servent in edge})
     holders = data.draw(st.sets(st.sampled_from(servents)))
     silent = data.draw(st.sets(st.sampled_from(servents), max_size=2))
-    ttl = data.draw(st.integers(1, MAX_TTL))
+    ttl = data.draw(st.integers(1, WIDE_TTL))
     shared = with_positions(0, KEYS.of_share("blue whale.mkv", is_directory=False))
     found: list[list[str]] = []
     for has_filters in (False, True):
@@ -201,7 +201,7 @@ def messages_of_searches(count: int, *, has_filters: bool) -> list[int]:
         if has_filters:
             net.tell_filters({holder: shared})
         before = net.sent.total()
-        for ttl in range(1, MAX_TTL + 1):
+        for ttl in range(1, WIDE_TTL + 1):
             net.search(origin, query_of(guid=1, ttl=ttl))
             net.run()
             ring = net.happened(origin, Finished)[-1]
@@ -252,7 +252,7 @@ def random_graph(size: int, degree: int, seed: int) -> list[Edge]:
 def test_two_hundred_servents_are_all_found() -> None:
     edges = random_graph(200, 12, seed=1)
     net = FloodNet(edges)
-    finished = flood(net, MAX_TTL)
+    finished = flood(net, WIDE_TTL)
     assert (finished.servents, finished.hits, finished.is_complete) == (199, 199, True)
     assert net.sent[Query] == 2 * len(edges) - 200 + 1
 

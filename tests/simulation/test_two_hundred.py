@@ -11,9 +11,10 @@ from trio.testing import MockClock
 
 import p2pfs.config.knobs
 from p2pfs.overlay.degree import ENOUGH, SETTLED_S
+from p2pfs.protocol.flood import WIDE_TTL
 from p2pfs.protocol.flood.filters import FilterTable
 from p2pfs.protocol.flood.routing import Router
-from p2pfs.protocol.messages import MAX_TTL, QueryKind
+from p2pfs.protocol.messages import QueryKind
 from tests.helpers.world import World, open_world
 
 SERVENTS = 200
@@ -27,7 +28,7 @@ Graph = dict[str, set[str]]
 async def grow(world: World) -> None:
     """Let each servent join through one that came before, and find the rest by walks."""
     for number in range(SERVENTS):
-        await world.start(joins=[random.randrange(number)] if number else [], ttl=MAX_TTL)
+        await world.start(joins=[random.randrange(number)] if number else [], ttl=WIDE_TTL)
 
 
 def graph_of(world: World) -> Graph:
@@ -81,18 +82,18 @@ async def test_one_query_crosses_twice_the_links_less_the_servents_plus_one(
         assert len(distances(graph, world[0].whereabouts.identity.id)) == SERVENTS
         origin = world[0]
         far = distances(graph, origin.whereabouts.identity.id)
-        horizon = [servent for servent, hops in far.items() if hops <= MAX_TTL]
+        horizon = [servent for servent, hops in far.items() if hops <= WIDE_TTL]
         holder = next(one for one in world.servents if one.whereabouts.identity.id == horizon[-1])
         await world.share(world.servents.index(holder), "rare.txt", b"rare")
         before = copies(world)
 
         outcome = await origin.message_router.searches.run(
-            QueryKind.PATH, "rare.txt", rings=(MAX_TTL,), timeout_s=10
+            QueryKind.PATH, "rare.txt", rings=(WIDE_TTL,), timeout_s=10
         )
 
         # Who gets it with no TTL left passes it to nobody. Where nobody is that far away, these
         # are 2E - V + 1.
-        passing = [servent for servent, hops in far.items() if hops < MAX_TTL]
+        passing = [servent for servent, hops in far.items() if hops < WIDE_TTL]
         links = sum(len(graph[servent]) for servent in passing)
         assert copies(world) - before == links - len(passing) + 1
         assert outcome.servents == len(horizon) - 1

@@ -38,7 +38,7 @@ from p2pfs.protocol.flood.filters import (
     with_positions,
 )
 from p2pfs.protocol.flood.news import NEWS_OF_ONE_BURST, NEWS_OF_ONE_PER_S
-from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, Router
+from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, WIDE_TTL, Router
 
 __all__ = [
     "ALL",
@@ -49,6 +49,7 @@ __all__ = [
     "SEARCHES_PER_S",
     "SEARCH_BURST",
     "SENDING_SHARE",
+    "WIDE_TTL",
     "Answer",
     "Ban",
     "Bits",

@@ -14,7 +14,7 @@ from p2pfs.protocol.flood.decisions import (
     LinkId,
     Send,
 )
-from p2pfs.protocol.flood.routing import HOP_MARGIN_MS, Router
+from p2pfs.protocol.flood.routing import FAR_LINKS, HOP_MARGIN_MS, WIDE_TTL, Router
 from p2pfs.protocol.flood.waves import MAX_COUNT
 from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Enough, Guid, Query
 from tests.helpers.floodnet import guid_of, hit_of, query_of
@@ -206,6 +206,17 @@ def test_a_ring_ends_when_all_neighbours_are_done(router: Router) -> None:
 def test_a_search_may_be_sent_to_some_links_only(router: Router) -> None:
     lost = LinkId(99)
     assert queries(router.originate(query_of(), now=0.0, links=[B, lost])).keys() == {B}
+
+
+def test_a_far_search_goes_over_the_oldest_links_alone(router: Router) -> None:
+    assert queries(router.originate(query_of(ttl=WIDE_TTL), now=0.0)).keys() == {A, B, C}
+    far = queries(router.originate(query_of(ttl=WIDE_TTL + 1), now=0.1))
+    assert [*far] == [A, B, C][:FAR_LINKS]
+
+
+def test_what_others_send_far_is_passed_on_to_all(router: Router) -> None:
+    passed = queries(router.got_query(A, query_of(ttl=WIDE_TTL + 1), now=0.0))
+    assert passed.keys() == {B, C}
 
 
 def test_a_search_without_links_is_over_at_once() -> None:
