@@ -94,6 +94,16 @@ INTRUDERS = [
 ]
 
 
+CLIMBS = [
+    ("upstream", "swarm"),
+    ("upstream", "swarms"),
+    ("picker", "transfers"),
+    ("transfers", "swarm"),
+    ("swarm", "reader"),
+]
+"""Steps up the way of a read: who would import whom, in download/."""
+
+
 @pytest.fixture(scope="module")
 def broken_contracts(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the contracts say of a copy where each intruder is a new module of its package."""
@@ -102,6 +112,11 @@ def broken_contracts(tmp_path_factory: pytest.TempPathFactory) -> str:
     shutil.copy(CONFIG, copy)
     for number, (package, line) in enumerate(INTRUDERS):
         (copy / "p2pfs" / package / f"intruder{number}.py").write_text(f"{line}\n")
+    for lower, higher in CLIMBS:
+        with (copy / "p2pfs" / "download" / f"{lower}.py").open("a") as module:
+            module.write(f"import p2pfs.download.{higher}\n")
+    with (copy / "p2pfs" / "link" / "live.py").open("a") as module:
+        module.write("import p2pfs.link.pool\n")
     program = Path(sys.executable).with_name("lint-imports")
     if not program.exists():
         pytest.skip("import-linter is not installed")
@@ -120,6 +135,16 @@ def test_a_new_module_is_behind_the_walls_by_being_there(
     broken_contracts: str, number: int, package: str, line: str
 ):
     assert re.search(rf"p2pfs\.{package}\.intruder{number}\b", broken_contracts), line
+
+
+@pytest.mark.parametrize(("lower", "higher"), CLIMBS)
+def test_no_call_of_a_read_climbs(broken_contracts: str, lower: str, higher: str):
+    named = rf"p2pfs\.download\.{lower} -> p2pfs\.download\.{higher}\b"
+    assert re.search(named, broken_contracts)
+
+
+def test_no_request_climbs_from_a_link(broken_contracts: str):
+    assert "p2pfs.link.live -> p2pfs.link.pool" in broken_contracts
 
 
 @pytest.mark.parametrize("folder", ["p2pfs", "tests", "contrib"])
