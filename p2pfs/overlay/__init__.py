@@ -1,6 +1,7 @@
 """Who is near, and what floods between neighbours.
 
     neighbours   the links to neighbours: joining, judging, leaving
+    exchange     the peers that neighbours name, and those that are named to them
     twins        another servent uses our identity
     slots        who gets a place for a neighbour
     degree       whom to dial next, and when to walk

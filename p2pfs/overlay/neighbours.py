@@ -6,10 +6,7 @@ message of a neighbour goes to the handler that the owner has named for its type
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import trio
@@ -19,30 +16,22 @@ from p2pfs.link import Dialler, Knocks, Link, LocalServent
 from p2pfs.overlay.bans import FLOOD_BAN_S, Bans
 from p2pfs.overlay.contacts import Contact, ContactBook
 from p2pfs.overlay.degree import DegreeKeeper
+from p2pfs.overlay.exchange import Exchange
 from p2pfs.overlay.slots import Slots
 from p2pfs.overlay.twins import SIGN_AFTER_S, Twins
 from p2pfs.protocol import (
     MAX_ADDRESSES,
     MAX_ALTERNATIVES,
-    MAX_PEERS,
     Address,
     Bye,
     ByeCode,
     GetPeers,
     Message,
     PeerInfo,
-    Peers,
     ServentId,
-    dialable,
     groups_of,
 )
-from p2pfs.protocol.flood import LinkId, TokenBucket
 from p2pfs.tasks import called, guarded, kept_up
-
-GET_PEERS_PER_S: Final = 1 / 60
-GET_PEERS_BURST: Final = 3
-"""How often a neighbour may ask for peers: a joiner asks once, and our answer is a thousand
-times as long as its question."""
 
 _REPLACED: Final = "replaced by a newer link"
 
@@ -71,15 +60,6 @@ class Owner(Protocol):
         """Send one random walk on its way."""
 
 
-@dataclass(slots=True)
-class _Quota:
-    """What a neighbour may still ask of us, and what it owes."""
-
-    asks: TokenBucket = field(default_factory=lambda: TokenBucket(GET_PEERS_PER_S, GET_PEERS_BURST))
-    owes_peers: bool = True
-    """Whether our GET_PEERS is unanswered: peers that nobody asked for are not taken in."""
-
-
 class Overlay:
     """The neighbours of this servent."""
 
@@ -97,11 +77,9 @@ class Overlay:
         max_neighbours: int,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._local = local
         self._contacts = contacts
         self._journal = journal
         self._bans = bans
-        self._knocks = knocks
         self._wall_clock = wall_clock
         self.degree = DegreeKeeper(
             network,
@@ -117,6 +95,10 @@ class Overlay:
             knocks=knocks,
             wall_clock=wall_clock,
         )
+        self._exchange = Exchange(
+            contacts, knocks, local.identity.id, wall_clock, self.degree.look_again
+        )
+        self.heard_of = self._exchange.heard_of
         self._links: dict[ServentId, Link] = {}
         self._slots = Slots(
             self._links,
@@ -124,17 +106,14 @@ class Overlay:
             degree=degree,
             most=max_neighbours,
             is_banned=self._is_banned,
-            alternatives=lambda: self._some(MAX_ALTERNATIVES),
+            alternatives=lambda: self._exchange.some(MAX_ALTERNATIVES),
         )
         self._twins = Twins(journal)
-        self._quotas: dict[LinkId, _Quota] = {}
         self._handlers: Handlers = {}
         self._ends = trio.lowlevel.ParkingLot()
         """Those who wait for a link to end."""
         self._owner: Owner
         self._nursery: trio.Nursery
-        self.ignored: Counter[str] = Counter()
-        """Messages that nobody takes in, by type."""
 
     @property
     def is_away(self) -> bool:
@@ -168,8 +147,7 @@ class Overlay:
             self._nursery = nursery
             self._handlers = {
                 **owner.handlers,
-                GetPeers: self._asked_for_peers,
-                Peers: self._told_of_peers,
+                **self._exchange.handlers,
             }
             task_status.started()
             await kept_up(self.degree.run)
@@ -294,7 +272,7 @@ class Overlay:
             former.close(Bye(ByeCode.DUPLICATE, _REPLACED))
             self._lost(former)
         self._links[link.peer.id] = link
-        self._quotas[link.id] = _Quota()
+        self._exchange.opened(link)
         self._nursery.start_soon(guarded, self._keep, link)
         try:
             self._contacts.shook_hands(link.peer, self._wall_clock())
@@ -318,7 +296,8 @@ class Overlay:
                 self._lost(link)
 
     def _lost(self, link: Link) -> None:
-        del self._links[link.peer.id], self._quotas[link.id]
+        del self._links[link.peer.id]
+        self._exchange.lost(link)
         if not _is_replaced(link):
             self._journal.info(f"neighbour {link.peer.name} is gone: {link.ended}")
         called(self._owner.neighbour_lost, link)
@@ -338,40 +317,12 @@ class Overlay:
 
     def _said(self, link: Link, message: Message, _request_id: int) -> None:
         handle = self._handlers.get(type(message))
-        if handle is None:
-            self.ignored[type(message).__name__] += 1
-        else:
+        if handle is not None:  # else it answers nothing that we asked
             handle(link, message)
-
-    def _asked_for_peers(self, link: Link, _message: GetPeers) -> None:
-        if self._quotas[link.id].asks.take(trio.current_time()):
-            link.post(Peers(self._some(MAX_PEERS, but=link.peer.id)))
-
-    def _told_of_peers(self, link: Link, message: Peers) -> None:
-        """Note the peers that a neighbour names, once, as we asked."""
-        quota = self._quotas[link.id]
-        if quota.owes_peers:
-            quota.owes_peers = False
-            for peer in message.peers:
-                self.heard_of(peer, link.remote)
 
     def introduced(self, peer: PeerInfo, told_by: Link) -> None:
         """Note a peer whom a walk of ours found: it becomes a neighbour if one is wanted."""
         self.heard_of(peer, told_by.remote, is_introduced=True)
-
-    def heard_of(self, peer: PeerInfo, told_by: Address, *, is_introduced: bool = False) -> None:
-        """Note a peer that another one named, if its addresses may be dialled from there."""
-        addresses = dialable(peer.addresses, told_by)
-        if addresses and peer.id != self._local.identity.id:
-            known = PeerInfo(peer.id, peer.name, addresses)
-            self._knocks.named(addresses, told_by)
-            self._contacts.heard_of(known, is_introduced=is_introduced)
-            self.degree.look_again()
-
-    def _some(self, count: int, but: str = "") -> tuple[PeerInfo, ...]:
-        """Return some peers that may be passed on, without the one that asks."""
-        fresh = [peer for peer in self._contacts.fresh(self._wall_clock()) if peer.id != but]
-        return tuple(random.sample(fresh, min(count, len(fresh))))
 
 
 def _is_replaced(link: Link) -> bool:

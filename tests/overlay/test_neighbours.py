@@ -16,7 +16,7 @@ from p2pfs.link import RefusedError
 from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.overlay.contacts import FRESH_S, JITTER, LONELY_RETRY_S, RETRY_AFTER_S
 from p2pfs.overlay.degree import ENOUGH, MAX_DIALS, SETTLED_S
-from p2pfs.overlay.neighbours import GET_PEERS_BURST
+from p2pfs.overlay.exchange import GET_PEERS_BURST
 from p2pfs.overlay.slots import SIMULTANEOUS_S
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.messages import (
