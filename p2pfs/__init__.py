@@ -16,15 +16,15 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     ondisk        what a servent has on disk, and needs no peer for
     download/     bytes in: readers, swarms, pins
     namespace/    what a name is: what `network/`, `search/` and `peers/` show
-    upload/       bytes out: what is offered, and who is served next
+    upload/       bytes out: what is offered, and which peer is served next
     reach/        ways to other servents that nobody has to type, or that a dial does not find
-    overlay/      who is near, and what floods
+    overlay/      the neighbours, and the messages that flood
     link/         every stream: sockets, greeting, live links, the pool of dialled ones
     library/      what `shared/` offers
     cache/        verified blocks on disk
     wording       values as people read them
     keys          the identity of a servent, and the key of a private network
-    history       what was fetched, for whom and from whom
+    history       what was fetched, for which program and from which peers
     journal       what happened, for people
     roots         which directories lie behind `shared/`
     settings      what is set while a servent runs, and limits that follow the hour

@@ -20,7 +20,7 @@ _STANDARD_STREAMS = ("stdin", "stdout", "stderr")
 
 
 def main() -> None:
-    """Run the command. Whoever interrupts it while it is still being loaded sees no traceback."""
+    """Run the command. Ctrl-C while it is still being loaded gives no traceback."""
     try:
         if sys.getfilesystemencoding() != "utf-8":
             _start_anew_in_utf8()

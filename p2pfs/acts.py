@@ -1,4 +1,4 @@
-"""What the user has a running servent do, beside reading and sharing files."""
+"""The acts of a running servent that its user asks for, beside reading and sharing files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from p2pfs.state import remove_file, replace_file
 
 
 class Acts:
-    """What the verbs ask of a servent as a whole (control.needed.Servent)."""
+    """The acts that the verbs ask of a servent as a whole (control.needed.Servent)."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Acts:
     async def _open_beyond(
         self, file_id: FileId, name: str, holders: Sequence[PeerInfo]
     ) -> RemoteFile | None:
-        """Return a file that is beyond the horizon, by those whom directories tell of.
+        """Return a file that is beyond the horizon, by servents that directories name.
 
         One of these has it, or is a neighbour of one that has it and cannot be dialled.
         """
@@ -113,5 +113,5 @@ class Acts:
         self._disk.library.resume()
 
     async def clear_cache(self) -> int:
-        """Remove from the cache what is neither open nor pinned; return the bytes that gave."""
+        """Remove from the cache all that is neither open nor pinned; return the bytes freed."""
         return await self._disk.run_in_thread(self._disk.cache.clear)

@@ -13,7 +13,7 @@ from p2pfs.reach import Beyond, Ways
 
 
 class Arrivals:
-    """Tells the parts of neighbours (overlay.Owner)."""
+    """Passes events of neighbours on to the parts that they concern (overlay.Owner)."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Arrivals:
         self._swarms.look_soon()
 
     def neighbour_lost(self, link: Link) -> None:
-        """Forget a neighbour, and what it offered if it said that it leaves."""
+        """Forget a neighbour; if it said that it leaves, forget its offers too."""
         self._whereabouts.observed_no_more(link.hello.observed.host, link.remote.host)
         self._message_router.lost(link)
         self._ways.forget(link)
@@ -59,7 +59,7 @@ class Arrivals:
 
     @property
     def handlers(self) -> Handlers:
-        """Who takes in what neighbours say."""
+        """The handlers of messages of neighbours."""
         changed: Handlers = {Changed: self._neighbour_changed}
         return {**self._message_router.handlers, **changed, **self._ways.handlers}
 
@@ -68,7 +68,7 @@ class Arrivals:
         self._swarms.look_soon()
 
     def heard_news(self, peer: PeerInfo, directories: Sequence[str], is_all: bool) -> None:
-        """Take in which directories of a share have changed, and whether any other may have."""
+        """Take in which directories of a share have changed; with `is_all`, others may have too."""
         self._browser.heard_news(peer, directories, is_all=is_all)
 
     def hit_came(self, hit: QueryHit, by: Link) -> None:

@@ -6,7 +6,7 @@ ID is the file id, in hexadecimal. It alone says which content is meant; all els
 wrong. `name` and `size` are what people read, `net` tells a private network from others, and
 each `via` names an address of a servent that had the file when the link was made.
 
-Nothing here waits, or looks at a disk or a network.
+Nothing here waits, or reads a disk or a network.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ FILE_ID_DIGITS: Final = 64
 """Hexadecimal digits of a file id (`messages.FILE_ID_BYTES`)."""
 
 MAX_LINK: Final = 4_096
-"""Characters of any link that is looked at; one of ours has some 1,500 at most."""
+"""Characters of any link that is read; one of ours has some 1,500 at most."""
 
 MAX_HINTS: Final = 3
-"""Addresses in a link: of one who is away another may be there."""
+"""Addresses in a link: when one servent is away, another may be there."""
 
 MIN_HINT_PORT: Final = 1_024
 """As of any address that a stranger tells (`addresses.MIN_PORT`): below it are other services."""

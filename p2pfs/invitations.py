@@ -5,7 +5,7 @@ take its place; the key of a private network; until when it holds; and a check, 
 character is told from a wrong one. All of it is one word of capital letters and digits behind
 `p2pfs:join/`, which a QR code holds in its smallest mode.
 
-Nothing here waits, or looks at the time, a disk or a network.
+Nothing here waits, or reads the time, a disk or a network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCHEMES: Final = ("p2pfs", "peerfs")
 VERSION: Final = 1
 
 MAX_SERVENTS: Final = 3
-"""Servents in one invitation: who invites, and two in case it is away."""
+"""Servents in one invitation: the one that invites, and two in case it is away."""
 
 MAX_ADDRESSES: Final = 4
 """Addresses of each (`messages.MAX_ADDRESSES`)."""
@@ -37,7 +37,7 @@ MAX_ADDRESSES: Final = 4
 MAX_KEY_BYTES: Final = 255
 
 MAX_TEXT: Final = 4_096
-"""Characters of any line that is looked at; the longest invitation has some 1,500."""
+"""Characters of any line that is read; the longest invitation has some 1,500."""
 
 ID_BYTES: Final = 20
 CHECK_BYTES: Final = 4

@@ -48,12 +48,12 @@ def _new_identity(path: Path) -> Identity:
 NEW_KEY_BYTES: Final = 32
 
 MIN_KEY_BITS: Final = 80
-"""A network key with fewer can be guessed by who has heard one handshake. Each try costs scrypt
-with 64 MiB, some 0.1 s; a thousand rented machines make 2^48 of them in a year (2^80 is four
+"""A network key with fewer can be guessed by an eavesdropper of one handshake. Each try costs
+scrypt with 64 MiB, some 0.1 s; a thousand rented machines make 2^48 of them in a year (2^80 is four
 thousand million times as many)."""
 
 WORD_BITS: Final = 13.0
-"""What a word adds that people think of, or dice choose from 7,776 (Diceware: 12.9)."""
+"""Bits of a word that people think of, or that dice choose from 7,776 (Diceware: 12.9)."""
 
 WORD_LETTERS: Final = 6
 """Letters of one such word in the mean; a longer run is taken for several."""
@@ -133,7 +133,7 @@ def accept_invitations(config: Config, now: float) -> Config:
     """Return the configuration with the key of the private network that it is invited to.
 
     The key is kept in the state directory, so that the next start needs no invitation, and taken
-    out of the configuration, which is shown to whoever may use the mount.
+    out of the configuration, which every user of the mount may see.
 
     Raises:
         UsageError: an invitation is for another network than this servent belongs to, or has

@@ -1,6 +1,6 @@
 """Tables that are bounded: what was put longest ago goes first.
 
-Much of what a servent remembers comes from strangers, who can make up as many keys as they like.
+Strangers make up much of what a servent remembers, with as many keys as they like.
 A table of the latest takes as much memory as it may and no more, and forgets nothing else.
 """
 

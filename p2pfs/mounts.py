@@ -1,7 +1,7 @@
 """The kernel's table of mounts, read without touching anything that is mounted (proc(5)).
 
-Who asks a live mount waits for its answer, and who asks a stuck one waits for ever: so what is
-mounted where is told by the table, before anything is looked at.
+A call on a live mount waits for its answer, and a call on a stuck one waits for ever: so what is
+mounted where is read from the table, before any path is touched.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 FSTYPE: Final = "fuse.p2pfs"
-"""What the table calls ours."""
+"""The type of our mounts in the table."""
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 
@@ -34,13 +34,13 @@ class Mount(NamedTuple):
 
 
 def read_mounts() -> list[Mount]:
-    """Return what is mounted in our namespace, in the order in which it was mounted."""
+    """Return the mounts in our namespace, in the order in which they were made."""
     with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as lines:
         return [_parsed(line) for line in lines]
 
 
 def mount_on(path: str) -> Mount | None:
-    """Return what is mounted on exactly this path, the last if there are several."""
+    """Return the mount on exactly this path, the last if there are several."""
     return _last(mount for mount in read_mounts() if mount.place == path)
 
 

@@ -1,4 +1,4 @@
-"""What this servent has on disk: its shares, its cache, its settings, and what it remembers.
+"""What this servent has on disk: its shares, its cache, its settings and its memories.
 
 All of it works without any peer. The state directory holds the files, see `state`.
 """
@@ -45,7 +45,7 @@ class OnDisk:
         run_in_thread: RunInThread | None,
         watch: Watch | None,
     ) -> None:
-        """Open what is there. `run_in_thread` replaces the lanes of all parts, for tests."""
+        """Open all parts. `run_in_thread` replaces the lanes of all of them, for tests."""
         self.run_in_thread = run_in_thread or lane(STATE_THREADS)
         self.settings = Settings(config, wall_clock, self.run_in_thread)
         self.leftovers = Leftovers(config.leftovers_directory)

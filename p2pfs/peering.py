@@ -73,7 +73,7 @@ class Peering:
         """The transfer links that this servent dialled."""
         self.changes = Changes(network, self._all_links, self._start_afresh, journal)
         self.on_banned: Callable[[ServentId], object] = lambda _peer: None
-        """Is told which peer was banned because of wrong blocks or sizes."""
+        """Called with each peer that was banned because of wrong blocks or sizes."""
 
     async def listen(self) -> None:
         """Listen where the configuration says; nobody is let in before `meet`.
@@ -93,7 +93,7 @@ class Peering:
     async def meet(
         self, owner: Owner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Let peers in and find neighbours, until cancelled; `owner` is told of neighbours."""
+        """Let peers in and find neighbours, until cancelled; `owner` gets their events."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.changes.run)
             await nursery.start(self.overlay.run, owner)
@@ -123,12 +123,12 @@ class Peering:
         return (*self.overlay.neighbours, *self.links.links, *self._door.visitors)
 
     def _start_afresh(self) -> None:
-        """Dial all that are wanted, also those that failed before: the network has changed."""
+        """Dial all wanted peers, also those that failed before: the network has changed."""
         self.knocks.start_afresh()
         self.links.start_afresh()
         self.overlay.start_afresh()
 
     def _addresses_of(self, peer: ServentId) -> Sequence[Address]:
-        """Return where a neighbour is: it may have moved since others told of it."""
+        """Return the addresses of a neighbour: it may have moved since others named it."""
         link = self.overlay.links.get(peer)
         return () if link is None else link.peer.addresses

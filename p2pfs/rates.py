@@ -1,6 +1,6 @@
 """How many bytes may pass in a second, and how many do.
 
-All is told the time, in seconds of any monotonic clock, and waits for nothing itself.
+The caller gives the time, in seconds of any monotonic clock; nothing here waits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHORTEST_WAIT_S: Final = 0.001
 
 
 LOOK_AGAIN_S: Final = 1.0
-"""How long who waits for a limit does without a look at it: so soon a change of it holds."""
+"""How long a caller that waits for a limit sleeps at most: a change of it holds so soon."""
 
 FLOW_S: Final = 2.0
 """Bytes that have passed so long ago count 1/e."""
@@ -40,9 +40,9 @@ MIN_FLOW_S: Final = 0.25
 
 
 class RateLimit:
-    """Let a rate of bytes pass, or all, by a token bucket that all share who pass bytes.
+    """Let a rate of bytes pass, or all, by a token bucket that all callers share.
 
-    Whoever finds the limit open passes a piece, whole, and charges it; the debt is what the
+    A caller that finds the limit open passes a whole piece and charges it; the debt is what the
     next one waits for. What passes late is made up for. What cannot be cut into pieces of
     `piece_bytes`, such as the block that a request asks for, may exceed a window by itself.
     """
@@ -52,7 +52,7 @@ class RateLimit:
         self.change(limit_bytes_s)
 
     def change(self, limit_bytes_s: float | None) -> None:
-        """Let another rate pass from now on; what is owed under the former one is forgotten."""
+        """Let another rate pass from now on; the debt under the former one is forgotten."""
         self.limit_bytes_s = limit_bytes_s
         """None: all may pass."""
         rate = limit_bytes_s or 0.0
@@ -72,7 +72,7 @@ class RateLimit:
     def wait_s(self, now: float) -> float:
         """Return how long nothing may pass, 0 if something may now.
 
-        The limit may be another one before that: who waits asks again after LOOK_AGAIN_S.
+        The limit may change before that: a caller that waits asks again after LOOK_AGAIN_S.
         """
         if not self.is_set:
             return 0.0

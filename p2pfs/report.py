@@ -1,4 +1,4 @@
-"""What the verbs and `.p2pfs/` tell: JSON objects with the keys of commands.md, and text."""
+"""What the verbs and `.p2pfs/` show: JSON objects with the keys of commands.md, and text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Record = dict[str, object]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the verbs and `.p2pfs/` tell of a servent. All but what is async is for any thread."""
+    """A servent as the verbs and `.p2pfs/` show it. All methods that are not async: any thread."""
 
     clock: Callable[[], float]
     started_at: float
@@ -117,7 +117,7 @@ class Report:
         return [{**row, **of_filter(filters.get(row["id"]), now)} for row in rows]
 
     def _filters(self) -> Mapping[object, FilterState | None]:
-        """Return what is known of what each neighbour shares, by its id."""
+        """Return the state of each neighbour's filter, by its id."""
         links = self.peering.overlay.neighbours
         return {link.peer.id: self.message_router.filter_of(link) for link in links}
 
@@ -133,7 +133,7 @@ class Report:
         return shared.path if shared else self.swarms.path_of(file_id) or file_id.hex()
 
     async def shared_directories(self) -> Sequence[Record]:
-        """Describe what is shared where it lies."""
+        """Describe the directories that are shared where they lie."""
         return [
             of_root(root, await self.disk.library.totals(root.name)) for root in self.disk.roots
         ]
@@ -194,7 +194,7 @@ def of_neighbours(
 
 
 def of_filter(known: FilterState | None, now: float) -> Record:
-    """Describe what a neighbour has said of its share: how long ago, and how full its filter is."""
+    """Describe the filter of a neighbour: its age, and how full it is."""
     if known is None:
         return {"filter_age_s": None, "filter_percent": None}
     return {

@@ -46,7 +46,7 @@ class Root(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in `shared/`."""
+        """Its name in `shared/`."""
         return self.shared.name
 
 
@@ -183,7 +183,7 @@ class Roots:
         return None if allowed is None else len(allowed)
 
     def _limit(self, shared: SharedDirectory) -> None:
-        """Limit what is shared under a name from now on, or let everybody see it."""
+        """Limit a share from now on to some peers, or let everybody see it."""
         limits = {name: ids for name, ids in self._limits.items() if name != shared.name}
         if shared.to:
             members = (self._groups.get(one, [one]) for one in shared.to)
@@ -245,7 +245,7 @@ class Roots:
             if root.away:
                 raise UsageError(f"{shared.directory} cannot be shared: {root.away}")
             former, self._roots = self._roots, {**self._roots, shared.name: root}
-            self._limit(shared)  # before anything of it is looked at
+            self._limit(shared)  # before any of it is read
             try:
                 self._save()
             except BaseException:

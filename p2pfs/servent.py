@@ -50,7 +50,7 @@ async def open_servent(
 
     Inside the block it listens and accepts; joining goes on behind. Tests that run on
     virtual time give the wall clock and a `run_in_thread` that just calls. With a `watch`
-    it notices what others than the mount change in the backing directory.
+    it notices changes in the backing directory that the mount has not made.
 
     Raises:
         UsageError: the address cannot be listened on, or the state directory is unusable.
@@ -213,7 +213,7 @@ class Servent:
         )
 
     def _let_parts_follow(self, settings: Settings) -> None:
-        """Let each part take in what is set while the servent runs."""
+        """Let each part follow the settings that may change while the servent runs."""
         settings.follow("upload-limit", self.uploads.limit)
         settings.follow("download-limit", self.swarms.limit)
         settings.on_change("no-reshare", self._set_reshare)
@@ -282,7 +282,7 @@ class Servent:
         self._disk.fetched(path, content, taken)
 
     def _told_beyond(self) -> Iterable[FileId]:
-        """Return the contents of which directories are told, if everybody may have them."""
+        """Return the contents that directories may know of: those that everybody may have."""
         pinned = (FileId(entry.file_id) for entry in self.pins.entries())
         for file_id in (*self.file_links.passed_on, *pinned):
             if not self.offer.is_paused and self.offer.size_of(file_id) is not None:

@@ -23,7 +23,7 @@ from p2pfs.errors import UsageError
 log = logging.getLogger(__name__)
 
 OUTPUT: Final = "output"
-"""What a servent in the background prints."""
+"""The file for the output of a servent in the background."""
 
 
 _PREPARED: Final = frozenset({"config.toml", "shared", "lost+found"})
@@ -283,7 +283,7 @@ class Leftovers:
             os.unlink(self._note_of(path, inode))
 
     def remove(self) -> None:
-        """Remove what is noted, and the notes. For the time before anything is noted."""
+        """Remove the noted files, and the notes. For the time before anything is noted."""
         try:
             notes = list(os.scandir(self._directory))
         except OSError:

@@ -1,7 +1,7 @@
 """Tasks that are started by calls which do not wait for them.
 
 A search that several readers share, or a transfer that outlives the read which began it,
-must not live in the nursery of whoever came first. Each part that has such tasks owns one
+must not live in the nursery of the caller that came first. Each part that has such tasks owns one
 `Tasks`, whose `run` is called where the life of the part is decided.
 
 A bug ends the one task that has it, never the servent: it is logged with its traceback, who
@@ -99,13 +99,13 @@ class Flight:
         self._tasks = tasks
         self._ended = trio.Event()
         self.error: P2pfsError | None = None
-        """What it failed with, once it has ended."""
+        """The error that it failed with, once it has ended."""
 
     async def wait(self) -> None:
         """Return when the work is done.
 
         Raises:
-            P2pfsError: what the work failed with; ShutdownError if it was cut short.
+            P2pfsError: the error that the work failed with; ShutdownError if it was cut short.
         """
         await self._ended.wait()
         self._tasks.check()
@@ -186,7 +186,7 @@ async def kept_up(function: Callable[[], Awaitable[object]]) -> None:
 
 
 def called(call: Callable[[*Ts], object], *arguments: *Ts) -> None:
-    """Call a function, where nobody could take what it raises; a bug in it is logged."""
+    """Call a function where nobody could take its exceptions; a bug in it is logged."""
     try:
         call(*arguments)
     except ShutdownError:

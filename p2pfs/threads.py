@@ -26,7 +26,7 @@ class RunInThread(Protocol):
 
 
 def lane(count: int) -> RunInThread:
-    """Return a way to run functions in threads, so many at once; who comes first is first."""
+    """Return a way to run functions in threads, so many at once, in the order of the calls."""
     limiter = trio.CapacityLimiter(count)
 
     async def run_in_lane(sync_fn: Callable[[*Ts], T], /, *args: *Ts) -> T:

@@ -23,7 +23,7 @@ SHARE_COLUMNS: Final = ("name", "directory", "files", "size", "read_only", "to",
 HISTORY_COLUMNS: Final = ("time", "path", "size", "user", "program", "peers")
 CONFIG_COLUMNS: Final = ("name", "value", "source", "can_be_set")
 EVENT_COLUMNS: Final = ("time", "severity", "text", "path")
-"""What people are told of a record of each kind, in this order."""
+"""The fields of a record of each kind that people see, in this order."""
 
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 SUFFIXES: Final = ("_bytes_s", "_bytes", "_ms", "_s")
@@ -50,7 +50,7 @@ def field_lines(key: str, value: object) -> list[str]:
 def row_line(row: Record, columns: Sequence[str]) -> str:
     """Return a record as one line, with a tab between two columns.
 
-    What is not in it, as a servent of an older version gave it, is told as not known.
+    A field that is missing, as from a servent of an older version, is shown as not known.
     """
     return "\t".join(shown(column, row.get(column)) for column in columns)
 
@@ -131,7 +131,7 @@ class Estimate:
         return (self.size - self.done) / rate if rate >= 1 else None
 
     def text(self) -> str:
-        """Return all of it as one line; what is not known yet is left out."""
+        """Return all of it as one line; facts that are not known yet are left out."""
         words = f"{shown_bytes(self.done)} of {shown_bytes(self.size)}"
         if self.left_s is not None:
             words += f", {shown_bytes(self.rate_bytes_s)}/s, {shown_time(self.left_s)} left"

@@ -2,7 +2,7 @@
 
     reader          one open file: pinned to one content, whatever happens to its name
     swarms          the swarms of all contents that somebody reads
-    scout           looks for further sources of contents that are being fetched
+    scout           searches for further sources of contents that are being fetched
     swarm           one content: locate(offset, size) -> verified bytes in a file
     reading         the reads of one content: answered from the cache, once all is there
     small           files of one block: one exchange, no swarm
@@ -21,7 +21,7 @@
     alarm           one alarm clock for many deadlines
     intake          a queue that lets its taker wait for a whole batch
     batches         what one source is asked for at once
-    upstream        what a swarm has below it: searches, the pool of links, blame
+    upstream        below a swarm: searches for sources, the pool of links, blame
     pending_reads   reads that wait for blocks
     verdicts        when reads fail, and with which error
     patience        how long reads wait in vain before they fail
@@ -30,7 +30,7 @@
 
 A read goes downward: reader, swarm, the cache or else the picker, transfers, upstream.
 
-What is said of a source, a search and a read that do not come forward:
+The words for a source, a search and a read that do not come forward:
 
     silent        a source was asked, and has not answered yet or not in its time
     stuck         a source has been silent for all of its patience: others are asked in its place

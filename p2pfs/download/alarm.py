@@ -16,7 +16,7 @@ class Alarm:
         self._changed = trio.Event()
 
     def set(self, at: float) -> None:
-        """Ring at this time, or earlier: the owner then finds out what is due, and sets it anew."""
+        """Ring at this time, or earlier: the owner then does whatever is due, and sets it anew."""
         if at < self._at:
             self._at = at
             self._changed.set()

@@ -1,4 +1,4 @@
-"""What is on its way: requests, and the batches in which sources are asked for them."""
+"""The requests on their way, and the batches in which sources are asked for them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from p2pfs.protocol import MAX_BLOCKS_ASKED, PeerInfo
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """What one source is asked for at once: some blocks, or the manifest."""
+    """One question to one source: some blocks, or the manifest."""
 
     source: PeerInfo
     pending: deque[Request]
-    """What it has not answered, in the order in which it will; cancelled ones stay."""
+    """The requests it has not answered, in the order of its answers; cancelled ones stay."""
     scope: trio.CancelScope
 
 
@@ -69,11 +69,11 @@ class InFlight:
         return self._unasked.popleft()
 
     def left_of(self, batch: Batch) -> list[Request]:
-        """Return what a source has not answered and is still wanted of it."""
+        """Return the requests that a source has not answered and that are not cancelled."""
         return [request for request in batch.pending if request in self._batches]
 
     def answered(self, batch: Batch) -> Request | None:
-        """Take the next answer of a batch off; return what it is for, if that is wanted."""
+        """Take the next answer off a batch; return its request unless that was cancelled."""
         request = batch.pending.popleft()
         return request if request in self._batches else None
 

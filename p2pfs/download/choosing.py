@@ -19,7 +19,7 @@ ENDGAME_BLOCKS: Final = 16
 """The last blocks of a content: asked of a second source when that one is quicker."""
 
 ENDGAME_GAIN_S: Final = 0.1
-"""What a second request must gain to be worth a block."""
+"""Seconds that a second request must gain to be worth a block."""
 
 
 class Choice:

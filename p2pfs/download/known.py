@@ -63,7 +63,7 @@ class KnownSources:
         """Return the sources that were asked for these."""
         return [self.of(request.source) for request in requests]
 
-    # Who is remembered
+    # Remembered sources
 
     def add(self, peers: Iterable[PeerInfo], *, are_readers: bool = False) -> None:
         """Learn of sources, or of readers, which may have all of the content or a part.
@@ -128,7 +128,7 @@ class KnownSources:
         for source in self:
             source.forgive()
 
-    # Who is asked
+    # Sources that are asked
 
     def enlisted(self, now: float) -> list[Source]:
         """Return which may be asked: the quickest of the proven, some to try, some readers."""
@@ -162,7 +162,7 @@ class KnownSources:
             yield source.stuck_at()
             yield source.retry_at
 
-    # What they amount to
+    # All sources together
 
     def rates(self, now: float) -> list[tuple[PeerInfo, float]]:
         """Return which give or are asked for something, and the bytes a second. Any thread."""

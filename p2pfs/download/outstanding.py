@@ -13,7 +13,7 @@ from p2pfs.protocol import MIB, block_bytes_for, block_span, manifest_bytes_for
 from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 
 MAX_IN_FLIGHT_BYTES: Final = 16 * MIB
-"""Asked for and not yet kept, in all: what a fast link needs, and bounded memory."""
+"""Bytes asked for and not yet kept, in all: enough for a fast link, and bounded memory."""
 
 MAX_AHEAD_IN_FLIGHT_BYTES: Final = 12 * MIB
 """Of these, what read-ahead may take: a reader that seeks always finds room."""

@@ -38,7 +38,7 @@ class PendingReads:
         return read
 
     async def wait_for(self, read: PendingRead) -> None:
-        """Return when all its blocks are there; raises what it failed with."""
+        """Return when all its blocks are there; raise the error that it failed with."""
         try:
             await read.done.wait()
         finally:

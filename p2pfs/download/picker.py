@@ -87,7 +87,7 @@ class Picker:
             source.back_off(now)
 
     def lied(self, peer: PeerInfo) -> Sequence[Request]:
-        """Note that a block was wrong; return what is still asked of that source."""
+        """Note that a block was wrong; return the requests that are still with that source."""
         source = self._sources.of(peer)
         source.happened(Event.LIED)
         return tuple(source.requests)
@@ -187,7 +187,7 @@ class Picker:
     # How it is decided
 
     def _probe(self, demanded: Sequence[int], now: float) -> Iterator[Request]:
-        """Ask more and more sources for what a reader waits for, while none has given anything.
+        """Ask more and more sources for the first block that is needed, while none has given any.
 
         Of a large block no more are asked than may be on their way.
         """

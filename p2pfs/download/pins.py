@@ -200,7 +200,7 @@ class Pins:
         return sorted(self._entries.values(), key=lambda entry: entry.path)
 
     async def cached_files(self, path_of: Callable[[FileId], str | None]) -> Sequence[CachedPath]:
-        """Return what is in the cache and what is pinned, by path; `path_of` tells other paths."""
+        """Return the cached and the pinned files, by path; `path_of` gives the other paths."""
         done = {one.file_id: one for one in await self._run_in_thread(self._cache.holdings)}
         files = [_cached(e.path, done.get(FileId(e.file_id)), e) for e in self.entries()]
         pinned = {entry.file_id for entry in self._entries.values()}

@@ -1,7 +1,7 @@
-"""What the readers of one content will want next.
+"""Which blocks the readers of one content will need next.
 
 Readers are told apart by place alone, so that a read needs no more than its offset. Like the
-picker this is told what happened, and at what time; it fetches nothing itself.
+picker it learns from its caller what happened, and at what time; it fetches nothing itself.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class _Stream:
 
 
 class ReadAhead:
-    """Where the readers of one content are, and what they will want next.
+    """Where the readers of one content are, and which blocks they will need next.
 
     Readers are told apart by place alone: a read that begins in or just ahead of a stream
     belongs to it, any other begins one. The first read of a stream wants nothing ahead, for
-    many look at a file once and close it; the window begins with a read that goes on. So a
-    seek begins with a small window again, and two readers at different places both get theirs.
+    many programs read only the beginning of a file; the window begins with a read that goes on.
+    So a seek begins with a small window again, and two readers at different places both get theirs.
     """
 
     def __init__(self, size: int) -> None:

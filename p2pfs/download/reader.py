@@ -28,7 +28,7 @@ so got its error only after three times the stall time."""
 
 
 class Home(Protocol):
-    """What a reader asks of the owner of the swarms."""
+    """The owner of the swarms, as far as a reader calls it."""
 
     async def join(self, file: RemoteFile) -> Swarm:
         """Return the swarm of a content, started if need be, for one more reader."""
@@ -61,7 +61,7 @@ class Reader:
         self._is_small = block_count_for(file.size) == 1
         self._swarm: Swarm | None = None
         self._joined: deque[Swarm] = deque(maxlen=1)
-        """The swarm that is still to be left. Who takes it out, of two threads, leaves it."""
+        """The swarm that is still to be left. The thread that takes it out leaves it."""
         self._is_closed = False
         self._failed_at = float("-inf")
         self._failed_offset = 0
@@ -69,7 +69,7 @@ class Reader:
 
     @property
     def manifest(self) -> Manifest | None:
-        """What the blocks must be; known once anything was read."""
+        """The hashes that the blocks must have; known once anything was read."""
         return self._cached.manifest
 
     @property
@@ -134,7 +134,7 @@ class Reader:
             return swarm
         self._swarm = swarm
         self._joined.append(swarm)
-        if self._is_closed:  # looked at last: `close` sets it before it leaves what is joined
+        if self._is_closed:  # checked last: `close` sets it before it leaves the swarm
             self._leave()
         return swarm
 

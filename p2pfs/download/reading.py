@@ -1,7 +1,7 @@
 """The reads of one content: each is answered from the cache, once all of its blocks are there.
 
-Reads are also what tells the read-ahead where readers are. Those that the cache answers at once,
-on any thread, are noticed where they cross a tripwire of it.
+The read-ahead learns from the reads where readers are. A read that the cache answers at once, on
+any thread, is noticed only if it touches a tripwire of the read-ahead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Look for further sources of contents that are being fetched.
+"""Search for further sources of contents that are being fetched.
 
 Swarms that could use more sources get those that the catalogue has come to know, and
 the network is asked for others, one search at a time. A search that may not be made now
@@ -48,7 +48,7 @@ class Wanting:
 
 
 class Scout:
-    """Tells swarms of further sources."""
+    """Gives swarms further sources."""
 
     def __init__(self, catalogue: Catalogue, upstream: NetworkUpstream) -> None:
         self._catalogue = catalogue
@@ -58,7 +58,7 @@ class Scout:
     def watch(
         self, swarm: Swarm, content: tuple[FileId, int], known: Iterable[PeerInfo]
     ) -> Wanting:
-        """Look after a swarm that knows these sources, until `forget`."""
+        """Search for a swarm that knows these sources, until `forget`."""
         told = {source.id for source in known}
         search_at = trio.current_time() + LOOK_PAUSES_S[0]
         wanting = Wanting(swarm, *content, told, search_at=search_at, not_before=search_at)
@@ -66,7 +66,7 @@ class Scout:
         return wanting
 
     def forget(self, wanting: Wanting) -> None:
-        """Look after a swarm no more."""
+        """Search for a swarm no more."""
         self._wanting.discard(wanting)
 
     def look_soon(self) -> None:
@@ -75,7 +75,7 @@ class Scout:
             wanting.search_at = wanting.not_before
 
     async def run(self) -> None:
-        """Tell the swarms of further sources, until cancelled; one search at a time."""
+        """Give the swarms further sources, until cancelled; one search at a time."""
         while True:
             await trio.sleep(LOOK_S)
             wanting = [one for one in self._wanting if one.swarm.wants_sources]
@@ -107,7 +107,7 @@ class Scout:
 
 
 def _tell_found(wanting: Wanting, hits: Sequence[QueryHit]) -> None:
-    """Tell a swarm what a search has found as it comes: its end may be seconds later."""
+    """Give a swarm each source as a search finds it: the search may end seconds later."""
     wanting.swarm.add_sources(*_sources_and_readers(hits, wanting.file_id))
 
 

@@ -43,7 +43,7 @@ _WAS_LATE: Final = -math.inf
 
 
 class Sharing:
-    """What we leave to other readers to fetch, and for how long."""
+    """The blocks that are left to other readers to fetch, each for a while."""
 
     def __init__(self, own_id: ServentId, sources: KnownSources, block_bytes: int) -> None:
         """Share with nobody yet; other readers are among `sources`."""
@@ -75,14 +75,14 @@ class Sharing:
 
     @property
     def _pace_s(self) -> float:
-        """What a block takes at the quickest source; 0 if no rate is known."""
+        """Seconds that a block takes at the quickest source; 0 if no rate is known."""
         sources = (s for s in self._sources if s.may_have_all and not s.is_reader)
         rate = max((s.meter.rate or 0.0 for s in sources), default=0.0)
         return self._block_bytes / rate if rate else 0.0
 
     @property
     def _left_s(self) -> float:
-        """What is left of the credit of those that have given nothing."""
+        """The rest of the credit of readers that have given nothing."""
         return self._credit_s - self._spent_s
 
     def is_ours(self, index: int) -> bool:

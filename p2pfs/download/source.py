@@ -1,7 +1,7 @@
-"""One source of a content: how quick it has been, what is asked of it, what is wrong with it.
+"""One source of a content: its rate, the requests that it has, and how long it may be silent.
 
-Like the picker, which keeps one `Source` for each peer, this is told what happened and at what
-time; it asks nobody anything.
+Like the picker, which keeps one `Source` for each peer, it learns from its caller what happened and
+at what time; it asks nobody anything.
 
 How it stands is the table of `standing`. Time adds what the table does not say: a source that was
 asked and is silent for a part of its patience is in doubt, and after all of it it is stuck.
@@ -104,7 +104,7 @@ class RateMeter:
 
 @dataclass(eq=False, slots=True)
 class Source:
-    """What is known of one source."""
+    """One source, as far as it is known."""
 
     peer: PeerInfo
     meter: RateMeter = field(default_factory=RateMeter)
@@ -122,7 +122,7 @@ class Source:
     lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
     is_reader: bool = False  # it has the content in its cache alone, as we have
     is_partial: bool = False  # it once lacked a block
-    again_at: float = 0.0  # when to ask it again for what it promised
+    again_at: float = 0.0  # when to ask it again for a block that it promised
     lates: int = 0  # blocks that it promised and did not have in time, less those that it gave
     verifying: int = 0  # blocks that it gave and that are being verified
 
@@ -154,7 +154,7 @@ class Source:
         self.queued_bytes -= request.length
 
     def gave(self, request: Request, now: float) -> None:
-        """Note that it gave what it was asked for."""
+        """Note that it has answered a request."""
         if request.index != MANIFEST:  # so few bytes in that time would look like a slow line
             self.meter.add(request.length, now - self.progress_at)
             self.given += 1
@@ -242,7 +242,7 @@ class Source:
         return self.progress_at + self.patience_s() if self.requests else math.inf
 
     def doubtful_at(self) -> float:
-        """Return when others are asked too for what readers wait for, if nothing comes."""
+        """Return when a block that readers need is asked of others too, if nothing comes."""
         share = UNPROVEN_DOUBT if self.meter.rate is None else DOUBT
         return self.progress_at + share * self.patience_s() if self.requests else math.inf
 
@@ -301,7 +301,7 @@ class Source:
         self.happened(Event.FORGIVEN)
 
     def eta_s(self, length: int) -> float:
-        """Return how long a further block of `length` would take, behind what is queued."""
+        """Return how long a further block of `length` would take, behind the queued ones."""
         return (self.queued_bytes + length) / (self.meter.rate or math.inf)
 
     def eta_of_s(self, index: int) -> float:

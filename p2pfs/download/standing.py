@@ -49,12 +49,12 @@ class Trouble(enum.Enum):
 
 
 class Standing(enum.Enum):
-    """What a source has shown so far."""
+    """How a source has behaved so far."""
 
     NEW = enum.auto()
     """It has shown nothing: it promises."""
     PROVEN = enum.auto()
-    """What it did last was to give a block."""
+    """It gave a block when it was asked last."""
     FAILING = enum.auto()
     """It gave nothing when it was asked last. It is asked again after a pause."""
     OUTDATED = enum.auto()
@@ -110,7 +110,7 @@ DROPPED: Final = frozenset({Standing.OUTDATED, Standing.LIAR})
 """A source that stands so is asked no more; the others are, after a pause."""
 
 _EVENTS: Final = {Trouble.STALE: Event.OUTDATED, Trouble.CORRUPT: Event.LIED}
-# What a trouble is to its source; any other is FAILED.
+# The event of these troubles; that of any other is FAILED.
 
 
 _ERRORS: Final[dict[Trouble, tuple[type[TransferError], str]]] = {
@@ -158,5 +158,5 @@ def error_of(trouble: Trouble, detail: str = "") -> TransferError:
 
 
 def event_of(trouble: Trouble) -> Event:
-    """Return what a trouble is to the source that has it."""
+    """Return the event that a trouble is for its source."""
     return _EVENTS.get(trouble, Event.FAILED)

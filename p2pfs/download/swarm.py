@@ -1,8 +1,8 @@
 """One content from every peer that has it: read(offset, length) -> verified bytes.
 
 A swarm knows the readers of one content, its sources and the transfers under way. It does
-not know queries, links or names: its owner gives it an `Upstream`. What to ask of whom is
-the picker's to decide; the swarm asks, waits, and tells it what came of it.
+not know queries, links or names: its owner gives it an `Upstream`. The picker decides which
+source is asked for which block; the swarm asks, waits, and reports the outcome to it.
 
 All state belongs to the trio thread and is changed between awaits. Whatever happens, be it a
 read, some blocks or a deadline, ends in `pump`, which decides everything anew. So no event
@@ -96,7 +96,7 @@ class Swarm:
     ) -> None:
         """Serve reads of `cached`, which the owner opened and closes after `run` has ended.
 
-        What is asked for keeps to `limit`, which is shared with other swarms.
+        Requests keep to `limit`, which is shared with other swarms.
         """
         self._cached = cached
         self._upstream = upstream
@@ -203,7 +203,7 @@ class Swarm:
         """Whether a reader waits."""
         return bool(self._pending)
 
-    # What is to be done now
+    # Deciding
 
     def pump(self) -> None:
         """Decide anew which blocks to ask for, which reads to fail, and when to do so again."""
@@ -274,7 +274,7 @@ class Swarm:
             self._verdicts.last_error = str(refusal)
         self.add_sources(found)
 
-    # What came
+    # Outcomes
 
     def progressed(self) -> None:
         """Note that a part of a block came."""
@@ -285,12 +285,12 @@ class Swarm:
         self.has_heard = True
 
     def proved(self, manifest: Manifest) -> bool:
-        """Take in the right manifest; return whether it has the size that readers were told."""
+        """Take in the right manifest; return whether it has the announced size."""
         self._upstream.proved(manifest.file_id, manifest.size)
         if manifest.size == self._cached.size:
             return True
         # A source that announced another size has lied, and the content is there under its right
-        # one. But our readers were told this size, and must not be given a part for the whole.
+        # one. But our readers know this size, and must not be given a part for the whole.
         self._verdicts.fail(CorruptError("the announced size is not that of the content"))
         self._stop()
         return False

@@ -90,12 +90,12 @@ class Swarms:
         self._catalogue = catalogue
         self._journal = journal
         self.stall_timeout_s = stall_timeout_s
-        """After what time without a byte reads fail. A content that somebody has open keeps its
-        time until all its readers have closed it."""
+        """Seconds without a byte after which reads fail. A content that somebody has open keeps
+        its time until all its readers have closed it."""
         self.limit = limit or RateLimit()
-        """What all of them together may fetch."""
+        """The rate at which all of them together may fetch."""
         self.on_fetched: OnFetched = lambda _path, _content, _taken: None
-        """Told of each content of which something has come."""
+        """Called with each content of which blocks have come, when its swarm ends."""
         self.upstream = NetworkUpstream(
             catalogue,
             searches,

@@ -1,4 +1,4 @@
-"""What a swarm has below it: searches for sources, the pool of links, and blame.
+"""Below a swarm: searches for sources, the pool of links, and blame.
 
 A swarm knows nothing but its `Upstream`, so tests give it another.
 """
@@ -32,7 +32,7 @@ MAX_GIVERS: Final = 1_000
 
 
 class Upstream(Protocol):
-    """What a swarm asks of the network.
+    """The network, as far as a swarm calls it.
 
     `own_id` is our own servent id, by which other readers of the content know us.
 
@@ -67,7 +67,7 @@ class Upstream(Protocol):
     ) -> None:
         """Deliver what `source` sends as each of these blocks, in order; not verified.
 
-        `heard` is called whenever a part of one comes. `wanted` gives the length that each
+        `heard` is called whenever a part of a block comes. `wanted` gives the length that each
         should have, by index. What is raised is about the
         first block that was not delivered.
         """

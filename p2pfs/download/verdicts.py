@@ -2,8 +2,8 @@
 
 Theory. A read fails for one of four reasons: nothing has come for the stall time, it has waited
 longer than anyone may, no source has its block any more, or the block cannot be kept. The first
-three are looked at again after every event. The error tells the trouble of all sources together,
-and blames holders that were not asked for only after a search for others.
+three are checked again after every event. The error names the trouble of all sources together; it
+says that no holder has the content only after a search for others.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ Arrival = tuple[Request, bytes]
 
 
 class Judge(Protocol):
-    """What takes the outcome of verifying."""
+    """The receiver of the outcomes of verifying."""
 
     def got(self, request: Request) -> None:
         """Note that a block, or the manifest, is verified and in the cache."""
@@ -39,7 +39,7 @@ class Judge(Protocol):
         """Note that a block is right and the cache cannot take it."""
 
     def proved(self, manifest: Manifest) -> bool:
-        """Take in the right manifest; return whether it has the size that readers were told."""
+        """Take in the right manifest; return whether it has the announced size."""
 
     def verified(self, requests: Iterable[Request]) -> None:
         """Note that these requests are over."""
@@ -57,7 +57,7 @@ class Verifier:
         self._cached = cached
         self._stall_timeout_s = stall_timeout_s
         self._queue: Intake[Arrival] = Intake(TAKEN_AT_ONCE, GATHER_S)
-        """Their number is bounded by what is asked for."""
+        """The requests on their way bound their number."""
         self._has_manifest = trio.Event()
         if cached.manifest is not None:
             self._has_manifest.set()
@@ -68,11 +68,11 @@ class Verifier:
         return self._has_manifest.is_set()
 
     def block_arrived(self, request: Request, data: bytes, *, is_urgent: bool) -> None:
-        """Take in what a source sent for a block; at once, if a reader waits."""
+        """Take in the answer of a source for a block; at once, if a reader waits."""
         self._queue.put((request, data), is_urgent=is_urgent)
 
     def manifest_arrived(self, request: Request, data: bytes) -> None:
-        """Take in what a source sent for the manifest."""
+        """Take in the answer of a source for the manifest."""
         try:
             manifest = Manifest.from_bytes(data, self._cached.file_id)
         except RemoteProtocolError as error:

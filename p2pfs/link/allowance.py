@@ -1,9 +1,9 @@
 """How much of each message is read from one link.
 
-What a message costs its receiver is small, and a stranger can send any number. So each type has
+A message costs its receiver little, but a stranger can send any number. So each type has
 a rate, and how many may come at once. Nothing is refused here: a link that sends more is read
 no quicker, so its own messages wait, and nobody else's. The rates are far above what a servent
-ever sends. What a query or a walk may cost the network is the router's to judge.
+ever sends. The router judges how much of the network's work queries and walks may cost.
 """
 
 from __future__ import annotations

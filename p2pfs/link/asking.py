@@ -1,7 +1,7 @@
 """What we ask over one link: each request is sent, and its answer waited for.
 
-`requests` says which answers fit. A request whose task is cancelled is taken back: a peer that
-reads for us is told so, and the rest of its answer is ignored.
+`requests` says which answers fit. When a task that waits is cancelled, its request is taken back:
+on a transfer link the peer gets CANCEL, and the rest of its answer is ignored.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Asking:
 
         The `requests`, if any, were sent before the peer's HELLO came.
 
-        `peer` names the far end in errors, for people. With `takes_back` it is told of requests
-        that are cancelled.
+        `peer` names the far end in errors, for people. With `takes_back` it gets CANCEL for each
+        request whose task is cancelled.
         """
         self._post = post
         self._out = out
@@ -52,7 +52,7 @@ class Asking:
     async def request(self, message: Message, *, timeout_s: float) -> Message:
         """Ask and return the one message that answers, by the table `protocol.ANSWERS`.
 
-        Cancelling it tells the peer so, and ignores what still comes.
+        Cancelling it takes the request back; answers that still come are ignored.
 
         Raises:
             RejectedError: the peer said no.
@@ -103,8 +103,8 @@ class Asking:
         """Ask for data, hand on each part as it comes, and return when that was all.
 
         The deadline is the caller's. A peer that sends more than `size_limit` bytes breaks the
-        protocol and loses the link. Cancelling it tells the peer so, and ignores what still
-        comes.
+        protocol and loses the link. Cancelling it takes the request back; data that still comes
+        is ignored.
 
         Raises:
             RejectedError: the peer said no, maybe in the middle.

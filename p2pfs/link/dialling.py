@@ -48,7 +48,7 @@ async def dial_servent(
     Raises:
         RefusedError: the servent does not want this link. It has answered itself, so its
             other addresses are not asked.
-        UnreachableError, HandshakeError: no address leads to it; the text tells why of each.
+        UnreachableError, HandshakeError: no address leads to it; the text says why for each.
         TooManyFilesError: it is ours that no connection could be opened.
     """
     left = list(dict.fromkeys(addresses))
@@ -78,7 +78,7 @@ async def dial_servent(
 
 @contextlib.contextmanager
 def _told(knocks: Knocks | None, address: Address) -> Iterator[None]:
-    """Tell what came of a dial, by how the block ends."""
+    """Report to `knocks` how a dial ended, by how the block ends."""
     if knocks is None:
         yield
         return

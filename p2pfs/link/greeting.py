@@ -44,7 +44,7 @@ HANDSHAKE_S: Final = 10.0
 
 
 class LocalServent(Protocol):
-    """What a link needs to know of the servent that it belongs to."""
+    """The servent that a link belongs to, as far as the link needs it."""
 
     @property
     def identity(self) -> Identity:
@@ -63,7 +63,7 @@ Judge = Callable[[ServentId, Hello, Address], Bye | None]
 
 
 Claim = Callable[[ServentId], Awaitable[None]]
-"""Asked before a peer that we have dialled is told who we are; a LinkError ends the greeting."""
+"""Called before our HELLO goes to a peer that we dialled; a LinkError ends the greeting."""
 
 
 class RefusedError(LinkError):
@@ -193,7 +193,7 @@ async def answer_link(
     Raises:
         UnreachableError: it says nothing.
         HandshakeError: it is no servent, or of another network, or wants to pass through us.
-        RefusedError: `judge` does not want it, and it was told so.
+        RefusedError: `judge` refused it, and it got the BYE.
     """
     answered = await answer_any(channel, local, judge, began)
     if isinstance(answered, Link):
@@ -291,7 +291,7 @@ async def _next_event(channel: Channel, connection: Connection) -> object:
     while True:
         try:
             event = connection.next_event()
-        finally:  # also when it raises: the peer may be told why
+        finally:  # also when it raises: the answer may say why
             out = connection.data_to_send()
             if out:
                 await channel.stream.send_all(out)

@@ -23,7 +23,7 @@ class KeepAlive:
     ) -> None:
         """Watch a link that opens now; `is_reading` says that people wait for its answers.
 
-        `send_ping` sends a PING and returns its id. `sending_since` tells when the send that is
+        `send_ping` sends a PING and returns its id. `sending_since` returns when the send that is
         under way began. `lose` ends the link, with a reason for people. `on_silent` is called every
         SILENT_AFTER_S in which an answer is owed and nothing comes.
         """
@@ -83,11 +83,11 @@ class KeepAlive:
         self._pulse.pinged(self._pinged_at)
 
     async def run(self) -> None:
-        """Watch until cancelled. The first PING, which tells the round-trip time, goes at once."""
+        """Watch until cancelled. The first PING goes at once: its PONG gives the round trip."""
         self.ping()
         while True:
             now = trio.current_time()
-            # A send that begins meanwhile is seen at the next look, long before it is stuck.
+            # A send that begins meanwhile is checked in the next round, long before it is stuck.
             stuck_at = self._sending_since() + DEAD_AFTER_S
             if self._pulse.dead_at() <= now:
                 self._lose(f"no answer for {now - self._pulse.heard_at:.0f} s")

@@ -1,11 +1,11 @@
-"""How often addresses are dialled that others name, and who pays when no servent is there.
+"""How often addresses are dialled that others name, and which peer pays when no servent is there.
 
-Theory. A stranger can name any address. Each dial costs those who live there a packet or a line
+Theory. A stranger can name any address. Each dial costs the machines there a packet or a line
 in a log, so dials are counted by the network that an address is of (/24, /48), over all who name
 it: KNOCK_BURST at once, then KNOCKS_PER_MINUTE. A dial that leads to the servent that was named
 costs nothing, and shows that servents live there: their network may be dialled as before. When
 the burst is used up, each dial in vain costs twice what the last one did. It also costs the
-neighbour that named the address first, so that one that names nobody is soon not heard.
+neighbour that named the address first, so one whose addresses lead to no servent is soon ignored.
 
 An address where the right servent answered within PROVEN_S is our own knowledge: dialling it
 again is not counted, and neither is what the user named.
@@ -30,7 +30,7 @@ KNOCK_BURST: Final = 8
 
 NAMED_PER_MINUTE: Final = 6
 NAMED_BURST: Final = 24
-"""Such dials because of what one network of neighbours named, which may have heard it itself."""
+"""Such dials to addresses that one network of neighbours named, on the word of others perhaps."""
 
 TURN_S: Final = 20.0
 """The longest wait for a turn: a dial of another is over by then, connection and greeting."""
@@ -47,7 +47,7 @@ MAX_NAMED: Final = 4_096
 
 @dataclass(slots=True)
 class _Target:
-    """What is known of one network that others have us dial."""
+    """The dials to one network whose addresses others name."""
 
     allowance: TokenBucket = field(
         default_factory=lambda: TokenBucket(KNOCKS_PER_MINUTE / 60, KNOCK_BURST)
@@ -84,12 +84,12 @@ class Knocks:
                 self._named_by[address] = groups_of(told_by.host)[0]
 
     def start_afresh(self) -> None:
-        """Forget what was in vain: the network of this machine has changed."""
+        """Forget the dials in vain: the network of this machine has changed."""
         self._targets.clear()
         self._tellers.clear()
 
     def may_knock(self, address: Address) -> bool:
-        """Begin a dial, and return whether it may be made; then tell what came of it."""
+        """Begin a dial, and return whether it may be made; the caller then reports how it ended."""
         target = self._target(address)
         is_refused = not target.may_knock() or self._is_overdrawn(address)
         if is_refused and not self._is_proven(address):
@@ -98,7 +98,7 @@ class Knocks:
         return True
 
     async def wait_turn(self, address: Address) -> None:
-        """Begin a dial as soon as it may be made; then tell what came of it.
+        """Begin a dial as soon as it may be made; the caller then reports how it ended.
 
         Raises:
             UnreachableError: it may not be made within TURN_S.

@@ -67,7 +67,7 @@ OnMessage = Callable[["Link", Message, int], None]
 """Takes in (link, message, request id); never waits. A RemoteProtocolError ends the link."""
 
 OnSilent = Callable[["Link"], None]
-"""Is told that a peer owes an answer and is silent, whatever it is asked; never waits."""
+"""Called when a peer owes an answer and does not even answer PING; never waits."""
 
 _ids = itertools.count(1)
 
@@ -149,7 +149,7 @@ class Link:
         self._messages_in = self._protocol_errors = 0
 
     def __repr__(self) -> str:
-        """Return who is linked, and how."""
+        """Return the far end, and how the link stands."""
         return f"<Link {self.id} {self.direction} {self.kind.name} {self.remote} {self.ended}>"
 
     @property
@@ -272,7 +272,7 @@ class Link:
         await self._out.wait_room(blocked)
 
     def close(self, bye: Bye | None = None) -> None:
-        """End the link in an orderly way: what is queued and a BYE leave first, FLUSH_S at most.
+        """End the link in an orderly way: queued messages and a BYE leave first, FLUSH_S at most.
 
         Returns at once; `run` returns when it is done. A task that waits for an answer gets
         LinkClosedError now.
@@ -290,7 +290,7 @@ class Link:
         return self._alive.heard_at
 
     def ping(self) -> None:
-        """Ask the peer whether it is there; `heard_at` will tell."""
+        """Ask the peer whether it is there; `heard_at` changes when it answers."""
         self._alive.ping()
 
     def prove(self, within_s: float) -> None:
@@ -371,7 +371,7 @@ def _ignore(_link: Link, _message: Message, _request_id: int) -> None:
 
 
 def _never_mind(_link: Link) -> None:
-    """Let a peer be silent."""
+    """Do nothing about a silent peer."""
 
 
 def _addresses(remote: Address, direction: str, hello: Hello) -> tuple[Address, ...]:

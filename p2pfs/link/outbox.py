@@ -52,7 +52,7 @@ class Outbox:
         await self._emptied.park()
 
     def wake(self) -> None:
-        """Wake the tasks that wait for room, so that they look again."""
+        """Wake the tasks that wait for room, so that they check for it again."""
         self._emptied.unpark_all()
 
     async def wait_filled(self) -> None:

@@ -1,6 +1,6 @@
 """Transfer links to other servents: one each, dialled when needed, closed when idle.
 
-Swarms and listings say whom they want something from; this module finds or opens the link.
+Swarms and listings name the peer that they ask; this module finds or opens the link to it.
 Many requests share a link by their request ids. A peer that could not be reached, or that
 hung up at once, is not dialled again for a moment, so that a hundred waiting blocks are not a
 hundred dials. A banned peer is neither dialled nor asked.
@@ -168,7 +168,7 @@ class TransferLinks:
         self._known_addresses = addresses_of
         self._links: dict[ServentId, _Open] = {}
         self.on_opened: Callable[[ServentId, str], object] = lambda _peer, _host: None
-        """Is told of each peer that was reached, and at which host."""
+        """Called with each peer that was reached, and the host at which it was."""
         self._tasks = Tasks()
         self._dialling: SingleFlight[ServentId] = SingleFlight(self._tasks)
         self._dials: dict[ServentId, _Dial] = {}
@@ -241,7 +241,7 @@ class TransferLinks:
     ) -> None:
         """Ask a peer for blocks, and deliver each as soon as it is whole.
 
-        `heard` is called for each part of one that comes.
+        `heard` is called for each part of a block that comes.
 
         `wanted` gives the length of each block by index, at most MAX_BLOCKS_ASKED of them; they
         come in that order, unverified. If the peer says that this was all before it was, what
@@ -342,7 +342,7 @@ class TransferLinks:
         return known is None or known.link.ended is not None
 
     async def _dialled(self, peer: PeerInfo, dial: _Dial) -> Link:
-        """Dial a peer, anew whenever it is told of at another address."""
+        """Dial a peer, anew whenever another address of it becomes known."""
         while True:
             with trio.CancelScope() as dial.scope:
                 first = First(self._public_keys.get(peer.id), lambda: tuple(dial.asking))
@@ -369,7 +369,7 @@ class TransferLinks:
     # Peers that fall silent, or move
 
     def located(self, peer: PeerInfo) -> None:
-        """Note where a peer says that it is: it is dialled there if it cannot be heard."""
+        """Note where a peer says that it is: it is dialled there if its link is silent."""
         self._failures.pop(peer.id, None)
         known = self._links.get(peer.id)
         if peer.id in self._dials:
@@ -387,7 +387,7 @@ class TransferLinks:
         self._forget_failures()
 
     def _forget_failures(self) -> None:
-        """Forget what stands for nothing any more, so that no more is held than a moment's."""
+        """Forget failures that are older than REDIAL_AFTER_S."""
         since = trio.current_time() - REDIAL_AFTER_S
         self._failures.forget_while(lambda failure: failure[0] <= since)
 
@@ -409,7 +409,7 @@ class TransferLinks:
         return [known.link for known in self._links.values()]
 
     def start_afresh(self) -> None:
-        """Forget who could not be reached: the network of this machine has changed."""
+        """Forget all failures: the network of this machine has changed."""
         self._failures.clear()
 
     def _close_idle(self, since: float) -> None:

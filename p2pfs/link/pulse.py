@@ -1,7 +1,7 @@
 """When to ask a silent peer whether it is there, and when to give it up.
 
-A `Pulse` is told what happened and at what time, and neither waits nor looks at a clock. A peer
-of whom nothing is wanted may be silent for long. One that owes an answer is asked soon, and
+A `Pulse` learns from its caller what happened and at what time; it neither waits nor reads a clock.
+A peer that owes nothing may be silent for long. One that owes an answer is asked soon, and
 a peer that is asked has a few seconds: a changed address or a pulled cable closes no connection.
 """
 
@@ -32,7 +32,7 @@ peer is looked for; again whenever so much more has passed."""
 
 
 class Pulse:
-    """What was heard on one link, and when."""
+    """When frames came on one link, and until when the next is waited for."""
 
     def __init__(self, now: float, *, is_reading: bool) -> None:
         """Start a link now; `is_reading` says that people wait for its answers."""
@@ -75,7 +75,7 @@ class Pulse:
         self._proof_by = min(self._proof_by, by)
 
     def told_silent(self, now: float) -> None:
-        """Note that another way to the peer was looked for."""
+        """Note that a search for another way to the peer has begun."""
         self._told_at = now
 
     @property
@@ -107,7 +107,7 @@ class Pulse:
         return min(self.heard_at + DEAD_AFTER_S, owed_at, self._proof_by)
 
     def silent_at(self) -> float:
-        """Return when to look for another way to the peer if nothing comes.
+        """Return when to search for another way to the peer if nothing comes.
 
         That is never before it was asked: it may have nothing to say but that it is there.
         """

@@ -1,4 +1,4 @@
-"""Accepting links: greet those who dial us, as many at once as there may be."""
+"""Accepting links: greet peers that dial us, MAX_GREETINGS of them at once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def listen(network: Network, host: str | None, ports: Sequence[int]) -> Li
 
 
 class Expected(Protocol):
-    """Who waits for connections that are not for the servent itself."""
+    """The part that waits for connections which are not for the servent itself."""
 
     def came(self, channel: Channel) -> bool:
         """Take a connection, and return True; or leave it to be greeted."""

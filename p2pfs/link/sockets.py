@@ -58,7 +58,7 @@ NETLINK_BYTES: Final = 64 * 1024
 """More than the kernel puts into one message."""
 
 POLL_S: Final = 10.0
-"""How often this machine's addresses are compared where the kernel tells of no change."""
+"""How often this machine's addresses are compared where the kernel reports no changes."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Listener(Protocol):
 
 
 class Dialler(Protocol):
-    """Who can connect to others."""
+    """The part of a network that connects to others."""
 
     async def dial(self, address: Address) -> Channel:
         """Connect to `address`.
@@ -130,7 +130,7 @@ class Network(Dialler, Protocol):
     def changes(self) -> AbstractAsyncContextManager[WaitChange]:
         """Watch how this machine is connected, for the length of the block.
 
-        What it gives is awaited until something may have changed; it tells nothing of what.
+        The block is given a function to await: it returns when something may have changed.
         """
 
 
@@ -181,7 +181,7 @@ class TcpNetwork:
         try:
             watch = trio.socket.socket(_AF_NETLINK, socket.SOCK_RAW)
             await watch.bind((0, _RTNETLINK_GROUPS))
-        except OSError:  # another system than Linux, or a sandbox: nobody tells of changes
+        except OSError:  # another system than Linux, or a sandbox: changes are not reported
             yield functools.partial(trio.sleep, POLL_S)
             return
         with watch:
@@ -260,8 +260,8 @@ class TcpListener:
 
 
 async def _heard_of_change(watch: trio.socket.SocketType) -> None:
-    """Wait until the kernel tells of changes, and take in all that it tells at once."""
-    with contextlib.suppress(OSError):  # ENOBUFS: it had more to tell than there was room for
+    """Wait until the kernel reports changes, and take in all that it reports at once."""
+    with contextlib.suppress(OSError):  # ENOBUFS: it had more to report than there was room for
         await watch.recv(NETLINK_BYTES)
 
 

@@ -1,16 +1,16 @@
-"""Who is near, and what floods between neighbours.
+"""The neighbours of this servent, and the messages that flood between them.
 
     neighbours   the links to neighbours: joining, judging, leaving
     exchange     the peers that neighbours name, and those that are named to them
     twins        another servent uses our identity
-    slots        who gets a place for a neighbour
-    degree       whom to dial next, and when to walk
+    slots        which peer gets a place for a neighbour
+    degree       which peer to dial next, and when to walk
     contacts     addresses that answered, and when to dial them again
     bans         peers that flood, or that sent wrong blocks
     announcing   tells neighbours what our share has, and when it changes
     flooding     carries out what the protocol decides about flooded messages
     search       one search of our own, ring by ring
-    whereabouts  who we are to peers, and where they reach us
+    whereabouts  our identity and addresses, as peers get to know them
 
 `Overlay` keeps the links; `MessageRouter` and `Searches` use them.
 """

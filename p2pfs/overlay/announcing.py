@@ -27,7 +27,7 @@ from p2pfs.protocol.flood import (
 )
 
 ANNOUNCE_AFTER_S: Final = 0.2
-"""Changes of the share are told to the neighbours at most this often."""
+"""Neighbours get CHANGED at most this often."""
 
 MADE_ANEW_S: Final = 60.0
 """How often the filter is made anew after something has gone."""
@@ -40,7 +40,7 @@ ENTRIES_AT_ONCE: Final = 100
 
 
 MAX_NAMED_BYTES: Final = MAX_NEWS_BYTES // 4
-"""Of directories in one news; the rest is for our addresses at their longest, key and signature."""
+"""Of directories in one NEWS; the rest is for our addresses at their longest, key and signature."""
 
 
 class Changes(Protocol):
@@ -176,7 +176,7 @@ class OwnFilter:
 
 
 class Tidings:
-    """News of our share that are still to be told."""
+    """Changes of our share of which NEWS are still to be sent."""
 
     def __init__(self) -> None:
         self._pace = TokenBucket(NEWS_OF_ONE_PER_S * SENDING_SHARE, NEWS_OF_ONE_BURST - 1)
@@ -194,11 +194,11 @@ class Tidings:
             self._directories, self._is_all = {""}, True
 
     def due_at(self, now: float) -> float:
-        """Return when they may be told; infinity if there are none."""
+        """Return when NEWS of the changes may be sent; infinity if there are none."""
         return now + self._pace.wait_s(now) if self._has_any else math.inf
 
     def take(self, now: float, now_ms: int) -> tuple[int, Sequence[str], bool] | None:
-        """Return version, directories and whether there are others, if they may be told now."""
+        """Return version, directories and whether there are others, if NEWS may be sent now."""
         if not self._has_any or not self._pace.take(now):
             return None
         told = sorted(self._directories), self._is_all
@@ -208,7 +208,7 @@ class Tidings:
 
 
 class Announcer:
-    """Tells neighbours, and everybody within the horizon, of our share."""
+    """Announces our share to the neighbours, and its changes through the horizon."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class Announcer:
         self._tidings = Tidings()
 
     async def run(self) -> None:
-        """Tell of changes, until cancelled."""
+        """Announce changes, until cancelled."""
         own = OwnFilter(self._share, self._keys)
         version = self._share.version
         await self._renew(own)
@@ -249,7 +249,7 @@ class Announcer:
             self._message_router.tell_news(self._ttl, *told)
 
     async def _renew(self, own: OwnFilter) -> None:
-        """Bring our filter to what is offered now, and tell of it what has to be told first."""
+        """Bring our filter up to date with the offer, and send the part of it that comes first."""
         changes = self._share.take_changes()
         own.note(changes)
         self._tidings.note(changes)

@@ -1,6 +1,6 @@
-"""Peers that are not dealt with for a while, and those on the way there.
+"""Peers that are banned for a while, and peers that have sent wrong blocks so far.
 
-A ban holds for a servent's id, which costs its owner nothing to change: it ends dealings
+A ban holds for a servent's id, which its owner can change at no cost: it ends the transfers
 of this moment, no more. It holds for every kind of link, dialled by either side. No clock is
 read here: `now` is in seconds of any monotonic clock.
 """
@@ -13,10 +13,10 @@ from p2pfs.latest import Latest
 from p2pfs.protocol import ServentId
 
 FLOOD_BAN_S: Final = 600.0
-"""How long a peer that floods is not dealt with."""
+"""How long a peer that floods is banned."""
 
 LIES_BAN_S: Final = 3_600.0
-"""How long a peer that sends wrong blocks is not dealt with."""
+"""How long a peer that sends wrong blocks is banned."""
 
 MAX_LIES: Final = 3
 """Wrong blocks, of whatever files, after which a peer is banned."""
@@ -26,7 +26,7 @@ MAX_REMEMBERED: Final = 10_000
 
 
 class Bans:
-    """Who is banned until when."""
+    """The banned peers, each until some time."""
 
     def __init__(self) -> None:
         self._until: Latest[ServentId, float] = Latest(MAX_REMEMBERED)

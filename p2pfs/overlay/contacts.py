@@ -151,7 +151,7 @@ class ContactBook:
         return frozenset(c.id for c in self._near.values() if c.id is not None)
 
     def heard_of(self, peer: PeerInfo, *, is_introduced: bool = False) -> None:
-        """Note a peer that somebody told us of; our own knowledge is kept."""
+        """Note a peer that another one named; facts of our own are kept."""
         contact = self._by_id.get(peer.id)
         if contact is None:
             contact = self._by_id[peer.id] = Contact(peer.addresses, peer.id, peer.name)
@@ -246,7 +246,7 @@ class ContactBook:
             log.warning("contacts not saved reason=%s", error)
 
     def to_bytes(self) -> bytes:
-        """Return the book as `load` reads it: those with whom we have shaken hands."""
+        """Return the book as `load` reads it: the peers that have shaken hands with us."""
         rows = [
             _Row(c.id, c.name, c.addresses, c.shaken_at, c.is_proven)
             for c in self._by_id.values()

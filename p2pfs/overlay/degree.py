@@ -1,22 +1,22 @@
-"""Keep the number of neighbours right: whom to dial next, and when to walk.
+"""Keep the number of neighbours right: which peer to dial next, and when to walk.
 
-Theory. A neighbour is good for a search if it leads elsewhere than the others do. Those whom
-the user named come first, then those whom random walks of ours found, since a walk ends
-wherever it likes. Peers that others list lead back to where we are (average path 13.5 hops,
+Theory. A neighbour is good for a search if it leads elsewhere than the others do. Peers that
+the user named come first, then peers that random walks of ours found, since a walk ends
+anywhere. Peers that others list lead back to where we are (average path 13.5 hops,
 369 of 2,000 servents within TTL 4; with walks 3.3 hops and 1,997), so they are dialled only
 by a servent that has too few neighbours for walks to start from.
 
 A servent is dialled about as often as it dials, if the network goes on growing. So it dials
 until half of its degree are links of its own choice. A servent that dialled the whole degree
-had twice as many links: the mean was 24 in a network of 1,000 that grew. The last to come are
-not dialled by anybody. They dial more when they have had fewer than two thirds of the degree
-for a while; if they went on to the whole degree, the mean of 40 would be 18.
+had twice as many links: the mean was 24 in a network of 1,000 that grew. The last servents to
+come are not dialled by anybody. They dial more when they have had fewer than two thirds of the
+degree for a while; if they went on to the whole degree, the mean of 40 would be 18.
 
-Those in the same room come before all others, and count apart: a few of them are dialled beside
+Servents in the same room come before all others, and count apart: a few of them are dialled beside
 the rest, since they are quick, and a room full of them must not keep us from the world outside.
 
-Every change that may matter wakes the loop: a link that opened or ended, a peer that was
-told of, a dial that is over. Between these it sleeps until the next dial or walk is due.
+Every change that may matter wakes the loop: a link opened or ended, a peer was named, a dial
+is over. Between these it sleeps until the next dial or walk is due.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ IDLE_WAIT_S: Final = 600.0
 
 
 class Neighbourhood(Protocol):
-    """What the degree keeper asks of those who hold the links."""
+    """The holder of the links, as far as the degree keeper calls it."""
 
     @property
     def links(self) -> Mapping[ServentId, Link]:
@@ -86,7 +86,7 @@ class Neighbourhood(Protocol):
         ...
 
     def adopt(self, link: Link) -> Bye | None:
-        """Take a link that was dialled as a neighbour, or return what it was told."""
+        """Take a link that was dialled as a neighbour, or return the BYE that it got."""
         ...
 
     def heard_of(self, peer: PeerInfo, told_by: Address, *, is_introduced: bool = False) -> None:
@@ -151,7 +151,7 @@ class DegreeKeeper:
                     await self._changes.park()  # nothing was awaited since `now`: none is missed
 
     def look_again(self) -> None:
-        """Decide anew: a peer was told of, or a dial is over."""
+        """Decide anew: a peer was named, or a dial is over."""
         self._changes.unpark_all()
 
     def start_afresh(self) -> None:
@@ -256,7 +256,7 @@ class DegreeKeeper:
     async def _greet(self, contact: Contact) -> PeerInfo:
         """Dial a contact, and let no other dial of ours greet the same peer meanwhile.
 
-        An address that the user named and one that others tell of may lead to one servent. Its
+        An address that the user named and one that a peer named may lead to one servent. Its
         end of two links that are made at once is not the one of them that ours is.
         """
         claimed: list[ServentId] = []

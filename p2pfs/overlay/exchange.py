@@ -1,7 +1,8 @@
-"""What neighbours tell us of other peers, and what they are told.
+"""The peers that neighbours name to us, and the peers that are named to them.
 
-A neighbour is asked for peers once, when its link opens, and answers once. What it names is worth
-a dial only where it could know of it, and is passed on only after it has answered us itself.
+A neighbour is asked for peers once, when its link opens, and answers once. An address that it
+names is dialled only if it can be reached from where the neighbour is, and is passed on only after
+the right servent has answered there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ times as long as its question."""
 
 @dataclass(slots=True)
 class _Quota:
-    """What a neighbour may still ask of us, and what it owes."""
+    """The questions that a neighbour may still ask, and whether it owes an answer."""
 
     asks: TokenBucket = field(default_factory=lambda: TokenBucket(GET_PEERS_PER_S, GET_PEERS_BURST))
     owes_peers: bool = True
@@ -44,7 +45,7 @@ class Exchange:
         wall_clock: Callable[[], float],
         on_heard: Callable[[], object],
     ) -> None:
-        """Keep in `contacts` what is heard; `on_heard` is called whenever a peer was named."""
+        """Keep named peers in `contacts`; `on_heard` is called whenever one was named."""
         self._contacts = contacts
         self._knocks = knocks
         self._own_id = own_id
@@ -55,14 +56,14 @@ class Exchange:
             GetPeers: self._asked_for_peers,
             Peers: self._told_of_peers,
         }
-        """Who takes in what neighbours say of peers."""
+        """The handlers of messages about peers."""
 
     def opened(self, link: Link) -> None:
         """Expect the peers that a new neighbour knows; the caller asks for them."""
         self._quotas[link.id] = _Quota()
 
     def lost(self, link: Link) -> None:
-        """Forget what a neighbour that is gone may ask."""
+        """Forget the quota of a neighbour that is gone."""
         del self._quotas[link.id]
 
     def _asked_for_peers(self, link: Link, _message: GetPeers) -> None:

@@ -1,7 +1,7 @@
-"""Carry out what the router decides: the way of every query, hit and walk.
+"""Carry out the decisions of the router: the way of every query, hit and walk.
 
 The router is pure; here its decisions meet links, our own share and our own searches. A
-query that came from a neighbour is answered from the share, told to the other neighbours,
+query that came from a neighbour is answered from the share, passed on to the other neighbours,
 and ended by DONE, in whatever order the router says.
 """
 
@@ -74,11 +74,11 @@ share the threads with those who read and write blocks, and must leave most of t
 
 
 Spent = Callable[[float], object]
-"""Told what processor time an answer took, in seconds."""
+"""Takes the processor time of an answer, in seconds."""
 
 
 class Offer(Protocol):
-    """What answers the queries of others."""
+    """The answers to the queries of others."""
 
     async def answer(self, query: Query, spent: Spent) -> tuple[Sequence[Entry], int]:
         """Return the entries to send for a query, and how many match it in all."""
@@ -86,14 +86,14 @@ class Offer(Protocol):
 
 
 TELL_AGAIN_S: Final = 60.0
-"""How often people are told that they search too much: a script does it many times a second."""
+"""How often people are warned that they search too much: a script may search without end."""
 
 
 OnNews = Callable[[PeerInfo, Sequence[str], bool], object]
 
 
 class Neighbourhood(Protocol):
-    """What the message router tells and asks of the overlay."""
+    """The overlay, as far as the message router calls it."""
 
     def introduced(self, peer: PeerInfo, told_by: Link) -> None:
         """Note a peer that a walk of ours found."""
@@ -122,9 +122,9 @@ class MessageRouter:
         )
         self._journal = journal
         self._told_at = -math.inf
-        """When people were last told that a search may not be now."""
+        """When people were last warned that a search may not begin now."""
         self.on_news: OnNews = lambda _peer, _directories, _is_all: None
-        """Is told whose share has changed, where, and whether anywhere else too."""
+        """Called with a servent whose share has changed, where, and whether elsewhere too."""
         self.queries_seen = 0
         """Copies of queries that neighbours sent."""
         self._identity = identity
@@ -136,13 +136,13 @@ class MessageRouter:
         self._news = trio.lowlevel.ParkingLot()
         self._shares_changed = trio.lowlevel.ParkingLot()
         self._expires_at = math.inf
-        """Until when nothing has to be ended, as far as was known when that was looked at."""
+        """The deadline that `_expire` sleeps to."""
         self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
         self._nursery: trio.Nursery | None = None
         self.on_hit: Callable[[QueryHit, Link], object] = lambda _hit, _by: None
-        """Told of whom a hit is, and from which neighbour it came."""
+        """Called with each hit, and the neighbour that it came from."""
         self.on_named: Callable[[Sequence[Address], Address], object] = lambda _named, _by: None
-        """Is told which addresses a neighbour names, and where that neighbour is."""
+        """Called with the addresses that a neighbour names, and the address of that neighbour."""
         self.handlers: Handlers = {
             Query: self._got_query,
             QueryHit: self._got_query_hit,
@@ -153,7 +153,7 @@ class MessageRouter:
             Walk: self._got_walk,
             Introduce: self._got_introduce,
         }
-        """Who takes in what neighbours say of floods and walks."""
+        """The handlers of messages about floods and walks."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the answers under way and end waves at their deadlines, until cancelled."""
@@ -178,7 +178,7 @@ class MessageRouter:
         return math.inf if deadline is None else deadline
 
     async def _tell_filters(self) -> None:
-        """Tell neighbours of shares whenever something is due."""
+        """Send neighbours our filters whenever a change is due."""
         while True:
             now = trio.current_time()
             for told in self._router.tell_filters(now):
@@ -194,7 +194,7 @@ class MessageRouter:
         self._shares_changed.unpark_all()
 
     def filter_of(self, link: Link) -> FilterState | None:
-        """Return what is known of what a neighbour shares; None before it said so. Any thread."""
+        """Return the state of a neighbour's filter; None before it has sent one. Any thread."""
         return self._router.filters.heard(link.id)
 
     @property
@@ -203,7 +203,7 @@ class MessageRouter:
         return self._router.statistics().drops
 
     def tell_changed(self) -> None:
-        """Tell neighbours that our share has changed, behind the filters that say so."""
+        """Send CHANGED to the neighbours, behind the filters with the change."""
         for link in self._links.values():
             link.pass_on(Changed())
 
@@ -246,7 +246,7 @@ class MessageRouter:
         self._carry_out(self._router.got_news(link.id, message, trio.current_time()), link)
 
     def tell_news(self, ttl: int, version: int, directories: Sequence[str], is_all: bool) -> None:
-        """Tell everybody within the horizon where our share has changed."""
+        """Send NEWS of the directories of our share that have changed through the horizon."""
         told = (self._own_info(), version, directories)
         news = sign_news(self._identity, ttl, *told, is_all=is_all)
         self._carry_out(self._router.originate_news(news, trio.current_time()))

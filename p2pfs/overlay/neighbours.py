@@ -1,6 +1,6 @@
 """Join the network, stay joined, and leave it: the links to the neighbours.
 
-The overlay holds the links and judges who may have one; `degree` decides whom to dial. A
+The overlay holds the links and judges which peers may have one; `degree` decides which to dial. A
 message of a neighbour goes to the handler that the owner has named for its type.
 """
 
@@ -39,15 +39,15 @@ Handler = Callable[[Link, Any], None]
 """Takes in one message of a neighbour, of the type that it stands under in a table."""
 
 Handlers = Mapping[type[Message], Handler]
-"""Who takes in which type of message."""
+"""The handler of each type of message."""
 
 
 class Owner(Protocol):
-    """What the overlay tells and asks of its owner."""
+    """The owner of the overlay, as far as the overlay calls it."""
 
     @property
     def handlers(self) -> Handlers:
-        """Who takes in what neighbours say, but for what is about joining."""
+        """The handlers of all messages of neighbours but GET_PEERS and PEERS."""
         ...
 
     def neighbour_opened(self, link: Link) -> None:
@@ -111,7 +111,7 @@ class Overlay:
         self._twins = Twins(journal)
         self._handlers: Handlers = {}
         self._ends = trio.lowlevel.ParkingLot()
-        """Those who wait for a link to end."""
+        """The tasks that wait for a link to end."""
         self._owner: Owner
         self._nursery: trio.Nursery
 
@@ -127,7 +127,7 @@ class Overlay:
 
     @property
     def links(self) -> Mapping[ServentId, Link]:
-        """The links that are open now, by whom they lead to."""
+        """The links that are open now, by the peer at the other end."""
         return self._links
 
     def chosen(self) -> Mapping[ServentId, tuple[str, str]]:
@@ -194,7 +194,7 @@ class Overlay:
         self._contacts.went_away(name)
 
     def start_afresh(self) -> None:
-        """Dial whom we know as at the start: the network of this machine has changed."""
+        """Dial all known peers as at the start: the network of this machine has changed."""
         self._contacts.start_afresh()
         self.degree.start_afresh()
 
@@ -208,7 +208,7 @@ class Overlay:
         ]
 
     async def leave(self) -> None:
-        """Tell every neighbour that we leave, and wait until they have been told.
+        """Send BYE to every neighbour, and wait until their links have ended.
 
         The links get a second at most to take it; no new ones are made until `join`.
         """
@@ -219,7 +219,7 @@ class Overlay:
             await self._ends.park()
 
     def ban(self, peer: ServentId, text: str) -> None:
-        """Drop a neighbour that floods, and do not deal with it for a while."""
+        """Drop a neighbour that floods, and ban it for FLOOD_BAN_S."""
         self._bans.ban(peer, trio.current_time(), FLOOD_BAN_S)
         self.expel(peer, Bye(ByeCode.FLOOD, text))
 
@@ -253,8 +253,8 @@ class Overlay:
     def adopt(self, link: Link) -> Bye | None:
         """Take a greeted link as a neighbour and own it from now on.
 
-        Much may have happened since its handshake began, so it is judged again; returns what
-        it was told if it is refused.
+        Much may have happened since its handshake began, so it is judged again. Returns the BYE
+        that it got if it is refused.
         """
         is_inbound = link.direction == "in"
         peer = link.peer.id
@@ -321,7 +321,7 @@ class Overlay:
             handle(link, message)
 
     def introduced(self, peer: PeerInfo, told_by: Link) -> None:
-        """Note a peer whom a walk of ours found: it becomes a neighbour if one is wanted."""
+        """Note a peer that a walk of ours found: it becomes a neighbour if one is wanted."""
         self.heard_of(peer, told_by.remote, is_introduced=True)
 
 

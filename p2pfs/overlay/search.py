@@ -1,11 +1,11 @@
 """One query's life: flooded ring by ring, its hits gathered, its end known.
 
 A search asks TTL 1 first and goes further only while that is not enough (expanding ring,
-Lv et al., ICS 2002). DONE tells the exact end of each ring. A servent that owes it keeps the
-next ring back for a measured round trip a hop and no longer, and is heard until the search ends;
-the last ring ends likewise, and is not complete then. Where somebody concludes from what does not
-come, the last ring lasts as long as the search. Hits are believed when their signature and every
-name in them hold; what fails is dropped and counted, entry by entry.
+Lv et al., ICS 2002). DONE gives the exact end of each ring. A servent that owes it delays the
+next ring by a measured round trip a hop and no longer; its answer counts until the search ends;
+the last ring ends likewise, and is not complete then. Where a missing answer means that
+a file is absent, the last ring lasts as long as the search. A hit is believed when its signature
+and every name in it hold; entries that fail are dropped and counted one by one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ stopped servent holds up those behind it, and must hold up no others."""
 
 LAST_RING: Final = 1.25
 """How much longer the last ring may take, and MAX_HOP_S from each hit on: an answer that comes
-after it is not heard."""
+after it does not count."""
 
 END_MARGIN_S: Final = 0.05
 """Others end a search so much earlier than we do, so that their last hits still count."""
@@ -87,7 +87,7 @@ class Hits(tuple[QueryHit, ...]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a search brought."""
+    """The result of a search."""
 
     hits: Hits
     servents: int
@@ -180,10 +180,10 @@ class Searches:
         on_refused: Callable[[NotAskedError], object] = lambda _error: None,
         on_end: Callable[[Guid], object] = lambda _guid: None,
     ) -> None:
-        """Prepare; `round_trips_s` tells what each neighbour takes for an answer.
+        """Prepare; `round_trips_s` returns how long each neighbour takes for an answer.
 
-        `on_refused` is told when somebody waits for a search that may not be now, `on_end`
-        when nobody waits for one any more, whatever is still on its way.
+        `on_refused` is called when a person waits for a search that may not begin now, `on_end`
+        when a search is over, whatever answers are still on their way.
         """
         self._on_end = on_end
         self._flood = flood
@@ -192,7 +192,7 @@ class Searches:
         self._on_refused = on_refused
         self._running: dict[bytes, _Running] = {}
         self.is_withheld: Callable[[FileId], bool] = lambda _file_id: False
-        """Tells which contents are not to be named in a search: others would learn of them."""
+        """Returns whether a content must not be named in a search: others would learn of it."""
         self.bad_hits = 0
         """Hits and entries that were dropped because they broke a rule."""
 
@@ -212,13 +212,13 @@ class Searches:
         """Search until it is enough, the horizon is done, or the time is over.
 
         Each ring ends when its own time is over, and then it is not complete. With `is_patient`
-        the last one is waited for to the end of the search: somebody concludes from what does not
-        come.
+        the last one is waited for to the end of the search: the caller takes a missing answer for
+        an absent file.
 
         With `quiet_s` it goes on after that time while hits come no further apart, for as long
         as others remember a query. A search that found nothing has no hits. What `fits_query`
-        refuses is not asked for. Cancelling it leaves nothing behind here, and who owes
-        an answer then is told not to give it.
+        refuses is not asked for. Cancelling it leaves nothing behind here, and servents that still
+        owe an answer get ENOUGH.
 
         Raises:
             NotAskedError: our budget of searches does not allow one as urgent now, or not one

@@ -16,7 +16,7 @@ from p2pfs.overlay.degree import CHOSEN
 from p2pfs.protocol import Address, Bye, ByeCode, PeerInfo, ServentId, who_gives_way
 
 MOST_RESERVED: Final = 1 / 4
-"""The part of all slots that is kept for those whom we dial, at most: a servent
+"""The part of all slots that is kept for peers that we dial, at most: a servent
 with room for a few neighbours only lets others in all the same."""
 
 SIMULTANEOUS_S: Final = 10.0

@@ -15,7 +15,7 @@ from typing import Final
 from p2pfs.journal import Journal
 
 SIGN_AFTER_S: Final = 10.0
-"""How long after a link ended so it is looked whether there is another one: a crossing dial takes
+"""How long after such an end we check whether there is another link: a crossing dial takes
 less."""
 
 APART_S: Final = 20.0
@@ -23,7 +23,7 @@ APART_S: Final = 20.0
 
 SIGNS: Final = 3
 WITHIN_S: Final = 900.0
-"""So many signs within this time are told to the user."""
+"""After so many signs within this time the user is warned."""
 
 TELL_AGAIN_S: Final = 3_600.0
 

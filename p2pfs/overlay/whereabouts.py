@@ -1,4 +1,4 @@
-"""Who this servent is to its peers, and where they reach it (link.LocalServent).
+"""The identity of this servent, and the addresses at which peers reach it (link.LocalServent).
 
 A servent behind a router cannot know its own address. It learns it from its neighbours: the
 HELLO of each says at which host it sees us.
@@ -31,7 +31,7 @@ SEEN_SHARE: Final = 0.25
 reported most: two networks show us at two hosts, and one liar does not make a third."""
 
 MIN_SEEN: Final = 2
-"""Neighbours that must see us at a host that no interface has before the user is told of it:
+"""Neighbours that must see us at a host that no interface has before the user is shown it:
 a single neighbour could send the user's friends anywhere."""
 
 
@@ -84,7 +84,7 @@ class Whereabouts:
         return Hello(kind, self.name, port, without_zone(observed), addresses, agent)
 
     def info(self) -> PeerInfo:
-        """Return what peers are told of this servent."""
+        """Return this servent as peers get to know it."""
         return PeerInfo(self.identity.id, self.name, self._advertised())
 
     def observed(self, host: str, by: str) -> None:
@@ -118,10 +118,10 @@ class Whereabouts:
         return () if outside is None else (outside,)
 
     def _advertised_to(self, peer: Address) -> tuple[Address, ...]:
-        """Return what a peer is told: also those of our interfaces that reach as far as it is.
+        """Return the addresses for a peer: also those of our interfaces that reach as far as it is.
 
-        A peer in our own network is told of all that we have there, IPv6 beside IPv4; one on the
-        Internet of what is public. One on this machine needs no more than what it has dialled.
+        A peer in our own network gets all addresses that we have there, IPv6 beside IPv4; a peer on
+        the Internet gets the public ones. One on this machine needs no more than it has dialled.
         """
         told, reach = self._advertised(), scope_of(peer.host)
         if reach is not None and reach > Scope.MACHINE:

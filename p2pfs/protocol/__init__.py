@@ -13,7 +13,7 @@
     words        what a word is, in names and in questions
     addresses    which addresses may be dialled
     sealing      the keys of a directory, and the seal on its datagrams
-    crowds       who gives way when all places are taken
+    crowds       which peer gives way when all places are taken
     flood/       queries, hits, walks, their budgets, and filters
 
 The front door of one link is `Connection`; that of a file's content is `Manifest`; that of the

@@ -1,6 +1,6 @@
-"""Which addresses heard from strangers may be dialled or passed on (PROTOCOL.md, "Joining").
+"""Which addresses that strangers name may be dialled or passed on (PROTOCOL.md, "Joining").
 
-A servent can be told any address. Without a rule it becomes a tool for knocking at other
+Strangers can name any address to a servent. Without a rule it becomes a tool for knocking at other
 people's doors: web servers, routers, what listens on this machine only.
 """
 
@@ -15,7 +15,7 @@ from typing import Final
 from p2pfs.protocol.messages import Address
 
 MIN_PORT: Final = 1024
-"""Below it are other people's services, never a servent that a stranger told us of."""
+"""Below it are other people's services: a stranger that names one names no servent."""
 
 
 class Scope(enum.IntEnum):
@@ -67,13 +67,13 @@ def zone_of(host: str) -> str:
 
 
 def without_zone(address: Address) -> Address:
-    """Return an address as others are told of it: they have interfaces of their own."""
+    """Return an address as others get it: they have interfaces of their own."""
     host, percent, _ = address.host.partition("%")
     return Address(host, address.port) if percent else address
 
 
 def may_dial(address: Address, told_by: Address) -> bool:
-    """Return whether an address is worth a dial, given the link it was heard on.
+    """Return whether an address is worth a dial, given the link on which it was named.
 
     An address that reaches less far than the link is somebody else's machine or site: a peer
     across the Internet must not send us to our own loopback or our neighbour's printer.
@@ -88,8 +88,8 @@ def may_dial(address: Address, told_by: Address) -> bool:
 def dialable(addresses: Iterable[Address], told_by: Address) -> tuple[Address, ...]:
     """Return those addresses that may be dialled, in order, each once.
 
-    A link-local address of IPv6 is dialled on the interface where it was told, and never on one
-    that a stranger names; who tells of it from farther away is on another line.
+    A link-local address of IPv6 is dialled on the interface of the link that named it, and never
+    on one that a stranger names. A peer farther away is on another line, and is not believed.
     """
     here = (_on_our_line(a, told_by) for a in addresses if may_dial(a, told_by))
     return tuple(dict.fromkeys(a for a in here if a is not None))

@@ -100,7 +100,7 @@ class NeedData(enum.Enum):
 NEED_DATA: Final = NeedData.NEED_DATA
 
 Event = Greeted | Ticket | Received | Data | Unknown | Ended
-"""What `next_event` tells. There is nothing to do for `Unknown`, but it costs as much as any
+"""The answers of `next_event`. There is nothing to do for `Unknown`, but it costs as much as any
 other frame: the caller counts it before it gives others their turn."""
 
 
@@ -181,8 +181,8 @@ class Connection:
         """Return what has happened next, or NEED_DATA.
 
         Raises:
-            HandshakeError: what is at the other end is no servent that we can talk to; the
-                text says what it is.
+            HandshakeError: the other end is no servent that we can talk to; the text says what
+                it is.
             RemoteProtocolError: the peer broke the protocol.
         """
         if self._error is not None:
@@ -194,7 +194,7 @@ class Connection:
             raise
 
     def data_to_send(self) -> bytes:
-        """Return what `next_event` wants to be sent, once."""
+        """Return the bytes that `next_event` has produced, once."""
         outgoing, self._outgoing = self._outgoing, b""
         return outgoing
 
@@ -352,7 +352,7 @@ def preface_of(network_key: NetworkKey) -> bytes:
 
 
 def presentation(network_key: NetworkKey, ticket: bytes) -> bytes:
-    """Return what is sent to a relay in place of a handshake; its preface comes back."""
+    """Return the bytes for a relay in place of a handshake; its preface comes back."""
     return preface_of(network_key) + _with_length(ticket)
 
 

@@ -1,4 +1,4 @@
-"""Who gives way when all places are taken.
+"""Which peer gives way when all places are taken.
 
 Identities are free and addresses are not, so places are shared by address: first among
 networks, then among the addresses of a network (`groups_of`). A newcomer of a small group

@@ -239,7 +239,7 @@ def sign_hit(
     entries: Sequence[Entry],
     total: int,
 ) -> QueryHit:
-    """Return a query hit that proves who provides these entries."""
+    """Return a query hit, signed by the provider of these entries."""
     signed = _signed_part(guid, provider, tuple(entries), total)
     signature = identity.sign(signed)
     return QueryHit(guid, ttl, provider, tuple(entries), total, identity.public_key, signature)
@@ -271,17 +271,18 @@ def sign_news(
     *,
     is_all: bool,
 ) -> News:
-    """Return news that prove whose share has changed."""
+    """Return NEWS, signed by the servent whose share has changed."""
     told = (provider, version, tuple(directories), is_all)
     signature = identity.sign(_NEWS_PREFIX + msgspec.msgpack.encode(told))
     return News(ttl, *told, identity.public_key, signature)
 
 
 def check_news(news: News) -> None:
-    """Check that news were told by the servent whose share they say has changed.
+    """Check that NEWS are signed by the servent whose share they say has changed.
 
     Raises:
-        RemoteProtocolError: they were not. Nobody has to pass on such: who brings them is to blame.
+        RemoteProtocolError: they are not. No servent passes such on, so the neighbour that
+            brings them is to blame.
     """
     if servent_id(news.public_key) != news.provider.id:
         raise RemoteProtocolError("news have a key that is not their provider's")

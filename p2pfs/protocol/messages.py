@@ -87,10 +87,10 @@ MAX_FILTER_BYTES: Final = 33 * 1024
 """A filter of 32 KiB of which half the bits are set does not become shorter by compression."""
 
 MAX_NEWS_DIRECTORIES: Final = 16
-"""Directories that are named in one news; where more have changed it says that any may have."""
+"""Directories that are named in one NEWS; where more have changed it says that any may have."""
 
 MAX_NEWS_BYTES: Final = 4 * 1024
-"""An encoded news: floods stay small."""
+"""An encoded NEWS: floods stay small."""
 
 MAX_TTL: Final = 5
 """Links that any query may cross; at degree 12 this is beyond 10,000 servents."""
@@ -198,7 +198,7 @@ class Pong(Message, frozen=True, array_like=True):
 
 
 class GetPeers(Message, frozen=True, array_like=True):
-    """Whom do you know? Asked by a joiner."""
+    """Which peers do you know? Asked by a joiner."""
 
 
 class Peers(Message, frozen=True, array_like=True):
@@ -212,7 +212,7 @@ class Walk(Message, frozen=True, array_like=True):
 
     guid: GuidField
     steps: Annotated[int, Meta(ge=0, le=WALK_STEPS)]
-    """Steps still to go; who receives 0 answers."""
+    """Steps still to go; the receiver of 0 answers."""
 
 
 class Introduce(Message, frozen=True, array_like=True):
@@ -334,12 +334,12 @@ class Done(Message, frozen=True, array_like=True):
 
 
 class FilterForm(enum.IntEnum):
-    """How a filter is told."""
+    """How a filter is encoded."""
 
     ALL = 1
     """Everything may be there."""
     WHOLE = 2
-    """All bits, compressed, in place of the filter told before."""
+    """All bits, compressed, in place of the filter sent before."""
     ADDED = 3
     """Positions of bits that are set too."""
 
@@ -348,7 +348,7 @@ class Filter(Message, frozen=True, array_like=True):
     """Which queries may find something at the sender, or right behind it."""
 
     layer: Annotated[int, Meta(ge=1, le=2)]
-    """1: what the sender shares; 2: what its other neighbours do."""
+    """1: the sender's own share; 2: the shares of its other neighbours."""
     form: FilterForm
     body: Annotated[bytes, Meta(max_length=MAX_FILTER_BYTES)]
 
@@ -363,7 +363,7 @@ class News(Message, frozen=True, array_like=True):
     ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
     provider: PeerInfo
     version: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    """Larger with each news of a servent: milliseconds since 1970, as it believes."""
+    """Larger with each NEWS of a servent: milliseconds since 1970, by its clock."""
     directories: Annotated[tuple[PathText, ...], Meta(max_length=MAX_NEWS_DIRECTORIES)]
     """Where something has come, changed or gone; empty text for the root."""
     is_all: bool
@@ -405,7 +405,7 @@ class Punch(Message, frozen=True, array_like=True):
     token: GuidField
     """Says which meeting this is about."""
     peer: ServentIdField
-    """Whom to meet."""
+    """The servent to meet."""
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MAX_MEETING_PLACES)] = ()
     """Where the sender sees that servent. None: the sender asks to be brought together with it."""
     after_ms: Annotated[int, Meta(ge=0, le=MAX_MEETING_MS)] = 0
@@ -418,9 +418,9 @@ class Relay(Message, frozen=True, array_like=True):
     token: GuidField
     """Says which circuit this is about."""
     peer: ServentIdField
-    """Who is at the other end."""
+    """The servent at the other end."""
     ticket: Annotated[bytes, Meta(max_length=TICKET_BYTES)] = b""
-    """What the receiver is to present to the sender, on a connection of its own."""
+    """The receiver presents it to the sender, on a connection of its own."""
     refusal: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)] = ""
     """Why there is no circuit, for people. Without either the sender asks for one."""
 

@@ -22,7 +22,7 @@ from p2pfs.protocol.registry import LINKS, Links
 
 
 class State(enum.Enum):
-    """What a link is waiting for, or open for."""
+    """The stages of a link: waiting for something, or open."""
 
     __hash__ = object.__hash__  # each frame is looked up by it; an Enum's own is a call
 
@@ -97,7 +97,7 @@ _ROWS: Final = (
 TRANSITIONS: Final[Mapping[tuple[State, Role, Step], State]] = {
     (state, role, step): following for state, roles, step, following in _ROWS for role in roles
 }
-"""Where each legal step leads, by the state and the role of who makes it."""
+"""The state after each legal step, by the state before and the role that makes it."""
 
 
 def step_of(said: Message | Data | Unknown) -> Step:

@@ -2,10 +2,10 @@
 
     lan      servents of one network in one room find each other (DNS-SD)
     ports    the port that the router of this machine passes on to us
-    routers  what is said to a router for that: PCP, NAT-PMP, UPnP
+    routers  how a router is asked for that: PCP, NAT-PMP, UPnP
     changes  the network of this machine has changed, or the machine has slept
     inviting others are invited, and invitations followed
-    linking  links to files, made and looked at
+    linking  links to files, made and checked
     ways     all ways to a servent at once
     push     a servent that cannot be dialled is asked to dial
     punch    two who cannot dial each other dial at one moment

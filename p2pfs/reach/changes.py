@@ -26,7 +26,7 @@ SETTLE_S: Final = 0.5
 """Changes come in bursts: an interface, its addresses, its routes. This one is waited for."""
 
 PROOF_S: Final = 3.0
-"""How long a peer has to show that it can still be heard."""
+"""How long a peer has to answer a PING after a change."""
 
 LOOK_S: Final = 5.0
 """How often the clock is read."""

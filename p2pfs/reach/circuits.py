@@ -2,7 +2,7 @@
 
 The last of all ways: it costs others their bandwidth. The neighbour gives both a ticket; each opens
 a connection to it, presents that, and from then on talks to the other. Who asked begins the
-handshake, so both know whom they talk to, and the relay knows only that they do.
+handshake, so both know each other, and the relay knows only that they talk.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Circuits:
         """What became of the requests of others: `entered`, and drops by reason."""
 
     async def call(self, peer: PeerInfo) -> Link:
-        """Reach a servent through a relay, and return the link; who serves it runs it.
+        """Reach a servent through a relay, and return the link; the task that serves it runs it.
 
         Raises:
             UnreachableError: nobody relays, or the other has not come; the text says which.
@@ -90,7 +90,7 @@ class Circuits:
         await present(channel, self._local, ticket)
         return channel
 
-    # What others want.
+    # Requests of others.
 
     def got_relay(self, link: Link, message: Relay) -> None:
         """Take in an answer to us, enter a circuit, or let the relays judge a request."""

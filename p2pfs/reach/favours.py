@@ -51,11 +51,11 @@ class Favours:
         self._may_ask: dict[LinkId, TokenBucket] = {}
 
     def is_within(self, link: Link) -> bool:
-        """Charge what a neighbour asks of us, and return whether we do it."""
+        """Charge a request of a neighbour, and return whether we do it."""
         return _take(self._asked, link)
 
     def may_ask(self, link: Link) -> bool:
-        """Charge what we ask of a neighbour, and return whether it is to be asked."""
+        """Charge a request to a neighbour, and return whether it may be sent."""
         return _take(self._may_ask, link)
 
     def forget(self, link: Link) -> None:
@@ -69,7 +69,7 @@ Answer = TypeVar("Answer", Punch, Relay)
 
 @dataclass(slots=True)
 class _Asked(Generic[Answer]):
-    """What a neighbour was asked about somebody."""
+    """A request to a neighbour about a third servent."""
 
     way: LinkId
     peer: ServentId
@@ -78,7 +78,7 @@ class _Asked(Generic[Answer]):
 
 
 class Questions(Generic[Answer]):
-    """What we have asked neighbours, each with a token that their answer brings back."""
+    """The requests to neighbours, each with a token that its answer brings back."""
 
     def __init__(self, make: Callable[[Guid, ServentId], Answer], within_s: float) -> None:
         """Ask with messages that `make` makes, and wait so long for an answer."""

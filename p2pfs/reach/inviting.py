@@ -17,7 +17,7 @@ from p2pfs.protocol import Address, PeerInfo, ServentId, scope_of
 from p2pfs.threads import RunInThread
 
 INVITATION_S: Final = 7 * 24 * 3600
-"""How long an invitation holds unless told otherwise."""
+"""How long an invitation holds by default."""
 
 
 class Inviting:
@@ -40,7 +40,7 @@ class Inviting:
         self._wall_clock = wall_clock
 
     def make(self, for_s: float) -> Invitation:
-        """Return an invitation to join through us, or through others whom we could dial.
+        """Return an invitation to join through us, or through others that we could dial.
 
         Raises:
             UsageError: nobody could dial us, or the network key cannot be handed on.
@@ -67,7 +67,7 @@ class Inviting:
                     self._overlay.join_invited_later(ServentId(one.id), _addresses(one))
 
     async def join(self, invitation: Invitation) -> tuple[PeerInfo, Address]:
-        """Join through one of those whom an invitation names, in their order.
+        """Join through one of the servents that an invitation names, in their order.
 
         Raises:
             UsageError: it has ended, or is for another network than this servent's.
@@ -91,7 +91,7 @@ class Inviting:
 
 
 def places_of(addresses: Iterable[Address]) -> tuple[Endpoint, ...]:
-    """Return what others may dial; a link-local address means something on one line alone."""
+    """Return the addresses that others may dial: link-local ones hold on one line alone."""
     usable = (one for one in addresses if "%" not in one.host and scope_of(one.host) is not None)
     return tuple(Endpoint(one.host, one.port) for one in usable)[:MAX_ADDRESSES]
 

@@ -5,13 +5,13 @@ port and its addresses, and listens for others. Names say nothing of the user. A
 private network adds a tag: a nonce, and a hash of both the nonce and the network's key. A
 servent with the key sees that the tag is of its network; to others it is noise, new at each start.
 
-Nothing that is heard is believed: an address becomes a contact that is dialled as any other,
+No announcement is believed: an address becomes a contact that is dialled as any other,
 and the handshake says who is there. A liar in the room can make us dial addresses of private
 networks and of our own network alone, and so many at most are remembered.
 
 zeroconf has a loop and threads of its own. They hand on what they hear through one bounded
-channel: what does not fit is dropped, and told anew when it is announced again. Without an
-interface but loopback there is nobody to meet, and nothing is opened or sent.
+channel: announcements that do not fit are dropped, and come again when they are repeated. Without
+an interface but loopback there is nobody to meet, and nothing is opened or sent.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ MAX_FOUND: Final = 128
 """Others that are remembered at once: as many as a room of people has, and no work for a liar."""
 
 MAX_WAITING: Final = 64
-"""Announcements that were heard and are not taken in yet."""
+"""Announcements that have come and are not taken in yet."""
 
 RESOLVE_MS: Final = 500
-"""How long an instance whose address was not told with its name is asked for it."""
+"""How long an instance is asked for its address if that did not come with its name."""
 
 CLOSE_S: Final = 2.0
 """How long saying goodbye to the room may take."""
 
 
 class Meeting(Protocol):
-    """Who wants to know which servents are in the room."""
+    """The receiver of servents that are in the room."""
 
     def came_near(self, name: str, addresses: Sequence[Address]) -> None:
         """A servent of our network was announced, for the first time or with other addresses."""
@@ -91,7 +91,7 @@ class _Heard:
 
 
 class Lan:
-    """The room: who is announced in it, and that we are.
+    """The room: the servents that are announced in it, and our own announcement.
 
     `addresses` tells where others may dial this servent at the moment it is asked, from any
     thread; loopback in it is passed over.
@@ -107,7 +107,7 @@ class Lan:
         self._found: dict[str, tuple[Address, ...]] = {}
 
     async def run(self, meeting: Meeting) -> None:
-        """Announce this servent and hand on what is heard, until cancelled.
+        """Announce this servent and hand on the announcements of others, until cancelled.
 
         It is announced anew when this machine's addresses change. Where the room cannot be
         opened, no multicast say, that is logged and tried again.
@@ -143,7 +143,7 @@ class Lan:
         hosts: tuple[Address, ...],
         meeting: Meeting,
     ) -> None:
-        """Hand on what is heard until this machine's addresses are no longer `hosts`."""
+        """Hand on announcements until this machine's addresses are no longer `hosts`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._take_all, heard, meeting)
             version = self._machine.version

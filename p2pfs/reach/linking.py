@@ -1,4 +1,4 @@
-"""Links to files: made for others, and looked at (see `p2pfs.filelinks` for what one is)."""
+"""Links to files: made for others, and checked (see `p2pfs.filelinks` for what one is)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_PASSED_ON: Final = 64
 """Contents that are remembered because the user made links to them: the latest."""
 
 TAG_BYTES: Final = 2
-"""Enough to tell the few networks of one user apart. Who reads a link in public could try words
+"""Enough to tell the few networks of one user apart. A reader of a link in public could try words
 for the key of the network; of a million words, fifteen would fit."""
 
 SHOWN_ID: Final = 8
@@ -32,7 +32,7 @@ _MOST_OF_OURS: Final = 2
 
 
 class FileLinks:
-    """What links of this servent say, and what those of others mean to it."""
+    """The links that this servent makes, and those of others that it follows."""
 
     def __init__(self, whereabouts: Whereabouts) -> None:
         self._whereabouts = whereabouts
@@ -76,7 +76,7 @@ class FileLinks:
             )
 
     def holders_of(self, link: FileLink) -> Sequence[PeerInfo]:
-        """Return whom a link names, but for ourselves."""
+        """Return the holders that a link names, but for ourselves."""
         us = self._whereabouts.identity.id
         return [_peer(one) for one in link.holders if one.id != us]
 

@@ -31,7 +31,7 @@ KNOCK_AGAIN_S: Final = 0.05
 the most."""
 
 MAX_TRIES: Final = 10
-"""Dials to one address: who lives there and is no servent is left alone after them."""
+"""Dials to one address: a host there that is no servent is left alone after them."""
 
 
 class Meeting:
@@ -44,7 +44,7 @@ class Meeting:
         greeted: Callable[[Channel], Awaitable[Link]],
         most: int,
     ) -> None:
-        """Greet so many connections at once as `most`: who begins one greets one."""
+        """Greet so many connections at once as `most`: the end that begins them greets one."""
         self.places = places
         self.is_over = trio.Event()
         self._listener = listener

@@ -40,10 +40,10 @@ NO_ROUTER: Final = "no router in the way, or none to be seen"
 
 
 class Reachable(Protocol):
-    """Who wants to know where we are reached from outside."""
+    """The receiver of the address at which we are reached from outside."""
 
     def mapped(self, outside: Address | None, text: str) -> None:
-        """Take in where a router passes our port on from, if it does, and what to tell people."""
+        """Take in from where a router passes our port on, if it does, and a text for people."""
 
 
 class PortMapping:
@@ -112,7 +112,7 @@ class PortMapping:
         return True
 
     def _wish(self) -> Wish | None:
-        """Return what to ask of whom, or None where nothing stands between us and the world."""
+        """Return the wish for the router, or None where nothing stands between us and the world."""
         router = self._router()
         own = [one for one in self._addresses() if ":" not in one.host]
         if router is None or not own or scope_of(own[0].host) is not Scope.SITE:

@@ -1,12 +1,13 @@
 """Have two who cannot dial each other dial at one moment (PROTOCOL.md, "Dialling at one moment").
 
-A router lets in what answers to what it has let out. If two servents behind routers dial each
-other from the ports at which they listen, what each sends opens its own router for the other: the
-kernels make one connection of the two dials. A neighbour of both tells each where it sees the
-other, and when to begin. So that it sees the right port, neighbours are dialled from there too.
+A router lets in packets that answer packets which it has let out. If two servents behind routers
+dial each other from the ports at which they listen, the packets of each open its own router for
+the other: the kernels make one connection of the two dials. A neighbour of both sends each the
+address at which it sees the other, and the moment to begin. Neighbours are dialled from that port
+too, so that it sees the right one.
 
-Both ends have dialled then, or one of them finds that it was dialled, so the smaller id decides who
-begins the handshake. What it was measured to do is in contrib/docs/reach.md.
+Then both ends have dialled, or one of them was dialled, so the servent with the smaller id begins
+the handshake. Measurements are in contrib/docs/reach.md.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Punches:
         self._questions = Questions(Punch, TOLD_S)
         self._meetings: dict[ServentId, Meeting] = {}
         self._invited: set[ServentId] = set()
-        """Whom we are to meet because others have asked for it."""
+        """The servents that we are to meet because others have asked for it."""
         self._tasks = Tasks()
         self.forget = self._favours.forget
         self.counters: Counter[str] = Counter()
@@ -119,10 +120,10 @@ class Punches:
         """Own the meetings that others want, until cancelled."""
         await self._tasks.run(task_status=task_status)
 
-    # What we want.
+    # Our own meetings.
 
     async def call(self, peer: PeerInfo) -> Link:
-        """Meet a servent, and return the link; who serves it runs it.
+        """Meet a servent, and return the link; the task that serves it runs it.
 
         Raises:
             UnreachableError: nobody can arrange it, or we did not meet; the text says which.
@@ -154,7 +155,7 @@ class Punches:
         await self._shared.put(link)
         return link
 
-    # What others want.
+    # Requests of others.
 
     def got_punch(self, link: Link, message: Punch) -> None:
         """Take in an answer to us, arrange a meeting, or go to one."""
@@ -229,7 +230,7 @@ class Punches:
             meeting.is_over.set()
 
     def came(self, channel: Channel) -> bool:
-        """Take a connection that was accepted, if it is of somebody whom we are meeting."""
+        """Take a connection that was accepted, if it is of a servent that we are meeting."""
         for meeting in self._meetings.values():
             if channel.remote in meeting.places and meeting.came(channel):
                 return True

@@ -1,6 +1,6 @@
 """Have a servent dial us that we cannot dial (PROTOCOL.md, "Servents that cannot be dialled").
 
-A router lets out what its hosts dial and lets in nothing else. Whoever has a link to such a
+A router lets out what its hosts dial and lets in nothing else. A servent that has a link to such a
 servent can ask it to dial another: its neighbours, and through them those who have had a hit of
 it, since a hit leaves its way behind. The same servent answers others' requests in this module:
 it passes them on, and dials when it is meant.
@@ -54,7 +54,7 @@ class _Awaited:
 
 
 class Pushes:
-    """What we ask others to dial, what others ask of us, and what we pass on."""
+    """The requests to dial back: ours, those of others, and those that we pass on."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Pushes:
         serve: Callable[[Link], Awaitable[None]],
         is_banned: Callable[[ServentId], bool],
     ) -> None:
-        """Whoever we dial because he asked for it may ask on the link: `serve` runs it."""
+        """Prepare; `serve` runs a link that we dialled for its peer, which may ask on it."""
         self._network = network
         self._local = local
         self._routes = routes
@@ -84,10 +84,10 @@ class Pushes:
         """Own the dials for others, until cancelled."""
         await self._tasks.run(task_status=task_status)
 
-    # What we want of others.
+    # Our own requests.
 
     async def call_back(self, peer: PeerInfo) -> Link:
-        """Have a servent dial us, and return the link; who serves it runs it.
+        """Have a servent dial us, and return the link; the task that serves it runs it.
 
         Raises:
             UnreachableError: nobody can ask it, or it did not dial; the text says which.
@@ -125,10 +125,10 @@ class Pushes:
             awaited.link = link
             awaited.has_come.set()
 
-    # What others want.
+    # Requests of others.
 
     def got_push(self, link: Link, message: Push) -> None:
-        """Pass a request on, or dial who asks if we are meant."""
+        """Pass a request on, or dial its asker if we are meant."""
         if not self._favours.is_within(link):
             self.counters["dropped: over budget"] += 1
             return
@@ -176,9 +176,9 @@ class Pushes:
 
 
 def _asker(link: Link, message: Push) -> PeerInfo:
-    """Return who asks, with the address at which it may be dialled from here, if there is one.
+    """Return the asker, with the address at which it may be dialled from here, if there is one.
 
-    Who asks at the other end of this link is where we see it, whatever it says of itself.
+    An asker at the other end of this link is where we see it, whatever it says of itself.
     """
     if message.asker is None:
         seen = tuple(one for one in link.peer.addresses[:1] if one.host == link.remote.host)

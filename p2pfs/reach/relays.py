@@ -108,7 +108,7 @@ class Relays:
         return "" if self._favours.may_ask(other) else "it was asked too often"
 
     def presented(self, presented: Presented) -> None:
-        """Take the end of a circuit; whoever has no ticket of ours is hung up on."""
+        """Take the end of a circuit; a peer without a ticket of ours is hung up on."""
         circuit = self._tickets.pop(presented.ticket, None)
         if circuit is not None:
             circuit.come(presented)

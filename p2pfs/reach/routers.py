@@ -1,4 +1,4 @@
-"""What is said to a router that is to pass a port on: PCP, NAT-PMP, UPnP.
+"""How a router is asked to pass a port on: PCP, NAT-PMP, UPnP.
 
 Theory. The three are tried from the best to the most widespread. PCP (RFC 6887) and NAT-PMP
 (RFC 6886) are one datagram and its answer, and a router that knows only the older one answers a
@@ -25,13 +25,13 @@ PORT: Final = 5351
 """Where routers are asked, in PCP and NAT-PMP."""
 
 WAITS_S: Final = (0.25, 0.5, 1.0)
-"""A question is repeated after each; the RFCs go on for a minute, with a user who waits."""
+"""A question is repeated after each; the RFCs go on for a minute, but our user waits."""
 
 LEASE_S: Final = 3600
 """How long a mapping is asked for: a servent that was killed leaves no door open for longer."""
 
 UPNP_WAIT_MS: Final = 2_000
-"""How long routers have to report to the question of who is one (UPnP's own default)."""
+"""How long routers have to answer the search for them (UPnP's own default)."""
 
 NONCE_BYTES: Final = 12
 _TCP: Final = 6
@@ -47,7 +47,7 @@ _PMP: Final = 0
 _PMP_TCP: Final = 2
 
 PCP_RESULTS: Final = {2: "it does not allow it", 8: "it has no more ports", 11: "it may not"}
-"""What the results mean that are told to people (RFC 6887, section 7.4)."""
+"""The result codes in words for people (RFC 6887, section 7.4)."""
 
 
 class NotMappedError(Exception):
@@ -56,7 +56,7 @@ class NotMappedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a router is asked for."""
+    """The mapping that a router is asked for."""
 
     router: str
     """Its address on our side."""
@@ -70,7 +70,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """What a router has granted."""
+    """The mapping that a router has granted."""
 
     outside: Address
     by: str
@@ -104,7 +104,7 @@ def pcp_question(wish: Wish) -> bytes:
 
 
 def pcp_answer(told: bytes, wish: Wish) -> Mapping:
-    """Return what a MAP response grants."""
+    """Return the mapping that a MAP response grants."""
     if len(told) < _PCP_TOLD.size or told[0] != _PCP:
         raise NotMappedError("the router does not know PCP")
     version, kind, result, lease_s, _, nonce, _, inside, port, host = _PCP_TOLD.unpack_from(told)
@@ -137,7 +137,7 @@ def nat_pmp_outside(told: bytes) -> str:
 
 
 def nat_pmp_answer(told: bytes, host: str, wish: Wish) -> Mapping:
-    """Return what the answer to a mapping request grants (RFC 6886, section 3.3)."""
+    """Return the mapping that the answer to a request grants (RFC 6886, section 3.3)."""
     if len(told) < _PMP_TOLD.size:
         raise NotMappedError("the router does not know NAT-PMP")
     version, kind, result, _, inside, port, lease_s = _PMP_TOLD.unpack_from(told)
@@ -203,7 +203,7 @@ def _checked(mapping: Mapping) -> Mapping:
 
 
 async def ask_router(wish: Wish, ways: tuple[Way, ...] = WAYS) -> tuple[Mapping, Way]:
-    """Return what the first way that succeeds grants, and that way.
+    """Return the mapping that the first way grants which succeeds, and that way.
 
     Raises:
         NotMappedError: none does; the text has the reason of each, once.

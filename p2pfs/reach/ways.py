@@ -40,8 +40,8 @@ from p2pfs.reach.shared import SharedLinks, give_back
 
 REACH_S: Final = 3.5
 """How long a connection may take that a reader waits for: two lost SYN, which Linux sends again
-after 1 and 3 s. A router that swallows what it does not let in is known for one by then, and who
-reads is told within five seconds, a last search for other sources included."""
+after 1 and 3 s. A router that swallows what it does not let in is known for one by then, and a
+read fails within five seconds, a last search for other sources included."""
 
 PUNCH_AFTER_S: Final = 1.0
 """When both are to dial at once: by then it is likely that neither dial comes through."""
@@ -103,7 +103,7 @@ class Ways:
 
     @property
     def handlers(self) -> Handlers:
-        """Who takes in what neighbours ask for."""
+        """The handlers of PUSH, PUNCH and RELAY."""
         return {
             Push: self.pushes.got_push,
             Punch: self.punches.got_punch,
@@ -185,7 +185,7 @@ class _Race:
                 await self._changed.wait()
 
     async def _take(self, way: _Way, scope: trio.CancelScope) -> None:
-        """Try one way; who succeeds, or is refused by the peer itself, ends the race."""
+        """Try one way; one that succeeds, or that the peer itself refuses, ends the race."""
         try:
             link = await way.go()
         except LinkError as error:
@@ -218,7 +218,7 @@ class _Race:
 
 
 class _Hasty:
-    """The network, for those who cannot wait as long as it does."""
+    """The network, for callers that cannot wait as long as it does."""
 
     def __init__(self, network: Network) -> None:
         self._network = network

@@ -1,9 +1,9 @@
-"""What floods, sans-IO: queries, hits, walks and the budgets that bound them.
+"""The flood, sans-IO: queries, hits, walks and the budgets that bound them.
 
     routing     what to do with each message of a neighbour; the front door is `Router`
     waves       what each copy of a query waits for, and the echo that ends it
-    decisions   what the router tells its owner to do
-    news        which shares have changed
+    decisions   what the owner of the router is to do
+    news        NEWS: which shares have changed
     filters     what neighbours say that they have
     seen        GUIDs that were seen, and the way back of their answers
     walks       random walks that introduce servents to each other

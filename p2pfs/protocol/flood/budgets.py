@@ -24,7 +24,7 @@ SENDING_SHARE: Final = 0.9
 evenly."""
 
 ROUNDING: Final = 1e-6
-"""The part of a token that may be missing: a caller that has waited as told may go on."""
+"""The part of a token that may be missing: a caller that has waited for `wait_s` may go on."""
 
 
 class TokenBucket:

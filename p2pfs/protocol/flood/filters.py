@@ -10,7 +10,7 @@ link to go is held against layer 1, one with two links to go against both; furth
 nothing is known. Ids are not filtered: the answer includes the cache, and a filter of it would
 tell neighbours what the user reads.
 
-Added keys are told at once, removed ones a while later: a filter that is too full costs
+Added keys are sent at once, removed ones a while later: a filter that is too full costs
 messages, one that is too empty hides files.
 
 No time is read here: it is passed in.
@@ -47,10 +47,10 @@ FILTER_BURST: Final = 30
 for full until the next that is within."""
 
 NARROWED_APART_S: Final = 60.0
-"""How often removed keys are told: until then they cost messages, and hide nothing."""
+"""How often removals are sent: until then they cost messages, and hide nothing."""
 
 PASSED_ON_APART_S: Final = 1.0
-"""How often the keys that a neighbour has added are told to the others."""
+"""How often the keys that a neighbour has added are sent to the others."""
 
 SETTLED_S: Final = 60.0
 """The age at which a link gets the filter of those beyond us: most that come go soon."""
@@ -59,7 +59,7 @@ SILENT_S: Final = 2.0
 """How long a new neighbour that has said nothing is taken for one that shares nothing."""
 
 MAX_ADDED: Final = 2_000
-"""Positions that are told one by one; more cost as much as the whole."""
+"""Positions that are sent one by one; more cost as much as the whole."""
 
 _POSITION: Final = 4
 # Bytes of a digest for each of a key's positions.
@@ -212,7 +212,7 @@ def unpack_added(body: bytes, size: int) -> list[int]:
 
 
 class _Told:
-    """The filter of one layer that one neighbour was last told."""
+    """The filter of one layer that one neighbour was last sent."""
 
     def __init__(self) -> None:
         self.bits: Bits = ALL
@@ -220,7 +220,7 @@ class _Told:
         self.pace = TokenBucket(FILTERS_PER_S * SENDING_SHARE, int(FILTER_BURST * SENDING_SHARE))
 
     def due_at(self, wanted: Bits, layer: int, now: float) -> float:
-        """Return when to tell that it is this now; infinity if it is so already."""
+        """Return when to send these bits; infinity if the neighbour has them."""
         if wanted == self.bits:
             return math.inf
         if self.bits is not ALL and (wanted is ALL or wanted & ~self.bits):
@@ -228,7 +228,7 @@ class _Told:
         return max(self.narrowed_at + NARROWED_APART_S, now + self.pace.wait_s(now))
 
     def tell(self, wanted: Bits, now: float) -> tuple[FilterForm, Bits]:
-        """Return the form and the bits that are due, and hold them for told."""
+        """Return the form and the bits that are due, and note them as sent."""
         may_tell = wanted is not ALL and self.pace.take(now)
         if not may_tell or wanted is ALL:
             self.bits, self.narrowed_at = ALL, now
@@ -254,12 +254,12 @@ class FilterState(NamedTuple):
 
 
 class _Heard:
-    """The filter of one layer that one neighbour has told."""
+    """The filter of one layer that one neighbour has sent."""
 
     def __init__(self) -> None:
         self.bits: Bits = ALL
         self.data: bytes | None = None
-        """The same as bytes, which are quicker to look at."""
+        """The same as bytes, which are quicker to read."""
         self.has_come = False
         self.at = -math.inf
         """When it last said something."""
@@ -284,7 +284,7 @@ class _Neighbour:
 
 
 class FilterTable:
-    """The filters of all neighbours, and what they are told of ours."""
+    """The filters of all neighbours, and those that they are sent."""
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
@@ -292,7 +292,7 @@ class FilterTable:
         self._neighbours: dict[LinkId, _Neighbour] = {}
         self._beyond: dict[LinkId, Bits] = {}
         self._beyond_until = -math.inf
-        """Until when that holds, if nothing is heard."""
+        """Until when that holds, if no filter comes."""
         self._packed: tuple[int, bytes] | None = None
 
     def link_opened(self, link: LinkId, now: float) -> None:
@@ -315,7 +315,7 @@ class FilterTable:
         """Take in what a neighbour says; over its budget it is taken for full.
 
         Raises:
-            RemoteProtocolError: it cannot be what it says that it is.
+            RemoteProtocolError: its bits do not fit its form.
         """
         heard, size = self._neighbours[link].heard[message.layer], self.keys.bits
         heard.at = now
@@ -331,7 +331,7 @@ class FilterTable:
         return charge
 
     def heard(self, link: LinkId) -> FilterState | None:
-        """Return what is known of what a neighbour shares; None before it said so. Any thread."""
+        """Return the state of a neighbour's own filter; None before it has sent one. Any thread."""
         neighbour = self._neighbours.get(link)
         if neighbour is None or not neighbour.heard[OWN].has_come:
             return None
@@ -347,12 +347,12 @@ class FilterTable:
         layers = (neighbour.heard[layer].data for layer in range(OWN, ttl + 1))
         return any(data is None or _has_all(data, wanted) for data in layers)
 
-    # What neighbours are told.
+    # Filters for neighbours.
 
     def messages(
         self, now: float, layers: Sequence[int] = (OWN, BEYOND)
     ) -> Iterator[tuple[LinkId, Filter]]:
-        """Yield what is to be told now, and to whom; what is yielded has to be sent.
+        """Yield the filters that are due, each with its link; the caller must send them.
 
         Each takes a millisecond or two. Links may be opened and lost meanwhile.
         """
@@ -373,7 +373,7 @@ class FilterTable:
         return min(due_at, self._beyond_until)
 
     def _wanted(self, link: LinkId, layer: int, now: float) -> tuple[Bits, _Told | None]:
-        """Return what a neighbour should have been told, and what it was."""
+        """Return the bits that a neighbour should have, and the bits that it was sent."""
         neighbour = self._neighbours.get(link)
         if neighbour is None:
             return ALL, None
@@ -388,7 +388,7 @@ class FilterTable:
         return Filter(layer, form, b"" if bits is ALL else self._pack(bits))
 
     def _pack(self, bits: int) -> bytes:
-        """Return a filter as it is sent; all neighbours are told the same of our own share."""
+        """Return a filter as it is sent; all neighbours get the same for our own share."""
         if self._packed is None or self._packed[0] != bits:
             self._packed = bits, pack(bits, self.keys.bits)
         return self._packed[1]

@@ -1,11 +1,12 @@
-"""News of shares, told to everybody within the horizon once (PROTOCOL.md, "News").
+"""NEWS: a change of a share reaches everybody within the horizon once (PROTOCOL.md, "News").
 
-Each servent numbers its news, larger with each. Who hears a number that is larger than all
-before passes it on to its other neighbours; so each link carries it once each way at most. The
-signature is checked before: a number made up by somebody else would silence whom it names.
+Each servent numbers its NEWS, each higher than the last. A servent that receives a higher number
+than before passes it on to its other neighbours, so each link carries it once each way at most.
+The signature is checked first: a number that somebody else made up would silence the servent.
 
-News that a neighbour brings are charged to it, and the news of one servent are bounded too, by
-whatever way they come. News above that are dropped, and seen when listings are asked for again.
+NEWS are charged to the neighbour that brings them, and the NEWS of one servent are bounded too, by
+whatever way they come. NEWS above that are dropped; listings show the change when they are next
+refreshed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from p2pfs.protocol.flood.decisions import Decision, Drop, DropReason, Heard, Li
 
 NEWS_PER_S: Final = 2.0
 NEWS_BURST: Final = 100
-"""News that a neighbour may bring, of all servents together."""
+"""NEWS that a neighbour may bring, of all servents together."""
 
 NEWS_OF_ONE_PER_S: Final = 0.1
 NEWS_OF_ONE_BURST: Final = 10
-"""News that one servent may tell."""
+"""NEWS that one servent may send."""
 
 MAX_TELLERS: Final = 10_000
-"""Servents whose last news are remembered; the oldest make room. 4 MB."""
+"""Servents whose last NEWS are remembered; the oldest make room. 4 MB."""
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class _Teller:
 
 @dataclass(slots=True)
 class _Pace:
-    """The news that a neighbour may bring, and may be brought."""
+    """The NEWS that a neighbour may bring, and those that it may be sent."""
 
     brought: Budget = field(default_factory=lambda: Budget(NEWS_PER_S, NEWS_BURST))
     told: TokenBucket = field(
@@ -54,7 +55,7 @@ class _Pace:
 
 
 class NewsTable:
-    """The latest news of each servent, and the pace of all tellers."""
+    """The number of the latest NEWS of each servent, and the pace of all neighbours."""
 
     def __init__(self) -> None:
         self._tellers: Latest[ServentId, _Teller] = Latest(MAX_TELLERS)
@@ -69,14 +70,14 @@ class NewsTable:
         self._neighbours.pop(link, None)
 
     def charge(self, link: LinkId, now: float) -> Charge:
-        """Charge a neighbour for news that it brings."""
+        """Charge a neighbour for NEWS that it brings."""
         return self._neighbours[link].brought.charge(now)
 
     def got_news(self, link: LinkId, news: News, now: float) -> list[Decision]:
-        """Take in news that a neighbour brings, and pass them on if they are new.
+        """Take in NEWS that a neighbour brings, and pass them on if they are new.
 
         Raises:
-            RemoteProtocolError: they are not by whom they name.
+            RemoteProtocolError: their provider has not signed them.
         """
         teller = self._tellers.get(news.provider.id)
         if teller is not None and news.version <= teller.version:
@@ -89,7 +90,7 @@ class NewsTable:
         return [Heard(news), *self._passed_on(news, link, now)]
 
     def originate(self, news: News, now: float) -> list[Decision]:
-        """Tell everybody news of our own."""
+        """Send NEWS of our own to all neighbours."""
         self._teller(news.provider.id).version = news.version
         return list(self._sends(self._neighbours, news, now))
 

@@ -1,6 +1,6 @@
 """Flooding: what to do with each query, hit and DONE (PROTOCOL.md, "Flooding").
 
-Theory. A query is flooded breadth-first, and its end is told by an echo (Chang, 1982). A
+Theory. A query is flooded breadth-first, and an echo brings its end (Chang, 1982). A
 copy of a query is named by (GUID, TTL). Each copy that a servent passes on is a *wave*: it
 waits for a DONE of every link that it went to, and for the own share to answer if the query
 was never seen before. Then, or at its deadline, the wave sends its own DONE to where it came
@@ -16,7 +16,7 @@ could never know whether it is whole, and each ring would cost its full time.
 A peer can only hurt its own link: what it sends is charged to its budget, a hit or a DONE
 counts only from a link that was asked, and we never send a neighbour more than we accept
 ourselves, so that nobody can make our neighbours ban us. One thing is not stopped: a
-servent that hears a new GUID can flood it ahead with a larger TTL, and those whom it reaches
+servent that hears a new GUID can flood it ahead with a larger TTL, and the servents that it reaches
 first answer to it instead of the origin.
 
 No time is read and no number is drawn here: both are passed in. Times are seconds of any one
@@ -226,7 +226,7 @@ class Router:
         return [*sends, *self._waves.end_if_over(wave)]
 
     def enough(self, guid: Guid) -> list[Decision]:
-        """End a search of our own that waits; neighbours that owe an answer are told so."""
+        """End a search of our own that waits; neighbours that owe an answer get ENOUGH."""
         return self._waves.give_up(guid, None)
 
     # What neighbours send.
@@ -284,7 +284,7 @@ class Router:
         return self._counted(self._waves.got_done(link, done))
 
     def got_enough(self, link: LinkId, message: Enough) -> list[Decision]:
-        """Take in that a neighbour wants no answer any more, and tell those who owe us theirs.
+        """Take in that a neighbour wants no answer any more, and pass that on to those who owe one.
 
         Queries of others under the same GUID go on.
         """
@@ -293,20 +293,20 @@ class Router:
     # Filters.
 
     def got_filter(self, link: LinkId, message: Filter, now: float) -> list[Decision]:
-        """Take in what a neighbour says of its share; RemoteProtocolError if it cannot be so."""
+        """Take in a filter of a neighbour; RemoteProtocolError if it cannot be right."""
         if link not in self._neighbours:
             return [self._drop(link, DropReason.NO_LINK)]
         charge = self.filters.got_filter(link, message, now)
         return [] if charge is Charge.WITHIN else self._over_budget(link, charge, "filters")
 
     def tell_filters(self, now: float, layers: Sequence[int] = (OWN, BEYOND)) -> Iterator[Send]:
-        """Yield what neighbours are to be told of shares now; see `FilterTable.messages`."""
+        """Yield the filters that neighbours are to get now; see `FilterTable.messages`."""
         return (Send(*told) for told in self.filters.messages(now, layers))
 
-    # News.
+    # NEWS.
 
     def originate_news(self, news: News, now: float) -> list[Decision]:
-        """Tell everybody within the horizon that our share has changed."""
+        """Send NEWS of a change of our share through the horizon."""
         return self._news.originate(news, now)
 
     def got_news(self, link: LinkId, news: News, now: float) -> list[Decision]:
@@ -421,12 +421,12 @@ class Router:
 
 
 def _sending(rate_per_s: float, burst: int) -> TokenBucket:
-    """Return the bucket for what we send against a neighbour's budget."""
+    """Return the bucket for messages that we send against a neighbour's budget."""
     return TokenBucket(rate_per_s * SENDING_SHARE, int(burst * SENDING_SHARE))
 
 
 def _refusal(link: LinkId, query: Query) -> Send:
-    """Tell the sender of a copy not to wait for it."""
+    """Return the DONE by which the sender of a copy does not wait for it."""
     return Send(link, Done(query.guid, query.ttl, 0, 0, False, skipped=0))
 
 
