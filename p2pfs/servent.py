@@ -165,6 +165,7 @@ class Servent:
             self.overlay,
             peering.links,
             peering.knocks,
+            self.changes,
             wanted=self._told_beyond,
             is_secret=self.namespace.confided.holds,
             is_banned=peering.is_banned,

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from p2pfs.reach import RELAY_BYTES_PER_S
 from reaching.places import PORT, Place
+from reaching.ring import COUNT, PROCESSES, Ring, hops, host_of, open_ring, wait_formed
 from tests.helpers.hosts import Host, Router
 from tests.helpers.mounted import PROJECT, Servent, until
 
@@ -25,6 +27,12 @@ OUTAGE_S = 150.0
 SLEEP_S = 120.0
 SIMULTANEOUS_S = 10.0
 FAR_MS = 50.0
+FAR_HOPS = 20
+FEW_NODES = 8
+TOLD_S = 10.0
+KILL_AFTER_S = 60.0
+KILLED = (2, 5, 8)
+"""Processes of the ring, each with a tenth of its servents."""
 LETTER = b"dear all\n" * 1000
 
 
@@ -224,6 +232,47 @@ def room(place: Place) -> Measured:
     return Measured(f"{max(took, 0.1):.1f} s", took <= 1.5)
 
 
+def _ring(place: Place) -> AbstractContextManager[Ring]:
+    host = place.wires.host(place.wires.switch(), host_of(0))
+    for number in range(1, COUNT):
+        host.run(f"ip address add {host_of(number)}/24 dev eth0")
+    return open_ring(host, place.directory)
+
+
+def beyond(place: Place, times: int = 20) -> Measured:
+    with _ring(place) as ring:
+        formed = wait_formed(ring, FEW_NODES)
+        took, near = [], hops(ring.status(), 0)
+        links = [ring.ask(number, do="link") for number in range(times)]
+        time.sleep(TOLD_S)
+        for holder, link in enumerate(links):
+            took.append(ring.ask((holder + FAR_HOPS) % COUNT, do="open", link=link))
+        far = near.get(FAR_HOPS)
+    times_s = sorted(one for one in took if isinstance(one, float))
+    slowest = f"slowest {times_s[-1]:.1f} s" if times_s else f"{took[0]}"
+    figure = f"{len(times_s)} of {times}, {slowest}, {far} hops, {formed:.0f} s after the start"
+    return Measured(figure, len(times_s) == times and far == FAR_HOPS)
+
+
+def beyond_killed(place: Place) -> Measured:
+    with _ring(place) as ring:
+        wait_formed(ring, FEW_NODES)
+        links = {number: ring.ask(number, do="link") for number in range(COUNT)}
+        time.sleep(KILL_AFTER_S)
+        for number in KILLED:
+            ring.kill(number)
+        living = [one for one in links if one % PROCESSES not in KILLED]
+        took = []
+        for place_, reader in enumerate(living):
+            holder = living[(place_ + len(living) // 2) % len(living)]
+            took.append(ring.ask(reader, do="open", link=links[holder]))
+    times_s = sorted(one for one in took if isinstance(one, float))
+    failed = next((f", e.g. {one}" for one in took if not isinstance(one, float)), "")
+    median = times_s[len(times_s) // 2] if times_s else float("nan")
+    figure = f"{len(times_s)} of {len(took)}, median {median:.1f} s{failed}"
+    return Measured(figure, len(times_s) >= 0.95 * len(took))
+
+
 BARS = (
     Bar("push", "source behind a router, reader in the open: first byte", "1 s", push),
     Bar("room", "one room: neighbours without --join", "1.5 s", room),
@@ -248,6 +297,8 @@ BARS = (
         "5 s, no error",
         reader_moves,
     ),
+    Bar("beyond", "60 in a ring, TTL 2: links to files 20 hops away open", "20 of 20", beyond),
+    Bar("beyond-killed", "the same right after 30 % are killed: links open", "95 %", beyond_killed),
     Bar("asleep", "SIGSTOP for 120 s: neighbours again", "3 s", asleep),
     Bar("outage", "link down for 150 s: first neighbour again", "3 s", outage),
 )

@@ -16,8 +16,10 @@ PORT = 4774
 class Place:
     """A world with servents in it."""
 
-    def __init__(self, wires: Wires, servents: Servents) -> None:
+    def __init__(self, wires: Wires, servents: Servents, directory: Path) -> None:
         self.wires = wires
+        self.directory = directory
+        """For what else it has on the disk."""
         self._servents = servents
         self._homes = 0
 
@@ -42,4 +44,4 @@ def open_place() -> Iterator[Place]:
         open_wires() as wires,
         open_servents(Path(directory)) as servents,
     ):
-        yield Place(wires, servents)
+        yield Place(wires, servents, Path(directory))

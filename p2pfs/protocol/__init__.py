@@ -151,6 +151,7 @@ from p2pfs.protocol.names import (
 )
 from p2pfs.protocol.registry import ANSWER_TYPES, ANSWERS, RATES
 from p2pfs.protocol.sealing import (
+    DIRECTORY_KEY_BYTES,
     SALT_BYTES,
     DirectoryKey,
     Seal,
@@ -170,6 +171,7 @@ from p2pfs.protocol.words import (
 __all__ = [
     "ANSWERS",
     "ANSWER_TYPES",
+    "DIRECTORY_KEY_BYTES",
     "FILE_ID_BYTES",
     "GUID_BYTES",
     "KIB",

@@ -38,6 +38,7 @@ from p2pfs.protocol import (
     groups_of,
     scope_of,
 )
+from p2pfs.reach.changes import Machine
 from p2pfs.reach.directory import Directory
 from p2pfs.reach.shared import give_back
 from p2pfs.tasks import guarded, kept_up
@@ -80,6 +81,7 @@ class Beyond:
         overlay: Overlay,
         links: TransferLinks,
         knocks: Knocks,
+        machine: Machine,
         *,
         wanted: Callable[[], Iterable[FileId]],
         is_secret: Callable[[FileId], bool],
@@ -94,11 +96,15 @@ class Beyond:
         self._overlay = overlay
         self._links = links
         self._knocks = knocks
+        self._machine = machine
+        self._version = machine.version
         self._wanted = wanted
         self._is_secret = is_secret
         self._is_banned = is_banned
         self._directories: dict[str, Directory] = {}
         self._counts: dict[str, Callable[[], int]] = {}
+        self._dialled_from = -1
+        """From how far away a neighbour has dialled us (`Scope`); -1: none has."""
         self._told: frozenset[DirectoryKey] = frozenset()
 
     @contextlib.contextmanager
@@ -169,9 +175,14 @@ class Beyond:
         if self._whereabouts.is_mapped:
             return True
         links = self._overlay.neighbours
-        reach = [(scope_of(one.remote.host) or Scope.MACHINE, one.direction) for one in links]
-        farthest = max((scope for scope, _ in reach), default=Scope.MACHINE)
-        return (farthest, "in") in reach
+        if self._version != self._machine.version:  # the network of this machine has changed
+            self._version, self._dialled_from = self._machine.version, -1
+        if not links:
+            return False
+        reach = [(_scope(link.remote), link.direction == "in") for link in links]
+        inward = (scope for scope, is_inward in reach if is_inward)
+        self._dialled_from = max(self._dialled_from, max(inward, default=-1))
+        return self._dialled_from >= max(scope for scope, _ in reach)
 
     def _key(self, subject: Subject, what: bytes = b"") -> DirectoryKey:
         return directory_key(self._whereabouts.network_key, subject, what)
@@ -265,6 +276,10 @@ class Beyond:
     async def _enter(self, address: Address) -> None:
         with contextlib.suppress(LinkError):
             await self._overlay.meet(None, [address])
+
+
+def _scope(address: Address) -> Scope:
+    return scope_of(address.host) or Scope.MACHINE
 
 
 async def _some_at_once(do: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:

@@ -15,6 +15,7 @@ else; 60 nodes in a ring, each knowing two, find 20 of 20 keys half a minute aft
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -28,8 +29,9 @@ import trio
 from p2pfs.errors import UsageError
 from p2pfs.latest import Latest
 from p2pfs.link import LOOPBACK, Courier, open_courier
-from p2pfs.protocol import SALT_BYTES, Address, DirectoryKey, NetworkKey, Seal
+from p2pfs.protocol import DIRECTORY_KEY_BYTES, SALT_BYTES, Address, DirectoryKey, NetworkKey, Seal
 from p2pfs.state import replace_file
+from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ _SOCKS5_BY_PASSWORD: Final = 3
 
 _ALWAYS: Final = {
     "user_agent": "p2pfs",
-    "enable_dht": True,
+    "enable_dht": False,  # until the courier is found: what it would send before is lost
     "enable_lsd": False,
     "enable_upnp": False,
     "enable_natpmp": False,
@@ -177,9 +179,9 @@ class Mainline:
     async def run(self, read_end: int) -> None:
         """Tell keys and hear the engine, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._hear, read_end)
-            nursery.start_soon(self._tell)
-            nursery.start_soon(self._count)
+            nursery.start_soon(kept_up, functools.partial(self._hear, read_end))
+            nursery.start_soon(kept_up, self._tell)
+            nursery.start_soon(kept_up, self._count)
 
     async def _hear(self, read_end: int) -> None:
         while True:
@@ -208,6 +210,10 @@ class Mainline:
             await trio.sleep(COUNT_EVERY_S)
             for address in self._named if self.nodes < FEW_NODES else ():
                 self._session.add_dht_node((address.host, address.port))
+            if not self.nodes:
+                # It asks those who are known to all once, perhaps before it has looked them up.
+                nothing = DirectoryKey(secrets.token_bytes(DIRECTORY_KEY_BYTES))
+                self._session.dht_get_peers(self._hash(nothing))
 
     async def _tell(self) -> None:
         """Tell each key when it is due, and none while nobody could hear it."""
@@ -217,7 +223,7 @@ class Mainline:
             with trio.move_on_at(self._due[key][0] if key and self.nodes else math.inf):
                 await self._hurry.wait()
                 continue
-            if key is not None:
+            if key in self._due:  # else it was withdrawn meanwhile
                 self._tell_one(key)
                 await trio.sleep(PAUSE_S)
 
@@ -285,6 +291,7 @@ async def open_mainline(
             nursery.start_soon(mainline.run, read_end)
             with trio.move_on_after(START_S):
                 await courier.is_used.wait()
+            holder[0].apply_settings({"enable_dht": True})
             nursery.start_soon(_keep_saved, mainline, state_path, run_in_thread)
             yield mainline
             nursery.cancel_scope.cancel()

@@ -124,6 +124,23 @@ async def test_a_servent_that_nobody_has_dialled_tells_nothing_of_itself(
         assert last.announced == set()
 
 
+async def test_who_was_dialled_once_goes_on_telling_until_the_network_of_the_machine_changes(
+    autojump_clock: MockClock,
+):
+    async with open_street(3) as street:
+        await trio.sleep(2 * LOOK_S)
+        middle = street.directories[1]
+        street.world.kill(2)  # who has dialled it
+        await street.world.until(lambda: len(street.world[1].overlay.neighbours) == 1, within_s=300)
+        await trio.sleep(2 * LOOK_S)
+        assert middle.announced
+
+        street.world[1].changes._tell()
+        await trio.sleep(2 * LOOK_S)
+
+        assert middle.announced == set()
+
+
 async def test_what_is_told_is_withdrawn_when_the_user_leaves(autojump_clock: MockClock):
     async with open_street(3) as street:
         street.link(0)

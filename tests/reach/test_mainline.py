@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from p2pfs.link import courier
 from p2pfs.protocol import Address, NetworkKey
-from p2pfs.reach import Mainline, is_installed, open_mainline
+from p2pfs.reach import Mainline, is_installed, mainline, open_mainline
 from p2pfs.threads import lane
-from tests.helpers.hosts import open_wires
-from tests.suites.directory_suite import Directories, DirectorySuite, found, key_of
+from tests.helpers.hosts import Host, open_wires
+from tests.suites.directory_suite import SOON_S, Directories, DirectorySuite, found, key_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,14 +28,14 @@ PORT = 4774
 
 
 @pytest.fixture
-def host() -> Iterator[None]:
+def host() -> Iterator[Host]:
     """Be on a host with the addresses 10.78.0.1 to 10.78.0.COUNT."""
     with open_wires() as wires:
         host = wires.host(wires.switch(), "10.78.0.1")
         for number in range(2, COUNT + 1):
             host.run(f"ip address add 10.78.0.{number}/24 dev eth0")
         with host.entered():
-            yield
+            yield host
 
 
 class Street:
@@ -45,8 +46,8 @@ class Street:
         self._states = states
 
     async def open(self, number: int, key: NetworkKey | None) -> tuple[Mainline, Address]:
-        address = Address(f"10.78.0.{number}", PORT)
-        state = str(self._states / f"state{number}")
+        host = f"10.78.0.{number}"
+        address, state = Address(host, PORT), str(self._states / host)
         return await self._nursery.start(_keep, address, state, key), address
 
 
@@ -59,7 +60,7 @@ async def _keep(
 
 
 @pytest.fixture
-async def street(host, nursery: trio.Nursery, tmp_path: Path) -> Street:
+async def street(host: Host, nursery: trio.Nursery, tmp_path: Path) -> Street:
     return Street(nursery, tmp_path)
 
 
@@ -89,6 +90,45 @@ async def test_networks_do_not_hear_each_other(street: Street):
     assert another.dropped > 0
 
 
+async def test_among_servents_nothing_goes_to_anybody_who_was_not_named(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+):
+    sent: list[tuple[str, int]] = []
+    send = courier._sent
+
+    async def noting(sock: trio.socket.SocketType, datagram: bytes, address: tuple[str, int]):
+        sent.append(address)
+        await send(sock, datagram, address)
+
+    monkeypatch.setattr(courier, "_sent", noting)
+    one, _ = await street.open(1, NetworkKey.open())
+    one.announce(key_of("film"))
+    await one.find(key_of("film"))
+    assert sent == []
+
+    one.add_node(Address("10.78.0.2", PORT))
+    with trio.fail_after(SOON_S):
+        while not sent:
+            await trio.sleep(0.1)
+    assert set(sent) == {("10.78.0.2", PORT)}
+
+
+async def test_in_public_it_enters_by_those_who_are_known_to_all(
+    street: Street, host: Host, monkeypatch: pytest.MonkeyPatch
+):
+    host.run("ip address add 81.1.0.1/32 dev eth0")
+    monkeypatch.setitem(mainline._IN_PUBLIC, "dht_bootstrap_nodes", f"81.1.0.1:{PORT}")
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as known:
+        await known.bind(("81.1.0.1", PORT))
+        await street.open(1, None)
+
+        with trio.fail_after(SOON_S):
+            datagram, sender = await known.recvfrom(2_000)
+
+    assert datagram.startswith(b"d1:ad")
+    assert sender == ("10.78.0.1", PORT)
+
+
 async def test_the_table_is_there_again_after_a_restart(street: Street, tmp_path: Path):
     one, here = await street.open(1, NetworkKey.open())
     one.announce(key_of("film"))
@@ -105,7 +145,7 @@ async def test_the_table_is_there_again_after_a_restart(street: Street, tmp_path
 
 async def test_a_damaged_table_is_an_empty_one(street: Street, tmp_path: Path, expect_log):
     expect_log("directory not read")
-    (tmp_path / "state1").write_bytes(b"d3:\xffgarbage")
+    (tmp_path / "10.78.0.1").write_bytes(b"d3:\xffgarbage")
 
     one, _ = await street.open(1, NetworkKey.open())
 
