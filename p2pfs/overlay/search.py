@@ -145,7 +145,12 @@ class _Running:
         return Hits.of(list(by_teller.values()))
 
     def put(self, hit: QueryHit, told_by: Address) -> bool:
-        """Keep a hit; return whether there is room for it."""
+        """Keep a hit; return whether there is room for it.
+
+        What came first over one link stays that link's: honest neighbours pass on in a later ring
+        what a liar has told us, and would be crowded out by it.
+        """
+        told_by, _ = self.hits.get(hit.provider.id, (told_by, hit))
         if len(self.hits) >= MAX_HITS and hit.provider.id not in self.hits:
             self.is_cut = True
             count = Counter(address for address, _ in self.hits.values())

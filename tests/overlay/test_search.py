@@ -158,6 +158,25 @@ async def test_a_wide_ring_that_ends_late_counts_while_the_far_one_is_waited_for
     assert outcome.is_complete
 
 
+async def test_what_an_honest_neighbour_passes_on_does_not_stand_before_its_own():
+    """A liar is linked to it as well, and made up more files than anybody reads."""
+    net, honest = Network(), Identity.generate()
+    makers = [Identity.generate() for _ in range(25)]
+
+    def ring(query: Query) -> None:
+        for identity in makers:
+            told_by = FAR if query.ttl == 1 else NEAR
+            net.searches.got_hit(hit_of(query, "whale 1", "whale 2", identity=identity), told_by)
+        net.searches.got_hit(hit_of(query, "whale", identity=honest), NEAR)
+        net.end(query)
+
+    net.on_ring = ring
+    outcome = await net.run(rings=[1, 2])
+
+    assert honest.id in [hit.provider.id for hit in outcome.hits[:2]]
+    assert outcome.hits.busiest == {identity.id for identity in makers}
+
+
 async def test_rings_stop_when_it_is_enough():
     net = Network()
     net.on_ring = lambda query: net.hit(query, "whale") if query.ttl == 2 else net.end(query)
