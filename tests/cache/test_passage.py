@@ -12,6 +12,7 @@ import trio
 
 from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.cache.passage import LEAST_BYTES, SHARE, Passage
+from p2pfs.cache.storage import Storage
 from p2pfs.protocol.manifest import GIB, MIB
 from tests.helpers.contents import Content
 from tests.helpers.sizes import BLOCK
@@ -118,6 +119,31 @@ async def test_readers_that_come_too_late_get_nothing_and_never_a_wrong_byte(
 
     assert wrong == []
     assert read
+    file.close()
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+async def test_a_block_that_goes_while_it_is_read_is_not_given(
+    cache: BlockCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_again: bool
+) -> None:
+    """What is read of it is a hole, though it may be there before and after."""
+    file = opened(cache)
+    await put_all(cache, file, tmp_path)
+    oldest = next(index for index in range(LARGE.manifest.block_count) if file.has(index))
+    real = Storage.read
+
+    def read(storage: Storage, offset: int, length: int) -> bytes | None:
+        monkeypatch.undo()
+        file.write_all([(0, LARGE.block(0))])
+        data = real(storage, offset, length)
+        if comes_again:
+            file.write_all([(oldest, LARGE.block(oldest))])
+        return data
+
+    monkeypatch.setattr(Storage, "read", read)
+
+    assert file.read_nowait(oldest * BLOCK, 1000) is None
+    assert file.has(oldest) == comes_again
     file.close()
 
 
