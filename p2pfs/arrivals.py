@@ -43,7 +43,8 @@ class Arrivals:
         self._message_router.opened(link)
         self._beyond.neighbour_opened(link)
         self._links.located(link.peer)
-        self._browser.peer_joined()
+        self._tellers.proved(ServentId(link.peer.id), link.remote.host)
+        self._browser.peer_joined(link.peer.id)
         self._pins.neighbour_came()
         self._swarms.look_soon()
 

@@ -101,6 +101,11 @@ class Flight:
         self.error: P2pfsError | None = None
         """The error that it failed with, once it has ended."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the work is done, has failed or was cut short."""
+        return self._ended.is_set()
+
     async def wait(self) -> None:
         """Return when the work is done.
 

@@ -19,7 +19,8 @@ import trio
 from p2pfs.errors import P2pfsError
 from p2pfs.link.sockets import Channel, TcpNetwork
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.handshake import Identity, sign_hit, sign_news
+from p2pfs.protocol.connection import Connection
+from p2pfs.protocol.handshake import Identity, NetworkKey, Role, sign_hit, sign_news
 from tests.helpers.rogues import RawPeer
 
 HOST: Final = "127.66.6.6"
@@ -320,6 +321,28 @@ async def joins(_source: int, reader: int, _film: bytes) -> None:
         await peer.aclose()
 
     await _together(*[come_and_go] * 6)
+
+
+@attack("handshakes begun and left, 8 at a time")
+async def greetings(source: int, reader: int, _film: bytes) -> None:
+    async def begin(port: int) -> None:
+        first = Connection(Role.INITIATOR, Identity.generate(), NetworkKey.open()).start()
+        channel = await FromHost().dial(m.Address("127.0.0.1", port))
+        async with channel.stream:
+            await channel.stream.send_all(first)
+            with trio.move_on_after(1):
+                await channel.stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        for port in [source, reader] * 4:
+            nursery.start_soon(_without_pause, begin, port)
+
+
+async def _without_pause(task: Callable[[int], Awaitable[None]], port: int) -> None:
+    while True:
+        with contextlib.suppress(*ENDED):
+            await task(port)
+        await trio.sleep(0.002)
 
 
 def main(name: str, source: str, reader: str, film: str) -> None:

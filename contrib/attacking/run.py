@@ -6,12 +6,14 @@ import argparse
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attacking import mutants
 from attacking.attacks import ATTACKS
 from attacking.watching import MIB, Noticed, open_place
 
@@ -94,12 +96,19 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="contrib/hostile", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ATTACKS)}; all")
     parser.add_argument("--document", action="store_true", help=f"put the table into {DOCUMENT}")
+    parser.add_argument(
+        "--mutants", action="store_true", help="take out each defence, and see its tests red"
+    )
     parser.add_argument("--fuzz", type=int, metavar="MINUTES", help="run the fuzzers instead")
     options = parser.parse_args(arguments)
     unknown = set(options.names) - set(ATTACKS)
     if unknown:
         parser.error(f"nothing is called {', '.join(sorted(unknown))}")
     os.environ["P2PFS_ALONE"] = "1"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # leave nothing behind
+    if options.mutants:
+        return mutants.run()
     if options.fuzz:
         return fuzz(options.fuzz)
     rows = [row for name in options.names or ATTACKS if (row := measured(name)) is not None]

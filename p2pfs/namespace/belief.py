@@ -43,7 +43,7 @@ class Belief:
         self._neighbours = neighbours
         self._horizon = horizon
         self._clock = clock
-        self.board = NewsBoard(clock)
+        self.board = NewsBoard(clock, catalogue.groups_of)
         self.partials = Partials(catalogue, journal)
         self._changed_at = -math.inf
         """When a neighbour last came, or last said that its share changed."""

@@ -31,7 +31,7 @@ answer, and a waiter that is cancelled disturbs no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -39,7 +39,6 @@ import trio
 from p2pfs.journal import Journal
 from p2pfs.namespace.ages import (
     FIND_TIMEOUT_S,
-    FIRST_LISTING_S,
     REFRESH_AFTER_S,
     Times,
 )
@@ -51,6 +50,7 @@ from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.finder import Finder
 from p2pfs.namespace.lister import Lister
 from p2pfs.namespace.listing import Listings, ListPages, Telling
+from p2pfs.namespace.newcomers import Newcomers
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile
 from p2pfs.namespace.partials import Partial
 from p2pfs.namespace.survey import Survey
@@ -110,8 +110,10 @@ class Browser(View):
             horizon=lambda: self._survey.horizon,
             clock=clock,
         )
+        self._newcomers = Newcomers(catalogue.groups_of, clock)
         self._lister = Lister(
             catalogue,
+            self._newcomers,
             self._belief,
             self._survey,
             self._listings,
@@ -166,7 +168,7 @@ class Browser(View):
     def may_show(self, path: str) -> bool:
         """Return whether memory will do for a directory; renew an old one in the background."""
         if self._neighbours():
-            if not self._belief.is_listed(path):
+            if not self._belief.is_listed(path) and not self._lister.is_late(path):
                 return False
             self._lister.look(path, self._belief.refresh_after_s)
         return True
@@ -181,8 +183,9 @@ class Browser(View):
 
     def partial(self, path: str) -> str | None:
         """Return what keeps the listing of a directory from being whole; None if nothing does."""
-        partial = self._belief.partials.of(self._catalogue.shown.published(path))
-        return None if partial is None else str(partial)
+        published = self._catalogue.shown.published(path)
+        partial = self._belief.partials.of(published) or Partial()
+        return str(replace(partial, is_early=self._lister.is_late(published))) or None
 
     def hold(self, file: RemoteFile) -> Callable[[], None]:
         """Let a name stay with its content; see `ShownTree.hold`."""
@@ -239,8 +242,9 @@ class Browser(View):
         """Return a directory, asked for now.
 
         Goes on while answers come, and ends when all have answered, or FIRST_LISTING_S after the
-        last answer; `partial` then says what is missing. A directory that was listed before, and
-        of which some servents have news, is there after FIRST_LISTING_S at most.
+        last answer; `partial` then says what is missing. A directory that was listed a moment ago
+        is there after twice the time that that took, and after FIRST_LISTING_S at most; likewise
+        one of which some servents have news.
 
         Raises:
             NotAskedError: nobody may be asked for it now.
@@ -251,10 +255,7 @@ class Browser(View):
         began_at, published = self._clock(), self._catalogue.shown.published(path)
         if self._belief.has_mere_news(published):
             self._lister.look(published, self._belief.refresh_after_s)
-            with trio.move_on_after(FIRST_LISTING_S):
-                await self._lister.what_is_new(published)
-        else:
-            await self._lister.all(published)
+        await self._lister.for_look(published)
         self._look_s = self._clock() - began_at
         nodes: list[Node] = []
         for part in self._catalogue.shown.parts(path):
@@ -262,14 +263,20 @@ class Browser(View):
             await trio.lowlevel.checkpoint()
         return nodes
 
-    def ask_one(self, holder: PeerInfo, path: str) -> Telling:
-        """Ask one servent for a directory, or join the listing under way; raises ShutdownError."""
-        return self._listings.start(holder, path)
+    def ask_one(self, holder: PeerInfo, path: str, *, is_for_all: bool = True) -> Telling:
+        """Ask one servent for a directory, or join the listing under way; raises ShutdownError.
 
-    def peer_joined(self) -> None:
+        Of a directory that others have too all names are taken in only if it is not for all.
+        """
+        return self._listings.start(holder, path, is_for_all=is_for_all)
+
+    def peer_joined(self, peer: ServentId) -> None:
         """Note a new neighbour: every listing is old, since it may have more."""
         self._belief.note_change()
-        self._catalogue.expire(self._clock())
+        if self._newcomers.moved(peer):
+            self._catalogue.expire(self._clock())
+        else:
+            self._catalogue.forget_absences()
 
     def peer_changed(self, peer: ServentId) -> None:
         """Note that a neighbour has changed its share (CHANGED)."""
@@ -301,7 +308,7 @@ class Browser(View):
     def peer_lost(self, peer: ServentId) -> None:
         """Note that a neighbour is gone without BYE; a listing will show which servents remain."""
         self._belief.board.forget(peer)
-        if self._neighbours():
+        if self._neighbours() and self._newcomers.moved(peer):
             self._catalogue.expire(self._clock())
 
     def _start_fading(self) -> None:

@@ -31,6 +31,7 @@ from p2pfs.namespace.places import Place
 from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing
 from p2pfs.namespace.shown import ShownTree
 from p2pfs.namespace.sources import Sources
+from p2pfs.namespace.tellers import GroupsOf
 from p2pfs.protocol import Entry, PeerInfo, ServentId, join_path, name_of
 
 NAMES_SIFTED_AT_ONCE: Final = 2_000
@@ -50,7 +51,7 @@ class Catalogue:
         self._here = here
         self._now_ns = now_ns
         self._lock = threading.RLock()
-        self._tree = ClaimTree(here.is_whole, here.groups_of)
+        self._tree = ClaimTree(here.is_whole, here.groups_of, clock)
         self._clock = clock
         self._sources = Sources(clock)
         self._showing = Showing(self._tree, here, self._sources)
@@ -70,6 +71,11 @@ class Catalogue:
         self._fading = Fading(self._tree)
         self.on_fading: Callable[[], object] = lambda: None
         """Is called when there is something for `fade` to do."""
+
+    @property
+    def groups_of(self) -> GroupsOf:
+        """Tell which network and address answer for the claims of a servent."""
+        return self._here.groups_of
 
     @property
     def dropped(self) -> int:

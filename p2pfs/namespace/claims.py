@@ -7,22 +7,37 @@ have there. Otherwise one more holder of a long directory would hold up every th
 from __future__ import annotations
 
 import itertools
+import math
+import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
+from p2pfs.latest import Latest
 from p2pfs.namespace.nodes import Content
 from p2pfs.namespace.places import Claims, Place, Sole
 from p2pfs.namespace.tellers import GroupsOf, who_makes_room
 from p2pfs.protocol import Entry, FileId, ServentId
 
-MAX_ENTRIES: Final = 1_000_000
-"""Entries held in all; half a gigabyte. Above it, entries of the servents that have most make
-room."""
+MAX_HELD_BYTES: Final = 136 * 1024 * 1024
+"""What all entries may take together: 300,000 with names of 25 letters, so that such a share is
+seen whole. Above it those of the largest make room for others'. The rest of a servent takes 60 MiB,
+and all of it under 200 MiB."""
+
+ENTRY_BYTES: Final = 400
+"""What an entry takes besides its name; 360 to 420 were measured."""
 
 MAX_ENTRIES_PER_SOURCE: Final = 400_000
-"""Entries held of one servent, so that no single share can fill the catalogue."""
+"""Entries held of one servent."""
+
+MAX_SHARED_NAMES: Final = 10_000
+"""Names of one directory, for all addresses together of which each has many there that no other
+has, where others have names as well. To show them takes a tenth of a second."""
+
+FEW_NAMES: Final = 1_000
+"""So many names of a directory each address may have in any case."""
 
 COUNTED_EACH: Final = 1_000
 """Each time that a servent has so many entries more, those of all servents at its address are
@@ -30,6 +45,9 @@ counted: an address may have no more than one servent."""
 
 EVICTED_AT_ONCE: Final = 100
 """Entries that make room together: the servents that lose them are chosen once for all; 1 ms."""
+
+MAX_LOST: Final = 1_000
+"""Directories of which it is known that they lost names; the latest."""
 
 _SHARDS: Final = 64
 """One table of a million contents takes 24 ms to grow, and all threads wait; each of 64 takes 0.4
@@ -46,8 +64,10 @@ class ClaimTree:
         self,
         is_whole: Callable[[FileId], bool],
         groups_of: GroupsOf = lambda source: (source, source),
+        clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Begin empty; `groups_of` tells which network and address answer for a servent."""
+        self._clock = clock
         self._is_whole = is_whole
         self._groups_of = groups_of
         self.root = Place()
@@ -58,6 +78,9 @@ class ClaimTree:
         self._crowded: set[ServentId] = set()
         """Servents that get no room for more entries until another servent has fewer."""
         self._total = 0
+        self._held_bytes = 0
+        self.lost_at: Latest[str, float] = Latest(MAX_LOST)
+        """When each directory last lost a name that made room for others."""
         self._counts: dict[ServentId, int] = {}
         self._names: dict[ServentId, dict[Place, dict[str, None]]] = {}
         """The names that each servent has, by directory. (A set would take two to four times the
@@ -147,7 +170,7 @@ class ClaimTree:
         if is_due and self._held_at_address_of(source) >= MAX_ENTRIES_PER_SOURCE:
             self._crowded.add(source)
             return False
-        return self._total < MAX_ENTRIES or self._make_room(source)
+        return self._held_bytes < MAX_HELD_BYTES or self._make_room(source)
 
     def _held_at_address_of(self, source: ServentId) -> int:
         own = self._groups_of(source)
@@ -159,22 +182,38 @@ class ClaimTree:
         if victim is None:
             self._crowded.add(source)
             return False
-        for _ in range(EVICTED_AT_ONCE):
-            self._evict_one(victim)
+        lost = {self._evict_one(victim) for _ in range(EVICTED_AT_ONCE)}
+        self.lost_at |= dict.fromkeys((directory.path() for directory in lost), self._clock())
         return True
 
-    def _evict_one(self, victim: ServentId) -> None:
-        """Drop one entry of a servent; its directory counts as not listed whole from then on."""
+    def _evict_one(self, victim: ServentId) -> Place:
+        """Let one entry of a servent go; return the directory that loses it."""
         names = self._names[victim]
         directory = next(reversed(names))
         child = self._last_of(names, directory)
         while child in names:
             names[directory][child.name] = None
             directory, child = child, self._last_of(names, child)
-        if directory.details.listed_at is not None:
-            directory.own_details().listed_at = None
         self.evicted += 1
         self.forget(child, victim)
+        return directory
+
+    def room(self, source: ServentId, place: Place) -> float:
+        """Return how many names a servent may have in a directory, as others have some there.
+
+        No bound is set where only its address has names, or others have nearly all of the same.
+        """
+        count: Counter[tuple[str, str]] = Counter()
+        for other, directories in self._names.items():
+            if place in directories:
+                count[self._groups_of(other)] += len(directories[place])
+        own = count.pop(self._groups_of(source), 0)
+        most = max(count.values(), default=0)
+        if not most or len(place.children) - most <= FEW_NAMES:
+            return math.inf
+        large = 1 + sum(number > FEW_NAMES for number in count.values())
+        at_address = max(FEW_NAMES, MAX_SHARED_NAMES // large)
+        return at_address - (own - len(self.names_of(source, place)))
 
     @staticmethod
     def _last_of(names: dict[Place, dict[str, None]], directory: Place) -> Place:
@@ -234,6 +273,7 @@ class ClaimTree:
         self._names.setdefault(source, {}).setdefault(place.parent, {})[place.name] = None
         self._counts[source] = self._counts.get(source, 0) + 1
         self._total += 1
+        self._held_bytes += _bytes_of(place)
         self._versions[source] = next(self._numbers)
 
     def forget(self, place: Place, source: ServentId) -> None:
@@ -328,6 +368,7 @@ class ClaimTree:
         if not names[place.parent]:
             del names[place.parent]
         self._total -= 1
+        self._held_bytes -= _bytes_of(place)
         self._crowded.clear()
         self._counts[source] -= 1
         self._versions[source] = next(self._numbers)
@@ -339,6 +380,11 @@ class ClaimTree:
         while place.parent is not None and place.is_empty():
             place.parent.drop_child(place)
             place = place.parent
+
+
+def _bytes_of(place: Place) -> int:
+    """Return what an entry at a place takes, about."""
+    return ENTRY_BYTES + sys.getsizeof(place.name)
 
 
 def _not_in_future(entry: Entry, place: Place, source: ServentId, now_ns: int) -> Entry:

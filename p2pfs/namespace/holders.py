@@ -6,6 +6,7 @@ the lock is the catalogue's, whose tree of claims this is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -85,6 +86,20 @@ class Holders:
             names = sorted(self._tree.names_of(source, place)) if place else ()
             entries = (place.children[name].entry_of(source) for name in names) if place else ()
             return [entry for entry in entries if entry is not None]
+
+    def room(self, source: ServentId, directory: str) -> float:
+        """Return how many names one servent may have in a directory; see `ClaimTree.room`."""
+        with self._lock:
+            place = self._tree.place(directory)
+            return math.inf if place is None else self._tree.room(source, place)
+
+    def lost_at(self, directory: str) -> float:
+        """Return when a directory last lost names that made room for others'; or minus infinity."""
+        return self._tree.lost_at.get(directory, -math.inf)
+
+    def lost(self) -> Sequence[str]:
+        """Return the directories that lost names so lately."""
+        return tuple(self._tree.lost_at)
 
     # When they were asked. Each time is that at which a listing began.
 

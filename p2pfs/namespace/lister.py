@@ -15,22 +15,29 @@ from typing import Final
 import trio
 
 from p2pfs.errors import NotAskedError, TransferError
-from p2pfs.namespace.ages import FIRST_LISTING_S, Renewals, Times
+from p2pfs.latest import Latest
+from p2pfs.namespace.ages import FIRST_LISTING_S, MAX_REMEMBERED, TRUST_S, Renewals, Times
 from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
+from p2pfs.namespace.newcomers import Newcomers
 from p2pfs.namespace.survey import MAX_DIRECT, Asked, Heard, Survey
-from p2pfs.protocol import PeerInfo, ServentId, parent_of
+from p2pfs.namespace.tellers import Groups
+from p2pfs.protocol import PeerInfo, parent_of
 from p2pfs.protocol.flood import Urgency
-from p2pfs.tasks import SingleFlight, Tasks
+from p2pfs.tasks import Flight, SingleFlight, Tasks
 
 REFRESH_SHARE: Final = 0.1
 """The part of the time for which a directory may be listed again in the background: a directory of
 100,000 names takes seconds."""
 
+LEAST_LOOK_S: Final = 0.25
+"""What a look waits for a directory in any case: hardly anybody notices it, and most who have just
+come have answered."""
+
 FORGIVEN_S: Final = 600.0
-"""Within this time a servent that breaks off its listings makes only one look fail. After that its
-names are missing from the listing, and `partial` says so."""
+"""Within this time the servents of an address that break off listings make only one look fail.
+After that their names are missing from the listing, and `partial` says so."""
 
 
 class Lister:
@@ -39,6 +46,7 @@ class Lister:
     def __init__(
         self,
         catalogue: Catalogue,
+        newcomers: Newcomers,
         belief: Belief,
         survey: Survey,
         listings: Listings,
@@ -48,6 +56,7 @@ class Lister:
         clock: Callable[[], float],
     ) -> None:
         self._catalogue = catalogue
+        self._newcomers = newcomers
         self._belief = belief
         self._survey = survey
         self._listings = listings
@@ -56,14 +65,46 @@ class Lister:
         self._clock = clock
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(tasks)
         self._renewals: Renewals[str] = Renewals(tasks, clock, self._start_again)
-        self._broke_off_at: Times[ServentId] = Times()
-        """When each servent last broke off a listing."""
+        self._broke_off_at: Times[Groups] = Times()
+        """When a servent at each address last broke off a listing."""
+        self._late: Latest[str, Flight] = Latest(MAX_REMEMBERED)
+        """The question about each directory that a look has waited for in vain."""
         self._listed_at: Times[str] = Times()
         """When everybody was last asked for a directory, new neighbours or not."""
         self._took_s: Times[str] = Times()
         """How long that took."""
+        self._took_all_s: Times[str] = Times()
+        """How long it took when all have answered."""
 
     # Listings that the caller waits for.
+
+    async def for_look(self, path: str) -> None:
+        """List a directory for somebody who looks at it, or only what is new in it; as `all`.
+
+        He waits FIRST_LISTING_S for what is new. Where all of it was listed a moment ago he waits
+        no longer than others' answers take. The question goes on behind, and no other look waits
+        for it: `is_late`.
+        """
+        is_new = self._belief.has_mere_news(path)
+        verb, ask = ("news", self._list_news) if is_new else ("all", self._list)
+        flight = self._flights.start((verb, path), ask, path)
+        with trio.move_on_after(self._patience_s(path, is_new)):
+            await flight.wait()
+            return
+        self._late[path] = flight
+        self._newcomers.were_late()
+
+    def is_late(self, path: str) -> bool:
+        """Return whether the answers about a directory were waited for and are not all here."""
+        flight = self._late.get(path)
+        return flight is not None and not flight.is_over
+
+    def _patience_s(self, path: str, is_new: bool) -> float:
+        if is_new:
+            return FIRST_LISTING_S
+        if self._clock() - self._listed_at.get(path) >= TRUST_S:
+            return math.inf
+        return min(max(LEAST_LOOK_S, 2 * self._took_all_s.get(path)), FIRST_LISTING_S)
 
     async def renew(self, path: str) -> None:
         """List a directory, or only the changes in it, as far as servents answer now."""
@@ -159,10 +200,18 @@ class Lister:
         self._conclude(path, began_at, heard)
 
     def _conclude(self, path: str, began_at: float, heard: Heard) -> None:
-        self._took_s.put(path, self._clock() - began_at)
+        took_s = self._clock() - began_at
+        self._took_s.put(path, took_s)
+        partial = heard.partial()
+        if partial.unheard or partial.is_unanswered:
+            self._newcomers.were_late()
+        else:
+            self._newcomers.have_answered()
+        if not partial:
+            self._took_all_s.put(path, took_s)
         self._listed_at.put(path, began_at)
         self._catalogue.holders.mark_listed(path, began_at)
-        self._belief.partials.note(path, began_at, heard.partial())
+        self._belief.partials.note(path, began_at, partial)
         self._fail_once([one for one in heard.asked.values() if one is not None])
 
     async def _renew_above(self, path: str) -> None:
@@ -183,7 +232,8 @@ class Lister:
         now = self._clock()
         for telling in tellings:
             if telling.broke_off:
-                was_at = self._broke_off_at.get(telling.holder.id)
-                self._broke_off_at.put(telling.holder.id, now)
+                address = self._catalogue.groups_of(telling.holder.id)
+                was_at = self._broke_off_at.get(address)
+                self._broke_off_at.put(address, now)
                 if now - was_at > FORGIVEN_S:
                     raise telling.failure()

@@ -14,7 +14,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -30,6 +30,7 @@ from p2pfs.latest import Latest
 from p2pfs.link import PAGE_SILENCE_S
 from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.claims import FEW_NAMES
 from p2pfs.namespace.confided import Confided
 from p2pfs.overlay import is_answer
 from p2pfs.protocol import (
@@ -82,6 +83,8 @@ class Telling:
         """Whether all pages have come and all names are held."""
         self.is_cut = False
         """Whether there are more names than are held."""
+        self.is_for_all = True
+        """Whether it is heard for a directory that many have, and may not crowd it."""
         self.is_over = False
         self.error: P2pfsError | None = None
         """Why it ended before all pages had come."""
@@ -162,6 +165,16 @@ class Telling:
         return told_for_s > 0 and len(self.names) < told_for_s * MIN_NAMES_PER_S
 
 
+class _Cut(NamedTuple):
+    """A listing that was cut: when it was begun, and whether it was for all."""
+
+    began_at: float
+    was_for_all: bool
+
+
+_NEVER_CUT: Final = _Cut(-math.inf, was_for_all=True)
+
+
 class Listings:
     """The listings of single servents that are under way, one for each servent and directory."""
 
@@ -180,19 +193,23 @@ class Listings:
         self._tasks = tasks
         self._clock = clock
         self._tellings: dict[tuple[ServentId, str], Telling] = {}
-        self._cut: Latest[tuple[ServentId, str], float] = Latest(MAX_CUT)
-        """When the last listing of each was asked for that was cut."""
+        self._cut: Latest[tuple[ServentId, str], _Cut] = Latest(MAX_CUT)
+        """The last listing of each that was cut."""
 
-    def start(self, holder: PeerInfo, path: str) -> Telling:
+    def start(self, holder: PeerInfo, path: str, *, is_for_all: bool = True) -> Telling:
         """Ask a servent for a directory, or join the listing under way; raises ShutdownError.
 
         Names that it has no more are forgotten, and the directory if it does not have that. A
-        listing that was cut lately is over at once, cut again.
+        listing that was cut lately is over at once, cut again. Where it is not for all, but for
+        somebody who looks at this servent alone, only `MAX_NAMES` cuts it, and what is held in all.
         """
         telling = self.under_way(holder, path)
         if telling is None:
             telling = Telling(holder, path, self._clock())
-            if telling.began_at - self._cut.get((holder.id, path), -math.inf) < CUT_AGAIN_S:
+            telling.is_for_all = is_for_all
+            cut = self._cut.get((holder.id, path), _NEVER_CUT)
+            is_alike = is_for_all or not cut.was_for_all
+            if is_alike and telling.began_at - cut.began_at < CUT_AGAIN_S:
                 telling.is_cut = True
                 telling.end()
             else:
@@ -233,7 +250,7 @@ class Listings:
         telling.is_whole = not telling.is_cut
         self._cut.pop((holder.id, path), None)
         if telling.is_cut:
-            self._cut[holder.id, path] = began_at
+            self._cut[holder.id, path] = _Cut(began_at, telling.is_for_all)
         catalogue.holders.mark_listed_by(holder.id, path, began_at)
 
     def _book(self, holder: PeerInfo, path: str) -> Catalogue:
@@ -292,13 +309,24 @@ class Listings:
         """Learn a page, a little at a time; return whether there is room for more."""
         names = [name_of(entry.path) for entry in page.entries]
         self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
+        room = self._room(telling)
         for first in range(0, len(page.entries), ENTRIES_AT_ONCE):
-            if not self._learn_some(telling, page.entries[first : first + ENTRIES_AT_ONCE]):
+            some = page.entries[first : first + ENTRIES_AT_ONCE]
+            telling.is_cut = self._learn_some(telling, some) or len(telling.names) > room
+            if telling.is_cut:
                 return False
             await trio.lowlevel.checkpoint()
         return True
 
+    def _room(self, telling: Telling) -> float:
+        """Return how many names are taken in of a listing, as things are."""
+        if not telling.is_for_all or len(telling.names) < FEW_NAMES:
+            return MAX_NAMES
+        room = self._catalogue.holders.room(telling.holder.id, telling.path)
+        return min(room, MAX_NAMES)
+
     def _learn_some(self, telling: Telling, entries: Sequence[Entry]) -> bool:
+        """Take in some entries; return whether there was no room for all of them."""
         good = [e for e in entries if is_answer(QueryKind.DIRECTORY, telling.path, e)]
         own = [entry for entry in good if self._confided.has(telling.holder.id, entry.path)]
         for entry in own:
@@ -312,8 +340,7 @@ class Listings:
             believed = book.learn(telling.holder, told) if told else ()
             telling.names.update(name_of(entry.path) for entry in believed)
             is_full |= book.dropped > turned_away
-        telling.is_cut = is_full or len(telling.names) > MAX_NAMES
-        return not telling.is_cut
+        return is_full
 
 
 def _checked(page: Listing, after: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from p2pfs.latest import Latest
+from p2pfs.namespace.tellers import Groups, GroupsOf
 from p2pfs.protocol import PeerInfo, ServentId
 from p2pfs.protocol.flood import TokenBucket
 
@@ -51,16 +52,22 @@ _Told = tuple[tuple[PeerInfo, float], ...]
 class NewsBoard:
     """The servents that say that they changed each directory, and when each said so."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        groups_of: GroupsOf = lambda source: (source, source),
+    ) -> None:
+        """Begin empty; `groups_of` tells at which address a servent is."""
         self._clock = clock
+        self._groups_of = groups_of
         self._changed: dict[ServentId, float] = {}
         """When each neighbour last said that its share changed."""
         self._told: Latest[str | None, _Told] = Latest(MAX_PLACES)
-        self._muted: Latest[ServentId, float] = Latest(MAX_PLACES)
-        """Until when CHANGED and NEWS of each slow servent are ignored."""
+        self._muted: Latest[Groups, float] = Latest(MAX_PLACES)
+        """Until when CHANGED and NEWS of each address with a slow servent are ignored."""
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
-        self._late: Latest[ServentId, TokenBucket] = Latest(MAX_PLACES)
-        """For how many seconds each servent may still make `ls` wait."""
+        self._late: Latest[Groups, TokenBucket] = Latest(MAX_PLACES)
+        """For how many seconds the servents of each address may still make `ls` wait."""
         self._deaf_until = -math.inf
         """Until when NEWS of strangers are ignored."""
 
@@ -105,25 +112,28 @@ class NewsBoard:
         if took_s <= LATE_S:
             return
         now = self._clock()
-        allowed = self._late.get(peer) or TokenBucket(LATE_SHARE, LATE_BURST_S)
-        self._late[peer] = allowed
+        address = self._groups_of(peer)
+        allowed = self._late.get(address) or TokenBucket(LATE_SHARE, LATE_BURST_S)
+        self._late[address] = allowed
         allowed.wait_s(now)  # this adds what it has earned since
         allowed.spend(took_s)
         if allowed.wait_s(now):
             self.mute(peer, is_stranger=is_stranger)
 
     def mute(self, peer: ServentId, *, is_stranger: bool) -> None:
-        """Ignore CHANGED and NEWS of a servent for MUTED_S: it was slow to answer about them."""
+        """Ignore CHANGED and NEWS of a servent for MUTED_S: it was slow to answer about them.
+
+        Those of all others at its address too: identities are free.
+        """
         self.forget(peer)
-        self._muted[peer] = self._clock() + MUTED_S
+        self._muted[self._groups_of(peer)] = self._clock() + MUTED_S
         if is_stranger and not self._patience.take(self._clock()):
             self._deaf_until = self._clock() + MUTED_S
             self._told.clear()
 
     def forget(self, peer: ServentId) -> None:
-        """Forget that a servent changed anything, and that it was slow."""
+        """Forget that a servent changed anything; not that it was slow, as it may come again."""
         self._changed.pop(peer, None)
-        self._muted.pop(peer, None)
         for place, told in list(self._told.items()):
             if any(one[0].id == peer for one in told):
                 self._told[place] = tuple(one for one in told if one[0].id != peer)
@@ -135,4 +145,4 @@ class NewsBoard:
         self._muted.clear()
 
     def _is_muted(self, peer: ServentId) -> bool:
-        return self._clock() < self._muted.get(peer, -math.inf)
+        return self._clock() < self._muted.get(self._groups_of(peer), -math.inf)

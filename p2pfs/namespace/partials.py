@@ -33,6 +33,8 @@ class Partial:
     """Whether there were more names than are held."""
     is_unanswered: bool = False
     """Whether somebody within the horizon may not have answered."""
+    is_early: bool = False
+    """Whether it is shown while some are still being asked."""
 
     def __bool__(self) -> bool:
         """Return whether anything keeps it from being whole."""
@@ -58,6 +60,8 @@ class Partial:
             reasons.append("there are more names than are held")
         if self.is_unanswered:
             reasons.append("not everybody has answered in time")
+        elif self.is_early:
+            reasons.append("not everybody has answered yet")
         return "; ".join(reasons)
 
 
@@ -76,6 +80,8 @@ class Partials:
         Servents that have told all since then do not count.
         """
         began_at, partial = self._partial.get(path, (0.0, None))
+        if self._has_lost(path):
+            partial = replace(partial or Partial(), is_cut=True)
         if partial is None or not self._catalogue.holders.have(path):
             return None
         heard = (self._catalogue.holders.listed_by(peer.id, path) for peer in partial.unheard)
@@ -85,7 +91,13 @@ class Partials:
 
     def directories(self) -> Sequence[str]:
         """Return the directories whose listings are not whole, by path. Any thread."""
-        return sorted(path for path in tuple(self._partial) if self.of(path))
+        paths = {*tuple(self._partial), *self._catalogue.holders.lost()}
+        return sorted(path for path in paths if self.of(path))
+
+    def _has_lost(self, path: str) -> bool:
+        """Return whether names of a directory have made room for others since it was listed."""
+        holders = self._catalogue.holders
+        return holders.lost_at(path) >= (holders.listed_at(path) or -math.inf) > -math.inf
 
     def add(self, path: str, began_at: float, unheard: Sequence[PeerInfo]) -> None:
         """Note servents that changed a directory and did not answer when they were asked for it."""

@@ -77,8 +77,8 @@ class Horizon(Protocol):
     def partial_of(self, holder: PeerInfo, path: str) -> str | None:
         """Return what keeps the last listing of one servent from being whole."""
 
-    def ask_one(self, holder: PeerInfo, path: str) -> Telling:
-        """Ask one servent for a directory."""
+    def ask_one(self, holder: PeerInfo, path: str, *, is_for_all: bool) -> Telling:
+        """Ask one servent for what it has in a directory; see `Browser.ask_one`."""
 
 
 class Shares(View):
@@ -290,7 +290,7 @@ class Shares(View):
         failure = self._failure(peer)
         if failure is not None:
             raise failure
-        telling = self._horizon.ask_one(peer, directory)
+        telling = self._horizon.ask_one(peer, directory, is_for_all=False)
         if await telling.heard_out() or telling.is_cut:
             return
         failure = telling.failure()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering
+from p2pfs.namespace.ages import FIRST_LISTING_S
+from p2pfs.namespace.lister import LEAST_LOOK_S
 from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.namespace.partials import Partials
 from p2pfs.protocol import (
     Address,
     Entry,
@@ -22,9 +27,11 @@ from p2pfs.protocol import (
 from p2pfs.protocol.messages import Ping, Pong, Query, QueryKind
 from tests.helpers.rogues import RawPeer
 from tests.helpers.world import PORT, World, host, open_world
+from tests.namespace.test_browser import Holder, Horizon, endless, open_horizon
 
 LIAR_HOST, HONEST_HOST = "10.66.6.6", "10.0.0.7"
 MOST = 2_000
+NAME_BYTES = claims.ENTRY_BYTES + sys.getsizeof("1000")
 NUMBERS = itertools.count(1)
 
 
@@ -46,7 +53,7 @@ class Memory:
     """A catalogue that holds little, and who answers for what."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(claims, "MAX_ENTRIES", MOST)
+        monkeypatch.setattr(claims, "MAX_HELD_BYTES", MOST * NAME_BYTES)
         monkeypatch.setattr(claims, "MAX_ENTRIES_PER_SOURCE", MOST)
         self.tellers = Tellers()
         self.catalogue = Catalogue(Here(groups_of=self.tellers.groups_of))
@@ -114,11 +121,102 @@ def test_one_address_holds_no_more_than_one_servent_may(
 def test_a_directory_that_lost_names_is_not_taken_for_whole(memory: Memory):
     liar = peer("liar")
     memory.learn(liar, files("bomb", MOST), LIAR_HOST)
-    memory.catalogue.holders.mark_listed("bomb", 1.0)
+    memory.catalogue.holders.mark_listed("bomb", -1.0)
+    partials = Partials(memory.catalogue, Journal())
+    assert partials.of("bomb") is None
 
     memory.learn(peer("honest"), files("honest", 10), HONEST_HOST)
 
-    assert memory.catalogue.holders.listed_at("bomb") is None
+    lost = partials.of("bomb")
+    assert lost is not None
+    assert lost.is_doubtful
+    assert partials.directories() == ["bomb"]
+
+
+def bomb(horizon: Horizon, number: int, host: str) -> Holder:
+    """Add a neighbour whose root has no end, of names that nobody else has."""
+    one = horizon.add(f"bomb {number}", *(f"{number} {name}" for name in range(60)))
+    horizon.tellers.proved(ServentId(one.id), host)
+    endless(one, [], count=500, begin=f"{number}-")
+    return one
+
+
+def add_honest(horizon: Horizon, *paths: str) -> Holder:
+    honest = horizon.add("honest", *paths)
+    horizon.tellers.proved(ServentId(honest.id), HONEST_HOST)
+    return honest
+
+
+@pytest.mark.parametrize("bombs", [1, 10])
+async def test_listings_without_end_share_a_directory_that_others_have(
+    bombs: int, autojump_clock: MockClock
+):
+    async with open_horizon() as horizon:
+        add_honest(horizon, *(f"film {number}" for number in range(40)))
+        for number in range(bombs):
+            bomb(horizon, number, f"10.66.{number}.6")
+
+        shown = await horizon.ls()
+
+        page = 500
+        assert len(shown) <= 40 + claims.MAX_SHARED_NAMES + bombs * (claims.FEW_NAMES + page)
+        assert {f"film {number}" for number in range(40)} <= {*shown}
+        assert horizon.browser.partial("") == "there are more names than are held"
+
+
+async def test_a_long_directory_of_one_servent_is_seen_whole(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        many = [f"long/{number:05}" for number in range(claims.MAX_SHARED_NAMES + 1_000)]
+        add_honest(horizon, *many)
+        horizon.tellers.proved(ServentId(horizon.add("other", "x").id), "10.0.3.1")
+
+        await horizon.ls()
+        assert await horizon.ls("long") == many
+
+
+@pytest.mark.parametrize("is_mute", [True, False], ids=["mute", "without end"])
+async def test_who_comes_again_and_again_holds_up_no_look(is_mute: bool, autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        add_honest(horizon, "film")
+        assert await horizon.ls() == ["film"]
+        waited_s = []
+        for number in range(20):
+            liar = bomb(horizon, number, LIAR_HOST)
+            liar.wait_s = 1.0
+            horizon.is_unfinished = is_mute
+            horizon.browser.peer_joined(liar.id)
+            for _ in range(10):
+                began_at = trio.current_time()
+                assert "film" in await horizon.ls()
+                waited_s.append(trio.current_time() - began_at)
+                await trio.sleep(0.1)
+            horizon.leave(liar)
+            horizon.is_unfinished = False
+            horizon.browser.peer_lost(liar.id)
+
+        assert max(waited_s) == pytest.approx(LEAST_LOOK_S)
+        assert sum(waited_s) <= 2 * LEAST_LOOK_S
+
+
+async def test_who_says_changed_again_and_again_holds_up_no_look(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        add_honest(horizon, "film")
+        waited_s = []
+        for number in range(20):
+            liar = horizon.add(f"crier {number}", "x")
+            horizon.tellers.proved(ServentId(liar.id), LIAR_HOST)
+            liar.wait_s = 1_000.0
+            await horizon.ls()
+            for _ in range(10):
+                horizon.browser.peer_changed(liar.id)
+                began_at = trio.current_time()
+                assert "film" in await horizon.ls()
+                waited_s.append(trio.current_time() - began_at)
+                await trio.sleep(0.2)
+            horizon.leave(liar)
+            horizon.browser.peer_left(liar.id)
+
+        assert sum(waited_s) == pytest.approx(FIRST_LISTING_S)
 
 
 async def fakes(world: World, from_host: str, hits: int) -> None:

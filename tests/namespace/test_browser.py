@@ -35,11 +35,13 @@ from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.finder import ABSENT_S
-from p2pfs.namespace.lister import REFRESH_SHARE
+from p2pfs.namespace.lister import LEAST_LOOK_S, REFRESH_SHARE
 from p2pfs.namespace.listing import CUT_AGAIN_S, SLOW_AFTER_S
 from p2pfs.namespace.news import MUTED_S
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.showing import Here
 from p2pfs.namespace.survey import LONGEST_S, MAX_DIRECT
+from p2pfs.namespace.tellers import Tellers
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import Searches
 from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
@@ -135,7 +137,9 @@ class Horizon:
         """Whether queries get no answer and no DONE."""
         self.manifests: dict[FileId, bytes] = {}
         self._last_guid = b""
-        self.catalogue = Catalogue(clock=trio.current_time)
+        self.tellers = Tellers()
+        here = Here(groups_of=self.tellers.groups_of)
+        self.catalogue = Catalogue(here, clock=trio.current_time)
         self.budget = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
         )
@@ -294,10 +298,12 @@ async def test_it_is_known_how_far_a_look_reaches_and_how_long_it_takes(autojump
         assert (sight().horizon, sight().look_s) == (2, 0.25)
 
         horizon.is_unfinished = True
-        horizon.browser.peer_joined()
+        horizon.browser.peer_joined(horizon.holders[-1].id)
         await horizon.ls()
         assert sight().horizon == 2
-        assert sight().look_s >= 1
+        assert sight().look_s == pytest.approx(LEAST_LOOK_S)
+        assert sight().partial == "not everybody has answered yet"
+        await trio.sleep(FIRST_LISTING_S)
         assert sight().partial == "not everybody has answered in time"
 
 
@@ -544,7 +550,7 @@ async def test_a_flood_begun_before_a_name_was_found_does_not_end_it(autojump_cl
         await horizon.ls()
         await trio.sleep(1)
         horizon.is_dead = True
-        horizon.browser.peer_joined()
+        horizon.browser.peer_joined(horizon.holders[-1].id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(horizon.ls)
             await trio.sleep(0.1)
@@ -722,7 +728,7 @@ async def test_over_the_budget_holders_that_are_known_are_still_asked(autojump_c
         await trio.sleep(1)
         horizon.spend(Urgency.PERSON)
         near.paths.add("b")
-        horizon.browser.peer_joined()  # so that the listing is old
+        horizon.browser.peer_joined(horizon.holders[-1].id)  # so that the listing is old
         horizon.spent()
 
         assert await horizon.ls() == ["a", "b"]
@@ -1082,13 +1088,13 @@ async def test_a_servent_that_breaks_off_fails_the_first_look_and_is_said_to_hav
         assert event.text == "the listing of d is not whole: not all was told by 'far'"
 
         await trio.sleep(1)
-        horizon.browser.peer_joined()  # so that the listing is old
+        horizon.browser.peer_joined(horizon.holders[-1].id)  # so that the listing is old
         assert await horizon.ls("d") == told  # it has failed once
         assert len(horizon.journal.events()) == 1
 
         far.list = far.page
         await trio.sleep(1)
-        horizon.browser.peer_joined()
+        horizon.browser.peer_joined(horizon.holders[-1].id)
         assert await horizon.ls("d") == [*names, "d/x"]
         assert horizon.browser.partial_directories() == []
 
@@ -1225,13 +1231,13 @@ async def test_names_outside_the_directory_are_not_taken_in(autojump_clock: Mock
         assert [source.name for source in node.sources] == ["honest"]
 
 
-def endless(holder: Holder, asked: list[float], count: int = MIN_LISTING) -> None:
-    """Let a servent tell without end, so many names a page."""
+def endless(holder: Holder, asked: list[float], count: int = MIN_LISTING, begin: str = "") -> None:
+    """Let a servent tell without end, so many names a page, all with one beginning."""
 
     def page(path: str, after: str) -> Listing:
-        first = int(after or 0) + 1
+        first = int(after.removeprefix(begin) or 0) + 1
         asked.append(trio.current_time())
-        prefix = f"{path}/" if path else ""
+        prefix = f"{path}/{begin}" if path else begin
         names = (f"{prefix}{number:09}" for number in range(first, first + count))
         return Listing(tuple(Entry(name, 1, 1, ID) for name in names), has_more=True)
 
@@ -1311,7 +1317,7 @@ async def test_many_who_tell_without_end_hold_nobody_up_for_ever(
         assert trio.current_time() == pytest.approx(LONGEST_S)
         assert "honest" in await horizon.ls()
         assert trio.current_time() == pytest.approx(LONGEST_S)
-        assert "95 more" in horizon.browser.partial("")  # those whose turn did not come, too
+        assert "15 more" in horizon.browser.partial("")  # those who were not cut
 
 
 async def test_a_long_share_whose_servent_has_left_is_forgotten_behind(

@@ -509,7 +509,9 @@ def test_what_others_tell_under_a_name_that_is_being_forgotten_stays():
 
 def test_one_servent_may_offer_three_hundred_thousand_files():
     assert claims_module.MAX_ENTRIES_PER_SOURCE >= 300_000
-    assert claims_module.MAX_ENTRIES >= 2 * claims_module.MAX_ENTRIES_PER_SOURCE
+    name_bytes = sys.getsizeof("x" * 25)
+    held_bytes = 300_000 * (claims_module.ENTRY_BYTES + name_bytes)
+    assert held_bytes <= claims_module.MAX_HELD_BYTES
 
 
 def test_who_leaves_takes_all_its_names_along():
@@ -605,7 +607,7 @@ def test_one_source_cannot_fill_the_catalogue(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_all_sources_together_cannot_go_over_the_bound(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(claims_module, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(claims_module, "MAX_HELD_BYTES", 2 * claims_module.ENTRY_BYTES)
     catalogue = Catalogue()
 
     catalogue.learn(A, [file("a"), file("b")])

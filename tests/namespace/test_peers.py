@@ -91,8 +91,8 @@ class Peers:
     def changed_at(self, info: ServentId) -> float:
         return self.changed.get(info, float("-inf"))
 
-    def ask_one(self, holder: PeerInfo, path: str) -> Telling:
-        return self.listings.start(holder, path)
+    def ask_one(self, holder: PeerInfo, path: str, *, is_for_all: bool) -> Telling:
+        return self.listings.start(holder, path, is_for_all=is_for_all)
 
     async def _list_pages(self, holder: PeerInfo, path: str, after: str, take) -> None:
         self.lists.append((holder.name, path))
