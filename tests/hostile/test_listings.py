@@ -11,8 +11,9 @@ from trio.testing import MockClock
 
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering
-from p2pfs.namespace.ages import FIRST_LISTING_S
+from p2pfs.namespace.ages import FIRST_LISTING_S, REFRESH_AFTER_S
 from p2pfs.namespace.lister import LEAST_LOOK_S
+from p2pfs.namespace.newcomers import MOVES_BURST
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.namespace.partials import Partials
 from p2pfs.protocol import (
@@ -196,6 +197,22 @@ async def test_who_comes_again_and_again_holds_up_no_look(is_mute: bool, autojum
 
         assert max(waited_s) == pytest.approx(LEAST_LOOK_S)
         assert sum(waited_s) <= 2 * LEAST_LOOK_S
+
+
+async def test_who_comes_and_goes_without_end_uses_up_no_searches(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        add_honest(horizon, "film")
+        for number in range(300):
+            liar = horizon.add(f"stranger {number}")
+            horizon.tellers.proved(ServentId(liar.id), LIAR_HOST)
+            horizon.browser.peer_joined(liar.id)
+            assert await horizon.ls() == ["film"]
+            horizon.leave(liar)
+            horizon.browser.peer_lost(liar.id)
+            await trio.sleep(1 / 30)
+
+        refreshed = 10 / REFRESH_AFTER_S
+        assert len(horizon.queries) <= MOVES_BURST + 2 * refreshed + 1
 
 
 async def test_who_says_changed_again_and_again_holds_up_no_look(autojump_clock: MockClock):

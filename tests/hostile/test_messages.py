@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ from trio.testing import MockClock
 from p2pfs.errors import LinkClosedError
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
+from p2pfs.protocol.flood import Router, Send
+from p2pfs.protocol.flood.routing import QUERIES_PER_S
 from p2pfs.protocol.registry import MESSAGE_TYPES, RATES
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryNetwork
@@ -156,6 +159,26 @@ async def test_no_more_comes_late_than_was_asked_for(
     ended = await asked_of_rogue(answer, cancel_first=True)
 
     assert (ended is not None) == is_over
+
+
+def test_what_others_ask_leaves_room_for_our_own_searches():
+    router, now, numbers = Router(), 0.0, itertools.count()
+
+    def query(hops: int) -> m.Query:
+        guid = m.Guid(next(numbers).to_bytes(16, "big"))
+        return m.Query(guid, 3, hops, m.QueryKind.WORDS, "film", 50, 5000)
+
+    *askers, holder = range(13)
+    for link in (*askers, holder):
+        router.link_opened(link, now)
+    for _ in range(200):
+        now += 1 / QUERIES_PER_S
+        for link in askers:
+            router.got_query(link, query(1), now)
+
+    sends = router.originate(query(0), now)
+
+    assert holder in [one.link for one in sends if isinstance(one, Send)]
 
 
 def test_every_message_has_a_rate():

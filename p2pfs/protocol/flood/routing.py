@@ -77,6 +77,10 @@ QUERY_BURST: Final = 200
 crosses each link about once each way, so this is what the whole network carries: three hundred may
 look around for the first time within 5 s. With half as many, half of their looks were not whole."""
 
+OWN_COPIES: Final = 20
+"""Of what a neighbour takes at once, so much is left for searches of our own: twelve that asked as
+often as they may used up all, and our own searches did not reach who had the file."""
+
 SEARCHES_PER_S: Final = 30 / 60
 SEARCH_BURST: Final = 30
 """Searches that a neighbour may begin itself (hops 0). The rings of one search are one; the
@@ -390,10 +394,11 @@ class Router:
         query = replace(query, deadline_ms=max(0, query.deadline_ms - HOP_MARGIN_MS))
         wanted = self.filters.keys.of_query(query) if query.ttl <= FILTERED_HOPS else ()
         sends: list[Decision] = []
+        spare = OWN_COPIES if query.hops else 0
         for link in links:
             if wanted and not self.filters.admits(link, query.ttl, wanted):
                 wave.skipped += 1
-            elif query.deadline_ms and self._neighbours[link].queries_out.take(now):
+            elif query.deadline_ms and self._neighbours[link].queries_out.take(now, spare):
                 wave.hits_of[link] = 0
                 sends.append(Send(link, query))
             else:
