@@ -282,8 +282,8 @@ def unpin(asker: Asker, typed: str) -> Outcome:
     """Unpin a file, or all that are pinned below a directory."""
     target = read_target(typed, asker.servent)
     records = asker.list("unpin", path=str(target), typed=typed)
-    count = f"{len(records)} file{'s' * (len(records) != 1)}"
-    asker.voice.said(f"{typed}: unpinned, {count}: they go when the cache needs room")
+    count = "1 file: it goes" if len(records) == 1 else f"{len(records):,} files: they go"
+    asker.voice.said(f"{typed}: unpinned, {count} when the cache needs room")
     return Outcome(list(records))
 
 
