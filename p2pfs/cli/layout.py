@@ -229,7 +229,7 @@ def _record(row: Record, names: Sequence[str], sheet: Sheet) -> list[Text]:
 def _told(row: Record, name: str, sheet: Sheet) -> Iterable[Text]:
     """Yield a field in the form that it has without a heading above it."""
     text = _shown(row, name)
-    if text.isdigit():
+    if is_number(name) and text.isdigit():
         text += f" {heading(name).removesuffix('s') if text == '1' else heading(name)}"
     yield Text(f"{heading(name)} {text}" if name in NAMED or text in BARE else text)
     if name == "done_bytes":

@@ -12,7 +12,7 @@ from rich.console import Console
 from p2pfs.cli.layout import table, wrapping_sheet
 from p2pfs.cli.verbs import told_value
 from p2pfs.config import load_config
-from p2pfs.wording import HISTORY_COLUMNS, SHARE_COLUMNS
+from p2pfs.wording import CONFIG_COLUMNS, HISTORY_COLUMNS, SHARE_COLUMNS
 from tests.helpers.fakeservent import FakeServent, running
 
 BOB = {
@@ -45,6 +45,14 @@ def test_a_fetch_in_a_narrow_terminal_says_whose_it_was():
 
     for words in ("user ann", "program -", "peers -"):
         assert words in text
+
+
+def test_digits_that_count_nothing_are_given_no_word():
+    row = {"name": "stall-timeout", "value": "30", "source": "default", "can_be_set": True}
+
+    assert "value" not in told(row, CONFIG_COLUMNS, 30)
+    row = {"path": "x" * 40, "size": 1, "id": "5188133212345678"}
+    assert told(row, ("path", "size", "id"), 20).endswith("51881332")
 
 
 @pytest.mark.parametrize(
