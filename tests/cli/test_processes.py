@@ -138,9 +138,10 @@ def test_what_a_servent_writes_about_its_user_is_the_users_alone(processes):
         path.chmod(0o644)
     processes.start("serve")
 
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (state, *written)] == [0o700] + [
-        0o600
-    ] * 4
+    def modes_of_written() -> list[int]:
+        return [stat.S_IMODE(path.stat().st_mode) for path in (state, *written)]
+
+    until(lambda: modes_of_written() == [0o700] + [0o600] * 4)
 
 
 def test_a_directory_that_others_can_enter_is_refused_with_what_to_do(processes):

@@ -18,6 +18,7 @@ from trio.testing import MockClock
 from p2pfs.config import SharedDirectory
 from p2pfs.errors import NotFoundError, RejectedError, UsageError
 from p2pfs.link.live import Link
+from p2pfs.link.requests import Asked
 from p2pfs.namespace.ages import REFRESH_AFTER_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.announcing import OwnFilter
@@ -60,7 +61,8 @@ async def club(tmp_path: Path, *members: int, servents: int = 3) -> AsyncIterato
 async def link_to_holder(world: World, number: int) -> Link:
     """Return a transfer link of a servent to the holder."""
     neighbour = world[number].overlay.links[world[0].whereabouts.identity.id]
-    return await world[number].peering.links._link_to(neighbour.peer)
+    asked = Asked(GetManifest(id_of(BOTH)), 10**6)
+    return await world[number].peering.links._link_to(neighbour.peer, asked)
 
 
 async def refusal(ask) -> tuple[int, str]:

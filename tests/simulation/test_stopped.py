@@ -77,7 +77,12 @@ async def test_a_listing_shows_what_is_behind_others_and_says_that_somebody_is_s
         assert await world.names(0, "films") == ["films/whale.mkv"]
 
 
-async def test_an_absent_name_is_asked_for_once(autojump_clock: MockClock):
-    async with chain(is_stopped=True) as world:
+@pytest.mark.parametrize(
+    ("is_stopped", "known"), [(False, Knowledge.ABSENT), (True, Knowledge.UNKNOWN)]
+)
+async def test_an_absent_name_is_remembered_only_if_all_have_answered(
+    autojump_clock: MockClock, is_stopped: bool, known: Knowledge
+):
+    async with chain(is_stopped=is_stopped) as world:
         assert await world[0].browser.find("nowhere/x") is None
-        assert world[0].browser.known("nowhere/x") is Knowledge.ABSENT
+        assert world[0].browser.known("nowhere/x") is known
