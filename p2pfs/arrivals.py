@@ -53,6 +53,7 @@ class Arrivals:
         self._whereabouts.observed_no_more(link.hello.observed.host, link.remote.host)
         self._message_router.lost(link)
         self._ways.forget(link)
+        self._beyond.neighbour_lost(link)
         if link.bye is not None and link.bye.code is ByeCode.LEAVING:
             self._browser.peer_left(link.peer.id)
         else:
@@ -62,7 +63,12 @@ class Arrivals:
     def handlers(self) -> Handlers:
         """The handlers of messages of neighbours."""
         changed: Handlers = {Changed: self._neighbour_changed}
-        return {**self._message_router.handlers, **changed, **self._ways.handlers}
+        return {
+            **self._message_router.handlers,
+            **changed,
+            **self._ways.handlers,
+            **self._beyond.handlers,
+        }
 
     def _neighbour_changed(self, link: Link, _message: Changed) -> None:
         self._browser.peer_changed(link.peer.id)

@@ -77,9 +77,11 @@ from p2pfs.protocol.manifest import (
 )
 from p2pfs.protocol.matching import Wanted
 from p2pfs.protocol.messages import (
+    DIRECTORY_KEY_BYTES,
     GUID_BYTES,
     MAX_ADDRESSES,
     MAX_ALTERNATIVES,
+    MAX_ANNOUNCED,
     MAX_BLOCKS_ASKED,
     MAX_DEADLINE_MS,
     MAX_LISTING,
@@ -99,6 +101,7 @@ from p2pfs.protocol.messages import (
     TICKET_BYTES,
     WALK_STEPS,
     Address,
+    Announce,
     Bye,
     ByeCode,
     Cancel,
@@ -151,7 +154,6 @@ from p2pfs.protocol.names import (
 )
 from p2pfs.protocol.registry import ANSWER_TYPES, ANSWERS, RATES
 from p2pfs.protocol.sealing import (
-    DIRECTORY_KEY_BYTES,
     SALT_BYTES,
     DirectoryKey,
     Seal,
@@ -177,6 +179,7 @@ __all__ = [
     "KIB",
     "MAX_ADDRESSES",
     "MAX_ALTERNATIVES",
+    "MAX_ANNOUNCED",
     "MAX_BLOCKS_ASKED",
     "MAX_DATA_BYTES",
     "MAX_DEADLINE_MS",
@@ -207,6 +210,7 @@ __all__ = [
     "TICKET_BYTES",
     "WALK_STEPS",
     "Address",
+    "Announce",
     "Bye",
     "ByeCode",
     "Cancel",

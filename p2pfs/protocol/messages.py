@@ -83,6 +83,12 @@ MAX_MEETING_MS: Final = 1_000
 TICKET_BYTES: Final = 16
 """What opens one end of a circuit: shorter than any Noise message, too long to be guessed."""
 
+DIRECTORY_KEY_BYTES: Final = 20
+"""A key of a directory: what Mainline has (BEP 5)."""
+
+MAX_ANNOUNCED: Final = 17
+"""Keys that a neighbour tells in our stead: our own id, and sixteen contents."""
+
 MAX_FILTER_BYTES: Final = 33 * 1024
 """A filter of 32 KiB of which half the bits are set does not become shorter by compression."""
 
@@ -101,6 +107,9 @@ WALK_STEPS: Final = 10
 MAX_DEADLINE_MS: Final = 10_000
 """A query is forgotten by then, whatever its origin hoped for."""
 
+DirectoryKeyField = Annotated[
+    bytes, Meta(min_length=DIRECTORY_KEY_BYTES, max_length=DIRECTORY_KEY_BYTES)
+]
 GuidField = Annotated[Guid, Meta(min_length=GUID_BYTES, max_length=GUID_BYTES)]
 FileIdField = Annotated[FileId, Meta(min_length=FILE_ID_BYTES, max_length=FILE_ID_BYTES)]
 ServentIdField = Annotated[ServentId, Meta(pattern=rf"\A[a-z2-7]{{{SERVENT_ID_LENGTH}}}\Z")]
@@ -423,6 +432,12 @@ class Relay(Message, frozen=True, array_like=True):
     """The receiver presents it to the sender, on a connection of its own."""
     refusal: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)] = ""
     """Why there is no circuit, for people. Without either the sender asks for one."""
+
+
+class Announce(Message, frozen=True, array_like=True):
+    """Tell directories these keys in the sender's stead, and no others of it."""
+
+    keys: Annotated[tuple[DirectoryKeyField, ...], Meta(max_length=MAX_ANNOUNCED)]
 
 
 class GetManifest(Message, frozen=True, array_like=True):

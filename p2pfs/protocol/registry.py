@@ -17,6 +17,7 @@ from p2pfs.protocol.messages import (
     MAX_FILTER_BYTES,
     MAX_NEWS_BYTES,
     MAX_QUERY_BYTES,
+    Announce,
     Bye,
     Cancel,
     Changed,
@@ -113,6 +114,7 @@ REGISTRY: Final = (
     MessageType(0x18, Pushed, _T, SMALL_BYTES, Rate(50, 200)),
     MessageType(0x19, Punch, _N, KIB, Rate(50, 200)),  # two addresses at their longest
     MessageType(0x1A, Relay, _N, KIB, Rate(50, 200)),
+    MessageType(0x1B, Announce, _N, KIB, Rate(1, 20)),  # seventeen keys
 )
 
 UNKNOWN_RATE: Final = Rate(10, 100)

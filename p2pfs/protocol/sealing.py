@@ -16,12 +16,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from p2pfs.protocol.handshake import NetworkKey
+from p2pfs.protocol.messages import DIRECTORY_KEY_BYTES
 
 DirectoryKey = NewType("DirectoryKey", bytes)
 """What something is found by in a directory."""
-
-DIRECTORY_KEY_BYTES: Final = 20
-"""What Mainline has (BEP 5)."""
 
 SEAL_VERSION: Final = b"\xa7"
 """The first byte of a sealed datagram. No message of Mainline begins so: they begin with `d`."""

@@ -16,6 +16,7 @@
     favours  which neighbour is asked for that, and how often
     directory who is to be dialled for what, told by servents beyond the horizon
     mainline a directory by libtorrent's DHT
+    instead  what neighbours tell directories in our stead, and we in theirs
     beyond   what we tell directories, and whom we meet by what they tell
 
 Each part runs until it is cancelled, and then takes back what it has announced or asked for.

@@ -23,7 +23,7 @@ import trio
 
 from p2pfs.errors import LinkError
 from p2pfs.link import Dialler, Knocks, Link, TransferLinks, dial_servent
-from p2pfs.overlay import Overlay, Whereabouts
+from p2pfs.overlay import Handlers, Overlay, Whereabouts
 from p2pfs.protocol import (
     MIN_PORT,
     Address,
@@ -40,6 +40,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.reach.changes import Machine
 from p2pfs.reach.directory import Directory
+from p2pfs.reach.instead import Instead
 from p2pfs.reach.shared import give_back
 from p2pfs.tasks import guarded, kept_up
 
@@ -101,6 +102,7 @@ class Beyond:
         self._wanted = wanted
         self._is_secret = is_secret
         self._is_banned = is_banned
+        self._instead = Instead(overlay)
         self._directories: dict[str, Directory] = {}
         self._counts: dict[str, Callable[[], int]] = {}
         self._dialled_from = -1
@@ -129,6 +131,15 @@ class Beyond:
         if directory is not None and link.hello.listen_port:
             directory.add_node(Address(link.remote.host, link.hello.listen_port))
 
+    def neighbour_lost(self, link: Link) -> None:
+        """Forget a neighbour."""
+        self._instead.forget(link)
+
+    @property
+    def handlers(self) -> Handlers:
+        """The handler of ANNOUNCE."""
+        return self._instead.handlers
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tell directories what is to be told, and enter by them when alone, until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -151,7 +162,10 @@ class Beyond:
 
     async def _keep_telling(self) -> None:
         while True:
-            self._tell(frozenset(self._keys()))
+            own, can_be_dialled = list(self._own_keys()), self._can_be_dialled()
+            self._instead.ask(() if can_be_dialled else own)
+            keys = [self._key(Subject.NETWORK), *own, *self._instead.theirs()]
+            self._tell(frozenset(keys if can_be_dialled and own else ()))
             await trio.sleep(LOOK_S)
 
     def _tell(self, keys: frozenset[DirectoryKey]) -> None:
@@ -162,10 +176,10 @@ class Beyond:
                 directory.announce(key)
         self._told = keys
 
-    def _keys(self) -> Iterator[DirectoryKey]:
-        if self._overlay.is_away or not self._can_be_dialled():
+    def _own_keys(self) -> Iterator[DirectoryKey]:
+        """Return what others may find us by; nothing if the user has left."""
+        if self._overlay.is_away:
             return
-        yield self._key(Subject.NETWORK)
         yield self._key(Subject.SERVENT, self._whereabouts.identity.id.encode())
         for file_id in list(dict.fromkeys(self._wanted()))[:MAX_FILES]:
             yield self._key(Subject.FILE, file_id)

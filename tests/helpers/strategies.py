@@ -39,6 +39,7 @@ paths = st.lists(labels, min_size=1, max_size=names.MAX_DEPTH).map("/".join)
 """Paths that are acceptable from strangers."""
 
 guids = st.binary(min_size=m.GUID_BYTES, max_size=m.GUID_BYTES).map(m.Guid)
+directory_keys = st.binary(min_size=m.DIRECTORY_KEY_BYTES, max_size=m.DIRECTORY_KEY_BYTES)
 file_ids = st.binary(min_size=FILE_ID_BYTES, max_size=FILE_ID_BYTES)
 servent_ids = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=32, max_size=32).map(m.ServentId)
 counts = integers(0, 2**32 - 1)
@@ -116,6 +117,7 @@ BY_TYPE: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Relay: st.builds(
         m.Relay, guids, servent_ids, st.binary(max_size=m.TICKET_BYTES), texts(200)
     ),
+    m.Announce: st.builds(m.Announce, tuples(directory_keys, m.MAX_ANNOUNCED)),
     m.GetManifest: st.builds(m.GetManifest, file_ids),
     m.GetBlocks: st.builds(
         m.GetBlocks,

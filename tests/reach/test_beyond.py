@@ -259,6 +259,62 @@ async def test_who_is_alone_enters_by_the_name_of_the_network(autojump_clock: Mo
             await world.linked(1, 1, 1, within_s=3 * ALONE_S)
 
 
+@asynccontextmanager
+async def two_islands() -> AsyncIterator[Street]:
+    """Give 0, which 1 has joined from behind a router with a film; 2 and 3 know neither."""
+    async with open_world() as world:
+        await world.start()
+        world.net.host(host(1)).is_behind_router = True
+        await world.start(joins=[0], max_neighbours=1)
+        await world.linked(1, 1)
+        await world.start()
+        await world.start(joins=[2])
+        await world.linked(1, 1, 1, 1)
+        await world.share(1, "film.mkv", FILM.data)
+        with ExitStack() as stack:
+            street = Street(world, stack)
+            yield street
+
+
+async def test_a_file_behind_a_router_is_found_through_its_neighbour(autojump_clock: MockClock):
+    async with two_islands() as street:
+        link = street.link(1)
+        await trio.sleep(3 * LOOK_S)
+        assert street.directories[1].announced == set()
+        assert street.shelf.told[servent_key(street.world, 1)] == [Address(host(0), PORT)]
+
+        file = await street.world[3].open_link(link)
+
+        assert file is not None
+        assert await read_whole(street.world[3], file) == FILM.data
+
+
+async def test_what_is_told_for_a_neighbour_ends_with_it(autojump_clock: MockClock):
+    async with two_islands() as street:
+        street.link(1)
+        await trio.sleep(3 * LOOK_S)
+        assert file_key(FILM) in street.directories[0].announced
+
+        street.world.stop(1)
+        await trio.sleep(3 * LOOK_S)
+
+        assert file_key(FILM) not in street.directories[0].announced
+
+
+async def test_what_a_neighbour_behind_a_router_tells_no_more_is_withdrawn(
+    autojump_clock: MockClock,
+):
+    async with two_islands() as street:
+        street.link(1)
+        await trio.sleep(3 * LOOK_S)
+
+        await street.world[1].pause()
+        await trio.sleep(3 * LOOK_S)
+
+        assert file_key(FILM) not in street.directories[0].announced
+        assert servent_key(street.world, 1) in street.directories[0].announced
+
+
 async def test_neighbours_are_nodes_at_the_port_where_they_listen(autojump_clock: MockClock):
     async with open_street(3) as street:
         assert set(street.directories[1].nodes) == {Address(host(n), PORT) for n in (0, 2)}
