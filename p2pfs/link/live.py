@@ -263,6 +263,11 @@ class Link:
         """
         await self._out.send_data(request_id, data, is_last=is_last, blocked=blocked)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `send_data` takes SEALED_BYTES now, without waiting."""
+        return self._out.has_room
+
     async def wait_room(self, blocked: Callable[[], object] = lambda: None) -> None:
         """Wait until data may be queued; `blocked` is called once that has taken BLOCKED_S.
 

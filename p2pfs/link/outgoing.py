@@ -122,12 +122,20 @@ class Outgoing:
                 self.post(Reject(RejectCode.FAILED, "interrupted"), request_id)
             raise
 
+    @property
+    def has_room(self) -> bool:
+        """Whether data may be queued now, SEALED_BYTES of it."""
+        return self._outbox.has_room_for_data
+
     async def wait_room(self, blocked: Callable[[], object] = _nothing) -> None:
         """Wait until data may be queued; `blocked` is called once that has taken BLOCKED_S.
 
         Raises:
             LinkClosedError: the link ended before.
         """
+        if self.has_room:
+            self.check_open()
+            return
         with trio.move_on_after(BLOCKED_S) as patience:
             await self._wait_room()
         if patience.cancelled_caught:
