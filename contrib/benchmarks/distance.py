@@ -13,10 +13,8 @@ import argparse
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -25,13 +23,11 @@ from benchmarks.contestants import (
     HOST,
     Contestant,
     Mounted,
-    P2pfs,
     Rclone,
     Sshfs,
     find_program,
-    link_tree,
 )
-from benchmarks.far import LINE, PORT
+from benchmarks.line import Distance, FarP2pfs
 from benchmarks.measures import MB, MIB, first_byte_ms, make_file, make_small
 from benchmarks.run import FAILURES, say
 from benchmarks.workshop import Workshop, WorkshopError
@@ -52,44 +48,11 @@ FIGURES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Distance:
-    """One line."""
-
-    name: str
-    round_trip_ms: float
-    mb_per_s: float
-    stalling: float = 0.0
-
-    def start(self, workshop: Workshop, target: str | Path) -> int:
-        """Put the line before a port, or the port that a file will name; return where it begins."""
-        words = (str(target), str(self.round_trip_ms), str(self.mb_per_s))
-        command = (sys.executable, "-m", "benchmarks.relay", *words)
-        relay = workshop.start((*command, "--stalling", str(self.stalling)))
-        relay.wait_for(lambda: relay.output().startswith("port "), "port")
-        return int(relay.output().split()[1])
-
-
 DISTANCES: Final = (
     Distance("50 ms, 25 MB/s", 50, 25),
     Distance("150 ms, 12.5 MB/s", 150, 12.5),
     Distance("50 ms, 25 MB/s, 1 % stalling", 50, 25, 0.01),
 )
-
-
-class FarP2pfs(P2pfs):
-    """p2pfs with the line before the servent that is read from."""
-
-    command = (sys.executable, "-m", "benchmarks.far")
-
-    def __init__(self, workshop: Workshop, files: Path, distance: Distance) -> None:
-        """Start the line and the servent behind it."""
-        self._workshop = workshop
-        state = workshop.directory("source")
-        port = distance.start(workshop, state / PORT)
-        (state / LINE).write_text(str(port))
-        count = link_tree(files, state / "shared")
-        self.address = self.serve(state, count)[0]
 
 
 class FarSshfs(Sshfs):

@@ -23,7 +23,9 @@ from blake3 import blake3
 
 from benchmarks import crowds
 from benchmarks.contestants import MEASURE_S, Contestant, P2pfs
+from benchmarks.line import Distance, FarP2pfs
 from benchmarks.workshop import Workshop, WorkshopError
+from benchmarks.writing import make_archive, writing
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -35,6 +37,10 @@ READ_BYTES: Final = MIB
 
 FIRST_FILES: Final = 20
 FIRST_BYTES: Final = 4 * MIB
+
+FAR_MS: Final = 200.0
+FAR_MB_PER_S: Final = 25.0
+"""A line so long that the time of a machine is little beside it."""
 
 LARGE_BYTES: Final = 4 * GIB
 """A sparse file with the largest manifest there is (16,384 blocks)."""
@@ -110,6 +116,24 @@ def first_byte(_stage: Stage, contestant: Contestant) -> Figures:
             "first byte": sorted(others)[len(others) // 2],
             "first byte, middle": first_byte_ms(large, LARGE_BYTES // 2),
         }
+
+
+def far_first_byte(stage: Stage, _contestant: object) -> Figures:
+    """Wait for the first byte of a file that is known, of a source far away without a link."""
+    distance = Distance("far", FAR_MS, FAR_MB_PER_S)
+    files = stage.workshop.directory("far")
+    (files / "first").mkdir()
+    make_file(files / "first" / "0", FIRST_BYTES)
+    contestant = FarP2pfs(stage.workshop, files, distance)
+    with contestant.mounted() as mounted:
+        path = mounted.root / "first" / "0"
+        os.listdir(path.parent)
+        return {"far first byte": first_byte_ms(path, 0) / FAR_MS}
+
+
+def written(stage: Stage, contestant: Contestant) -> Figures:
+    """Write an archive's files and a file in small writes; see `writing`."""
+    return writing(stage.workshop, stage.files, contestant)
 
 
 def small(stage: Stage, contestant: Contestant) -> Figures:
@@ -383,6 +407,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         dict.fromkeys(MOUNTS, sequential) | {"libtorrent": torrent, ALONE: link_alone},
     ),
     "first-byte": Scenario((make_first,), dict.fromkeys(MOUNTS, first_byte)),
+    "far": Scenario((), {"p2pfs": far_first_byte}),
+    "writing": Scenario((make_archive,), dict.fromkeys(("p2pfs", "sshfs"), written)),
     "small": Scenario((make_small,), dict.fromkeys(MOUNTS, small)),
     # rclone sends a new request for each read, some 70 in a second: a minute for each round.
     "random": Scenario(

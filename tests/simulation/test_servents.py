@@ -380,3 +380,27 @@ async def test_floods_over_budget_end_in_a_ban(autojump_clock: MockClock):
         await world.until(lambda: not world[0].report.peers(), within_s=2)
         await trio.sleep(FLOOD_BAN_S / 2)
         assert world[0].report.peers() == []
+
+
+@pytest.mark.parametrize("size", [10_000, len(CONTENT)], ids=["one block", "a manifest first"])
+async def test_the_first_byte_of_a_source_without_a_link_takes_two_round_trips(
+    size: int, autojump_clock: MockClock
+):
+    async with open_world() as world:
+        await chain(world, 3)
+        await world.share(0, "film.mkv", CONTENT[:size])
+        film = await world[2].browser.find("film.mkv")
+        assert isinstance(film, RemoteFile)
+        world.net.buffer_bytes = 1024 * 1024  # as much as a line far away holds
+        way_s = 0.1
+        world.net.set_latency(host(0), host(2), way_s)
+        reader = world[2].swarms.open(film)
+        began_at = trio.current_time()
+        try:
+            assert reader.locate_nowait(0, 1) is None
+            await reader.locate(0, 1)
+        finally:
+            reader.close()
+
+        round_trips = (trio.current_time() - began_at) / (2 * way_s)
+        assert round_trips == pytest.approx(2, abs=0.2)
