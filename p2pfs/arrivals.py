@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from p2pfs.download import Pins, Swarms
 from p2pfs.link import Link, TransferLinks
 from p2pfs.namespace import Browser, Tellers
-from p2pfs.overlay import Handlers, MessageRouter, Whereabouts
+from p2pfs.overlay import Announcer, Handlers, MessageRouter, Whereabouts
 from p2pfs.protocol import ByeCode, Changed, PeerInfo, QueryHit, ServentId
 from p2pfs.reach import Beyond, Ways
 
@@ -26,6 +26,8 @@ class Arrivals:
         swarms: Swarms,
         pins: Pins,
         tellers: Tellers,
+        announcer: Announcer,
+        wall_clock: Callable[[], float],
     ) -> None:
         self._whereabouts = whereabouts
         self._message_router = message_router
@@ -36,11 +38,15 @@ class Arrivals:
         self._swarms = swarms
         self._pins = pins
         self._tellers = tellers
+        self._announcer = announcer
+        self._wall_clock = wall_clock
 
     def neighbour_opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
         self._whereabouts.observed(link.hello.observed.host, link.remote.host)
         self._message_router.opened(link)
+        if self._message_router.is_first(link):
+            self._announcer.arrived()
         self._beyond.neighbour_opened(link)
         self._links.located(link.peer)
         self._tellers.proved(ServentId(link.peer.id), link.remote.host)
@@ -57,7 +63,11 @@ class Arrivals:
         if link.bye is not None and link.bye.code is ByeCode.LEAVING:
             self._browser.peer_left(link.peer.id)
         else:
-            self._browser.peer_lost(link.peer.id)
+            self._browser.peer_lost(link.peer.id, is_there=link.bye is not None)
+
+    def leaving(self) -> None:
+        """Tell everybody within the horizon that we leave."""
+        self._announcer.leaving()
 
     @property
     def handlers(self) -> Handlers:
@@ -74,9 +84,17 @@ class Arrivals:
         self._browser.peer_changed(link.peer.id)
         self._swarms.look_soon()
 
-    def heard_news(self, peer: PeerInfo, directories: Sequence[str], is_all: bool) -> None:
-        """Take in which directories of a share have changed; with `is_all`, others may have too."""
-        self._browser.heard_news(peer, directories, is_all=is_all)
+    def heard_news(
+        self, peer: PeerInfo, directories: Sequence[str], is_all: bool, version: int
+    ) -> None:
+        """Take in which directories of a share have changed; with `is_all`, others may have too.
+
+        NEWS that name nothing say that their servent leaves.
+        """
+        if directories or is_all:
+            self._browser.heard_news(peer, directories, is_all=is_all)
+        else:
+            self._browser.heard_leaving(peer.id, self._wall_clock() - version / 1000)
 
     def hit_came(self, hit: QueryHit, by: Link) -> None:
         """Note which neighbour has brought a hit of a servent."""

@@ -180,6 +180,8 @@ class Servent:
             self.swarms,
             self.pins,
             tellers,
+            self._announcer,
+            wall_clock,
         )
         self.message_router.on_hit = self._arrivals.hit_came
         self.message_router.on_named = peering.knocks.named

@@ -114,13 +114,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="contrib/simulate", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, help="servents in a network")
     parser.add_argument("--hall", action="store_true", help="let real servents meet in a hall")
+    parser.add_argument("--phase", type=float, default=hall.PHASE_S, help="seconds in a hall")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ttl", type=int, choices=range(1, MAX_TTL + 1), help="of p2pfs")
     parser.add_argument("--charts", type=Path, help="a directory for the charts")
     options = parser.parse_args(arguments)
     if options.hall:
-        return fill_halls(options.sizes or HALL_SIZES, options.seed)
+        return fill_halls(options.sizes or HALL_SIZES, options.phase, options.seed)
     shapes = {}
     for servents in options.sizes or SIZES:
         began_at = time.process_time()
@@ -137,11 +138,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def fill_halls(sizes: Sequence[int], seed: int) -> int:
+def fill_halls(sizes: Sequence[int], phase_s: float, seed: int) -> int:
     """Let so many people meet, each number in a hall of its own; print what they saw."""
     for people in sizes:
         clock = MockClock(autojump_threshold=0)
-        figures = trio.run(hall.fill, people, seed, clock=clock)
+        figures = trio.run(hall.fill, people, seed, phase_s, clock=clock)
         print(f"\n{people:,} people in a hall:\n\n{hall.hall_table(figures)}")
         print(f"all came in {figures.joined_s:.0f} s of processor time", file=sys.stderr)
     return 0

@@ -47,6 +47,8 @@ class Belief:
         self.partials = Partials(catalogue, journal)
         self._changed_at = -math.inf
         """When a neighbour last came, or last said that its share changed."""
+        self._widened_at = -math.inf
+        """When a neighbour last came."""
         self._caught_up_at: Times[str] = Times()
         """When each directory was last asked for of those alone who had changed it."""
 
@@ -66,6 +68,12 @@ class Belief:
     def trust_s(self) -> float:
         """How long the holders found by a flood are taken for all."""
         return max(TRUST_S, self.refresh_after_s)
+
+    def widened(self) -> None:
+        """Note a new neighbour: there may be more than the listings show."""
+        self._changed_at = self._widened_at = now = self._clock()
+        bearable_s = self.refresh_after_s
+        self._catalogue.expire(now - bearable_s if bearable_s > REFRESH_AFTER_S else now)
 
     # Changes since a listing.
 
@@ -97,7 +105,7 @@ class Belief:
         return self.board.of(path, since, self._neighbours(), sources)
 
     def note_change(self) -> None:
-        """Note that there may be more, anywhere: a neighbour came, or its share changed."""
+        """Note that there may be more, anywhere: the share of a neighbour has changed."""
         self._changed_at = self._clock()
 
     def may_have_changed(self, path: str, since: float) -> bool:
@@ -121,7 +129,8 @@ class Belief:
 
     def is_conclusive(self, path: str) -> bool:
         """Return whether a name that the listing of a directory lacks is absent."""
-        if not self.is_listed(path):
+        listed_at = self._catalogue.holders.listed_at(path)
+        if not self.is_listed(path) or listed_at is None or listed_at < self._widened_at:
             return False
         lacks = self.partials.of(path)
         return lacks is None or not lacks.is_doubtful

@@ -63,6 +63,13 @@ OPEN_S: Final = 30.0
 """For this time after a directory was shown, it is listed again as soon as a servent says that it
 changed."""
 
+LEAVING_S: Final = 60.0
+"""How long it is believed that a servent leaves, by its clock and ours; else listings show it."""
+
+OVERTAKEN_S: Final = 5.0
+"""By how much hits of a servent may come later than the news that it leaves, which it told behind
+them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -271,10 +278,14 @@ class Browser(View):
         return self._listings.start(holder, path, is_for_all=is_for_all)
 
     def peer_joined(self, peer: ServentId) -> None:
-        """Note a new neighbour: every listing is old, since it may have more."""
+        """Note a new neighbour: every listing is old, since it may have more.
+
+        A large network cannot bear that all ask anew whenever links change. There a listing that
+        is not due yet is shown on, and no absence is concluded from it.
+        """
         self._belief.note_change()
         if self._newcomers.moved(peer):
-            self._catalogue.expire(self._clock())
+            self._belief.widened()
         else:
             self._catalogue.forget_absences()
 
@@ -295,6 +306,17 @@ class Browser(View):
             if self._clock() - self._shown_at.get(path) < OPEN_S:
                 self._tasks.soon(self._lister.start_on_news, path, idempotent=True)
 
+    def heard_leaving(self, peer: ServentId, age_s: float) -> None:
+        """Forget a servent that has said, so long ago, that it leaves, unless it has come back.
+
+        Anybody may have kept that from another day: what is old, or older than what was heard of
+        that servent since, is not believed.
+        """
+        since = self._catalogue.holders.heard_at(peer) - (self._clock() - age_s)
+        is_neighbour = any(peer == one.id for one in self._neighbours())
+        if abs(age_s) <= LEAVING_S and since <= OVERTAKEN_S and not is_neighbour:
+            self.peer_left(peer)
+
     def peer_left(self, peer: ServentId) -> None:
         """Forget what a servent offered that has left the network."""
         self._belief.board.forget(peer)
@@ -305,10 +327,13 @@ class Browser(View):
         self._belief.board.forget_all()
         self._catalogue.keep_only("", ())
 
-    def peer_lost(self, peer: ServentId) -> None:
-        """Note that a neighbour is gone without BYE; a listing will show which servents remain."""
+    def peer_lost(self, peer: ServentId, *, is_there: bool = False) -> None:
+        """Note that a neighbour is gone without BYE; a listing will show which servents remain.
+
+        One that `is_there` has ended the link alone.
+        """
         self._belief.board.forget(peer)
-        if self._neighbours() and self._newcomers.moved(peer):
+        if self._neighbours() and not is_there and self._newcomers.moved(peer):
             self._catalogue.expire(self._clock())
 
     def _start_fading(self) -> None:

@@ -51,6 +51,11 @@ class Holders:
         with self._lock:
             self._sources.heard(source)
 
+    def heard_at(self, source: ServentId) -> float:
+        """Return when a servent was last heard of; minus infinity if it is not known."""
+        with self._lock:
+            return self._sources.heard_at(source)
+
     def unheard(self, since: float, limit: int) -> Sequence[PeerInfo]:
         """Return servents that have not been heard of since then, the longest silent first."""
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -34,6 +35,12 @@ REFRESH_SHARE: Final = 0.1
 LEAST_LOOK_S: Final = 0.25
 """What a look waits for a directory in any case: hardly anybody notices it, and most who have just
 come have answered."""
+
+SPREAD_EACH_S: Final = 0.005
+LONGEST_SPREAD_S: Final = 1.5
+"""The time over which news are asked about in the background, for each servent within the horizon
+and at most: all whose listings are open would ask whoever told them at one moment. A look does not
+wait for that."""
 
 FORGIVEN_S: Final = 600.0
 """Within this time the servents of an address that break off listings make only one look fail.
@@ -145,7 +152,7 @@ class Lister:
     def start_on_news(self, path: str) -> None:
         """Ask in the background for the changes in a directory, if there are said to be any."""
         if self._belief.has_mere_news(path):
-            self._flights.start(("news", path), self._list_news, path)
+            self._flights.start(("soon", path), self._list_news_soon, path)
 
     def _start_again(self, path: str) -> None:
         self._flights.start(("again", path), self._list_again, path)
@@ -166,6 +173,12 @@ class Lister:
         await self._list(path, Urgency.REFRESH)
 
     # How it is done.
+
+    async def _list_news_soon(self, path: str) -> None:
+        spread_s = min(self._survey.horizon * SPREAD_EACH_S, LONGEST_SPREAD_S)
+        await trio.sleep(random.uniform(0, spread_s))  # noqa: S311 - no secret
+        if self._belief.has_mere_news(path):
+            await self._ask("news", path, self._list_news)
 
     async def _list_news(self, path: str) -> None:
         began_at = self._clock()

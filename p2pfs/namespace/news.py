@@ -34,9 +34,9 @@ time, let each `ls` take 1.4 s."""
 MAX_PLACES: Final = 1_000
 """Directories of which changes are remembered; the oldest are forgotten."""
 
-MAX_TELLERS: Final = 16
-"""Servents with changes that are remembered for one directory, and for EVERYWHERE: as many as are
-asked at once. When there are more, a flood is cheaper."""
+MAX_TELLERS: Final = 200
+"""Servents with changes that are remembered for one directory, and for EVERYWHERE: a third of a
+full hall comes back at once. To ask all of them costs half a flood."""
 
 SLOW_STRANGERS_PER_S: Final = 4 / 60
 SLOW_STRANGERS_BURST: Final = 4

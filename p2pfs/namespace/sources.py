@@ -6,6 +6,7 @@ Not locked: the catalogue guards it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -63,6 +64,10 @@ class Sources:
         """Note that a servent is there, if it is held."""
         if source in self._infos:
             self._heard_at[source] = self._clock()
+
+    def heard_at(self, source: ServentId) -> float:
+        """Return when a servent was last heard of; minus infinity if it is not known."""
+        return self._heard_at.get(source, -math.inf)
 
     def heard_since(self, since: float) -> Iterator[ServentId]:
         """Yield the servents that have been heard of since then, the latest first."""

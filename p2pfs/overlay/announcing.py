@@ -29,6 +29,10 @@ from p2pfs.protocol.flood import (
 ANNOUNCE_AFTER_S: Final = 0.2
 """Neighbours get CHANGED at most this often."""
 
+ARRIVED_AFTER_S: Final = 1.0
+"""A servent that comes says so when it has been linked for so long: it has several neighbours by
+then, and no one of them can keep that to itself."""
+
 MADE_ANEW_S: Final = 60.0
 """How often the filter is made anew after something has gone."""
 
@@ -182,6 +186,7 @@ class Tidings:
         self._pace = TokenBucket(NEWS_OF_ONE_PER_S * SENDING_SHARE, NEWS_OF_ONE_BURST - 1)
         self._directories: set[str] = set()
         self._is_all = self._has_any = False
+        self._not_before = -math.inf
         self._version = 0
 
     def note(self, changes: Changes) -> None:
@@ -193,18 +198,29 @@ class Tidings:
         if len(self._directories) > MAX_NEWS_DIRECTORIES or length > MAX_NAMED_BYTES:
             self._directories, self._is_all = {""}, True
 
+    def note_arrival(self, now: float) -> None:
+        """Note that no servent knows what we share."""
+        self._directories, self._is_all, self._has_any = {""}, True, True
+        self._not_before = now + ARRIVED_AFTER_S
+
     def due_at(self, now: float) -> float:
         """Return when NEWS of the changes may be sent; infinity if there are none."""
-        return now + self._pace.wait_s(now) if self._has_any else math.inf
+        if not self._has_any:
+            return math.inf
+        return max(now + self._pace.wait_s(now), self._not_before)
 
     def take(self, now: float, now_ms: int) -> tuple[int, Sequence[str], bool] | None:
         """Return version, directories and whether there are others, if NEWS may be sent now."""
-        if not self._has_any or not self._pace.take(now):
+        if not self._has_any or now < self._not_before or not self._pace.take(now):
             return None
         told = sorted(self._directories), self._is_all
         self._directories, self._is_all, self._has_any = set(), False, False
+        return self.version(now_ms), *told
+
+    def version(self, now_ms: int) -> int:
+        """Return the version of NEWS that are sent now."""
         self._version = max(self._version + 1, now_ms)
-        return self._version, *told
+        return self._version
 
 
 class Announcer:
@@ -225,6 +241,29 @@ class Announcer:
         self._ttl = ttl
         self._wall_clock = wall_clock
         self._tidings = Tidings()
+        self._waiting = trio.CancelScope()
+
+    def arrived(self) -> None:
+        """Tell all servents within the horizon, soon, that we have come or are back."""
+        if self._has_any:
+            self._tidings.note_arrival(trio.current_time())
+            self._waiting.cancel()
+
+    def leaving(self) -> None:
+        """Tell all servents within the horizon that we leave, if we share anything."""
+        if self._has_any:
+            self._message_router.tell_news(
+                self._ttl, self._tidings.version(self._now_ms), (), False
+            )
+
+    @property
+    def _has_any(self) -> bool:
+        page = None if self._share.is_paused else self._share.list_page("", "", 1)
+        return page is not None and bool(page.entries)
+
+    @property
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000)
 
     async def run(self) -> None:
         """Announce changes, until cancelled."""
@@ -233,7 +272,8 @@ class Announcer:
         await self._renew(own)
         while True:
             changed = None
-            with trio.move_on_at(min(own.renew_at, self._tidings.due_at(trio.current_time()))):
+            due_at = min(own.renew_at, self._tidings.due_at(trio.current_time()))
+            with trio.move_on_at(due_at) as self._waiting:
                 changed = await self._share.wait_changed(version)
             await self._renew(own)
             if changed is not None:
@@ -243,8 +283,7 @@ class Announcer:
             await trio.sleep(ANNOUNCE_AFTER_S)
 
     def _tell_news(self) -> None:
-        now_ms = int(self._wall_clock() * 1000)
-        told = self._tidings.take(trio.current_time(), now_ms)
+        told = self._tidings.take(trio.current_time(), self._now_ms)
         if told is not None:
             self._message_router.tell_news(self._ttl, *told)
 

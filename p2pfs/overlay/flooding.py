@@ -89,7 +89,7 @@ TELL_AGAIN_S: Final = 60.0
 """How often people are warned that they search too much: a script may search without end."""
 
 
-OnNews = Callable[[PeerInfo, Sequence[str], bool], object]
+OnNews = Callable[[PeerInfo, Sequence[str], bool, int], object]
 
 
 class Neighbourhood(Protocol):
@@ -123,8 +123,8 @@ class MessageRouter:
         self._journal = journal
         self._told_at = -math.inf
         """When people were last warned that a search may not begin now."""
-        self.on_news: OnNews = lambda _peer, _directories, _is_all: None
-        """Called with a servent whose share has changed, where, and whether elsewhere too."""
+        self.on_news: OnNews = lambda _peer, _directories, _is_all, _version: None
+        """Called with a servent whose share has changed, where, whether elsewhere too, and when."""
         self.queries_seen = 0
         """Copies of queries that neighbours sent."""
         self._identity = identity
@@ -212,6 +212,10 @@ class MessageRouter:
         self._links[link.id] = link
         self._router.link_opened(link.id, trio.current_time())
         self._shares_changed.unpark_all()
+
+    def is_first(self, link: Link) -> bool:
+        """Return whether a neighbour is the only one."""
+        return self._links.keys() == {link.id}
 
     def lost(self, link: Link) -> None:
         """Take a neighbour that is gone out of the flood; its answers count as given."""
@@ -317,7 +321,7 @@ class MessageRouter:
                 addresses = dialable(news.provider.addresses, told_by.remote)
                 self.on_named(addresses, told_by.remote)
                 provider = PeerInfo(news.provider.id, news.provider.name, addresses)
-                self.on_news(provider, news.directories, news.is_all)
+                self.on_news(provider, news.directories, news.is_all, news.version)
             case Drop():
                 pass  # the router counts them
             case Ban(link=to, reason=reason):

@@ -56,6 +56,9 @@ class Owner(Protocol):
     def neighbour_lost(self, link: Link) -> None:
         """A neighbour is gone; `link.ended` and `link.bye` say why."""
 
+    def leaving(self) -> None:
+        """We are about to say BYE to all neighbours."""
+
     def start_walk(self) -> None:
         """Send one random walk on its way."""
 
@@ -213,6 +216,8 @@ class Overlay:
         The links get a second at most to take it; no new ones are made until `join`.
         """
         self._slots.is_away = True
+        if self._links:
+            self._owner.leaving()
         for link in self.neighbours:
             link.close(Bye(ByeCode.LEAVING, "leaving the network"))
         while self._links:

@@ -37,9 +37,9 @@ IDLE_S: Final = 150.0
 """A link without requests is closed after this time. The servent that dialled it closes it
 long before."""
 
-RESTING_S: Final = 10.0
+RESTING_S: Final = 0.5
 """A link without requests for this time gives way to anybody when all are taken: to dial anew
-costs a round trip."""
+costs a round trip, and three hundred people in a hall ask for a listing within 1.5 s."""
 
 TURN_BYTES: Final = 1024 * KIB
 """Blocks read at once and sent in one turn: a hop to a thread costs as much as a block, and

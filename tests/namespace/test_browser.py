@@ -31,7 +31,8 @@ from p2pfs.namespace.ages import (
     REFRESH_AFTER_S,
     TRUST_S,
 )
-from p2pfs.namespace.browser import Browser
+from p2pfs.namespace.belief import REFRESH_EACH_S
+from p2pfs.namespace.browser import LEAVING_S, OVERTAKEN_S, Browser
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.finder import ABSENT_S
@@ -305,6 +306,65 @@ async def test_it_is_known_how_far_a_look_reaches_and_how_long_it_takes(autojump
         assert sight().partial == "not everybody has answered yet"
         await trio.sleep(FIRST_LISTING_S)
         assert sight().partial == "not everybody has answered in time"
+
+
+async def test_a_large_network_is_not_asked_anew_whenever_a_neighbour_comes(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a")
+        await horizon.ls()
+        horizon.browser._survey.horizon = 300
+        await trio.sleep(1)
+        assert horizon.browser.known("b") is Knowledge.ABSENT
+        near.paths.add("b")
+        horizon.browser.peer_joined(near.id)
+        horizon.spent()
+
+        assert await horizon.ls() == ["a"]
+        assert horizon.spent() == (0, 0)
+        assert horizon.browser.known("b") is Knowledge.UNKNOWN  # nobody behind it was asked
+        assert isinstance(await horizon.stat("b"), RemoteFile)
+        await trio.sleep(300 * REFRESH_EACH_S)
+        horizon.browser.peer_joined(near.id)
+        horizon.spent()
+        await horizon.ls()
+        assert horizon.spent() == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("heard_s_ago", "told_s_ago", "is_shown"),
+    [
+        (30, 0, False),
+        (30, 20, False),
+        (30, -LEAVING_S, False),
+        (0, OVERTAKEN_S, False),
+        (10, 10 + OVERTAKEN_S + 1, True),
+        (200, LEAVING_S + 1, True),
+        (200, -LEAVING_S - 1, True),
+    ],
+)
+async def test_who_says_that_it_leaves_is_forgotten_unless_that_is_old(
+    heard_s_ago: float, told_s_ago: float, is_shown: bool, autojump_clock: MockClock
+):
+    """Anybody may have kept such news, and tell them again when their servent is back."""
+    async with open_horizon() as horizon:
+        horizon.add("near", "b")
+        far = horizon.add("far", "a", is_far=True)
+        await horizon.ls()
+        await trio.sleep(heard_s_ago)
+        horizon.browser.heard_leaving(far.id, told_s_ago)
+        await trio.sleep(0.1)
+        shown = horizon.browser._catalogue.shown.children("")
+        assert [node.path for node in shown] == [*["a"] * is_shown, "b"]
+
+
+async def test_a_neighbour_leaves_only_by_its_own_link(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a")
+        await horizon.ls()
+        horizon.browser.heard_leaving(near.id, 0.0)
+        assert await horizon.ls() == ["a"]
 
 
 async def test_a_walk_through_two_hundred_directories_costs_one_query(autojump_clock: MockClock):

@@ -27,7 +27,6 @@ def hall(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "contrib"))
     from simulation import hall  # noqa: PLC0415 - contrib is no package of ours
 
-    monkeypatch.setattr(hall, "PHASE_S", PHASE_S)
     yield hall
     for name in [one for one in sys.modules if one.partition(".")[0] == "simulation"]:
         del sys.modules[name]
@@ -35,7 +34,7 @@ def hall(monkeypatch):
 
 @pytest.mark.slow
 def test_everybody_in_a_hall_sees_all_there_is_whoever_comes_and_goes(hall):
-    figures = trio.run(hall.fill, PEOPLE, clock=MockClock(autojump_threshold=0))
+    figures = trio.run(hall.fill, PEOPLE, 1, PHASE_S, clock=MockClock(autojump_threshold=0))
 
     print(hall.hall_table(figures))  # noqa: T201 - the benchmark tells them
     assert [*figures.looks] == [*hall.PHASES]

@@ -107,6 +107,41 @@ async def test_a_listing_is_flooded_for_as_seldom_as_its_horizon_is_large(
             assert 100 / every_s / 2 <= len(asked) <= 100 / every_s + 2
 
 
+async def test_who_comes_is_listed_without_a_flood(autojump_clock: MockClock):
+    async with open_world(latency_s=0.01) as world:
+        await listing(world)
+        world[0].namespace.browser.known_children("")
+        world.stop(3)
+        await trio.sleep(10)
+        world[0].namespace.browser.known_children("")
+        before = floods(world)
+        await world.come_back(3)
+        await world.until(lambda: shown(world, "") == ["films"], within_s=1.0 + WITHIN_S)
+        assert floods(world) == before
+
+
+async def test_who_leaves_is_shown_no_more_without_a_flood(autojump_clock: MockClock):
+    async with open_world(latency_s=0.01) as world:
+        await listing(world)
+        before = floods(world)
+        world.stop(3)
+        await world.until(lambda: not shown(world, ""), within_s=1.0 + WITHIN_S)
+        assert floods(world) == before
+
+
+async def test_who_shares_nothing_comes_and_goes_unheard(autojump_clock: MockClock):
+    async with open_world(latency_s=0.01) as world:
+        await chain(world, 3)
+        told: list[object] = []
+        world[0].message_router.on_news = lambda *news: told.append(news[1:3])
+        await trio.sleep(5)
+        world.stop(2)
+        await trio.sleep(1)
+        await world.come_back(2)
+        await trio.sleep(5)
+        assert {*told} <= {((), True)}  # anything may have changed while it was away
+
+
 async def test_a_burst_of_changes_is_told_of_a_few_times(autojump_clock: MockClock):
     async with open_world(latency_s=0.01) as world:
         await listing(world)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from msgspec.structs import replace
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.protocol.flood.decisions import Ban, Decision, Drop, DropReason, Heard, LinkId, Send
 from p2pfs.protocol.flood.news import (
+    ARRIVAL_BURST,
+    ARRIVALS_PER_S,
     MAX_TELLERS,
     NEWS_BURST,
     NEWS_OF_ONE_BURST,
@@ -91,6 +95,24 @@ def test_what_a_neighbour_brings_is_bounded_whoever_told_it(router: Router) -> N
     assert decisions[-1] == [Drop(A, DropReason.OVER_BUDGET)]
     sent = [d for one in decisions for d in one if isinstance(d, Send) and d.link == B]
     assert len(sent) < NEWS_BURST, "less than B accepts of us"
+
+
+@pytest.mark.parametrize(("directories", "is_all"), [((), False), (("",), True)])
+def test_who_comes_and_goes_is_passed_on_seldom(
+    router: Router, directories: Sequence[str], is_all: bool
+) -> None:
+    """One neighbour that makes up servents has used up what it may bring, and no other has."""
+
+    def made_up() -> News:
+        told = (PeerInfo((one := Identity.generate()).id, "somebody", ()), 1, directories)
+        return sign_news(one, 4, *told, is_all=is_all)
+
+    passed = [router.got_news(A, made_up(), 0.0) for _ in range(ARRIVAL_BURST + 10)]
+    assert sum(Send in map(type, decisions) for decisions in passed) == ARRIVAL_BURST
+    assert {*map(type, passed[-1])} == {Heard, Drop}
+    assert Send in map(type, router.got_news(B, made_up(), 0.0))
+    assert Send in map(type, router.got_news(A, news_of(), 0.0)), "what has changed goes on"
+    assert Send in map(type, router.got_news(A, made_up(), 1 / ARRIVALS_PER_S))
 
 
 def test_far_more_is_a_ban(router: Router) -> None:
