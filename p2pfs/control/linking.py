@@ -63,14 +63,16 @@ async def open_link(servent: Servent, args: Args, _report: object) -> object:
         return _place(servent, f"{Subtree.SHARED}/{own.local_path}", meant.digits, own.size)
     file = await in_turn(lambda: servent.open_link(meant))
     if file is None:
-        raise NotFoundError(_nobody_has(meant))
+        raise NotFoundError(_nobody_has(servent, meant))
     return _place(servent, f"{Subtree.NETWORK}/{file.path}", meant.digits, file.size)
 
 
-def _nobody_has(meant: FileLink) -> str:
+def _nobody_has(servent: Servent, meant: FileLink) -> str:
     name = meant.name or meant.digits
     hint = ", nor whom the link names" if meant.holders else ""
-    return f"{name}: nobody within the horizon has it{hint}"
+    is_asked = servent.report.status().get("directory_nodes") is not None
+    beyond = ", and beyond it nobody is known to" if is_asked else ""
+    return f"{name}: nobody within the horizon has it{beyond}{hint}"
 
 
 def _place(servent: Servent, path: str, digits: str, size: int) -> Record:

@@ -204,6 +204,7 @@ def test_a_restart_waits_for_the_peers_that_it_knows(processes):
     assert ", 1 peer\n" in first.stdout
     doctor = processes.p2pfs("doctor", "--state", "a").stdout
     assert "a: no router was asked to pass the port on; relays for neighbours" in doctor
+    assert "it asks nobody beyond the horizon" in doctor
     assert processes.p2pfs("unmount", "b").returncode == 0
 
     again = processes.start("serve", state="b")

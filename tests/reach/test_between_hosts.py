@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from p2pfs.protocol.manifest import MIN_BLOCK_BYTES
+from p2pfs.reach import is_installed
 from tests.helpers.hosts import Host, Router, Wan, Wires, open_wires
-from tests.helpers.mounted import Servent, Servents, errno_name, open_servents, until
+from tests.helpers.mounted import Servent, Servents, errno_name, make_shared, open_servents, until
 
 pytestmark = pytest.mark.slow
 
@@ -207,3 +209,27 @@ def test_who_can_do_nothing_else_passes_through_the_neighbour(wires: Wires, serv
     status = homes.middle.status()
     assert status["circuits"] == 1
     assert int(str(status["relayed_bytes"])) > 2 * MIN_BLOCK_BYTES
+
+
+@pytest.mark.skipif(not is_installed(), reason="libtorrent is an extra: p2pfs[dht]")
+def test_a_link_opens_beyond_the_horizon(
+    wires: Wires, servents: Servents, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("P2PFS_ALONE")
+    switch, names, started = wires.switch(), ("ann", "ben", "cleo", "dan"), []
+    shared = make_shared(servents.directory / "ann.state")
+    (shared / "letter.txt").write_bytes(b"dear all\n")
+    for number, name in enumerate(names, 1):
+        join = ("--join", f"10.50.0.{number - 1}:{PORT}") if started else ()
+        room = "1" if name in (names[0], names[-1]) else "2"
+        options = ("--ttl", "1", "--max-neighbours", room, "--no-lan", "--no-port-mapping", *join)
+        host = wires.host(switch, f"10.50.0.{number}")
+        started.append(start(servents, name, host, *options, mounted=False))
+        until(lambda: bool(started[-1].neighbours()) or len(started) == 1)
+    made = started[0].p2pfs("link", "shared/letter.txt").stdout.strip()
+    link = re.sub(r"[?].*", "?name=letter.txt", made)  # without the address in it
+
+    until(lambda: int(str(started[0].status()["directory_keys"])) == 3)
+    until(lambda: started[-1].p2pfs("open", link).returncode == 0)
+
+    assert int(str(started[-1].status()["directory_nodes"])) >= 1
