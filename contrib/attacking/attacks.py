@@ -183,7 +183,7 @@ class Reflector(Stranger):
         return m.PeerInfo(Identity.generate().id, "x", (m.Address(THIRD_PARTY, 4774),))
 
 
-FILM_BYTES: Final = 160 * 1024 * 1024
+FILM_BYTES: Final = 240 * 1024 * 1024
 Attack = Callable[[int, int, bytes], Awaitable[None]]
 ATTACKS: Final[dict[str, tuple[str, Attack]]] = {}
 

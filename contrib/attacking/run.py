@@ -134,6 +134,8 @@ def measured(name: str) -> Row | None:
         print(f"{title}: failed: {error!r}", flush=True)
         return None
     print(row.markdown(), flush=True)
+    if row.film_error:
+        print(f"{title}: the film: {row.film_error}", flush=True)
     return row
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import NotAskedError, TransferError
+from p2pfs.errors import NoSourceError, NotAskedError, StalledError, TransferError
 from p2pfs.latest import Latest
 from p2pfs.namespace.ages import FIRST_LISTING_S, MAX_REMEMBERED, TRUST_S, Renewals, Times
 from p2pfs.namespace.belief import Belief
@@ -90,13 +90,19 @@ class Lister:
 
         He waits FIRST_LISTING_S for what is new. Where all of it was listed a moment ago he waits
         no longer than others' answers take. The question goes on behind, and no other look waits
-        for it: `is_late`.
+        for it: `is_late`. Nor does it fail then because a newcomer broke off: what was listed is
+        shown, and `Partials` has what is missing.
         """
         is_new = self._belief.has_mere_news(path)
         verb, ask = ("news", self._list_news) if is_new else ("all", self._list)
         flight = self._flights.start((verb, path), ask, path)
-        with trio.move_on_after(self._patience_s(path, is_new)):
-            await flight.wait()
+        patience_s = self._patience_s(path, is_new)
+        with trio.move_on_after(patience_s):
+            try:
+                await flight.wait()
+            except (NoSourceError, StalledError):
+                if patience_s == math.inf:
+                    raise
             return
         self._late[path] = flight
         self._newcomers.were_late()

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pfs.errors import UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering
 from p2pfs.namespace.ages import FIRST_LISTING_S, REFRESH_AFTER_S
@@ -21,6 +22,7 @@ from p2pfs.protocol import (
     Entry,
     Identity,
     LinkKind,
+    Listing,
     PeerInfo,
     ServentId,
     sign_hit,
@@ -197,6 +199,26 @@ async def test_who_comes_again_and_again_holds_up_no_look(is_mute: bool, autojum
 
         assert max(waited_s) == pytest.approx(LEAST_LOOK_S)
         assert sum(waited_s) <= 2 * LEAST_LOOK_S
+
+
+async def test_who_comes_and_breaks_off_fails_no_look(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        add_honest(horizon, "film")
+        assert await horizon.ls() == ["film"]
+        liar = bomb(horizon, 0, LIAR_HOST)
+        tell = liar.list
+
+        def break_off(path: str, after: str) -> Listing:
+            if after:
+                raise UnreachableError("it hangs up")
+            return tell(path, after)
+
+        liar.list = break_off
+        await trio.sleep(1)
+        horizon.browser.peer_joined(liar.id)
+
+        assert "film" in await horizon.ls()
+        assert horizon.browser.partial("") == "not all was told by 'bomb 0'"
 
 
 async def test_who_comes_and_goes_without_end_uses_up_no_searches(autojump_clock: MockClock):
