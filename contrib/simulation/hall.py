@@ -7,18 +7,21 @@ leaves at once, and comes back.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import time
+import unittest.mock
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from p2pfs.errors import TransferError
-from p2pfs.namespace import Knowledge
+from p2pfs.namespace import Knowledge, belief
+from p2pfs.protocol.flood import news, routing
 from simulation.report import quantile
 from tests.helpers.world import World, open_world
 
@@ -78,11 +81,19 @@ class Figures:
 class Hall:
     """The people, and what they do."""
 
-    def __init__(self, world: World, people: int, rng: random.Random, phase_s: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        people: int,
+        rng: random.Random,
+        phase_s: float,
+        publish_every_s: float,
+    ) -> None:
         self._world = world
         self._people = people
         self._rng = rng
         self._phase_s = phase_s
+        self._publish_every_s = publish_every_s
         self._published_at: dict[tuple[int, str], float] = {}
         """When each servent offered each path."""
         self._present_since = dict.fromkeys(range(people), 0.0)
@@ -135,7 +146,7 @@ class Hall:
 
     async def _publish_on(self) -> None:
         for number in range(1_000_000):
-            await trio.sleep(PUBLISH_EVERY_S)
+            await trio.sleep(self._publish_every_s)
             who = self._rng.choice(self._present())
             directory = f"d{who}/" if number % 2 else ""
             await self._publish(who, f"{directory}new{number}.txt")
@@ -216,12 +227,40 @@ GARBAGE_AT: Final = (50_000, 50, 100_000)
 that took 40 % of the time of all, and in a process of its own each looks at its own objects."""
 
 
-async def fill(people: int, seed: int = 1, phase_s: float = PHASE_S) -> Figures:
-    """Let so many people meet in a hall; use on a clock that jumps."""
+@contextlib.contextmanager
+def crowded(times: float) -> Iterator[float]:
+    """Let links carry so many times less, and listings age so much more slowly.
+
+    A flood crosses each link about once each way, so a few people then crowd a hall as many do.
+    Yields how much more seldom somebody publishes. What many cost each of them is not among it.
+    """
+    with (
+        unittest.mock.patch.multiple(
+            routing,
+            QUERIES_PER_S=routing.QUERIES_PER_S / times,
+            QUERY_BURST=int(routing.QUERY_BURST / times),
+        ),
+        unittest.mock.patch.multiple(
+            news, NEWS_PER_S=news.NEWS_PER_S / times, NEWS_BURST=int(news.NEWS_BURST / times)
+        ),
+        unittest.mock.patch.object(belief, "REFRESH_EACH_S", belief.REFRESH_EACH_S * times),
+    ):
+        yield PUBLISH_EVERY_S * times
+
+
+async def fill(
+    people: int, seed: int = 1, phase_s: float = PHASE_S, as_many: int | None = None
+) -> Figures:
+    """Let so many people meet in a hall, as crowded as with many; use on a clock that jumps."""
+    with crowded((as_many or people) / people) as publish_every_s:
+        return await _fill(people, seed, phase_s, publish_every_s)
+
+
+async def _fill(people: int, seed: int, phase_s: float, publish_every_s: float) -> Figures:
     gc.set_threshold(*GARBAGE_AT)
     began_at = time.process_time()
     async with open_world(latency_s=LATENCY_S, seed=seed) as world:
-        hall = Hall(world, people, random.Random(seed), phase_s)
+        hall = Hall(world, people, random.Random(seed), phase_s, publish_every_s)
         await hall.come()
         joined_s = time.process_time() - began_at
         await hall.live()

@@ -114,6 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="contrib/simulate", description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, help="servents in a network")
     parser.add_argument("--hall", action="store_true", help="let real servents meet in a hall")
+    parser.add_argument("--as", type=int, dest="as_many", help="crowd a hall as so many would")
     parser.add_argument("--phase", type=float, default=hall.PHASE_S, help="seconds in a hall")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--seed", type=int, default=1)
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--charts", type=Path, help="a directory for the charts")
     options = parser.parse_args(arguments)
     if options.hall:
-        return fill_halls(options.sizes or HALL_SIZES, options.phase, options.seed)
+        return fill_halls(options.sizes or HALL_SIZES, options.phase, options.seed, options.as_many)
     shapes = {}
     for servents in options.sizes or SIZES:
         began_at = time.process_time()
@@ -138,11 +139,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def fill_halls(sizes: Sequence[int], phase_s: float, seed: int) -> int:
+def fill_halls(sizes: Sequence[int], phase_s: float, seed: int, as_many: int | None) -> int:
     """Let so many people meet, each number in a hall of its own; print what they saw."""
     for people in sizes:
         clock = MockClock(autojump_threshold=0)
-        figures = trio.run(hall.fill, people, seed, phase_s, clock=clock)
+        figures = trio.run(hall.fill, people, seed, phase_s, as_many, clock=clock)
         print(f"\n{people:,} people in a hall:\n\n{hall.hall_table(figures)}")
         print(f"all came in {figures.joined_s:.0f} s of processor time", file=sys.stderr)
     return 0
