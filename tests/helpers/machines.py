@@ -43,7 +43,7 @@ mkdir -m 700 /run/user/0
 mount --bind {directory}/hosts /etc/hosts
 touch {directory}/fstab
 mount --bind {directory}/fstab /etc/fstab
-mkdir -p {directory}/sbin
+mkdir -p {directory}/sbin {directory}/tmp
 mount -t tmpfs sbin {directory}/sbin
 mkdir {directory}/sbin/old {directory}/sbin/new
 mount --bind /usr/sbin {directory}/sbin/old
@@ -122,6 +122,7 @@ class Machine:
             "PATH": f"{self._directory}/bin:{os.environ['PATH']}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "TERM": "dumb",
+            "TMPDIR": f"{self._directory}/tmp",  # else verbs find servents of the real machine
             "COLUMNS": COLUMNS,
             "USER": self.plan.user,
             "XDG_RUNTIME_DIR": "/run/user/0",
