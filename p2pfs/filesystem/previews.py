@@ -28,7 +28,7 @@ from p2pfs.protocol import MIB, FileId, block_bytes_for, parent_of
 
 log = logging.getLogger(__name__)
 
-SMALL_BYTES: Final = 1 * MIB
+WHOLE_BYTES: Final = 1 * MIB
 """Bytes of a file that every program may read whole, unless previews are off."""
 
 CACHED_PERCENT: Final = 100
@@ -120,7 +120,7 @@ class GuardedContents:
         """Return how many bytes the caller may read; None: all. Most callers are not checked."""
         if self._previews is Previews.ALL:
             return None
-        if self._previews is Previews.SMALL and file.size <= SMALL_BYTES:
+        if self._previews is Previews.SMALL and file.size <= WHOLE_BYTES:
             return None
         if not makes_previews(self._caller):
             return None

@@ -16,7 +16,7 @@ from p2pfs.latest import Latest
 from p2pfs.namespace import Knowledge, Node, RemoteFile
 from p2pfs.protocol import MIB, MIN_BLOCK_BYTES, parent_of
 
-SMALL_BYTES: Final = MIN_BLOCK_BYTES
+SIBLING_BYTES: Final = MIN_BLOCK_BYTES
 """A content of one block: it comes in one exchange, and one fetched in vain costs little."""
 
 OPENED_IN_ORDER: Final = 3
@@ -97,7 +97,7 @@ class Siblings:
 
     def opened(self, file: RemoteFile) -> list[RemoteFile]:
         """Note that a file was opened; return the small ones to have ready, in order."""
-        if not 0 < file.size <= SMALL_BYTES:
+        if not 0 < file.size <= SIBLING_BYTES:
             return []
         path = parent_of(file.path)
         with self._lock:
@@ -122,5 +122,5 @@ class Siblings:
         nodes = self._children(path)
         if isinstance(nodes, Knowledge) or len(nodes) > MAX_DIRECTORY:
             return ()
-        small = [n for n in nodes if isinstance(n, RemoteFile) and 0 < n.size <= SMALL_BYTES]
+        small = [n for n in nodes if isinstance(n, RemoteFile) and 0 < n.size <= SIBLING_BYTES]
         return _Order(small), _Order(sorted(small, key=self._inode))

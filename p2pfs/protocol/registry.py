@@ -49,7 +49,7 @@ from p2pfs.protocol.messages import (
     Walk,
 )
 
-SMALL_BYTES: Final = 128
+BARE_BYTES: Final = 128
 """Of a body with fixed fields only. The rest is room for fields that a later version adds."""
 
 
@@ -90,28 +90,28 @@ _N, _T, _B = Links.NEIGHBOUR, Links.TRANSFER, Links.BOTH
 REGISTRY: Final = (
     MessageType(0x01, Hello, _B, 4 * KIB, Rate(1, 1)),
     MessageType(0x02, Bye, _B, 16 * KIB, Rate(1, 1)),  # ten alternatives, four addresses each
-    MessageType(0x03, Ping, _B, SMALL_BYTES, Rate(5, 50), Pong),
-    MessageType(0x04, Pong, _B, SMALL_BYTES, Rate(5, 50)),
-    MessageType(0x05, GetPeers, _N, SMALL_BYTES, Rate(1, 20), Peers),
+    MessageType(0x03, Ping, _B, BARE_BYTES, Rate(5, 50), Pong),
+    MessageType(0x04, Pong, _B, BARE_BYTES, Rate(5, 50)),
+    MessageType(0x05, GetPeers, _N, BARE_BYTES, Rate(1, 20), Peers),
     MessageType(0x06, Peers, _N, 24 * KIB, Rate(1, 20)),  # sixteen peers at their longest
-    MessageType(0x07, Walk, _N, SMALL_BYTES, Rate(50, 200)),
+    MessageType(0x07, Walk, _N, BARE_BYTES, Rate(50, 200)),
     MessageType(0x08, Introduce, _N, 2 * KIB, Rate(20, 200)),
     MessageType(0x09, Query, _N, MAX_QUERY_BYTES, Rate(200, 1_000)),
     MessageType(0x0A, QueryHit, _N, MAX_BODY_BYTES, Rate(200, 2_000)),
-    MessageType(0x0B, Done, _N, SMALL_BYTES, Rate(200, 2_000)),
-    MessageType(0x0C, Changed, _N, SMALL_BYTES, Rate(5, 200)),
-    MessageType(0x0D, Filter, _N, MAX_FILTER_BYTES + SMALL_BYTES, Rate(50, 1_000)),
+    MessageType(0x0B, Done, _N, BARE_BYTES, Rate(200, 2_000)),
+    MessageType(0x0C, Changed, _N, BARE_BYTES, Rate(5, 200)),
+    MessageType(0x0D, Filter, _N, MAX_FILTER_BYTES + BARE_BYTES, Rate(50, 1_000)),
     MessageType(0x0E, News, _N, MAX_NEWS_BYTES, Rate(100, 1_000)),
-    MessageType(0x0F, Enough, _N, SMALL_BYTES, Rate(200, 1_000)),
-    MessageType(0x10, GetManifest, _T, SMALL_BYTES, Rate(500, 1_000), Data),
-    MessageType(0x11, GetBlocks, _T, SMALL_BYTES, Rate(2_000, 4_000), Data),
+    MessageType(0x0F, Enough, _N, BARE_BYTES, Rate(200, 1_000)),
+    MessageType(0x10, GetManifest, _T, BARE_BYTES, Rate(500, 1_000), Data),
+    MessageType(0x11, GetBlocks, _T, BARE_BYTES, Rate(2_000, 4_000), Data),
     MessageType(0x12, List, _T, 4 * KIB, Rate(100, 400), Listing),  # two paths at their longest
     MessageType(0x13, Listing, _T, MAX_BODY_BYTES, Rate(500, 4_000)),
     MessageType(0x14, Reject, _T, KIB, Rate(2_000, 4_000)),
-    MessageType(0x15, Cancel, _T, SMALL_BYTES, Rate(2_000, 4_000)),
+    MessageType(0x15, Cancel, _T, BARE_BYTES, Rate(2_000, 4_000)),
     MessageType(0x16, Match, _T, 4 * KIB, Rate(20, 100), Listing),  # a query, and a path
     MessageType(0x17, Push, _N, 2 * KIB, Rate(50, 200)),
-    MessageType(0x18, Pushed, _T, SMALL_BYTES, Rate(50, 200)),
+    MessageType(0x18, Pushed, _T, BARE_BYTES, Rate(50, 200)),
     MessageType(0x19, Punch, _N, KIB, Rate(50, 200)),  # two addresses at their longest
     MessageType(0x1A, Relay, _N, KIB, Rate(50, 200)),
     MessageType(0x1B, Announce, _N, KIB, Rate(1, 20)),  # seventeen keys

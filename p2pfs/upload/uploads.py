@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 UPLOAD_SLOTS: Final = 8
 """Uploads at once: enough to fill any line, few enough that each moves (libtorrent)."""
 
-SMALL_BYTES: Final = 512 * KIB
+UNQUEUED_BYTES: Final = 512 * KIB
 """Contents up to this size pass the queue: a note does not wait behind a film."""
 
 MAX_QUEUE: Final = 128
@@ -186,7 +186,7 @@ class Uploads:
 
     def _is_large(self, link: Link, wanted: GetBlocks) -> bool:
         size = self._share_for(link).size_of(FileId(wanted.file_id))
-        return size is not None and size > SMALL_BYTES
+        return size is not None and size > UNQUEUED_BYTES
 
     async def _answer_all(self, queue: Queue, client: Client, peer: Peer) -> None:
         while True:
@@ -256,7 +256,7 @@ class Uploads:
                 )
 
             while left:
-                if size <= SMALL_BYTES:  # needs no turn
+                if size <= UNQUEUED_BYTES:  # needs no turn
                     await send_some(TURN_BYTES // block_bytes_for(size), _nothing)
                     continue
                 async with self._place(client, peer, size) as (count, blocked):

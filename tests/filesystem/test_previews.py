@@ -11,13 +11,13 @@ import pytest
 from p2pfs.config import Previews
 from p2pfs.filesystem import Later
 from p2pfs.filesystem.network import NetworkTree
-from p2pfs.filesystem.previews import SMALL_BYTES, GuardedContents, makes_previews
+from p2pfs.filesystem.previews import WHOLE_BYTES, GuardedContents, makes_previews
 from p2pfs.protocol.manifest import KIB
 from tests.helpers.faketree import FakeCaller, FakeNetwork
 from tests.helpers.files import bytes_of, now
 from tests.suites.filesystem_suite import errno_of
 
-FILM = random.Random("film").randbytes(2 * SMALL_BYTES)
+FILM = random.Random("film").randbytes(2 * WHOLE_BYTES)
 BLOCK = 256 * KIB
 
 
@@ -25,7 +25,7 @@ BLOCK = 256 * KIB
 def network() -> FakeNetwork:
     network = FakeNetwork()
     network.add("film.mkv", FILM)
-    network.add("small.jpg", FILM[:SMALL_BYTES])
+    network.add("small.jpg", FILM[:WHOLE_BYTES])
     network.add("cached.mkv", FILM[1:], cached=True)
     return network
 
@@ -107,7 +107,7 @@ async def test_who_maps_files_is_refused_before_he_does(network, caller, name) -
 async def test_small_and_cached_files_are_whole(network, caller, path) -> None:
     file = opened(network, caller, path)
 
-    assert len(await read(file, 10, SMALL_BYTES - 10)) == 10
+    assert len(await read(file, 10, WHOLE_BYTES - 10)) == 10
     file.release()
 
 

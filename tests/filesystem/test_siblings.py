@@ -14,7 +14,7 @@ from p2pfs.filesystem.siblings import (
     MAX_AHEAD_FILES,
     MAX_DIRECTORY,
     OPENED_IN_ORDER,
-    SMALL_BYTES,
+    SIBLING_BYTES,
 )
 from tests.helpers.faketree import FakeNetwork
 from tests.helpers.files import now
@@ -79,11 +79,11 @@ def test_who_goes_on_reading_in_order_has_more_ready_up_to_a_bound(network, tree
 
 
 def test_no_more_bytes_are_fetched_than_a_little_ahead(network, tree) -> None:
-    paths = fill(network, count=30, size=SMALL_BYTES)
+    paths = fill(network, count=30, size=SIBLING_BYTES)
 
     open_all(tree, paths[:10])
 
-    assert len(network.fetched_ahead) <= 10 + AHEAD_BYTES // SMALL_BYTES
+    assert len(network.fetched_ahead) <= 10 + AHEAD_BYTES // SIBLING_BYTES
 
 
 def test_a_few_may_be_left_out(network, tree) -> None:
@@ -114,7 +114,7 @@ def test_one_file_opened_again_and_again_is_no_order(network, tree) -> None:
 def test_large_files_are_neither_noticed_nor_fetched(network, tree) -> None:
     films = [f"films/{number}" for number in range(9)]
     for path in films:
-        network.add(path, path.encode().ljust(SMALL_BYTES + 1))
+        network.add(path, path.encode().ljust(SIBLING_BYTES + 1))
 
     open_all(tree, films)
 

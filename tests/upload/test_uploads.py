@@ -43,7 +43,7 @@ from p2pfs.upload.uploads import (
     MAX_QUEUE,
     MIN_RATE_BYTES_PER_S,
     NOT_YET_MS,
-    SMALL_BYTES,
+    UNQUEUED_BYTES,
     UPLOAD_SLOTS,
     Uploads,
 )
@@ -56,7 +56,7 @@ from tests.helpers.servents import HalfServent, silent
 BLOCK = 256 * 1024
 LARGE = Content.of(3 * BLOCK, seed=1)
 HUGE = Content.of(9 * BLOCK, seed=3)
-SMALL = Content.of(SMALL_BYTES, seed=2)
+SMALL = Content.of(UNQUEUED_BYTES, seed=2)
 
 
 class Shelf:
@@ -109,7 +109,7 @@ class Shelf:
         self.turns.append(len(indexes))
         self.most = max(self.most, len(self.reading))
         try:
-            if self.contents[file_id].size > SMALL_BYTES:
+            if self.contents[file_id].size > UNQUEUED_BYTES:
                 await self.goes.wait()
             await trio.lowlevel.checkpoint()
             if self.error is not None:
@@ -316,7 +316,7 @@ async def test_small_things_pass_those_who_wait_for_a_slot(autojump_clock: MockC
 
 
 async def test_one_byte_more_than_small_waits_for_a_slot(autojump_clock: MockClock):
-    larger = Content.of(SMALL_BYTES + 1)
+    larger = Content.of(UNQUEUED_BYTES + 1)
     async with open_shop() as shop:
         shop.shelf.contents[larger.file_id] = larger
         shop.hold()
