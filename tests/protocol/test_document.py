@@ -15,7 +15,7 @@ from msgspec import inspect
 import p2pfs.protocol
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.handshake import Credentials, Early, Role
-from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
+from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES, RATES
 from p2pfs.protocol.states import STEPS, TRANSITIONS, State, Step
 
 DOCUMENT = (Path(p2pfs.protocol.__file__).parent / "PROTOCOL.md").read_text()
@@ -116,6 +116,11 @@ def test_the_list_of_messages_is_that_of_the_code():
     ]
     expected += [[f"0x{n:02x}", name, "transfer", "65,514"] for n, name in DATA_TYPES]
     assert [row[:4] for row in rows(section("List of messages"))] == expected
+
+
+def test_the_rates_are_those_of_the_code():
+    expected = [[wire_name(t), f"{rate.per_s:,}", f"{rate.burst:,}"] for t, rate in RATES.items()]
+    assert rows(section("Budgets")) == expected
 
 
 DATA_TYPES = [(m.DATA, "DATA"), (m.DATA_END, "DATA_END")]
