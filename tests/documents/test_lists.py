@@ -9,10 +9,13 @@ import os
 import re
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 
+from p2pfs.cli import servents as servents_module
+from p2pfs.cli import verbs as verbs_module
 from p2pfs.cli.commands import cli
 from p2pfs.config import load_config
 from p2pfs.control import ExitStatus
@@ -62,6 +65,17 @@ def test_the_verbs_are_those_of_the_command():
     listed = [verb_of(row[0]) for row in table(section(COMMANDS, "Verbs"))]
 
     assert sorted(listed) == sorted(verbs())
+
+
+@pytest.mark.parametrize("module", [servents_module, verbs_module])
+def test_every_command_is_in_a_section_of_the_help(module: ModuleType):
+    made = {one for one in vars(module).values() if isinstance(one, click.Command)}
+    listed = set(cli.commands.values())
+    within = {
+        more for one in listed if isinstance(one, click.Group) for more in one.commands.values()
+    }
+
+    assert made <= listed | within
 
 
 @pytest.mark.parametrize("row", table(section(COMMANDS, "Verbs")), ids=lambda row: verb_of(row[0]))
