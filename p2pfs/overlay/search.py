@@ -117,6 +117,8 @@ class _Running:
     hits: dict[ServentId, tuple[Address, QueryHit]] = field(default_factory=dict)
     """By provider: the link that it came over, named by its far end, and the hit."""
     is_cut: bool = False
+    is_complete: bool = False
+    """Whether everybody within the ring that went out last has answered."""
     servents: int = 0
     skipped: int = 0
     """The most of any ring."""
@@ -128,9 +130,11 @@ class _Running:
     patience: trio.CancelScope = field(default_factory=trio.CancelScope)
     last_ring: trio.CancelScope | None = None
     """The time of the last ring, once that is on its way."""
+    ends_at: float = -math.inf
+    """When it ends, unless hits keep it going."""
     last_at: float = -math.inf
     """When it ends, whatever comes."""
-    news: trio.Event = field(default_factory=trio.Event)
+    changed: trio.Event = field(default_factory=trio.Event)
 
     def is_answered_by(self, entry: Entry) -> bool:
         if self.kind is QueryKind.WORDS:
@@ -169,9 +173,14 @@ class _Running:
         if self.last_ring is not None:
             self.last_ring.deadline = max(self.last_ring.deadline, now + MAX_HOP_S)
 
-    def tell(self) -> None:
-        self.news.set()
-        self.news = trio.Event()
+    def wake(self) -> None:
+        """Wake the search: a hit, or the end of a ring, has come."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def outcome(self) -> Outcome:
+        is_complete = self.is_complete and not self.is_cut
+        return Outcome(self.found(), self.servents, is_complete, self.is_cut, self.skipped)
 
 
 class Searches:
@@ -231,37 +240,20 @@ class Searches:
         """
         if not fits_query(text, terms) or self._names_withheld(kind, text):
             return Outcome(Hits(), 0, is_complete=False)
-        guid = self._new_guid()
+        guid, now = self._new_guid(), trio.current_time()
         running = self._running[guid] = _Running(kind, text, Wanted(text, terms), quiet_s)
-        is_complete = False
-        ends_at = trio.current_time() + timeout_s
-        running.last_at = trio.current_time() + MAX_DEADLINE_MS / 1000 if quiet_s else ends_at
+        running.ends_at = running.last_at = now + timeout_s
+        if quiet_s:
+            running.last_at = now + MAX_DEADLINE_MS / 1000
         try:
-            with trio.move_on_at(ends_at) as running.patience:
+            with trio.move_on_at(running.ends_at) as running.patience:
                 for number, ttl in enumerate(rings, 1):
-                    is_complete = False
-                    left_s = running.last_at - END_MARGIN_S - trio.current_time()
-                    left_ms = max(0, int(left_s * 1000))
-                    query = Query(guid, ttl, 0, kind, text, MAX_RESULTS, left_ms, terms)
-                    if not self._send(running, query, urgency):
+                    running.is_complete = False
+                    if not self._send(running, _query(guid, ttl, running, terms), urgency):
                         break
-                    ends: Sequence[Finished] | None = ()
                     further = len(rings) - number
-                    ring_s = self._ring_s(ttl, further, ends_at)
-                    if is_patient and not further:
-                        ring_s = math.inf
-                    with trio.move_on_after(ring_s) as scope:
-                        running.last_ring = None if further else scope
-                        ends = await self._ring_end(running, ttl, is_enough)
-                        if ends is None:
-                            break
-                    if not ends:
-                        continue  # its time is over, though answers are owed
-                    if any(one.refusals for one in ends) and not running.servents:
-                        raise _not_asked(1 / SEARCHES_PER_S)
-                    is_complete = all(one.is_complete for one in ends)
-                    if is_complete and not any(one.servents or one.skipped for one in ends):
-                        break  # the ring reached nobody new: this is the whole network
+                    if await self._run_ring(running, ttl, further, is_enough, is_patient):
+                        break
         except NotAskedError as error:
             if urgency is Urgency.PERSON:
                 self._on_refused(error)
@@ -269,9 +261,31 @@ class Searches:
         finally:
             del self._running[guid]
             self._on_end(guid)
-        is_complete = is_complete and not running.is_cut
-        counts = (running.servents, is_complete, running.is_cut, running.skipped)
-        return Outcome(running.found(), *counts)
+        return running.outcome()
+
+    async def _run_ring(
+        self,
+        running: _Running,
+        ttl: int,
+        further: int,
+        is_enough: Callable[[Hits], bool],
+        is_patient: bool,
+    ) -> bool:
+        """Wait for a ring, with so many to come; return whether the search is over then."""
+        ends: Sequence[Finished] | None = ()
+        ring_s = self._ring_s(ttl, further, running.ends_at)
+        with trio.move_on_after(math.inf if is_patient and not further else ring_s) as scope:
+            running.last_ring = None if further else scope
+            ends = await self._ring_end(running, ttl, is_enough)
+        if ends is None:
+            return True
+        if not ends:
+            return False  # its time is over, though answers are owed
+        if any(one.refusals for one in ends) and not running.servents:
+            raise _not_asked(1 / SEARCHES_PER_S)
+        running.is_complete = all(one.is_complete for one in ends)
+        # A complete ring that reached nobody new was the whole network.
+        return running.is_complete and not any(one.servents or one.skipped for one in ends)
 
     def _names_withheld(self, kind: QueryKind, text: str) -> bool:
         if kind is not QueryKind.ID:
@@ -310,7 +324,7 @@ class Searches:
                 return None
             if running.ends.keys() >= {*_parts(ttl)}:
                 return [running.ends[one] for one in _parts(ttl)]
-            await running.news.wait()
+            await running.changed.wait()
 
     def got_hit(self, hit: QueryHit, told_by: Address) -> None:
         """Take in a hit that came back to us over a link; keep the addresses worth a dial."""
@@ -329,7 +343,7 @@ class Searches:
             addresses = dialable(hit.provider.addresses, told_by)
             provider = PeerInfo(hit.provider.id, hit.provider.name, addresses)
             if running.put(replace(hit, provider=provider, entries=good), told_by):
-                running.tell()
+                running.wake()
             running.go_on(trio.current_time())
 
     def got_finished(self, finished: Finished) -> None:
@@ -339,19 +353,25 @@ class Searches:
             running.ends[finished.ttl] = finished
             running.servents += finished.servents
             running.skipped = max(running.skipped, finished.skipped)
-            running.tell()
+            running.wake()
 
     def got_refused(self, refused: Refused) -> None:
         """Take in that a search was not begun."""
         running = self._running.get(refused.guid)
         if running is not None:
             running.refused = refused
-            running.tell()
+            running.wake()
 
 
 def _parts(ttl: int) -> Sequence[int]:
     """Return the TTLs that reach everybody within a ring: a far one goes over some links alone."""
     return (ttl,) if ttl <= WIDE_TTL else (WIDE_TTL, ttl)
+
+
+def _query(guid: Guid, ttl: int, running: _Running, terms: Terms | None) -> Query:
+    left_s = running.last_at - END_MARGIN_S - trio.current_time()
+    left_ms = max(0, int(left_s * 1000))
+    return Query(guid, ttl, 0, running.kind, running.text, MAX_RESULTS, left_ms, terms)
 
 
 def _not_asked(wait_s: float) -> NotAskedError:
