@@ -29,7 +29,6 @@ from p2pfs.protocol import FileId, PeerInfo
 from p2pfs.protocol.flood import Keys
 from p2pfs.reach import Beyond, FileLinks, Inviting
 from p2pfs.report import Report
-from p2pfs.settings import Settings
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
 from p2pfs.upload import Offer, PublicShare, Uploads
@@ -73,7 +72,8 @@ class Servent:
         run_in_thread: RunInThread | None,
         watch: Watch | None,
     ) -> None:
-        clock = trio.lowlevel.current_clock().current_time  # for any thread to read
+        self._clock = trio.lowlevel.current_clock().current_time  # for any thread to read
+        self._tellers = Tellers()
         self.journal = Journal(wall_clock)
         self.whereabouts = Whereabouts(load_identity(config), load_network_key(config), config.name)
         disk = self._disk = OnDisk(config, self.journal, wall_clock, run_in_thread, watch)
@@ -89,23 +89,22 @@ class Servent:
         )
         self.uploads = Uploads(self.offer, seen_by=self.offer.seen_by)
         peering = self.peering = Peering(
-            config,
-            network,
-            self.whereabouts,
-            disk.contacts,
-            self.journal,
-            self.uploads,
-            wall_clock,
+            config, network, self.whereabouts, disk.contacts, self.journal, self.uploads, wall_clock
         )
         self.overlay, self.ways, self.changes = peering.overlay, peering.ways, peering.changes
-        keys = Keys(self.whereabouts.network_key.network_id)
+        self._open_flood(config, wall_clock)
+        self._open_names(config, wall_clock)
+        self._open_downloads(config)
+        self._open_beyond(network)
+        self._connect_parts(wall_clock)
+        self._open_verbs(config, wall_clock)
+
+    def _open_flood(self, config: Config, wall_clock: Clock) -> None:
+        """Open the parts that send and answer queries."""
+        us = self.whereabouts
+        keys = Keys(us.network_key.network_id)
         self.message_router = MessageRouter(
-            self.whereabouts.identity,
-            self.whereabouts.info,
-            self.offer,
-            self.overlay,
-            self.journal,
-            keys,
+            us.identity, us.info, self.offer, self.overlay, self.journal, keys
         )
         self._announcer = Announcer(
             PublicShare(self.library, self.offer),
@@ -114,15 +113,18 @@ class Servent:
             ttl=config.ttl,
             wall_clock=wall_clock,
         )
-        tellers = Tellers()
-        self.namespace = Namespace(
+
+    def _open_names(self, config: Config, wall_clock: Clock) -> None:
+        """Open the parts that know the names of others' files."""
+        disk, peering = self._disk, self.peering
+        names = self.namespace = Namespace(
             Here(
                 size_of=disk.size_of,
                 is_whole=disk.cache.is_whole,
                 chosen=self.overlay.chosen,
                 is_refused=peering.is_banned,
                 on_lie=peering.lied,
-                groups_of=tellers.groups_of,
+                groups_of=self._tellers.groups_of,
             ),
             self.message_router.searches,
             peering.links,
@@ -130,13 +132,16 @@ class Servent:
             neighbours=lambda: [link.peer for link in self.overlay.neighbours],
             path_of=lambda file_id: self.swarms.path_of(file_id),  # noqa: PLW0108 - yet to come
             ttl=config.ttl,
-            clock=clock,
+            clock=self._clock,
             wall_clock=wall_clock,
             kept_path=os.fspath(config.searches_path),
             confided_path=os.fspath(config.confided_path),
         )
-        self.browser, self.results = self.namespace.browser, self.namespace.results
-        self.shares = self.namespace.shares
+        self.browser, self.results, self.shares = names.browser, names.results, names.shares
+
+    def _open_downloads(self, config: Config) -> None:
+        """Open the parts that fetch files."""
+        disk, peering = self._disk, self.peering
         self.swarms = Swarms(
             disk.cache,
             self.namespace.catalogue,
@@ -158,6 +163,10 @@ class Servent:
             has_neighbours=lambda: bool(self.overlay.neighbours),
             run_in_thread=disk.run_in_thread,
         )
+
+    def _open_beyond(self, network: Network) -> None:
+        """Open the parts that reach servents beyond the horizon."""
+        peering = self.peering
         self.file_links = FileLinks(self.whereabouts)
         self.beyond = Beyond(
             network,
@@ -170,6 +179,10 @@ class Servent:
             is_secret=self.namespace.confided.holds,
             is_banned=peering.is_banned,
         )
+
+    def _connect_parts(self, wall_clock: Clock) -> None:
+        """Let each part know of the events of others that it depends on."""
+        peering = self.peering
         self._arrivals = Arrivals(
             self.whereabouts,
             self.message_router,
@@ -179,19 +192,24 @@ class Servent:
             self.browser,
             self.swarms,
             self.pins,
-            tellers,
+            self._tellers,
             self._announcer,
             wall_clock,
         )
         self.message_router.on_hit = self._arrivals.hit_came
         self.message_router.on_named = peering.knocks.named
         self.message_router.on_news = self._arrivals.heard_news
-        peering.links.on_opened = tellers.proved
+        peering.links.on_opened = self._tellers.proved
         peering.on_banned = self.browser.peer_left
         self.swarms.on_fetched = self._fetched
-        self._let_parts_follow(self.settings)
+        self.settings.follow("upload-limit", self.uploads.limit)
+        self.settings.follow("download-limit", self.swarms.limit)
+        self.settings.on_change("no-reshare", self.offer.follow)
+        self.settings.on_change("stall-timeout", self.swarms.follow)
 
-        # What the verbs ask (control.needed.Servent).
+    def _open_verbs(self, config: Config, wall_clock: Clock) -> None:
+        """Open what the verbs ask for (control.needed.Servent)."""
+        disk = self._disk
         self.find_content = self.namespace.contents.find
         self._inviting = Inviting(
             config, self.overlay, self.whereabouts, self.journal, disk.run_in_thread, wall_clock
@@ -203,30 +221,17 @@ class Servent:
         self.open_link = acts.open_link
         self.pause, self.resume, self.clear_cache = acts.pause, acts.resume, acts.clear_cache
         self.report = Report(
-            clock=clock,
-            started_at=clock(),
+            clock=self._clock,
+            started_at=self._clock(),
             journal=self.journal,
             disk=disk,
-            peering=peering,
+            peering=self.peering,
             message_router=self.message_router,
             namespace=self.namespace,
             swarms=self.swarms,
             pins=self.pins,
             beyond=self.beyond,
         )
-
-    def _let_parts_follow(self, settings: Settings) -> None:
-        """Let each part follow the settings that may change while the servent runs."""
-        settings.follow("upload-limit", self.uploads.limit)
-        settings.follow("download-limit", self.swarms.limit)
-        settings.on_change("no-reshare", self._set_reshare)
-        settings.on_change("stall-timeout", self._set_stall_timeout)
-
-    def _set_reshare(self, config: Config) -> None:
-        self.offer.reshare = config.reshare
-
-    def _set_stall_timeout(self, config: Config) -> None:
-        self.swarms.stall_timeout_s = config.stall_timeout_s
 
     @property
     def config(self) -> Config:

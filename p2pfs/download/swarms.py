@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from p2pfs.cache import BlockCache, CachedFile
+from p2pfs.config import Config
 from p2pfs.download.reader import Reader
 from p2pfs.download.scout import Scout, Wanting
 from p2pfs.download.small import SmallContents
@@ -130,6 +131,10 @@ class Swarms:
     def received_bytes(self) -> int:
         """File data that has come, right or wrong. Any thread."""
         return self.upstream.received_bytes + self._small_bytes
+
+    def follow(self, config: Config) -> None:
+        """Take over the stall time of changed settings. Any thread."""
+        self.stall_timeout_s = config.stall_timeout_s
 
     def look_soon(self) -> None:
         """Note that a servent has come, or shares something new: it may be a source."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from p2pfs.cache import BlockCache, CachedFile
+from p2pfs.config import Config
 from p2pfs.errors import CacheFullError, NotFoundError, NotYetError
 from p2pfs.library import Changes, Library, Page
 from p2pfs.protocol import (
@@ -192,6 +193,10 @@ class Offer:
         finally:
             if cached is not None:
                 cached.close()
+
+    def follow(self, config: Config) -> None:
+        """Take over from changed settings whether the cache is offered. Any thread."""
+        self.reshare = config.reshare
 
     async def answer(self, query: Query, spent: Callable[[float], object]) -> Answer:
         """Return what this servent has for a query; nothing while sharing is paused.
