@@ -32,9 +32,10 @@ ENTRY_BYTES: Final = 400
 MAX_ENTRIES_PER_SOURCE: Final = 400_000
 """Entries held of one servent."""
 
-MAX_SHARED_NAMES: Final = 10_000
+MAX_SHARED_NAMES: Final = 120_000
 """Names of one directory, for all addresses together of which each has many there that no other
-has, where others have names as well. To show them takes a tenth of a second."""
+has, where others have names as well. Two servents with 60,000 each are seen whole. To show all of
+them takes a second, which is what liars can make a look at a directory cost."""
 
 FEW_NAMES: Final = 1_000
 """So many names of a directory each address may have in any case."""

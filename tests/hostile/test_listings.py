@@ -150,9 +150,16 @@ def add_honest(horizon: Horizon, *paths: str) -> Holder:
     return honest
 
 
+@pytest.fixture
+def few_shared(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let a directory that several have show 10,000 names, to save time."""
+    monkeypatch.setattr(claims, "MAX_SHARED_NAMES", 10_000)
+    return 10_000
+
+
 @pytest.mark.parametrize("bombs", [1, 10])
 async def test_listings_without_end_share_a_directory_that_others_have(
-    bombs: int, autojump_clock: MockClock
+    bombs: int, autojump_clock: MockClock, few_shared: int
 ):
     async with open_horizon() as horizon:
         add_honest(horizon, *(f"film {number}" for number in range(40)))
@@ -162,19 +169,35 @@ async def test_listings_without_end_share_a_directory_that_others_have(
         shown = await horizon.ls()
 
         page = 500
-        assert len(shown) <= 40 + claims.MAX_SHARED_NAMES + bombs * (claims.FEW_NAMES + page)
+        assert len(shown) <= 40 + few_shared + bombs * (claims.FEW_NAMES + page)
         assert {f"film {number}" for number in range(40)} <= {*shown}
         assert horizon.browser.partial("") == "there are more names than are held"
 
 
-async def test_a_long_directory_of_one_servent_is_seen_whole(autojump_clock: MockClock):
+async def test_a_long_directory_of_one_servent_is_seen_whole(
+    autojump_clock: MockClock, few_shared: int
+):
     async with open_horizon() as horizon:
-        many = [f"long/{number:05}" for number in range(claims.MAX_SHARED_NAMES + 1_000)]
+        many = [f"long/{number:05}" for number in range(few_shared + 1_000)]
         add_honest(horizon, *many)
         horizon.tellers.proved(ServentId(horizon.add("other", "x").id), "10.0.3.1")
 
         await horizon.ls()
         assert await horizon.ls("long") == many
+
+
+async def test_two_that_have_many_in_one_directory_are_both_seen_whole(
+    autojump_clock: MockClock, few_shared: int
+):
+    async with open_horizon() as horizon:
+        own = [[f"long/{who} {n:05}" for n in range(few_shared // 2)] for who in range(2)]
+        for number, names in enumerate(own):
+            one = horizon.add(f"honest {number}", *names)
+            horizon.tellers.proved(ServentId(one.id), f"10.0.{number}.1")
+
+        await horizon.ls()
+        assert await horizon.ls("long") == sorted(own[0] + own[1])
+        assert horizon.browser.partial("long") is None
 
 
 @pytest.mark.parametrize("is_mute", [True, False], ids=["mute", "without end"])
