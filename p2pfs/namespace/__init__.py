@@ -4,6 +4,7 @@
     places      one path, as all servents together describe it
     tellers     which address answers for the claims of each servent
     claims      the claims of each servent to files and directories, as one tree
+    claimed     where each content is, by its id
     showing     which version is shown under which name
     shown       the tree that follows, by the paths under which it is shown
     catalogue   all names that are known, in memory, for every thread

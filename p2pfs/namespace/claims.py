@@ -10,12 +10,13 @@ import itertools
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from msgspec.structs import replace
 
 from p2pfs.latest import Latest
+from p2pfs.namespace.claimed import Claimed
 from p2pfs.namespace.nodes import Content
 from p2pfs.namespace.places import Claims, Place, Sole
 from p2pfs.namespace.tellers import GroupsOf, who_makes_room
@@ -50,13 +51,6 @@ EVICTED_AT_ONCE: Final = 100
 MAX_LOST: Final = 1_000
 """Directories of which it is known that they lost names; the latest."""
 
-_SHARDS: Final = 64
-"""One table of a million contents takes 24 ms to grow, and all threads wait; each of 64 takes 0.4
-ms."""
-
-_Places = dict[FileId, Place | dict[Place, None]]
-"""Nearly all contents are in one place."""
-
 
 class ClaimTree:
     """All claims of all servents. A servent has one version at a path: that of its last claim."""
@@ -86,8 +80,8 @@ class ClaimTree:
         self._names: dict[ServentId, dict[Place, dict[str, None]]] = {}
         """The names that each servent has, by directory. (A set would take two to four times the
         memory.)"""
-        self._places: Sequence[_Places] = tuple({} for _ in range(_SHARDS))
-        """Where each content is, in shards by the last byte of its id."""
+        self.claimed = Claimed()
+        """Where each content is."""
         self._versions: dict[ServentId, int] = {}
         """A number for each servent, another one after each change of its claims."""
         self._numbers = itertools.count()
@@ -124,20 +118,9 @@ class ClaimTree:
         """Return the names that one servent has in a directory."""
         return self._names.get(source, {}).get(place, ())
 
-    def claims_to(self, file_id: FileId) -> Iterator[tuple[Place, Content, Claims | Sole]]:
-        """Yield all claims to a content, of whatever size it is said to be."""
-        for place in self._places_of(file_id):
-            for content, claims in place.versions():
-                if content.file_id == file_id:
-                    yield place, content, claims
-
     def version_of(self, source: ServentId) -> int | None:
         """Return a number that is another one after each change of a servent's claims."""
         return self._versions.get(source)
-
-    def _places_of(self, file_id: FileId) -> Iterable[Place]:
-        places = self._shard(file_id).get(file_id, ())
-        return (places,) if isinstance(places, Place) else places
 
     def put(self, source: ServentId, entry: Entry, now_ns: int) -> Entry:
         """Note that a servent has an entry and the directories above it; return it as believed.
@@ -243,7 +226,7 @@ class ClaimTree:
         if place.is_bare():
             known_at, was_whole = next(self._numbers), self._is_whole(content.file_id)
             place.sole = Sole(*content, source, entry.mtime_ns, known_at, was_whole)
-            self._came(place, content.file_id)
+            self.claimed.add(place, content, source)
         elif place.sole is not None and place.is_claimed(content, source):
             self._retold(source, place.sole.mtime_ns != entry.mtime_ns)
             place.sole.mtime_ns = entry.mtime_ns
@@ -256,8 +239,10 @@ class ClaimTree:
             place.note_owner()
             was_whole = self._is_whole(content.file_id)
             place.files()[content] = Claims(next(self._numbers), was_whole)
-            self._came(place, content.file_id)
+        is_new = not place.is_claimed(content, source)
         self._put_claim(place.files()[content], source, entry)
+        if is_new:
+            self.claimed.add(place, content, source)
         place.weigh()
 
     def _put_claim(self, claims: Claims, source: ServentId, entry: Entry) -> None:
@@ -331,7 +316,7 @@ class ClaimTree:
             if sole.source == source:
                 place.sole = None
                 self._unnoted(place, source)
-                self._left(place, sole.file_id)
+                self.claimed.remove(place, sole.content, source)
             return
         for content in [c for c, claims in place.versions() if source in claims.by]:
             files = place.files()
@@ -339,27 +324,7 @@ class ClaimTree:
             self._unnoted(place, source)
             if not files[content].by:
                 del files[content]
-                self._left(place, content.file_id)
-
-    def _shard(self, file_id: FileId) -> _Places:
-        return self._places[file_id[-1] % _SHARDS]
-
-    def _came(self, place: Place, file_id: FileId) -> None:
-        places = self._shard(file_id)
-        known = places.setdefault(file_id, place)
-        if isinstance(known, dict):
-            known[place] = None
-        elif known is not place:
-            places[file_id] = {known: None, place: None}
-
-    def _left(self, place: Place, file_id: FileId) -> None:
-        if all(content.file_id != file_id for content in place.contents()):
-            places = self._shard(file_id)
-            known = places[file_id]
-            if isinstance(known, dict):
-                del known[place]
-            if known is place or not known:
-                del places[file_id]
+            self.claimed.remove(place, content, source)
 
     def _unnoted(self, place: Place, source: ServentId) -> None:
         if place.parent is None:

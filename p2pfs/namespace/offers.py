@@ -59,7 +59,7 @@ class Offers:
     def is_disputed(self, file_id: FileId) -> bool:
         """Return whether a content is said to have several sizes, of which one at most is right."""
         with self._lock:
-            return len({content.size for _, content, _ in self._tree.claims_to(file_id)}) > 1
+            return len(self._tree.claimed.sizes(file_id)) > 1
 
     def prove(self, file_id: FileId, size: int) -> None:
         """Note the size that a manifest gives a content: claims to another size are false."""
@@ -82,9 +82,11 @@ class Offers:
     def _drop_false(self, file_id: FileId) -> set[ServentId]:
         """Drop claims that a manifest contradicts; return the servents that made them."""
         size = self.size_of(file_id)
+        if set(self._tree.claimed.sizes(file_id)) <= {size}:
+            return set()
         return {
             source
-            for place, content, _ in list(self._tree.claims_to(file_id))
+            for place, content, _ in list(self._tree.claimed.versions(file_id))
             if content.size != size
             for source in self._tree.forget_content(place, content)
         }
@@ -98,9 +100,7 @@ class Offers:
     def sources_of(self, file_id: FileId, size: int) -> tuple[PeerInfo, ...]:
         """Return the servents that are known to offer this content, at any path."""
         with self._lock:
-            claims = self._tree.claims_to(file_id)
-            found = (one for _, content, one in claims if content.size == size)
-            return self._sources.infos(source for one in found for source in one.by)
+            return self._sources.infos(self._tree.claimed.by_size(file_id).get(size, ()))
 
     def claimants_of(self, file_id: FileId) -> Sequence[Sequence[PeerInfo]]:
         """Return the servents that offer a content, in one group for each size that they announce.
@@ -109,9 +109,7 @@ class Offers:
         """
         chosen = self._here.chosen()
         with self._lock:
-            by_size: dict[int, list[ServentId]] = {}
-            for _, content, claims in self._tree.claims_to(file_id):
-                by_size.setdefault(content.size, []).extend(claims.by)
+            by_size = self._tree.claimed.by_size(file_id)
             ranked = sorted(by_size.values(), key=lambda by: chosen.keys().isdisjoint(by))
             return [self._sources.infos(by) for by in ranked]
 
@@ -130,7 +128,7 @@ class Offers:
     ) -> Rank:
         """Return how a content ranks that these sources have, known from a claim or not."""
         with self._lock:
-            claims = list(self._tree.claims_to(content.file_id))
-        is_pinned = any(HERE in one.by for _, claimed, one in claims if claimed == content)
+            claimed = self._tree.claimed.by_size(content.file_id)
+            is_pinned = HERE in claimed.get(content.size, ())
         by = {source.id for source in sources} | ({HERE} if is_pinned else set())
         return rank_of(by, known_at, self._here.chosen(), is_whole=is_whole)

@@ -801,7 +801,7 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
     assert shown(catalogue) == []
     assert not catalogue._tree.root.children
     assert not catalogue._tree._total
-    assert not any(catalogue._tree._places)
+    assert not any(catalogue._tree.claimed._places)
     assert not catalogue._tree._names
 
 
