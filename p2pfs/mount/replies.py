@@ -87,7 +87,8 @@ class Replies:
 
     def end(self) -> None:
         """Put off nothing any more: libfuse is about to let go of its channel."""
-        self._place = None
+        with self._lock:
+            self._place = None
 
     def put_off(self, aside: Aside, act: Callable[[], object]) -> bool:
         """Have `act` called before this thread's request is answered; False: it cannot be had.
@@ -95,9 +96,9 @@ class Replies:
         An `OSError` that it raises becomes the answer. It is not called if the answer is an
         error already, nor after `taken`.
         """
-        if self._place is None:
-            return False
         with self._lock:
+            if self._place is None:
+                return False
             self._put_off[threading.get_ident()] = _PutOff(aside, act)
             self._place.value = ctypes.cast(self._ours, ctypes.c_void_p).value
         return True
@@ -115,7 +116,7 @@ class Replies:
     def _pop(self) -> _PutOff | None:
         with self._lock:
             put_off = self._put_off.pop(threading.get_ident(), None)
-            if not self._put_off:
+            if not self._put_off and self._place is not None:
                 self._place.value = self._plain
             return put_off
 
