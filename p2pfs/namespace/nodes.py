@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -199,6 +200,10 @@ class Names:
         self._held = held
         self._long_names = long_names
         self._settled: set[str] = set()
+        self._seen: dict[str, Sequence[Version]] = {}
+        """The versions of the published names that were asked for."""
+        self._alike: dict[str, Counter[str]] = {}
+        """How many of them have each token, likewise."""
         self.shown: dict[str, Version] = {}
         """What is worked out so far, by name."""
 
@@ -210,12 +215,12 @@ class Names:
 
     def find(self, name: str, key: Hashable) -> Version | None:
         """Return the version with this key that has or had a published name."""
-        found = (v for published in self._rivals(name) for v in self._versions_of(published))
+        found = (v for published in self._rivals(name) for v in self._versions(published))
         return next((version for version in found if version.key == key), None)
 
     def alias(self, name: str) -> Version | None:
         """Return the version that would have a name, if it had not a better one."""
-        found = (v for published in self._rivals(name) for v in self._versions_of(published))
+        found = (v for published in self._rivals(name) for v in self._versions(published))
         return min((v for v in found if name in _usual(v)), key=_order, default=None)
 
     def is_settled(self, published: str) -> bool:
@@ -232,10 +237,22 @@ class Names:
             name = todo.pop()
             if name not in self._settled:
                 self._settled.add(name)
-                here = self._versions_of(name)
+                here = self._versions(name)
                 versions += here
                 todo += (r for v in here for n in self._within_reach(v) for r in self._rivals(n))
         self.shown |= assign(versions, self._held)
+
+    def _versions(self, published: str) -> Sequence[Version]:
+        """Return the versions of a published name, asked for once: there may be hundreds."""
+        if published not in self._seen:
+            self._seen[published] = self._versions_of(published)
+        return self._seen[published]
+
+    def _twins(self, version: Version) -> int:
+        """Return how many versions of its name have the token of a version, it included."""
+        if version.name not in self._alike:
+            self._alike[version.name] = Counter(v.token for v in self._versions(version.name))
+        return self._alike[version.name][version.token]
 
     def _rivals(self, name: str) -> Iterator[str]:
         """Yield the published names whose versions may have a name."""
@@ -247,9 +264,9 @@ class Names:
     def _within_reach(self, version: Version) -> Iterator[str]:
         """Yield the names that a version may come to have: it takes the first that is free."""
         yield from _usual(version)
-        twins = sum(v.token == version.token for v in self._versions_of(version.name))
+        twins = self._twins(version)
         for name in _numbered(version):
-            if not self._versions_of(name):
+            if not self._versions(name):
                 twins -= 1
             if not twins:
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given
@@ -326,3 +326,15 @@ def test_what_looks_like_a_suffix_is_told_from_a_tilde():
     looks = ("x~01010101", "x~0101010101010101.mkv", "x~dir", "x~01010101~2.mkv")
     assert all(map(may_be_suffixed, looks))
     assert not any(map(may_be_suffixed, ("x", "x.mkv", "x~", "x~y", "x~0101010", "x.mkv~01")))
+
+
+def test_the_versions_of_a_name_are_asked_for_once_though_there_are_hundreds():
+    """Each of 300 may share a notes.txt; the time must not grow with their square."""
+    versions = [file("notes.txt", number, known_at=number) for number in range(300)]
+    asked = []
+
+    names = Names(lambda name: asked.append(name) or (versions if name == "notes.txt" else ()))
+
+    assert names.holder("notes.txt") == versions[0]
+    assert len(names.shown) == 300
+    assert max(Counter(asked).values()) == 1
