@@ -286,8 +286,8 @@ class TransferLinks:
             if failure is not None:
                 raise failure
             self._make_room()
-        flight = self._dial(peer, self._addresses_of(peer))
         try:
+            flight = self._dial(peer, self._addresses_of(peer))
             dial = self._dials.get(peer.id)  # none if it is over, and only its end is awaited
             with contextlib.nullcontext() if dial is None else dial.waiting(asked):
                 await flight.wait()

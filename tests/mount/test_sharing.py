@@ -199,7 +199,7 @@ def test_what_is_for_some_alone_is_seen_by_them_alone(servents: Servents, music:
 
     said = anna.p2pfs("share", music, "--to", ben_id).stdout
 
-    assert said == f"{music}: shared as Music, with 1 and nobody else\n"
+    assert said == f"{music}: shared as Music, with 1 peer and nobody else\n"
     (row,) = anna.rows("shares")
     assert row["to"] == [ben_id]
     (anna.shared / "open.txt").write_text("for all")
