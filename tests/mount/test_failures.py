@@ -360,7 +360,7 @@ class TestTheSourceIsKilled:
             servent.be("slow")
         reader.sees("twice", sources=2)
         with self.copying(reader, "twice", tmp_path / "copy") as copying:
-            assert mortal.served()
+            until(mortal.served)
             mortal.kill()
             source.be("honest")
             assert complaint(copying) == ""
