@@ -26,6 +26,7 @@ from p2pfs.protocol.addresses import (
     Scope,
     dialable,
     groups_of,
+    reaches,
     scope_of,
     without_zone,
 )
@@ -297,6 +298,7 @@ __all__ = [
     "preface_of",
     "presentation",
     "question_of",
+    "reaches",
     "scope_of",
     "servent_id",
     "sign_hit",

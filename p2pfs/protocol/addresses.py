@@ -78,11 +78,13 @@ def may_dial(address: Address, told_by: Address) -> bool:
     An address that reaches less far than the link is somebody else's machine or site: a peer
     across the Internet must not send us to our own loopback or our neighbour's printer.
     """
+    return reaches(address, scope_of(told_by.host) or Scope.MACHINE)
+
+
+def reaches(address: Address, least: Scope) -> bool:
+    """Return whether a named address may be dialled at all, and reaches so far."""
     scope = scope_of(address.host)
-    teller = scope_of(told_by.host)
-    if scope is None or address.port < MIN_PORT:
-        return False
-    return teller is None or scope >= teller
+    return scope is not None and scope >= least and address.port >= MIN_PORT
 
 
 def dialable(addresses: Iterable[Address], told_by: Address) -> tuple[Address, ...]:

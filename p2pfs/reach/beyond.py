@@ -25,7 +25,6 @@ from p2pfs.errors import LinkError
 from p2pfs.link import Dialler, Knocks, Link, TransferLinks, dial_servent
 from p2pfs.overlay import Handlers, Overlay, Whereabouts
 from p2pfs.protocol import (
-    MIN_PORT,
     Address,
     DirectoryKey,
     FileId,
@@ -36,6 +35,7 @@ from p2pfs.protocol import (
     Subject,
     directory_key,
     groups_of,
+    reaches,
     scope_of,
 )
 from p2pfs.reach.changes import Machine
@@ -267,15 +267,12 @@ class Beyond:
         return addresses
 
     def _may_dial(self, address: Address) -> bool:
-        scope = scope_of(address.host)
-        if scope in (None, Scope.MACHINE) or address.port < MIN_PORT:
-            return False
         own = self._whereabouts.addresses()
-        if address in own:
+        if address in own or not reaches(address, Scope.SITE):
             return False
         here = [one.host for one in own] + [one.remote.host for one in self._overlay.neighbours]
         near = {groups_of(host)[0] for host in here}
-        return scope is Scope.WORLD or groups_of(address.host)[0] in near
+        return reaches(address, Scope.WORLD) or groups_of(address.host)[0] in near
 
     # Who is alone.
 

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from p2pfs.filelinks import FileLink, parse_file_link
 from p2pfs.protocol import Address, FileId, NetworkKey, Subject, directory_key
 from p2pfs.reach.beyond import ALONE_S, LOOK_S, MAX_FILES, MAX_MET
+from p2pfs.servent import Servent
 from tests.helpers.contents import Content
 from tests.helpers.directories import FakeDirectory, Shelf
 from tests.helpers.servents import HalfServent, answering, silent
@@ -194,6 +195,20 @@ async def test_a_content_that_was_shown_to_us_alone_is_neither_told_of_nor_looke
         assert street.shelf.asked == []
 
 
+def noted_dials(servent: Servent) -> list[Address]:
+    """Return the list of addresses that a servent will dial beyond its horizon from now on."""
+    dialled: list[Address] = []
+    network = servent.beyond._network
+    dial = network.dial
+
+    async def noting(where: Address):
+        dialled.append(where)
+        return await dial(where)
+
+    network.dial = noting
+    return dialled
+
+
 BAD = {
     "a port below 1024": Address("93.184.216.7", 80),
     "this machine": Address("127.0.0.7", PORT),
@@ -209,15 +224,7 @@ async def test_what_a_directory_tells_is_dialled_as_what_a_stranger_tells(
 ):
     async with open_street(2) as street:
         trap = HalfServent(street.world.net, address.host)
-        knocks: list[Address] = []
-        network = street.world[1].beyond._network
-        dial = network.dial
-
-        async def noting(where: Address):
-            knocks.append(where)
-            return await dial(where)
-
-        network.dial = noting
+        knocks = noted_dials(street.world[1])
         await nursery.start(trap.listen, answering(silent))
         street.shelf.told[file_key(FILM)] = [address]
 
@@ -228,15 +235,7 @@ async def test_what_a_directory_tells_is_dialled_as_what_a_stranger_tells(
 
 async def test_a_directory_that_lies_has_some_dialled_and_not_many(autojump_clock: MockClock):
     async with open_street(2) as street:
-        dialled: list[Address] = []
-        network = street.world[1].beyond._network
-        dial = network.dial
-
-        async def noting(where: Address):
-            dialled.append(where)
-            return await dial(where)
-
-        network.dial = noting
+        dialled = noted_dials(street.world[1])
         lies = [Address(f"93.184.{number}.1", PORT) for number in range(200)]
         for number in range(25):
             street.shelf.told[file_key(FILM)] = lies[8 * number : 8 * number + 8]
