@@ -240,6 +240,7 @@ def crowded(times: float) -> Iterator[float]:
             QUERIES_PER_S=routing.QUERIES_PER_S / times,
             QUERY_BURST=int(routing.QUERY_BURST / times),
             OWN_COPIES=int(routing.OWN_COPIES / times),
+            OTHERS_COPIES=int(routing.OTHERS_COPIES / times),
         ),
         unittest.mock.patch.multiple(
             news, NEWS_PER_S=news.NEWS_PER_S / times, NEWS_BURST=int(news.NEWS_BURST / times)

@@ -42,6 +42,7 @@ from p2pfs.protocol import (
     ServentId,
     Walk,
     dialable,
+    groups_of,
     sign_hit,
     sign_news,
 )
@@ -210,7 +211,8 @@ class MessageRouter:
     def opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
         self._links[link.id] = link
-        self._router.link_opened(link.id, trio.current_time())
+        _, address = groups_of(link.remote.host)
+        self._router.link_opened(link.id, trio.current_time(), address)
         self._shares_changed.unpark_all()
 
     def is_first(self, link: Link) -> bool:
@@ -349,7 +351,7 @@ class MessageRouter:
             with trio.move_on_after(query.deadline_ms / 1000):
                 is_slow = query.kind is QueryKind.WORDS  # the others are answered from memory
                 async with self._answering if is_slow else contextlib.nullcontext():
-                    spent = functools.partial(self._router.spent, asked_by)
+                    spent = functools.partial(self._router.spent, asked_by, query)
                     entries, total = await self._offer.answer(query, spent)
                 if entries:
                     hits = [self._sign(query, tuple(entries), total)]

@@ -14,8 +14,9 @@ from trio.testing import MockClock
 from p2pfs.errors import LinkClosedError
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
-from p2pfs.protocol.flood import Router, Send
-from p2pfs.protocol.flood.routing import QUERIES_PER_S
+from p2pfs.protocol.flood import Answer, Decision, LinkId, Router, Send
+from p2pfs.protocol.flood.askers import ANSWERING_BURST_S
+from p2pfs.protocol.flood.routing import OTHERS_COPIES, QUERIES_PER_S
 from p2pfs.protocol.registry import MESSAGE_TYPES, RATES
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryNetwork
@@ -25,6 +26,7 @@ from tests.protocol.test_document import rows, section, wire_name
 
 BLOCK = m.GetBlocks(Content.of(5).file_id, (0,))
 FLOOD_S = 3.0
+NUMBERS = itertools.count()
 
 NEIGHBOUR = [
     m.Ping(),
@@ -161,24 +163,76 @@ async def test_no_more_comes_late_than_was_asked_for(
     assert (ended is not None) == is_over
 
 
+def query(hops: int) -> m.Query:
+    guid = m.Guid(next(NUMBERS).to_bytes(16, "big"))
+    return m.Query(guid, 3, hops, m.QueryKind.WORDS, "film", 50, 5000)
+
+
+class Crossing:
+    """A router between a holder, a friend and a dozen strangers at one address or at many."""
+
+    holder, friend, *strangers = map(LinkId, range(14))
+
+    def __init__(self, strangers_at: str | None = None) -> None:
+        self.router, self.now = Router(), 0.0
+        for link in (self.holder, self.friend):
+            self.router.link_opened(link, self.now, f"10.0.0.{link}")
+        for link in self.strangers:
+            self.router.link_opened(link, self.now, strangers_at or f"10.66.{link}.6")
+
+    def flood(self, rounds: int = 200) -> int:
+        """Let each stranger ask as often as it may; return how many questions are answered."""
+        answered = 0
+        for _ in range(rounds):
+            self.now += 1 / QUERIES_PER_S
+            answered += sum(self.is_answered(link, query(1)) for link in self.strangers)
+        return answered
+
+    def is_answered(self, link: LinkId, asked: m.Query, took_s: float = 0.0) -> bool:
+        decisions = self.router.got_query(link, asked, self.now)
+        is_answered = any(isinstance(one, Answer) for one in decisions)
+        if is_answered:
+            self.router.spent(link, asked, took_s)
+        return is_answered
+
+    def reaches_holder(self, decisions: list[Decision]) -> bool:
+        return self.holder in [one.link for one in decisions if isinstance(one, Send)]
+
+
 def test_what_others_ask_leaves_room_for_our_own_searches():
-    router, now, numbers = Router(), 0.0, itertools.count()
+    crossing = Crossing()
+    crossing.flood()
 
-    def query(hops: int) -> m.Query:
-        guid = m.Guid(next(numbers).to_bytes(16, "big"))
-        return m.Query(guid, 3, hops, m.QueryKind.WORDS, "film", 50, 5000)
+    assert crossing.reaches_holder(crossing.router.originate(query(0), crossing.now))
 
-    *askers, holder = range(13)
-    for link in (*askers, holder):
-        router.link_opened(link, now)
-    for _ in range(200):
-        now += 1 / QUERIES_PER_S
-        for link in askers:
-            router.got_query(link, query(1), now)
 
-    sends = router.originate(query(0), now)
+def test_what_one_address_asks_leaves_room_for_what_others_ask():
+    crossing = Crossing("10.66.6.6")
+    crossing.flood()
+    asked = [
+        crossing.router.got_query(crossing.friend, query(1), crossing.now)
+        for _ in range(OTHERS_COPIES)
+    ]
 
-    assert holder in [one.link for one in sends if isinstance(one, Send)]
+    assert all(crossing.reaches_holder(one) for one in asked)
+
+
+def test_what_a_neighbour_passes_on_does_not_take_what_it_asks_itself():
+    crossing = Crossing()
+    while crossing.is_answered(crossing.friend, query(1), took_s=0.1):
+        pass
+
+    assert crossing.is_answered(crossing.friend, query(0), took_s=0.1)
+    assert not crossing.is_answered(crossing.friend, query(1))
+
+
+def test_the_questions_of_one_address_take_the_time_of_one():
+    crossing, took_s = Crossing("10.66.6.6"), 0.1
+    answers = 0
+    for link in crossing.strangers * 20:
+        answers += crossing.is_answered(link, query(1), took_s)
+
+    assert answers == ANSWERING_BURST_S / took_s
 
 
 def test_every_message_has_a_rate():

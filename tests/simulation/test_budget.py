@@ -15,9 +15,9 @@ from p2pfs.errors import NotAskedError
 from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.flooding import Spent
 from p2pfs.protocol import Entry, Query, QueryKind
+from p2pfs.protocol.flood.askers import ANSWERING_BURST_S, ANSWERING_SHARE
 from p2pfs.protocol.flood.budgets import Budget
 from p2pfs.protocol.flood.decisions import DropReason
-from p2pfs.protocol.flood.routing import ANSWERING_BURST_S, ANSWERING_SHARE
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content
 from tests.helpers.world import World, open_world

@@ -8,6 +8,7 @@
     seen        GUIDs that were seen, and the way back of their answers
     walks       random walks that introduce servents to each other
     budgets     token buckets
+    askers      what each address has others do
 
 The router never waits: its owner gives it messages and the time, and it returns decisions.
 """

@@ -47,6 +47,7 @@ from p2pfs.protocol import (
     QueryKind,
     Walk,
 )
+from p2pfs.protocol.flood.askers import Askers
 from p2pfs.protocol.flood.budgets import (
     SENDING_SHARE,
     Budget,
@@ -81,18 +82,14 @@ OWN_COPIES: Final = 20
 """Of what a neighbour takes at once, so much is left for searches of our own: twelve that asked as
 often as they may used up all, and our own searches did not reach who had the file."""
 
+OTHERS_COPIES: Final = 40
+"""So much more is left for the copies of all others by an address that sends most of what we pass
+on: else those of one person are lost among a flood of strangers."""
+
 SEARCHES_PER_S: Final = 30 / 60
 SEARCH_BURST: Final = 30
 """Searches that a neighbour may begin itself (hops 0). The rings of one search are one; the
 burst lets a person open a tree of directories without waiting."""
-
-ANSWERING_SHARE: Final = 0.1
-ANSWERING_BURST_S: Final = 1.0
-"""The part of a core that the questions by words of a neighbour may take, and what at once: the
-cost of one grows with the share, and is not known before."""
-
-_MS: Final = 1e-3
-"""A token of that."""
 
 WIDE_TTL: Final = 4
 """Links up to which a search goes to all neighbours. With a mean degree of 13 that reaches 93 % of
@@ -134,7 +131,6 @@ class _Neighbour:
         self.queries = Budget(QUERIES_PER_S, QUERY_BURST)
         self.searches = Budget(SEARCHES_PER_S, SEARCH_BURST)
         self.walks = Budget(WALKS_PER_S, WALK_BURST)
-        self.answering = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
         self.queries_out = _sending(QUERIES_PER_S, QUERY_BURST)
         self.walks_out = _sending(WALKS_PER_S, WALK_BURST)
 
@@ -162,6 +158,7 @@ class Router:
         self.filters = FilterTable(keys or Keys(b""))
         self._news = NewsTable()
         self._neighbours: dict[LinkId, _Neighbour] = {}
+        self._askers = Askers()
         self._searches_out = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
         )
@@ -172,9 +169,13 @@ class Router:
 
     # Links.
 
-    def link_opened(self, link: LinkId, now: float = 0.0) -> None:
-        """Note a new neighbour link; its budgets are full."""
+    def link_opened(self, link: LinkId, now: float = 0.0, address: str | None = None) -> None:
+        """Note a new neighbour link; its budgets are full, but for those of its address.
+
+        Without an address it is taken to be alone at one.
+        """
         self._neighbours[link] = _Neighbour()
+        self._askers.link_opened(link, f"link {link}" if address is None else address)
         self.filters.link_opened(link, now)
         self._news.link_opened(link)
 
@@ -182,6 +183,7 @@ class Router:
         """Note that a link is gone; what waited for it ends incomplete."""
         del now  # losing a link takes effect at once, whatever the time
         self._neighbours.pop(link, None)
+        self._askers.link_lost(link)
         self.filters.link_lost(link)
         self._news.link_lost(link)
         return self._waves.link_lost(link)
@@ -241,11 +243,12 @@ class Router:
         if neighbour is None:
             return [self._drop(link, DropReason.NO_LINK)]
         seen = self._seen.find(query.guid, now)
-        charge = neighbour.charge_query(seen is None and query.hops == 0, now)
+        is_own = query.hops == 0
+        charge = neighbour.charge_query(seen is None and is_own, now)
         if charge is not Charge.WITHIN:
             return [_refusal(link, query), *self._over_budget(link, charge, "queries")]
         is_costly = seen is None and query.kind is QueryKind.WORDS
-        if is_costly and neighbour.answering.wait_s(now) > 0.0:
+        if is_costly and not self._askers.may_ask(link, now, is_own=is_own):
             return self._refuse(link, query, DropReason.OVER_BUDGET)
         ttl = min(query.ttl, MAX_TTL - query.hops)
         if ttl < 1:
@@ -261,11 +264,9 @@ class Router:
         seen.ttl = ttl
         return self._accept(link, query, ttl, is_new=False, now=now)
 
-    def spent(self, link: LinkId, seconds: float) -> None:
+    def spent(self, link: LinkId, query: Query, seconds: float) -> None:
         """Charge a neighbour with the processor time that an answer by words took."""
-        neighbour = self._neighbours.get(link)
-        if neighbour is not None:
-            neighbour.answering.spend(seconds / _MS)
+        self._askers.spent(link, seconds, is_own=query.hops == 0)
 
     def answered(
         self, guid: Guid, ttl: int, hits: Sequence[QueryHit], now: float
@@ -394,16 +395,28 @@ class Router:
         query = replace(query, deadline_ms=max(0, query.deadline_ms - HOP_MARGIN_MS))
         wanted = self.filters.keys.of_query(query) if query.ttl <= FILTERED_HOPS else ()
         sends: list[Decision] = []
-        spare = OWN_COPIES if query.hops else 0
         for link in links:
             if wanted and not self.filters.admits(link, query.ttl, wanted):
                 wave.skipped += 1
-            elif query.deadline_ms and self._neighbours[link].queries_out.take(now, spare):
+            elif query.deadline_ms and self._has_place(wave.came_from, link, now):
                 wave.hits_of[link] = 0
                 sends.append(Send(link, query))
             else:
                 wave.is_complete = False
         return sends
+
+    def _has_place(self, asker: LinkId | None, link: LinkId, now: float) -> bool:
+        """Take a place among the copies that a neighbour accepts; our own come first."""
+        places = self._neighbours[link].queries_out
+        if asker is None:
+            return places.take(now)
+        are_few = places.wait_s(now, OWN_COPIES + OTHERS_COPIES) > 0.0
+        if are_few and self._askers.is_greedy(asker, link):
+            return False
+        is_taken = places.take(now, OWN_COPIES)
+        if is_taken:
+            self._askers.passed_on(asker, now)
+        return is_taken
 
     # Refusals.
 

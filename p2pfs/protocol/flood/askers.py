@@ -1,0 +1,108 @@
+"""The addresses that have us pass questions on and answer them (PROTOCOL.md, "Budgets").
+
+Identities are free and addresses are not, so the neighbours at one address have one account. It
+bounds the processor time of their questions for words: of those that they ask themselves, and apart
+from these of those that they pass on, so that what strangers have a neighbour pass on never takes
+what it asks itself. And it tells who asks for so much that it has to leave room for others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from p2pfs.latest import Latest
+from p2pfs.protocol.flood.budgets import TokenBucket
+from p2pfs.protocol.flood.decisions import LinkId
+
+ANSWERING_SHARE: Final = 0.1
+ANSWERING_BURST_S: Final = 1.0
+"""The part of a core that the questions by words may take which the neighbours at an address ask
+themselves, and what at once; as much again those that they pass on. The cost of one grows with the
+share, and is not known before."""
+
+MAX_ACCOUNTS: Final = 1_000
+"""Addresses whose accounts are remembered; who comes again has the one that he left."""
+
+HALVED_S: Final = 5.0
+"""After so long a copy that was passed on counts half."""
+
+MOST_HALVINGS: Final = 60
+"""Nothing is left then."""
+
+_MS: Final = 1e-3
+"""A token of processor time."""
+
+
+class _Account:
+    """The processor time that an address may take."""
+
+    def __init__(self) -> None:
+        self.own = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
+        self.others = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
+
+
+class Askers:
+    """The accounts of the addresses of all neighbours."""
+
+    def __init__(self) -> None:
+        self._address_of: dict[LinkId, str] = {}
+        self._accounts: Latest[str, _Account] = Latest(MAX_ACCOUNTS)
+        self._links: Counter[str] = Counter()
+        """How many links there are to each address."""
+        self._passed: dict[str, float] = {}
+        """How many copies of each address were passed on, old ones counting less."""
+        self._halved_at = 0.0
+
+    def link_opened(self, link: LinkId, address: str) -> None:
+        """Note a new neighbour at an address."""
+        self._address_of[link] = address
+        self._links[address] += 1
+
+    def link_lost(self, link: LinkId) -> None:
+        """Note that a neighbour is gone."""
+        address = self._address_of.pop(link, None)
+        if address is not None:
+            self._links[address] -= 1
+            if not self._links[address]:
+                del self._links[address]
+
+    def may_ask(self, link: LinkId, now: float, *, is_own: bool) -> bool:
+        """Return whether a question for words is answered, its own or one that it passes on."""
+        return self._bucket(link, is_own).wait_s(now) == 0.0
+
+    def spent(self, link: LinkId, seconds: float, *, is_own: bool) -> None:
+        """Charge the processor time that an answer has taken."""
+        if link in self._address_of:
+            self._bucket(link, is_own).spend(seconds / _MS)
+
+    def passed_on(self, link: LinkId, now: float) -> None:
+        """Note that a copy of a neighbour's is passed on."""
+        address = self._address_of[link]
+        self._grow_old(now)
+        self._passed[address] = self._passed.get(address, 0.0) + 1
+
+    def is_greedy(self, link: LinkId, to: LinkId) -> bool:
+        """Return whether more than half of what others may send over a link is one address's.
+
+        More than half of what is not its even share, to be exact.
+        """
+        own, there = self._address_of[link], self._address_of[to]
+        if own == there:
+            return False
+        others = len(self._links) - 1
+        total = sum(self._passed.values()) - self._passed.get(there, 0.0)
+        return self._passed.get(own, 0.0) > total * (1 + 1 / others) / 2
+
+    def _grow_old(self, now: float) -> None:
+        age_s = now - self._halved_at
+        if age_s >= HALVED_S:
+            self._halved_at = now
+            left = 0.5 ** min(age_s / HALVED_S, MOST_HALVINGS)
+            self._passed = {one: n * left for one, n in self._passed.items() if n * left >= 1}
+
+    def _bucket(self, link: LinkId, is_own: bool) -> TokenBucket:
+        address = self._address_of[link]
+        account = self._accounts.get(address) or _Account()
+        self._accounts[address] = account
+        return account.own if is_own else account.others
