@@ -20,8 +20,13 @@ MOST_RESERVED: Final = 1 / 4
 with room for a few neighbours only lets others in all the same."""
 
 SIMULTANEOUS_S: Final = 10.0
-"""Two links to one peer that began within this time crossed each other; a later second link
-means that the peer has forgotten the first."""
+"""A peer is not dialled again within this time of a link to it: the greeting of a dial that crossed
+that link may take so long."""
+
+CROSSING_S: Final = 1.0
+"""Whoever has a link says no HELLO for another one (`is_crossed`). So the HELLO of a peer that we
+have dialled crosses ours only if it was on its way when our link was greeted; lost, it comes again
+within this time. A later one means that the peer has that link no more."""
 
 
 class Slots:
@@ -49,14 +54,16 @@ class Slots:
 
     def judge(self, peer: ServentId, remote: Address) -> Bye | None:
         """Return the BYE that a peer that dialled us gets, or None if it is welcome."""
-        refusal = self._judge_any(peer)
+        refusal = self._judge_any(
+            peer, is_crossed=self._is_dialled(peer) and self._is_young(peer, CROSSING_S)
+        )
         if refusal is not None or peer in self._links or self._is_one_free():
             return refusal
         return None if self._who_gives_way(remote.host) else self.full()
 
     def judge_dialled(self, peer: ServentId) -> Bye | None:
         """Return the BYE that a peer that we dialled gets, or None if it is still wanted."""
-        refusal = self._judge_any(peer)
+        refusal = self._judge_any(peer, is_crossed=self.is_crossed(peer))
         if refusal is None and peer not in self._links and len(self._links) >= self._most:
             return self.full()
         return refusal
@@ -79,21 +86,27 @@ class Slots:
 
     def is_crossed(self, peer: ServentId) -> bool:
         """Return whether there is a link to a peer that is too young for another one."""
+        return self._is_young(peer, SIMULTANEOUS_S)
+
+    def _is_young(self, peer: ServentId, age_s: float) -> bool:
         known = self._links.get(peer)
-        return known is not None and trio.current_time() - known.opened_at < SIMULTANEOUS_S
+        return known is not None and trio.current_time() - known.opened_at < age_s
+
+    def _is_dialled(self, peer: ServentId) -> bool:
+        return peer in self._links and self._links[peer].direction == "out"
 
     def full(self) -> Bye:
         """Return the BYE for a peer that has no place."""
         return Bye(ByeCode.FULL, "no room for more neighbours", self._alternatives())
 
-    def _judge_any(self, peer: ServentId) -> Bye | None:
+    def _judge_any(self, peer: ServentId, *, is_crossed: bool) -> Bye | None:
         if peer == self._own_id:
             return Bye(ByeCode.DUPLICATE, "that is this servent itself")
         if self._is_banned(peer):
             return Bye(ByeCode.BANNED, "banned for a while")
         if self.is_away:
             return Bye(ByeCode.LEAVING, "has left the network")
-        if self.is_crossed(peer) and self._is_kept(self._links[peer].direction, peer):
+        if is_crossed and self._is_kept(self._links[peer].direction, peer):
             return Bye(ByeCode.DUPLICATE, "linked already")
         return None
 

@@ -17,7 +17,6 @@ from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.overlay.contacts import FRESH_S, JITTER, LONELY_RETRY_S, RETRY_AFTER_S
 from p2pfs.overlay.degree import ENOUGH, MAX_DIALS, SETTLED_S
 from p2pfs.overlay.exchange import GET_PEERS_BURST
-from p2pfs.overlay.slots import SIMULTANEOUS_S
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.messages import (
     MAX_ALTERNATIVES,
@@ -253,7 +252,7 @@ async def test_of_two_links_that_cross_one_is_left(autojump_clock: MockClock):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(world[0].join, Endpoint(host(1), PORT))
             nursery.start_soon(world[1].join, Endpoint(host(0), PORT))
-        await trio.sleep(SIMULTANEOUS_S)
+        await trio.sleep(10)
 
         assert degrees(world) == [1, 1]
         (one,), (other,) = (servent.overlay.neighbours for servent in world.servents)
@@ -276,12 +275,25 @@ async def test_joining_through_a_neighbour_is_done_already(autojump_clock: MockC
         assert not [e for e in world[who].journal.events() if e.severity == "warning"]
 
 
-async def test_a_peer_that_comes_again_has_forgotten_its_first_link(autojump_clock: MockClock):
+def another(world: World, *, is_smaller: bool) -> Identity:
+    """Return an identity on this side of that of servent 0."""
+    own = world[0].whereabouts.identity.id
+    made = (Identity.generate() for _ in itertools.count())
+    return next(identity for identity in made if (identity.id < own) == is_smaller)
+
+
+BOTH_ORDERS = pytest.mark.parametrize("is_smaller", [False, True])
+
+
+@BOTH_ORDERS
+@pytest.mark.parametrize("room", [1, MAX_NEIGHBOURS], ids=["full", "not full"])
+async def test_a_peer_that_comes_again_has_forgotten_its_first_link(
+    autojump_clock: MockClock, room: int, is_smaller: bool
+):
     async with open_world() as world:
-        await world.start()
-        identity = Identity.generate()
+        await world.start(max_neighbours=room)
+        identity = another(world, is_smaller=is_smaller)
         first = await dial(world, identity=identity)
-        await trio.sleep(SIMULTANEOUS_S)
 
         await dial(world, identity=identity)
         await trio.sleep(0.1)
@@ -291,16 +303,23 @@ async def test_a_peer_that_comes_again_has_forgotten_its_first_link(autojump_clo
         assert bye.code is ByeCode.DUPLICATE
 
 
-async def test_a_full_servent_takes_back_a_neighbour_that_comes_again(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start(max_neighbours=1)
-        identity = Identity.generate()
-        await dial(world, identity=identity)
-        await trio.sleep(SIMULTANEOUS_S)
+@BOTH_ORDERS
+async def test_a_peer_that_was_dialled_and_comes_later_has_forgotten_that_link(
+    autojump_clock: MockClock, is_smaller: bool
+):
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        peer = HalfServent(world.net, "10.9.0.1")
+        peer.identity = another(world, is_smaller=is_smaller)
+        await nursery.start(peer.listen, answering(silent))
+        await world[0].join(Endpoint("10.9.0.1", PORT))
+        await trio.sleep(1.0)
 
-        await dial(world, identity=identity)
+        await dial(world, identity=peer.identity)
 
-        assert degrees(world) == [1]
+        (link,) = world[0].overlay.neighbours
+        assert link.direction == "in"
+        nursery.cancel_scope.cancel()
 
 
 # Bans, leaving.

@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from p2pfs.journal import Journal
 from p2pfs.namespace import RemoteFile
+from p2pfs.protocol import Identity
 from p2pfs.reach.changes import LOOK_S, SETTLE_S, Changes
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryHost, MemoryNetwork
@@ -40,6 +41,13 @@ async def waits_of_read(world: World, number: int) -> list[float]:
     return waits
 
 
+def identities(world: World, *, first_is_smaller: bool) -> None:
+    """Give servents 0 and 1 identities, in this order."""
+    made = sorted((Identity.generate() for _ in range(2)), key=lambda one: one.id)
+    for number, identity in enumerate(made if first_is_smaller else reversed(made)):
+        world.config(number).identity_path.write_bytes(identity.to_bytes())
+
+
 async def two_that_share_a_film(world: World) -> None:
     await world.start()
     await world.start(joins=[0])
@@ -60,6 +68,32 @@ async def test_a_read_goes_on_when_an_address_changes(autojump_clock: MockClock,
 
         nursery.start_soon(read)
         await trio.sleep(3)
+        world.net.host(host(who)).move("10.0.9.9")
+
+    assert sum(waits) >= 10
+    assert max(waits) <= LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize("age_s", [0.1, 0.6, 3.0])
+@pytest.mark.parametrize("first_is_smaller", [False, True], ids=["larger", "smaller"])
+@pytest.mark.parametrize("who", [0, 1], ids=["source", "reader"])
+async def test_an_address_may_change_when_the_link_is_young(
+    autojump_clock: MockClock, who: int, first_is_smaller: bool, age_s: float
+):
+    async with open_world(latency_s=0.01) as world, trio.open_nursery() as nursery:
+        identities(world, first_is_smaller=first_is_smaller)
+        await world.start()
+        await world.share(0, "film.mkv", FILM.data)
+        world.net.set_upload_rate(host(0), RATE_BYTES_S)
+        await world.start(joins=[0])
+        await world.linked(1, 1)
+        waits: list[float] = []
+
+        async def read() -> None:
+            waits.extend(await waits_of_read(world, 1))
+
+        nursery.start_soon(read)
+        await trio.sleep(age_s)
         world.net.host(host(who)).move("10.0.9.9")
 
     assert sum(waits) >= 10
