@@ -18,9 +18,12 @@ import trio
 
 from p2pfs.errors import P2pfsError
 from p2pfs.link.sockets import Channel, TcpNetwork
+from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.connection import Connection
-from p2pfs.protocol.handshake import Identity, NetworkKey, Role, sign_hit, sign_news
+from p2pfs.protocol.handshake import Role
+from p2pfs.protocol.identity import Identity, NetworkKey
+from p2pfs.protocol.signatures import sign_hit, sign_news
 from tests.helpers.rogues import RawPeer
 
 HOST: Final = "127.66.6.6"
@@ -36,13 +39,13 @@ class FromHost(TcpNetwork):
     def __init__(self, buffer_bytes: int = 0) -> None:
         self._buffer_bytes = buffer_bytes
 
-    async def dial(self, address: m.Address) -> Channel:
+    async def dial(self, address: fields.Address) -> Channel:
         sock = trio.socket.socket()
         if self._buffer_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
         await sock.bind((HOST, 0))
         await sock.connect((address.host, address.port))
-        return Channel(trio.SocketStream(sock), address, m.Address(*sock.getsockname()))
+        return Channel(trio.SocketStream(sock), address, fields.Address(*sock.getsockname()))
 
 
 class Stranger:
@@ -51,9 +54,9 @@ class Stranger:
     def __init__(self, name: str = "stranger") -> None:
         self.identity = Identity.generate()
         self.name = name
-        self.me = m.PeerInfo(self.identity.id, name, ())
+        self.me = fields.PeerInfo(self.identity.id, name, ())
 
-    def answers(self, message: m.Message) -> Iterable[m.Message]:
+    def answers(self, message: fields.Message) -> Iterable[fields.Message]:
         """Return what it says to a message; nobody has anything."""
         if isinstance(message, m.Query):
             return [m.Done(message.guid, message.ttl, 1, 0, is_complete=True)]
@@ -62,7 +65,7 @@ class Stranger:
     async def run(self, port: int) -> None:
         """Listen, be a neighbour of the servent at that port, and stay."""
         listener = await TcpNetwork().listen(HOST, 0)
-        self.me = m.PeerInfo(self.identity.id, self.name, (listener.address,))
+        self.me = fields.PeerInfo(self.identity.id, self.name, (listener.address,))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._join, port)
             while True:
@@ -71,14 +74,14 @@ class Stranger:
     async def be_dead(self) -> None:
         """Listen, take whoever dials, and never say a word."""
         listener = await TcpNetwork().listen(HOST, 0)
-        self.me = m.PeerInfo(self.identity.id, self.name, (listener.address,))
+        self.me = fields.PeerInfo(self.identity.id, self.name, (listener.address,))
         taken = []
         while True:
             taken.append(await listener.accept())
 
     async def dial(self, port: int, kind: m.LinkKind, network: TcpNetwork | None = None) -> RawPeer:
         """Dial a servent and greet it."""
-        there = m.Address("127.0.0.1", port)
+        there = fields.Address("127.0.0.1", port)
         peer = await RawPeer.dial(
             network or FromHost(), there, kind, identity=self.identity, hello=False
         )
@@ -104,14 +107,14 @@ class Stranger:
                 is_asked = isinstance(answer, m.Listing | m.Peers)
                 await peer.send(answer, number if is_asked else 0)
 
-    def hit(self, query: m.Query, entries: Iterable[m.Entry], total: int) -> m.QueryHit:
+    def hit(self, query: m.Query, entries: Iterable[fields.Entry], total: int) -> m.QueryHit:
         return sign_hit(self.identity, query.guid, query.ttl, self.me, list(entries), total)
 
 
 class Bomb(Stranger):
     """Its directories have no end."""
 
-    def answers(self, message: m.Message) -> Iterable[m.Message]:
+    def answers(self, message: fields.Message) -> Iterable[fields.Message]:
         if isinstance(message, m.List):
             label = message.after.rpartition("/")[2]
             begin = int(label[1:9]) + 1 if label[:1] == "n" else 0
@@ -121,11 +124,11 @@ class Bomb(Stranger):
             return [hit, m.Done(message.guid, message.ttl, 1, 1, is_complete=True)]
         return super().answers(message)
 
-    def _entries(self, path: str, begin: int, count: int) -> Iterable[m.Entry]:
+    def _entries(self, path: str, begin: int, count: int) -> Iterable[fields.Entry]:
         start = f"{path}/" if path else ""
         for number in range(begin, begin + count):
             name = f"{start}n{number:08d}{'p' * 60}"
-            yield m.Entry(name, 12345, 10**18, os.urandom(32))
+            yield fields.Entry(name, 12345, 10**18, os.urandom(32))
 
 
 class Faker(Stranger):
@@ -135,14 +138,14 @@ class Faker(Stranger):
         super().__init__("faker")
         self._others = [Stranger(f"user {number}") for number in range(25)]
 
-    def answers(self, message: m.Message) -> Iterable[m.Message]:
+    def answers(self, message: fields.Message) -> Iterable[fields.Message]:
         if not isinstance(message, m.Query) or message.kind is not m.QueryKind.WORDS:
             return super().answers(message)
-        hits: list[m.Message] = []
+        hits: list[fields.Message] = []
         for other in self._others:
-            other.me = m.PeerInfo(other.identity.id, other.name, self.me.addresses)
+            other.me = fields.PeerInfo(other.identity.id, other.name, self.me.addresses)
             names = (f"{message.text} {other.name} {number}.txt" for number in range(50))
-            entries = [m.Entry(name, 700_000_000, 10**18, os.urandom(32)) for name in names]
+            entries = [fields.Entry(name, 700_000_000, 10**18, os.urandom(32)) for name in names]
             hits.append(other.hit(message, entries, 50))
         return [*hits, m.Done(message.guid, message.ttl, 1, 25, is_complete=True)]
 
@@ -161,26 +164,26 @@ class Promiser(Stranger):
                 nursery.start_soon(one.be_dead)
             await super().run(port)
 
-    def answers(self, message: m.Message) -> Iterable[m.Message]:
+    def answers(self, message: fields.Message) -> Iterable[fields.Message]:
         if not isinstance(message, m.Query) or message.kind is m.QueryKind.WORDS:
             return super().answers(message)
-        entry = m.Entry("film.bin", FILM_BYTES, 10**18, self._film)
-        hits: list[m.Message] = [one.hit(message, [entry], 1) for one in self._dead]
+        entry = fields.Entry("film.bin", FILM_BYTES, 10**18, self._film)
+        hits: list[fields.Message] = [one.hit(message, [entry], 1) for one in self._dead]
         return [*hits, m.Done(message.guid, message.ttl, 64, 63, is_complete=True)]
 
 
 class Reflector(Stranger):
     """Names a third party whenever somebody asks for addresses."""
 
-    def answers(self, message: m.Message) -> Iterable[m.Message]:
+    def answers(self, message: fields.Message) -> Iterable[fields.Message]:
         if isinstance(message, m.GetPeers):
             return [m.Peers(tuple(self._nobody() for _ in range(16)))]
         if isinstance(message, m.Walk):
             return [m.Introduce(message.guid, self._nobody())]
         return super().answers(message)
 
-    def _nobody(self) -> m.PeerInfo:
-        return m.PeerInfo(Identity.generate().id, "x", (m.Address(THIRD_PARTY, 4774),))
+    def _nobody(self) -> fields.PeerInfo:
+        return fields.PeerInfo(Identity.generate().id, "x", (fields.Address(THIRD_PARTY, 4774),))
 
 
 FILM_BYTES: Final = 240 * 1024 * 1024
@@ -294,9 +297,9 @@ async def reflector(source: int, reader: int, _film: bytes) -> None:
 async def hits(_source: int, reader: int, _film: bytes) -> None:
     async def flood() -> None:
         one = Stranger()
-        query = m.Query(m.Guid(os.urandom(16)), 3, 1, m.QueryKind.WORDS, "x", 50, 1000)
+        query = m.Query(fields.Guid(os.urandom(16)), 3, 1, m.QueryKind.WORDS, "x", 50, 1000)
         names = (f"{'d' * 200}/{number}{'x' * 200}" for number in range(50))
-        hit = one.hit(query, [m.Entry(name, 5, 1, bytes(range(32))) for name in names], 99)
+        hit = one.hit(query, [fields.Entry(name, 5, 1, bytes(range(32))) for name in names], 99)
         await (await one.dial(reader, m.LinkKind.NEIGHBOUR)).shout(hit)
 
     await _together(*[flood] * 8)
@@ -307,7 +310,7 @@ async def queries(_source: int, reader: int, _film: bytes) -> None:
     async def ask() -> None:
         peer = await Stranger().dial(reader, m.LinkKind.NEIGHBOUR)
         while True:
-            guid = m.Guid(os.urandom(16))
+            guid = fields.Guid(os.urandom(16))
             await peer.send(m.Query(guid, 3, 1, m.QueryKind.WORDS, "film", 50, 5000))
             await trio.sleep(1 / 19)
 
@@ -327,7 +330,7 @@ async def joins(_source: int, reader: int, _film: bytes) -> None:
 async def greetings(source: int, reader: int, _film: bytes) -> None:
     async def begin(port: int) -> None:
         first = Connection(Role.INITIATOR, Identity.generate(), NetworkKey.open()).start()
-        channel = await FromHost().dial(m.Address("127.0.0.1", port))
+        channel = await FromHost().dial(fields.Address("127.0.0.1", port))
         async with channel.stream:
             await channel.stream.send_all(first)
             with trio.move_on_after(1):

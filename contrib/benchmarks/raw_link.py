@@ -17,9 +17,10 @@ import trio
 
 from p2pfs.link import Link, answer_link, dial_servent
 from p2pfs.link.sockets import TcpNetwork
-from p2pfs.protocol.handshake import Identity, NetworkKey
+from p2pfs.protocol.fields import Address
+from p2pfs.protocol.identity import Identity, NetworkKey
 from p2pfs.protocol.manifest import FILE_ID_BYTES, MAX_BLOCKS, MIN_BLOCK_BYTES, FileId
-from p2pfs.protocol.messages import Address, GetBlocks, Hello, LinkKind
+from p2pfs.protocol.messages import GetBlocks, Hello, LinkKind
 
 ASKED_AHEAD: Final = 8
 """Blocks that are on their way at once."""

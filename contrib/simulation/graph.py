@@ -12,7 +12,7 @@ from typing import Final
 
 from p2pfs.config import DEGREE, MAX_NEIGHBOURS
 from p2pfs.overlay.degree import CHOSEN, ENOUGH
-from p2pfs.protocol.messages import WALK_STEPS
+from p2pfs.protocol.fields import WALK_STEPS
 
 Graph = list[set[int]]
 """The neighbours of each servent."""

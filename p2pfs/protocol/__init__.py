@@ -1,12 +1,15 @@
 """The wire, sans-IO: no sockets, files, clock or tasks. PROTOCOL.md is the specification.
 
-    messages     every message, typed and bounded
+    fields       what messages are made of: texts, numbers and records, each bounded
+    messages     every message, typed
     registry     every message type: number, links, limits, what answers it
     codec        messages <-> bytes
     connection   one link without its socket: bytes in, messages out
     states       what may be said on a link when: its states, as a table
     inbox        bytes that are not a whole frame yet
-    handshake    Noise and identities: the only module that knows Noise
+    identity     who a servent is, and the key of a private network
+    signatures   query hits and NEWS, signed and checked
+    handshake    Noise: the only module that knows it
     manifest     a content: its size, its blocks, its file id
     matching     which files a keyword query finds
     names        which names may travel
@@ -49,35 +52,7 @@ from p2pfs.protocol.connection import (
     presentation,
 )
 from p2pfs.protocol.crowds import largest_crowd, who_gives_way
-from p2pfs.protocol.handshake import (
-    Identity,
-    NetworkKey,
-    Role,
-    TakeEarly,
-    check_hit,
-    check_news,
-    servent_id,
-    sign_hit,
-    sign_news,
-)
-from p2pfs.protocol.manifest import (
-    FILE_ID_BYTES,
-    KIB,
-    MAX_FILE_BYTES,
-    MAX_MANIFEST_BYTES,
-    MIB,
-    MIN_BLOCK_BYTES,
-    FileId,
-    Manifest,
-    block_bytes_for,
-    block_count_for,
-    block_range,
-    block_span,
-    digest,
-    manifest_bytes_for,
-)
-from p2pfs.protocol.matching import Wanted
-from p2pfs.protocol.messages import (
+from p2pfs.protocol.fields import (
     DIRECTORY_KEY_BYTES,
     GUID_BYTES,
     MAX_ADDRESSES,
@@ -102,6 +77,33 @@ from p2pfs.protocol.messages import (
     TICKET_BYTES,
     WALK_STEPS,
     Address,
+    Entry,
+    Guid,
+    Message,
+    PeerInfo,
+    ServentId,
+    Terms,
+)
+from p2pfs.protocol.handshake import Role, TakeEarly
+from p2pfs.protocol.identity import Identity, NetworkKey, servent_id
+from p2pfs.protocol.manifest import (
+    FILE_ID_BYTES,
+    KIB,
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    MIB,
+    MIN_BLOCK_BYTES,
+    FileId,
+    Manifest,
+    block_bytes_for,
+    block_count_for,
+    block_range,
+    block_span,
+    digest,
+    manifest_bytes_for,
+)
+from p2pfs.protocol.matching import Wanted
+from p2pfs.protocol.messages import (
     Announce,
     Bye,
     ByeCode,
@@ -110,22 +112,18 @@ from p2pfs.protocol.messages import (
     Data,
     Done,
     Enough,
-    Entry,
     Filter,
     FilterForm,
     GetBlocks,
     GetManifest,
     GetPeers,
-    Guid,
     Hello,
     Introduce,
     LinkKind,
     List,
     Listing,
     Match,
-    Message,
     News,
-    PeerInfo,
     Peers,
     Ping,
     Pong,
@@ -138,8 +136,6 @@ from p2pfs.protocol.messages import (
     Reject,
     RejectCode,
     Relay,
-    ServentId,
-    Terms,
     Unknown,
     Walk,
 )
@@ -161,6 +157,7 @@ from p2pfs.protocol.sealing import (
     Subject,
     directory_key,
 )
+from p2pfs.protocol.signatures import check_hit, check_news, sign_hit, sign_news
 from p2pfs.protocol.states import State
 from p2pfs.protocol.words import (
     Phrase,

@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-from p2pfs.protocol.messages import Address
+from p2pfs.protocol.fields import Address
 
 MIN_PORT: Final = 1024
 """Below it are other people's services: a stranger that names one names no servent."""

@@ -11,24 +11,19 @@ from typing import Final, NamedTuple
 import msgspec
 
 from p2pfs.errors import LocalProtocolError, RemoteProtocolError
-from p2pfs.protocol.inbox import HEADER, MAX_BODY_BYTES
-from p2pfs.protocol.messages import (
-    DATA,
-    DATA_END,
+from p2pfs.protocol.fields import (
     GUID_BYTES,
     MAX_DEADLINE_MS,
     MAX_QUERY_BYTES,
     MAX_QUERY_TEXT_BYTES,
     MAX_RESULTS,
     MAX_TTL,
-    Data,
     Guid,
     Message,
-    Query,
-    QueryKind,
     Terms,
-    Unknown,
 )
+from p2pfs.protocol.inbox import HEADER, MAX_BODY_BYTES
+from p2pfs.protocol.messages import DATA, DATA_END, Data, Query, QueryKind, Unknown
 from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 
 MAX_DATA_BYTES: Final = MAX_BODY_BYTES

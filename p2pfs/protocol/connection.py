@@ -21,26 +21,19 @@ from p2pfs.protocol.codec import (
     encode,
     encode_data,
 )
+from p2pfs.protocol.fields import TICKET_BYTES, Message, ServentId
 from p2pfs.protocol.handshake import (
     EARLY_FRAME_BYTES,
     MAX_EARLY_BYTES,
     MAX_EARLY_FRAMES,
     MAX_HANDSHAKE_BYTES,
-    NETWORK_ID_BYTES,
     Handshake,
-    Identity,
-    NetworkKey,
     Role,
     TakeEarly,
 )
+from p2pfs.protocol.identity import NETWORK_ID_BYTES, Identity, NetworkKey
 from p2pfs.protocol.inbox import LENGTH, Inbox
-from p2pfs.protocol.messages import (
-    TICKET_BYTES,
-    Data,
-    Message,
-    ServentId,
-    Unknown,
-)
+from p2pfs.protocol.messages import Data, Unknown
 from p2pfs.protocol.states import TRANSITIONS, State, Step, step_of
 
 MAGIC: Final = b"p2pf\r\n\r\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from p2pfs.protocol.messages import Terms
+from p2pfs.protocol.fields import Terms
 from p2pfs.protocol.words import fold, phrases_of, tokens_of
 
 

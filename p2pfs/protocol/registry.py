@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from p2pfs.protocol.fields import MAX_FILTER_BYTES, MAX_NEWS_BYTES, MAX_QUERY_BYTES, Message
 from p2pfs.protocol.inbox import MAX_BODY_BYTES
 from p2pfs.protocol.manifest import KIB
 from p2pfs.protocol.messages import (
-    MAX_FILTER_BYTES,
-    MAX_NEWS_BYTES,
-    MAX_QUERY_BYTES,
     Announce,
     Bye,
     Cancel,
@@ -33,7 +31,6 @@ from p2pfs.protocol.messages import (
     List,
     Listing,
     Match,
-    Message,
     News,
     Peers,
     Ping,

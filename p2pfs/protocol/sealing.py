@@ -15,8 +15,8 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from p2pfs.protocol.handshake import NetworkKey
-from p2pfs.protocol.messages import DIRECTORY_KEY_BYTES
+from p2pfs.protocol.fields import DIRECTORY_KEY_BYTES
+from p2pfs.protocol.identity import NetworkKey
 
 DirectoryKey = NewType("DirectoryKey", bytes)
 """What something is found by in a directory."""

@@ -16,8 +16,9 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
+from p2pfs.protocol.fields import Message
 from p2pfs.protocol.handshake import Role
-from p2pfs.protocol.messages import Bye, Data, Hello, LinkKind, Message, Unknown
+from p2pfs.protocol.messages import Bye, Data, Hello, LinkKind, Unknown
 from p2pfs.protocol.registry import LINKS, Links
 
 

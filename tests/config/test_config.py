@@ -37,7 +37,7 @@ from p2pfs.config import (
 )
 from p2pfs.errors import UsageError
 from p2pfs.mounts import Mount
-from p2pfs.protocol import messages
+from p2pfs.protocol import fields
 from p2pfs.state import OUTPUT, lock_state, new_state_undone
 
 
@@ -71,8 +71,8 @@ def test_without_options_the_defaults_hold(load):
 
 
 def test_the_bounds_are_those_of_the_protocol():
-    assert knobs.MAX_TTL == messages.MAX_TTL
-    assert knobs.MAX_NAME_LENGTH == messages.MAX_NAME_LENGTH
+    assert knobs.MAX_TTL == fields.MAX_TTL
+    assert knobs.MAX_NAME_LENGTH == fields.MAX_NAME_LENGTH
 
 
 def test_every_option_can_stand_in_the_file(load, tmp_path):

@@ -26,8 +26,8 @@ from p2pfs.download.source import (
     Source,
 )
 from p2pfs.download.standing import Trouble
-from p2pfs.protocol.manifest import GIB, MIB
-from p2pfs.protocol.messages import PeerInfo, ServentId
+from p2pfs.protocol import MIB, PeerInfo, ServentId
+from p2pfs.protocol.manifest import GIB
 from tests.helpers.sizes import BLOCK
 from tests.helpers.upstream import peer
 

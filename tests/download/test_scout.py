@@ -9,9 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.download.scout import LOOK_PAUSES_S, LOOK_S, Scout
+from p2pfs.protocol import Entry, FileId, Guid, PeerInfo, QueryHit
 from p2pfs.protocol.flood import Urgency
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import Entry, Guid, PeerInfo, QueryHit
 from tests.helpers.upstream import peer
 
 FILE_ID = FileId(bytes(32))

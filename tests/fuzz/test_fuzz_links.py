@@ -22,11 +22,10 @@ from trio.testing import MockClock
 from p2pfs.errors import P2pfsError
 from p2pfs.link.sockets import Channel
 from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.protocol import FileId, Identity, fields, sign_hit, sign_news
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import encode
 from p2pfs.protocol.flood.filters import FILTER_BITS, pack, pack_added
-from p2pfs.protocol.handshake import Identity, sign_hit, sign_news
-from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.registry import LINKS
 from tests.fuzz.test_fuzz_wire import frames, mutants
 from tests.helpers import strategies
@@ -45,13 +44,15 @@ LOOK_S: Final = 120.0
 
 paths = st.sampled_from(["", "folder", FILM_PATH, "note.txt", "trap", "trap/door"])
 film_entries = st.builds(
-    m.Entry,
+    fields.Entry,
     st.sampled_from([FILM_PATH, "folder/other.bin", "film.bin"]),
     strategies.integers(1, 2**40) | st.just(FILM.size),
     strategies.times,
     st.just(bytes(FILM.file_id)),
 )
-directories = st.builds(m.Entry, paths.filter(bool), st.just(0), strategies.times, st.just(b""))
+directories = st.builds(
+    fields.Entry, paths.filter(bool), st.just(0), strategies.times, st.just(b"")
+)
 entries = film_entries | directories | strategies.entries
 entry_lists = strategies.tuples(entries, 50)
 
@@ -73,7 +74,7 @@ filters = st.one_of(
 class Manner:
     """How a stranger answers what he is asked."""
 
-    entries: tuple[m.Entry, ...]
+    entries: tuple[fields.Entry, ...]
     has_more: bool
     is_last: bool
     total: int
@@ -81,7 +82,7 @@ class Manner:
     data: bytes
     pieces: int
     reject: m.Reject | None
-    ignored: frozenset[type[m.Message]]
+    ignored: frozenset[type[fields.Message]]
 
 
 manners = st.builds(
@@ -104,7 +105,7 @@ class Say:
     """A frame that a stranger sends on his own link of a kind; News and hits he signs."""
 
     kind: m.LinkKind
-    frame: m.Message | bytes
+    frame: fields.Message | bytes
     request_id: int = 0
 
 
@@ -163,7 +164,7 @@ class Stranger:
     def __init__(self, world: World, nursery: trio.Nursery, manner: Manner) -> None:
         self._network = world.net.host(STRANGER)
         self._identity = Identity.generate()
-        self._me = m.PeerInfo(self._identity.id, "stranger", (m.Address(STRANGER, PORT),))
+        self._me = fields.PeerInfo(self._identity.id, "stranger", (fields.Address(STRANGER, PORT),))
         self._nursery = nursery
         self._manner = manner
         self._links: dict[m.LinkKind, Line] = {}
@@ -189,7 +190,7 @@ class Stranger:
             frame = one.frame
             if isinstance(frame, m.News):
                 frame = self._signed(frame)
-            if isinstance(frame, m.Message):
+            if isinstance(frame, fields.Message):
                 frame = encode(frame, one.request_id)
             if one.kind in self._links:
                 await self._links[one.kind].send(frame)
@@ -201,7 +202,7 @@ class Stranger:
         )
 
     async def _dial(self, kind: m.LinkKind) -> None:
-        there = m.Address(host(0), PORT)
+        there = fields.Address(host(0), PORT)
         peer = await RawPeer.dial(self._network, there, kind, identity=self._identity, hello=False)
         await peer.send(m.Hello(kind, "stranger", PORT, there, self._me.addresses, "x"))
         answer, _ = await peer.receive()
@@ -223,7 +224,7 @@ class Stranger:
             for frame in self._answers(message, request_id):
                 await line.send(frame)
 
-    def _answers(self, message: m.Message, request_id: int) -> Sequence[bytes]:
+    def _answers(self, message: fields.Message, request_id: int) -> Sequence[bytes]:
         manner = self._manner
         if isinstance(message, m.Ping):
             return [encode(m.Pong(), request_id)]

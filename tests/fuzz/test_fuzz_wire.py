@@ -13,14 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from p2pfs.protocol import (
+    Connection,
+    Data,
+    FileId,
+    Manifest,
+    Received,
+    Role,
+    State,
+    Unknown,
+    check_hit,
+    check_path,
+)
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.codec import HEADER, Data, Received, Unknown, decode, encode
-from p2pfs.protocol.connection import MAGIC, VERSION, Connection
-from p2pfs.protocol.handshake import Role, check_hit
-from p2pfs.protocol.manifest import FileId, Manifest
-from p2pfs.protocol.names import check_path
+from p2pfs.protocol.codec import HEADER, decode, encode
+from p2pfs.protocol.connection import MAGIC, VERSION
 from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
-from p2pfs.protocol.states import State
 from tests.helpers import strategies
 from tests.helpers.connections import IDENTITIES, OPEN, ConnectionPair, events_of
 

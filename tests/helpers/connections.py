@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from p2pfs.protocol.connection import NEED_DATA, Connection, Event
-from p2pfs.protocol.handshake import Identity, NetworkKey, Role
-from p2pfs.protocol.messages import Address, Hello, LinkKind, Message
+from p2pfs.protocol.fields import Address, Message
+from p2pfs.protocol.handshake import Role
+from p2pfs.protocol.identity import Identity, NetworkKey
+from p2pfs.protocol.messages import Hello, LinkKind
 from p2pfs.protocol.states import State
 
 IDENTITIES = {

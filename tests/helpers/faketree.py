@@ -15,8 +15,8 @@ from blake3 import blake3
 from p2pfs.errors import TransferError
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.query import QueryError, parse_query
+from p2pfs.protocol.fields import PeerInfo
 from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import PeerInfo
 from tests.helpers.contents import in_a_file
 
 MTIME_NS = 1_600_000_000_123_456_789

@@ -16,7 +16,7 @@ from p2pfs import servent
 from p2pfs.cli import commands as cli
 from p2pfs.errors import UnreachableError
 from p2pfs.link.sockets import Channel, TcpListener, TcpNetwork
-from p2pfs.protocol.messages import Address
+from p2pfs.protocol.fields import Address
 from tests.helpers.delayproxy import LINE, PORT
 
 STATE = Path(sys.argv[sys.argv.index("--state") + 1])

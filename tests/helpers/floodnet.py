@@ -12,23 +12,25 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from p2pfs.protocol.fields import (
+    PUBLIC_KEY_BYTES,
+    SIGNATURE_BYTES,
+    Guid,
+    Message,
+    PeerInfo,
+    ServentId,
+)
 from p2pfs.protocol.flood.decisions import Answer, Decision, LinkId, OfferSelf, Send
 from p2pfs.protocol.flood.filters import NARROWED_APART_S, SETTLED_S, Keys
 from p2pfs.protocol.flood.routing import Router
 from p2pfs.protocol.messages import (
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     Done,
     Enough,
     Filter,
-    Guid,
     Introduce,
-    Message,
-    PeerInfo,
     Query,
     QueryHit,
     QueryKind,
-    ServentId,
     Walk,
 )
 

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 import trio
 
 from p2pfs.overlay.search import Searches
+from p2pfs.protocol.fields import GUID_BYTES, Address, Entry, Guid, PeerInfo
 from p2pfs.protocol.flood.budgets import Urgency
 from p2pfs.protocol.flood.decisions import Decision, Deliver, Finished, Refused
-from p2pfs.protocol.handshake import Identity, sign_hit
-from p2pfs.protocol.messages import GUID_BYTES, Address, Entry, Guid, PeerInfo, Query, QueryHit
+from p2pfs.protocol.identity import Identity
+from p2pfs.protocol.messages import Query, QueryHit
+from p2pfs.protocol.signatures import sign_hit
 from tests.helpers.floodnet import Edge, FloodNet
 
 ORIGIN = 0

@@ -24,7 +24,7 @@ from trio.lowlevel import ParkingLot
 from p2pfs.errors import UnreachableError, UsageError
 from p2pfs.link.interfaces import Surroundings
 from p2pfs.link.sockets import CONNECT_S, LISTEN_BACKLOG, Channel, WaitChange
-from p2pfs.protocol.messages import Address
+from p2pfs.protocol.fields import Address
 
 BUFFER_BYTES = 64 * 1024
 """Bytes in flight one way before a sender waits."""

@@ -15,8 +15,10 @@ import trio
 from p2pfs.link.sockets import Channel, Listener, Network
 from p2pfs.protocol.codec import Received
 from p2pfs.protocol.connection import NEED_DATA, Connection, Greeted
-from p2pfs.protocol.handshake import Identity, NetworkKey, Role
-from p2pfs.protocol.messages import Address, Hello, LinkKind, Message
+from p2pfs.protocol.fields import Address, Message
+from p2pfs.protocol.handshake import Role
+from p2pfs.protocol.identity import Identity, NetworkKey
+from p2pfs.protocol.messages import Hello, LinkKind
 from p2pfs.protocol.states import State
 
 Behaviour = Callable[[Channel], Awaitable[None]]

@@ -10,18 +10,9 @@ from p2pfs.errors import LinkError
 from p2pfs.link import Link
 from p2pfs.link.greeting import answer_any
 from p2pfs.link.replays import Replays
-from p2pfs.protocol.handshake import Identity, NetworkKey
-from p2pfs.protocol.messages import (
-    Address,
-    Bye,
-    Hello,
-    LinkKind,
-    Message,
-    PeerInfo,
-    Reject,
-    RejectCode,
-    ServentId,
-)
+from p2pfs.protocol.fields import Address, Message, PeerInfo, ServentId
+from p2pfs.protocol.identity import Identity, NetworkKey
+from p2pfs.protocol.messages import Bye, Hello, LinkKind, Reject, RejectCode
 from tests.helpers.memnet import MemoryNetwork
 
 PORT = 4774

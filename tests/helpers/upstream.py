@@ -14,9 +14,10 @@ from p2pfs.cache import BlockCache, CachedFile
 from p2pfs.download.source import MANIFEST
 from p2pfs.download.swarm import Swarm
 from p2pfs.errors import LinkClosedError, NotAskedError, P2pfsError, RejectedError
+from p2pfs.protocol.fields import PeerInfo
 from p2pfs.protocol.flood import Urgency
 from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import PeerInfo, RejectCode
+from p2pfs.protocol.messages import RejectCode
 from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile
 from tests.helpers.threads import run_directly

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import LinkClosedError
+from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
 from p2pfs.protocol.flood import Answer, Decision, LinkId, Router, Send
@@ -32,20 +33,20 @@ NEIGHBOUR = [
     m.Ping(),
     m.GetPeers(),
     m.Peers(()),
-    m.Walk(m.Guid(bytes(16)), 3),
-    m.Query(m.Guid(bytes(16)), 3, 1, m.QueryKind.WORDS, "x", 5, 1000),
-    m.Done(m.Guid(bytes(16)), 3, 1, 1, is_complete=True),
+    m.Walk(fields.Guid(bytes(16)), 3),
+    m.Query(fields.Guid(bytes(16)), 3, 1, m.QueryKind.WORDS, "x", 5, 1000),
+    m.Done(fields.Guid(bytes(16)), 3, 1, 1, is_complete=True),
     m.Changed(),
 ]
 TRANSFER = [m.Ping(), BLOCK, m.GetManifest(bytes(32)), m.List("", ""), m.Cancel()]
 
 
 @asynccontextmanager
-async def flooded(kind: m.LinkKind) -> AsyncIterator[tuple[RawPeer, list[m.Message]]]:
+async def flooded(kind: m.LinkKind) -> AsyncIterator[tuple[RawPeer, list[fields.Message]]]:
     """Give a peer linked to a servent, and what that has taken in of it."""
     net = MemoryNetwork(latency_s=0.01)
     victim = HalfServent(net, "10.0.0.1")
-    taken: list[m.Message] = []
+    taken: list[fields.Message] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(
             victim.listen, answering(lambda _link, message, _number: taken.append(message))
@@ -61,7 +62,7 @@ async def flooded(kind: m.LinkKind) -> AsyncIterator[tuple[RawPeer, list[m.Messa
     ids=lambda one: type(one).__name__ if not isinstance(one, m.LinkKind) else one.name,
 )
 async def test_a_flood_of_one_message_is_read_at_its_rate(
-    kind: m.LinkKind, message: m.Message, autojump_clock: MockClock
+    kind: m.LinkKind, message: fields.Message, autojump_clock: MockClock
 ):
     async with flooded(kind) as (rogue, taken), trio.open_nursery() as nursery:
         asks = kind is m.LinkKind.TRANSFER or isinstance(message, m.Ping)
@@ -85,7 +86,7 @@ def count_sent(rogue: RawPeer) -> Callable[[], int]:
     sent = 0
     send = rogue.send
 
-    async def counted(message: m.Message, request_id: int = 0) -> None:
+    async def counted(message: fields.Message, request_id: int = 0) -> None:
         nonlocal sent
         await send(message, request_id)
         sent += 1
@@ -164,7 +165,7 @@ async def test_no_more_comes_late_than_was_asked_for(
 
 
 def query(hops: int) -> m.Query:
-    guid = m.Guid(next(NUMBERS).to_bytes(16, "big"))
+    guid = fields.Guid(next(NUMBERS).to_bytes(16, "big"))
     return m.Query(guid, 3, hops, m.QueryKind.WORDS, "film", 50, 5000)
 
 

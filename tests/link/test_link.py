@@ -25,9 +25,8 @@ from p2pfs.link.outbox import DATA_BYTES, OUTBOX_BYTES
 from p2pfs.link.outgoing import SENDS_APART_S, WAITING_BYTES
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.sockets import Listener, Network, TcpNetwork
-from p2pfs.protocol.codec import MAX_DATA_BYTES, encode
-from p2pfs.protocol.handshake import Identity, NetworkKey
-from p2pfs.protocol.messages import (
+from p2pfs.protocol import (
+    MAX_DATA_BYTES,
     Address,
     Bye,
     ByeCode,
@@ -40,10 +39,12 @@ from p2pfs.protocol.messages import (
     GetPeers,
     Guid,
     Hello,
+    Identity,
     LinkKind,
     List,
     Listing,
     Message,
+    NetworkKey,
     PeerInfo,
     Peers,
     Ping,
@@ -52,6 +53,7 @@ from p2pfs.protocol.messages import (
     RejectCode,
     ServentId,
 )
+from p2pfs.protocol.codec import encode
 from tests.helpers import rogues
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork

@@ -16,18 +16,19 @@ import trio
 
 from p2pfs.config import parse_endpoint
 from p2pfs.link.sockets import TcpNetwork
-from p2pfs.protocol.handshake import Identity, sign_hit
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import (
+from p2pfs.protocol import (
     Address,
     Bye,
     ByeCode,
     Done,
     Entry,
+    FileId,
     Hello,
+    Identity,
     LinkKind,
     PeerInfo,
     Query,
+    sign_hit,
 )
 from tests.helpers.leftovers import left_below
 from tests.helpers.mounted import Servent, Servents, errno_name, open_servents, until

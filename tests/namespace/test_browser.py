@@ -45,26 +45,27 @@ from p2pfs.namespace.survey import LONGEST_S, MAX_DIRECT
 from p2pfs.namespace.tellers import Tellers
 from p2pfs.overlay import search as search_module
 from p2pfs.overlay.search import Searches
-from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
-from p2pfs.protocol.flood.decisions import Finished, Refused
-from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, SENDING_SHARE
-from p2pfs.protocol.handshake import Identity, sign_hit
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import (
+from p2pfs.protocol import (
     GUID_BYTES,
     MAX_PAGES_ASKED,
     MAX_RESULTS,
     MIN_LISTING,
     Address,
     Entry,
+    FileId,
     Guid,
+    Identity,
     Listing,
     PeerInfo,
     Query,
     QueryKind,
     RejectCode,
     ServentId,
+    sign_hit,
 )
+from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
+from p2pfs.protocol.flood.decisions import Finished, Refused
+from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, SENDING_SHARE
 
 ID = bytes(range(32))
 TTL = 4

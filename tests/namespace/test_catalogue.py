@@ -21,8 +21,7 @@ from p2pfs.namespace.fading import FORGOTTEN_AT_ONCE
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.showing import Here
 from p2pfs.namespace.shown import NAMES_AT_ONCE
-from p2pfs.protocol.manifest import FileId
-from p2pfs.protocol.messages import Address, Entry, PeerInfo, ServentId
+from p2pfs.protocol import Address, Entry, FileId, PeerInfo, ServentId
 
 
 def peer(letter: str) -> PeerInfo:

@@ -29,22 +29,24 @@ from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.query import QueryError, parse_query
 from p2pfs.namespace.showing import Here
 from p2pfs.overlay.search import Hits, Outcome
-from p2pfs.protocol.flood.budgets import Urgency
-from p2pfs.protocol.handshake import Identity, sign_hit
-from p2pfs.protocol.manifest import FileId, Manifest
-from p2pfs.protocol.matching import Wanted
-from p2pfs.protocol.messages import (
+from p2pfs.protocol import (
     Address,
     Entry,
+    FileId,
     Guid,
+    Identity,
     Listing,
+    Manifest,
     Match,
     PeerInfo,
     QueryHit,
     QueryKind,
     ServentId,
     Terms,
+    Wanted,
+    sign_hit,
 )
+from p2pfs.protocol.flood.budgets import Urgency
 
 
 def file_id(number: int) -> FileId:

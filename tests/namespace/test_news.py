@@ -11,7 +11,7 @@ from p2pfs.namespace.news import (
     SLOW_STRANGERS_BURST,
     NewsBoard,
 )
-from p2pfs.protocol.messages import PeerInfo, ServentId
+from p2pfs.protocol import PeerInfo, ServentId
 
 
 class Clock:

@@ -25,8 +25,7 @@ from p2pfs.namespace.peers import (
     Folders,
     Shares,
 )
-from p2pfs.protocol import names
-from p2pfs.protocol.messages import Address, Entry, Listing, PeerInfo, ServentId
+from p2pfs.protocol import Address, Entry, Listing, PeerInfo, ServentId, names
 from p2pfs.tasks import Tasks
 
 ID = bytes(range(32))

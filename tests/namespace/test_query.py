@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from p2pfs.namespace.query import QueryError, parse_query
 from p2pfs.overlay.search import is_answer
-from p2pfs.protocol.codec import fits_query
-from p2pfs.protocol.messages import MAX_QUERY_TEXT_BYTES, MAX_TERMS, Entry, QueryKind, Terms
+from p2pfs.protocol import MAX_QUERY_TEXT_BYTES, MAX_TERMS, Entry, QueryKind, Terms, fits_query
 
 MIB = 1024**2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2pfs.namespace.catalogue import NAMES_SIFTED_AT_ONCE, Catalogue
-from p2pfs.protocol.messages import Entry, PeerInfo, ServentId
+from p2pfs.protocol import Entry, PeerInfo, ServentId
 
 ANNA, BEN = (PeerInfo(ServentId(letter * 32), letter, ()) for letter in "ab")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from p2pfs.overlay import bans as bans_module
 from p2pfs.overlay.bans import FLOOD_BAN_S, LIES_BAN_S, MAX_LIES, Bans
-from p2pfs.protocol.messages import ServentId
+from p2pfs.protocol import ServentId
 
 A, B, C = (ServentId(letter * 32) for letter in "abc")
 

@@ -17,7 +17,7 @@ from p2pfs.overlay.contacts import (
     Contact,
     ContactBook,
 )
-from p2pfs.protocol.messages import Address, PeerInfo, ServentId
+from p2pfs.protocol import Address, PeerInfo, ServentId
 from p2pfs.state import replace_file
 
 

@@ -23,21 +23,22 @@ from p2pfs.overlay.search import (
     Searches,
     is_answer,
 )
-from p2pfs.protocol.flood.budgets import Urgency
-from p2pfs.protocol.flood.decisions import Finished, Refused
-from p2pfs.protocol.handshake import Identity, sign_hit
-from p2pfs.protocol.messages import (
+from p2pfs.protocol import (
     GUID_BYTES,
     MAX_DEADLINE_MS,
     MAX_QUERY_TEXT_BYTES,
     Address,
     Entry,
     Guid,
+    Identity,
     PeerInfo,
     Query,
     QueryHit,
     QueryKind,
+    sign_hit,
 )
+from p2pfs.protocol.flood.budgets import Urgency
+from p2pfs.protocol.flood.decisions import Finished, Refused
 
 ID = bytes(range(32))
 NEAR, FAR = Address("10.0.0.2", 5001), Address("10.0.0.3", 5002)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pfs.errors import LocalProtocolError, RemoteProtocolError
+from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import (
     HEADER,
@@ -27,10 +28,10 @@ from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 from tests.helpers import strategies
 
 NUMBERS = {message: number for number, message in MESSAGE_TYPES.items()}
-GUID = m.Guid(bytes(16))
-PEER = m.PeerInfo(m.ServentId("a" * 32), "n", ())
-ENTRY = m.Entry("a", 1, 1, bytes(32))
-ADDRESS = m.Address("h", 1)
+GUID = fields.Guid(bytes(16))
+PEER = fields.PeerInfo(fields.ServentId("a" * 32), "n", ())
+ENTRY = fields.Entry("a", 1, 1, bytes(32))
+ADDRESS = fields.Address("h", 1)
 HELLO = (m.LinkKind.TRANSFER, "n", 1, ADDRESS, (), "a")
 QUERY = (GUID, 1, 0, m.QueryKind.WORDS, "w", 1, 1)
 HIT = (GUID, 1, PEER, (), 0, bytes(32), bytes(64))
@@ -40,7 +41,7 @@ def put(values: tuple, index: int, value: object) -> tuple:
     return (*values[:index], value, *values[index + 1 :])
 
 
-def frame(message_type: type[m.Message], *fields: object, request_id: int = 0) -> bytes:
+def frame(message_type: type[fields.Message], *fields: object, request_id: int = 0) -> bytes:
     """A frame as a peer that checks nothing would make it."""
     return HEADER.pack(NUMBERS[message_type], request_id) + msgspec.msgpack.encode(fields)
 
@@ -111,7 +112,7 @@ def test_an_unknown_type_is_no_error_whatever_its_body(number):
 def test_fields_that_a_later_version_adds_are_ignored():
     peer = (PEER.id, PEER.name, (("h", 1, "more"),), "more", {"deeper": [1]})
     grown = frame(m.Introduce, GUID, peer, "more")
-    assert decode(grown).message == m.Introduce(GUID, m.PeerInfo(PEER.id, "n", (ADDRESS,)))
+    assert decode(grown).message == m.Introduce(GUID, fields.PeerInfo(PEER.id, "n", (ADDRESS,)))
 
 
 def test_optional_fields_may_be_missing():
@@ -178,47 +179,47 @@ def test_a_body_of_its_limit_is_understood():
 
 
 def test_a_query_over_its_limit_is_not_sent():
-    text = "ä" * m.MAX_QUERY_TEXT_BYTES
+    text = "ä" * fields.MAX_QUERY_TEXT_BYTES
     with pytest.raises(LocalProtocolError, match="over its limit"):
         encode(m.Query(*put(QUERY, 4, text)))
 
 
 def test_a_query_of_the_longest_text_fits():
-    text = "w" * m.MAX_QUERY_TEXT_BYTES
-    full = (m.Guid(bytes(16)), 5, 5, m.QueryKind.WORDS, text, 50, m.MAX_DEADLINE_MS)
-    assert len(encode(m.Query(*full))) <= HEADER.size + m.MAX_QUERY_BYTES
+    text = "w" * fields.MAX_QUERY_TEXT_BYTES
+    full = (fields.Guid(bytes(16)), 5, 5, m.QueryKind.WORDS, text, 50, fields.MAX_DEADLINE_MS)
+    assert len(encode(m.Query(*full))) <= HEADER.size + fields.MAX_QUERY_BYTES
 
 
 def test_what_is_too_long_for_a_query_is_known_before_it_is_asked():
-    longest = "w" * m.MAX_QUERY_TEXT_BYTES
-    terms = m.Terms(phrases=("p" * 200,) * 2)
+    longest = "w" * fields.MAX_QUERY_TEXT_BYTES
+    terms = fields.Terms(phrases=("p" * 200,) * 2)
     assert fits_query(longest)
     assert not fits_query(longest + "w")
-    assert fits_query("w", m.Terms(phrases=("p" * 200,)))
-    assert not fits_query("w", m.Terms(phrases=("p" * 200,) * 3))
+    assert fits_query("w", fields.Terms(phrases=("p" * 200,)))
+    assert not fits_query("w", fields.Terms(phrases=("p" * 200,) * 3))
     assert not fits_query("w" * 200, terms)
 
 
 def test_a_hit_of_the_most_and_longest_results_fits_one_frame():
-    address = m.Address("h" * 253, 65_535)
-    peer = m.PeerInfo(PEER.id, "n" * m.MAX_NAME_LENGTH, (address,) * m.MAX_ADDRESSES)
-    entry = m.Entry("p" * MAX_PATH_BYTES, MAX_FILE_BYTES, -(2**63), bytes(32))
-    entries = (entry,) * m.MAX_RESULTS
+    address = fields.Address("h" * 253, 65_535)
+    peer = fields.PeerInfo(PEER.id, "n" * fields.MAX_NAME_LENGTH, (address,) * fields.MAX_ADDRESSES)
+    entry = fields.Entry("p" * MAX_PATH_BYTES, MAX_FILE_BYTES, -(2**63), bytes(32))
+    entries = (entry,) * fields.MAX_RESULTS
     hit = m.QueryHit(GUID, 5, peer, entries, 2**32 - 1, bytes(32), bytes(64))
     assert decode(encode(hit)).message == hit
 
 
 @pytest.mark.parametrize("mtime_ns", [-(2**63), -1, 2**63 - 1])
 def test_times_of_all_centuries_travel(mtime_ns):
-    listing = m.Listing((m.Entry("a", 0, mtime_ns, EMPTY_FILE_ID),), has_more=False)
+    listing = m.Listing((fields.Entry("a", 0, mtime_ns, EMPTY_FILE_ID),), has_more=False)
     assert decode(encode(listing)).message == listing
 
 
 def test_a_bye_and_peers_of_the_most_and_longest_addresses_fit():
-    address = m.Address("h" * 253, 65_535)
-    peer = m.PeerInfo(PEER.id, "ä" * m.MAX_NAME_LENGTH, (address,) * m.MAX_ADDRESSES)
-    bye = m.Bye(m.ByeCode.FULL, "ä" * 200, (peer,) * m.MAX_ALTERNATIVES)
-    peers = m.Peers((peer,) * m.MAX_PEERS)
+    address = fields.Address("h" * 253, 65_535)
+    peer = fields.PeerInfo(PEER.id, "ä" * fields.MAX_NAME_LENGTH, (address,) * fields.MAX_ADDRESSES)
+    bye = m.Bye(m.ByeCode.FULL, "ä" * 200, (peer,) * fields.MAX_ALTERNATIVES)
+    peers = m.Peers((peer,) * fields.MAX_PEERS)
     for message in (bye, peers, m.Introduce(GUID, peer)):
         assert decode(encode(message)).message == message
 
@@ -232,20 +233,20 @@ BEYOND = {
     "guid of 15 bytes": (m.Walk, (bytes(15), 1)),
     "guid of 17 bytes": (m.Walk, (bytes(17), 1)),
     "guid that is text": (m.Walk, ("g" * 16, 1)),
-    "walk of 11 steps": (m.Walk, (GUID, m.WALK_STEPS + 1)),
+    "walk of 11 steps": (m.Walk, (GUID, fields.WALK_STEPS + 1)),
     "walk of -1 steps": (m.Walk, (GUID, -1)),
     "ttl 0": (m.Query, put(QUERY, 1, 0)),
-    "ttl 6": (m.Query, put(QUERY, 1, m.MAX_TTL + 1)),
+    "ttl 6": (m.Query, put(QUERY, 1, fields.MAX_TTL + 1)),
     "hops -1": (m.Query, put(QUERY, 2, -1)),
-    "hops 6": (m.Query, put(QUERY, 2, m.MAX_TTL + 1)),
+    "hops 6": (m.Query, put(QUERY, 2, fields.MAX_TTL + 1)),
     "unknown kind of query": (m.Query, put(QUERY, 3, 5)),
-    "query text too long": (m.Query, put(QUERY, 4, "w" * (m.MAX_QUERY_TEXT_BYTES + 1))),
+    "query text too long": (m.Query, put(QUERY, 4, "w" * (fields.MAX_QUERY_TEXT_BYTES + 1))),
     "limit 0": (m.Query, put(QUERY, 5, 0)),
-    "limit 51": (m.Query, put(QUERY, 5, m.MAX_RESULTS + 1)),
+    "limit 51": (m.Query, put(QUERY, 5, fields.MAX_RESULTS + 1)),
     "deadline -1": (m.Query, put(QUERY, 6, -1)),
-    "deadline over 10 s": (m.Query, put(QUERY, 6, m.MAX_DEADLINE_MS + 1)),
-    "51 results": (m.QueryHit, put(HIT, 3, (ENTRY,) * (m.MAX_RESULTS + 1))),
-    "hit of ttl 6": (m.QueryHit, put(HIT, 1, m.MAX_TTL + 1)),
+    "deadline over 10 s": (m.Query, put(QUERY, 6, fields.MAX_DEADLINE_MS + 1)),
+    "51 results": (m.QueryHit, put(HIT, 3, (ENTRY,) * (fields.MAX_RESULTS + 1))),
+    "hit of ttl 6": (m.QueryHit, put(HIT, 1, fields.MAX_TTL + 1)),
     "total beyond 32 bits": (m.QueryHit, put(HIT, 4, 2**32)),
     "public key of 31 bytes": (m.QueryHit, put(HIT, 5, bytes(31))),
     "signature of 65 bytes": (m.QueryHit, put(HIT, 6, bytes(65))),
@@ -253,7 +254,7 @@ BEYOND = {
     "count beyond 32 bits": (m.Done, (GUID, 1, 2**32, 0, True)),
     "count below 0": (m.Done, (GUID, 1, 0, -1, True)),
     "a number for a truth": (m.Done, (GUID, 1, 0, 0, 1)),
-    "501 entries": (m.Listing, ((("a", 0, 0, b""),) * (m.MAX_LISTING + 1), False)),
+    "501 entries": (m.Listing, ((("a", 0, 0, b""),) * (fields.MAX_LISTING + 1), False)),
     "path too long": (m.List, ("p" * (MAX_PATH_BYTES + 1), "")),
     "file too large": (m.Listing, ((("a", MAX_FILE_BYTES + 1, 0, bytes(32)),), False)),
     "size below 0": (m.Listing, ((("a", -1, 0, bytes(32)),), False)),
@@ -267,20 +268,20 @@ BEYOND = {
     "block beyond the last": (m.GetBlocks, (bytes(32), (MAX_BLOCKS,))),
     "block -1": (m.GetBlocks, (bytes(32), (-1,))),
     "no block": (m.GetBlocks, (bytes(32), ())),
-    "17 blocks": (m.GetBlocks, (bytes(32), (0,) * (m.MAX_BLOCKS_ASKED + 1))),
-    "17 peers": (m.Peers, ((PEER,) * (m.MAX_PEERS + 1),)),
-    "11 alternatives": (m.Bye, (2, "", (PEER,) * (m.MAX_ALTERNATIVES + 1))),
+    "17 blocks": (m.GetBlocks, (bytes(32), (0,) * (fields.MAX_BLOCKS_ASKED + 1))),
+    "17 peers": (m.Peers, ((PEER,) * (fields.MAX_PEERS + 1),)),
+    "11 alternatives": (m.Bye, (2, "", (PEER,) * (fields.MAX_ALTERNATIVES + 1))),
     "unknown bye": (m.Bye, (99, "")),
-    "bye text too long": (m.Bye, (1, "t" * (m.MAX_REASON_LENGTH + 1))),
-    "reject text too long": (m.Reject, (1, "t" * (m.MAX_REASON_LENGTH + 1))),
+    "bye text too long": (m.Bye, (1, "t" * (fields.MAX_REASON_LENGTH + 1))),
+    "reject text too long": (m.Reject, (1, "t" * (fields.MAX_REASON_LENGTH + 1))),
     "unknown reject": (m.Reject, (0, "")),
     "unknown kind of link": (m.Hello, put(HELLO, 0, 3)),
     "port 65,536": (m.Hello, put(HELLO, 2, 65_536)),
-    "name too long": (m.Hello, put(HELLO, 1, "n" * (m.MAX_NAME_LENGTH + 1))),
-    "agent too long": (m.Hello, put(HELLO, 5, "n" * (m.MAX_NAME_LENGTH + 1))),
-    "5 addresses": (m.Hello, put(HELLO, 4, (ADDRESS,) * (m.MAX_ADDRESSES + 1))),
+    "name too long": (m.Hello, put(HELLO, 1, "n" * (fields.MAX_NAME_LENGTH + 1))),
+    "agent too long": (m.Hello, put(HELLO, 5, "n" * (fields.MAX_NAME_LENGTH + 1))),
+    "5 addresses": (m.Hello, put(HELLO, 4, (ADDRESS,) * (fields.MAX_ADDRESSES + 1))),
     "host of no characters": (m.Hello, put(HELLO, 3, ("", 1))),
-    "host of 254 characters": (m.Hello, put(HELLO, 3, ("h" * (m.MAX_HOST_LENGTH + 1), 1))),
+    "host of 254 characters": (m.Hello, put(HELLO, 3, ("h" * (fields.MAX_HOST_LENGTH + 1), 1))),
     "host with a space": (m.Hello, put(HELLO, 3, ("a b", 1))),
     "host with a newline": (m.Hello, put(HELLO, 3, ("a\n", 1))),
     "host that is not ASCII": (m.Hello, put(HELLO, 3, ("ä", 1))),

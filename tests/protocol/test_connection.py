@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
+from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import (
     HEADER,
@@ -181,7 +182,7 @@ def test_every_type_is_a_step():
 
 def test_a_message_over_its_limit_is_not_sent_and_changes_nothing():
     pair = ConnectionPair().reach(State.NEIGHBOUR)
-    query = m.Query(m.Guid(bytes(16)), 1, 0, m.QueryKind.WORDS, "ä" * 480, 1, 1)
+    query = m.Query(fields.Guid(bytes(16)), 1, 0, m.QueryKind.WORDS, "ä" * 480, 1, 1)
     with pytest.raises(LocalProtocolError):
         pair.ends[Role.INITIATOR].send(query)
     assert pair.say(Role.INITIATOR, m.Ping(), 1) == [Received(m.Ping(), 1)]

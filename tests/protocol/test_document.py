@@ -13,6 +13,7 @@ import pytest
 from msgspec import inspect
 
 import p2pfs.protocol
+from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.handshake import Credentials, Early, Role
 from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES, RATES
@@ -93,7 +94,7 @@ def fields_of(struct: type[msgspec.Struct]) -> list[list[str]]:
 
 RECORDS = {
     struct.__name__: struct
-    for struct in (m.Address, m.PeerInfo, m.Entry, m.Terms, Credentials, Early)
+    for struct in (fields.Address, fields.PeerInfo, fields.Entry, fields.Terms, Credentials, Early)
 }
 STRUCTS = {f"0x{n:02x} {wire_name(t)}": t for n, t in MESSAGE_TYPES.items()} | RECORDS
 

@@ -13,24 +13,30 @@ from hypothesis import strategies as st
 from noise.connection import Keypair, NoiseConnection
 
 from p2pfs.errors import HandshakeError, RemoteProtocolError
+from p2pfs.protocol import (
+    Address,
+    Entry,
+    Guid,
+    Identity,
+    NetworkKey,
+    PeerInfo,
+    Role,
+    ServentId,
+    check_hit,
+    servent_id,
+    sign_hit,
+)
 from p2pfs.protocol.handshake import (
     EARLY_FRAME_BYTES,
     MAX_EARLY_BYTES,
     MAX_EARLY_FRAMES,
     MAX_HANDSHAKE_BYTES,
-    SMALL_ORDER,
     Credentials,
     Handshake,
-    Identity,
-    NetworkKey,
-    Role,
-    check_hit,
     curve_point,
-    servent_id,
-    sign_hit,
     verify,
 )
-from p2pfs.protocol.messages import Address, Entry, Guid, PeerInfo, ServentId
+from p2pfs.protocol.identity import SMALL_ORDER
 from tests.helpers.connections import IDENTITIES, OPEN, PRIVATE
 
 NOISE_VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "noise.json").read_text())

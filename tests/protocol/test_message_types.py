@@ -6,13 +6,14 @@ import typing
 from pathlib import Path
 
 import p2pfs.protocol
+from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.registry import MESSAGE_TYPES, REGISTRY
 from tests.helpers import strategies
 
 DOCUMENT = Path(p2pfs.protocol.__file__).with_name("PROTOCOL.md").read_text()
 VECTORS = Path(__file__).parents[1] / "vectors" / "messages"
-PARTS = {m.Message, m.Address, m.PeerInfo, m.Entry, m.Terms}
+PARTS = {fields.Message, fields.Address, fields.PeerInfo, fields.Entry, fields.Terms}
 """Structs that are sent inside of others only."""
 
 
@@ -22,7 +23,7 @@ def wire_name(message_type: type) -> str:
     return "".join(f"_{c}" if c.isupper() and i else c for i, c in enumerate(name)).upper()
 
 
-def omissions(message_types: typing.Iterable[type[m.Message]]) -> list[str]:
+def omissions(message_types: typing.Iterable[type[fields.Message]]) -> list[str]:
     """Return what these types lack, a line each."""
     rows = {row.struct: row for row in REGISTRY}
     lacking = []
@@ -43,14 +44,14 @@ def omissions(message_types: typing.Iterable[type[m.Message]]) -> list[str]:
 
 def test_every_message_type_has_all_that_one_needs():
     structs = {kind for kind in vars(m).values() if isinstance(kind, type)}
-    sent = [kind for kind in structs if issubclass(kind, m.Message) and kind not in PARTS]
+    sent = [kind for kind in structs if issubclass(kind, fields.Message) and kind not in PARTS]
 
     assert set(sent) >= set(MESSAGE_TYPES.values())
     assert omissions(sent) == []
 
 
 def test_what_a_new_type_lacks_is_told_in_words():
-    class Notice(m.Message, array_like=True, frozen=True):
+    class Notice(fields.Message, array_like=True, frozen=True):
         text: str
 
     told = "\n".join(omissions([Notice]))

@@ -15,10 +15,23 @@ from noise.backends.default.keypairs import KeyPair25519
 
 import p2pfs.protocol
 from p2pfs.errors import RemoteProtocolError
+from p2pfs.protocol import (
+    NEED_DATA,
+    Connection,
+    Data,
+    Identity,
+    NetworkKey,
+    Received,
+    Role,
+    Unknown,
+    check_hit,
+    fields,
+    presentation,
+)
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.codec import Data, Received, Unknown, decode, encode, encode_data
-from p2pfs.protocol.connection import NEED_DATA, PREFACE_BYTES, Connection, presentation
-from p2pfs.protocol.handshake import Identity, NetworkKey, Role, check_hit, curve_point
+from p2pfs.protocol.codec import decode, encode, encode_data
+from p2pfs.protocol.connection import PREFACE_BYTES
+from p2pfs.protocol.handshake import curve_point
 from p2pfs.protocol.registry import MESSAGE_TYPES
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -195,21 +208,21 @@ def test_every_byte_of_an_early_link_is_that_of_the_transcript(link, fixed_keys)
 
 SENT_EARLY = {
     ("HELLO", Role.INITIATOR): m.Hello(
-        m.LinkKind.TRANSFER, "anna", 4774, m.Address("192.0.2.9", 4774), (), "p2pfs 0.1.0"
+        m.LinkKind.TRANSFER, "anna", 4774, fields.Address("192.0.2.9", 4774), (), "p2pfs 0.1.0"
     ),
     ("GET_BLOCKS", Role.INITIATOR): m.GetBlocks(bytes(range(32)), (0,)),
     ("HELLO", Role.RESPONDER): m.Hello(
-        m.LinkKind.TRANSFER, "ben", 4774, m.Address("198.51.100.4", 50123), (), "p2pfs 0.1.0"
+        m.LinkKind.TRANSFER, "ben", 4774, fields.Address("198.51.100.4", 50123), (), "p2pfs 0.1.0"
     ),
 }
 
 SENT = {
     ("HELLO", Role.INITIATOR): m.Hello(
-        m.LinkKind.NEIGHBOUR, "anna", 4774, m.Address("192.0.2.9", 4774),
-        (m.Address("192.0.2.7", 4774),), "p2pfs 0.1.0",
+        m.LinkKind.NEIGHBOUR, "anna", 4774, fields.Address("192.0.2.9", 4774),
+        (fields.Address("192.0.2.7", 4774),), "p2pfs 0.1.0",
     ),
     ("HELLO", Role.RESPONDER): m.Hello(
-        m.LinkKind.NEIGHBOUR, "ben", 4774, m.Address("198.51.100.4", 50123), (), "p2pfs 0.1.0"
+        m.LinkKind.NEIGHBOUR, "ben", 4774, fields.Address("198.51.100.4", 50123), (), "p2pfs 0.1.0"
     ),
     ("PING", Role.INITIATOR): m.Ping(),
     ("BYE", Role.INITIATOR): m.Bye(m.ByeCode.LEAVING, ""),

@@ -10,7 +10,7 @@ from trio.testing import check_half_closeable_stream
 
 from p2pfs.errors import UnreachableError, UsageError
 from p2pfs.link.sockets import Channel, Listener, Network
-from p2pfs.protocol.messages import Address
+from p2pfs.protocol.fields import Address
 
 MORE_THAN_ANY_BUFFER = bytes(1024 * 1024)
 

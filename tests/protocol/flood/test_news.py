@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from p2pfs.errors import RemoteProtocolError
+from p2pfs.protocol import MAX_TTL, Identity, News, PeerInfo, sign_news
 from p2pfs.protocol.flood.decisions import Ban, Decision, Drop, DropReason, Heard, LinkId, Send
 from p2pfs.protocol.flood.news import (
     ARRIVAL_BURST,
@@ -21,8 +22,6 @@ from p2pfs.protocol.flood.news import (
     NewsTable,
 )
 from p2pfs.protocol.flood.routing import Router
-from p2pfs.protocol.handshake import Identity, sign_news
-from p2pfs.protocol.messages import MAX_TTL, News, PeerInfo
 from tests.helpers.floodnet import ball
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)

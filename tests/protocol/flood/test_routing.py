@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from p2pfs.errors import LocalProtocolError
+from p2pfs.protocol import MAX_DEADLINE_MS, MAX_TTL, Done, Enough, Guid, Query
 from p2pfs.protocol.flood.decisions import (
     Answer,
     Decision,
@@ -16,7 +17,6 @@ from p2pfs.protocol.flood.decisions import (
 )
 from p2pfs.protocol.flood.routing import FAR_LINKS, HOP_MARGIN_MS, WIDE_TTL, Router
 from p2pfs.protocol.flood.waves import MAX_COUNT
-from p2pfs.protocol.messages import MAX_DEADLINE_MS, MAX_TTL, Done, Enough, Guid, Query
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
