@@ -16,6 +16,10 @@ FIRST_LISTING_S: Final = 1.5
 """The longest that the first listing of a directory, or of a search, may take if nothing comes.
 It goes on in the background, and the next listing shows more."""
 
+LEAST_LOOK_S: Final = 0.25
+"""What a look waits for what may be new, in any case: hardly anybody notices it, and most who have
+just come have answered."""
+
 REFRESH_AFTER_S: Final = 3.0
 """A listing older than this is shown at once and asked for again in the background. So each file
 that is published within the horizon is listed within five seconds."""
@@ -28,6 +32,11 @@ MAX_REMEMBERED: Final = 1_000
 """Keys of one `Times` for which a time is remembered; the oldest are forgotten."""
 
 K = TypeVar("K", bound=Hashable)
+
+
+def look_s(took_s: float) -> float:
+    """Return how long a look waits for answers that took so long before."""
+    return min(max(LEAST_LOOK_S, 2 * took_s), FIRST_LISTING_S)
 
 
 class Times(Generic[K]):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from p2pfs.journal import Journal
-from p2pfs.namespace.ages import REFRESH_AFTER_S, TRUST_S, Times
+from p2pfs.namespace.ages import REFRESH_AFTER_S, TRUST_S, Times, look_s
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.news import NewsBoard
 from p2pfs.namespace.nodes import Node
@@ -103,6 +103,10 @@ class Belief:
         """Return the servents that say that they changed a directory since then."""
         sources = partial(self._catalogue.holders.of, path)
         return self.board.of(path, since, self._neighbours(), sources)
+
+    def patience_s(self, path: str) -> float:
+        """Return how long a look waits for those that changed a directory."""
+        return look_s(self.board.took_s(peer.id for peer in self.news(path)))
 
     def note_change(self) -> None:
         """Note that there may be more, anywhere: the share of a neighbour has changed."""

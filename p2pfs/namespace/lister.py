@@ -17,7 +17,14 @@ import trio
 
 from p2pfs.errors import NoSourceError, NotAskedError, StalledError, TransferError
 from p2pfs.latest import Latest
-from p2pfs.namespace.ages import FIRST_LISTING_S, MAX_REMEMBERED, TRUST_S, Renewals, Times
+from p2pfs.namespace.ages import (
+    FIRST_LISTING_S,
+    MAX_REMEMBERED,
+    TRUST_S,
+    Renewals,
+    Times,
+    look_s,
+)
 from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
@@ -31,10 +38,6 @@ from p2pfs.tasks import Flight, SingleFlight, Tasks
 REFRESH_SHARE: Final = 0.1
 """The part of the time for which a directory may be listed again in the background: a directory of
 100,000 names takes seconds."""
-
-LEAST_LOOK_S: Final = 0.25
-"""What a look waits for a directory in any case: hardly anybody notices it, and most who have just
-come have answered."""
 
 SPREAD_EACH_S: Final = 0.005
 LONGEST_SPREAD_S: Final = 1.5
@@ -88,10 +91,10 @@ class Lister:
     async def for_look(self, path: str) -> None:
         """List a directory for somebody who looks at it, or only what is new in it; as `all`.
 
-        He waits FIRST_LISTING_S for what is new. Where all of it was listed a moment ago he waits
-        no longer than others' answers take. The question goes on behind, and no other look waits
-        for it: `is_late`. Nor does it fail then because a newcomer broke off: what was listed is
-        shown, and `Partials` has what is missing.
+        Where all of it was listed a moment ago he waits no longer than others' answers take, and
+        for what is new no longer than those have taken before who changed something: `look_s`. The
+        question goes on behind, and no other look waits for it: `is_late`. Nor does it fail then
+        because a newcomer broke off: what was listed is shown, and `Partials` has what is missing.
         """
         is_new = self._belief.has_mere_news(path)
         verb, ask = ("news", self._list_news) if is_new else ("all", self._list)
@@ -114,10 +117,10 @@ class Lister:
 
     def _patience_s(self, path: str, is_new: bool) -> float:
         if is_new:
-            return FIRST_LISTING_S
+            return self._belief.patience_s(path)
         if self._clock() - self._listed_at.get(path) >= TRUST_S:
             return math.inf
-        return min(max(LEAST_LOOK_S, 2 * self._took_all_s.get(path)), FIRST_LISTING_S)
+        return look_s(self._took_all_s.get(path))
 
     async def renew(self, path: str) -> None:
         """List a directory, or only the changes in it, as far as servents answer now."""

@@ -2,7 +2,8 @@
 
 A neighbour says that its share has changed (CHANGED), and any servent within the horizon says in
 which directories (NEWS). Either is a reason to ask that servent, and no other. A servent that says
-so and is then slow to answer is not believed for a while: otherwise it could delay every `ls`.
+so and is then slow to answer is not believed for a while: otherwise it could delay every `ls`. Nor
+does one wait for it longer than answers from its address took before.
 
 Values that other threads read are replaced and never changed.
 """
@@ -68,6 +69,8 @@ class NewsBoard:
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
         self._late: Latest[Groups, TokenBucket] = Latest(MAX_PLACES)
         """For how many seconds the servents of each address may still make `ls` wait."""
+        self._took_s: Latest[Groups, float] = Latest(MAX_PLACES)
+        """How long a servent of each address took last to answer; nothing once one was mute."""
         self._deaf_until = -math.inf
         """Until when NEWS of strangers are ignored."""
 
@@ -109,16 +112,20 @@ class NewsBoard:
 
     def answered(self, peer: ServentId, took_s: float, *, is_stranger: bool) -> None:
         """Note how long an `ls` waited for a servent; one that is slow again and again is muted."""
+        now, address = self._clock(), self._groups_of(peer)
+        self._took_s[address] = took_s
         if took_s <= LATE_S:
             return
-        now = self._clock()
-        address = self._groups_of(peer)
         allowed = self._late.get(address) or TokenBucket(LATE_SHARE, LATE_BURST_S)
         self._late[address] = allowed
         allowed.wait_s(now)  # this adds what it has earned since
         allowed.spend(took_s)
         if allowed.wait_s(now):
             self.mute(peer, is_stranger=is_stranger)
+
+    def took_s(self, peers: Iterable[ServentId]) -> float:
+        """Return how long the slowest of these servents took last; 0 of who is new or was mute."""
+        return max((self._took_s.get(self._groups_of(peer), 0.0) for peer in peers), default=0.0)
 
     def mute(self, peer: ServentId, *, is_stranger: bool) -> None:
         """Ignore CHANGED and NEWS of a servent for MUTED_S: it was slow to answer about them.
@@ -127,6 +134,7 @@ class NewsBoard:
         """
         self.forget(peer)
         self._muted[self._groups_of(peer)] = self._clock() + MUTED_S
+        self._took_s.pop(self._groups_of(peer), None)
         if is_stranger and not self._patience.take(self._clock()):
             self._deaf_until = self._clock() + MUTED_S
             self._told.clear()

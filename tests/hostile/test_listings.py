@@ -12,8 +12,7 @@ from trio.testing import MockClock
 from p2pfs.errors import UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering
-from p2pfs.namespace.ages import FIRST_LISTING_S, REFRESH_AFTER_S
-from p2pfs.namespace.lister import LEAST_LOOK_S
+from p2pfs.namespace.ages import LEAST_LOOK_S, REFRESH_AFTER_S
 from p2pfs.namespace.newcomers import MOVES_BURST
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.namespace.partials import Partials
@@ -278,7 +277,7 @@ async def test_who_says_changed_again_and_again_holds_up_no_look(autojump_clock:
             horizon.leave(liar)
             horizon.browser.peer_left(liar.id)
 
-        assert sum(waited_s) == pytest.approx(FIRST_LISTING_S)
+        assert sum(waited_s) == pytest.approx(LEAST_LOOK_S)
 
 
 async def fakes(world: World, from_host: str, hits: int) -> None:

@@ -27,6 +27,7 @@ from p2pfs.namespace import sources as sources_module
 from p2pfs.namespace.ages import (
     FIND_TIMEOUT_S,
     FIRST_LISTING_S,
+    LEAST_LOOK_S,
     MAX_REMEMBERED,
     REFRESH_AFTER_S,
     TRUST_S,
@@ -36,7 +37,7 @@ from p2pfs.namespace.browser import LEAVING_S, OVERTAKEN_S, Browser
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.finder import ABSENT_S
-from p2pfs.namespace.lister import LEAST_LOOK_S, REFRESH_SHARE
+from p2pfs.namespace.lister import REFRESH_SHARE
 from p2pfs.namespace.listing import CUT_AGAIN_S, SLOW_AFTER_S
 from p2pfs.namespace.news import MUTED_S
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
@@ -579,13 +580,13 @@ async def test_a_listing_under_way_when_the_news_came_does_not_answer_them(
         assert await horizon.ls() == ["x"]
         await trio.sleep(1)
         old = near.page("", "")
-        near.list, near.wait_s = lambda _directory, _after: old, 0.5
+        near.list, near.wait_s = lambda _directory, _after: old, 0.1
         horizon.browser.ask_one(near.info, "")
-        await trio.sleep(0.1)
+        await trio.sleep(0.02)
         horizon.publish(near, "y")
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_soon, 0.5, lambda: setattr(near, "list", near.page))
+            nursery.start_soon(_soon, 0.1, lambda: setattr(near, "list", near.page))
             assert await horizon.ls() == ["x", "y"]
 
 
@@ -911,8 +912,9 @@ async def test_a_neighbour_that_cries_news_and_is_silent_delays_one_listing(
         liar.wait_s = 1_000
         await trio.sleep(1)
         horizon.browser.peer_changed(liar.id)
-        with trio.fail_after(FIRST_LISTING_S + 0.1):
+        with trio.fail_after(LEAST_LOOK_S + 0.01):
             await horizon.ls()
+        assert horizon.browser.partial("") == "not everybody has answered yet"
 
         before = trio.current_time()
         for _ in range(5):
@@ -920,10 +922,25 @@ async def test_a_neighbour_that_cries_news_and_is_silent_delays_one_listing(
             assert await horizon.ls() == ["a"]
         assert trio.current_time() == before
 
-        await trio.sleep(MUTED_S)
+        await trio.sleep(FIRST_LISTING_S + MUTED_S)
         liar.wait_s = 0
         horizon.publish(liar, "b")
         assert await horizon.ls() == ["a", "b"]
+
+
+async def test_a_neighbour_that_needs_longer_is_waited_for_as_long(autojump_clock: MockClock):
+    async with open_horizon() as horizon:
+        near = horizon.add("near", "a")
+        await horizon.ls()
+        near.wait_s = 2 * LEAST_LOOK_S
+        await trio.sleep(1)
+        horizon.publish(near, "b")
+        assert await horizon.ls() == ["a"]
+        await trio.sleep(1)
+
+        horizon.publish(near, "c")
+
+        assert await horizon.ls() == ["a", "b", "c"]
 
 
 async def test_a_neighbour_that_left_is_forgotten_with_its_news(autojump_clock: MockClock):
