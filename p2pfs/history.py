@@ -26,19 +26,19 @@ from p2pfs.threads import RunInThread
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES: Final = 4 * 1024**2
+MAX_HISTORY_BYTES: Final = 4 * 1024**2
 """The largest size of the file: some 10,000 fetches. To read and parse it takes 50 ms."""
 
-MAX_WAITING: Final = 10_000
+MAX_UNWRITTEN: Final = 10_000
 """The most fetches that wait to be written; a stuck disk takes no more memory."""
 
 MAX_OPENED: Final = 10_000
 """The most contents, and directories, whose last opener is remembered."""
 
-MAX_PEERS: Final = 8
+MAX_GIVERS: Final = 8
 """The most peers in one row: those that gave most bytes."""
 
-APART_S: Final = 0.1
+WRITES_APART_S: Final = 0.1
 """The pause after each writing. A fetch that comes in it waits, to be written with others: by
 itself each took a fifth of the time that a small file takes."""
 
@@ -82,7 +82,7 @@ class History:
         """Note that bytes of a content have come from these peers. For trio's thread."""
         around = self._opened_in.get(parent_of(path), ("", None))
         program, uid = self._opened.get(file_id, around)
-        givers = sorted(taken.items(), key=lambda one: -one[1])[:MAX_PEERS]
+        givers = sorted(taken.items(), key=lambda one: -one[1])[:MAX_GIVERS]
         row = {
             "time": round(self._wall_clock(), 3),
             "path": path,
@@ -94,7 +94,7 @@ class History:
             "program": program,
             "peers": [{"id": one.id, "name": one.name, "bytes": count} for one, count in givers],
         }
-        if len(self._waiting) < MAX_WAITING:
+        if len(self._waiting) < MAX_UNWRITTEN:
             self._waiting.append(row)
             self._has_come.set()
 
@@ -105,7 +105,7 @@ class History:
             await self._has_come.wait()
             self._has_come = trio.Event()
             await self._run_in_thread(self.close)
-            await trio.sleep(APART_S)
+            await trio.sleep(WRITES_APART_S)
 
     def close(self) -> None:
         """Write the waiting fetches. If the disk refuses, they are lost, with a warning."""
@@ -131,7 +131,7 @@ class History:
 
     async def clear(self) -> int:
         """Forget all fetches; return their number. OSError if they stay on the disk."""
-        count = len(await self.rows(MAX_BYTES))
+        count = len(await self.rows(MAX_HISTORY_BYTES))
         await self._run_in_thread(self._empty)
         return count
 
@@ -139,8 +139,8 @@ class History:
         with open(self._path, "ab", opener=open_private) as file:
             file.write(data)
             size = file.tell()
-        if size > MAX_BYTES:
-            kept, room = [], MAX_BYTES // 2
+        if size > MAX_HISTORY_BYTES:
+            kept, room = [], MAX_HISTORY_BYTES // 2
             for line in reversed(self._lines()):
                 room -= len(line)
                 if room < 0:

@@ -26,7 +26,7 @@ from p2pfs.endpoints import Endpoint
 SCHEMES: Final = ("p2pfs", "peerfs")
 """The second has no digit: programs that take a scheme with one for the name of a file open it."""
 
-VERSION: Final = 1
+INVITATION_VERSION: Final = 1
 
 MAX_SERVENTS: Final = 3
 """Servents in one invitation: the one that invites, and two in case it is away."""
@@ -136,7 +136,7 @@ def _check(data: bytes) -> bytes:
 
 def _packed(invitation: Invitation) -> bytes:
     key = invitation.key or b""
-    parts = [_HEAD.pack(VERSION, invitation.ends_at, len(key)), key]
+    parts = [_HEAD.pack(INVITATION_VERSION, invitation.ends_at, len(key)), key]
     for servent in invitation.servents[:MAX_SERVENTS]:
         places = servent.places[:MAX_ADDRESSES]
         parts += [base64.b32decode(servent.id.upper()), bytes([len(places)])]
@@ -155,7 +155,7 @@ def _packed_place(place: Endpoint) -> bytes:
 
 
 def _unpacked(data: bytes) -> Invitation:
-    if data[0] != VERSION:
+    if data[0] != INVITATION_VERSION:
         raise ValueError("this invitation is of another version of p2pfs: update this one")
     reader = _Reader(data)
     try:

@@ -35,7 +35,7 @@ FOLLOW_EVERY_S: Final = 20.0
 
 Record = Mapping[str, object]
 
-Take = Callable[[Config], object]
+TakeConfig = Callable[[Config], object]
 """Takes in the settings, one of which has changed. It may wait for the disk."""
 
 
@@ -50,11 +50,11 @@ class Settings:
         """The current settings. Each change replaces the object."""
         self._wall_clock = wall_clock
         self._run_in_thread = run_in_thread
-        self._takers: dict[str, Take] = {}
+        self._takers: dict[str, TakeConfig] = {}
         self._limits: dict[str, RateLimit] = {}
         self._changing = trio.Lock()
 
-    def on_change(self, option: str, take: Take) -> None:
+    def on_change(self, option: str, take: TakeConfig) -> None:
         """Have a part take in the settings whenever this option has changed."""
         self._takers[option] = take
 

@@ -93,15 +93,15 @@ async def test_of_fetches_that_end_together_most_are_written_together(
         for number in range(1000):
             book.fetched(f"{number}", content(number), 5, {ANN: 5}, is_whole=True)
             await trio.sleep(0.001)
-        await trio.sleep(history.APART_S)
+        await trio.sleep(history.WRITES_APART_S)
         assert lines_in(tmp_path) == 1000
         nursery.cancel_scope.cancel()
 
-    assert len(writings) <= 1 / history.APART_S + 2
+    assert len(writings) <= 1 / history.WRITES_APART_S + 2
 
 
 async def test_it_is_bounded_and_the_older_half_goes(book, tmp_path, monkeypatch):
-    monkeypatch.setattr(history, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(history, "MAX_HISTORY_BYTES", 20_000)
     for number in range(500):
         book.fetched(f"{number}", content(number), 5, {ANN: 5}, is_whole=True)
         book.close()

@@ -11,7 +11,7 @@ from p2pfs.cache.key import Key
 from p2pfs.cache.storage import Remembered
 from p2pfs.latest import Latest
 
-MAX_REMEMBERED: Final = 1_000
+MAX_CLOSED: Final = 1_000
 """Closed contents of which the verified blocks are remembered: 16 KiB each at most. A reopened file
 is then read at the speed of the disk; verifying it again cost 3 s of processor time a GiB."""
 
@@ -33,7 +33,7 @@ class Shelves:
         self.closed: OrderedDict[Key, int] = OrderedDict()  # bytes on disk
         self.kept: dict[Key, int] = {}  # bytes on disk
         self.pinned = set(pinned)
-        self.remembered: Latest[Key, Remembered] = Latest(MAX_REMEMBERED)
+        self.remembered: Latest[Key, Remembered] = Latest(MAX_CLOSED)
         self.resting: OrderedDict[Key, CachedFile] = OrderedDict()
 
     def __iter__(self) -> Iterator[Key]:

@@ -18,7 +18,7 @@ from p2pfs.protocol import Manifest, manifest_bytes_for
 PAGE_BYTES: Final = 4096
 """The unit by which file systems allocate, hence that of the accounts."""
 
-LOOK_S: Final = 0.1
+FSTAT_EVERY_S: Final = 0.1
 """The time between two calls of fstat for one file: a reader gives up the interpreter for each, and
 waits to have it back. In between, lseek tells the size without that."""
 
@@ -119,7 +119,7 @@ class Storage:
         now = time.monotonic()
         if now >= self._look_at:
             size = os.fstat(self.number).st_size
-            self._look_at = now + LOOK_S
+            self._look_at = now + FSTAT_EVERY_S
         else:
             size = size_at_hand(self.number)
         if size >= self.map_offset:

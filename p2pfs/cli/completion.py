@@ -27,7 +27,7 @@ from p2pfs.control.client import Hangup, Running, choose_servent, list_directory
 from p2pfs.control.paths import Subtree, TreePath
 from p2pfs.errors import P2pfsError
 
-LOOK_S: Final = 1.5
+TAB_S: Final = 1.5
 """The longest time that TAB blocks the shell. The next TAB shows what arrived meanwhile."""
 
 _BASH: Final = r"""
@@ -186,7 +186,7 @@ def _names_in(subtree: Subtree, directory: str | None, path: str) -> list[str]:
     Where none can be had there are none.
     """
     hangup = Hangup()
-    timer = threading.Timer(LOOK_S, hangup.end)
+    timer = threading.Timer(TAB_S, hangup.end)
     timer.start()
     try:
         servent = choose_servent(directory)

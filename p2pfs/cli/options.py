@@ -95,7 +95,7 @@ class TreePath(Text):
 
 
 REMOTE: Final = TreePath("PATH", Subtree.NETWORK)
-SHARED: Final = TreePath("PATH", Subtree.SHARED)
+SHARED_PATH: Final = TreePath("PATH", Subtree.SHARED)
 DIRECTORY: Final = Place("DIR", "dir")
 FILE: Final = Place("FILE")
 JOIN: Final = Text("HOST:PORT", check_join)

@@ -32,7 +32,7 @@ PINS_AT_ONCE: Final = 500
 SHOWN: Final = 3
 """Paths that are shown of those left out for one reason."""
 
-END_S: Final = 5.0
+LET_GO_S: Final = 5.0
 """How long files under way may take to let go when the user interrupts."""
 
 
@@ -152,7 +152,7 @@ class _Crew:
                 self._jobs.clear()
             self._hangup.end()
             for _ in range(under_way):
-                self._ended.acquire(timeout=END_S)
+                self._ended.acquire(timeout=LET_GO_S)
             raise
 
     def _take_jobs(self, on_progress: OnProgress) -> None:

@@ -23,7 +23,7 @@ from p2pfs.cli.options import (
     JOIN,
     MOUNT,
     REMOTE,
-    SHARED,
+    SHARED_PATH,
     Text,
     flag,
     takes,
@@ -259,7 +259,7 @@ def publish(asker: Asker, files: Sequence[str]) -> int:
 
 
 @verb
-@click.argument("paths", nargs=-1, required=True, type=SHARED)
+@click.argument("paths", nargs=-1, required=True, type=SHARED_PATH)
 def unpublish(asker: Asker, paths: Sequence[str]) -> None:
     """Remove files and directories from shared/."""
     targets = [str(removal_target(path, asker.servent)) for path in paths]

@@ -29,7 +29,7 @@ from p2pfs.state import lock_directory
 OnProgress = Callable[[int, int], None]
 """Takes the number of bytes done, and of all bytes."""
 
-END_S: Final = 30.0
+SERVENT_END_S: Final = 30.0
 """The time in which a servent says BYE, syncs and unmounts."""
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
@@ -307,7 +307,7 @@ def _around(running: Sequence[Running], place: str) -> list[Running]:
 
 
 def _ended(process: int) -> bool:
-    return bool(select.select([process], [], [], END_S)[0])
+    return bool(select.select([process], [], [], SERVENT_END_S)[0])
 
 
 def _result(connection: socket.socket, on_piece: Callable[[Mapping[str, object]], None]) -> object:

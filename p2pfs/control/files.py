@@ -29,8 +29,8 @@ REMOVED_AT_ONCE: Final = 1_000
 CHUNK_BYTES: Final = 1024**2
 """Bytes that are copied between two reports of progress and checks for cancellation."""
 
-_TEMPORARY: Final = ".p2pfs-"
-_TEMPORARY_BYTES: Final = 8
+_COPY_PREFIX: Final = ".p2pfs-"
+_COPY_SUFFIX_BYTES: Final = 8
 """The prefix of the name of an unfinished copy: dotfiles are never published."""
 
 
@@ -139,7 +139,7 @@ class Copying:
         self.is_pipe = not stat.S_ISREG(status.st_mode)
         """Whether the source is a pipe, which must be waited for before a read."""
         self.size = status.st_size
-        self._temporary = Path(parent, f"{_TEMPORARY}{secrets.token_hex(_TEMPORARY_BYTES)}")
+        self._temporary = Path(parent, f"{_COPY_PREFIX}{secrets.token_hex(_COPY_SUFFIX_BYTES)}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._copy = FileIO(os.open(self._temporary, flags, 0o600), "w")
         self._leftovers = leftovers
@@ -183,7 +183,7 @@ class Copying:
 
 def is_temporary(name: str) -> bool:
     """Return whether a file has the name of a copy under way, which no user has given."""
-    return name.startswith(_TEMPORARY)
+    return name.startswith(_COPY_PREFIX)
 
 
 class Removal:

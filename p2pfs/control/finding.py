@@ -15,7 +15,7 @@ from p2pfs.errors import NotAskedError, NotFoundError, UsageError
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol import FileId
 
-TURN_S: Final = 10.0
+BUDGET_WAIT_S: Final = 10.0
 """The longest time that a verb waits while the budget of searches is spent."""
 
 T = TypeVar("T")
@@ -199,7 +199,7 @@ async def in_turn(ask: Callable[[], Awaitable[T]]) -> T:
 
     So a script that searches for one thing after the other gets all its answers.
     """
-    give_up_at = trio.current_time() + TURN_S
+    give_up_at = trio.current_time() + BUDGET_WAIT_S
     while True:
         try:
             return await ask()

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, Self
 
 from p2pfs.control import VerbError
-from p2pfs.control.paths import MAX_LINKS
+from p2pfs.control.paths import MAX_SYMLINKS
 from p2pfs.errors import UsageError
 from p2pfs.state import sync_directory
 
@@ -394,7 +394,7 @@ def _descriptor_at(path: str) -> tuple[int, int] | None:
     It is not enough to ask what kind of file lies there: /dev/stdout may be a regular file,
     and must not be renamed over.
     """
-    for _ in range(MAX_LINKS):
+    for _ in range(MAX_SYMLINKS):
         parent, name = os.path.split(os.path.abspath(path))
         parent = os.path.realpath(parent)
         match = _DESCRIPTORS.fullmatch(parent)

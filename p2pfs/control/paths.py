@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from p2pfs.errors import NotFoundError, UsageError
 
-MAX_LINKS: Final = 40
+MAX_SYMLINKS: Final = 40
 """Symbolic links in one path, as path_resolution(7) has it for Linux."""
 
 _FILE_ID: Final = re.compile(r"[0-9a-f]{64}")
@@ -206,7 +206,7 @@ def _walk(text: str, start: str, may_look: Callable[[str], bool], *, follow_last
         target = _link_at(at) if (pending or follow_last) and may_look(at) else None
         if target is not None:
             links += 1
-            if links > MAX_LINKS:
+            if links > MAX_SYMLINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
             at = "/" if target.startswith("/") else os.path.dirname(at)
             pending += target.split("/")[::-1]

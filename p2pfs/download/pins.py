@@ -44,7 +44,7 @@ the ninth for 98 s."""
 PIECE_BYTES: Final = MIB
 """Asked for at once; no more than a reader's first read-ahead."""
 
-RETRY_AFTER_S: Final = (5.0, 15.0, 60.0, 300.0)
+PIN_RETRY_S: Final = (5.0, 15.0, 60.0, 300.0)
 """Pauses after a fetch that failed once, twice, ... A new neighbour ends a pause early, but never
 the first one."""
 
@@ -297,7 +297,7 @@ class Pins:
                     pass  # it is in the journal
                 except OSError as error:
                     log.warning("pinned file not fetched path=%r reason=%s", entry.path, error)
-                await self._pause(RETRY_AFTER_S[min(failures, len(RETRY_AFTER_S) - 1)])
+                await self._pause(PIN_RETRY_S[min(failures, len(PIN_RETRY_S) - 1)])
         if self._fetches.get(entry.path) is scope:
             del self._fetches[entry.path]
 
@@ -346,8 +346,8 @@ class Pins:
 
     async def _pause(self, seconds: float) -> None:
         news = self._news
-        await trio.sleep(RETRY_AFTER_S[0])
-        with trio.move_on_after(seconds - RETRY_AFTER_S[0]):
+        await trio.sleep(PIN_RETRY_S[0])
+        with trio.move_on_after(seconds - PIN_RETRY_S[0]):
             await news.wait()
 
 

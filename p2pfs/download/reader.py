@@ -21,7 +21,7 @@ from p2pfs.protocol import Manifest, PeerInfo, block_count_for
 
 T = TypeVar("T")
 
-FAILED_S: Final = 0.5
+FAILURE_STANDS_S: Final = 0.5
 """How long a failed read stands for those that follow on the same open file. The kernel asks
 again for the pages of a failed read-ahead, and for those behind: `cat` asked three times, and
 so got its error only after three times the stall time."""
@@ -157,7 +157,7 @@ class Reader:
 
     @property
     def _has_just_failed(self) -> bool:
-        return trio.current_time() - self._failed_at < FAILED_S
+        return trio.current_time() - self._failed_at < FAILURE_STANDS_S
 
     def close(self) -> None:
         """Let go of the content. Any thread; once, maybe while a read that was given up ends."""

@@ -21,7 +21,7 @@ from p2pfs.namespace import Catalogue
 from p2pfs.protocol import FileId, PeerInfo, QueryHit, ServentId
 from p2pfs.protocol.flood import Urgency
 
-LOOK_S: Final = 0.5
+ASK_CATALOGUE_S: Final = 0.5
 """How often the catalogue is asked for sources that others' searches and listings found."""
 
 LOOK_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -77,7 +77,7 @@ class Scout:
     async def run(self) -> None:
         """Give the swarms further sources, until cancelled; one search at a time."""
         while True:
-            await trio.sleep(LOOK_S)
+            await trio.sleep(ASK_CATALOGUE_S)
             wanting = [one for one in self._wanting if one.swarm.wants_sources]
             for one in wanting:
                 self._tell_known(one)

@@ -25,7 +25,8 @@ CREDIT_S: Final = 0.9
 """How long our readers may wait, in all, for other readers that have given nothing yet."""
 
 CREDIT_BLOCKS: Final = 2
-"""Or as long as the quickest source takes for so many blocks, if that is longer, up to PATIENCE_S.
+"""Or as long as the quickest source takes for so many blocks, if that is longer, up to
+ASSIGNED_PATIENCE_S.
 Where ten share a line of 2 MB/s, each has its next block after 1.3 s: on 0.9 s most of them gave
 each other up before anything could be given, and took 1.4 to 1.7 times the content from the source;
 so 1.28 to 1.38 times."""
@@ -34,7 +35,7 @@ EARNED_S: Final = 3.0
 """How much longer they wait for another reader for each block that it has given, and what each
 such block adds to the credit. With 0.1 ten readers took 1.9 times the content from its source."""
 
-PATIENCE_S: Final = 3.0
+ASSIGNED_PATIENCE_S: Final = 3.0
 """How long a reader waits, at most, for a block that is assigned to another reader, before we fetch
 it; half as long for one that was late, and so on: its line may be slower than ours."""
 
@@ -62,7 +63,7 @@ class Sharing:
 
     def update(self) -> None:
         """Share with those that are to be trusted now."""
-        self._credit_s = min(max(CREDIT_S, CREDIT_BLOCKS * self._pace_s), PATIENCE_S)
+        self._credit_s = min(max(CREDIT_S, CREDIT_BLOCKS * self._pace_s), ASSIGNED_PATIENCE_S)
         self._rendezvous.update(
             ServentId(source.peer.id)
             for source in self._sources
@@ -141,7 +142,7 @@ class Sharing:
     def _patience_s(self, reader: Source, whole: Sequence[Source]) -> float:
         pace_s = min(source.eta_s(self._block_bytes) for source in whole)
         earned_s = reader.given * EARNED_S if reader.given else self._left_s
-        return min(max(PATIENCE_S, 2 * pace_s), earned_s) / 2.0 ** min(reader.lates, 10)
+        return min(max(ASSIGNED_PATIENCE_S, 2 * pace_s), earned_s) / 2.0 ** min(reader.lates, 10)
 
     def _was_late(self, reader: Source, index: int, now: float) -> None:
         """Note, once for each block, that a reader did not have it in time."""

@@ -28,13 +28,13 @@ from p2pfs.tasks import SingleFlight, Tasks
 MAX_SMALL: Final = 128
 """Contents being fetched above which no further ones are fetched ahead."""
 
-PATIENCE_S: Final = 1.0
+SMALL_PATIENCE_S: Final = 1.0
 """How long one source may take before a swarm takes over."""
 
 KEPT_AT_ONCE: Final = 16
 """Contents written in one hop, so that the reader of the first does not wait for long."""
 
-GATHER_S: Final = 0.004
+GATHER_CONTENTS_S: Final = 0.004
 """How long a content that was fetched ahead may wait for others, if no reader waits for it: a
 reader of files of a directory takes some 10 ms for as many as are written in one hop."""
 
@@ -63,7 +63,7 @@ class SmallContents:
         self._on_received = on_received
         self._flights: SingleFlight[Key] = SingleFlight(tasks)
         self._awaited: Counter[Key] = Counter()  # by how many readers
-        self._arrived: Intake[_Arrived] = Intake(KEPT_AT_ONCE, GATHER_S)
+        self._arrived: Intake[_Arrived] = Intake(KEPT_AT_ONCE, GATHER_CONTENTS_S)
         self._is_keeping = False
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
@@ -86,7 +86,7 @@ class SmallContents:
         with contextlib.suppress(P2pfsError), self._cache.opened(file.file_id, file.size) as cached:
             if not file.sources or cached.has(0) or await cached.prepare(0):
                 return
-            with trio.move_on_after(PATIENCE_S):
+            with trio.move_on_after(SMALL_PATIENCE_S):
                 source = max(file.sources, key=self._transfers.is_linked)
                 data = await self._transfers.fetch_small(source, file.file_id)
                 self._on_received(file, source, len(data))

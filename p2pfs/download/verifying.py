@@ -20,7 +20,7 @@ from p2pfs.protocol import Manifest
 TAKEN_AT_ONCE: Final = 8
 """Blocks verified and written in one go: readers of the first wait for the last, 1 ms."""
 
-GATHER_S: Final = 0.01
+GATHER_BLOCKS_S: Final = 0.01
 """How long a block that arrived may wait for others, if no reader waits for it."""
 
 Arrival = tuple[Request, bytes]
@@ -56,7 +56,7 @@ class Verifier:
         self._judge = judge
         self._cached = cached
         self._stall_timeout_s = stall_timeout_s
-        self._queue: Intake[Arrival] = Intake(TAKEN_AT_ONCE, GATHER_S)
+        self._queue: Intake[Arrival] = Intake(TAKEN_AT_ONCE, GATHER_BLOCKS_S)
         """The requests on their way bound their number."""
         self._has_manifest = trio.Event()
         if cached.manifest is not None:

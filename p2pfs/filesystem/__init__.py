@@ -26,7 +26,7 @@ at once or returns `Later` (see `p2pfs.filesystem.answers`); what goes wrong is 
 with an errno. All else is a bug of ours.
 """
 
-from p2pfs.filesystem.answers import Answer, Later, Stretch, os_error
+from p2pfs.filesystem.answers import Later, NowOrLater, Stretch, os_error
 from p2pfs.filesystem.attributes import Attributes, Listed
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.network import Contents, Reader
@@ -36,7 +36,6 @@ from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Time
 from p2pfs.filesystem.tree import FileSystem
 
 __all__ = [
-    "Answer",
     "Attributes",
     "Caller",
     "Contents",
@@ -44,6 +43,7 @@ __all__ = [
     "Later",
     "Listed",
     "Moment",
+    "NowOrLater",
     "OpenFile",
     "Owner",
     "Reader",

@@ -20,7 +20,7 @@ BELIEVED_S: Final = 1.0
 MARGIN_S: Final = 0.05
 """The time that our answer may take to reach the kernel."""
 
-MAX_REMEMBERED: Final = 10_000
+MAX_KERNEL_ABSENT: Final = 10_000
 """Names remembered, the latest."""
 
 
@@ -30,7 +30,7 @@ class Absences:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._told_at: Latest[str, float] = Latest(MAX_REMEMBERED)
+        self._told_at: Latest[str, float] = Latest(MAX_KERNEL_ABSENT)
 
     def told(self, path: str) -> None:
         """Note that a path is being answered with ENOENT."""

@@ -52,7 +52,7 @@ class Later(Generic[T]):
     """How long the answer is held back, once it is there."""
 
 
-Answer: TypeAlias = T | Later[T]
+NowOrLater: TypeAlias = T | Later[T]
 
 
 @dataclass(frozen=True, slots=True)

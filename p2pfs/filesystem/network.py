@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeVar
 from p2pfs.cache import Located
 from p2pfs.errors import TransferError
 from p2pfs.filesystem.absences import Absences
-from p2pfs.filesystem.answers import Answer, Later, Stretch, as_os_error, os_error
+from p2pfs.filesystem.answers import Later, NowOrLater, Stretch, as_os_error, os_error
 from p2pfs.filesystem.attributes import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -114,7 +114,7 @@ class NetworkFile(ReadOnlyFile):
         """Return the attributes of the content that was opened."""
         return self._tree.attributes(self._file)
 
-    def read(self, size: int, offset: int) -> Answer[bytes | Stretch]:
+    def read(self, size: int, offset: int) -> NowOrLater[bytes | Stretch]:
         """Return where the next `size` bytes lie, fewer only at the end of the file."""
         length = min(size, self._file.size - offset)
         if length <= 0:
@@ -161,11 +161,11 @@ class NetworkTree:
         self._absences = Absences()
         self._siblings = Siblings(view.known_children, self._inode)
 
-    def getattr(self, path: str) -> Answer[Attributes]:
+    def getattr(self, path: str) -> NowOrLater[Attributes]:
         """Return what `stat` shows, from memory or after one search; ENOENT."""
         return self._with_node(path, self._shown)
 
-    def readdir(self, path: str) -> Answer[list[Listed]]:
+    def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the names in a directory, from memory unless it was never listed."""
         children = self._view.known_children(path)
 
@@ -179,7 +179,7 @@ class NetworkTree:
             return Later(_at_once, lambda _: listed, doubted_s)
         return listed
 
-    def open(self, path: str, flags: int) -> Answer[OpenFile]:  # noqa: ARG002 - reading is all there is
+    def open(self, path: str, flags: int) -> NowOrLater[OpenFile]:  # noqa: ARG002 - reading is all there is
         """Open the file at a path, and show no other version there until it is released."""
         return self._with_node(path, self._opened)
 
@@ -187,7 +187,7 @@ class NetworkTree:
         """Refuse: links are never published."""
         raise os_error(errno.EINVAL, path)
 
-    def getxattr(self, path: str, name: str) -> Answer[bytes]:
+    def getxattr(self, path: str, name: str) -> NowOrLater[bytes]:
         """Return one of the attributes of p2pfs; others do not exist: ENODATA."""
         if not name.startswith(OWN_PREFIX):
             raise os_error(errno.ENODATA, path)
@@ -200,7 +200,7 @@ class NetworkTree:
 
         return self._with_node(path, value_of)
 
-    def listxattr(self, path: str) -> Answer[list[str]]:
+    def listxattr(self, path: str) -> NowOrLater[list[str]]:
         """Return no names: `rsync -X`, `tar --xattrs` and `mv` would carry ours along."""
         return self._with_node(path, lambda _: [])
 
@@ -215,7 +215,7 @@ class NetworkTree:
         """Let a path show any version again. For `NetworkFile.release`."""
         self._kernel.released(path)
 
-    def _with_node(self, path: str, use: Callable[[Node], T]) -> Answer[T]:
+    def _with_node(self, path: str, use: Callable[[Node], T]) -> NowOrLater[T]:
         """Answer with `use` of the node at `path`: at once if it is known."""
         if not path:
             return use(self._root)

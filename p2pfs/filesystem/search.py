@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from p2pfs.filesystem.answers import Answer, os_error
+from p2pfs.filesystem.answers import NowOrLater, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.network import Contents, Links, NetworkTree
@@ -63,7 +63,7 @@ class SearchTree:
         self._now_ns = now_ns
         self._changed_ns = now_ns()
 
-    def getattr(self, path: str) -> Answer[Attributes]:
+    def getattr(self, path: str) -> NowOrLater[Attributes]:
         """Return what `stat` shows: a directory for all that can be searched; ENOENT."""
         if not path:
             return virtual(_ROOT_MODE, virtual_inode(f"{_LABEL}/"), time_ns=self._changed_ns)
@@ -71,7 +71,7 @@ class SearchTree:
             raise os_error(errno.ENOENT, path)
         return self._results.getattr(path)
 
-    def readdir(self, path: str) -> Answer[list[Listed]]:
+    def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the searches that are kept, or the results of one."""
         if path:
             return self._results.readdir(path)
@@ -80,7 +80,7 @@ class SearchTree:
             for text in self._view.kept()
         ]
 
-    def open(self, path: str, flags: int) -> Answer[OpenFile]:
+    def open(self, path: str, flags: int) -> NowOrLater[OpenFile]:
         """Open a result."""
         return self._results.open(path, flags)
 
@@ -88,11 +88,11 @@ class SearchTree:
         """Refuse: nothing here is a link."""
         return self._results.readlink(path)
 
-    def getxattr(self, path: str, name: str) -> Answer[bytes]:
+    def getxattr(self, path: str, name: str) -> NowOrLater[bytes]:
         """Return one of the attributes that a result has; see `NetworkTree.getxattr`."""
         return self._results.getxattr(path, name)
 
-    def listxattr(self, path: str) -> Answer[list[str]]:
+    def listxattr(self, path: str) -> NowOrLater[list[str]]:
         """Return no names; see `NetworkTree.listxattr`."""
         return self._results.listxattr(path)
 

@@ -11,7 +11,7 @@ import enum
 import errno
 from typing import NamedTuple, Protocol, TypeAlias
 
-from p2pfs.filesystem.answers import Answer, Stretch, os_error
+from p2pfs.filesystem.answers import NowOrLater, Stretch, os_error
 from p2pfs.filesystem.attributes import Attributes, Listed
 
 
@@ -50,7 +50,7 @@ class OpenFile(Protocol):
         """Return the attributes of the file that was opened, even if another has its path now."""
         ...
 
-    def read(self, size: int, offset: int) -> Answer[bytes | Stretch]:
+    def read(self, size: int, offset: int) -> NowOrLater[bytes | Stretch]:
         """Return exactly `size` bytes, or where they lie; fewer only at the end of the file."""
         ...
 
@@ -100,15 +100,15 @@ class ReadOnlyFile:
 class Subtree(Protocol):
     """A directory below the mountpoint, and all below that."""
 
-    def getattr(self, path: str) -> Answer[Attributes]:
+    def getattr(self, path: str) -> NowOrLater[Attributes]:
         """Return what `stat` shows; a symbolic link is not followed."""
         ...
 
-    def readdir(self, path: str) -> Answer[list[Listed]]:
+    def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the names in a directory, without `.` and `..`."""
         ...
 
-    def open(self, path: str, flags: int) -> Answer[OpenFile]:
+    def open(self, path: str, flags: int) -> NowOrLater[OpenFile]:
         """Open a file that exists."""
         ...
 
@@ -116,10 +116,10 @@ class Subtree(Protocol):
         """Return where a symbolic link points."""
         ...
 
-    def getxattr(self, path: str, name: str) -> Answer[bytes]:
+    def getxattr(self, path: str, name: str) -> NowOrLater[bytes]:
         """Return the value of an extended attribute whose name begins with `user.`."""
         ...
 
-    def listxattr(self, path: str) -> Answer[list[str]]:
+    def listxattr(self, path: str) -> NowOrLater[list[str]]:
         """Return the names of the extended attributes."""
         ...

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from p2pfs.config import Previews
-from p2pfs.filesystem.answers import Answer, os_error
+from p2pfs.filesystem.answers import NowOrLater, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
@@ -99,12 +99,12 @@ class FileSystem:
 
     # Questions. `p2pfs.filesystem.subtree` documents each of them.
 
-    def getattr(self, path: str) -> Answer[Attributes]:
+    def getattr(self, path: str) -> NowOrLater[Attributes]:
         """Return what `stat` shows; a symbolic link is not followed."""
         subtree, rest = self._find(path)
         return subtree.getattr(rest)
 
-    def readdir(self, path: str) -> Answer[list[Listed]]:
+    def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the names in a directory, without `.` and `..`."""
         subtree, rest = self._find(path)
         return subtree.readdir(rest)
@@ -114,7 +114,7 @@ class FileSystem:
         subtree, rest = self._find(path)
         return subtree.readlink(rest)
 
-    def getxattr(self, path: str, name: str) -> Answer[bytes]:
+    def getxattr(self, path: str, name: str) -> NowOrLater[bytes]:
         """Return the value of an extended attribute; ENODATA if there is none."""
         # The kernel asks for security.capability at every write, and `ls -l` for two of
         # the system's for every file: say no before any work is done.
@@ -123,7 +123,7 @@ class FileSystem:
         subtree, rest = self._find(path)
         return subtree.getxattr(rest, name)
 
-    def listxattr(self, path: str) -> Answer[list[str]]:
+    def listxattr(self, path: str) -> NowOrLater[list[str]]:
         """Return the names of the extended attributes."""
         subtree, rest = self._find(path)
         return subtree.listxattr(rest)
@@ -135,7 +135,7 @@ class FileSystem:
 
     # Files.
 
-    def open(self, path: str, flags: int) -> Answer[OpenFile]:
+    def open(self, path: str, flags: int) -> NowOrLater[OpenFile]:
         """Open a file that exists; its content stays the one that was opened."""
         subtree, rest = self._find(path)
         if is_writing(flags):

@@ -24,15 +24,15 @@ from typing import Final
 from p2pfs.errors import P2pfsError
 from p2pfs.state import open_private
 
-START_S: Final = 60.0
+CHILD_START_S: Final = 60.0
 """The time for a slow disk to open the index; scanning goes on after readiness."""
 
-END_S: Final = 15.0
+CHILD_END_S: Final = 15.0
 """The time that a child gets to end after SIGTERM, before it is killed."""
 
 MAX_REPORT_BYTES: Final = 65_536
 
-_VARIABLE: Final = "P2PFS_REPORT_FD"
+_REPORT_VARIABLE: Final = "P2PFS_REPORT_FD"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Report:
     """The child's end of the pipe; without a parent that waits, it does nothing."""
 
     def __init__(self) -> None:
-        self._descriptor = _inherited_pipe(os.environ.pop(_VARIABLE, ""))
+        self._descriptor = _inherited_pipe(os.environ.pop(_REPORT_VARIABLE, ""))
         if self._descriptor is not None:
             os.set_inheritable(self._descriptor, False)  # fusermount must not keep it open
 
@@ -148,17 +148,17 @@ def _spawn(
             stdout=output,
             stderr=output,
             pass_fds=(write_end,),
-            env=os.environ | {_VARIABLE: str(write_end)},
+            env=os.environ | {_REPORT_VARIABLE: str(write_end)},
         )
 
 
 def _report(pipe: int) -> bytes:
     """Read until the child has closed the pipe."""
-    report, deadline = b"", time.monotonic() + START_S
+    report, deadline = b"", time.monotonic() + CHILD_START_S
     while len(report) < MAX_REPORT_BYTES:
         rest = max(0.0, deadline - time.monotonic())
         if not select.select([pipe], [], [], rest)[0]:
-            raise StartError(f"the servent was not ready within {START_S:.0f} s")
+            raise StartError(f"the servent was not ready within {CHILD_START_S:.0f} s")
         data = os.read(pipe, MAX_REPORT_BYTES)
         if not data:
             break
@@ -186,7 +186,7 @@ def _last_line(path: Path) -> str:
 def _end(child: subprocess.Popen[bytes]) -> None:
     child.terminate()
     try:
-        child.wait(END_S)
+        child.wait(CHILD_END_S)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

@@ -25,7 +25,7 @@ from p2pfs.journal import Event, Journal, Severity
 
 log = logging.getLogger(__name__)
 
-GATHER_S: Final = 0.5
+GATHER_FAILURES_S: Final = 0.5
 """How long the first failure waits for others: `cp -r` fails file by file."""
 
 NOTICE_EVERY_S: Final = 10.0
@@ -34,10 +34,10 @@ NOTICE_EVERY_S: Final = 10.0
 BUS_TIMEOUT_S: Final = 5.0
 """The time that the desktop gets to answer; after it the notification is dropped."""
 
-MAX_NAMED: Final = 3
+MAX_SHOWN: Final = 3
 """Failures that one notification names; the rest are counted."""
 
-MAX_WAITING: Final = 1_000
+MAX_FAILURES: Final = 1_000
 """Failures that wait for the next notification; further ones are dropped."""
 
 _BUS: Final = "DBUS_SESSION_BUS_ADDRESS"
@@ -59,7 +59,7 @@ async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True)
     if not os.environ.get(_BUS):
         return
     token = trio.lowlevel.current_trio_token()
-    put, told = trio.open_memory_channel[Event](MAX_WAITING)
+    put, told = trio.open_memory_channel[Event](MAX_FAILURES)
 
     def wait_to_be_told(event: Event) -> None:
         with contextlib.suppress(trio.WouldBlock):
@@ -74,7 +74,7 @@ async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True)
         shown_failures = shown_done = 0
         while True:
             waiting = [await told.receive()]
-            await trio.sleep(GATHER_S)
+            await trio.sleep(GATHER_FAILURES_S)
             with contextlib.suppress(trio.WouldBlock):
                 while True:
                     waiting.append(told.receive_nowait())
@@ -95,7 +95,7 @@ def notice_of(failures: Sequence[Event]) -> tuple[str, str]:
     if len(failures) == 1:
         return f"Download failed: {names[0]}", html.escape(failures[0].text, quote=False)
     lines = [f"{name}: {one.text}" for name, one in zip(names, failures, strict=True)]
-    lines[MAX_NAMED:] = [f"and {len(lines) - MAX_NAMED} more"] if len(lines) > MAX_NAMED else []
+    lines[MAX_SHOWN:] = [f"and {len(lines) - MAX_SHOWN} more"] if len(lines) > MAX_SHOWN else []
     return f"{len(failures)} downloads failed", html.escape("\n".join(lines), quote=False)
 
 
@@ -132,8 +132,8 @@ def done_notice_of(done: Sequence[Event]) -> tuple[str, str]:
     names = [event.path.rstrip("/").rpartition("/")[2] for event in done]
     if len(done) == 1:
         return f"Here: {names[0]}", html.escape(done[0].text, quote=False)
-    lines = names[:MAX_NAMED]
-    lines += [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
+    lines = names[:MAX_SHOWN]
+    lines += [f"and {len(names) - MAX_SHOWN} more"] if len(names) > MAX_SHOWN else []
     return f"{len(done)} downloads are here", html.escape("\n".join(lines), quote=False)
 
 

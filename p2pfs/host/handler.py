@@ -13,7 +13,7 @@ from typing import Final
 from p2pfs.host.service import program
 from p2pfs.invitations import SCHEMES
 
-FILE: Final = "p2pfs-open.desktop"
+DESKTOP_FILE: Final = "p2pfs-open.desktop"
 
 _ENTRY: Final = """\
 [Desktop Entry]
@@ -43,12 +43,12 @@ def install_handler() -> Path:
     OSError if it cannot be written.
     """
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    path = Path(base, "applications", FILE)
+    path = Path(base, "applications", DESKTOP_FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(handler_entry(" ".join(_quoted(word) for word in program())))
     _run("update-desktop-database", os.fspath(path.parent))
     for scheme in SCHEMES:
-        _run("xdg-mime", "default", FILE, f"x-scheme-handler/{scheme}")
+        _run("xdg-mime", "default", DESKTOP_FILE, f"x-scheme-handler/{scheme}")
     return path
 
 

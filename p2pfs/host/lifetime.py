@@ -53,7 +53,7 @@ JOIN_WAIT_S: Final = 3.0
 
 JOIN_LOOK_S: Final = 0.02
 
-MAX_FILES: Final = 2**20
+MAX_OPEN_FILES: Final = 2**20
 """The default of Linux for the files that one process may open (fs.nr_open)."""
 
 TELL_EVERY_S: Final = 10.0
@@ -120,7 +120,7 @@ def _raise_file_limit() -> None:
     The soft limit is 1,024 for the sake of programs that use select(2), which we do not.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # less than the kernel's own limit it is
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

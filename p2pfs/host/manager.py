@@ -18,7 +18,7 @@ from p2pfs.journal import printable
 
 log = logging.getLogger(__name__)
 
-_VARIABLE: Final = "NOTIFY_SOCKET"
+_NOTIFY_VARIABLE: Final = "NOTIFY_SOCKET"
 
 
 class Manager:
@@ -29,7 +29,7 @@ class Manager:
 
     def __init__(self) -> None:
         # Taken out: fusermount, and whatever else we start, must not speak for us.
-        self._address = os.environ.pop(_VARIABLE, "")
+        self._address = os.environ.pop(_NOTIFY_VARIABLE, "")
         self._state = ""
 
     @property

@@ -19,7 +19,7 @@ from p2pfs.errors import P2pfsError, UsageError
 
 DEFAULT_UNIT: Final = "p2pfs"
 
-START_S: Final = 100.0
+UNIT_START_S: Final = 100.0
 """systemd itself gives a service 90 s to say that it is up."""
 
 _MARK: Final = "# Written by `p2pfs service install`; `p2pfs service remove` takes it away."
@@ -228,7 +228,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         errors="replace",
         check=False,
         stdin=subprocess.DEVNULL,
-        timeout=START_S,
+        timeout=UNIT_START_S,
     )
 
 

@@ -54,7 +54,7 @@ class Step(NamedTuple):
     """Whether the path is put among those that are due."""
 
 
-STEPS: Final[Mapping[Stage, Mapping[Event, Step]]] = {
+EFFECTS: Final[Mapping[Stage, Mapping[Event, Step]]] = {
     Stage.NONE: {
         Event.ADD: Step(Stage.NONE, is_due=True),
         Event.TOUCH: Step(Stage.NONE, is_due=True),
@@ -120,7 +120,7 @@ def _no_look_at(path: str) -> Look:
 class Agenda:
     """The work that the worker has to do.
 
-    A look at a path is at one `Stage`, and `STEPS` is the table of what each event makes of it.
+    A look at a path is at one `Stage`, and `EFFECTS` is the table of what each event makes of it.
     Beside that, a path waits in up to three queues:
 
     =====  =========================================================================
@@ -218,7 +218,7 @@ class Agenda:
         self._later.clear()
 
     def _happens(self, look: Look, event: Event, sign: Sign) -> None:
-        step = STEPS[look.stage][event]
+        step = EFFECTS[look.stage][event]
         look.stage = step.stage
         sign = max(sign, look.again)
         if step.is_due:

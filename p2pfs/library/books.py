@@ -45,7 +45,7 @@ from p2pfs.library.offers import Offers, SharedFile
 from p2pfs.library.status import Identity
 from p2pfs.library.writers import Writers
 
-NAMES_AT_ONCE: Final = 256
+NAMES_A_STEP: Final = 256
 """Names that one step goes through: about half a millisecond."""
 
 
@@ -135,7 +135,7 @@ class Books:
     def withdraw(self, path: str) -> None:
         """Take back all offers at and below a published path."""
         self.note_gone(self.offers.withdraw(path))
-        self.note_gone(self.offers.dismantle(NAMES_AT_ONCE))
+        self.note_gone(self.offers.dismantle(NAMES_A_STEP))
 
     def note_gone(self, files: Iterable[SharedFile]) -> None:
         """Note files that are not offered any more."""

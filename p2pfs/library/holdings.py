@@ -17,7 +17,7 @@ from msgspec import Struct
 from p2pfs.library.status import Identity, StatKey
 from p2pfs.protocol import FileId
 
-MAX_PLACES: Final = 16
+PLACES_TRIED: Final = 16
 """Places at which one read tries to find a content, of a thousand copies, say."""
 
 
@@ -52,7 +52,7 @@ class Holdings:
     def places(self, file_id: FileId) -> list[tuple[Identity, str]]:
         """Return files and local paths where a content may be read, some of them."""
         places = ((h.key.identity, path) for h in self.of(file_id) for path in h.paths)
-        return list(itertools.islice(places, MAX_PLACES))
+        return list(itertools.islice(places, PLACES_TRIED))
 
     def put(self, path: str, key: StatKey, file_id: FileId) -> Holding:
         """Note the content of a file under one of its names; its earlier content is forgotten.

@@ -20,7 +20,7 @@ from p2pfs.protocol import join_path
 
 IGNORE: Final = ".p2pfsignore"
 
-MAX_BYTES: Final = 64 * 1024
+MAX_IGNORE_BYTES: Final = 64 * 1024
 """Of one such file. Every name in the directory is compared with every line."""
 
 IS_IGNORED: Final = "a .p2pfsignore says so"
@@ -44,7 +44,7 @@ class Ignoring:
         if IGNORE not in names:
             return None
         try:
-            lines = self._share.text(join_path(directory, IGNORE), MAX_BYTES).splitlines()
+            lines = self._share.text(join_path(directory, IGNORE), MAX_IGNORE_BYTES).splitlines()
             self._specs[directory] = GitIgnoreSpec.from_lines(lines)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _NO_FILE:

@@ -41,13 +41,13 @@ ANY: Final = Terms()
 _APPLICATION_ID: Final = 0x70327066
 """`p2pf`, in the header of the file: by it an index differs from any other database."""
 
-_VERSION: Final = 3
+_INDEX_VERSION: Final = 3
 """Of the tables below. Any other version is thrown away, not converted."""
 
 _TABLES: Final = f"""
     BEGIN;
     PRAGMA application_id = {_APPLICATION_ID};
-    PRAGMA user_version = {_VERSION};
+    PRAGMA user_version = {_INDEX_VERSION};
     CREATE TABLE files (
         number INTEGER PRIMARY KEY,     -- also the row of its words
         path TEXT NOT NULL UNIQUE,      -- as published
@@ -363,7 +363,7 @@ def _connect(path: str) -> sqlite3.Connection:
 def _is_ours(connection: sqlite3.Connection) -> bool:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return bool(application == _APPLICATION_ID and version == _VERSION)
+    return bool(application == _APPLICATION_ID and version == _INDEX_VERSION)
 
 
 def _parse(data: bytes, file_id: FileId) -> Manifest:

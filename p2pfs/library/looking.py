@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from p2pfs.config import IDENTITY, LOCK
 from p2pfs.library.agenda import Look
 from p2pfs.library.batch import Batch
-from p2pfs.library.books import NAMES_AT_ONCE
+from p2pfs.library.books import NAMES_A_STEP
 from p2pfs.library.doubts import Sign
 from p2pfs.library.facts import Facts
 from p2pfs.library.hashing import STEP_BYTES
@@ -161,7 +161,7 @@ class Looking:
     def _take_names(self, look: Look, names: list[str]) -> None:
         """Have the names in a directory looked at, and take back those that are gone from it."""
         kept = set()
-        for some in _batched(names, NAMES_AT_ONCE):
+        for some in _batched(names, NAMES_A_STEP):
             paths = []
             for path in (join_path(look.path, name) for name in some):
                 published = published_path(path)
@@ -174,7 +174,7 @@ class Looking:
                 return
             time.sleep(YIELD_S)
         lacking = [name for name in self._looks.names(look.path) if name not in kept]
-        for some in _batched(lacking, NAMES_AT_ONCE):
+        for some in _batched(lacking, NAMES_A_STEP):
             self._looks.miss(look, some)
 
     def _keys(self, look: Look, paths: Sequence[str]) -> Mapping[str, StatKey]:

@@ -21,7 +21,7 @@ from p2pfs.library.status import StatKey
 from p2pfs.protocol import FileId, block_span
 
 SAVE_FILES: Final = 10_000
-SAVE_S: Final = 5.0
+SAVE_INDEX_S: Final = 5.0
 """Files that the index collects before it is written, while more come at once. Those that a kill
 takes are hashed again."""
 
@@ -85,7 +85,7 @@ class Publishing:
         """
         if not self._index.unsaved:
             self._saved_at = time.monotonic()
-        is_late = time.monotonic() - self._saved_at > SAVE_S
+        is_late = time.monotonic() - self._saved_at > SAVE_INDEX_S
         if is_late or self._index.unsaved >= SAVE_FILES or not self._looks.has_quick_work():
             self._index.commit()
             self._saved_at = time.monotonic()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from p2pfs.config import IDENTITY, LOCK
-from p2pfs.library.books import NAMES_AT_ONCE
+from p2pfs.library.books import NAMES_A_STEP
 from p2pfs.library.ignoring import IGNORE, Ignoring
 from p2pfs.library.index import Filed, Index
 from p2pfs.library.looks import Looks
@@ -69,7 +69,7 @@ class Recollection:
     def step(self) -> None:
         """Offer some files; the others are forgotten, unless a look finds them."""
         directory = next(iter(self._due))
-        filed = self._index.filed(directory, self._after, NAMES_AT_ONCE)
+        filed = self._index.filed(directory, self._after, NAMES_A_STEP)
         for above, some in itertools.groupby(filed, lambda file: split(file.path)[0]):
             self._take(above, list(some))
         if filed:

@@ -18,7 +18,7 @@ from p2pfs.roots import Roots
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
 
-GATHER_S: Final = 0.01
+GATHER_CHANGES_S: Final = 0.01
 """How long the first change waits for company. Files that are copied in one after the other
 are then looked at, hashed and filed together: one hop and one transaction for some ten. With
 three times as long a thousand small ones were published no sooner."""
@@ -32,7 +32,7 @@ LOOK_AT_ROOTS_S: Final = 1.0
 """How often each directory that is shared where it lies is looked at: the files of a disk that is
 back are offered within two seconds. A look at one costs a few microseconds."""
 
-RETRY_S: Final = 1.0
+LEFT_ALONE_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
 
 
@@ -124,7 +124,7 @@ class Rounds:
         """Wake the worker, which takes what has changed."""
         while True:
             await watch.changed()
-            await trio.sleep(GATHER_S)
+            await trio.sleep(GATHER_CHANGES_S)
             self._alarm.ring()
 
     async def _watch_mounts(self, watch: Watch) -> None:
@@ -159,7 +159,7 @@ class Rounds:
         tidy_at = math.inf
         while True:
             if self._tidying.is_due():
-                tidy_at = min(tidy_at, trio.current_time() + RETRY_S)
+                tidy_at = min(tidy_at, trio.current_time() + LEFT_ALONE_S)
             if trio.current_time() >= tidy_at:
                 tidy_at = math.inf
                 await self._run_in_thread(self._worker.tidy)
@@ -184,7 +184,7 @@ class Rounds:
             if self._given_way_to == changes:
                 return
             self._given_way_to = changes
-            await trio.sleep(GATHER_S)
+            await trio.sleep(GATHER_CHANGES_S)
 
     async def _hop_for_a_while(self) -> None:
         """Do the work that was due when this began, or as much of it as the time allows."""
@@ -193,6 +193,6 @@ class Rounds:
             is_fine = await self._run_in_thread(self._worker.hop)
             self._alarm.ring()
             if not is_fine:
-                await trio.sleep(RETRY_S)
+                await trio.sleep(LEFT_ALONE_S)
             if not is_fine or not self._worker.is_behind or trio.current_time() >= ends_at:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from p2pfs.library.books import NAMES_AT_ONCE, Books
+from p2pfs.library.books import NAMES_A_STEP, Books
 from p2pfs.library.doubts import Sign
 from p2pfs.library.holdings import Holding
 from p2pfs.library.status import Identity
@@ -33,7 +33,7 @@ class Tidying:
             if books.offers.is_whole():
                 return False
         with books.lock:
-            books.note_gone(books.offers.dismantle(NAMES_AT_ONCE))
+            books.note_gone(books.offers.dismantle(NAMES_A_STEP))
             return not books.offers.is_whole()
 
     def take_withdrawn(self, limit: int) -> list[str]:
@@ -84,7 +84,7 @@ class Tidying:
         books = self._books
         with books.lock:
             adrift = books.leavings.files
-            for _ in range(min(NAMES_AT_ONCE, len(adrift))):
+            for _ in range(min(NAMES_A_STEP, len(adrift))):
                 file = adrift.pop()
                 holding = books.holdings.at(file)
                 if holding is not None:

@@ -13,7 +13,7 @@ import trio
 from p2pfs.errors import LinkClosedError, StalledError
 from p2pfs.link.keepalive import KeepAlive
 from p2pfs.link.outgoing import Outgoing
-from p2pfs.link.requests import Asked, Requests, Take, TakePage
+from p2pfs.link.requests import Asked, Requests, TakePage, TakePart
 from p2pfs.protocol import Cancel, Data, List, Listing, Message
 
 
@@ -99,7 +99,7 @@ class Asking:
         await self.stream(message, size_limit=size_limit, take=parts.append)
         return b"".join(parts)  # once: a buffer that grows with each costs twice that
 
-    async def stream(self, message: Message, *, size_limit: int, take: Take) -> None:
+    async def stream(self, message: Message, *, size_limit: int, take: TakePart) -> None:
         """Ask for data, hand on each part as it comes, and return when that was all.
 
         The deadline is the caller's. A peer that sends more than `size_limit` bytes breaks the

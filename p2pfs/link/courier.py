@@ -31,13 +31,15 @@ LOOPBACK: Final = "127.0.0.1"
 MAX_DATAGRAM_BYTES: Final = 2_048
 """A message of Mainline has at most some 1,400, wrapped or not."""
 
-GREETING_S: Final = 10.0
+SOCKS_GREETING_S: Final = 10.0
 """How long who connects may take to say what it wants; the engine takes none."""
 
-_HEADER: Final = struct.Struct(">HBB4sH")  # reserved, fragment, kind of address, address, port
+_DATAGRAM_HEADER: Final = struct.Struct(">HBB4sH")
+"""Reserved, fragment, kind of address, address, port."""
+
 _IPV4: Final = 1
 
-_VERSION: Final = b"\x05"
+_SOCKS_VERSION: Final = b"\x05"
 _BY_PASSWORD: Final = b"\x02"
 _AUTHENTICATION: Final = b"\x01"
 _ASSOCIATE: Final = b"\x05\x03\x00"
@@ -83,7 +85,7 @@ class Courier:
         """Associate one connection with our port inside, until it ends."""
         with contextlib.suppress(trio.BrokenResourceError):
             async with stream:
-                with trio.move_on_after(GREETING_S) as scope:
+                with trio.move_on_after(SOCKS_GREETING_S) as scope:
                     if not await self._is_associated(stream):
                         return
                 if not scope.cancelled_caught:
@@ -94,7 +96,7 @@ class Courier:
         count = (await _exactly(stream, 2))[1]
         if _BY_PASSWORD not in await _exactly(stream, count):
             return False
-        await stream.send_all(_VERSION + _BY_PASSWORD)
+        await stream.send_all(_SOCKS_VERSION + _BY_PASSWORD)
         user = await _exactly(stream, (await _exactly(stream, 2))[1])
         password = await _exactly(stream, (await _exactly(stream, 1))[0])
         known = f"{self.user}\n{self.password}".encode()
@@ -107,18 +109,18 @@ class Courier:
             return False
         host, port = self._inside.getsockname()
         where = ipaddress.IPv4Address(host).packed + struct.pack(">H", port)
-        await stream.send_all(_VERSION + _DONE + _DONE + bytes([_IPV4]) + where)
+        await stream.send_all(_SOCKS_VERSION + _DONE + _DONE + bytes([_IPV4]) + where)
         return True
 
     async def _carry_out(self) -> None:
         while True:
             datagram, sender = await _received(self._inside)
-            if sender != (LOOPBACK, self.engine_port) or len(datagram) < _HEADER.size:
+            if sender != (LOOPBACK, self.engine_port) or len(datagram) < _DATAGRAM_HEADER.size:
                 continue
-            _, fragment, kind, host, port = _HEADER.unpack_from(datagram)
+            _, fragment, kind, host, port = _DATAGRAM_HEADER.unpack_from(datagram)
             if fragment == 0 and kind == _IPV4 and port:
                 address = str(ipaddress.IPv4Address(host)), port
-                await _sent(self._outside, self._wrap(datagram[_HEADER.size :]), address)
+                await _sent(self._outside, self._wrap(datagram[_DATAGRAM_HEADER.size :]), address)
 
     async def _carry_in(self) -> None:
         while True:
@@ -127,7 +129,7 @@ class Courier:
             if message is None or not self.engine_port:
                 self.dropped += 1
                 continue
-            header = _HEADER.pack(0, 0, _IPV4, ipaddress.IPv4Address(host).packed, port)
+            header = _DATAGRAM_HEADER.pack(0, 0, _IPV4, ipaddress.IPv4Address(host).packed, port)
             await _sent(self._inside, header + message, (LOOPBACK, self.engine_port))
 
 

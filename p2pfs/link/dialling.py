@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkError, TooManyFilesError, UnreachableError
-from p2pfs.link.greeting import ASKS_NOTHING, Claim, First, LocalServent, RefusedError, greet
+from p2pfs.link.greeting import ASKS_NOTHING, BeforeHello, First, LocalServent, RefusedError, greet
 from p2pfs.link.knocks import Knocks
 from p2pfs.link.live import Link
 from p2pfs.link.sockets import Channel, Dialler
@@ -32,7 +32,7 @@ async def dial_servent(
     local: LocalServent,
     kind: LinkKind,
     expected_id: ServentId | None = None,
-    claim: Claim | None = None,
+    claim: BeforeHello | None = None,
     knocks: Knocks | None = None,
     first: First = ASKS_NOTHING,
 ) -> Link:

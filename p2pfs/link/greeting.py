@@ -62,7 +62,7 @@ Judge = Callable[[ServentId, Hello, Address], Bye | None]
 """Decides whether a greeted peer at an address may stay; a Bye is the refusal."""
 
 
-Claim = Callable[[ServentId], Awaitable[None]]
+BeforeHello = Callable[[ServentId], Awaitable[None]]
 """Called before our HELLO goes to a peer that we dialled; a LinkError ends the greeting."""
 
 
@@ -126,7 +126,7 @@ async def greet(
     local: LocalServent,
     kind: LinkKind,
     expected_id: ServentId | None,
-    claim: Claim | None = None,
+    claim: BeforeHello | None = None,
     first: First = ASKS_NOTHING,
 ) -> Link:
     """Make a link of a connection that we have dialled; the caller must `run` it.

@@ -18,7 +18,7 @@ RECEIVE_BYTES: Final = 512 * 1024
 EVENTS_PER_TURN: Final = 32
 """Events handled before other tasks get their turn: 2 ms of full frames."""
 
-Take = Callable[[Received | Data], object]
+TakeReceived = Callable[[Received | Data], object]
 """Takes in a message or a part of an answer; never waits. It may raise RemoteProtocolError."""
 
 
@@ -36,7 +36,7 @@ class Incoming:
         self.bytes = 0
         """What came so far."""
 
-    async def run(self, take: Take, is_over: Callable[[], bool]) -> None:
+    async def run(self, take: TakeReceived, is_over: Callable[[], bool]) -> None:
         """Hand on what arrives until the link is over or the peer has ended the stream.
 
         Raises:
@@ -64,7 +64,7 @@ class Incoming:
         while await self._stream.receive_some(RECEIVE_BYTES):
             pass
 
-    async def _take_events(self, take: Take, is_over: Callable[[], bool]) -> None:
+    async def _take_events(self, take: TakeReceived, is_over: Callable[[], bool]) -> None:
         for number in itertools.count(1):
             event = self._connection.next_event()
             if event is NEED_DATA:

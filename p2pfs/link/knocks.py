@@ -41,7 +41,7 @@ PROVEN_S: Final = 1_800.0
 MAX_KNOCKED: Final = 1_024
 """Networks whose dials are counted, and whose names."""
 
-MAX_NAMED: Final = 4_096
+MAX_ADDRESSES_NAMED: Final = 4_096
 """Addresses of which it is known who named them, or that a servent answered there."""
 
 
@@ -74,8 +74,8 @@ class Knocks:
     def __init__(self) -> None:
         self._targets: Latest[str, _Target] = Latest(MAX_KNOCKED)
         self._tellers: Latest[str, TokenBucket] = Latest(MAX_KNOCKED)
-        self._named_by: Latest[Address, str] = Latest(MAX_NAMED)
-        self._proven_at: Latest[Address, float] = Latest(MAX_NAMED)
+        self._named_by: Latest[Address, str] = Latest(MAX_ADDRESSES_NAMED)
+        self._proven_at: Latest[Address, float] = Latest(MAX_ADDRESSES_NAMED)
 
     def named(self, addresses: Iterable[Address], told_by: Address) -> None:
         """Note that a neighbour named addresses, unless another one did so before."""

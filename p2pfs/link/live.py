@@ -49,7 +49,7 @@ from p2pfs.protocol.flood import LinkId
 
 log = logging.getLogger(__name__)
 
-FLUSH_S: Final = 1.0
+FAREWELL_S: Final = 1.0
 """How long an orderly end waits for the outbox to leave and for the peer to hang up."""
 
 BYE_TEXTS: Final[Mapping[ByeCode, str]] = {
@@ -277,7 +277,7 @@ class Link:
         await self._out.wait_room(blocked)
 
     def close(self, bye: Bye | None = None) -> None:
-        """End the link in an orderly way: queued messages and a BYE leave first, FLUSH_S at most.
+        """End the link in order: queued messages and a BYE leave first, for FAREWELL_S at most.
 
         Returns at once; `run` returns when it is done. A task that waits for an answer gets
         LinkClosedError now.
@@ -314,7 +314,7 @@ class Link:
         if self.ended is None:
             self._out.say_last(bye)
             self._end(reason)
-            self._scope.deadline = trio.current_time() + FLUSH_S
+            self._scope.deadline = trio.current_time() + FAREWELL_S
 
     def _abort(self, reason: str) -> None:
         """End at once."""

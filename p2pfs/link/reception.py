@@ -33,10 +33,10 @@ hundred may come at once."""
 MAX_RATES: Final = 1_024
 """Networks whose greetings are counted; the one that dialled longest ago is forgotten first."""
 
-STEPS: Final = tuple(State)
+GREETING_STATES: Final = tuple(State)
 """How far a greeting may be, in order."""
 
-Take = Callable[[Link], Awaitable[None]]
+TakeLink = Callable[[Link], Awaitable[None]]
 """Owns a greeted link from then on: must run it, for as long as it lasts if it likes."""
 
 
@@ -67,7 +67,7 @@ async def accept_links(
     listener: Listener,
     local: LocalServent,
     judge: Judge,
-    take: Take,
+    take: TakeLink,
     expected: Expected | None = None,
 ) -> None:
     """Greet all that dial and pass their links to `take`, until cancelled; closes the listener."""
@@ -88,7 +88,7 @@ class _Greeting:
     @property
     def steps(self) -> int:
         """How far it is."""
-        return 0 if self.connection is None else STEPS.index(self.connection.state)
+        return 0 if self.connection is None else GREETING_STATES.index(self.connection.state)
 
 
 def _host_of(greeting: _Greeting) -> str:
@@ -103,7 +103,7 @@ class _Reception:
         listener: Listener,
         local: LocalServent,
         judge: Judge,
-        take: Take,
+        take: TakeLink,
         expected: Expected | None,
     ) -> None:
         self._listener = listener

@@ -15,7 +15,7 @@ from p2pfs.protocol import ANSWERS, MAX_REQUEST_ID, Data, List, Listing, Message
 MAX_LATE: Final = 1_024
 """Cancelled requests whose answer may still come; more than a peer lets wait."""
 
-Take = Callable[[memoryview], object]
+TakePart = Callable[[memoryview], object]
 """Is handed each part of an answer as it comes, by the reader of the link: it never waits."""
 
 TakePage = Callable[[Listing], object]
@@ -31,7 +31,7 @@ class Asked:
 
     message: Message
     size_limit: int = 0
-    take: Take = len
+    take: TakePart = len
     take_page: TakePage = bool
     request_id: int = 0
     """On the link where it is asked."""

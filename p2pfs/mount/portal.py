@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import trio
 
-from p2pfs.filesystem import Answer, Later, os_error
+from p2pfs.filesystem import Later, NowOrLater, os_error
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Portal:
         self._is_interrupted, self._is_leaving = is_interrupted, is_leaving
         self._is_closed = False
 
-    def settle(self, answer: Answer[T]) -> T:
+    def settle(self, answer: NowOrLater[T]) -> T:
         """Return an answer, waiting for it if it comes later. For kernel threads.
 
         Whatever happens to trio, the wait ends: with EINTR when the reader is interrupted,

@@ -46,7 +46,7 @@ class Channel(ctypes.Structure):
     _fields_ = (("receive", RECEIVE), ("send", SEND), ("destroy", DESTROY))
 
 
-_HEADER: Final = struct.Struct("=IiQ")
+_REPLY_HEADER: Final = struct.Struct("=IiQ")
 """`struct fuse_out_header`: length, error, and the number of the request."""
 
 
@@ -124,12 +124,16 @@ class Replies:
         put_off = self._pop()
         if put_off is None:
             return int(self._forward(channel, parts, count))
-        _length, error, number = _HEADER.unpack(ctypes.string_at(parts[0].base, _HEADER.size))
+        _length, error, number = _REPLY_HEADER.unpack(
+            ctypes.string_at(parts[0].base, _REPLY_HEADER.size)
+        )
         failed = _errno_after(put_off.act) if error == 0 else 0
         if failed == 0:
             return int(self._forward(channel, parts, count))
-        header = ctypes.create_string_buffer(_HEADER.pack(_HEADER.size, -failed, number))
-        part = Iovec(ctypes.addressof(header), _HEADER.size)
+        header = ctypes.create_string_buffer(
+            _REPLY_HEADER.pack(_REPLY_HEADER.size, -failed, number)
+        )
+        part = Iovec(ctypes.addressof(header), _REPLY_HEADER.size)
         return int(self._forward(channel, ctypes.byref(part), 1))
 
 

@@ -28,7 +28,7 @@ TRUST_S: Final = 30.0
 """How long the holders found by a flood are taken for all holders of what lies below, and how long
 a name of one peer is believed before its directory is listed again in the background."""
 
-MAX_REMEMBERED: Final = 1_000
+MAX_TIMES: Final = 1_000
 """Keys of one `Times` for which a time is remembered; the oldest are forgotten."""
 
 K = TypeVar("K", bound=Hashable)
@@ -43,7 +43,7 @@ class Times(Generic[K]):
     """The time of the latest event of each key, such as a directory."""
 
     def __init__(self) -> None:
-        self._at: Latest[K, float] = Latest(MAX_REMEMBERED)
+        self._at: Latest[K, float] = Latest(MAX_TIMES)
 
     def get(self, key: K) -> float:
         """Return the time, or minus infinity. Any thread."""

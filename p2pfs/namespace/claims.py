@@ -22,7 +22,7 @@ from p2pfs.namespace.places import Claims, Place, Sole
 from p2pfs.namespace.tellers import GroupsOf, who_makes_room
 from p2pfs.protocol import Entry, FileId, ServentId
 
-MAX_HELD_BYTES: Final = 136 * 1024 * 1024
+MAX_CLAIMS_BYTES: Final = 136 * 1024 * 1024
 """What all entries may take together: 300,000 with names of 25 letters, so that such a share is
 seen whole. Above it those of the largest make room for others'. The rest of a servent takes 60 MiB,
 and all of it under 200 MiB."""
@@ -154,7 +154,7 @@ class ClaimTree:
         if is_due and self._held_at_address_of(source) >= MAX_ENTRIES_PER_SOURCE:
             self._crowded.add(source)
             return False
-        return self._held_bytes < MAX_HELD_BYTES or self._make_room(source)
+        return self._held_bytes < MAX_CLAIMS_BYTES or self._make_room(source)
 
     def _held_at_address_of(self, source: ServentId) -> int:
         own = self._groups_of(source)

@@ -31,7 +31,7 @@ ASKED_AT_ONCE: Final = 8
 ASKED_EACH_TIME: Final = 200
 """Servents that are asked at once, and in each round: all of MAX_SOURCES within the hour."""
 
-Ask = Callable[[PeerInfo, str], Telling]
+AskServent = Callable[[PeerInfo, str], Telling]
 """Ask one servent for a directory, or join the listing that is under way."""
 
 
@@ -41,7 +41,7 @@ class Confirmer:
     def __init__(
         self,
         catalogue: Catalogue,
-        ask: Ask,
+        ask: AskServent,
         neighbours: Callable[[], Collection[ServentId]],
         clock: Callable[[], float],
         on_gone: Callable[[ServentId], object],

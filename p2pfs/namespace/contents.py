@@ -31,7 +31,7 @@ SEARCH_S: Final = 5.0
 MANIFEST_S: Final = 5.0
 """How long the holders may take for the manifest."""
 
-MAX_ASKED: Final = 8
+MAX_HOLDERS_AT_ONCE: Final = 8
 """Holders asked for the manifest at once, and the others after them, until one answers right."""
 
 MAX_HOLDERS: Final = 32
@@ -179,10 +179,10 @@ class Contents:
             else:
                 scope.cancel()
 
-        for start in range(0, len(holders), MAX_ASKED):
+        for start in range(0, len(holders), MAX_HOLDERS_AT_ONCE):
             with trio.move_on_after(MANIFEST_S):
                 async with trio.open_nursery() as nursery:
-                    for holder in holders[start : start + MAX_ASKED]:
+                    for holder in holders[start : start + MAX_HOLDERS_AT_ONCE]:
                         nursery.start_soon(ask, holder, nursery.cancel_scope)
             if (size := self._catalogue.offers.size_of(file_id)) is not None:
                 return size

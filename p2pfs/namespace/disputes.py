@@ -22,18 +22,18 @@ from p2pfs.protocol import FileId, Manifest, PeerInfo
 
 log = logging.getLogger(__name__)
 
-MAX_ASKED: Final = 8
+MAX_WITNESSES: Final = 8
 """Servents asked at once: of each announced size one, then others. The size that a neighbour of our
 own choice announces comes first."""
 
-SETTLE_S: Final = 1.5
+DISPUTE_S: Final = 1.5
 """How long they may take; to find a name may take `ages.FIND_TIMEOUT_S`."""
 
-RETRY_AFTER_S: Final = 10.0
+DISPUTE_RETRY_S: Final = 10.0
 """How long nobody is asked again about a dispute; if that did not settle it, `nodes` ranks the
 sizes meanwhile."""
 
-MAX_REMEMBERED: Final = 10_000
+MAX_DISPUTES: Final = 10_000
 """Disputes of which it is remembered when others were asked; the oldest is forgotten."""
 
 FetchManifest = Callable[[PeerInfo, FileId], Awaitable[bytes]]
@@ -49,21 +49,21 @@ class Disputes:
         self._catalogue = catalogue
         self._fetch_manifest = fetch_manifest
         self._clock = clock
-        self._asked_at: Latest[FileId, float] = Latest(MAX_REMEMBERED)
+        self._asked_at: Latest[FileId, float] = Latest(MAX_DISPUTES)
 
     def concern(self, node: Node | Knowledge | None) -> bool:
         """Return whether a file is disputed, and asking may help. Any thread."""
         if not isinstance(node, RemoteFile) or not self._catalogue.offers.is_disputed(node.file_id):
             return False
-        return self._clock() - self._asked_at.get(node.file_id, float("-inf")) > RETRY_AFTER_S
+        return self._clock() - self._asked_at.get(node.file_id, float("-inf")) > DISPUTE_RETRY_S
 
     async def settle(self, file_id: FileId) -> None:
         """Ask those that announce a content for its manifest, and tell the catalogue its size."""
         by_size = self._catalogue.offers.claimants_of(file_id)
         in_turn = (peer for turn in itertools.zip_longest(*by_size) for peer in turn if peer)
-        with trio.move_on_after(SETTLE_S):
+        with trio.move_on_after(DISPUTE_S):
             async with trio.open_nursery() as nursery:
-                for peer in itertools.islice(dict.fromkeys(in_turn), MAX_ASKED):
+                for peer in itertools.islice(dict.fromkeys(in_turn), MAX_WITNESSES):
                     nursery.start_soon(self._ask, peer, file_id, nursery.cancel_scope)
         self._asked_at[file_id] = self._clock()
 

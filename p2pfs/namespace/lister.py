@@ -19,7 +19,7 @@ from p2pfs.errors import NoSourceError, NotAskedError, StalledError, TransferErr
 from p2pfs.latest import Latest
 from p2pfs.namespace.ages import (
     FIRST_LISTING_S,
-    MAX_REMEMBERED,
+    MAX_TIMES,
     TRUST_S,
     Renewals,
     Times,
@@ -77,7 +77,7 @@ class Lister:
         self._renewals: Renewals[str] = Renewals(tasks, clock, self._start_again)
         self._broke_off_at: Times[Groups] = Times()
         """When a servent at each address last broke off a listing."""
-        self._late: Latest[str, Flight] = Latest(MAX_REMEMBERED)
+        self._late: Latest[str, Flight] = Latest(MAX_TIMES)
         """The question about each directory that a look has waited for in vain."""
         self._listed_at: Times[str] = Times()
         """When everybody was last asked for a directory, new neighbours or not."""

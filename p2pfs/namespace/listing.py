@@ -56,7 +56,7 @@ servent that trickles must not hold up a look at a directory that many have."""
 MAX_NAMES: Final = 150_000
 """Names of one directory that are taken from one servent."""
 
-ENTRIES_AT_ONCE: Final = 100
+LEARNED_AT_ONCE: Final = 100
 """Entries learned without a break: half a millisecond."""
 
 MAX_CUT: Final = 1_000
@@ -310,8 +310,8 @@ class Listings:
         names = [name_of(entry.path) for entry in page.entries]
         self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
         room = self._room(telling)
-        for first in range(0, len(page.entries), ENTRIES_AT_ONCE):
-            some = page.entries[first : first + ENTRIES_AT_ONCE]
+        for first in range(0, len(page.entries), LEARNED_AT_ONCE):
+            some = page.entries[first : first + LEARNED_AT_ONCE]
             telling.is_cut = self._learn_some(telling, some) or len(telling.names) > room
             if telling.is_cut:
                 return False

@@ -35,7 +35,7 @@ time, let each `ls` take 1.4 s."""
 MAX_PLACES: Final = 1_000
 """Directories of which changes are remembered; the oldest are forgotten."""
 
-MAX_TELLERS: Final = 200
+MAX_CHANGED_SERVENTS: Final = 200
 """Servents with changes that are remembered for one directory, and for EVERYWHERE: a third of a
 full hall comes back at once. To ask all of them costs half a flood."""
 
@@ -87,7 +87,7 @@ class NewsBoard:
             return False
         for place in (*directories, *([EVERYWHERE] if is_all else [])):
             others = [one for one in self._told.get(place, ()) if one[0].id != peer.id]
-            self._told[place] = (*others, (peer, self._clock()))[-MAX_TELLERS:]
+            self._told[place] = (*others, (peer, self._clock()))[-MAX_CHANGED_SERVENTS:]
         return True
 
     def changed_at(self, peer: ServentId) -> float:

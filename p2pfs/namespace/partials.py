@@ -19,7 +19,7 @@ from p2pfs.protocol import PeerInfo
 MAX_PARTIAL: Final = 1_000
 """Directories of which it is remembered why their listings are not whole."""
 
-MAX_NAMED: Final = 5
+MAX_SERVENTS_NAMED: Final = 5
 """Servents that are named where some have not told all."""
 
 
@@ -52,7 +52,7 @@ class Partial:
         """Return the reasons as text for people."""
         reasons = []
         if self.unheard:
-            names = [repr(peer.name) for peer in self.unheard[:MAX_NAMED]]
+            names = [repr(peer.name) for peer in self.unheard[:MAX_SERVENTS_NAMED]]
             rest = len(self.unheard) - len(names)
             names += [f"{rest} more"] if rest else []
             reasons.append(f"not all was told by {', '.join(names)}")

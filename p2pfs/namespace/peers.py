@@ -46,7 +46,7 @@ from p2pfs.tasks import Flight, SingleFlight, Tasks
 SIGHTED_S: Final = 90.0
 """The oldest sighting that is shown: a peer that is silent for so long is held for dead."""
 
-FAILED_S: Final = 10.0
+UNLISTABLE_S: Final = 10.0
 """How long a peer that could not be listed is not asked again."""
 
 RESERVED_S: Final = 3_600.0
@@ -295,7 +295,7 @@ class Shares(View):
             return
         failure = telling.failure()
         if telling.is_over:
-            self._failures[peer.id] = (self._clock() + FAILED_S, failure)
+            self._failures[peer.id] = (self._clock() + UNLISTABLE_S, failure)
         raise failure
 
     def _failure(self, peer: PeerInfo) -> TransferError | None:

@@ -13,7 +13,7 @@ from typing import Final
 from p2pfs.latest import Latest
 from p2pfs.protocol import PeerInfo, ServentId
 
-MAX_SOURCES: Final = 10_000
+MAX_SERVENTS_HELD: Final = 10_000
 """Servents held that have told of their shares, each with its addresses; some megabytes."""
 
 
@@ -23,7 +23,7 @@ class Sources:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._infos: dict[ServentId, PeerInfo] = {}
-        self._heard_at: Latest[ServentId, float] = Latest(MAX_SOURCES)
+        self._heard_at: Latest[ServentId, float] = Latest(MAX_SERVENTS_HELD)
         """When each of them was last heard of, the latest last."""
 
     def __contains__(self, source: ServentId) -> bool:
@@ -52,9 +52,9 @@ class Sources:
 
         If there are too many it takes the place of those that are not `busy`: that have no entries.
         """
-        if source.id not in self._infos and len(self._infos) >= MAX_SOURCES:
+        if source.id not in self._infos and len(self._infos) >= MAX_SERVENTS_HELD:
             self.keep(busy())
-            if len(self._infos) >= MAX_SOURCES:
+            if len(self._infos) >= MAX_SERVENTS_HELD:
                 return False
         self._infos[source.id] = source
         self._heard_at[source.id] = self._clock()

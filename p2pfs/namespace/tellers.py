@@ -14,7 +14,7 @@ from typing import Final
 from p2pfs.latest import Latest
 from p2pfs.protocol import ServentId, groups_of
 
-MAX_TELLERS: Final = 20_000
+MAX_TELLER_ADDRESSES: Final = 20_000
 """Servents whose address is remembered: twice as many as are held."""
 
 Groups = tuple[str, str]
@@ -27,8 +27,8 @@ class Tellers:
     """The addresses that answer for the claims of servents. Any thread may ask."""
 
     def __init__(self) -> None:
-        self._told: Latest[ServentId, str] = Latest(MAX_TELLERS)
-        self._proved: Latest[ServentId, str] = Latest(MAX_TELLERS)
+        self._told: Latest[ServentId, str] = Latest(MAX_TELLER_ADDRESSES)
+        self._proved: Latest[ServentId, str] = Latest(MAX_TELLER_ADDRESSES)
 
     def told(self, source: ServentId, by_host: str) -> None:
         """Note that a neighbour at this host has brought a hit of a servent."""

@@ -39,7 +39,7 @@ MADE_ANEW_S: Final = 60.0
 MADE_ANEW_SHARE: Final = 0.01
 """The part of the time that this may take: it reads all that is offered."""
 
-ENTRIES_AT_ONCE: Final = 100
+FILTERED_AT_ONCE: Final = 100
 """Entries put into a filter without a break: a millisecond."""
 
 
@@ -146,8 +146,8 @@ class OwnFilter:
 
     async def take_in(self, entries: Sequence[Entry]) -> None:
         """Take in entries that are offered anew."""
-        for first in range(0, len(entries), ENTRIES_AT_ONCE):
-            self._bits = self._with(self._bits, entries[first : first + ENTRIES_AT_ONCE])
+        for first in range(0, len(entries), FILTERED_AT_ONCE):
+            self._bits = self._with(self._bits, entries[first : first + FILTERED_AT_ONCE])
             await trio.lowlevel.checkpoint()
 
     async def renew(self) -> None:
@@ -159,7 +159,7 @@ class OwnFilter:
         while directories:
             path, after, has_more = directories.pop(), "", True
             while has_more:
-                page = self._share.list_page(path, after, ENTRIES_AT_ONCE)
+                page = self._share.list_page(path, after, FILTERED_AT_ONCE)
                 has_more = page is not None and page.has_more
                 entries = () if page is None else page.entries
                 if entries:

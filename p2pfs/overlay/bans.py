@@ -21,7 +21,7 @@ LIES_BAN_S: Final = 3_600.0
 MAX_LIES: Final = 3
 """Wrong blocks, of whatever files, after which a peer is banned."""
 
-MAX_REMEMBERED: Final = 10_000
+MAX_BANS: Final = 10_000
 """Bans, and peers that lied, remembered; the oldest is forgotten first. Two megabytes."""
 
 
@@ -29,8 +29,8 @@ class Bans:
     """The banned peers, each until some time."""
 
     def __init__(self) -> None:
-        self._until: Latest[ServentId, float] = Latest(MAX_REMEMBERED)
-        self._lies: Latest[ServentId, int] = Latest(MAX_REMEMBERED)
+        self._until: Latest[ServentId, float] = Latest(MAX_BANS)
+        self._lies: Latest[ServentId, int] = Latest(MAX_BANS)
         self.lies = 0
         """Wrong blocks of all peers together."""
 

@@ -41,7 +41,7 @@ is dialled as seldom as one that is not there."""
 FRESH_S: Final = 30 * 60.0
 """A contact is passed on to others for this long after a handshake with it."""
 
-SAVE_S: Final = 60.0
+SAVE_CONTACTS_S: Final = 60.0
 """The book is written this often; contacts that a crash loses are found again by joining."""
 
 MAX_CONTACTS: Final = 1_000
@@ -229,7 +229,7 @@ class ContactBook:
     async def keep_saved(self, path: str, run_in_thread: RunInThread) -> None:
         """Write the book now and then, until cancelled."""
         while True:
-            await trio.sleep(SAVE_S)
+            await trio.sleep(SAVE_CONTACTS_S)
             await run_in_thread(self._write, path, self.to_bytes())
 
     def save(self, path: str) -> None:

@@ -49,7 +49,7 @@ WALKS_AT_ONCE: Final = 4
 PATIENT_WALKS: Final = 2
 """Rounds of walks after which a servent with too few neighbours takes any peer it knows."""
 
-SETTLED_S: Final = 60.0
+WAIT_FOR_DIALS_S: Final = 60.0
 """How long a servent that has dialled enough waits to be dialled itself, before it dials more:
 others find it by walks, of which a newcomer makes five rounds in this time."""
 
@@ -172,7 +172,7 @@ class DegreeKeeper:
             self._short_since = now
         if outgoing + len(self._dialling) < self._chosen or len(links) < self._min:
             return len(links) < self._max
-        return self._short_since is not None and now >= self._short_since + SETTLED_S
+        return self._short_since is not None and now >= self._short_since + WAIT_FOR_DIALS_S
 
     def _dial_some(self, nursery: trio.Nursery, now: float) -> None:
         for contact in self._candidates(now):
@@ -303,7 +303,7 @@ class DegreeKeeper:
             return waits[0]
         if not self._wants_more(now):
             if self._short_since is not None:
-                waits.append(self._short_since + SETTLED_S)
+                waits.append(self._short_since + WAIT_FOR_DIALS_S)
         elif self._neighbourhood.links:
             waits.append(self._next_walk_at)
         if len(self._dialling) < MAX_DIALS:

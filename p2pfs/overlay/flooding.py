@@ -86,7 +86,7 @@ class Offer(Protocol):
         ...
 
 
-TELL_AGAIN_S: Final = 60.0
+SEARCH_WARNING_S: Final = 60.0
 """How often people are warned that they search too much: a script may search without end."""
 
 
@@ -272,7 +272,7 @@ class MessageRouter:
 
     def _search_refused(self, error: NotAskedError) -> None:
         now = trio.current_time()
-        if now - self._told_at > TELL_AGAIN_S:
+        if now - self._told_at > SEARCH_WARNING_S:
             self._told_at = now
             self._journal.warning(str(error))
 

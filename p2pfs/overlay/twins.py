@@ -18,14 +18,14 @@ SIGN_AFTER_S: Final = 10.0
 """How long after such an end we check whether there is another link: a crossing dial takes
 less."""
 
-APART_S: Final = 20.0
+SIGNS_APART_S: Final = 20.0
 """Signs that are closer together are one: a restart meets all neighbours at once."""
 
 SIGNS: Final = 3
 WITHIN_S: Final = 900.0
 """After so many signs within this time the user is warned."""
 
-TELL_AGAIN_S: Final = 3_600.0
+TWIN_WARNING_S: Final = 3_600.0
 
 TEXT: Final = (
     "another servent uses this identity: neighbours take the two for one. "
@@ -44,9 +44,9 @@ class Twins:
     def sign(self, now: float) -> None:
         """Note that a peer holds us for linked, and is not linked to us."""
         self._signs = [at for at in self._signs if at > now - WITHIN_S]
-        if self._signs and now < self._signs[-1] + APART_S:
+        if self._signs and now < self._signs[-1] + SIGNS_APART_S:
             return
         self._signs.append(now)
-        if len(self._signs) >= SIGNS and now >= self._told_at + TELL_AGAIN_S:
+        if len(self._signs) >= SIGNS and now >= self._told_at + TWIN_WARNING_S:
             self._told_at = now
             self._journal.warning(TEXT)

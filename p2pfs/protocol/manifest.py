@@ -38,9 +38,9 @@ DIGEST_BYTES: Final = 32
 FILE_ID_BYTES: Final = 32
 
 _FILE_ID_PREFIX: Final = b"p2pfs file id 1\n"
-_HEADER: Final = struct.Struct(">QI")
+_MANIFEST_HEADER: Final = struct.Struct(">QI")
 
-MAX_MANIFEST_BYTES: Final = _HEADER.size + MAX_BLOCKS * DIGEST_BYTES
+MAX_MANIFEST_BYTES: Final = _MANIFEST_HEADER.size + MAX_BLOCKS * DIGEST_BYTES
 """The longest manifest that a servent takes."""
 
 
@@ -59,7 +59,7 @@ def block_count_for(size: int) -> int:
 
 def manifest_bytes_for(size: int) -> int:
     """Return the length of the manifest of a file of `size` bytes."""
-    return _HEADER.size + block_count_for(size) * DIGEST_BYTES
+    return _MANIFEST_HEADER.size + block_count_for(size) * DIGEST_BYTES
 
 
 def block_span(size: int, index: int) -> tuple[int, int]:
@@ -101,10 +101,10 @@ class Manifest:
         """
         if _name(data) != file_id:
             raise RemoteProtocolError("manifest does not match its file id")
-        if len(data) < _HEADER.size:
+        if len(data) < _MANIFEST_HEADER.size:
             raise RemoteProtocolError("manifest is cut short")
-        size, block_bytes = _HEADER.unpack_from(data)
-        manifest = cls(size, data[_HEADER.size :])
+        size, block_bytes = _MANIFEST_HEADER.unpack_from(data)
+        manifest = cls(size, data[_MANIFEST_HEADER.size :])
         if size > MAX_FILE_BYTES or block_bytes != block_bytes_for(size):
             raise RemoteProtocolError("manifest has an impossible size")
         if len(manifest.digests) != manifest.block_count * DIGEST_BYTES:
@@ -113,7 +113,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the one encoding of this manifest."""
-        return _HEADER.pack(self.size, block_bytes_for(self.size)) + self.digests
+        return _MANIFEST_HEADER.pack(self.size, block_bytes_for(self.size)) + self.digests
 
     @cached_property
     def file_id(self) -> FileId:

@@ -3,9 +3,9 @@
 What is told. That we can be dialled for our network and for our own id: whoever has a link of ours
 finds us by the id in it, whatever file is meant, so a library of a hundred thousand files costs
 two keys. Beside these the contents for which links are passed on or that are pinned here, since
-others may look for them when those who made the link are gone; MAX_FILES of them, the latest links
-first. Words are never told nor asked for. A servent tells nothing of itself before somebody has
-dialled it from as far away as its neighbours are, or a router passes its port on.
+others may look for them when those who made the link are gone; MAX_TOLD_CONTENTS of them, the
+latest links first. Words are never told nor asked for. A servent tells nothing of itself before
+somebody has dialled it from as far away as its neighbours are, or a router passes its port on.
 
 Whom we meet. An address of a directory is a stranger's word: it is dialled within the budgets of
 `Knocks`, which take all directories for one teller; never below MIN_PORT, nor on this machine; and
@@ -46,10 +46,10 @@ from p2pfs.tasks import guarded, kept_up
 
 log = logging.getLogger(__name__)
 
-MAX_FILES: Final = 64
+MAX_TOLD_CONTENTS: Final = 64
 """Contents of which directories are told: each costs some 30 datagrams in a quarter of an hour."""
 
-LOOK_S: Final = 5.0
+REVIEW_S: Final = 5.0
 """How often it is looked whether something else is to be told."""
 
 ALONE_S: Final = 10.0
@@ -61,7 +61,7 @@ ENTER_EVERY_S: Final = 60.0
 MAX_MET: Final = 8
 """Servents that are dialled because of one search: what KNOCK_BURST allows one network."""
 
-MAX_HOLDERS: Final = 3
+MAX_LINK_HOLDERS: Final = 3
 """Servents of one link that are looked for."""
 
 DIALS_AT_ONCE: Final = 4
@@ -166,7 +166,7 @@ class Beyond:
             self._instead.ask(() if can_be_dialled else own)
             keys = [self._key(Subject.NETWORK), *own, *self._instead.theirs()]
             self._tell(frozenset(keys if can_be_dialled and own else ()))
-            await trio.sleep(LOOK_S)
+            await trio.sleep(REVIEW_S)
 
     def _tell(self, keys: frozenset[DirectoryKey]) -> None:
         for directory in self._directories.values():
@@ -181,7 +181,7 @@ class Beyond:
         if self._overlay.is_away:
             return
         yield self._key(Subject.SERVENT, self._whereabouts.identity.id.encode())
-        for file_id in list(dict.fromkeys(self._wanted()))[:MAX_FILES]:
+        for file_id in list(dict.fromkeys(self._wanted()))[:MAX_TOLD_CONTENTS]:
             yield self._key(Subject.FILE, file_id)
 
     def _can_be_dialled(self) -> bool:
@@ -211,7 +211,7 @@ class Beyond:
         if self._is_secret(file_id) or self._overlay.is_away:
             return ()
         keys = [self._key(Subject.FILE, file_id)]
-        keys += [self._key(Subject.SERVENT, one.id.encode()) for one in holders[:MAX_HOLDERS]]
+        keys += [self._key(Subject.SERVENT, one.id.encode()) for one in holders[:MAX_LINK_HOLDERS]]
         met: dict[ServentId, PeerInfo] = {}
 
         async def greet(address: Address) -> None:

@@ -28,7 +28,7 @@ SETTLE_S: Final = 0.5
 PROOF_S: Final = 3.0
 """How long a peer has to answer a PING after a change."""
 
-LOOK_S: Final = 5.0
+CLOCK_S: Final = 5.0
 """How often the clock is read."""
 
 SLEPT_S: Final = 10.0
@@ -106,9 +106,9 @@ class Changes:
     async def _watch_clock(self) -> None:
         looked_at = self._clock()
         while True:
-            await trio.sleep(LOOK_S)
+            await trio.sleep(CLOCK_S)
             now = self._clock()
-            late_s, looked_at = now - looked_at - LOOK_S, now
+            late_s, looked_at = now - looked_at - CLOCK_S, now
             if late_s > SLEPT_S:
                 surroundings = self._network.surroundings()
                 self._tell()

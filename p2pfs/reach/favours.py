@@ -64,32 +64,32 @@ class Favours:
         self._may_ask.pop(link.id, None)
 
 
-Answer = TypeVar("Answer", Punch, Relay)
+Favour = TypeVar("Favour", Punch, Relay)
 
 
 @dataclass(slots=True)
-class _Asked(Generic[Answer]):
+class _Asked(Generic[Favour]):
     """A request to a neighbour about a third servent."""
 
     way: LinkId
     peer: ServentId
-    told: Answer | None = None
+    told: Favour | None = None
     is_told: trio.Event = field(default_factory=trio.Event)
 
 
-class Questions(Generic[Answer]):
+class Questions(Generic[Favour]):
     """The requests to neighbours, each with a token that its answer brings back."""
 
-    def __init__(self, make: Callable[[Guid, ServentId], Answer], within_s: float) -> None:
+    def __init__(self, make: Callable[[Guid, ServentId], Favour], within_s: float) -> None:
         """Ask with messages that `make` makes, and wait so long for an answer."""
-        self._make: Callable[[Guid, ServentId], Answer] = make
+        self._make: Callable[[Guid, ServentId], Favour] = make
         self._within_s = within_s
-        self._asked: dict[Guid, _Asked[Answer]] = {}
+        self._asked: dict[Guid, _Asked[Favour]] = {}
 
-    async def ask(self, way: Link, peer: ServentId) -> Answer | None:
+    async def ask(self, way: Link, peer: ServentId) -> Favour | None:
         """Ask a neighbour about a servent; None if it says nothing in time."""
         token = Guid(secrets.token_bytes(GUID_BYTES))
-        asked = self._asked[token] = _Asked[Answer](way.id, peer)
+        asked = self._asked[token] = _Asked[Favour](way.id, peer)
         try:
             way.post(self._make(token, peer))
             with trio.move_on_after(self._within_s):
@@ -98,7 +98,7 @@ class Questions(Generic[Answer]):
             del self._asked[token]
         return asked.told
 
-    def is_answer(self, link: Link, message: Answer) -> bool:
+    def is_answer(self, link: Link, message: Favour) -> bool:
         """Return whether a message answers a question of ours, and take it in then."""
         asked = self._asked.get(Guid(message.token))
         if asked is None or (asked.way, asked.peer) != (link.id, message.peer):

@@ -46,29 +46,29 @@ SERVICE: Final = "_p2pfs._tcp.local."
 """The type of service that is announced. PROTOCOL.md, "In one room"."""
 
 NAME_BYTES: Final = 8
-NONCE_BYTES: Final = 8
-TAG_BYTES: Final = 8
+ROOM_NONCE_BYTES: Final = 8
+ROOM_TAG_BYTES: Final = 8
 """A stranger's noise passes for a tag once in 2^64."""
 
-_TAG_CONTEXT: Final = "p2pfs 2026-11-29 LAN tag"
+_ROOM_TAG_CONTEXT: Final = "p2pfs 2026-11-29 LAN tag"
 
 VERSION_KEY: Final = b"v"
 TAG_KEY: Final = b"t"
-VERSION: Final = b"1"
+ROOM_VERSION: Final = b"1"
 
-RETRY_S: Final = 60.0
+ROOM_RETRY_S: Final = 60.0
 """After how long a room that could not be opened is tried again, if nothing changes before."""
 
-MAX_FOUND: Final = 128
+MAX_NEARBY: Final = 128
 """Others that are remembered at once: as many as a room of people has, and no work for a liar."""
 
-MAX_WAITING: Final = 64
+MAX_ANNOUNCEMENTS: Final = 64
 """Announcements that have come and are not taken in yet."""
 
 RESOLVE_MS: Final = 500
 """How long an instance is asked for its address if that did not come with its name."""
 
-CLOSE_S: Final = 2.0
+GOODBYE_S: Final = 2.0
 """How long saying goodbye to the room may take."""
 
 
@@ -123,7 +123,7 @@ class Lan:
                     await self._listen(heard, hosts, meeting)
             except OSError as error:
                 log.info("no discovery in the room reason=%s", error)
-                with trio.move_on_after(RETRY_S):
+                with trio.move_on_after(ROOM_RETRY_S):
                     await self._machine.wait_changed(version)
             self._forget(meeting)  # this may be another room now
 
@@ -165,13 +165,13 @@ class Lan:
             meeting.went_away(one.name)
 
     def _has_room_for(self, name: str) -> bool:
-        return name in self._found or len(self._found) < MAX_FOUND
+        return name in self._found or len(self._found) < MAX_NEARBY
 
     @contextlib.asynccontextmanager
     async def _open(
         self, hosts: tuple[Address, ...]
     ) -> AsyncIterator[trio.MemoryReceiveChannel[_Heard]]:
-        send, receive = trio.open_memory_channel[_Heard](MAX_WAITING)
+        send, receive = trio.open_memory_channel[_Heard](MAX_ANNOUNCEMENTS)
         pass_on = functools.partial(_pass_on, send, trio.lowlevel.current_trio_token())
         ear = _Ear(f"{self._name}.{SERVICE}", self._key, hosts, pass_on)
         room = await trio.to_thread.run_sync(self._announce, hosts, ear)
@@ -179,7 +179,7 @@ class Lan:
             yield receive
         finally:
             receive.close()
-            with trio.move_on_after(CLOSE_S, shield=True):
+            with trio.move_on_after(GOODBYE_S, shield=True):
                 await trio.to_thread.run_sync(room.close, abandon_on_cancel=True)
 
     def _announce(self, hosts: tuple[Address, ...], ear: _Ear) -> Zeroconf:
@@ -199,7 +199,7 @@ class Lan:
             f"{self._name}.{SERVICE}",
             parsed_addresses=[one.host for one in hosts[:MAX_ADDRESSES]],
             port=hosts[0].port,
-            properties=properties_of(self._key, secrets.token_bytes(NONCE_BYTES)),
+            properties=properties_of(self._key, secrets.token_bytes(ROOM_NONCE_BYTES)),
             server=f"{self._name}.local.",
         )
 
@@ -207,16 +207,16 @@ class Lan:
 def properties_of(key: NetworkKey, nonce: bytes) -> dict[bytes, bytes]:
     """Return the properties that are announced beside the addresses: PROTOCOL.md, "In one room"."""
     if key.psk is None:
-        return {VERSION_KEY: VERSION}
-    return {VERSION_KEY: VERSION, TAG_KEY: nonce.hex().encode() + _tag(key.psk, nonce)}
+        return {VERSION_KEY: ROOM_VERSION}
+    return {VERSION_KEY: ROOM_VERSION, TAG_KEY: nonce.hex().encode() + _tag(key.psk, nonce)}
 
 
 def is_of_network(key: NetworkKey, properties: dict[bytes, bytes | None]) -> bool:
     """Return whether an announcement is of the network that has this key."""
     tag = properties.get(TAG_KEY)
-    if properties.get(VERSION_KEY) != VERSION or key.psk is None or tag is None:
-        return properties.get(VERSION_KEY) == VERSION and key.psk is None and tag is None
-    head, rest = tag[: 2 * NONCE_BYTES], tag[2 * NONCE_BYTES :]
+    if properties.get(VERSION_KEY) != ROOM_VERSION or key.psk is None or tag is None:
+        return properties.get(VERSION_KEY) == ROOM_VERSION and key.psk is None and tag is None
+    head, rest = tag[: 2 * ROOM_NONCE_BYTES], tag[2 * ROOM_NONCE_BYTES :]
     try:
         nonce = bytes.fromhex(head.decode("ascii"))
     except ValueError:
@@ -225,7 +225,8 @@ def is_of_network(key: NetworkKey, properties: dict[bytes, bytes | None]) -> boo
 
 
 def _tag(psk: bytes, nonce: bytes) -> bytes:
-    return blake3(psk + nonce, derive_key_context=_TAG_CONTEXT).hexdigest(TAG_BYTES).encode()
+    hasher = blake3(psk + nonce, derive_key_context=_ROOM_TAG_CONTEXT)
+    return hasher.hexdigest(ROOM_TAG_BYTES).encode()
 
 
 class _Ear(ServiceListener):

@@ -18,14 +18,14 @@ from p2pfs.reach.inviting import places_of
 MAX_PASSED_ON: Final = 64
 """Contents that are remembered because the user made links to them: the latest."""
 
-TAG_BYTES: Final = 2
+LINK_TAG_BYTES: Final = 2
 """Enough to tell the few networks of one user apart. A reader of a link in public could try words
 for the key of the network; of a million words, fifteen would fit."""
 
 SHOWN_ID: Final = 8
 """Characters of the id of one whose name a link does not tell: that is its name for now."""
 
-_TAG_CONTEXT: Final = "p2pfs 2026-11 network tag in links"
+_LINK_TAG_CONTEXT: Final = "p2pfs 2026-11 network tag in links"
 
 _MOST_OF_OURS: Final = 2
 """Addresses of this servent in a link: the first are those that reach farthest."""
@@ -38,8 +38,8 @@ class FileLinks:
         self._whereabouts = whereabouts
         self._passed_on: deque[FileId] = deque(maxlen=MAX_PASSED_ON)
         key = whereabouts.network_key
-        digest = blake3(key.network_id, derive_key_context=_TAG_CONTEXT)
-        self._tag = "" if key.psk is None else digest.hexdigest(TAG_BYTES)
+        digest = blake3(key.network_id, derive_key_context=_LINK_TAG_CONTEXT)
+        self._tag = "" if key.psk is None else digest.hexdigest(LINK_TAG_BYTES)
 
     def to_own(self, file_id: FileId, name: str, size: int) -> str:
         """Return a link to a file that this servent shares. Any thread."""

@@ -41,17 +41,17 @@ MISSING: Final = "libtorrent is not here: pip install 'p2pfs[dht]'"
 FIND_S: Final = 5.0
 """How long a search may take: some rounds of questions to servents far away, some of them gone."""
 
-QUIET_S: Final = 0.5
+MORE_ANSWERS_S: Final = 0.5
 """How long more is waited for after an answer: the first has most."""
 
-MAX_FOUND: Final = 32
+MAX_ADDRESSES_FOUND: Final = 32
 """Addresses of one search: more are not dialled."""
 
-AGAIN_AFTER_S: Final = (15.0, 60.0, 900.0)
+TELL_AGAIN_AFTER_S: Final = (15.0, 60.0, 900.0)
 """When a key is told again, after it was told once, twice, ... A node forgets it after half an
 hour; the first two are for a table that is still growing."""
 
-START_S: Final = 5.0
+ENGINE_START_S: Final = 5.0
 """How long libtorrent may take to find the courier; what it is told to send before is lost."""
 
 PAUSE_S: Final = 0.5
@@ -63,10 +63,10 @@ COUNT_EVERY_S: Final = 5.0
 FEW_NODES: Final = 8
 """With fewer, those that were named to us are asked again: what they were sent may be lost."""
 
-MAX_NAMED: Final = 32
+MAX_NODES_NAMED: Final = 32
 """Nodes that are remembered for that: as many as there are neighbours."""
 
-SAVE_S: Final = 600.0
+SAVE_TABLE_S: Final = 600.0
 """How often the table is written; a crash costs what has changed since."""
 
 MAX_STATE_BYTES: Final = 256 * 1024
@@ -123,7 +123,7 @@ class Mainline:
         """When a key is told, and how often it was."""
         self._hurry = trio.Event()
         self._asking: dict[DirectoryKey, set[trio.MemorySendChannel[Sequence[Address]]]] = {}
-        self._named: Latest[Address, None] = Latest(MAX_NAMED)
+        self._named: Latest[Address, None] = Latest(MAX_NODES_NAMED)
         self.nodes = 0
         """How many others are in the table."""
 
@@ -157,7 +157,7 @@ class Mainline:
 
     async def find(self, key: DirectoryKey) -> Sequence[Address]:
         """Return whom others tell of; see `Directory.find`."""
-        send, receive = trio.open_memory_channel[Sequence[Address]](MAX_FOUND)
+        send, receive = trio.open_memory_channel[Sequence[Address]](MAX_ADDRESSES_FOUND)
         asking = self._asking.setdefault(key, set())
         asking.add(send)
         found: dict[Address, None] = {}
@@ -165,14 +165,14 @@ class Mainline:
             if len(asking) == 1:
                 self._session.dht_get_peers(self._hash(key))
             with trio.move_on_after(FIND_S) as scope:
-                while len(found) < MAX_FOUND:
+                while len(found) < MAX_ADDRESSES_FOUND:
                     found.update(dict.fromkeys(await receive.receive()))
-                    scope.deadline = min(scope.deadline, trio.current_time() + QUIET_S)
+                    scope.deadline = min(scope.deadline, trio.current_time() + MORE_ANSWERS_S)
         finally:
             asking.discard(send)
             if not asking:
                 self._asking.pop(key, None)
-        return tuple(found)[:MAX_FOUND]
+        return tuple(found)[:MAX_ADDRESSES_FOUND]
 
     # What the engine says.
 
@@ -230,7 +230,7 @@ class Mainline:
     def _tell_one(self, key: DirectoryKey) -> None:
         self._session.dht_announce(self._hash(key), self._port(), 0)
         _, times = self._due[key]
-        wait = AGAIN_AFTER_S[min(times, len(AGAIN_AFTER_S) - 1)]
+        wait = TELL_AGAIN_AFTER_S[min(times, len(TELL_AGAIN_AFTER_S) - 1)]
         at = trio.current_time() + wait * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
         self._due[key] = at, times + 1
 
@@ -289,7 +289,7 @@ async def open_mainline(
             holder[0].set_alert_fd(write_end)
             mainline = Mainline(engine, holder[0], courier, port)
             nursery.start_soon(mainline.run, read_end)
-            with trio.move_on_after(START_S):
+            with trio.move_on_after(ENGINE_START_S):
                 await courier.is_used.wait()
             holder[0].apply_settings({"enable_dht": True})
             nursery.start_soon(_keep_saved, mainline, state_path, run_in_thread)
@@ -341,7 +341,7 @@ def _read_table(engine: Any, path: str) -> Any:  # noqa: ANN401
 
 async def _keep_saved(mainline: Mainline, path: str, run_in_thread: RunInThread) -> None:
     while True:
-        await trio.sleep(SAVE_S)
+        await trio.sleep(SAVE_TABLE_S)
         await run_in_thread(_save, path, mainline.table())
 
 

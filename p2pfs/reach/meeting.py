@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MEETING_S: Final = 2.0
 """How long both dial: a lost SYN each, and again."""
 
-GREETING_S: Final = 2.0
+GREETING_LEFT_S: Final = 2.0
 """What is left for the greeting at least, once they are connected."""
 
 KNOCK_AGAIN_S: Final = 0.05
@@ -98,7 +98,7 @@ class Meeting:
     async def _greet(self, channel: Channel) -> None:
         assert self._nursery is not None
         scope = self._nursery.cancel_scope
-        scope.deadline = max(scope.deadline, trio.current_time() + GREETING_S)
+        scope.deadline = max(scope.deadline, trio.current_time() + GREETING_LEFT_S)
         try:
             await self._turns.acquire()
         except BaseException:

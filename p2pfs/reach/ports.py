@@ -20,20 +20,20 @@ import trio
 from p2pfs.link import router_of_machine
 from p2pfs.protocol import Address, Scope, scope_of
 from p2pfs.reach.changes import Machine
-from p2pfs.reach.routers import NONCE_BYTES, Mapping, NotMappedError, Way, Wish, ask_router
+from p2pfs.reach.routers import PCP_NONCE_BYTES, Mapping, NotMappedError, Way, Wish, ask_router
 
 log = logging.getLogger(__name__)
 
-RETRY_S: Final = 600.0
+ROUTER_RETRY_S: Final = 600.0
 """After how long a router that refused, or did not answer, is asked again."""
 
 SOONEST_S: Final = 60.0
 """A lease is never renewed sooner: a router that grants seconds is not asked without end."""
 
-CLOSE_S: Final = 2.0
+UNMAP_S: Final = 2.0
 """How long giving a mapping back may take."""
 
-Ask = Callable[[Wish], Awaitable[tuple[Mapping, Way]]]
+AskRouter = Callable[[Wish], Awaitable[tuple[Mapping, Way]]]
 """Asks a router in one way after the other, as `ask_router` does."""
 
 NO_ROUTER: Final = "no router in the way, or none to be seen"
@@ -56,14 +56,14 @@ class PortMapping:
         machine: Machine,
         *,
         router: Callable[[], str | None] = router_of_machine,
-        ask: Ask = ask_router,
+        ask: AskRouter = ask_router,
     ) -> None:
         self._addresses = addresses
         self._reachable = reachable
         self._machine = machine
         self._router = router
         self._ask = ask
-        self._nonce = secrets.token_bytes(NONCE_BYTES)
+        self._nonce = secrets.token_bytes(PCP_NONCE_BYTES)
         self._text = ""
 
     async def run(self) -> None:
@@ -79,7 +79,7 @@ class PortMapping:
                 mapping, way = await self._ask(wish)
             except NotMappedError as error:
                 self._tell(None, f"not mapped: {error}")
-                await self._while_unchanged(wish, RETRY_S)
+                await self._while_unchanged(wish, ROUTER_RETRY_S)
                 continue
             self._tell(mapping.outside, f"mapped {mapping.outside} by {mapping.by}")
             await self._keep(wish, mapping, way)
@@ -96,7 +96,7 @@ class PortMapping:
     async def _give_back(self, wish: Wish, way: Way) -> None:
         self._tell(None, NO_ROUTER)
         ending = dataclasses.replace(wish, lease_s=0)
-        with trio.move_on_after(CLOSE_S, shield=True):
+        with trio.move_on_after(UNMAP_S, shield=True):
             try:
                 await way(ending)
             except NotMappedError as error:

@@ -33,7 +33,7 @@ LEASE_S: Final = 3600
 UPNP_WAIT_MS: Final = 2_000
 """How long routers have to answer the search for them (UPnP's own default)."""
 
-NONCE_BYTES: Final = 12
+PCP_NONCE_BYTES: Final = 12
 _TCP: Final = 6
 _PCP_ASK: Final = struct.Struct("!BBHI16s12sB3xHH16s")
 _PCP_TOLD: Final = struct.Struct("!BBxBII12x12sB3xHH16s")

@@ -31,10 +31,10 @@ from p2pfs.protocol import (
     block_span,
 )
 
-Answer = tuple[Sequence[Entry], int]
+EntriesAndTotal = tuple[Sequence[Entry], int]
 """The entries to send, and how many there are."""
 
-_NOTHING: Final[Answer] = ((), 0)
+_NO_ENTRIES: Final[EntriesAndTotal] = ((), 0)
 
 
 class Audience(Protocol):
@@ -198,13 +198,13 @@ class Offer:
         """Take over from changed settings whether the cache is offered. Any thread."""
         self.reshare = config.reshare
 
-    async def answer(self, query: Query, spent: Callable[[float], object]) -> Answer:
+    async def answer(self, query: Query, spent: Callable[[float], object]) -> EntriesAndTotal:
         """Return what this servent has for a query; nothing while sharing is paused.
 
         `spent` is called with the processor time that the index took.
         """
         if self.is_paused:
-            return _NOTHING
+            return _NO_ENTRIES
         if query.kind is QueryKind.WORDS:
             text, limit = query.text, query.limit
             return await self._library.match_words(
@@ -214,10 +214,10 @@ class Offer:
             return _one(self._library.find_path(query.text) if self._may_see(query.text) else None)
         if query.kind is QueryKind.DIRECTORY:
             page = self.list_page(query.text, "", query.limit)
-            return _NOTHING if page is None else (page.entries, page.total)
+            return _NO_ENTRIES if page is None else (page.entries, page.total)
         return self._holding(query.text)
 
-    async def matches(self, wanted: Match) -> Answer:
+    async def matches(self, wanted: Match) -> EntriesAndTotal:
         """Return what a keyword query finds behind a path, and how many there are."""
         return await self._library.match_words(
             wanted.text, wanted.limit, wanted.terms, wanted.after, may_see=self._seen_by_all
@@ -234,19 +234,19 @@ class Offer:
             return None
         return lambda path: audience.may_see(path, None)
 
-    def _holding(self, text: str) -> Answer:
+    def _holding(self, text: str) -> EntriesAndTotal:
         try:
             file_id = FileId(bytes.fromhex(text))
         except ValueError:
-            return _NOTHING
+            return _NO_ENTRIES
         if len(file_id) != FILE_ID_BYTES:
-            return _NOTHING
+            return _NO_ENTRIES
         shared = self._library.find_id(file_id, self._may_see)
         if shared is not None:
             return _one(self._library.find_path(shared.path))
         with self._cached(file_id) as cached:
             if cached is None or cached.manifest is None:
-                return _NOTHING
+                return _NO_ENTRIES
             return _one(Entry(file_id.hex(), cached.size, 0, file_id))
 
 
@@ -262,8 +262,8 @@ async def _read_cached(cached: CachedFile, indexes: Sequence[int]) -> list[bytes
     return blocks
 
 
-def _one(entry: Entry | None) -> Answer:
-    return _NOTHING if entry is None else ((entry,), 1)
+def _one(entry: Entry | None) -> EntriesAndTotal:
+    return _NO_ENTRIES if entry is None else ((entry,), 1)
 
 
 class PublicShare:

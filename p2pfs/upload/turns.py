@@ -28,7 +28,7 @@ from p2pfs.protocol import MIB, Bye, ByeCode, groups_of, who_gives_way
 MAX_HELD_BYTES: Final = 96 * MIB
 """Memory of all turns together: one block of the largest file, and room for blocks of others."""
 
-MAX_REMEMBERED: Final = 4_096
+MAX_LAST_SERVED: Final = 4_096
 """Networks, addresses and peers of which it is known when they were served last."""
 
 
@@ -74,8 +74,9 @@ class Turns:
         self._waiting: dict[Turn, None] = {}
         self._running: dict[Turn, None] = {}
         self._parked: dict[Turn, None] = {}
-        self._served: Latest[str, int] = Latest(MAX_REMEMBERED)  # when, as a number that only grows
-        self._took_at: Latest[str, float] = Latest(MAX_REMEMBERED)  # of networks, oldest first
+        self._served: Latest[str, int] = Latest(MAX_LAST_SERVED)
+        """When each was served, as a number that only grows."""
+        self._took_at: Latest[str, float] = Latest(MAX_LAST_SERVED)  # of networks, oldest first
         self._number = itertools.count(1)
 
     @contextlib.asynccontextmanager

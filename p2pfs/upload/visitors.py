@@ -1,6 +1,6 @@
 """The transfer links that others dialled to us: which peer may have one, and which gives way.
 
-A link that asks for nothing is closed after IDLE_S. When all links are taken, a newcomer of a
+A link that asks for nothing is closed after VISITOR_IDLE_S. When all are taken, a newcomer of a
 smaller group takes the place of the idlest of the largest group, and any newcomer that of one
 that has rested for RESTING_S.
 """
@@ -27,13 +27,13 @@ from p2pfs.protocol import (
 )
 from p2pfs.upload.turns import Turn
 
-MAX_LINKS: Final = 200
+MAX_VISITORS: Final = 200
 """Transfer links accepted in all."""
 
 MAX_LINKS_PER_PEER: Final = 4
 """Transfer links accepted from one peer; it needs one."""
 
-IDLE_S: Final = 150.0
+VISITOR_IDLE_S: Final = 150.0
 """A link without requests is closed after this time. The servent that dialled it closes it
 long before."""
 
@@ -114,7 +114,7 @@ class Visitors:
         """Return the BYE for a peer that dialled a transfer link, or None if it is welcome."""
         if peer in self._peers and len(self._peers[peer].clients) >= MAX_LINKS_PER_PEER:
             return Bye(ByeCode.DUPLICATE, "too many transfer links")
-        if len(self._live()) >= MAX_LINKS and self._who_gives_way(remote.host) is None:
+        if len(self._live()) >= MAX_VISITORS and self._who_gives_way(remote.host) is None:
             return Bye(ByeCode.FULL, "too many transfer links")
         return None
 
@@ -145,17 +145,17 @@ class Visitors:
         return victim
 
     def _make_room(self, newcomer: str) -> None:
-        if len(self._live()) >= MAX_LINKS:
+        if len(self._live()) >= MAX_VISITORS:
             victim = self._who_gives_way(newcomer)
             assert victim is not None, "it was judged at this moment"
             victim.link.close(Bye(ByeCode.IDLE, "others wait for a link"))
 
 
 async def close_when_idle(client: Client) -> None:
-    """Close a link that was asked for nothing for IDLE_S."""
+    """Close a link that was asked for nothing for VISITOR_IDLE_S."""
     idle_s = 0.0
-    while idle_s < IDLE_S:
-        await trio.sleep(IDLE_S - idle_s)
+    while idle_s < VISITOR_IDLE_S:
+        await trio.sleep(VISITOR_IDLE_S - idle_s)
         idle_s = client.idle_s(trio.current_time())
     client.link.close(Bye(ByeCode.IDLE, "not used"))
 

@@ -38,15 +38,15 @@ class Tables(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="p2pfs-tables-")
         self.handles: list[CachedFile] = []
-        self.bounds = shelves_module.MAX_RESTING, shelves_module.MAX_REMEMBERED
+        self.bounds = shelves_module.MAX_RESTING, shelves_module.MAX_CLOSED
 
     @initialize(resting=st.integers(1, 2), remembered=st.integers(1, 2))
     def start(self, resting: int, remembered: int) -> None:
-        shelves_module.MAX_RESTING, shelves_module.MAX_REMEMBERED = resting, remembered
+        shelves_module.MAX_RESTING, shelves_module.MAX_CLOSED = resting, remembered
         self.cache = BlockCache(self.directory, LIMIT_BYTES, run_directly)
 
     def teardown(self) -> None:
-        shelves_module.MAX_RESTING, shelves_module.MAX_REMEMBERED = self.bounds
+        shelves_module.MAX_RESTING, shelves_module.MAX_CLOSED = self.bounds
         for file in self.handles:
             file.close()
         shutil.rmtree(self.directory)
@@ -125,7 +125,7 @@ def check(cache: BlockCache) -> None:
     assert remembered <= closed | kept
     assert not resting & remembered
     assert len(resting) <= shelves_module.MAX_RESTING
-    assert len(remembered) <= shelves_module.MAX_REMEMBERED
+    assert len(remembered) <= shelves_module.MAX_CLOSED
     stored = {key: file for key, file in cache._open.items() if file.has_file}
     assert cache._sizes == {key.file_id: key.size for key in closed | kept | set(stored)}
     assert all(file.handles for file in cache._open.values())

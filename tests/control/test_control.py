@@ -1156,7 +1156,7 @@ time.sleep(1000)
 
 
 def test_a_servent_that_does_not_answer_is_sent_a_signal(tmp_path, monkeypatch):
-    monkeypatch.setattr("p2pfs.control.client.END_S", 0)
+    monkeypatch.setattr("p2pfs.control.client.SERVENT_END_S", 0)
     monkeypatch.setattr("p2pfs.control.client.SILENCE_S", 0.1)
     path = str(tmp_path / "deaf")
     command = [sys.executable, "-c", DEAF, path]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from p2pfs.control.files import find_shared
 from p2pfs.control.paths import (
-    MAX_LINKS,
+    MAX_SYMLINKS,
     Id,
     Subtree,
     TreePath,
@@ -249,8 +249,10 @@ def test_links_in_a_circle_end(place, tmp_path):
     (tmp_path / "round").symlink_to("round")
     with pytest.raises(OSError, match="symbolic links"):
         read_target("round/x", place)
-    for number in range(MAX_LINKS):
-        (tmp_path / f"l{number}").symlink_to(f"l{number + 1}" if number + 1 < MAX_LINKS else "mnt")
+    for number in range(MAX_SYMLINKS):
+        (tmp_path / f"l{number}").symlink_to(
+            f"l{number + 1}" if number + 1 < MAX_SYMLINKS else "mnt"
+        )
     assert read_target("l0/network/x", place) == TreePath(Subtree.NETWORK, "x")
 
 

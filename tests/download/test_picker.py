@@ -11,7 +11,7 @@ from p2pfs.download.outstanding import MAX_AHEAD_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_
 from p2pfs.download.picker import Picker
 from p2pfs.download.probing import PROBE_AFTER_S
 from p2pfs.download.rendezvous import Rendezvous
-from p2pfs.download.sharing import CREDIT_BLOCKS, CREDIT_S, PATIENCE_S
+from p2pfs.download.sharing import ASSIGNED_PATIENCE_S, CREDIT_BLOCKS, CREDIT_S
 from p2pfs.download.source import (
     DOUBT,
     FIRST_BLOCKS,
@@ -402,8 +402,8 @@ def test_who_has_given_much_is_waited_for_longer() -> None:
     (first,) = picker.next_requests(now, [OTHERS_BLOCK], [])
     picker.lacked(first, now, 5.0)
 
-    assert picker.next_requests(now + 0.9 * PATIENCE_S, [OTHERS_BLOCK], []) == []
-    (instead,) = picker.next_requests(now + PATIENCE_S, [OTHERS_BLOCK], [])
+    assert picker.next_requests(now + 0.9 * ASSIGNED_PATIENCE_S, [OTHERS_BLOCK], []) == []
+    (instead,) = picker.next_requests(now + ASSIGNED_PATIENCE_S, [OTHERS_BLOCK], [])
     assert instead.source == peer(0)
 
 
@@ -437,7 +437,7 @@ def prove_source(picker: Picker, block_s: float = 0.01) -> float:
 
 @pytest.mark.parametrize(
     ("block_s", "waits_s"),
-    [(0.01, CREDIT_S), (1.0, CREDIT_BLOCKS * 1.0), (100.0, PATIENCE_S)],
+    [(0.01, CREDIT_S), (1.0, CREDIT_BLOCKS * 1.0), (100.0, ASSIGNED_PATIENCE_S)],
     ids=["quick", "slow", "very slow"],
 )
 def test_other_readers_have_as_much_credit_as_two_blocks_take_at_the_source(

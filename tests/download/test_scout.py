@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import MockClock
 
-from p2pfs.download.scout import LOOK_PAUSES_S, LOOK_S, Scout
+from p2pfs.download.scout import ASK_CATALOGUE_S, LOOK_PAUSES_S, Scout
 from p2pfs.protocol import Entry, FileId, Guid, PeerInfo, QueryHit
 from p2pfs.protocol.flood import Urgency
 from tests.helpers.upstream import peer
@@ -82,11 +82,11 @@ async def test_what_takes_a_second_to_fetch_costs_no_search_whoever_comes(
             scout.look_soon()
             await trio.sleep(0.1)
 
-    assert LOOK_PAUSES_S[0] <= upstream.searched_at[0] <= LOOK_PAUSES_S[0] + LOOK_S
+    assert LOOK_PAUSES_S[0] <= upstream.searched_at[0] <= LOOK_PAUSES_S[0] + ASK_CATALOGUE_S
 
 
 async def test_a_swarm_is_told_of_what_is_found_before_the_search_ends(autojump_clock: MockClock):
     async with looking() as (_scout, upstream, swarm):
-        await trio.sleep(LOOK_PAUSES_S[0] + LOOK_S + 0.1)
+        await trio.sleep(LOOK_PAUSES_S[0] + ASK_CATALOGUE_S + 0.1)
 
     assert swarm.told == [(upstream.searched_at[0], [peer(1)], [peer(2)])]

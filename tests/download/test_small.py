@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pfs.cache import BlockCache
-from p2pfs.download.small import GATHER_S, KEPT_AT_ONCE, SmallContents
+from p2pfs.download.small import GATHER_CONTENTS_S, KEPT_AT_ONCE, SmallContents
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
@@ -102,8 +102,8 @@ async def test_what_is_fetched_ahead_is_written_together_though_it_comes_one_by_
         await nursery.start(tasks.run)
         for content in contents:
             small.fetch_ahead([remote(content)])
-            await trio.sleep(GATHER_S / 100)
-        await trio.sleep(2 * GATHER_S)
+            await trio.sleep(GATHER_CONTENTS_S / 100)
+        await trio.sleep(2 * GATHER_CONTENTS_S)
         nursery.cancel_scope.cancel()
 
     assert [cache.percent(content.file_id) for content in contents] == [100] * len(contents)

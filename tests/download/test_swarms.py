@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from p2pfs.cache import expects_nothing
 from p2pfs.config import Endpoint
-from p2pfs.download.reader import FAILED_S, Reader
+from p2pfs.download.reader import FAILURE_STANDS_S, Reader
 from p2pfs.download.swarms import MAX_ERRORS, Swarms
 from p2pfs.errors import CorruptError, NoSourceError, ShutdownError, TransferError
 from p2pfs.journal import Journal
@@ -255,7 +255,7 @@ async def test_why_a_read_failed_is_remembered_until_one_works(autojump_clock: M
 
         reader.close()  # a swarm does not trust again who has lied to it
         del world[0].offer.read_blocks
-        await trio.sleep(FAILED_S)
+        await trio.sleep(FAILURE_STANDS_S)
         reader = world[1].swarms.open(node)
         await reader.read(0, 100)
 

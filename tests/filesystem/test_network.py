@@ -11,7 +11,7 @@ import pytest
 
 from p2pfs import errors
 from p2pfs.filesystem import Later
-from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_REMEMBERED, Absences
+from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_KERNEL_ABSENT, Absences
 from p2pfs.filesystem.answers import ERRNO_OF
 from p2pfs.filesystem.network import NetworkTree
 from p2pfs.mount.session import NAMES_S
@@ -197,12 +197,12 @@ async def test_a_listing_waits_for_the_kernel_to_forget_that_a_name_was_absent(
 
 def test_what_the_kernel_was_told_is_remembered_in_bounds() -> None:
     absences = Absences(FakeClock())
-    for number in range(MAX_REMEMBERED + 10):
+    for number in range(MAX_KERNEL_ABSENT + 10):
         absences.told(f"d/{number}")
 
     assert absences.left_s("d", ["0"]) == 0
-    assert absences.left_s("d", [str(MAX_REMEMBERED)]) > 0
-    assert absences.left_s("", [str(MAX_REMEMBERED)]) == 0
+    assert absences.left_s("d", [str(MAX_KERNEL_ABSENT)]) > 0
+    assert absences.left_s("", [str(MAX_KERNEL_ABSENT)]) == 0
 
 
 def test_the_kernel_believes_absences_for_as_long_as_the_tree_supposes() -> None:

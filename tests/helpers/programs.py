@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 from p2pfs.filesystem import Attributes, FileSystem, Later, Listed, OpenFile
-from p2pfs.filesystem.answers import Answer
+from p2pfs.filesystem.answers import NowOrLater
 from p2pfs.roots import Roots
 from p2pfs.servent import Servent
 from tests.helpers.faketree import FakeCaller
@@ -38,7 +38,7 @@ class Programs:
         self.waited = 0
         """Answers that memory did not hold."""
 
-    async def settle(self, answer: Answer):
+    async def settle(self, answer: NowOrLater):
         if isinstance(answer, Later):
             self.waited += 1
             return answer.finish(await answer.fetch())

@@ -90,7 +90,7 @@ def test_a_servent_that_dies_silently_is_an_error_with_its_last_line(child):
 
 def test_a_servent_that_takes_for_ever_is_ended(child, pid, monkeypatch):
     output = child("time.sleep(1000)")
-    monkeypatch.setattr(background, "START_S", 0.5)
+    monkeypatch.setattr(background, "CHILD_START_S", 0.5)
 
     with pytest.raises(background.StartError, match="not ready within"):
         background.start(["mount"], output)

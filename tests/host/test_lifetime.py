@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from p2pfs.host.lifetime import ENDING, MAX_FILES, UNHEEDED
+from p2pfs.host.lifetime import ENDING, MAX_OPEN_FILES, UNHEEDED
 from tests.helpers.leftovers import mounts_below
 from tests.helpers.processes import Processes
 
@@ -55,7 +55,7 @@ def test_it_may_open_as_many_files_as_it_is_allowed(processes: Processes):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     pid = int(str(processes.status()["pid"]))
 
-    assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == min(hard, MAX_FILES)
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == min(hard, MAX_OPEN_FILES)
 
 
 FAILS_LATE = """

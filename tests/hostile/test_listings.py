@@ -55,7 +55,7 @@ class Memory:
     """A catalogue that holds little, and who answers for what."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(claims, "MAX_HELD_BYTES", MOST * NAME_BYTES)
+        monkeypatch.setattr(claims, "MAX_CLAIMS_BYTES", MOST * NAME_BYTES)
         monkeypatch.setattr(claims, "MAX_ENTRIES_PER_SOURCE", MOST)
         self.tellers = Tellers()
         self.catalogue = Catalogue(Here(groups_of=self.tellers.groups_of))

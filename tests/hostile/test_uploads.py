@@ -16,7 +16,7 @@ from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, List, Pong
 from p2pfs.upload import Uploads
 from p2pfs.upload import turns as turns_module
 from p2pfs.upload.pages import PAGES_BURST, PAGES_PER_S
-from p2pfs.upload.visitors import IDLE_S, MAX_LINKS, MAX_LINKS_PER_PEER, RESTING_S
+from p2pfs.upload.visitors import MAX_LINKS_PER_PEER, MAX_VISITORS, RESTING_S, VISITOR_IDLE_S
 from tests.helpers.contents import Content
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
@@ -154,7 +154,7 @@ async def test_what_parked_turns_hold_is_bounded_and_the_largest_group_pays(
 
 async def idle_crowd(shop: Shop) -> None:
     async with trio.open_nursery() as nursery:
-        for _ in range(MAX_LINKS // MAX_LINKS_PER_PEER):
+        for _ in range(MAX_VISITORS // MAX_LINKS_PER_PEER):
             identity = Identity.generate()
             for _ in range(MAX_LINKS_PER_PEER):
                 nursery.start_soon(shop.sneak_in, ATTACKER, identity)
@@ -163,12 +163,12 @@ async def idle_crowd(shop: Shop) -> None:
 async def test_idle_links_lock_nobody_out(autojump_clock: MockClock):
     async with open_shop() as shop:
         await idle_crowd(shop)
-        assert len(shop.servent.open_links) == MAX_LINKS
+        assert len(shop.servent.open_links) == MAX_VISITORS
 
         links = [await shop.enter(f"10.0.2.{number}") for number in range(1, 21)]
 
         await trio.sleep(1)
-        assert len(shop.servent.open_links) == MAX_LINKS
+        assert len(shop.servent.open_links) == MAX_VISITORS
         assert [link.ended for link in links] == [None] * 20
 
 
@@ -188,7 +188,7 @@ async def test_the_serving_side_closes_what_is_not_used(autojump_clock: MockCloc
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pong_for_ever, rogue)
             for _ in range(4):
-                await trio.sleep(IDLE_S / 2)
+                await trio.sleep(VISITOR_IDLE_S / 2)
                 with pytest.raises(RejectedError):
                     await honest.ask.fetch(GetBlocks(Content.of(5).file_id, (0,)), size_limit=BLOCK)
             nursery.cancel_scope.cancel()

@@ -249,7 +249,7 @@ def test_a_content_is_served_while_its_file_is_written_by_another_name():
 
 
 def test_files_that_have_gone_are_let_go_some_at_a_time(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("p2pfs.library.tidying.NAMES_AT_ONCE", 1)
+    monkeypatch.setattr("p2pfs.library.tidying.NAMES_A_STEP", 1)
     path = Path()
     path.books.leavings.files |= {(1, 50), (1, 51)}
 

@@ -14,7 +14,7 @@ from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, hashing, searching, share
 from p2pfs.library.hashing import STEP_BYTES, Hashing
 from p2pfs.library.index import Index, Record
-from p2pfs.library.rounds import RETRY_S, Alarm
+from p2pfs.library.rounds import LEFT_ALONE_S, Alarm
 from p2pfs.library.status import StatKey
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms
@@ -962,7 +962,7 @@ async def test_what_the_index_has_lost_is_filed_again(
     world = World(tmp_path)
     world.put("whale", b"a")
     async with world.running():
-        await world.settle(RETRY_S)
+        await world.settle(LEFT_ALONE_S)
 
         assert not failures
         assert world.offered() == {"whale": id_of(b"a")}

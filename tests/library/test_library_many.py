@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from p2pfs.library.answers import Answers
-from p2pfs.library.books import NAMES_AT_ONCE, Books
+from p2pfs.library.books import NAMES_A_STEP, Books
 from p2pfs.library.doubts import Sign
 from p2pfs.library.facts import Facts
 from p2pfs.library.looks import Looks
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 NAMES = 20_000
 
-CALLS_AT_ONCE = 400 * NAMES_AT_ONCE
+CALLS_AT_ONCE = 400 * NAMES_A_STEP
 """Calls and returns while the lock is held at a stretch: those for a piece of a directory, not
 for all of it. Calls and no seconds, which are longer on a busy machine."""
 
@@ -76,8 +76,8 @@ class Many:
         self.facts.touched(path, Status(key, stat.S_IFDIR, 0), Sign.FOUND)
         look = self.looks.take()
         assert self.looks.saw_directory(look, key)
-        for start in range(0, NAMES, NAMES_AT_ONCE):
-            paths = [f"{path}/{name}" for name in self.names[start : start + NAMES_AT_ONCE]]
+        for start in range(0, NAMES, NAMES_A_STEP):
+            paths = [f"{path}/{name}" for name in self.names[start : start + NAMES_A_STEP]]
             assert self.looks.saw_names(look, paths)
         self.looks.finish(look)
 
@@ -95,7 +95,7 @@ class Many:
             pass
         while self.tidying.let_go():
             pass
-        while self.tidying.take_withdrawn(NAMES_AT_ONCE):
+        while self.tidying.take_withdrawn(NAMES_A_STEP):
             pass
 
 
@@ -141,8 +141,8 @@ def test_names_that_are_there_no_more(many):
     look = many.looks.take()
     assert many.looks.saw_directory(look, look_at.key)
     names = many.looks.names("few")
-    for start in range(0, NAMES, NAMES_AT_ONCE):
-        many.looks.miss(look, names[start : start + NAMES_AT_ONCE])
+    for start in range(0, NAMES, NAMES_A_STEP):
+        many.looks.miss(look, names[start : start + NAMES_A_STEP])
     many.looks.finish(look)
     many.tidy()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.errors import NotFoundError
-from p2pfs.library.rounds import RETRY_S
+from p2pfs.library.rounds import LEFT_ALONE_S
 from p2pfs.library.share import Share
 from tests.helpers.libraries import World, filed, forbid_hashing, id_of, read_block
 
@@ -89,7 +89,7 @@ async def test_what_has_gone_is_offered_no_more_and_forgotten(indexed):
 
     async with indexed.restarted():
         assert {path for path in indexed.offered() if path.isascii()} == {"d/b"}
-        await indexed.settle(RETRY_S)
+        await indexed.settle(LEFT_ALONE_S)
         assert {path for path in filed(indexed) if path.isascii()} == {"d/b"}
 
 

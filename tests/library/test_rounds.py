@@ -10,13 +10,13 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.library.doubts import Sign
-from p2pfs.library.rounds import GATHER_S, GIVE_WAY_S, Alarm
+from p2pfs.library.rounds import GATHER_CHANGES_S, GIVE_WAY_S, Alarm
 from p2pfs.library.share import Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from tests.helpers.libraries import World, id_of
 
-PAUSE_S = GATHER_S / 5
+PAUSE_S = GATHER_CHANGES_S / 5
 """Between two files of somebody who unpacks an archive."""
 
 
@@ -48,7 +48,7 @@ async def test_one_file_is_offered_at_once(world: World, autojump_clock: MockClo
     async with world.running():
         await trio.sleep(10)
         world.write("f")
-        await trio.sleep(2 * GATHER_S)
+        await trio.sleep(2 * GATHER_CHANGES_S)
 
         assert world.offered() == {"f": id_of(b"data")}
 
@@ -63,7 +63,7 @@ async def test_who_unpacks_an_archive_is_given_way_to_and_its_files_are_offered_
             await trio.sleep(3 * GIVE_WAY_S)
             assert len(world.offered()) >= GIVE_WAY_S / PAUSE_S
         assert len(hops) <= 100
-        await trio.sleep(2 * GATHER_S)
+        await trio.sleep(2 * GATHER_CHANGES_S)
 
         assert len(world.offered()) == pytest.approx(10 * GIVE_WAY_S / PAUSE_S, rel=0.01)
 
@@ -93,7 +93,7 @@ async def test_the_worker_is_not_woken_for_each_fact_about_a_file_that_is_unpack
     async with world.running():
         wakes.clear()
         count = await unpack(world, 4 * GIVE_WAY_S)
-        await trio.sleep(2 * GATHER_S)
+        await trio.sleep(2 * GATHER_CHANGES_S)
 
         assert len(world.offered()) == count
         assert len(wakes) <= count / 10
@@ -184,8 +184,8 @@ async def test_a_change_past_the_mount_is_not_waited_for_twice(
     at = trio.current_time() + 10
     world = World(tmp_path, watch=OneChange("f", at))
     async with world.running():
-        await trio.sleep_until(at - GATHER_S)
+        await trio.sleep_until(at - GATHER_CHANGES_S)
         world.put("f", b"data")
-        await trio.sleep_until(at + 3 * GATHER_S)
+        await trio.sleep_until(at + 3 * GATHER_CHANGES_S)
 
         assert world.offered() == {"f": id_of(b"data")}

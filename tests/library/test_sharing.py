@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from p2pfs.config import shared_directory
-from p2pfs.library.rounds import LOOK_AT_ROOTS_S, RETRY_S
+from p2pfs.library.rounds import LEFT_ALONE_S, LOOK_AT_ROOTS_S
 from tests.helpers.libraries import World, filed, forbid_hashing, id_of, listed, read_block
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -66,7 +66,7 @@ async def test_what_is_shared_no_more_is_forgotten(world, music):
 
         await world.library.unshare("Music")
         assert world.offered() == {}
-        await world.settle(RETRY_S)
+        await world.settle(LEFT_ALONE_S)
 
         assert filed(world) == set()
         assert (music / "jazz" / "song").read_bytes() == b"song"
@@ -82,7 +82,7 @@ async def test_what_goes_away_is_kept_and_back_without_being_read(
         await world.settle(LOOK_AT_ROOTS_S)
         assert world.offered() == {}
         assert listed(world.library, "") == []
-        await world.settle(RETRY_S)
+        await world.settle(LEFT_ALONE_S)
         assert filed(world) == {"Music/jazz/song"}
 
         forbid_hashing(monkeypatch)
@@ -112,7 +112,7 @@ async def test_what_is_away_at_the_start_is_kept(world, music, tmp_path, monkeyp
         await world.library.wait_idle()
     music.rename(tmp_path / "away")
     async with world.restarted():
-        await world.settle(RETRY_S)
+        await world.settle(LEFT_ALONE_S)
         assert world.offered() == {}
     assert filed(world) == {"Music/jazz/song"}
 
@@ -128,16 +128,16 @@ async def test_what_was_removed_while_it_was_away_is_forgotten(world, music, tmp
         await world.library.wait_idle()
         music.rename(tmp_path / "away")
         world.library._rounds.look_at_roots()
-        await world.settle(RETRY_S)
+        await world.settle(LEFT_ALONE_S)
         (tmp_path / "away" / "jazz" / "song").unlink()
         (tmp_path / "away").rename(music)
         world.library._rounds.look_at_roots()
-        await world.settle(RETRY_S)
+        await world.settle(LEFT_ALONE_S)
 
         assert world.offered() == {}
         with trio.fail_after(60):  # the index is written some seconds later
             while filed(world):
-                await world.settle(RETRY_S)
+                await world.settle(LEFT_ALONE_S)
 
 
 async def test_one_directory_may_lie_in_another_that_is_shared(world, music):
@@ -215,7 +215,7 @@ async def test_other_patterns_hold_at_once(world):
         assert set(world.offered()) == {"d/secret", "d/open"}
 
         world.write("d/.p2pfsignore", b"secret\n")
-        await world.settle(RETRY_S)
+        await world.settle(LEFT_ALONE_S)
         assert set(world.offered()) == {"d/open"}
         assert world.library.find_id(id_of(b"secret")) is None
         assert world.library.size_of(id_of(b"secret")) is None

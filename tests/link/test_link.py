@@ -20,7 +20,7 @@ from p2pfs.errors import (
 )
 from p2pfs.link import Link, RefusedError, answer_link
 from p2pfs.link.greeting import HANDSHAKE_S, PREFACE_S
-from p2pfs.link.live import FLUSH_S
+from p2pfs.link.live import FAREWELL_S
 from p2pfs.link.outbox import DATA_BYTES, OUTBOX_BYTES
 from p2pfs.link.outgoing import SENDS_APART_S, WAITING_BYTES
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
@@ -698,7 +698,7 @@ class TestTheEnd:
             end.link.close(LEAVING)
             await end.is_over.wait()
 
-        assert trio.current_time() - start == pytest.approx(FLUSH_S)
+        assert trio.current_time() - start == pytest.approx(FAREWELL_S)
 
     async def test_both_may_close_at_once(
         self, net: MemoryNetwork, autojump_clock: MockClock

@@ -7,7 +7,7 @@ import itertools
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from p2pfs.namespace.ages import MAX_REMEMBERED, REFRESH_AFTER_S, Renewals, Times
+from p2pfs.namespace.ages import MAX_TIMES, REFRESH_AFTER_S, Renewals, Times
 from p2pfs.tasks import Tasks
 
 
@@ -47,7 +47,7 @@ async def test_when_it_ends_nothing_is_renewed(autojump_clock: MockClock):
 
 def test_times_are_remembered_of_the_latest_alone():
     times: Times[int] = Times()
-    for key in range(MAX_REMEMBERED + 1):
+    for key in range(MAX_TIMES + 1):
         times.put(key, float(key))
 
     assert times.get(0) == float("-inf")

@@ -28,7 +28,7 @@ from p2pfs.namespace.ages import (
     FIND_TIMEOUT_S,
     FIRST_LISTING_S,
     LEAST_LOOK_S,
-    MAX_REMEMBERED,
+    MAX_TIMES,
     REFRESH_AFTER_S,
     TRUST_S,
 )
@@ -1484,17 +1484,17 @@ async def test_what_a_holder_does_not_tell_now_is_kept_as_known(
 async def test_what_is_remembered_of_directories_is_bounded(autojump_clock: MockClock):
     async with open_horizon() as horizon:
         horizon.add("near")
-        for number in range(MAX_REMEMBERED + 10):
+        for number in range(MAX_TIMES + 10):
             with contextlib.suppress(NotAskedError):
                 await horizon.stat(f"{number}/x")
 
-        assert len(horizon.browser._finder._looked_at._at) == MAX_REMEMBERED
+        assert len(horizon.browser._finder._looked_at._at) == MAX_TIMES
 
 
 async def test_no_more_servents_are_held_than_there_may_be(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sources_module, "MAX_SOURCES", 2)
+    monkeypatch.setattr(sources_module, "MAX_SERVENTS_HELD", 2)
     async with open_horizon() as horizon:
         horizon.add("empty")
         horizon.add("one", "a")

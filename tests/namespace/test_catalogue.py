@@ -510,7 +510,7 @@ def test_one_servent_may_offer_three_hundred_thousand_files():
     assert claims_module.MAX_ENTRIES_PER_SOURCE >= 300_000
     name_bytes = sys.getsizeof("x" * 25)
     held_bytes = 300_000 * (claims_module.ENTRY_BYTES + name_bytes)
-    assert held_bytes <= claims_module.MAX_HELD_BYTES
+    assert held_bytes <= claims_module.MAX_CLAIMS_BYTES
 
 
 def test_who_leaves_takes_all_its_names_along():
@@ -606,7 +606,7 @@ def test_one_source_cannot_fill_the_catalogue(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_all_sources_together_cannot_go_over_the_bound(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(claims_module, "MAX_HELD_BYTES", 2 * claims_module.ENTRY_BYTES)
+    monkeypatch.setattr(claims_module, "MAX_CLAIMS_BYTES", 2 * claims_module.ENTRY_BYTES)
     catalogue = Catalogue()
 
     catalogue.learn(A, [file("a"), file("b")])

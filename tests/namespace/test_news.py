@@ -6,7 +6,7 @@ from p2pfs.namespace.news import (
     LATE_BURST_S,
     LATE_S,
     LATE_SHARE,
-    MAX_TELLERS,
+    MAX_CHANGED_SERVENTS,
     MUTED_S,
     SLOW_STRANGERS_BURST,
     NewsBoard,
@@ -65,9 +65,9 @@ def test_whoever_changed_all_over_is_asked_for_the_root_and_for_what_it_has():
 
 def test_of_many_the_latest_are_remembered():
     news, _clock = board()
-    for number in range(MAX_TELLERS + 3):
+    for number in range(MAX_CHANGED_SERVENTS + 3):
         news.told(peer(number), ["films"], is_all=False)
-    assert of(news, "films") == [peer(number) for number in range(3, MAX_TELLERS + 3)]
+    assert of(news, "films") == [peer(number) for number in range(3, MAX_CHANGED_SERVENTS + 3)]
 
 
 def test_whoever_is_slow_to_say_what_changed_is_not_heard_for_a_while():

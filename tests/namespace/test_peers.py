@@ -18,10 +18,10 @@ from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.peers import (
-    FAILED_S,
     MAX_RESERVED,
     RESERVED_S,
     SIGHTED_S,
+    UNLISTABLE_S,
     Folders,
     Shares,
 )
@@ -304,7 +304,7 @@ async def test_who_cannot_be_listed_is_not_asked_by_each_who_looks(autojump_cloc
         assert peers.lists == [("anna", "")]
 
         peers.unreachable.clear()
-        await trio.sleep(FAILED_S)
+        await trio.sleep(UNLISTABLE_S)
         assert await peers.ls("anna") == ["anna/x"]
 
 

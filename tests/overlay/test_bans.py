@@ -44,7 +44,7 @@ def test_the_third_lie_bans_and_the_count_begins_anew():
 
 
 def test_what_is_remembered_is_bounded_and_the_oldest_goes_first(monkeypatch):
-    monkeypatch.setattr(bans_module, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(bans_module, "MAX_BANS", 2)
     bans = Bans()
     for peer in (A, B, C):
         bans.ban(peer, 0, FLOOD_BAN_S)

@@ -15,7 +15,7 @@ from p2pfs.errors import HandshakeError
 from p2pfs.link import RefusedError
 from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.overlay.contacts import FRESH_S, JITTER, LONELY_RETRY_S, RETRY_AFTER_S
-from p2pfs.overlay.degree import ENOUGH, MAX_DIALS, SETTLED_S
+from p2pfs.overlay.degree import ENOUGH, MAX_DIALS, WAIT_FOR_DIALS_S
 from p2pfs.overlay.exchange import GET_PEERS_BURST
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.messages import (
@@ -474,7 +474,7 @@ async def test_a_network_that_grows_has_the_degree_in_the_mean(autojump_clock: M
         for _ in range(39):
             await world.start(joins=[0])
             await trio.sleep(5)
-        await trio.sleep(3 * SETTLED_S)
+        await trio.sleep(3 * WAIT_FOR_DIALS_S)
 
         assert min(degrees(world)) >= MIN_NEIGHBOURS
         assert DEGREE * 0.9 <= sum(degrees(world)) / 40 <= DEGREE * 1.25

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.journal import Journal
-from p2pfs.overlay.twins import APART_S, SIGNS, TEXT, WITHIN_S, Twins
+from p2pfs.overlay.twins import SIGNS, SIGNS_APART_S, TEXT, WITHIN_S, Twins
 from tests.helpers.world import World, host, open_world
 
 
@@ -54,11 +54,11 @@ def test_signs_that_are_close_together_or_far_apart_are_no_twin():
     journal = Journal(lambda: 0.0)
     twins = Twins(journal)
     for number in range(10 * SIGNS):
-        twins.sign(number * APART_S / 100)
+        twins.sign(number * SIGNS_APART_S / 100)
     for number in range(2 * SIGNS):
         twins.sign(10_000 + number * WITHIN_S / (SIGNS - 1))
 
     assert not journal.events()
     for number in range(SIGNS):
-        twins.sign(100_000 + number * APART_S)
+        twins.sign(100_000 + number * SIGNS_APART_S)
     assert [event.text for event in journal.events()] == [TEXT]

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from p2pfs.filelinks import FileLink, parse_file_link
 from p2pfs.protocol import Address, FileId, NetworkKey, Subject, directory_key
-from p2pfs.reach.beyond import ALONE_S, LOOK_S, MAX_FILES, MAX_MET
+from p2pfs.reach.beyond import ALONE_S, MAX_MET, MAX_TOLD_CONTENTS, REVIEW_S
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content
 from tests.helpers.directories import FakeDirectory, Shelf
@@ -69,7 +69,7 @@ def servent_key(world: World, number: int) -> bytes:
 async def test_a_file_beyond_the_horizon_opens_by_its_link(autojump_clock: MockClock):
     async with open_street() as street:
         link = street.link(0)
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
 
         file = await street.world[7].open_link(link)
 
@@ -83,7 +83,7 @@ async def test_it_opens_by_the_id_of_its_holder_if_nobody_tells_of_the_file(
 ):
     async with open_street() as street:
         link = street.link(0)
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
         del street.shelf.told[file_key(FILM)]
 
         file = await street.world[7].open_link(link)
@@ -104,7 +104,7 @@ async def test_without_a_directory_only_the_hint_in_the_link_is_left(autojump_cl
 async def test_what_the_flood_finds_is_looked_for_in_no_directory(autojump_clock: MockClock):
     async with open_street(3) as street:
         link = street.link(0)
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
 
         assert await street.world[2].open_link(link) is not None
 
@@ -115,7 +115,7 @@ async def test_a_servent_that_nobody_has_dialled_tells_nothing_of_itself(
     autojump_clock: MockClock,
 ):
     async with open_street(3) as street:
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
 
         first, _, last = street.directories
         assert first.announced == {
@@ -129,15 +129,15 @@ async def test_who_was_dialled_once_goes_on_telling_until_the_network_of_the_mac
     autojump_clock: MockClock,
 ):
     async with open_street(3) as street:
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
         middle = street.directories[1]
         street.world.kill(2)  # who has dialled it
         await street.world.until(lambda: len(street.world[1].overlay.neighbours) == 1, within_s=300)
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
         assert middle.announced
 
         street.world[1].changes._tell()
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
 
         assert middle.announced == set()
 
@@ -145,11 +145,11 @@ async def test_who_was_dialled_once_goes_on_telling_until_the_network_of_the_mac
 async def test_what_is_told_is_withdrawn_when_the_user_leaves(autojump_clock: MockClock):
     async with open_street(3) as street:
         street.link(0)
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
         assert len(street.directories[0].announced) == 3
 
         await street.world[0].leave()
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
 
         assert street.directories[0].announced == set()
         assert await street.world[0].beyond.meet(FILM.file_id, ()) == ()
@@ -159,7 +159,7 @@ async def test_nothing_is_told_of_files_while_sharing_is_paused(autojump_clock: 
     async with open_street(3) as street:
         street.link(0)
         await street.world[0].pause()
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
 
         assert file_key(FILM) not in street.directories[0].announced
         assert servent_key(street.world, 0) in street.directories[0].announced
@@ -169,12 +169,12 @@ async def test_so_many_files_are_told_of_and_no_more_the_latest_links_first(
     autojump_clock: MockClock,
 ):
     async with open_street(2) as street:
-        count = MAX_FILES + 10
+        count = MAX_TOLD_CONTENTS + 10
         contents = [Content.of(100 + number) for number in range(count)]
         for number, content in enumerate(contents):
             await street.world.share(0, f"{number}.txt", content.data)
             street.link(0, f"{number}.txt")
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
 
         told = street.directories[0].announced
         assert {file_key(content) in told for content in contents[:10]} == {False}
@@ -186,7 +186,7 @@ async def test_a_content_that_was_shown_to_us_alone_is_neither_told_of_nor_looke
 ):
     async with open_street() as street:
         link = street.link(0)
-        await trio.sleep(2 * LOOK_S)
+        await trio.sleep(2 * REVIEW_S)
         beyond = street.world[7].beyond
         monkeypatch.setattr(beyond, "_is_secret", lambda _file_id: True)
 
@@ -251,7 +251,7 @@ async def test_who_is_alone_enters_by_the_name_of_the_network(autojump_clock: Mo
         await world.linked(1, 1)
         with ExitStack() as stack:
             street = Street(world, stack)
-            await trio.sleep(2 * LOOK_S)
+            await trio.sleep(2 * REVIEW_S)
             await world.start()
             street.use(2, stack)
 
@@ -278,7 +278,7 @@ async def two_islands() -> AsyncIterator[Street]:
 async def test_a_file_behind_a_router_is_found_through_its_neighbour(autojump_clock: MockClock):
     async with two_islands() as street:
         link = street.link(1)
-        await trio.sleep(3 * LOOK_S)
+        await trio.sleep(3 * REVIEW_S)
         assert street.directories[1].announced == set()
         assert street.shelf.told[servent_key(street.world, 1)] == [Address(host(0), PORT)]
 
@@ -291,11 +291,11 @@ async def test_a_file_behind_a_router_is_found_through_its_neighbour(autojump_cl
 async def test_what_is_told_for_a_neighbour_ends_with_it(autojump_clock: MockClock):
     async with two_islands() as street:
         street.link(1)
-        await trio.sleep(3 * LOOK_S)
+        await trio.sleep(3 * REVIEW_S)
         assert file_key(FILM) in street.directories[0].announced
 
         street.world.stop(1)
-        await trio.sleep(3 * LOOK_S)
+        await trio.sleep(3 * REVIEW_S)
 
         assert file_key(FILM) not in street.directories[0].announced
 
@@ -305,10 +305,10 @@ async def test_what_a_neighbour_behind_a_router_tells_no_more_is_withdrawn(
 ):
     async with two_islands() as street:
         street.link(1)
-        await trio.sleep(3 * LOOK_S)
+        await trio.sleep(3 * REVIEW_S)
 
         await street.world[1].pause()
-        await trio.sleep(3 * LOOK_S)
+        await trio.sleep(3 * REVIEW_S)
 
         assert file_key(FILM) not in street.directories[0].announced
         assert servent_key(street.world, 1) in street.directories[0].announced

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from p2pfs.journal import Journal
 from p2pfs.namespace import RemoteFile
 from p2pfs.protocol import Identity
-from p2pfs.reach.changes import LOOK_S, SETTLE_S, Changes
+from p2pfs.reach.changes import CLOCK_S, SETTLE_S, Changes
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryHost, MemoryNetwork
 from tests.helpers.world import World, host, open_world
@@ -172,9 +172,9 @@ async def test_a_machine_that_has_slept_begins_afresh(
     machine = Sleeper(MemoryNetwork().host("10.0.0.1"))
     async with trio.open_nursery() as nursery:
         await nursery.start(machine.changes.run)
-        await trio.sleep(2 * LOOK_S + 1)
+        await trio.sleep(2 * CLOCK_S + 1)
         machine.slept_s = slept_s
-        await trio.sleep(LOOK_S + 1)
+        await trio.sleep(CLOCK_S + 1)
         nursery.cancel_scope.cancel()
 
     assert machine.fresh_starts == fresh_starts

@@ -16,8 +16,8 @@ from p2pfs.config import DEGREE
 from p2pfs.overlay.degree import CHOSEN, NEAR_DIALLED
 from p2pfs.protocol import Address, NetworkKey
 from p2pfs.reach.lan import (
-    MAX_FOUND,
-    RETRY_S,
+    MAX_NEARBY,
+    ROOM_RETRY_S,
     SERVICE,
     TAG_KEY,
     Lan,
@@ -103,14 +103,14 @@ class Room:
 
 def test_only_so_many_are_remembered_and_who_goes_makes_room():
     lan, room = Lan(OPEN, lambda: (), watched_machine()[1]), Room()
-    for number in range(MAX_FOUND + 5):
+    for number in range(MAX_NEARBY + 5):
         lan.take(_Heard(str(number), (HERE,)), room)
 
-    assert len(room.here) == MAX_FOUND
+    assert len(room.here) == MAX_NEARBY
     lan.take(_Heard("0", ()), room)
     lan.take(_Heard("never", ()), room)
     lan.take(_Heard("late", (HERE,)), room)
-    assert len(room.here) == MAX_FOUND
+    assert len(room.here) == MAX_NEARBY
     assert "late" in room.here
 
 
@@ -154,7 +154,7 @@ async def test_the_room_is_opened_as_soon_as_there_is_a_network_and_again_later_
         cable.tell_of_change()
         while len(tries) < 2:
             await trio.sleep(1)
-        assert tries[1] - tries[0] >= RETRY_S
+        assert tries[1] - tries[0] >= ROOM_RETRY_S
         nursery.cancel_scope.cancel()
 
 

@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 from p2pfs.protocol import Address
 from p2pfs.reach.changes import SETTLE_S
-from p2pfs.reach.ports import RETRY_S, PortMapping
+from p2pfs.reach.ports import ROUTER_RETRY_S, PortMapping
 from p2pfs.reach.routers import (
     LEASE_S,
     Mapping,
@@ -184,7 +184,7 @@ async def test_a_router_that_refuses_is_asked_again_later(autojump_clock: MockCl
     router = Router()
     router.refuses = "it has no more ports"
     async with mapping(router, [OWN]) as told:
-        await trio.sleep(RETRY_S - 10)
+        await trio.sleep(ROUTER_RETRY_S - 10)
         assert (told.outside, told.text) == (None, "not mapped: it has no more ports")
         assert len(router.asked) == 1
         router.refuses = ""
@@ -196,7 +196,7 @@ async def test_a_router_that_refuses_is_asked_again_later(autojump_clock: MockCl
 async def test_nothing_is_asked_where_no_router_is_in_the_way(autojump_clock: MockClock, host):
     router = Router()
     async with mapping(router, [Address(host, 4774)]):
-        await trio.sleep(RETRY_S)
+        await trio.sleep(ROUTER_RETRY_S)
 
     assert router.asked == []
 

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.protocol import DirectoryKey
-from p2pfs.reach.mainline import AGAIN_AFTER_S, PAUSE_S, Mainline
+from p2pfs.reach.mainline import PAUSE_S, TELL_AGAIN_AFTER_S, Mainline
 
 FILM, SONG = DirectoryKey(b"f" * 20), DirectoryKey(b"s" * 20)
 
@@ -54,7 +54,7 @@ async def test_a_key_is_told_at_once_and_again_and_again(autojump_clock: MockClo
     async with telling() as (directory, session):
         began_at = trio.current_time()
         directory.announce(FILM)
-        await trio.sleep(2.5 * AGAIN_AFTER_S[-1])
+        await trio.sleep(2.5 * TELL_AGAIN_AFTER_S[-1])
 
         times = [at - began_at for at, _ in session.told]
         assert times[0] < PAUSE_S
@@ -80,7 +80,7 @@ async def test_a_key_that_is_withdrawn_is_told_no_more(autojump_clock: MockClock
         del session.told[:]
 
         directory.withdraw(FILM)
-        await trio.sleep(2 * AGAIN_AFTER_S[-1])
+        await trio.sleep(2 * TELL_AGAIN_AFTER_S[-1])
 
         assert {key for _, key in session.told} == {SONG}
 

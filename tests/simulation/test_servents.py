@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.config import Endpoint
-from p2pfs.download.reader import FAILED_S
+from p2pfs.download.reader import FAILURE_STANDS_S
 from p2pfs.errors import HandshakeError, StalledError, UnreachableError
 from p2pfs.link import RefusedError
 from p2pfs.namespace.nodes import Knowledge, RemoteFile
@@ -362,7 +362,7 @@ async def test_a_failed_read_stands_for_those_that_the_kernel_makes_of_it(
 
         assert trio.current_time() - began == pytest.approx(10, abs=1)
         assert [event.path for event in world[1].journal.events() if event.path] == ["x"]
-        await trio.sleep(FAILED_S)
+        await trio.sleep(FAILURE_STANDS_S)
         with pytest.raises(StalledError):
             await reader.read(0, 4096)
         assert trio.current_time() - began == pytest.approx(20, abs=2)

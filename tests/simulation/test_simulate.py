@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.overlay.degree import SETTLED_S
+from p2pfs.overlay.degree import WAIT_FOR_DIALS_S
 from p2pfs.protocol.flood.filters import NARROWED_APART_S
 from tests.documents.reading import ROOT
 from tests.helpers.world import open_world
@@ -92,7 +92,7 @@ async def test_its_networks_have_the_shape_of_one_of_real_servents(
         for number in range(REAL_SERVENTS):
             await world.start(joins=[random.randrange(number)] if number else [])
             await trio.sleep(COME_APART_S)
-        await trio.sleep(SETTLED_S + 10)
+        await trio.sleep(WAIT_FOR_DIALS_S + 10)
         numbers = {one.whereabouts.identity.id: at for at, one in enumerate(world.servents)}
         graph = [
             {numbers[link.peer.id] for link in servent.overlay.neighbours}

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 import p2pfs.config.knobs
-from p2pfs.overlay.degree import ENOUGH, SETTLED_S
+from p2pfs.overlay.degree import ENOUGH, WAIT_FOR_DIALS_S
 from p2pfs.protocol.flood import WIDE_TTL
 from p2pfs.protocol.flood.filters import FilterTable
 from p2pfs.protocol.flood.routing import Router
@@ -42,7 +42,7 @@ async def settled(world: World) -> Graph:
     """Wait until no link has come or gone for a while, and return the graph."""
     graph: Graph = {}
     while graph != (graph := graph_of(world)):
-        await trio.sleep(SETTLED_S + 20)
+        await trio.sleep(WAIT_FOR_DIALS_S + 20)
     return graph
 
 

@@ -47,7 +47,7 @@ from p2pfs.upload.uploads import (
     UPLOAD_SLOTS,
     Uploads,
 )
-from p2pfs.upload.visitors import MAX_LINKS, MAX_LINKS_PER_PEER, TURN_BYTES
+from p2pfs.upload.visitors import MAX_LINKS_PER_PEER, MAX_VISITORS, TURN_BYTES
 from tests.helpers.contents import Content
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
@@ -501,8 +501,8 @@ async def test_one_peer_that_dials_all_its_links_at_once_gets_no_more(autojump_c
 async def test_all_peers_together_get_no_more_links_than_there_may_be(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
-    assert MAX_LINKS == 200
-    monkeypatch.setattr(visitors_module, "MAX_LINKS", 3)
+    assert MAX_VISITORS == 200
+    monkeypatch.setattr(visitors_module, "MAX_VISITORS", 3)
     async with open_shop() as shop:
         for _ in range(3):
             await shop.enter()
