@@ -6,13 +6,14 @@ restart both are claims. One byte is read and written in one step, so any thread
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 _MISSING: Final = 0
 _CLAIMED: Final = 1
 _VERIFIED: Final = 2
 
+_IS_MISSING: Final = bytes([_MISSING])
 _IS_CLAIMED: Final = bytes([_CLAIMED])
 _IS_VERIFIED: Final = bytes([_VERIFIED])
 
@@ -39,6 +40,11 @@ class Bitmap:
     def is_claimed(self, index: int) -> bool:
         """Return whether an earlier run says that a block is there; any index may be asked for."""
         return self._states[index : index + 1] == _IS_CLAIMED
+
+    def missing(self, indexes: Iterable[int]) -> Iterator[int]:
+        """Yield those blocks that are neither verified nor claimed; any index may be asked for."""
+        states = self._states
+        return (index for index in indexes if states[index : index + 1] == _IS_MISSING)
 
     def is_present(self, index: int) -> bool:
         """Return whether a block is verified or claimed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import trio
@@ -82,6 +82,10 @@ class CachedFile:
     def claims(self, index: int) -> bool:
         """Return whether a block seems to be there from an earlier run: see `prepare`."""
         return self._blocks.is_claimed(index)
+
+    def missing(self, indexes: Iterable[int]) -> Iterator[int]:
+        """Yield those blocks that are neither there nor claimed; any index may be asked for."""
+        return self._blocks.missing(indexes)
 
     @property
     def done_bytes(self) -> int:

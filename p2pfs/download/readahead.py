@@ -6,6 +6,7 @@ picker it learns from its caller what happened, and at what time; it fetches not
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -124,12 +125,9 @@ class ReadAhead:
 
     def wanted(self, now: float) -> Iterator[int]:
         """Yield the blocks to have ready: those promised, then the nearest of each stream."""
-        yield from tuple(self._promised)
-        windows = self._windows(now)
-        for step in range(max(map(len, windows), default=0)):
-            for window in windows:
-                if step < len(window):
-                    yield window[step]
+        in_turn = itertools.zip_longest(*self._windows(now))
+        nearest = (index for some in in_turn for index in some if index is not None)
+        return itertools.chain(tuple(self._promised), nearest)
 
     def _stray(self, now: float) -> None:
         if now - self._strayed_at > STREAM_IDLE_S:

@@ -232,9 +232,7 @@ class Swarm:
     def _wanted_ahead(self, now: float) -> Iterator[int]:
         if not self._verifier.has_manifest and not self._pending:
             return  # blocks that cannot be verified would only be held
-        for index in self._ahead.wanted(now):
-            if not self._cached.has(index) and not self._cached.claims(index):
-                yield index
+        yield from self._cached.missing(self._ahead.wanted(now))
 
     def _expects(self, index: int) -> bool:
         """Return whether a block that is missing will be here soon, as another reader asks.

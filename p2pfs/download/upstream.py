@@ -27,6 +27,11 @@ GIVING_S: Final = 5.0
 """How long a source counts as giving after something came from it. At 16 KiB a second, the slowest
 limit that can be set, a message of the largest size takes four seconds."""
 
+HEARD_APART_S: Final = 0.1
+"""Parts of blocks that come within so much of one another count as one sign of life: a quick
+source sends thousands a second, and what follows from one takes 10 us, half of it to move a
+deadline."""
+
 MAX_GIVERS: Final = 1_000
 """Sources of which it is remembered when they last gave something."""
 
@@ -166,7 +171,7 @@ class NetworkUpstream:
     async def fetch_manifest(self, source: PeerInfo, file_id: FileId) -> bytes:
         """Return a manifest as sent; see `TransferLinks.fetch_manifest`."""
         data = await self._links.fetch_manifest(source, file_id)
-        self._note_giving(source)
+        self._gave_at[source.id] = trio.current_time()
         return data
 
     async def fetch_blocks(
@@ -183,18 +188,21 @@ class NetworkUpstream:
             self.received_bytes += len(block)
             deliver(block)
 
+        heard_at = -math.inf
+
         def noted() -> None:
-            self._note_giving(source)
-            heard()
+            nonlocal heard_at
+            now = trio.current_time()
+            if now - heard_at >= HEARD_APART_S:
+                heard_at = now
+                self._gave_at[source.id] = now
+                heard()
 
         await self._links.fetch_blocks(source, file_id, wanted, counted, noted)
 
     def is_giving(self, source: PeerInfo) -> bool:
         """Return whether something of any content came from a source within `GIVING_S`."""
         return trio.current_time() - self._gave_at.get(source.id, -math.inf) < GIVING_S
-
-    def _note_giving(self, source: PeerInfo) -> None:
-        self._gave_at[source.id] = trio.current_time()
 
     def bad_block(self, source: PeerInfo, file_id: FileId) -> None:
         """Note that a source sent a wrong block."""

@@ -54,7 +54,7 @@ class KeepAlive:
         """Note that a part of a frame came."""
         self._pulse.got_bytes(trio.current_time())
 
-    def heard(self, now: float, *, is_pong: bool) -> None:
+    def heard(self, now: float, *, is_pong: bool = False) -> None:
         """Note that a frame came, whole."""
         self._pulse.heard(now, is_pong=is_pong)
 

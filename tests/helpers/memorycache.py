@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import trio
 
@@ -27,6 +27,9 @@ class MemoryCachedFile:
 
     def claims(self, index: int) -> bool:
         return False
+
+    def missing(self, indexes: Iterable[int]) -> Iterator[int]:
+        return (index for index in indexes if index not in self._blocks)
 
     @property
     def done_bytes(self) -> int:
