@@ -163,6 +163,8 @@ class Query(Message, frozen=True, array_like=True):
     """How long the sender will wait for DONE."""
     terms: Terms | None = None
     """For WORDS alone."""
+    echoes: bool = False
+    """Whether the sender takes a copy that crosses this one for its DONE."""
 
 
 class QueryHit(Message, frozen=True, array_like=True):

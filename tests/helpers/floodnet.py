@@ -12,6 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from p2pfs.protocol.fields import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
@@ -98,8 +100,11 @@ class FloodNet:
         seed: int = 0,
         holders: Container[int] | None = None,
         keys: Keys = KEYS,
+        older: Container[int] = (),
     ) -> None:
+        """Build it; `older` servents do not know that copies which cross are each other's DONE."""
         self.keys = keys
+        self._older = older
         self._holders = holders
         self.now = 0.0
         self.routers: dict[int, Router] = {}
@@ -195,6 +200,8 @@ class FloodNet:
 
     def _send(self, source: int, target: int, message: Message) -> None:
         self.sent[type(message)] += 1
+        if isinstance(message, Query) and (source in self._older or target in self._older):
+            message = replace(message, echoes=False)
         ms = self._latency_ms.get((source, target))
         if ms is not None and source not in self._silent:
             self.at(self.now + ms / 1000, lambda: self._arrive(source, target, message))

@@ -34,6 +34,8 @@ class Seen:
     ttl: int
     """The largest TTL of its copies so far."""
     at: float
+    askers: tuple[tuple[LinkId, int], ...] = ()
+    """The links whose copies were passed on, each with the TTL that it gave."""
     sent_to: set[LinkId] | None = None
     """The links that got copies of it, if it is our own: earlier rings may have left out some."""
 

@@ -114,10 +114,25 @@ class Waves:
         if wave is None:
             return [Drop(link, DropReason.NOT_ASKED)]
         wave.refusals += link in wave.first_for and _is_refusal(done)
-        del wave.hits_of[link]
         wave.servents = min(MAX_COUNT, wave.servents + done.servents)
         wave.skipped = min(MAX_COUNT, wave.skipped + done.skipped)
         wave.is_complete &= done.is_complete
+        return self._is_done_at(link, wave)
+
+    def crossed(self, link: LinkId, guid: Guid, ttl: int) -> list[Decision] | None:
+        """Take a copy for the DONE of those that it crossed on its link; None if there are none.
+
+        The neighbour takes ours for its own DONE likewise. Of two copies whose TTLs are further
+        apart one may have been sent because of the other.
+        """
+        near = (self._asked_of(link, guid, one) for one in (ttl - 1, ttl, ttl + 1))
+        crossed = [wave for wave in near if wave is not None]
+        if not crossed:
+            return None
+        return [decision for wave in crossed for decision in self._is_done_at(link, wave)]
+
+    def _is_done_at(self, link: LinkId, wave: Wave) -> list[Decision]:
+        del wave.hits_of[link]
         return self.end_if_over(wave)
 
     def give_up(self, guid: Guid, asker: LinkId | None) -> list[Decision]:

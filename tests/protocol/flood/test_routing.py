@@ -46,6 +46,11 @@ def queries(decisions: list[Decision]) -> dict[LinkId, Query]:
     }
 
 
+def crossing(ttl: int) -> Query:
+    """Return a copy of one who takes ours for its DONE, if they cross."""
+    return replace(query_of(ttl=ttl, hops=1), echoes=True)
+
+
 def shape(decisions: list[Decision]) -> list[tuple[str, int | None]]:
     """Return the kinds of decisions and the links they are about."""
     return [(type(d).__name__, getattr(d, "link", None)) for d in decisions]
@@ -74,7 +79,7 @@ def test_a_repeat_that_reaches_no_further_is_done_at_once(router: Router, ttl: i
 
 
 def test_a_repeat_with_a_larger_ttl_is_passed_on_but_not_answered_again(router: Router) -> None:
-    router.got_query(A, query_of(ttl=2), now=0.0)
+    router.got_query(A, query_of(ttl=1), now=0.0)
     decisions = router.got_query(B, query_of(ttl=4), now=0.1)
     assert shape(decisions) == [("Send", A), ("Send", C)]
     router.got_done(A, done(3), now=0.2)
@@ -102,6 +107,46 @@ def test_a_clamped_copy_is_done_under_the_ttl_that_its_sender_gave(router: Route
 def test_a_copy_that_crossed_too_many_links_is_refused(router: Router) -> None:
     refused = [Send(A, done(1, is_complete=False)), Drop(A, DropReason.TOO_FAR)]
     assert router.got_query(A, query_of(ttl=1, hops=MAX_TTL), now=0.0) == refused
+
+
+@pytest.mark.parametrize("ttl", [1, 2, 3])
+def test_copies_that_cross_on_a_link_are_each_others_done(router: Router, ttl: int) -> None:
+    router.got_query(A, query_of(ttl=3), now=0.0)
+    router.answered(GUID, 3, [], now=0.0)
+    assert router.got_query(B, crossing(ttl), now=0.1) == []
+    assert router.got_query(C, crossing(ttl), now=0.1) == [Send(A, done(3, 1))]
+
+
+def test_a_copy_whose_sender_does_not_know_that_gets_done(router: Router) -> None:
+    router.got_query(A, query_of(ttl=3), now=0.0)
+    assert router.got_query(B, query_of(ttl=2), now=0.1) == [Send(B, done(2))]
+    assert router.got_done(B, done(2, 1), now=0.2) == []
+
+
+def test_a_copy_that_goes_two_links_further_is_no_done(router: Router) -> None:
+    router.got_query(A, query_of(ttl=2), now=0.0)
+    assert shape(router.got_query(B, crossing(4), now=0.1)) == [("Send", C)]
+    router.got_done(C, done(1), now=0.2)
+    router.answered(GUID, 2, [], now=0.2)
+    assert router.got_query_hit(B, hit_of(8, ttl=1), now=0.3) == [Send(A, hit_of(8, ttl=2))]
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_who_brought_a_copy_gets_none_that_reaches_hardly_further(
+    router: Router, is_answered: bool
+) -> None:
+    router.got_query(A, query_of(ttl=1), now=0.0)
+    if is_answered:
+        router.answered(GUID, 1, [], now=0.0)
+    assert queries(router.got_query(B, query_of(ttl=3), now=0.1)).keys() == {C}
+    assert queries(router.got_query(C, query_of(ttl=4), now=0.2)).keys() == {A}
+
+
+def test_another_question_that_crosses_is_no_done(router: Router) -> None:
+    router.got_query(A, query_of(ttl=2, text="whale"), now=0.0)
+    crossing_it = replace(crossing(1), text="shark")
+    refused = [Send(B, done(1, is_complete=False)), Drop(B, DropReason.COLLISION)]
+    assert router.got_query(B, crossing_it, now=0.1) == refused
 
 
 def test_another_question_under_a_known_guid_is_refused(router: Router) -> None:
@@ -194,9 +239,8 @@ def test_the_hits_of_a_done_are_those_that_came_and_not_those_claimed(router: Ro
 
 def test_a_ring_ends_when_all_neighbours_are_done(router: Router) -> None:
     sent = queries(router.originate(query_of(ttl=2, hops=3, deadline_ms=2_000), now=0.0))
-    assert sent == dict.fromkeys(
-        (A, B, C), query_of(ttl=2, hops=0, deadline_ms=2_000 - HOP_MARGIN_MS)
-    )
+    copy = query_of(ttl=2, hops=0, deadline_ms=2_000 - HOP_MARGIN_MS)
+    assert sent == dict.fromkeys((A, B, C), replace(copy, echoes=True))
     assert router.got_done(A, done(2, 1), now=0.1) == []
     assert router.got_done(B, done(2, 2), now=0.1) == []
     finished = Finished(GUID, 2, 6, 0, is_complete=True)
@@ -332,8 +376,7 @@ def test_it_goes_on_for_others_who_ask_the_same() -> None:
     router.answered(guid_of(1), 3, [], 0.0)
     assert router.got_enough(A, Enough(guid_of(1))) == [Send(B, Enough(guid_of(1)))]
     done = Done(guid_of(1), 3, 1, 0, True, skipped=0)
-    router.got_done(A, done, 0.1)
-    assert router.got_done(C, done, 0.1) == [Send(B, Done(guid_of(1), 4, 2, 0, True, skipped=0))]
+    assert router.got_done(C, done, 0.1) == [Send(B, Done(guid_of(1), 4, 1, 0, True, skipped=0))]
 
 
 def test_copies_that_go_no_further_are_let_come_to_their_end() -> None:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from p2pfs.protocol.flood import seen
 from p2pfs.protocol.flood.budgets import (
@@ -210,8 +211,9 @@ def test_a_search_of_ours_that_is_refused_leaves_nothing_and_says_when_to_try_ag
 
     assert router.originate(query_of(99, ttl=1), now=1.0) == [Refused(guid_of(99), 1 / rate - 1)]
     assert router.statistics().waves == int(SEARCH_BURST * SENDING_SHARE)
+    copy = query_of(99, ttl=1, deadline_ms=5_000 - HOP_MARGIN_MS)
     assert router.originate(query_of(99, ttl=1), now=1 / rate) == [
-        Send(link, query_of(99, ttl=1, deadline_ms=5_000 - HOP_MARGIN_MS)) for link in (A, B)
+        Send(link, replace(copy, echoes=True)) for link in (A, B)
     ]
 
 
