@@ -65,6 +65,7 @@ class Peering:
             self._door.serve,
             self.is_banned,
             self.knocks,
+            self.overlay.meet,
             relays=config.relay,
             relay_limit=uploads.limit,
         )

@@ -27,7 +27,7 @@ life.
 
 from p2pfs.link.courier import LOOPBACK, Courier, open_courier
 from p2pfs.link.datagrams import ask_by_datagram
-from p2pfs.link.dialling import STAGGER_S, dial_servent
+from p2pfs.link.dialling import STAGGER_S, dial_servent, dial_twice
 from p2pfs.link.greeting import (
     ASKS_NOTHING,
     First,
@@ -92,6 +92,7 @@ __all__ = [
     "answer_link",
     "ask_by_datagram",
     "dial_servent",
+    "dial_twice",
     "greet",
     "listen",
     "listen_unix",

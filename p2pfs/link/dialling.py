@@ -25,6 +25,9 @@ from p2pfs.protocol import Address, LinkKind, ServentId
 STAGGER_S: Final = 0.25
 """How long an address is waited for before the next is tried beside it (RFC 8305, section 8)."""
 
+TWICE_AFTER_S: Final = 0.4
+"""The same where one address is dialled twice. A SYN that is lost is sent again after a second."""
+
 
 async def dial_servent(
     network: Dialler,
@@ -76,6 +79,19 @@ async def dial_servent(
     raise UnreachableError("; ".join(map(str, failures)) or "it has no address to be dialled at")
 
 
+async def dial_twice(network: Dialler, address: Address) -> Channel:
+    """Connect to an address, and once more beside that if nothing answers soon.
+
+    For a caller who cannot wait until a lost packet is sent again. Cancelling it leaves no
+    connection behind. Errors as for `Dialler.dial`.
+    """
+    race = _Race(network, (address, address), None, TWICE_AFTER_S)
+    channel = await race.run()
+    if channel is None:
+        raise race.failures[0]
+    return channel
+
+
 @contextlib.contextmanager
 def _told(knocks: Knocks | None, address: Address) -> Iterator[None]:
     """Report to `knocks` how a dial ended, by how the block ends."""
@@ -103,9 +119,14 @@ class _Race:
     """Dials of several addresses, until something answers at one of them."""
 
     def __init__(
-        self, network: Dialler, addresses: Sequence[Address], knocks: Knocks | None
+        self,
+        network: Dialler,
+        addresses: Sequence[Address],
+        knocks: Knocks | None,
+        stagger_s: float = STAGGER_S,
     ) -> None:
         self._network = network
+        self._stagger_s = stagger_s
         self._knocks = knocks
         self._channel: Channel | None = None
         self.left = list(addresses)
@@ -126,10 +147,11 @@ class _Race:
         return self._channel
 
     async def _start(self, nursery: trio.Nursery) -> None:
-        for address in tuple(self.left):
+        addresses = tuple(self.left)
+        for number, address in enumerate(addresses, 1):
             over = trio.Event()
             nursery.start_soon(self._dial, address, over, nursery.cancel_scope)
-            with trio.move_on_after(STAGGER_S if address != self.left[-1] else math.inf):
+            with trio.move_on_after(self._stagger_s if number < len(addresses) else math.inf):
                 await over.wait()
 
     async def _dial(self, address: Address, over: trio.Event, scope: trio.CancelScope) -> None:

@@ -291,6 +291,20 @@ class Relay(Message, frozen=True, array_like=True):
     """Why there is no circuit, for people. Without either the sender asks for one."""
 
 
+class Guide(Message, frozen=True, array_like=True):
+    """Ask, along the way of a hit, for a neighbour of a servent; or name one, on the way back."""
+
+    token: GuidField
+    """Says which question this is about."""
+    peer: ServentIdField
+    """The servent of which a neighbour is wanted."""
+    ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
+    """Links that a question may still cross, this one included; 1 in an answer."""
+    guide: PeerInfo | None = None
+    """A neighbour of it, with the addresses at which the first on the way back knows it; without
+    any if that is the sender. Missing: this is a question."""
+
+
 class Announce(Message, frozen=True, array_like=True):
     """Tell directories these keys in the sender's stead, and no others of it."""
 

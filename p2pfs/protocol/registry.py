@@ -26,6 +26,7 @@ from p2pfs.protocol.messages import (
     GetBlocks,
     GetManifest,
     GetPeers,
+    Guide,
     Hello,
     Introduce,
     List,
@@ -112,6 +113,7 @@ REGISTRY: Final = (
     MessageType(0x19, Punch, _N, KIB, Rate(50, 200)),  # two addresses at their longest
     MessageType(0x1A, Relay, _N, KIB, Rate(50, 200)),
     MessageType(0x1B, Announce, _N, KIB, Rate(1, 20)),  # seventeen keys
+    MessageType(0x1C, Guide, _N, 2 * KIB, Rate(50, 200)),
 )
 
 UNKNOWN_RATE: Final = Rate(10, 100)

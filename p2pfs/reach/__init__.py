@@ -11,6 +11,7 @@
     punch    two who cannot dial each other dial at one moment
     meeting  the dials of one of these, until there is a link
     circuits two who can do nothing else pass through a neighbour of both
+    guides   a neighbour of a servent is made ours, to bring us together
     relays   what others pass through us
     shared   links on which both ends ask
     favours  which neighbour is asked for that, and how often

@@ -14,9 +14,19 @@ from typing import Final
 
 from p2pfs.errors import LinkError, UnreachableError
 from p2pfs.journal import printable
-from p2pfs.link import Channel, Dialler, Link, LocalServent, answer_link, greet, present
+from p2pfs.link import (
+    Channel,
+    Dialler,
+    Link,
+    LocalServent,
+    answer_link,
+    dial_twice,
+    greet,
+    present,
+)
 from p2pfs.protocol import TICKET_BYTES, LinkKind, PeerInfo, Relay, ServentId
-from p2pfs.reach.favours import Favours, Questions, Routes
+from p2pfs.reach.favours import Favours, Questions
+from p2pfs.reach.guides import Guides
 from p2pfs.reach.relays import Relays
 from p2pfs.reach.shared import SharedLinks
 from p2pfs.tasks import Tasks
@@ -37,15 +47,15 @@ class Circuits:
         self,
         network: Dialler,
         local: LocalServent,
-        routes: Routes,
         relays: Relays,
         shared: SharedLinks,
+        guides: Guides,
         is_banned: Callable[[ServentId], bool],
     ) -> None:
         """Requests for circuits through us go to `relays`."""
         self._network = network
         self._local = local
-        self._routes = routes
+        self._guides = guides
         self._relays = relays
         self._shared = shared
         self._is_banned = is_banned
@@ -64,7 +74,7 @@ class Circuits:
         Raises:
             UnreachableError: nobody relays, or the other has not come; the text says which.
         """
-        way = self._routes.way_to(ServentId(peer.id))
+        way = await self._guides.common(peer)
         if way is None or way.peer.id == peer.id:
             raise UnreachableError("no neighbour is known that could relay")
         through = printable(way.peer.name)
@@ -86,7 +96,7 @@ class Circuits:
     async def _enter(self, relay: Link, ticket: bytes) -> Channel:
         """Open our end of a circuit."""
         where = relay.remote if relay.direction == "out" else relay.peer.addresses[0]
-        channel = await self._network.dial(where)
+        channel = await dial_twice(self._network, where)
         await present(channel, self._local, ticket)
         return channel
 

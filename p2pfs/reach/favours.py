@@ -14,7 +14,7 @@ import trio
 
 from p2pfs.latest import Latest
 from p2pfs.link import Link
-from p2pfs.protocol import GUID_BYTES, Guid, Punch, Relay, ServentId
+from p2pfs.protocol import GUID_BYTES, Guid, Guide, Punch, Relay, ServentId
 from p2pfs.protocol.flood import LinkId, TokenBucket
 
 PUSHES_PER_S: Final = 0.5
@@ -64,7 +64,7 @@ class Favours:
         self._may_ask.pop(link.id, None)
 
 
-Favour = TypeVar("Favour", Punch, Relay)
+Favour = TypeVar("Favour", Guide, Punch, Relay)
 
 
 @dataclass(slots=True)

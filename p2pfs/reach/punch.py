@@ -47,6 +47,7 @@ from p2pfs.protocol import (
     without_zone,
 )
 from p2pfs.reach.favours import Favours, Questions, Routes
+from p2pfs.reach.guides import Guides
 from p2pfs.reach.meeting import Meeting
 from p2pfs.reach.shared import SharedLinks, only
 from p2pfs.tasks import Tasks
@@ -97,6 +98,7 @@ class Punches:
         routes: Routes,
         knocks: Knocks,
         shared: SharedLinks,
+        guides: Guides,
         is_banned: Callable[[ServentId], bool],
     ) -> None:
         """The links of meetings are `shared`: of two ports no second connection can be made."""
@@ -105,6 +107,7 @@ class Punches:
         self._routes = routes
         self._knocks = knocks
         self._shared = shared
+        self._guides = guides
         self._is_banned = is_banned
         self._favours = Favours()
         self._questions = Questions(Punch, TOLD_S)
@@ -122,13 +125,21 @@ class Punches:
 
     # Our own meetings.
 
-    async def call(self, peer: PeerInfo) -> Link:
+    def is_hidden(self, peer: PeerInfo) -> bool:
+        """Return whether a router stands between us and the neighbour that leads to a servent."""
+        way = self._routes.way_to(ServentId(peer.id))
+        return way is not None and self._listener().is_hidden_from(way.remote.host)
+
+    async def call(self, peer: PeerInfo, doubted: Callable[[], object]) -> Link:
         """Meet a servent, and return the link; the task that serves it runs it.
+
+        `doubted` is called before, if a router on the way shows another port than that at which
+        its servent listens: many such routers show each connection from another one.
 
         Raises:
             UnreachableError: nobody can arrange it, or we did not meet; the text says which.
         """
-        way = self._routes.way_to(ServentId(peer.id))
+        way = await self._guides.common(peer)
         if way is None or way.peer.id == peer.id:
             raise UnreachableError("no neighbour is known that could have both dial at once")
         through = printable(way.peer.name)
@@ -140,8 +151,18 @@ class Punches:
         places = _places(told, way)
         if not places:
             raise UnreachableError(f"{through} names no address at which to meet")
+        if len(places) > 1 or self._is_shown_elsewhere():
+            doubted()
         await trio.sleep(told.after_ms / 1000)
         return await self._met_now(ServentId(peer.id), places)
+
+    def _is_shown_elsewhere(self) -> bool:
+        """Return whether a neighbour sees us at another port than that from which we dialled it."""
+        port = self._listener().address.port
+        return any(
+            link.direction == "out" and link.local.port == port != link.hello.observed.port
+            for link in self._routes.neighbours().values()
+        )
 
     async def _met_now(self, peer: ServentId, places: Sequence[Address]) -> Link:
         """Meet a servent, or wait for the meeting that it wants, and have the link served."""

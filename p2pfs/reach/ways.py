@@ -29,10 +29,11 @@ from p2pfs.link import (
     dial_servent,
 )
 from p2pfs.overlay import Handlers
-from p2pfs.protocol import Address, LinkKind, PeerInfo, Punch, Push, Relay, ServentId
+from p2pfs.protocol import Address, Guide, LinkKind, PeerInfo, Punch, Push, Relay, ServentId
 from p2pfs.rates import RateLimit
 from p2pfs.reach.circuits import Circuits
 from p2pfs.reach.favours import Routes
+from p2pfs.reach.guides import Befriend, Guides
 from p2pfs.reach.punch import Punches
 from p2pfs.reach.push import Pushes
 from p2pfs.reach.relays import Relays
@@ -46,8 +47,15 @@ read fails within five seconds, a last search for other sources included."""
 PUNCH_AFTER_S: Final = 1.0
 """When both are to dial at once: by then it is likely that neither dial comes through."""
 
+HIDDEN_PUNCH_AFTER_S: Final = 0.5
+"""The same where a router hides us, so that nobody can dial back."""
+
 RELAY_AFTER_S: Final = 3.0
 """When a neighbour is asked to relay: whatever else leads there has mostly done so by then."""
+
+DOUBTED_S: Final = 0.5
+"""How long before a relay is asked beside a meeting that may be in vain, as behind a router that
+shows each connection from another port. Where both can meet they mostly have by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +81,28 @@ class Ways:
         serve: Callable[[Link], Awaitable[None]],
         is_banned: Callable[[ServentId], bool],
         knocks: Knocks,
+        befriend: Befriend,
         *,
         relays: bool,
         relay_limit: RateLimit,
     ) -> None:
-        """Ask `neighbours`. Links that others want of us are judged and served as any."""
+        """Ask `neighbours`. Links that others want of us are judged and served as any.
+
+        Servents that may bring us together with others are made neighbours by `befriend`.
+        """
         self._network = _Hasty(network)
         self._local = local
         self._routes = Routes(neighbours)
         self._knocks = knocks
         self.pushes = Pushes(network, local, self._routes, knocks, serve, is_banned)
         self._shared = SharedLinks(serve, judge)
-        self.punches = Punches(local, listener, self._routes, knocks, self._shared, is_banned)
+        self.guides = Guides(local, self._routes, knocks, befriend)
+        self.punches = Punches(
+            local, listener, self._routes, knocks, self._shared, self.guides, is_banned
+        )
         self.relays = Relays(self._routes, is_on=relays, limit=relay_limit)
         self.circuits = Circuits(
-            self._network, local, self._routes, self.relays, self._shared, is_banned
+            self._network, local, self.relays, self._shared, self.guides, is_banned
         )
         self.came_from = self._routes.came_from
         self.pushed = self.pushes.pushed
@@ -103,16 +118,17 @@ class Ways:
 
     @property
     def handlers(self) -> Handlers:
-        """The handlers of PUSH, PUNCH and RELAY."""
+        """The handlers of PUSH, PUNCH, RELAY and GUIDE."""
         return {
             Push: self.pushes.got_push,
             Punch: self.punches.got_punch,
             Relay: self.circuits.got_relay,
+            Guide: self.guides.got_guide,
         }
 
     def forget(self, link: Link) -> None:
         """Forget a neighbour that is gone."""
-        for part in (self.pushes, self.punches, self.relays, self.circuits):
+        for part in (self.pushes, self.punches, self.relays, self.circuits, self.guides):
             part.forget(link)
 
     async def connect(
@@ -131,16 +147,23 @@ class Ways:
         if shared is not None:
             return shared
         race = _Race()
+
+        def doubted() -> None:
+            race.hasten(DOUBTED_S)
+
         ways = (
             _Way("dial", 0.0, lambda: self._dial(peer, addresses, first)),
             _Way("push", STAGGER_S, lambda: self.pushes.call_back(peer)),
-            _Way("punch", PUNCH_AFTER_S, lambda: self.punches.call(peer)),
+            _Way("punch", self._punch_after_s(peer), lambda: self.punches.call(peer, doubted)),
             _Way("relay", RELAY_AFTER_S, lambda: self.circuits.call(peer)),
         )
         link = await race.run(ways)
         if link is not None:
             return link
         raise race.verdict(peer, self._routes.way_to(ServentId(peer.id)) is not None)
+
+    def _punch_after_s(self, peer: PeerInfo) -> float:
+        return HIDDEN_PUNCH_AFTER_S if self.punches.is_hidden(peer) else PUNCH_AFTER_S
 
     async def _dial(self, peer: PeerInfo, addresses: Sequence[Address], first: First) -> Link:
         return await dial_servent(
@@ -161,6 +184,8 @@ class _Race:
         self._link: Link | None = None
         self._under_way = 0
         self._changed = trio.Event()
+        self._turn = trio.CancelScope()
+        """The wait for the turn of the next way."""
         self._failures: dict[str, LinkError] = {}
 
     async def run(self, ways: Sequence[_Way]) -> Link | None:
@@ -180,9 +205,13 @@ class _Race:
 
     async def _wait_turn(self, at: float) -> None:
         """Wait until it is time, or nothing is tried any more."""
-        with trio.move_on_at(at):
+        with trio.move_on_at(at) as self._turn:
             while self._under_way:
                 await self._changed.wait()
+
+    def hasten(self, within_s: float) -> None:
+        """Let the next way begin so soon at the latest."""
+        self._turn.deadline = min(self._turn.deadline, trio.current_time() + within_s)
 
     async def _take(self, way: _Way, scope: trio.CancelScope) -> None:
         """Try one way; one that succeeds, or that the peer itself refuses, ends the race."""

@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import trio
 from trio.lowlevel import ParkingLot
@@ -215,7 +216,8 @@ class MemoryHost:
         with trio.move_on_after(CONNECT_S):
             if peer.is_behind_router:
                 return await self.net.meet(self, here, address)
-            return await self._connect(peer, address, here)
+            channel = await self._connect(peer, address, here)
+            return replace(channel, local=Address(self.name, port))
         raise UnreachableError(f"no answer from {address} within {CONNECT_S:.0f} s")
 
     async def _connect(

@@ -119,6 +119,9 @@ BY_TYPE: dict[type[fields.Message], st.SearchStrategy[fields.Message]] = {
     m.Relay: st.builds(
         m.Relay, guids, servent_ids, st.binary(max_size=fields.TICKET_BYTES), texts(200)
     ),
+    m.Guide: st.builds(
+        m.Guide, guids, servent_ids, st.integers(1, fields.MAX_TTL), st.none() | peer_infos
+    ),
     m.Announce: st.builds(m.Announce, tuples(directory_keys, fields.MAX_ANNOUNCED)),
     m.GetManifest: st.builds(m.GetManifest, file_ids),
     m.GetBlocks: st.builds(

@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import NoSourceError
-from p2pfs.link import Presented
-from p2pfs.protocol import MIB, Guid, Relay
+from p2pfs.link import Channel, Presented
+from p2pfs.protocol import MIB, Address, Guid, Relay
 from p2pfs.protocol.connection import presentation
 from p2pfs.reach.favours import PUSH_BURST
 from p2pfs.reach.relays import (
@@ -23,11 +23,15 @@ from p2pfs.reach.relays import (
     RELAY_IDLE_S,
 )
 from tests.helpers.contents import Content
+from tests.helpers.routed import between_routers
 from tests.helpers.world import World, host, open_world
 
 FILM = Content.of(300_000)
 
 FIRST_BYTE_S = 5.0
+
+SHOWN_ELSEWHERE_S = 3.0
+"""Where the neighbour sees one of both at another port than that at which it listens."""
 
 BOTH = (1, 2)
 
@@ -39,8 +43,8 @@ async def symmetric(**changes: object) -> AsyncIterator[World]:
         await world.start(**changes)
         for number in BOTH:
             world.net.host(host(number)).is_behind_router = True
+            world.net.host(host(number)).is_symmetric = number == 1
             await world.start(joins=[0], max_neighbours=1)
-        world.net.host(host(1)).is_symmetric = True
         await world.linked(2, 1, 1)
         await world.share(1, "film.mkv", FILM.data)
         yield world
@@ -55,6 +59,63 @@ async def test_the_file_is_read_through_the_neighbour(autojump_clock: MockClock)
         status = world[0].report.status()
         assert status["circuits"] == 1
         assert status["relayed_bytes"] > len(FILM.data)
+
+
+@pytest.mark.parametrize("reader", BOTH)
+async def test_who_may_meet_in_vain_asks_for_a_relay_meanwhile(
+    autojump_clock: MockClock, reader: int
+):
+    async with symmetric() as world:
+        await world.share(2, "answer.txt", b"thanks")
+        began_at = trio.current_time()
+        await world.read(reader, "answer.txt" if reader == 1 else "film.mkv")
+
+        assert trio.current_time() - began_at <= SHOWN_ELSEWHERE_S
+
+
+async def test_who_meets_asks_for_no_relay(autojump_clock: MockClock):
+    async with between_routers() as world:
+        await world.read(2, "film.mkv")
+
+        assert not world[0].ways.relays.counters
+
+
+async def test_who_is_seen_at_a_port_of_one_link_is_met_before_a_relay_is_asked(
+    autojump_clock: MockClock,
+):
+    async with open_world(latency_s=0.05) as world:
+        for number in range(4):
+            world.net.host(host(number)).is_behind_router = number in BOTH
+            await world.start()
+        for number, through in ((1, 0), (1, 3), (2, 3)):  # 3 is not who sees where 1 listens
+            await world[number].join(world.endpoint(through))
+        await world.share(1, "film.mkv", FILM.data)
+
+        assert await world.read(2, "film.mkv") == FILM.data
+        assert world[3].ways.punches.counters["arranged"] == 1
+        assert not world[3].ways.relays.counters
+
+
+@pytest.mark.parametrize("who", BOTH)
+async def test_a_packet_that_is_lost_at_the_relays_door_is_not_waited_for(
+    autojump_clock: MockClock, who: int
+):
+    async with symmetric() as world:
+        lossy, lost = world.net.host(host(who)), []
+        dial = lossy.dial
+
+        async def dial_and_lose(address: Address) -> Channel:
+            if address.host == host(0) and not lost:
+                lost.append(address)
+                await trio.sleep(1)  # until it is sent again
+            return await dial(address)
+
+        lossy.dial = dial_and_lose
+        began_at = trio.current_time()
+        assert await world.read(2, "film.mkv") == FILM.data
+
+        assert lost
+        assert trio.current_time() - began_at <= SHOWN_ELSEWHERE_S + 0.5
 
 
 async def test_both_ask_on_the_link(autojump_clock: MockClock):
