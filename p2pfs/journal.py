@@ -33,7 +33,7 @@ class Severity(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class JournalEvent:
     """One line, fit for a terminal."""
 
     time: float
@@ -56,8 +56,8 @@ class Journal:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._listeners: tuple[Callable[[Event], None], ...] = ()
+        self._events: deque[JournalEvent] = deque(maxlen=MAX_EVENTS)
+        self._listeners: tuple[Callable[[JournalEvent], None], ...] = ()
 
     def info(self, text: str, path: str = "") -> None:
         """Note an event that may interest the user."""
@@ -75,13 +75,13 @@ class Journal:
         """Note a failure of something that the user asked for."""
         self._add(Severity.ERROR, text, path)
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[JournalEvent]:
         """Return the kept events, oldest first."""
         with self._lock:
             return list(self._events)
 
     @contextlib.contextmanager
-    def heard_by(self, listener: Callable[[Event], None]) -> Iterator[None]:
+    def heard_by(self, listener: Callable[[JournalEvent], None]) -> Iterator[None]:
         """Call a listener with each event in the meantime, on the thread of the event."""
         self._listeners += (listener,)
         try:
@@ -90,7 +90,7 @@ class Journal:
             self._listeners = tuple(one for one in self._listeners if one is not listener)
 
     def _add(self, severity: Severity, text: str, path: str, *, is_done: bool = False) -> None:
-        event = Event(self._now(), severity, _shown(text), _shown(path), is_done)
+        event = JournalEvent(self._now(), severity, _shown(text), _shown(path), is_done)
         with self._lock:
             self._events.append(event)
         for listener in self._listeners:

@@ -14,9 +14,9 @@ import trio
 from p2pfs.config import Config
 from p2pfs.journal import Journal
 from p2pfs.link import Knocks, Link, Network, TransferLinks, listen
-from p2pfs.overlay import Bans, ContactBook, Overlay, Owner, Whereabouts
+from p2pfs.overlay import Bans, ContactBook, Overlay, OverlayOwner, Whereabouts
 from p2pfs.protocol import Address, Bye, ByeCode, ServentId
-from p2pfs.reach import Changes, OwnPort, Ways
+from p2pfs.reach import NetworkChanges, OwnPort, Ways
 from p2pfs.upload import Door, Uploads
 
 LEAVE_S: Final = 1.0
@@ -72,7 +72,7 @@ class Peering:
         uploads.on_pushed = self.ways.pushed
         self.links = TransferLinks(self.ways.connect, self.is_banned, self._addresses_of)
         """The transfer links that this servent dialled."""
-        self.changes = Changes(network, self._all_links, self._start_afresh, journal)
+        self.changes = NetworkChanges(network, self._all_links, self._start_afresh, journal)
         self.on_banned: Callable[[ServentId], object] = lambda _peer: None
         """Called with each peer that was banned because of wrong blocks or sizes."""
 
@@ -92,7 +92,7 @@ class Peering:
             task_status.started()
 
     async def meet(
-        self, owner: Owner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, owner: OverlayOwner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Let peers in and find neighbours, until cancelled; `owner` gets their events."""
         async with trio.open_nursery() as nursery:

@@ -15,7 +15,7 @@ import tomli_w
 from p2pfs import __version__
 from p2pfs.config import Config, to_options
 from p2pfs.download import Pins, Swarms, SwarmStatistics
-from p2pfs.journal import Event, Journal, printable
+from p2pfs.journal import Journal, JournalEvent, printable
 from p2pfs.link import Link
 from p2pfs.namespace import Gathering, Namespace, parse_query
 from p2pfs.ondisk import OnDisk
@@ -280,7 +280,7 @@ def as_fields(records: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(blocks)
 
 
-def as_events(events: Iterable[Event]) -> str:
+def as_events(events: Iterable[JournalEvent]) -> str:
     """Return events as `p2pfs events` lists them: a line for each, with tabs."""
     rows = (dataclasses.asdict(event) for event in events)
     return "".join(f"{row_line(row, EVENT_COLUMNS)}\n" for row in rows)

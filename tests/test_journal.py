@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfs.journal import MAX_EVENTS, MAX_TEXT_LENGTH, Event, Journal, Severity, printable
+from p2pfs.journal import MAX_EVENTS, MAX_TEXT_LENGTH, Journal, JournalEvent, Severity, printable
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_events_are_kept_in_order_with_their_time(caplog):
         journal.error("no source", "films/\u202ex")
 
     assert journal.events() == [
-        Event(1.0, Severity.INFO, "joined", ""),
-        Event(2.0, Severity.WARNING, "a peer sent \\x1b[0m", ""),
-        Event(3.0, Severity.ERROR, "no source", "films/\\u202ex"),
+        JournalEvent(1.0, Severity.INFO, "joined", ""),
+        JournalEvent(2.0, Severity.WARNING, "a peer sent \\x1b[0m", ""),
+        JournalEvent(3.0, Severity.ERROR, "no source", "films/\\u202ex"),
     ]
     assert "no source" in caplog.text
     assert "\x1b" not in caplog.text

@@ -27,15 +27,15 @@ from p2pfs.cache.blocks import CachedFile, NotKeptError, expects_nothing
 from p2pfs.cache.flushing import FLUSH_BYTES, FLUSH_S
 from p2pfs.cache.key import Key
 from p2pfs.cache.storage import PAGE_BYTES, Located
-from p2pfs.cache.store import BlockCache, Holding
+from p2pfs.cache.store import BlockCache, CachedContent
 
 __all__ = [
     "FLUSH_BYTES",
     "FLUSH_S",
     "PAGE_BYTES",
     "BlockCache",
+    "CachedContent",
     "CachedFile",
-    "Holding",
     "Key",
     "Located",
     "NotKeptError",

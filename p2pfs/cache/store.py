@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class CachedContent:
     """How much of one content is cached."""
 
     file_id: FileId
@@ -160,7 +160,7 @@ class BlockCache:
             allocated_bytes = self._shelves.bytes_of(key) or 0
         return key.size > 0 and (file.done_bytes if file else allocated_bytes) >= key.size
 
-    def holdings(self) -> list[Holding]:
+    def holdings(self) -> list[CachedContent]:
         """Return all cached contents, least recently used first. Reads each map: some 100 us."""
         with self._lock:
             keys = [*self._shelves, *self._open]
@@ -168,7 +168,7 @@ class BlockCache:
         for key in dict.fromkeys(keys):
             with contextlib.suppress(TransferError):  # no descriptors left
                 file = self.open_file(*key)
-                found.append(Holding(key.file_id, key.size, file.done_bytes))
+                found.append(CachedContent(key.file_id, key.size, file.done_bytes))
                 file.close()
         return [holding for holding in found if holding.done_bytes]
 

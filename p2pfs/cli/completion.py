@@ -24,7 +24,7 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete, split_arg_string
 
 from p2pfs.control.client import Hangup, Running, choose_servent, list_directory
-from p2pfs.control.paths import Subtree, TreePath
+from p2pfs.control.paths import SubtreeName, TreePath
 from p2pfs.errors import P2pfsError
 
 TAB_S: Final = 1.5
@@ -117,20 +117,24 @@ def answer(cli: click.Command, line: str, word: str | None = None) -> str:
     *before, incomplete = _words(line)
     option = _option_of(incomplete)
     items = ShellComplete(cli, {}, "p2pfs", "").get_completions(before[1:], incomplete)
-    rows = [_Row(one.type, "" if one.type in _OF_THE_SHELL else option + one.value, one.help or "")
-            for one in items]  # fmt: skip
+    rows = [_suggested(one, option) for one in items]
     if word is not None:
         rows = [_for_bash(row, incomplete, word) for row in rows]
     return "\n".join("\t".join(row) for row in rows if "".join(row).isprintable())
 
 
-class _Row(NamedTuple):
+class _Suggestion(NamedTuple):
     kind: str
     value: str
     help: str
 
 
-def _for_bash(row: _Row, incomplete: str, word: str) -> _Row:
+def _suggested(item: CompletionItem, option: str) -> _Suggestion:
+    value = "" if item.type in _OF_THE_SHELL else option + item.value
+    return _Suggestion(item.type, value, item.help or "")
+
+
+def _for_bash(row: _Suggestion, incomplete: str, word: str) -> _Suggestion:
     """Return a row with what bash is to put in place of the last word, quoted as that is."""
     gone = incomplete[: len(incomplete) - len(_unbroken(word, incomplete))]
     value = row.value.removeprefix(gone)
@@ -165,7 +169,7 @@ def _unbroken(word: str, incomplete: str) -> str:
 
 
 def paths_below(
-    subtree: Subtree, directory: str | None, incomplete: str
+    subtree: SubtreeName, directory: str | None, incomplete: str
 ) -> Iterator[CompletionItem]:
     """Return the paths below a sub-tree that begin so, and let the shell add those on its disk.
 
@@ -180,7 +184,7 @@ def paths_below(
     yield CompletionItem("", type="file")
 
 
-def _names_in(subtree: Subtree, directory: str | None, path: str) -> list[str]:
+def _names_in(subtree: SubtreeName, directory: str | None, path: str) -> list[str]:
     """Return the names in a directory, with a slash after those of directories.
 
     Where none can be had there are none.
@@ -190,7 +194,7 @@ def _names_in(subtree: Subtree, directory: str | None, path: str) -> list[str]:
     timer.start()
     try:
         servent = choose_servent(directory)
-        if subtree is Subtree.SHARED:
+        if subtree is SubtreeName.SHARED:
             return _names_on_disk(servent, path)
         rows, _partial = list_directory(servent, TreePath(subtree, path), hangup)
         return [row["name"] + "/" * row["is_directory"] for row in rows]

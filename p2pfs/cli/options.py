@@ -31,7 +31,7 @@ from p2pfs.config import (
     parse_listen,
     parse_name,
 )
-from p2pfs.control.paths import Subtree
+from p2pfs.control.paths import SubtreeName
 
 if TYPE_CHECKING:
     _TextType = click.ParamType[str, str]
@@ -60,7 +60,7 @@ class Text(_TextType):
         return text
 
 
-class Place(_TextType):
+class LocalPath(_TextType):
     """A path on this machine; `kind` says what the shell completes, `dir` or `file`."""
 
     def __init__(self, name: str, kind: str = "file") -> None:
@@ -80,10 +80,10 @@ class Place(_TextType):
         return [CompletionItem(incomplete, type=self._kind)]
 
 
-class TreePath(Text):
+class TreePathText(Text):
     """A path below a sub-tree of the servent, or to it through the mount."""
 
-    def __init__(self, name: str, subtree: Subtree) -> None:
+    def __init__(self, name: str, subtree: SubtreeName) -> None:
         super().__init__(name)
         self._subtree = subtree
 
@@ -94,10 +94,10 @@ class TreePath(Text):
         return list(paths_below(self._subtree, ctx.params.get("mount"), incomplete))
 
 
-REMOTE: Final = TreePath("PATH", Subtree.NETWORK)
-SHARED_PATH: Final = TreePath("PATH", Subtree.SHARED)
-DIRECTORY: Final = Place("DIR", "dir")
-FILE: Final = Place("FILE")
+REMOTE: Final = TreePathText("PATH", SubtreeName.NETWORK)
+SHARED_PATH: Final = TreePathText("PATH", SubtreeName.SHARED)
+DIRECTORY: Final = LocalPath("DIR", "dir")
+FILE: Final = LocalPath("FILE")
 JOIN: Final = Text("HOST:PORT", check_join)
 DURATION: Final = Text("TIME", parse_duration)
 RATE: Final = Text("RATE", parse_limit)

@@ -23,7 +23,7 @@ _NO_RATES: Final[Mapping[str, object]] = {"download_bytes_s": 0, "upload_bytes_s
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """The answers of a servent to `status`, `transfers` and `peers` at one moment."""
 
     status: Record
@@ -33,7 +33,7 @@ class Look:
     up_bytes_s: float
 
 
-def page(look: Look, width: int, height: int, glyphs: Glyphs) -> list[Text]:
+def page(look: Snapshot, width: int, height: int, glyphs: Glyphs) -> list[Text]:
     """Return at most `height` lines: everything, or of each part as much as fits."""
     sheet = cutting_sheet(width, glyphs)
     transfers = [_with_rates(row) for row in look.transfers]
@@ -52,7 +52,7 @@ def page(look: Look, width: int, height: int, glyphs: Glyphs) -> list[Text]:
     return lines if len(lines) <= height else [*lines[: height - 1], Text(glyphs.cut)]
 
 
-def all_peers(look: Look) -> list[Record]:
+def all_peers(look: Snapshot) -> list[Record]:
     """Return the neighbours and all others that something is moved with, the busiest first."""
     neighbours = {peer["id"] for peer in look.peers}
     others: dict[object, dict[str, object]] = {}
@@ -79,7 +79,7 @@ def _with_rates(transfer: Record) -> Record:
     return {**transfer, "peers": ", ".join(names)}
 
 
-def _head(look: Look) -> Iterable[Text]:
+def _head(look: Snapshot) -> Iterable[Text]:
     told = {key: shown(key, value) for key, value in look.status.items()}
     yield Text(f"{told['name']} (q ends)", "bold")
     if not look.status["sharing"]:

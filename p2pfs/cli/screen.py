@@ -22,7 +22,7 @@ from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
 from p2pfs.cli.layout import glyphs_of, number_of, progress_line, table, wrapping_sheet
-from p2pfs.cli.page import Look, page
+from p2pfs.cli.page import Snapshot, page
 from p2pfs.journal import printable
 from p2pfs.wording import Estimate, Record
 
@@ -71,7 +71,7 @@ def watch(
     with _keys() as is_ended, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             status = ask_status()
-            look = Look(status, ask_transfers(), ask_peers(), *rates.of(status))
+            look = Snapshot(status, ask_transfers(), ask_peers(), *rates.of(status))
             lines = page(look, console.width, console.height, glyphs_of(console))
             live.update(Text("\n", no_wrap=True).join(lines), refresh=True)
             if is_ended(REFRESH_S):

@@ -97,7 +97,7 @@ def serve(voice: Voice, /, **options: object) -> int:
 
 def start(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -> int:
     """Become a servent, or start one in the background."""
-    report = background.Report()
+    report = background.ParentPipe()
     config = config_of(voice, options, mountpoint)
     if report.is_awaited:
         os.chdir("/")  # else we would keep the caller's disk from being unmounted

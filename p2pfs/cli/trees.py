@@ -15,10 +15,10 @@ from typing import Final, cast
 
 from p2pfs.cli.asker import Asker
 from p2pfs.cli.voice import OnProgress, Voice, told
-from p2pfs.cli.walk import Walk
+from p2pfs.cli.walk import DirectoryWalk
 from p2pfs.control import ExitStatus, VerbError, client, exit_status_of
 from p2pfs.control.client import Hangup, Row, Running, get, list_directory
-from p2pfs.control.opening import Source, open_destination
+from p2pfs.control.opening import SourceFile, open_destination
 from p2pfs.control.paths import Id, TreePath, read_target
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.wording import Record, shown_bytes
@@ -48,7 +48,7 @@ class Job:
 
 
 @dataclass
-class Outcome:
+class Tally:
     """The results of some files."""
 
     records: list[Record] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Outcome:
         count = sum("error" not in record for record in self.records)
         return f"{count} file{'s' * (count != 1)}, {shown_bytes(self.done_bytes)}"
 
-    def add(self, other: Outcome) -> None:
+    def add(self, other: Tally) -> None:
         """Add the results of other files."""
         self.records += other.records
         self.left_out += other.left_out
@@ -76,17 +76,17 @@ class Outcome:
         """Add a file that failed, and print its error."""
         text, status = _naming(typed, error)
         record = {"path": typed, "error": text, "status": status}
-        self.add(Outcome([record], status=status))
+        self.add(Tally([record], status=status))
         voice.warn(text)
 
 
-def each(typed: Sequence[str], voice: Voice, do: Callable[[str], Outcome]) -> int:
+def each(typed: Sequence[str], voice: Voice, do: Callable[[str], Tally]) -> int:
     """Run `do` for each argument, print the results, and return the exit status.
 
     A failure does not stop the next argument; the error of a single argument is the command's
     own.
     """
-    outcome = Outcome()
+    outcome = Tally()
     for one in typed:
         try:
             outcome.add(do(one))
@@ -109,7 +109,7 @@ def _naming(typed: str, error: P2pfsError | OSError) -> tuple[str, ExitStatus]:
     return (f"{typed}: {text}" if is_of_it and typed not in text else text), status
 
 
-def work_through(jobs: Sequence[Job], voice: Voice, title: str) -> Outcome:
+def work_through(jobs: Sequence[Job], voice: Voice, title: str) -> Tally:
     """Run jobs and return their results; each failure is printed at once.
 
     When the user interrupts, the running jobs are ended.
@@ -124,7 +124,7 @@ class _Crew:
     """Threads that take one job after the other."""
 
     def __init__(self, jobs: Sequence[Job], voice: Voice) -> None:
-        self.outcome = Outcome()
+        self.outcome = Tally()
         self._jobs = deque(jobs)
         self._size = sum(job.size for job in jobs)
         self._voice = voice
@@ -173,7 +173,7 @@ class _Crew:
                 on_progress(self._done_bytes + sum(self._under_way.values()), self._size)
 
         try:
-            outcome = Outcome([job.run(reached, self._hangup)], done_bytes=job.size)
+            outcome = Tally([job.run(reached, self._hangup)], done_bytes=job.size)
         except (P2pfsError, OSError) as error:
             with self._lock:
                 if not self._hangup.is_ended:
@@ -188,7 +188,7 @@ class _Crew:
 
 def download(
     asker: Asker, target: TreePath | Id, typed: str, output: str, *, replace: bool
-) -> Outcome:
+) -> Tally:
     """Download a file or a directory to `output`, or into it if that is a directory."""
     found = cast("Row", asker.ask("look", path=str(target), typed=typed))
     name = found["name"] or str(target).rstrip("/")
@@ -204,14 +204,14 @@ def download(
 
 def _download_file(
     asker: Asker, target: TreePath | Id, typed: str, output: str, name: str, *, replace: bool
-) -> Outcome:
+) -> Tally:
     with open_destination(output, name, replace=replace) as destination:
         with asker.voice.progress(typed) as on_progress:
             size = get(asker.servent, target, destination, on_progress, typed=typed)
         if destination.shown is not None:
             asker.voice.said(destination.shown)
     record = {"path": typed, "destination": destination.shown, "size": size}
-    return Outcome([record], done_bytes=size)
+    return Tally([record], done_bytes=size)
 
 
 def _download_jobs(
@@ -260,7 +260,7 @@ def _download_job(
     return Job(typed, size, run)
 
 
-def pin(asker: Asker, typed: str) -> Outcome:
+def pin(asker: Asker, typed: str) -> Tally:
     """Pin a file, or all files that are below a directory now."""
     target = read_target(typed, asker.servent)
     found = cast("Row", asker.ask("look", path=str(target), typed=typed))
@@ -273,18 +273,18 @@ def pin(asker: Asker, typed: str) -> Outcome:
         paths, names = zip(*files[start : start + PINS_AT_ONCE], strict=True)
         records += asker.list("pin", paths=paths, typed=names)
     size = sum(cast("int", record["size"]) for record in records)
-    outcome = Outcome(records, done_bytes=size)
+    outcome = Tally(records, done_bytes=size)
     asker.voice.said(f"{typed}: pinned, {outcome.summary}; `p2pfs cache` shows how much is here")
     return outcome
 
 
-def unpin(asker: Asker, typed: str) -> Outcome:
+def unpin(asker: Asker, typed: str) -> Tally:
     """Unpin a file, or all that are pinned below a directory."""
     target = read_target(typed, asker.servent)
     records = asker.list("unpin", path=str(target), typed=typed)
     count = "1 file: it goes" if len(records) == 1 else f"{len(records):,} files: they go"
     asker.voice.said(f"{typed}: unpinned, {count} when the cache needs room")
-    return Outcome(list(records))
+    return Tally(list(records))
 
 
 def _files_below(running: Running, target: TreePath, typed: str) -> Iterator[tuple[str, str]]:
@@ -301,15 +301,15 @@ def _files_below(running: Running, target: TreePath, typed: str) -> Iterator[tup
             yield str(inner), name
 
 
-def publish(asker: Asker, typed: str) -> Outcome:
+def publish(asker: Asker, typed: str) -> Tally:
     """Copy a file, or a directory with all that can be published of it, into `shared/`."""
     if not os.path.isdir(typed):
-        with Source(typed) as source, asker.voice.progress(typed) as on_progress:
+        with SourceFile(typed) as source, asker.voice.progress(typed) as on_progress:
             record = client.publish(asker.servent, source, source.name, on_progress)
         asker.voice.said(f"{record['path']}: {record['state']}")
-        return Outcome([record])
+        return Tally([record])
     name = os.path.basename(os.path.abspath(typed))
-    walk = Walk(typed, name)
+    walk = DirectoryWalk(typed, name)
     jobs = [
         _publish_job(asker.servent, os.path.join(typed, path), os.path.join(name, path))
         for path in walk.files()
@@ -326,7 +326,7 @@ def publish(asker: Asker, typed: str) -> Outcome:
 
 def _publish_job(running: Running, path: str, target: str) -> Job:
     def run(on_progress: OnProgress, hangup: Hangup) -> Record:
-        with Source(path) as source:
+        with SourceFile(path) as source:
             return client.publish(running, source, target, on_progress, hangup=hangup)
 
     try:

@@ -29,7 +29,7 @@ from p2pfs.cli.options import (
     takes,
     voiced,
 )
-from p2pfs.cli.trees import Outcome, each
+from p2pfs.cli.trees import Tally, each
 from p2pfs.cli.voice import Voice, has_screen
 from p2pfs.config import SETTABLE
 from p2pfs.control import ExitStatus
@@ -236,7 +236,7 @@ def get(asker: Asker, paths: Sequence[str], output: str, *, force: bool) -> int:
     if len(paths) > 1 and not os.path.isdir(output):
         raise UsageError(f"{output} is no directory: {len(paths)} files cannot all go there")
 
-    def download(path: str) -> Outcome:
+    def download(path: str) -> Tally:
         target = read_target(path, asker.servent)
         began_at = time.monotonic()
         outcome = trees.download(asker, target, path, output, replace=force)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from p2pfs.mounts import read_mounts
 
 
-class Walk:
+class DirectoryWalk:
     """One walk through a directory that is to be published under a name."""
 
     def __init__(self, top: str, name: str) -> None:

@@ -21,8 +21,8 @@ from typing import Final, NotRequired, TypedDict, cast
 
 from p2pfs.config import SHARED, runtime_directories, socket_name
 from p2pfs.control import RECORD, SILENCE_S, ExitStatus, VerbError
-from p2pfs.control.opening import Destination, Source
-from p2pfs.control.paths import Id, Subtree, TreePath, here, holds, place_of
+from p2pfs.control.opening import Destination, SourceFile
+from p2pfs.control.paths import Id, SubtreeName, TreePath, here, holds, place_of
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.state import lock_directory
 
@@ -245,7 +245,7 @@ def get(
 
 def publish(
     running: Running,
-    source: Source,
+    source: SourceFile,
     path: str,
     on_progress: OnProgress,
     *,
@@ -256,7 +256,7 @@ def publish(
     Raises:
         VerbError: the servent could not.
     """
-    args = {"path": str(TreePath(Subtree.SHARED, path)), "mode": source.mode}
+    args = {"path": str(TreePath(SubtreeName.SHARED, path)), "mode": source.mode}
     done = ask(running, "publish", args, on_progress, [source.descriptor], hangup)
     return cast("Mapping[str, object]", done)
 

@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from p2pfs.control.paths import Id, Subtree, TreePath
+from p2pfs.control.paths import Id, SubtreeName, TreePath
 from p2pfs.errors import BadBlockError, NotFoundError, UsageError
 from p2pfs.mounts import is_within, read_mounts
 from p2pfs.protocol import Manifest, block_bytes_for, block_range, block_span
@@ -34,7 +34,7 @@ _COPY_SUFFIX_BYTES: Final = 8
 """The prefix of the name of an unfinished copy: dotfiles are never published."""
 
 
-class Incoming:
+class DownloadTarget:
     """A download on its way into a file that the client has opened.
 
     Right blocks of an earlier download, there or at the destination, are used.
@@ -238,7 +238,7 @@ def find_shared(roots: Roots, target: TreePath | Id) -> tuple[str, str]:
         UsageError: it is the share itself, or no path in it; it is a directory of the user's own.
         OSError: it is in what is shared to be read only, or in what is not there now.
     """
-    if not isinstance(target, TreePath) or target.subtree is not Subtree.SHARED:
+    if not isinstance(target, TreePath) or target.subtree is not SubtreeName.SHARED:
         raise UsageError(f"{target} is not below shared/")
     roots.check_writable(target.path)
     root, rest = roots.locate(target.path)

@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypeVar
 import trio
 
 from p2pfs.control.asked import Args, text_of
-from p2pfs.control.paths import Id, Subtree, TreePath, received_target
+from p2pfs.control.paths import Id, SubtreeName, TreePath, received_target
 from p2pfs.errors import NotAskedError, NotFoundError, UsageError
 from p2pfs.namespace import Node, RemoteDirectory, RemoteFile
 from p2pfs.protocol import FileId
@@ -88,9 +88,9 @@ def target_of(args: Args) -> tuple[TreePath | Id, str]:
     target = received_target(text_of(args, "path"))
     if isinstance(target, Id):
         return target, str(args.get("typed", target.digits))
-    if target.subtree is Subtree.SHARED:
+    if target.subtree is SubtreeName.SHARED:
         raise UsageError(f"{target} is not a path in the network")
-    is_network = target.subtree is Subtree.NETWORK
+    is_network = target.subtree is SubtreeName.NETWORK
     typed = args.get("typed", target.path if is_network else str(target))
     return target, str(typed)
 
@@ -139,10 +139,10 @@ def meanings(target: TreePath | Id) -> Iterator[TreePath | Id]:
     such directory.
     """
     yield target
-    if isinstance(target, TreePath) and target.subtree is Subtree.NETWORK:
+    if isinstance(target, TreePath) and target.subtree is SubtreeName.NETWORK:
         label, _, rest = target.path.partition("/")
-        if rest and label in (Subtree.NETWORK, Subtree.SEARCH, Subtree.PEERS):
-            yield TreePath(Subtree(label), rest, target.must_be_directory)
+        if rest and label in (SubtreeName.NETWORK, SubtreeName.SEARCH, SubtreeName.PEERS):
+            yield TreePath(SubtreeName(label), rest, target.must_be_directory)
 
 
 async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> RemoteFile:
@@ -166,7 +166,7 @@ async def network_paths(servent: Servent, target: TreePath) -> Sequence[str]:
     Raises:
         NotFoundError: there is no such result.
     """
-    if target.subtree is not Subtree.SEARCH:
+    if target.subtree is not SubtreeName.SEARCH:
         return [network_path(servent, target)]
     _words, _, result = target.path.partition("/")
     if not result:
@@ -218,7 +218,7 @@ async def _find(servent: Servent, target: TreePath | Id) -> Node | None:
     if isinstance(target, Id):
         return await servent.find_content(FileId(bytes.fromhex(target.digits)))
     node = await _tree_of(servent, target).find(target.path)
-    if node is None and target.subtree is Subtree.SEARCH:
+    if node is None and target.subtree is SubtreeName.SEARCH:
         return await _result_at(servent, target.path)
     return node
 
@@ -243,18 +243,18 @@ def _published(servent: Servent, path: str) -> str | None:
 
 
 def _tree_of(servent: Servent, target: TreePath) -> Tree:
-    trees: Mapping[Subtree, Tree] = {
-        Subtree.NETWORK: servent.browser,
-        Subtree.SEARCH: servent.results,
-        Subtree.PEERS: servent.shares,
+    trees: Mapping[SubtreeName, Tree] = {
+        SubtreeName.NETWORK: servent.browser,
+        SubtreeName.SEARCH: servent.results,
+        SubtreeName.PEERS: servent.shares,
     }
     return trees[target.subtree]
 
 
 def network_path(servent: Servent, target: TreePath) -> str:
     """Return the path in `network/` of a place in any sub-tree."""
-    if target.subtree is Subtree.PEERS:
+    if target.subtree is SubtreeName.PEERS:
         return target.path.partition("/")[2]
-    if target.subtree is Subtree.SEARCH:
+    if target.subtree is SubtreeName.SEARCH:
         return servent.results.published_path(target.path)
     return target.path

@@ -7,7 +7,7 @@ import contextlib
 from p2pfs.control.asked import Args, text_of
 from p2pfs.control.finding import find_file, in_turn, target_of
 from p2pfs.control.needed import Record, Servent
-from p2pfs.control.paths import Id, Subtree, TreePath, received_target
+from p2pfs.control.paths import Id, SubtreeName, TreePath, received_target
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.filelinks import FileLink, parse_file_link
 from p2pfs.namespace import without_suffix
@@ -20,15 +20,15 @@ async def link(servent: Servent, args: Args, _report: object) -> object:
     file_id = FileId(bytes.fromhex(target.digits)) if isinstance(target, Id) else None
     own = servent.library.find_id(file_id) if file_id is not None else None
     if own is not None:
-        target = TreePath(Subtree.SHARED, own.local_path)
-    if isinstance(target, TreePath) and target.subtree is Subtree.SHARED:
+        target = TreePath(SubtreeName.SHARED, own.local_path)
+    if isinstance(target, TreePath) and target.subtree is SubtreeName.SHARED:
         return _link_to_own(servent, target.path, typed)
     try:
         file = await find_file(servent, *target_of(args))
     except NotFoundError:
-        if isinstance(target, TreePath) and target.subtree is Subtree.NETWORK:
+        if isinstance(target, TreePath) and target.subtree is SubtreeName.NETWORK:
             # Our own files are not below network/, and `open` prints them as shared/PATH.
-            for path in (target.path, target.path.removeprefix(f"{Subtree.SHARED}/")):
+            for path in (target.path, target.path.removeprefix(f"{SubtreeName.SHARED}/")):
                 with contextlib.suppress(NotFoundError):
                     return _link_to_own(servent, path, typed)
         raise
@@ -60,11 +60,11 @@ async def open_link(servent: Servent, args: Args, _report: object) -> object:
         raise UsageError(str(error)) from error
     own = servent.library.find_id(FileId(bytes.fromhex(meant.digits)))
     if own is not None:
-        return _place(servent, f"{Subtree.SHARED}/{own.local_path}", meant.digits, own.size)
+        return _place(servent, f"{SubtreeName.SHARED}/{own.local_path}", meant.digits, own.size)
     file = await in_turn(lambda: servent.open_link(meant))
     if file is None:
         raise NotFoundError(_nobody_has(servent, meant))
-    return _place(servent, f"{Subtree.NETWORK}/{file.path}", meant.digits, file.size)
+    return _place(servent, f"{SubtreeName.NETWORK}/{file.path}", meant.digits, file.size)
 
 
 def _nobody_has(servent: Servent, meant: FileLink) -> str:

@@ -10,10 +10,10 @@ from typing import Final
 import trio
 
 from p2pfs.control.asked import Args, handed, text_of
-from p2pfs.control.files import CHUNK_BYTES, Copying, Incoming
+from p2pfs.control.files import CHUNK_BYTES, Copying, DownloadTarget
 from p2pfs.control.finding import find_file, target_of
 from p2pfs.control.needed import Reader, Servent, Share
-from p2pfs.control.paths import Subtree, TreePath, received_target
+from p2pfs.control.paths import SubtreeName, TreePath, received_target
 from p2pfs.errors import UsageError
 from p2pfs.library import why_private
 from p2pfs.namespace import RemoteFile
@@ -22,7 +22,7 @@ from p2pfs.roots import Roots
 from p2pfs.state import Leftovers
 from p2pfs.threads import lane
 
-Report = Callable[[object], Awaitable[None]]
+SendProgress = Callable[[object], Awaitable[None]]
 """Sends one progress line."""
 
 VERB_THREADS: Final = 8
@@ -37,7 +37,7 @@ PUBLISH_WAIT_S: Final = 60.0
 run_in_thread: Final = lane(VERB_THREADS)
 
 
-async def get(servent: Servent, args: Args, report: Report) -> object:
+async def get(servent: Servent, args: Args, report: SendProgress) -> object:
     """Write a file into the descriptors that the client has opened; see `opening`."""
     file = await find_file(servent, *target_of(args))
     servent.history.opened(file.file_id, "p2pfs get", os.getuid())
@@ -47,13 +47,13 @@ async def get(servent: Servent, args: Args, report: Report) -> object:
             await _stream(reader, file.size, sink, report)
             is_there_already = False
         else:
-            incoming = await run_in_thread(Incoming, handed(args, 2))
+            incoming = await run_in_thread(DownloadTarget, handed(args, 2))
             is_there_already = await _receive(reader, file, incoming, args, report)
     return {"path": file.path, "size": file.size, "is_there_already": is_there_already}
 
 
 async def _receive(
-    reader: Reader, file: RemoteFile, incoming: Incoming, args: Args, report: Report
+    reader: Reader, file: RemoteFile, incoming: DownloadTarget, args: Args, report: SendProgress
 ) -> bool:
     """Complete the partial file, and return whether there was nothing to do."""
     if incoming.has_earlier:
@@ -68,7 +68,7 @@ async def _receive(
     return False
 
 
-async def _is_beginning(reader: Reader, size: int, incoming: Incoming) -> bool:
+async def _is_beginning(reader: Reader, size: int, incoming: DownloadTarget) -> bool:
     """Return whether the destination holds the beginning of the file, or all of it."""
     if not incoming.earlier_bytes:
         return True
@@ -81,7 +81,7 @@ async def _is_beginning(reader: Reader, size: int, incoming: Incoming) -> bool:
     return not tail or await reader.read(offset, len(tail)) == tail
 
 
-async def _stream(reader: Reader, size: int, sink: int, report: Report) -> None:
+async def _stream(reader: Reader, size: int, sink: int, report: SendProgress) -> None:
     """Write a file into a pipe, from the beginning to the end."""
     progress = Progress(size, report)
     async with trio.lowlevel.FdStream(os.dup(sink)) as pipe:
@@ -94,7 +94,9 @@ async def _stream(reader: Reader, size: int, sink: int, report: Report) -> None:
             await progress.reached(offset + len(data))
 
 
-async def _download(reader: Reader, size: int, incoming: Incoming, report: Report) -> None:
+async def _download(
+    reader: Reader, size: int, incoming: DownloadTarget, report: SendProgress
+) -> None:
     """Fetch the blocks of a file that are missing or wrong in the partial file."""
     progress = Progress(size, report)
     stretch_bytes = max(CHUNK_BYTES, block_bytes_for(size))
@@ -115,10 +117,10 @@ async def _manifest_of(reader: Reader, size: int) -> Manifest | None:
     return reader.manifest
 
 
-async def publish(servent: Servent, args: Args, report: Report) -> object:
+async def publish(servent: Servent, args: Args, report: SendProgress) -> object:
     """Copy a file into the share as `cp` does: a file of the same name is replaced."""
     target, mode = received_target(text_of(args, "path")), args.get("mode")
-    if not isinstance(target, TreePath) or target.subtree is not Subtree.SHARED:
+    if not isinstance(target, TreePath) or target.subtree is not SubtreeName.SHARED:
         raise UsageError(f"{target} is not below shared/")
     if not isinstance(mode, int):
         raise UsageError("mode: a number is needed")
@@ -132,7 +134,7 @@ async def publish(servent: Servent, args: Args, report: Report) -> object:
 
 
 async def _copy_in(
-    source: int, roots: Roots, path: str, mode: int, leftovers: Leftovers, report: Report
+    source: int, roots: Roots, path: str, mode: int, leftovers: Leftovers, report: SendProgress
 ) -> None:
     copying = await run_in_thread(Copying, source, roots, path, mode, leftovers)
     try:
@@ -165,7 +167,7 @@ async def _settled(library: Share, path: str) -> str:
 class Progress:
     """Reports now and then, and always the end."""
 
-    def __init__(self, size: int, report: Report) -> None:
+    def __init__(self, size: int, report: SendProgress) -> None:
         self._size = size
         self._report = report
         self._next_s = trio.current_time()

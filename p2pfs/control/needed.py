@@ -81,7 +81,7 @@ class Pins(Protocol):
         """Unpin a content at every path; as `remove`."""
 
 
-class Facts(Protocol):
+class Report(Protocol):
     """The reports of a servent, as JSON objects."""
 
     def status(self) -> Record:
@@ -178,7 +178,7 @@ class Servent(finding.Servent, Protocol):
         """The events."""
 
     @property
-    def report(self) -> Facts:
+    def report(self) -> Report:
         """Its reports for the verbs."""
 
     @property

@@ -56,7 +56,7 @@ _DESCRIPTORS: Final = re.compile(r"/proc/(\d+)(/task/\d+)?/fd")
 """The directories of open descriptors; /dev/fd is a link to one, /dev/stdout a link into it."""
 
 
-class Source:
+class SourceFile:
     """A file to be published, open for reading; a context manager that closes it."""
 
     def __init__(self, path: str) -> None:

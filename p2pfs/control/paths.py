@@ -30,7 +30,7 @@ _ID_LABEL: Final = "id"
 """The first label of a file id that travels; no sub-tree has this name."""
 
 
-class Subtree(enum.StrEnum):
+class SubtreeName(enum.StrEnum):
     """The sub-trees that hold files of people."""
 
     SHARED = "shared"
@@ -39,14 +39,14 @@ class Subtree(enum.StrEnum):
     PEERS = "peers"
 
 
-_SUBTREES: Final = {subtree.value: subtree for subtree in Subtree}
+_SUBTREES: Final = {subtree.value: subtree for subtree in SubtreeName}
 
 
 @dataclass(frozen=True, slots=True)
 class TreePath:
     """A place in the tree; `path` starts at the sub-tree, which is the empty path itself."""
 
-    subtree: Subtree
+    subtree: SubtreeName
     path: str
     must_be_directory: bool = False
     """Whether it was written with a slash at its end, and so cannot mean a file."""
@@ -67,7 +67,7 @@ class Id:
         return f"{_ID_LABEL}/{self.digits}"
 
 
-class Tree(Protocol):
+class TreePlaces(Protocol):
     """The places of a servent's tree on this machine."""
 
     @property
@@ -79,7 +79,7 @@ class Tree(Protocol):
         """The directory behind `shared/`."""
 
 
-def read_target(text: str, tree: Tree) -> TreePath | Id:
+def read_target(text: str, tree: TreePlaces) -> TreePath | Id:
     """Return the target of a path or a file id, for a verb that reads.
 
     Raises:
@@ -90,14 +90,14 @@ def read_target(text: str, tree: Tree) -> TreePath | Id:
         return Id(text.lower())
     place = _walk_tree(text, here(), tree, follow_last=True)
     found = _below(place, tree, text)
-    if found is not None and found.subtree is not Subtree.SHARED:
+    if found is not None and found.subtree is not SubtreeName.SHARED:
         return found
     if os.path.isabs(text) or (found is not None and os.path.lexists(place)):
         raise UsageError(f"{text} is on this machine, not in the network")
-    return _relative(text, Subtree.NETWORK)
+    return _relative(text, SubtreeName.NETWORK)
 
 
-def link_target(text: str, tree: Tree) -> TreePath | Id:
+def link_target(text: str, tree: TreePlaces) -> TreePath | Id:
     """Return the target of a path or a file id, for `p2pfs link`; it may be in `shared/`.
 
     Raises:
@@ -108,7 +108,7 @@ def link_target(text: str, tree: Tree) -> TreePath | Id:
     return read_target(text, tree) if found is None else found
 
 
-def removal_target(text: str, tree: Tree) -> TreePath:
+def removal_target(text: str, tree: TreePlaces) -> TreePath:
     """Return the target of a path in `shared/`, for removal; a link at its end means itself.
 
     Raises:
@@ -119,7 +119,7 @@ def removal_target(text: str, tree: Tree) -> TreePath:
     if found is None and not os.path.isabs(text):
         share = os.path.realpath(tree.shared_directory)
         found = _below(_walk_tree(text, share, tree, follow_last=False), tree, text)
-    if found is None or found.subtree is not Subtree.SHARED:
+    if found is None or found.subtree is not SubtreeName.SHARED:
         raise UsageError(f"{text} is not below shared/")
     return found
 
@@ -140,7 +140,7 @@ def received_target(text: str) -> TreePath | Id:
     return TreePath(_SUBTREES[head], path, rest != path)
 
 
-def _relative(text: str, subtree: Subtree) -> TreePath:
+def _relative(text: str, subtree: SubtreeName) -> TreePath:
     """Return a relative path that starts at a sub-tree without links."""
     path = os.path.normpath(text)
     if path.split("/")[0] in ("..", "."):
@@ -148,11 +148,11 @@ def _relative(text: str, subtree: Subtree) -> TreePath:
     return _tree_path(subtree, path, text)
 
 
-def _below(place: str, tree: Tree, text: str) -> TreePath | None:
+def _below(place: str, tree: TreePlaces, text: str) -> TreePath | None:
     """Return where a walk has led, if it is in a sub-tree."""
     shared = os.path.realpath(tree.shared_directory)
     if holds(shared, place):
-        return _tree_path(Subtree.SHARED, place[len(shared) :].lstrip("/"), text)
+        return _tree_path(SubtreeName.SHARED, place[len(shared) :].lstrip("/"), text)
     if tree.mountpoint is None or not holds(tree.mountpoint, place):
         return None
     label, _, path = place[len(tree.mountpoint) :].lstrip("/").partition("/")
@@ -160,7 +160,7 @@ def _below(place: str, tree: Tree, text: str) -> TreePath | None:
     return None if subtree is None else _tree_path(subtree, path, text)
 
 
-def _tree_path(subtree: Subtree, path: str, text: str) -> TreePath:
+def _tree_path(subtree: SubtreeName, path: str, text: str) -> TreePath:
     names_directory = text.rpartition("/")[2] in ("", ".", "..")
     return TreePath(subtree, path, bool(path) and names_directory)
 
@@ -180,7 +180,7 @@ def place_of(text: str, mountpoints: Collection[str]) -> str:
     return _walk(text, here(), is_local, follow_last=True)
 
 
-def _walk_tree(text: str, start: str, tree: Tree, *, follow_last: bool) -> str:
+def _walk_tree(text: str, start: str, tree: TreePlaces, *, follow_last: bool) -> str:
     """Return where a path leads, as `rm` or `cat` would have it.
 
     There is no system call below `network/`, `search/` and `peers/`: they hold no links, and a
@@ -213,11 +213,11 @@ def _walk(text: str, start: str, may_look: Callable[[str], bool], *, follow_last
     return at
 
 
-def _is_local(place: str, tree: Tree) -> bool:
+def _is_local(place: str, tree: TreePlaces) -> bool:
     """Return whether system calls are harmless there: outside the mount, or below `shared/`."""
     if tree.mountpoint is None or not holds(tree.mountpoint, place):
         return True
-    return holds(os.path.join(tree.mountpoint, Subtree.SHARED), place)
+    return holds(os.path.join(tree.mountpoint, SubtreeName.SHARED), place)
 
 
 def _link_at(place: str) -> str | None:

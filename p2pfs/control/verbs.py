@@ -25,7 +25,7 @@ from p2pfs.control.finding import (
     target_of,
 )
 from p2pfs.control.linking import link, open_link
-from p2pfs.control.moving import Report, get, publish, run_in_thread
+from p2pfs.control.moving import SendProgress, get, publish, run_in_thread
 from p2pfs.control.needed import Record, Servent
 from p2pfs.control.paths import Id, TreePath, received_target
 from p2pfs.errors import NotFoundError, UsageError
@@ -39,37 +39,37 @@ __all__ = ["HANDED", "ROWS", "VERBS", "Args", "Servent"]
 ROWS: Final = 500
 """Rows of a listing in one line of JSON, which takes a millisecond to write."""
 
-Verb = Callable[[Servent, Args, Report], Awaitable[object]]
+Verb = Callable[[Servent, Args, SendProgress], Awaitable[object]]
 
 
-async def _status(servent: Servent, _args: Args, _report: Report) -> object:
+async def _status(servent: Servent, _args: Args, _report: SendProgress) -> object:
     return servent.report.status()
 
 
-async def _peers(servent: Servent, _args: Args, _report: Report) -> object:
+async def _peers(servent: Servent, _args: Args, _report: SendProgress) -> object:
     return servent.report.peers()
 
 
-async def _transfers(servent: Servent, _args: Args, _report: Report) -> object:
+async def _transfers(servent: Servent, _args: Args, _report: SendProgress) -> object:
     return servent.report.transfers()
 
 
-async def _events(servent: Servent, _args: Args, _report: Report) -> object:
+async def _events(servent: Servent, _args: Args, _report: SendProgress) -> object:
     return [
         {"time": event.time, "severity": event.severity, "text": event.text, "path": event.path}
         for event in servent.journal.events()
     ]
 
 
-async def _cache(servent: Servent, _args: Args, _report: Report) -> object:
+async def _cache(servent: Servent, _args: Args, _report: SendProgress) -> object:
     return await servent.report.cached()
 
 
-async def _clear_cache(servent: Servent, _args: Args, _report: Report) -> object:
+async def _clear_cache(servent: Servent, _args: Args, _report: SendProgress) -> object:
     return {"freed_bytes": await servent.clear_cache()}
 
 
-async def _pin(servent: Servent, args: Args, _report: Report) -> object:
+async def _pin(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Pin all files, or none if one of them is not there."""
     paths = texts_of(args, "paths")
     typed = texts_of(args, "typed") if "typed" in args else paths
@@ -81,7 +81,7 @@ async def _pin(servent: Servent, args: Args, _report: Report) -> object:
     return [{"path": one.path, "id": one.file_id.hex(), "size": one.size} for one in files]
 
 
-async def _unpin(servent: Servent, args: Args, _report: Report) -> object:
+async def _unpin(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Unpin a file, or all below a directory."""
     target, typed = target_of(args)
     try:
@@ -103,12 +103,12 @@ async def _unpin_path(servent: Servent, target: TreePath) -> Sequence[str]:
     raise NotFoundError("no meaning of it is pinned")
 
 
-async def _look(servent: Servent, args: Args, _report: Report) -> object:
+async def _look(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Describe the file or directory at a path."""
     return _row(await find_node(servent, *target_of(args)))
 
 
-async def _list(servent: Servent, args: Args, report: Report) -> object:
+async def _list(servent: Servent, args: Args, report: SendProgress) -> object:
     """Send the entries of a directory, some rows at a time."""
     nodes, partial = await list_directory(servent, *target_of(args))
     for start in range(0, len(nodes), ROWS):
@@ -124,7 +124,7 @@ def _row(node: Node) -> Record:
     return {"name": name, "is_directory": False, "size": node.size, "id": file_id}
 
 
-async def _search(servent: Servent, args: Args, _report: Report) -> object:
+async def _search(servent: Servent, args: Args, _report: SendProgress) -> object:
     words = text_of(args, "words")
     try:
         parse_query(words)
@@ -133,7 +133,7 @@ async def _search(servent: Servent, args: Args, _report: Report) -> object:
     return await in_turn(lambda: servent.report.search(words))
 
 
-async def _join(servent: Servent, args: Args, _report: Report) -> object:
+async def _join(servent: Servent, args: Args, _report: SendProgress) -> object:
     try:
         through = parse_join(text_of(args, "address"))
     except ValueError as error:
@@ -141,7 +141,7 @@ async def _join(servent: Servent, args: Args, _report: Report) -> object:
     return await servent.join(through)
 
 
-async def _invite(servent: Servent, args: Args, _report: Report) -> object:
+async def _invite(servent: Servent, args: Args, _report: SendProgress) -> object:
     try:
         for_s = parse_duration(text_of(args, "for"))
     except ValueError as error:
@@ -149,22 +149,22 @@ async def _invite(servent: Servent, args: Args, _report: Report) -> object:
     return servent.invite(for_s)
 
 
-async def _leave(servent: Servent, _args: Args, _report: Report) -> object:
+async def _leave(servent: Servent, _args: Args, _report: SendProgress) -> object:
     await servent.leave()
     return {}
 
 
-async def _pause(servent: Servent, _args: Args, _report: Report) -> object:
+async def _pause(servent: Servent, _args: Args, _report: SendProgress) -> object:
     await servent.pause()
     return {}
 
 
-async def _resume(servent: Servent, _args: Args, _report: Report) -> object:
+async def _resume(servent: Servent, _args: Args, _report: SendProgress) -> object:
     await servent.resume()
     return {}
 
 
-async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
+async def _unpublish(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Remove files and directories as `rm -r` does; nothing is removed if one is not there."""
     targets = [received_target(text) for text in texts_of(args, "paths")]
     removals = [await run_in_thread(Removal, servent.roots, target) for target in targets]
@@ -177,7 +177,7 @@ async def _unpublish(servent: Servent, args: Args, _report: Report) -> object:
     return [{"path": removal.path, "files": removal.files} for removal in removals]
 
 
-async def _share(servent: Servent, args: Args, _report: Report) -> object:
+async def _share(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Share a directory where it lies."""
     name = args.get("name")
     to = texts_of(args, "to") if args.get("to") else ()
@@ -208,7 +208,7 @@ def _refuse_names(servent: Servent, to: Sequence[str]) -> None:
             )
 
 
-async def _unshare(servent: Servent, args: Args, _report: Report) -> object:
+async def _unshare(servent: Servent, args: Args, _report: SendProgress) -> object:
     """End the sharing of a directory."""
     return _shared(servent, await servent.library.unshare(text_of(args, "name")))
 
@@ -222,12 +222,12 @@ def _shared(servent: Servent, root: Root) -> Record:
     }
 
 
-async def _shares(servent: Servent, _args: Args, _report: Report) -> object:
+async def _shares(servent: Servent, _args: Args, _report: SendProgress) -> object:
     """List the directories that are shared where they lie."""
     return await servent.report.shared_directories()
 
 
-async def _history(servent: Servent, args: Args, _report: Report) -> object:
+async def _history(servent: Servent, args: Args, _report: SendProgress) -> object:
     """List the latest fetches."""
     last = args.get("last")
     if not isinstance(last, int) or last < 1:
@@ -235,23 +235,23 @@ async def _history(servent: Servent, args: Args, _report: Report) -> object:
     return await servent.history.rows(last)
 
 
-async def _clear_history(servent: Servent, _args: Args, _report: Report) -> object:
+async def _clear_history(servent: Servent, _args: Args, _report: SendProgress) -> object:
     """Forget all fetches."""
     return {"forgotten": await servent.history.clear()}
 
 
-async def _finished(servent: Servent, args: Args, _report: Report) -> object:
+async def _finished(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Note that a long command is done, so that the desktop shows it."""
     servent.journal.done(text_of(args, "text"), text_of(args, "path"))
     return {}
 
 
-async def _config(servent: Servent, _args: Args, _report: Report) -> object:
+async def _config(servent: Servent, _args: Args, _report: SendProgress) -> object:
     """List each option with its value and its source."""
     return servent.settings.rows()
 
 
-async def _set(servent: Servent, args: Args, _report: Report) -> object:
+async def _set(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Set an option, or take that back if the value is null."""
     text = None if args.get("value") is None else text_of(args, "value")
     return await servent.settings.set(text_of(args, "name"), text)

@@ -29,7 +29,7 @@ from p2pfs.download.outstanding import MAX_IN_FLIGHT_BYTES, Outstanding
 from p2pfs.download.probing import Probes
 from p2pfs.download.sharing import Sharing
 from p2pfs.download.source import MANIFEST, MAX_PAUSE_S, Request, Source
-from p2pfs.download.standing import Event, Standing, Trouble
+from p2pfs.download.standing import SourceEvent, Standing, Trouble
 from p2pfs.protocol import PeerInfo, ServentId, block_bytes_for
 from p2pfs.rates import RateLimit
 
@@ -89,7 +89,7 @@ class Picker:
     def lied(self, peer: PeerInfo) -> Sequence[Request]:
         """Note that a block was wrong; return the requests that are still with that source."""
         source = self._sources.of(peer)
-        source.happened(Event.LIED)
+        source.happened(SourceEvent.LIED)
         return tuple(source.requests)
 
     def ended(self, request: Request, now: float) -> None:

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
-from p2pfs.cache import BlockCache, CachedFile, Holding
+from p2pfs.cache import BlockCache, CachedContent, CachedFile
 from p2pfs.errors import CacheFullError, NotFoundError, TransferError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, RemoteFile, without_suffix
@@ -115,7 +115,7 @@ class _Turns:
             await trio.sleep(FIRST_S)
 
 
-class _Row(msgspec.Struct):
+class _SavedPin(msgspec.Struct):
     """A pinned file as saved."""
 
     path: str
@@ -132,7 +132,7 @@ def load_pins(path: str) -> Sequence[Entry]:
     """
     try:
         with open(path, "rb") as file:
-            rows = msgspec.json.decode(file.read(), type=list[_Row])
+            rows = msgspec.json.decode(file.read(), type=list[_SavedPin])
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
@@ -141,7 +141,7 @@ def load_pins(path: str) -> Sequence[Entry]:
     return [entry for row in rows if (entry := _entry(row)) is not None]
 
 
-def _entry(row: _Row) -> Entry | None:
+def _entry(row: _SavedPin) -> Entry | None:
     reason: object = names.check_path(row.path)
     if reason is None:
         try:
@@ -351,7 +351,7 @@ class Pins:
             await news.wait()
 
 
-def _cached(path: str | None, held: Holding | None, entry: Entry | None = None) -> CachedPath:
+def _cached(path: str | None, held: CachedContent | None, entry: Entry | None = None) -> CachedPath:
     file = entry or held
     assert file is not None
     done_bytes = held.done_bytes if held is not None else 0
@@ -370,5 +370,5 @@ def _is_at_or_below(entry: Entry, path: str) -> bool:
 
 
 def _save(path: str, entries: Sequence[Entry]) -> None:
-    rows = [_Row(e.path, e.size, e.mtime_ns, e.file_id.hex()) for e in entries]
+    rows = [_SavedPin(e.path, e.size, e.mtime_ns, e.file_id.hex()) for e in entries]
     replace_file(path, msgspec.json.encode(rows))

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from p2pfs.download.standing import DROPPED, STANDINGS, Event, Standing, Trouble, event_of
+from p2pfs.download.standing import DROPPED, STANDINGS, SourceEvent, Standing, Trouble, event_of
 from p2pfs.protocol import MIB, PeerInfo
 
 MANIFEST: Final = -1
@@ -130,7 +130,7 @@ class Source:
     def is_dropped(self) -> bool:
         return self.standing in DROPPED
 
-    def happened(self, event: Event, trouble: Trouble | None = None) -> None:
+    def happened(self, event: SourceEvent, trouble: Trouble | None = None) -> None:
         """Take the step of the table that an event is."""
         self.standing = STANDINGS[self.standing][event]
         if self.standing in (Standing.NEW, Standing.PROVEN):
@@ -161,7 +161,7 @@ class Source:
         self.progress_at, self.silent_s = now, 0.0
         self.failures, self.retry_at = 0, 0.0
         self.lates = max(0, self.lates - 1)
-        self.happened(Event.GAVE)
+        self.happened(SourceEvent.GAVE)
 
     def lacked(self, request: Request, now: float, again_s: float) -> None:
         """Note that it lacks a block, and may have it in `again_s`; never, if that is 0."""
@@ -298,7 +298,7 @@ class Source:
         self.lacks.clear()
         self.was_unreachable = False
         self.retry_at = 0.0
-        self.happened(Event.FORGIVEN)
+        self.happened(SourceEvent.FORGIVEN)
 
     def eta_s(self, length: int) -> float:
         """Return how long a further block of `length` would take, behind the queued ones."""

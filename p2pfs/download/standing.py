@@ -63,7 +63,7 @@ class Standing(enum.Enum):
     """It gave a wrong block. It is never asked again."""
 
 
-class Event(enum.Enum):
+class SourceEvent(enum.Enum):
     """What happens to a source."""
 
     GAVE = enum.auto()
@@ -74,42 +74,42 @@ class Event(enum.Enum):
     """It is to be tried anew: it was found again, or a reader came after all had failed."""
 
 
-STANDINGS: Final[Mapping[Standing, Mapping[Event, Standing]]] = {
+STANDINGS: Final[Mapping[Standing, Mapping[SourceEvent, Standing]]] = {
     Standing.NEW: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.NEW,
+        SourceEvent.GAVE: Standing.PROVEN,
+        SourceEvent.FAILED: Standing.FAILING,
+        SourceEvent.OUTDATED: Standing.OUTDATED,
+        SourceEvent.LIED: Standing.LIAR,
+        SourceEvent.FORGIVEN: Standing.NEW,
     },
     Standing.PROVEN: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.PROVEN,
+        SourceEvent.GAVE: Standing.PROVEN,
+        SourceEvent.FAILED: Standing.FAILING,
+        SourceEvent.OUTDATED: Standing.OUTDATED,
+        SourceEvent.LIED: Standing.LIAR,
+        SourceEvent.FORGIVEN: Standing.PROVEN,
     },
     Standing.FAILING: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.NEW,
+        SourceEvent.GAVE: Standing.PROVEN,
+        SourceEvent.FAILED: Standing.FAILING,
+        SourceEvent.OUTDATED: Standing.OUTDATED,
+        SourceEvent.LIED: Standing.LIAR,
+        SourceEvent.FORGIVEN: Standing.NEW,
     },
     Standing.OUTDATED: {
-        Event.GAVE: Standing.PROVEN,
-        Event.FAILED: Standing.FAILING,
-        Event.OUTDATED: Standing.OUTDATED,
-        Event.LIED: Standing.LIAR,
-        Event.FORGIVEN: Standing.NEW,
+        SourceEvent.GAVE: Standing.PROVEN,
+        SourceEvent.FAILED: Standing.FAILING,
+        SourceEvent.OUTDATED: Standing.OUTDATED,
+        SourceEvent.LIED: Standing.LIAR,
+        SourceEvent.FORGIVEN: Standing.NEW,
     },
-    Standing.LIAR: dict.fromkeys(Event, Standing.LIAR),
+    Standing.LIAR: dict.fromkeys(SourceEvent, Standing.LIAR),
 }
 
 DROPPED: Final = frozenset({Standing.OUTDATED, Standing.LIAR})
 """A source that stands so is asked no more; the others are, after a pause."""
 
-_EVENTS: Final = {Trouble.STALE: Event.OUTDATED, Trouble.CORRUPT: Event.LIED}
+_EVENTS: Final = {Trouble.STALE: SourceEvent.OUTDATED, Trouble.CORRUPT: SourceEvent.LIED}
 # The event of these troubles; that of any other is FAILED.
 
 
@@ -157,6 +157,6 @@ def error_of(trouble: Trouble, detail: str = "") -> TransferError:
     return kind(f"{text}: {detail}" if detail else text)
 
 
-def event_of(trouble: Trouble) -> Event:
+def event_of(trouble: Trouble) -> SourceEvent:
     """Return the event that a trouble is for its source."""
-    return _EVENTS.get(trouble, Event.FAILED)
+    return _EVENTS.get(trouble, SourceEvent.FAILED)

@@ -58,7 +58,7 @@ def _content_of(file: RemoteFile) -> _Content:
 
 
 @dataclass(slots=True)
-class _Running:
+class _RunningSwarm:
     """A swarm with the readers that keep it alive."""
 
     path: str
@@ -108,7 +108,7 @@ class Swarms:
         )
         self._scout = Scout(catalogue, self.upstream)
         self._small_bytes = 0
-        self._running: dict[_Content, _Running] = {}
+        self._running: dict[_Content, _RunningSwarm] = {}
         self._errors: Latest[str, str] = Latest(MAX_ERRORS)
         self._paths: Latest[FileId, str] = Latest(MAX_PATHS)
         self._tasks = Tasks()
@@ -212,14 +212,14 @@ class Swarms:
         """Note that a path can be read again."""
         self._errors.pop(path, None)
 
-    def _start(self, file: RemoteFile) -> _Running:
+    def _start(self, file: RemoteFile) -> _RunningSwarm:
         self._tasks.check()
         cached = self._cache.open_file(file.file_id, file.size)
         known = self._catalogue.offers.sources_of(file.file_id, file.size)
         sources = dict.fromkeys((*file.sources, *known))
         swarm = Swarm(cached, tuple(sources), self.upstream, self.stall_timeout_s, self.limit)
         wanting = self._scout.watch(swarm, _content_of(file), sources)
-        running = _Running(file.path, swarm, cached, wanting)
+        running = _RunningSwarm(file.path, swarm, cached, wanting)
         self._remember_path(file)
         self._running[_content_of(file)] = running
         self._tasks.start(self._run_one, _content_of(file), running)
@@ -228,7 +228,7 @@ class Swarms:
     def _remember_path(self, file: RemoteFile) -> None:
         self._paths[file.file_id] = file.path
 
-    async def _run_one(self, content: _Content, running: _Running) -> None:
+    async def _run_one(self, content: _Content, running: _RunningSwarm) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 with running.scope:
@@ -245,7 +245,9 @@ class Swarms:
                 del self._running[content]
             running.cached.close()
 
-    async def _run_swarm(self, running: _Running, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_swarm(
+        self, running: _RunningSwarm, *, task_status: trio.TaskStatus[None]
+    ) -> None:
         await running.swarm.run(task_status=task_status)
         running.scope.cancel()  # a bug has ended it: the next read begins another
 

@@ -23,7 +23,7 @@ from p2pfs.errors import P2pfsError, RejectedError
 from p2pfs.protocol import FileId, RejectCode
 
 
-class Owner(Protocol):
+class TransferOwner(Protocol):
     """What transfers report to their swarm, and ask of it."""
 
     @property
@@ -45,7 +45,7 @@ class Transfers:
 
     def __init__(
         self,
-        owner: Owner,
+        owner: TransferOwner,
         upstream: Upstream,
         picker: Picker,
         verifier: Verifier,

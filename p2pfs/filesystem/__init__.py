@@ -32,7 +32,7 @@ from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.network import Contents, Reader
 from p2pfs.filesystem.search import SearchView
 from p2pfs.filesystem.shared import Share
-from p2pfs.filesystem.subtree import Moment, OpenFile, Owner, Time
+from p2pfs.filesystem.subtree import Moment, OpenFile, Ownership, Time
 from p2pfs.filesystem.tree import FileSystem
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "Moment",
     "NowOrLater",
     "OpenFile",
-    "Owner",
+    "Ownership",
     "Reader",
     "SearchView",
     "Share",

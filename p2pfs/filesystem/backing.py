@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from p2pfs.config import MEANT
 from p2pfs.filesystem.removed import RemovedFiles
-from p2pfs.filesystem.subtree import Owner
+from p2pfs.filesystem.subtree import Ownership
 from p2pfs.protocol import parent_of
 from p2pfs.roots import Roots, stepped
 
@@ -34,7 +34,7 @@ gets an error instead. The library takes one for microseconds, to learn whether 
 written."""
 
 
-class Place(NamedTuple):
+class SyscallTarget(NamedTuple):
     """The arguments with which a system call reaches a file."""
 
     directory: int | None
@@ -65,14 +65,14 @@ class Backing:
         self.removed.close()
 
     @contextmanager
-    def near(self, path: str) -> Iterator[Place]:
+    def near(self, path: str) -> Iterator[SyscallTarget]:
         """Yield a place for a call with `dir_fd`: that reaches any depth.
 
         Programs that step down with `cd` or `openat` get deeper than one path can tell.
         """
         kept = self.removed.descriptor(path)
         if kept is not None:
-            yield Place(None, f"/proc/self/fd/{kept}", is_followed=True)
+            yield SyscallTarget(None, f"/proc/self/fd/{kept}", is_followed=True)
             return
         if self._roots.of(path) is not None:
             with self._roots.opened(path) as (root, rest), _stepped(root, rest) as place:
@@ -149,7 +149,7 @@ class Backing:
         with self.near(path) as (place, name, _):
             os.unlink(name, dir_fd=place)
 
-    def hand_over(self, path: str, mode: int, owner: Owner | None) -> None:
+    def hand_over(self, path: str, mode: int, owner: Ownership | None) -> None:
         """Give a new file the mode and the owner that were asked for."""
         taken = mode & self._umask
         if owner is None and not taken:
@@ -169,12 +169,12 @@ class Backing:
             with suppress(OSError), self.named(path) as name:
                 os.removexattr(name, MEANT)
 
-    def _mark(self, path: str, owner: Owner) -> None:
+    def _mark(self, path: str, owner: Ownership) -> None:
         """Note the user who made a file that is shared though not every user may read it."""
         with suppress(OSError), self.named(path) as name:  # not every disk has attributes
             os.setxattr(name, MEANT, str(owner.uid).encode())
 
-    def _give(self, path: str, status: os.stat_result, owner: Owner) -> bool:
+    def _give(self, path: str, status: os.stat_result, owner: Ownership) -> bool:
         if (status.st_uid, status.st_gid) == owner:
             return False
         parent = self.lstat(parent_of(path))
@@ -185,11 +185,11 @@ class Backing:
 
 
 @contextmanager
-def _stepped(root: int, path: str) -> Iterator[Place]:
+def _stepped(root: int, path: str) -> Iterator[SyscallTarget]:
     """Yield the place of a path below an open directory."""
     if len(os.fsencode(path)) <= _PATH_BYTES:
-        yield Place(root, path or ".")
+        yield SyscallTarget(root, path or ".")
         return
     *above, name = path.split("/")
     with stepped(root, above) as descriptor:
-        yield Place(descriptor, name)
+        yield SyscallTarget(descriptor, name)

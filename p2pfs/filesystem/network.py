@@ -322,7 +322,7 @@ class NetworkTree:
 
 
 @dataclass(slots=True)
-class _Told:
+class _KernelView:
     """The answers that the kernel was given for a path."""
 
     shown: FileId | None = None
@@ -353,7 +353,7 @@ class _KernelCaches:
         self._lock = threading.Lock()
         self._pinned: dict[str, _Pin] = {}
         """The version that each path shows while it is open."""
-        self._told: Latest[str, _Told] = Latest(MAX_PATHS_REMEMBERED)
+        self._told: Latest[str, _KernelView] = Latest(MAX_PATHS_REMEMBERED)
 
     def pinned(self, path: str) -> RemoteFile | None:
         """Return the version that a path shows because it is open."""
@@ -387,8 +387,8 @@ class _KernelCaches:
             if not pin.handles:
                 del self._pinned[path]
 
-    def _state(self, path: str) -> _Told:
-        told = self._told[path] = self._told.get(path) or _Told()
+    def _state(self, path: str) -> _KernelView:
+        told = self._told[path] = self._told.get(path) or _KernelView()
         return told
 
 

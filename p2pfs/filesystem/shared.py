@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.attributes import Attributes, Listed, from_stat, shown_inode
 from p2pfs.filesystem.backing import Backing
-from p2pfs.filesystem.subtree import Moment, Owner, Time
+from p2pfs.filesystem.subtree import Moment, Ownership, Time
 from p2pfs.filesystem.writers import OpenShared, Writers, Written, is_writing
 from p2pfs.filesystem.xattrs import Attributed, Links, SharedXattrs
 from p2pfs.roots import Roots
@@ -110,7 +110,9 @@ class SharedTree:
         """Open a file that exists, with the flags that the caller gave."""
         return self._open(path, flags & ~(os.O_CREAT | os.O_EXCL))
 
-    def create(self, path: str, flags: int, mode: int, owner: Owner | None = None) -> OpenShared:
+    def create(
+        self, path: str, flags: int, mode: int, owner: Ownership | None = None
+    ) -> OpenShared:
         """Create a file and open it; without O_EXCL one that has come meanwhile will do."""
         _check_name(path)
         try:
@@ -133,7 +135,7 @@ class SharedTree:
 
     # Names.
 
-    def mknod(self, path: str, mode: int, owner: Owner | None = None) -> None:
+    def mknod(self, path: str, mode: int, owner: Ownership | None = None) -> None:
         """Create a file, FIFO or socket. Device nodes are refused: EPERM."""
         _check_name(path)
         if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
@@ -143,7 +145,7 @@ class SharedTree:
         self._backing.hand_over(path, mode, owner)
         self._share.touched(path)
 
-    def mkdir(self, path: str, mode: int, owner: Owner | None = None) -> None:
+    def mkdir(self, path: str, mode: int, owner: Ownership | None = None) -> None:
         """Create a directory."""
         _check_name(path)
         with self._backing.near(path) as (place, name, _):
@@ -197,7 +199,7 @@ class SharedTree:
         self._backing.link(old, new)
         self._share.names_changed(old, new)
 
-    def symlink(self, path: str, target: str, owner: Owner | None = None) -> None:
+    def symlink(self, path: str, target: str, owner: Ownership | None = None) -> None:
         """Create a symbolic link; it works here and is never published."""
         _check_name(path)
         with self._backing.near(path) as (place, name, _):

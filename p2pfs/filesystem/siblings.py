@@ -77,7 +77,7 @@ class _Order:
 
 
 @dataclass(slots=True)
-class _Directory:
+class _OpenDirectory:
     opened: int = 0
     orders: tuple[_Order, ...] = field(default=())
 
@@ -93,7 +93,7 @@ class Siblings:
         self._children = children
         self._inode = inode
         self._lock = threading.Lock()
-        self._directories: Latest[str, _Directory] = Latest(MAX_DIRECTORIES)
+        self._directories: Latest[str, _OpenDirectory] = Latest(MAX_DIRECTORIES)
 
     def opened(self, file: RemoteFile) -> list[RemoteFile]:
         """Note that a file was opened; return the small ones to have ready, in order."""
@@ -113,8 +113,8 @@ class Siblings:
                     return ahead
             return []
 
-    def _directory(self, path: str) -> _Directory:
-        directory = self._directories.setdefault(path, _Directory())
+    def _directory(self, path: str) -> _OpenDirectory:
+        directory = self._directories.setdefault(path, _OpenDirectory())
         self._directories.move_to_end(path)
         return directory
 

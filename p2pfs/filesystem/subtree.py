@@ -26,7 +26,7 @@ Time: TypeAlias = int | Moment
 """Nanoseconds since 1970, or one of the above."""
 
 
-class Owner(NamedTuple):
+class Ownership(NamedTuple):
     """The owner of a new file."""
 
     uid: int

@@ -18,7 +18,7 @@ from p2pfs.filesystem.previews import GuardedContents, Readings
 from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree
-from p2pfs.filesystem.subtree import OpenFile, Owner, Subtree, Time
+from p2pfs.filesystem.subtree import OpenFile, Ownership, Subtree, Time
 from p2pfs.filesystem.writers import is_writing
 from p2pfs.namespace import View
 from p2pfs.roots import Roots
@@ -142,7 +142,7 @@ class FileSystem:
             subtree, rest = self._writable_at(path)
         return subtree.open(rest, flags)
 
-    def create(self, path: str, flags: int, mode: int, owner: Owner | None = None) -> OpenFile:
+    def create(self, path: str, flags: int, mode: int, owner: Ownership | None = None) -> OpenFile:
         """Create a file and open it. Without an `owner`, here and below, it belongs to us."""
         subtree, rest = self._writable_at(path)
         return subtree.create(rest, flags, mode, owner)
@@ -154,12 +154,12 @@ class FileSystem:
 
     # Names.
 
-    def mknod(self, path: str, mode: int, owner: Owner | None = None) -> None:
+    def mknod(self, path: str, mode: int, owner: Ownership | None = None) -> None:
         """Create a file, FIFO or socket that is not opened; device nodes are refused: EPERM."""
         subtree, rest = self._writable_at(path)
         subtree.mknod(rest, mode, owner)
 
-    def mkdir(self, path: str, mode: int, owner: Owner | None = None) -> None:
+    def mkdir(self, path: str, mode: int, owner: Ownership | None = None) -> None:
         """Create a directory, or keep a search."""
         label, rest = _split(path)
         if self._subtrees.get(label) is self._search:
@@ -207,7 +207,7 @@ class FileSystem:
         subtree, rest = self._same_subtree(old, new)
         subtree.link(rest, self._below(new)[1])
 
-    def symlink(self, path: str, target: str, owner: Owner | None = None) -> None:
+    def symlink(self, path: str, target: str, owner: Ownership | None = None) -> None:
         """Create a symbolic link that points to `target`."""
         subtree, rest = self._writable_at(path)
         subtree.symlink(rest, target, owner)

@@ -78,7 +78,7 @@ def start(arguments: Sequence[str], output_path: Path, text: str = "") -> Welcom
             raise
 
 
-class Report:
+class ParentPipe:
     """The child's end of the pipe; without a parent that waits, it does nothing."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from jeepney.auth import AuthenticationError
 from jeepney.io.trio import open_dbus_connection
 from jeepney.wrappers import unwrap_msg
 
-from p2pfs.journal import Event, Journal, Severity
+from p2pfs.journal import Journal, JournalEvent, Severity
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,13 @@ async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True)
     if not os.environ.get(_BUS):
         return
     token = trio.lowlevel.current_trio_token()
-    put, told = trio.open_memory_channel[Event](MAX_FAILURES)
+    put, told = trio.open_memory_channel[JournalEvent](MAX_FAILURES)
 
-    def wait_to_be_told(event: Event) -> None:
+    def wait_to_be_told(event: JournalEvent) -> None:
         with contextlib.suppress(trio.WouldBlock):
             put.send_nowait(event)
 
-    def heard(event: Event) -> None:
+    def heard(event: JournalEvent) -> None:
         if _is_told(event) and is_wanted():
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(wait_to_be_told, event)
@@ -85,11 +85,11 @@ async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True)
             await trio.sleep(NOTICE_EVERY_S)
 
 
-def _is_told(event: Event) -> bool:
+def _is_told(event: JournalEvent) -> bool:
     return bool(event.path) and (event.is_done or event.severity is Severity.ERROR)
 
 
-def notice_of(failures: Sequence[Event]) -> tuple[str, str]:
+def notice_of(failures: Sequence[JournalEvent]) -> tuple[str, str]:
     """Return the summary and the body, which may be taken for markup, of a notification."""
     names = [failure.path.rpartition("/")[2] for failure in failures]
     if len(failures) == 1:
@@ -127,7 +127,7 @@ async def _show(summary: str, body: str, *, replaces: int) -> int:
         return 0
 
 
-def done_notice_of(done: Sequence[Event]) -> tuple[str, str]:
+def done_notice_of(done: Sequence[JournalEvent]) -> tuple[str, str]:
     """Return the summary and the body of a notification of finished downloads."""
     names = [event.path.rstrip("/").rpartition("/")[2] for event in done]
     if len(done) == 1:

@@ -14,7 +14,7 @@ What the worker's thread does:
     large     hashing, at most one large file at a time
     publishing  files that were found: filed first, offered second
     refusing  how a look ends that offers nothing
-    batch     what one hop has found
+    findings  what one hop has found
     notices   events for the user, about files that are not published
 
 What is believed, under one lock:

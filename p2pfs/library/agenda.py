@@ -29,7 +29,7 @@ class Stage(enum.Enum):
     """A look is under way whose finding must not be offered."""
 
 
-class Event(enum.Enum):
+class PathEvent(enum.Enum):
     """What happens to a path."""
 
     ADD = enum.auto()
@@ -46,7 +46,7 @@ class Event(enum.Enum):
     """The look has ended, with an offer or without."""
 
 
-class Step(NamedTuple):
+class Effect(NamedTuple):
     """The effect of an event on a path."""
 
     stage: Stage
@@ -54,43 +54,43 @@ class Step(NamedTuple):
     """Whether the path is put among those that are due."""
 
 
-EFFECTS: Final[Mapping[Stage, Mapping[Event, Step]]] = {
+EFFECTS: Final[Mapping[Stage, Mapping[PathEvent, Effect]]] = {
     Stage.NONE: {
-        Event.ADD: Step(Stage.NONE, is_due=True),
-        Event.TOUCH: Step(Stage.NONE, is_due=True),
-        Event.END: Step(Stage.NONE),
+        PathEvent.ADD: Effect(Stage.NONE, is_due=True),
+        PathEvent.TOUCH: Effect(Stage.NONE, is_due=True),
+        PathEvent.END: Effect(Stage.NONE),
     },
     Stage.LOOKING: {
-        Event.ADD: Step(Stage.LOOKING, is_due=True),
-        Event.TOUCH: Step(Stage.VOID, is_due=True),
-        Event.TOUCH_ABOVE: Step(Stage.VOID),
-        Event.WRITE: Step(Stage.VOID, is_due=True),
-        Event.IDENTIFY: Step(Stage.KNOWN),
-        Event.END: Step(Stage.NONE),
+        PathEvent.ADD: Effect(Stage.LOOKING, is_due=True),
+        PathEvent.TOUCH: Effect(Stage.VOID, is_due=True),
+        PathEvent.TOUCH_ABOVE: Effect(Stage.VOID),
+        PathEvent.WRITE: Effect(Stage.VOID, is_due=True),
+        PathEvent.IDENTIFY: Effect(Stage.KNOWN),
+        PathEvent.END: Effect(Stage.NONE),
     },
     Stage.KNOWN: {
-        Event.ADD: Step(Stage.AGAIN),
-        Event.TOUCH: Step(Stage.VOID, is_due=True),
-        Event.TOUCH_ABOVE: Step(Stage.VOID),
-        Event.WRITE: Step(Stage.VOID, is_due=True),
-        Event.IDENTIFY: Step(Stage.KNOWN),
-        Event.END: Step(Stage.NONE),
+        PathEvent.ADD: Effect(Stage.AGAIN),
+        PathEvent.TOUCH: Effect(Stage.VOID, is_due=True),
+        PathEvent.TOUCH_ABOVE: Effect(Stage.VOID),
+        PathEvent.WRITE: Effect(Stage.VOID, is_due=True),
+        PathEvent.IDENTIFY: Effect(Stage.KNOWN),
+        PathEvent.END: Effect(Stage.NONE),
     },
     Stage.AGAIN: {
-        Event.ADD: Step(Stage.AGAIN),
-        Event.TOUCH: Step(Stage.VOID, is_due=True),
-        Event.TOUCH_ABOVE: Step(Stage.VOID, is_due=True),
-        Event.WRITE: Step(Stage.VOID, is_due=True),
-        Event.IDENTIFY: Step(Stage.AGAIN),
-        Event.END: Step(Stage.NONE, is_due=True),
+        PathEvent.ADD: Effect(Stage.AGAIN),
+        PathEvent.TOUCH: Effect(Stage.VOID, is_due=True),
+        PathEvent.TOUCH_ABOVE: Effect(Stage.VOID, is_due=True),
+        PathEvent.WRITE: Effect(Stage.VOID, is_due=True),
+        PathEvent.IDENTIFY: Effect(Stage.AGAIN),
+        PathEvent.END: Effect(Stage.NONE, is_due=True),
     },
     Stage.VOID: {
-        Event.ADD: Step(Stage.VOID, is_due=True),
-        Event.TOUCH: Step(Stage.VOID, is_due=True),
-        Event.TOUCH_ABOVE: Step(Stage.VOID),
-        Event.WRITE: Step(Stage.VOID, is_due=True),
-        Event.IDENTIFY: Step(Stage.VOID),
-        Event.END: Step(Stage.NONE),
+        PathEvent.ADD: Effect(Stage.VOID, is_due=True),
+        PathEvent.TOUCH: Effect(Stage.VOID, is_due=True),
+        PathEvent.TOUCH_ABOVE: Effect(Stage.VOID),
+        PathEvent.WRITE: Effect(Stage.VOID, is_due=True),
+        PathEvent.IDENTIFY: Effect(Stage.VOID),
+        PathEvent.END: Effect(Stage.NONE),
     },
 }
 
@@ -161,7 +161,7 @@ class Agenda:
 
     def add(self, path: str, sign: Sign = Sign.FOUND) -> None:
         """Have a path looked at; unlike a touch it says nothing of a change."""
-        self._happens(self._looks.get(path) or _no_look_at(path), Event.ADD, sign)
+        self._happens(self._looks.get(path) or _no_look_at(path), PathEvent.ADD, sign)
 
     def touch(self, path: str, sign: Sign) -> None:
         """Have a path looked at, with all below it; looks under way are void.
@@ -172,10 +172,10 @@ class Agenda:
             self.add(path, sign)
             return
         at_path = self._looks.get(path) or _no_look_at(path)
-        self._happens(at_path, Event.TOUCH, sign)
+        self._happens(at_path, PathEvent.TOUCH, sign)
         below = [look for look in self._looks_below(path) if look is not at_path]
         for look in below:
-            self._happens(look, Event.TOUCH_ABOVE, sign)
+            self._happens(look, PathEvent.TOUCH_ABOVE, sign)
         if sign >= Sign.FOUND:
             for look in (at_path, *below):
                 self._doubt(look)
@@ -185,20 +185,20 @@ class Agenda:
         for look in self._looks.values():
             is_same = look.key is not None and look.key.identity == file
             if look.path == path or is_same:
-                self._happens(look, Event.WRITE, look.sign)
+                self._happens(look, PathEvent.WRITE, look.sign)
                 self._doubt(look)
 
     def identify(self, look: Look, key: StatKey) -> None:
         """Note which file a look has found, and in which state."""
         look.key = key
-        self._happens(look, Event.IDENTIFY, look.sign)
+        self._happens(look, PathEvent.IDENTIFY, look.sign)
 
     def finish(self, look: Look) -> bool:
         """End a look; return whether it was not void, so that its finding may be offered."""
         if self._looks.get(look.path) is look:
             del self._looks[look.path]
         is_valid = not look.is_void
-        self._happens(look, Event.END, look.again)
+        self._happens(look, PathEvent.END, look.again)
         return is_valid
 
     def put_off(self, look: Look) -> None:
@@ -217,7 +217,7 @@ class Agenda:
             self.add(path, sign)
         self._later.clear()
 
-    def _happens(self, look: Look, event: Event, sign: Sign) -> None:
+    def _happens(self, look: Look, event: PathEvent, sign: Sign) -> None:
         step = EFFECTS[look.stage][event]
         look.stage = step.stage
         sign = max(sign, look.again)

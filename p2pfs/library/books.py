@@ -43,7 +43,7 @@ from p2pfs.library.holdings import Holdings
 from p2pfs.library.names import other_forms, published_path, split
 from p2pfs.library.offers import Offers, SharedFile
 from p2pfs.library.status import Identity
-from p2pfs.library.writers import Writers
+from p2pfs.library.writers import WriterCounts
 
 NAMES_A_STEP: Final = 256
 """Names that one step goes through: about half a millisecond."""
@@ -87,7 +87,7 @@ class Books:
         self.lock = threading.Lock()
         self.doubts = Doubts()
         self.agenda = Agenda(self.doubts)
-        self.writers = Writers()
+        self.writers = WriterCounts()
         self.offers = Offers()
         self.holdings = Holdings()
         self.leavings = Leavings()

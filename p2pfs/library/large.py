@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from p2pfs.library.agenda import Look
-from p2pfs.library.batch import Batch
+from p2pfs.library.findings import Findings
 from p2pfs.library.hashing import Hashing
 from p2pfs.library.index import Record
 from p2pfs.library.looks import Looks
@@ -39,31 +39,31 @@ class Hasher:
         """Whether a large file is hashed in part."""
         return self._large is not None
 
-    def hash_small(self, look: Look, key: StatKey, batch: Batch) -> None:
+    def hash_small(self, look: Look, key: StatKey, findings: Findings) -> None:
         """Hash a file that is one step."""
-        batch.hashed_bytes += key.size
-        self._step(look, Hashing(self._share, look.path, key, 0), batch)
+        findings.hashed_bytes += key.size
+        self._step(look, Hashing(self._share, look.path, key, 0), findings)
 
-    def go_on(self, batch: Batch) -> None:
+    def go_on(self, findings: Findings) -> None:
         """Hash some steps of a large file, until something quick is due."""
         if self._large is None:
-            self._begin(batch)
+            self._begin(findings)
         ends_at = time.monotonic() + HOP_S
         while self._large is not None:
             look, hashing = self._large
             if look.is_void:
                 self._looks.finish(look)
                 self._large, self._left = None, hashing
-            elif self._step(look, hashing, batch):
+            elif self._step(look, hashing, findings):
                 self._large = None
             if time.monotonic() >= ends_at or self._looks.has_quick_work():
                 return
 
-    def _begin(self, batch: Batch) -> None:
+    def _begin(self, findings: Findings) -> None:
         look = self._looks.take(large=True)
         if look is None:
             return
-        batch.looks.append(look)
+        findings.looks.append(look)
         try:
             status = self._share.look(look.path)
         except OSError as error:
@@ -81,7 +81,7 @@ class Hasher:
         left.path = path
         return left
 
-    def _step(self, look: Look, hashing: Hashing, batch: Batch) -> bool:
+    def _step(self, look: Look, hashing: Hashing, findings: Findings) -> bool:
         """Hash one step of a file; return whether it is over, for better or worse."""
         try:
             manifest = hashing.step()
@@ -99,5 +99,5 @@ class Hasher:
         if manifest is None:
             return False
         record = Record(published_path(look.path) or "", hashing.key, manifest)
-        batch.found.append((look, hashing.key, record, True))
+        findings.found.append((look, hashing.key, record, True))
         return True

@@ -15,7 +15,7 @@ from p2pfs.library.doubts import Sign
 from p2pfs.library.facts import Facts
 from p2pfs.library.index import ANY, DamagedIndexError, Index
 from p2pfs.library.offers import Changes, Page, SharedFile
-from p2pfs.library.rounds import Alarm, Rounds
+from p2pfs.library.rounds import ChangeSignal, Rounds
 from p2pfs.library.searching import Searching
 from p2pfs.library.serving import Serving
 from p2pfs.library.share import Share
@@ -66,7 +66,7 @@ class Library:
         self._roots = roots
         self._share = Share(roots, None if watch is None else watch.add)
         self._index = Index(index_path)
-        self._alarm = Alarm()
+        self._alarm = ChangeSignal()
         books = Books(self._alarm.wake)
         books.offers.is_limited = lambda path: not roots.may_see(path, None)
         self._facts = Facts(books)

@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 from p2pfs.config import IDENTITY, LOCK
 from p2pfs.library.agenda import Look
-from p2pfs.library.batch import Batch
 from p2pfs.library.books import NAMES_A_STEP
 from p2pfs.library.doubts import Sign
 from p2pfs.library.facts import Facts
+from p2pfs.library.findings import Findings
 from p2pfs.library.hashing import STEP_BYTES
 from p2pfs.library.ignoring import IGNORE, IS_IGNORED, Ignoring
 from p2pfs.library.index import DamagedIndexError, Index, Record
@@ -70,18 +70,18 @@ class Looking:
         self._hasher = hasher
         self._is_shared_by_root = is_shared_by_root
 
-    def look_at_some(self, batch: Batch) -> None:
-        """Look at paths that are due until the batch is full."""
-        while batch.has_room():
+    def look_at_some(self, findings: Findings) -> None:
+        """Look at paths that are due until the hop is full."""
+        while findings.has_room():
             look = self._looks.take()
             if look is None:
                 return
-            batch.looks.append(look)
+            findings.looks.append(look)
             if published_path(look.path) is None:
                 self._looks.finish(look)
                 self.look_at_private(look.path)
             else:
-                self._look_at(look, batch)
+                self._look_at(look, findings)
 
     def look_at_private(self, path: str) -> None:
         """Tell the user why a path stays private; have its directory looked at if it says more."""
@@ -100,7 +100,7 @@ class Looking:
         """Return the status of a path, None if a servent is mounted there or it cannot be seen."""
         return None if self._mounted.holds(path) else self._share.status(path)
 
-    def _look_at(self, look: Look, batch: Batch) -> None:
+    def _look_at(self, look: Look, findings: Findings) -> None:
         try:
             status = None if self._mounted.holds(look.path) else self._share.look(look.path)
             if status is None or self._mounted.has_device(status.key.device):
@@ -119,7 +119,7 @@ class Looking:
                 self._refusing.refuse(look, _IS_STATE)
                 self._facts.look_at(split(look.path)[0])
             elif self._refusing.is_wanted(look, status):
-                self._look_at_file(look, status.key, batch)
+                self._look_at_file(look, status.key, findings)
         except OSError as error:
             self._refusing.failed(look, error)
         except (DamagedIndexError, sqlite3.Error):
@@ -188,24 +188,24 @@ class Looking:
 
     # Files.
 
-    def _look_at_file(self, look: Look, key: StatKey, batch: Batch) -> None:
+    def _look_at_file(self, look: Look, key: StatKey, findings: Findings) -> None:
         path = published_path(look.path) or ""
         known = self._memory.recall(look, path, key)
         if known is not None:
             with self._share.opened(look.path, key.identity):
                 pass  # or it could be read before, and cannot now
             if known.is_filed:
-                batch.known.append((look, key, known))
+                findings.known.append((look, key, known))
                 return
             manifest = self._index.manifest(known.file_id)
             if manifest is not None:
                 record = Record(path, key if known.is_sure else known.key, manifest)
-                batch.found.append((look, key, record, known.is_sure))
+                findings.found.append((look, key, record, known.is_sure))
                 return
         if key.size > STEP_BYTES:
             self._looks.put_aside(look)
         else:
-            self._hasher.hash_small(look, key, batch)
+            self._hasher.hash_small(look, key, findings)
 
 
 _T = TypeVar("_T")

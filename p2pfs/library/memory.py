@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from p2pfs.library.agenda import Look
-from p2pfs.library.batch import Known
 from p2pfs.library.doubts import Sign, Trust
+from p2pfs.library.findings import Known
 from p2pfs.library.index import Index
 from p2pfs.library.looks import Looks
 from p2pfs.library.status import StatKey, Status

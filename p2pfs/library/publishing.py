@@ -9,8 +9,8 @@ from typing import Final
 
 from p2pfs.errors import BadBlockError
 from p2pfs.library.agenda import Look
-from p2pfs.library.batch import Batch
 from p2pfs.library.facts import Facts
+from p2pfs.library.findings import Findings
 from p2pfs.library.index import Index
 from p2pfs.library.looks import Looks
 from p2pfs.library.names import published_path
@@ -41,26 +41,26 @@ class Publishing:
         self._refusing = refusing
         self._saved_at = 0.0
 
-    def publish(self, batch: Batch) -> None:
+    def publish(self, findings: Findings) -> None:
         """File first, offer second, so that each offer has its manifest in the index.
 
         Of two names that others cannot tell apart, that in form C comes last, and stays.
         """
-        to_come = {look.path for look, _, _ in batch.known if not look.is_void}
-        batch.found = [one for one in batch.found if not self._is_outdone(one[0], to_come)]
-        batch.found.sort(key=lambda one: published_path(one[0].path) == one[0].path)
-        if batch.found:
-            self._index.put([record for _, _, record, _ in batch.found])
+        to_come = {look.path for look, _, _ in findings.known if not look.is_void}
+        findings.found = [one for one in findings.found if not self._is_outdone(one[0], to_come)]
+        findings.found.sort(key=lambda one: published_path(one[0].path) == one[0].path)
+        if findings.found:
+            self._index.put([record for _, _, record, _ in findings.found])
         moved = [
             (published_path(look.path) or "", key)
-            for look, key, known in batch.known
+            for look, key, known in findings.known
             if known.is_sure and not known.is_current
         ]
         if moved:
             self._index.rekey(moved)
-        for look, key, known in batch.known:
+        for look, key, known in findings.known:
             self._offer(look, key, known.file_id, is_sure=known.is_sure)
-        for look, key, record, is_sure in batch.found:
+        for look, key, record, is_sure in findings.found:
             self._offer(look, key, record.manifest.file_id, is_sure=is_sure)
 
     def _is_outdone(self, look: Look, to_come: Collection[str]) -> bool:

@@ -36,7 +36,7 @@ LEFT_ALONE_S: Final = 1.0
 """How long a file that keeps changing, or a full disk, is left alone."""
 
 
-class Alarm:
+class ChangeSignal:
     """Wakes tasks that wait for a change, once for any number of changes."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Rounds:
         books: Books,
         roots: Roots,
         watch: Watch | None,
-        alarm: Alarm,
+        alarm: ChangeSignal,
         run_in_thread: RunInThread,
         tell: Callable[[str, str], object],
     ) -> None:

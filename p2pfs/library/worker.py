@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Final
 
 from p2pfs.library.answers import Answers
-from p2pfs.library.batch import Batch
 from p2pfs.library.books import Books
 from p2pfs.library.doubts import Sign
 from p2pfs.library.facts import Facts
+from p2pfs.library.findings import Findings
 from p2pfs.library.ignoring import Ignoring
 from p2pfs.library.index import DamagedIndexError, Index
 from p2pfs.library.large import HOP_S, Hasher
@@ -111,21 +111,21 @@ class Worker:
         failure of a single file, a bug of ours included, is logged and that file skipped until
         it is touched.
         """
-        batch = Batch()
+        findings = Findings()
         try:
             with self._share.staying():
-                self._do_some(batch)
+                self._do_some(findings)
         except (DamagedIndexError, sqlite3.Error, OSError) as error:
             self.index_failed(error)
-            self._put_off(batch)
+            self._put_off(findings)
             return False
         except Exception:
-            self._put_off(batch)  # files without a bug wait for the next hop and are not lost
+            self._put_off(findings)  # files without a bug wait for the next hop and are not lost
             raise
         self._is_index_failing = False
         return True
 
-    def _do_some(self, batch: Batch) -> None:
+    def _do_some(self, findings: Findings) -> None:
         self._open_index()
         self._take_changes()
         self._take_roots()
@@ -134,16 +134,16 @@ class Worker:
             self._recollect()
             self.is_behind = True
             return
-        self._looking.look_at_some(batch)
-        self._hasher.go_on(batch)
-        self._publishing.publish(batch)
+        self._looking.look_at_some(findings)
+        self._hasher.go_on(findings)
+        self._publishing.publish(findings)
         self._publishing.save()
         if not self._hasher.is_busy:
             self._publishing.check_one()
-        self.is_behind = self._hasher.is_busy or not batch.has_room()
+        self.is_behind = self._hasher.is_busy or not findings.has_room()
 
-    def _put_off(self, batch: Batch) -> None:
-        for look in (*batch.looks, *(look for look, *_ in batch.found)):
+    def _put_off(self, findings: Findings) -> None:
+        for look in (*findings.looks, *(look for look, *_ in findings.found)):
             self._looks.put_off(look)
 
     def tidy(self) -> None:

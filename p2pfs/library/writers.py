@@ -12,7 +12,7 @@ from p2pfs.library.status import Identity
 
 
 @dataclass(slots=True)
-class _Opening:
+class _PathWriters:
     """The writers of one path.
 
     Its files count as written until the last of the writers has closed, since a writer that
@@ -23,18 +23,18 @@ class _Opening:
     files: set[Identity] = field(default_factory=set)
 
 
-class Writers:
+class WriterCounts:
     """Counts the writers of each file; keeps the paths that wait until its last writer has gone."""
 
     def __init__(self) -> None:
-        self._open: dict[str, _Opening] = {}
+        self._open: dict[str, _PathWriters] = {}
         self._written: dict[Identity, int] = {}
         """The number of paths under which each file is written."""
         self._waiting: dict[Identity, dict[str, None]] = {}
 
     def began(self, path: str, file: Identity | None) -> None:
         """Count a writer of a path, at which this file is, if one is there yet."""
-        opening = self._open.setdefault(path, _Opening())
+        opening = self._open.setdefault(path, _PathWriters())
         opening.count += 1
         if file is not None:
             self._count(opening, file)
@@ -60,7 +60,7 @@ class Writers:
         del self._open[path]
         return [other for file in opening.files for other in self._close(file)] + [path]
 
-    def _count(self, opening: _Opening, file: Identity) -> None:
+    def _count(self, opening: _PathWriters, file: Identity) -> None:
         if file not in opening.files:
             opening.files.add(file)
             self._written[file] = self._written.get(file, 0) + 1

@@ -23,7 +23,7 @@ from p2pfs.filesystem import (
     Listed,
     Moment,
     OpenFile,
-    Owner,
+    Ownership,
     Stretch,
     Time,
     os_error,
@@ -68,7 +68,7 @@ class Adapter:
         tree: FileSystem,
         portal: Portal,
         on_init: Callable[[], object],
-        caller: Callable[[], Owner | None] = lambda: None,
+        caller: Callable[[], Ownership | None] = lambda: None,
     ) -> None:
         self._tree = tree
         self._settle, self._wait_for_read = portal.settle, portal.wait_for_read

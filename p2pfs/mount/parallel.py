@@ -17,7 +17,7 @@ import threading
 from types import ModuleType
 from typing import Any, Final
 
-from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, Channel, Replies
+from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, ChannelOps, Replies
 
 PARALLEL_DIROPS: Final = 1 << 18
 """FUSE_PARALLEL_DIROPS of <linux/fuse.h>: lookups and listings in one directory side by side."""
@@ -109,7 +109,7 @@ class Libfuse:
                 return -(error.errno or errno.EIO)
             return 0
 
-        operations = Channel(RECEIVE(_refuse), SEND(send), DESTROY(_forget))
+        operations = ChannelOps(RECEIVE(_refuse), SEND(send), DESTROY(_forget))
         ours = library.fuse_chan_new(ctypes.byref(operations), -1, size, None)
         replies.watch(channel, ours, operations)
         library.fuse_session_process(session, request, length, ours)

@@ -40,7 +40,7 @@ SEND: Final = ctypes.CFUNCTYPE(
 DESTROY: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-class Channel(ctypes.Structure):
+class ChannelOps(ctypes.Structure):
     """`struct fuse_chan_ops`, with which `struct fuse_chan` begins."""
 
     _fields_ = (("receive", RECEIVE), ("send", SEND), ("destroy", DESTROY))
@@ -76,12 +76,12 @@ class Replies:
         self._forward: Any = None
         self._ours: Any = SEND(self._send)
 
-    def watch(self, channel: int, own: int, given: Channel) -> None:
+    def watch(self, channel: int, own: int, given: ChannelOps) -> None:
         """Be able to put off from now on, if a channel of our `own` begins as it was `given`."""
-        if ctypes.string_at(own, ctypes.sizeof(Channel)) != bytes(given):
+        if ctypes.string_at(own, ctypes.sizeof(ChannelOps)) != bytes(given):
             logger.info("libfuse's channels are not those of 2.9: nothing is put off")
             return
-        self._place = ctypes.c_void_p.from_address(channel + Channel.send.offset)
+        self._place = ctypes.c_void_p.from_address(channel + ChannelOps.send.offset)
         self._plain = self._place.value
         self._forward = SEND(self._plain)
 

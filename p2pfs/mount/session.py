@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import UsageError
-from p2pfs.filesystem import FileSystem, Owner
+from p2pfs.filesystem import FileSystem, Ownership
 from p2pfs.mount.adapter import Adapter
 from p2pfs.mount.binding import complete
 from p2pfs.mount.caller import KernelCaller
@@ -224,11 +224,11 @@ def _interrupt_check(fuse: ModuleType) -> Callable[[], bool]:
     return lambda: bool(interrupted())
 
 
-def _caller_finder(fuse: ModuleType) -> Callable[[], Owner | None]:
+def _caller_finder(fuse: ModuleType) -> Callable[[], Ownership | None]:
     """Return a function that returns the owner of files that the current call makes, if not us."""
     if os.geteuid() != 0:
         return lambda: None  # only root can give files away
-    return lambda: Owner(*fuse.fuse_get_context()[:2])
+    return lambda: Ownership(*fuse.fuse_get_context()[:2])
 
 
 def _find_codec(name: str) -> codecs.CodecInfo | None:

@@ -28,7 +28,7 @@ MAX_FOUND: Final = 10_000
 """Names remembered that were found by their paths, so that no older listing removes them; 2 MB."""
 
 
-class Absences:
+class Misses:
     """Names that nobody had when they were asked for."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Repeats:
         return self._last.get((source, directory)) == (told, version)
 
 
-class Listed:
+class WholeListings:
     """The directories that single servents have listed whole, and when."""
 
     def __init__(self) -> None:

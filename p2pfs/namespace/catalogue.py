@@ -21,12 +21,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from p2pfs.namespace.asked import Absences, Finds, Listed, Repeats
+from p2pfs.namespace.asked import Finds, Misses, Repeats, WholeListings
 from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.fading import Fading
 from p2pfs.namespace.holders import Holders
 from p2pfs.namespace.kept import Kept
-from p2pfs.namespace.offers import Offers
+from p2pfs.namespace.offers import OthersOffers
 from p2pfs.namespace.places import Place
 from p2pfs.namespace.showing import HERE, NOTHING, Here, Showing
 from p2pfs.namespace.shown import ShownTree
@@ -55,12 +55,12 @@ class Catalogue:
         self._clock = clock
         self._sources = Sources(clock)
         self._showing = Showing(self._tree, here, self._sources)
-        self.offers = Offers(self._tree, here, self._sources, self._lock)
+        self.offers = OthersOffers(self._tree, here, self._sources, self._lock)
         """The claims by what is offered."""
-        self._absences = Absences()
+        self._absences = Misses()
         self.kept = Kept(self._tree, self.offers, self._absences, self._lock, now_ns)
         """What the user keeps."""
-        self._listed = Listed()
+        self._listed = WholeListings()
         self.holders = Holders(self._tree, self._showing, self._sources, self._listed, self._lock)
         """The claims by the servents that make them."""
         self.shown = ShownTree(self._tree, self._showing, self._absences, self._lock)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from p2pfs.namespace.asked import Listed
+from p2pfs.namespace.asked import WholeListings
 from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.showing import Showing
 from p2pfs.namespace.sources import Sources
@@ -25,7 +25,7 @@ class Holders:
         tree: ClaimTree,
         showing: Showing,
         sources: Sources,
-        listed: Listed,
+        listed: WholeListings,
         lock: AbstractContextManager[object],
     ) -> None:
         self._tree = tree

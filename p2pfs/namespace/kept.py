@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from p2pfs.namespace.asked import Absences
+from p2pfs.namespace.asked import Misses
 from p2pfs.namespace.claims import ClaimTree
-from p2pfs.namespace.offers import Offers
+from p2pfs.namespace.offers import OthersOffers
 from p2pfs.namespace.showing import HERE
 from p2pfs.protocol import Entry
 
@@ -21,8 +21,8 @@ class Kept:
     def __init__(
         self,
         tree: ClaimTree,
-        offers: Offers,
-        absences: Absences,
+        offers: OthersOffers,
+        absences: Misses,
         lock: AbstractContextManager[object],
         now_ns: Callable[[], int],
     ) -> None:

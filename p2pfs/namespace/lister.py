@@ -29,7 +29,7 @@ from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.newcomers import Newcomers
-from p2pfs.namespace.survey import MAX_DIRECT, Asked, Heard, Survey
+from p2pfs.namespace.survey import MAX_DIRECT, Asked, Survey, SurveyResult
 from p2pfs.namespace.tellers import Groups
 from p2pfs.protocol import PeerInfo, parent_of
 from p2pfs.protocol.flood import Urgency
@@ -221,7 +221,7 @@ class Lister:
                     return
         self._conclude(path, began_at, heard)
 
-    def _conclude(self, path: str, began_at: float, heard: Heard) -> None:
+    def _conclude(self, path: str, began_at: float, heard: SurveyResult) -> None:
         took_s = self._clock() - began_at
         self._took_s.put(path, took_s)
         partial = heard.partial()

@@ -23,7 +23,7 @@ MAX_PROVED: Final = 10_000
 """Contents whose size is remembered though their manifest is not here any more: 2 MB."""
 
 
-class Offers:
+class OthersOffers:
     """All claims to contents, under whatever names."""
 
     def __init__(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Final
 
-from p2pfs.namespace.asked import Absences
+from p2pfs.namespace.asked import Misses
 from p2pfs.namespace.claims import ClaimTree
 from p2pfs.namespace.nodes import ID_SUFFIX_LENGTH, Knowledge, Node, RemoteFile, version_name
 from p2pfs.namespace.showing import Showing, others
@@ -28,7 +28,7 @@ class ShownTree:
         self,
         tree: ClaimTree,
         showing: Showing,
-        absences: Absences,
+        absences: Misses,
         lock: AbstractContextManager[object],
     ) -> None:
         self._tree = tree

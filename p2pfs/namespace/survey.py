@@ -33,7 +33,7 @@ Asked = dict[PeerInfo, Telling | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SurveyResult:
     """The outcome of asking for a directory."""
 
     asked: Asked
@@ -69,7 +69,7 @@ class Survey:
         self.horizon = 0
         """Servents that the last listing by a flood has reached."""
 
-    async def by_flood(self, path: str, urgency: Urgency) -> Heard:
+    async def by_flood(self, path: str, urgency: Urgency) -> SurveyResult:
         """Ask everybody for a directory; NotAskedError if that may not be now.
 
         Hits are learned as they come, and a servent that has more than fits one is asked for it at
@@ -117,7 +117,7 @@ class Survey:
         if isinstance(outcome, NotAskedError):
             raise outcome
         silent = () if outcome.is_complete else (p for p in known if p.id not in learned)
-        return Heard(asked, outcome.is_cut, not outcome.is_complete, tuple(silent))
+        return SurveyResult(asked, outcome.is_cut, not outcome.is_complete, tuple(silent))
 
     def _note_horizon(self, outcome: Outcome) -> None:
         """Note how many were reached: a network that cannot bear it is not asked more often."""
@@ -132,7 +132,7 @@ class Survey:
         self._catalogue.learn_listing(hit.provider, path, hit.entries, began_at)
         return False
 
-    async def hear(self, path: str, holders: Sequence[PeerInfo]) -> Heard:
+    async def hear(self, path: str, holders: Sequence[PeerInfo]) -> SurveyResult:
         """Ask these servents for a directory, some at a time, and wait for as long as pages come.
 
         Pages that come later are learned in the background.
@@ -144,7 +144,7 @@ class Survey:
             nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
             for holder in holders:
                 nursery.start_soon(self._hear_one, path, holder, asked, limit, since)
-        return Heard(asked)
+        return SurveyResult(asked)
 
     async def _hear_one(
         self,

@@ -19,7 +19,7 @@ from p2pfs.overlay.announcing import Announcer
 from p2pfs.overlay.bans import Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.flooding import MessageRouter
-from p2pfs.overlay.neighbours import Handlers, Overlay, Owner
+from p2pfs.overlay.neighbours import Handlers, Overlay, OverlayOwner
 from p2pfs.overlay.search import Hits, Outcome, Searches, is_answer, is_match
 from p2pfs.overlay.whereabouts import Whereabouts
 
@@ -32,7 +32,7 @@ __all__ = [
     "MessageRouter",
     "Outcome",
     "Overlay",
-    "Owner",
+    "OverlayOwner",
     "Searches",
     "Whereabouts",
     "is_answer",

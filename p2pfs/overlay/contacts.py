@@ -248,7 +248,7 @@ class ContactBook:
     def to_bytes(self) -> bytes:
         """Return the book as `load` reads it: the peers that have shaken hands with us."""
         rows = [
-            _Row(c.id, c.name, c.addresses, c.shaken_at, c.is_proven)
+            _SavedContact(c.id, c.name, c.addresses, c.shaken_at, c.is_proven)
             for c in self._by_id.values()
             if c.id is not None and c.shaken_at
         ]
@@ -260,7 +260,7 @@ class ContactBook:
         book = cls()
         try:
             with open(path, "rb") as file:
-                rows = msgspec.json.decode(file.read(), type=list[_Row])
+                rows = msgspec.json.decode(file.read(), type=list[_SavedContact])
         except FileNotFoundError:
             return book
         except (OSError, msgspec.MsgspecError) as error:
@@ -288,7 +288,7 @@ def _rank(contact: Contact) -> tuple[bool, bool, bool, int, float]:
     )
 
 
-class _Row(msgspec.Struct):
+class _SavedContact(msgspec.Struct):
     """A contact as saved."""
 
     id: ServentId

@@ -68,7 +68,7 @@ IDLE_WAIT_S: Final = 600.0
 """The longest sleep of the loop."""
 
 
-class Neighbourhood(Protocol):
+class LinkHolder(Protocol):
     """The holder of the links, as far as the degree keeper calls it."""
 
     @property
@@ -107,7 +107,7 @@ class DegreeKeeper:
         local: LocalServent,
         contacts: ContactBook,
         journal: Journal,
-        neighbourhood: Neighbourhood,
+        neighbourhood: LinkHolder,
         *,
         degree: int,
         min_neighbours: int,

@@ -57,7 +57,6 @@ from p2pfs.protocol.flood import (
     DropReason,
     FilterState,
     Finished,
-    Heard,
     Introduced,
     Keys,
     LinkId,
@@ -65,6 +64,7 @@ from p2pfs.protocol.flood import (
     Refused,
     Router,
     Send,
+    ShareChanged,
     Urgency,
 )
 from p2pfs.tasks import guarded, kept_up
@@ -318,7 +318,7 @@ class MessageRouter:
             case Introduced(peer=peer):
                 assert told_by is not None
                 self._neighbourhood.introduced(peer, told_by)
-            case Heard(news=news):
+            case ShareChanged(news=news):
                 assert told_by is not None
                 addresses = dialable(news.provider.addresses, told_by.remote)
                 self.on_named(addresses, told_by.remote)

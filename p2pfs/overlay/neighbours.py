@@ -42,7 +42,7 @@ Handlers = Mapping[type[Message], Handler]
 """The handler of each type of message."""
 
 
-class Owner(Protocol):
+class OverlayOwner(Protocol):
     """The owner of the overlay, as far as the overlay calls it."""
 
     @property
@@ -115,7 +115,7 @@ class Overlay:
         self._handlers: Handlers = {}
         self._ends = trio.lowlevel.ParkingLot()
         """The tasks that wait for a link to end."""
-        self._owner: Owner
+        self._owner: OverlayOwner
         self._nursery: trio.Nursery
 
     @property
@@ -142,7 +142,7 @@ class Overlay:
         }
 
     async def run(
-        self, owner: Owner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, owner: OverlayOwner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Own the neighbour links and keep their number right, until cancelled."""
         async with trio.open_nursery() as nursery:

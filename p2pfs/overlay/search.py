@@ -106,7 +106,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Running:
+class _RunningSearch:
     """A search under way."""
 
     kind: QueryKind
@@ -204,7 +204,7 @@ class Searches:
         self._new_guid = new_guid
         self._round_trips_s = round_trips_s
         self._on_refused = on_refused
-        self._running: dict[bytes, _Running] = {}
+        self._running: dict[bytes, _RunningSearch] = {}
         self.is_withheld: Callable[[FileId], bool] = lambda _file_id: False
         """Returns whether a content must not be named in a search: others would learn of it."""
         self.bad_hits = 0
@@ -241,7 +241,7 @@ class Searches:
         if not fits_query(text, terms) or self._names_withheld(kind, text):
             return Outcome(Hits(), 0, is_complete=False)
         guid, now = self._new_guid(), trio.current_time()
-        running = self._running[guid] = _Running(kind, text, Wanted(text, terms), quiet_s)
+        running = self._running[guid] = _RunningSearch(kind, text, Wanted(text, terms), quiet_s)
         running.ends_at = running.last_at = now + timeout_s
         if quiet_s:
             running.last_at = now + MAX_DEADLINE_MS / 1000
@@ -265,7 +265,7 @@ class Searches:
 
     async def _run_ring(
         self,
-        running: _Running,
+        running: _RunningSearch,
         ttl: int,
         further: int,
         is_enough: Callable[[Hits], bool],
@@ -307,14 +307,14 @@ class Searches:
             return ring_s * LAST_RING
         return min(ring_s, (ends_at - trio.current_time()) / (further + 1))
 
-    def _send(self, running: _Running, query: Query, urgency: Urgency) -> bool:
+    def _send(self, running: _RunningSearch, query: Query, urgency: Urgency) -> bool:
         """Send a ring out, and with one that goes over some links alone the widest over all."""
         ttls = [ttl for ttl in _parts(query.ttl) if ttl not in running.sent]
         running.sent.update(ttls)
         return all(self._flood(replace(query, ttl=ttl), urgency) for ttl in ttls)
 
     async def _ring_end(
-        self, running: _Running, ttl: int, is_enough: Callable[[Hits], bool]
+        self, running: _RunningSearch, ttl: int, is_enough: Callable[[Hits], bool]
     ) -> Sequence[Finished] | None:
         """Wait for the ends of a ring's parts; None if the hits were enough before or at them."""
         while True:
@@ -368,7 +368,7 @@ def _parts(ttl: int) -> Sequence[int]:
     return (ttl,) if ttl <= WIDE_TTL else (WIDE_TTL, ttl)
 
 
-def _query(guid: Guid, ttl: int, running: _Running, terms: Terms | None) -> Query:
+def _query(guid: Guid, ttl: int, running: _RunningSearch, terms: Terms | None) -> Query:
     left_s = running.last_at - END_MARGIN_S - trio.current_time()
     left_ms = max(0, int(left_s * 1000))
     return Query(guid, ttl, 0, running.kind, running.text, MAX_RESULTS, left_ms, terms)

@@ -51,7 +51,7 @@ BARE_BYTES: Final = 128
 """Of a body with fixed fields only. The rest is room for fields that a later version adds."""
 
 
-class Links(enum.Enum):
+class LinkScope(enum.Enum):
     """The kinds of link that a type belongs on."""
 
     NEIGHBOUR = "neighbour"
@@ -74,7 +74,7 @@ class MessageType:
     number: int
     """The first byte of its frames."""
     struct: type[Message]
-    links: Links
+    links: LinkScope
     limit: int
     """The most bytes of MessagePack in its body, both ways."""
     rate: Rate
@@ -83,7 +83,7 @@ class MessageType:
     """What answers it; REJECT does too. None for what asks nothing of its receiver."""
 
 
-_N, _T, _B = Links.NEIGHBOUR, Links.TRANSFER, Links.BOTH
+_N, _T, _B = LinkScope.NEIGHBOUR, LinkScope.TRANSFER, LinkScope.BOTH
 
 REGISTRY: Final = (
     MessageType(0x01, Hello, _B, 4 * KIB, Rate(1, 1)),
@@ -123,7 +123,7 @@ MESSAGE_TYPES: Final[Mapping[int, type[Message]]] = {row.number: row.struct for 
 
 BODY_LIMITS: Final[Mapping[type[Message], int]] = {row.struct: row.limit for row in REGISTRY}
 
-LINKS: Final[Mapping[type[Message], Links]] = {row.struct: row.links for row in REGISTRY}
+LINKS: Final[Mapping[type[Message], LinkScope]] = {row.struct: row.links for row in REGISTRY}
 
 RATES: Final[Mapping[type[Message | Unknown], Rate]] = {
     **{row.struct: row.rate for row in REGISTRY},

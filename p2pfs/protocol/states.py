@@ -19,7 +19,7 @@ from typing import Final
 from p2pfs.protocol.fields import Message
 from p2pfs.protocol.handshake import Role
 from p2pfs.protocol.messages import Bye, Data, Hello, LinkKind, Unknown
-from p2pfs.protocol.registry import LINKS, Links
+from p2pfs.protocol.registry import LINKS, LinkScope
 
 
 class State(enum.Enum):
@@ -57,9 +57,9 @@ class Step(enum.Enum):
 
 
 _STEP_ON: Final = {
-    Links.NEIGHBOUR: Step.CONTROL,
-    Links.TRANSFER: Step.TRANSFER,
-    Links.BOTH: Step.KEEP_ALIVE,
+    LinkScope.NEIGHBOUR: Step.CONTROL,
+    LinkScope.TRANSFER: Step.TRANSFER,
+    LinkScope.BOTH: Step.KEEP_ALIVE,
 }
 
 STEPS: Final[Mapping[type[Message | Data | Unknown], Step]] = {

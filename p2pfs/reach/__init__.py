@@ -24,7 +24,7 @@ Each part runs until it is cancelled, and then takes back what it has announced 
 """
 
 from p2pfs.reach.beyond import Beyond
-from p2pfs.reach.changes import Changes
+from p2pfs.reach.changes import NetworkChanges
 from p2pfs.reach.directory import Directory
 from p2pfs.reach.inviting import INVITATION_S, Inviting
 from p2pfs.reach.lan import Lan
@@ -40,12 +40,12 @@ __all__ = [
     "MISSING",
     "RELAY_BYTES_PER_S",
     "Beyond",
-    "Changes",
     "Directory",
     "FileLinks",
     "Inviting",
     "Lan",
     "Mainline",
+    "NetworkChanges",
     "OwnPort",
     "PortMapping",
     "Relays",

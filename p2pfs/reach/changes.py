@@ -53,7 +53,7 @@ class Machine(Protocol):
         ...
 
 
-class Changes:
+class NetworkChanges:
     """Ends and asks links when the network of this machine has changed."""
 
     def __init__(

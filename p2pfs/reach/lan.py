@@ -72,7 +72,7 @@ GOODBYE_S: Final = 2.0
 """How long saying goodbye to the room may take."""
 
 
-class Meeting(Protocol):
+class NearbyReceiver(Protocol):
     """The receiver of servents that are in the room."""
 
     def came_near(self, name: str, addresses: Sequence[Address]) -> None:
@@ -83,7 +83,7 @@ class Meeting(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _Announced:
     """One announcement. Without addresses it is the end of one."""
 
     name: str
@@ -106,7 +106,7 @@ class Lan:
         self._name = secrets.token_hex(NAME_BYTES)
         self._found: dict[str, tuple[Address, ...]] = {}
 
-    async def run(self, meeting: Meeting) -> None:
+    async def run(self, meeting: NearbyReceiver) -> None:
         """Announce this servent and hand on the announcements of others, until cancelled.
 
         It is announced anew when this machine's addresses change. Where the room cannot be
@@ -127,9 +127,9 @@ class Lan:
                     await self._machine.wait_changed(version)
             self._forget(meeting)  # this may be another room now
 
-    def _forget(self, meeting: Meeting) -> None:
+    def _forget(self, meeting: NearbyReceiver) -> None:
         for name in list(self._found):
-            self.take(_Heard(name, ()), meeting)
+            self.take(_Announced(name, ()), meeting)
 
     def _hosts(self) -> tuple[Address, ...]:
         """Return where others in the room may dial us."""
@@ -139,9 +139,9 @@ class Lan:
 
     async def _listen(
         self,
-        heard: trio.MemoryReceiveChannel[_Heard],
+        heard: trio.MemoryReceiveChannel[_Announced],
         hosts: tuple[Address, ...],
-        meeting: Meeting,
+        meeting: NearbyReceiver,
     ) -> None:
         """Hand on announcements until this machine's addresses are no longer `hosts`."""
         async with trio.open_nursery() as nursery:
@@ -151,11 +151,13 @@ class Lan:
                 version = await self._machine.wait_changed(version)
             nursery.cancel_scope.cancel()
 
-    async def _take_all(self, heard: trio.MemoryReceiveChannel[_Heard], meeting: Meeting) -> None:
+    async def _take_all(
+        self, heard: trio.MemoryReceiveChannel[_Announced], meeting: NearbyReceiver
+    ) -> None:
         while True:
             self.take(await heard.receive(), meeting)
 
-    def take(self, one: _Heard, meeting: Meeting) -> None:
+    def take(self, one: _Announced, meeting: NearbyReceiver) -> None:
         """Hand on an announcement that says anything new."""
         if one.addresses:
             if self._found.get(one.name) != one.addresses and self._has_room_for(one.name):
@@ -170,8 +172,8 @@ class Lan:
     @contextlib.asynccontextmanager
     async def _open(
         self, hosts: tuple[Address, ...]
-    ) -> AsyncIterator[trio.MemoryReceiveChannel[_Heard]]:
-        send, receive = trio.open_memory_channel[_Heard](MAX_ANNOUNCEMENTS)
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[_Announced]]:
+        send, receive = trio.open_memory_channel[_Announced](MAX_ANNOUNCEMENTS)
         pass_on = functools.partial(_pass_on, send, trio.lowlevel.current_trio_token())
         ear = _Ear(f"{self._name}.{SERVICE}", self._key, hosts, pass_on)
         room = await trio.to_thread.run_sync(self._announce, hosts, ear)
@@ -237,7 +239,7 @@ class _Ear(ServiceListener):
         own_name: str,
         key: NetworkKey,
         hosts: Sequence[Address],
-        pass_on: Callable[[_Heard], None],
+        pass_on: Callable[[_Announced], None],
     ) -> None:
         self._own_name = own_name
         self._key = key
@@ -256,7 +258,7 @@ class _Ear(ServiceListener):
         """Hand on an announcement, if it is of our network and may be dialled."""
         addresses = self._addresses_of(info)
         if addresses and is_of_network(self._key, dict(info.properties)):
-            self._pass_on(_Heard(info.name, addresses))
+            self._pass_on(_Announced(info.name, addresses))
 
     def update_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         """Hand on an announcement that has changed."""
@@ -264,7 +266,7 @@ class _Ear(ServiceListener):
 
     def remove_service(self, _zc: Zeroconf, _type: str, name: str) -> None:
         """Hand on that an announcement has ended."""
-        self._pass_on(_Heard(name, ()))
+        self._pass_on(_Announced(name, ()))
 
     def _addresses_of(self, info: ServiceInfo) -> tuple[Address, ...]:
         port = info.port or 0
@@ -287,7 +289,7 @@ def _version_of(hosts: Sequence[Address]) -> IPVersion:
 
 
 def _pass_on(
-    send: trio.MemorySendChannel[_Heard], token: trio.lowlevel.TrioToken, one: _Heard
+    send: trio.MemorySendChannel[_Announced], token: trio.lowlevel.TrioToken, one: _Announced
 ) -> None:
     def put() -> None:
         with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):

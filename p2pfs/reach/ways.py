@@ -146,7 +146,7 @@ class Ways:
         shared = self._shared.to(ServentId(peer.id))
         if shared is not None:
             return shared
-        race = _Race()
+        race = _WaysTried()
 
         def doubted() -> None:
             race.hasten(DOUBTED_S)
@@ -177,7 +177,7 @@ class Ways:
         )
 
 
-class _Race:
+class _WaysTried:
     """The ways that are tried, until one of them has led to the peer."""
 
     def __init__(self) -> None:

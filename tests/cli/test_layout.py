@@ -21,7 +21,7 @@ from p2pfs.cli.layout import (
     table,
     wrapping_sheet,
 )
-from p2pfs.cli.page import Look, all_peers, page
+from p2pfs.cli.page import Snapshot, all_peers, page
 from p2pfs.wording import EVENT_COLUMNS, PEER_COLUMNS, TRANSFER_COLUMNS, Estimate
 
 MIB = 2**20
@@ -52,13 +52,13 @@ def transfer(direction: str, path: str, *peers: tuple[str, int]) -> dict[str, ob
     }  # fmt: skip
 
 
-def look(downloads: int = 1, uploads: int = 1, peers: int = 2, **status: object) -> Look:
+def look(downloads: int = 1, uploads: int = 1, peers: int = 2, **status: object) -> Snapshot:
     transfers = [
         *(transfer("download", f"films/down {n}.mkv", ("bob", MIB)) for n in range(downloads)),
         *(transfer("upload", f"films/up {n}.mkv", ("cleo", 2 * MIB)) for n in range(uploads)),
     ]
     neighbours = [neighbour(f"peer {n}") for n in range(peers)]
-    return Look({**STATUS, **status}, transfers, neighbours, MIB, 2 * MIB)
+    return Snapshot({**STATUS, **status}, transfers, neighbours, MIB, 2 * MIB)
 
 
 def shown(lines: list[Text]) -> str:
@@ -263,7 +263,7 @@ def test_who_shares_in_a_transfer_is_told_with_a_rate_each():
     alone = transfer("download", "x", ("bob", MIB))
     shared = transfer("upload", "y", ("bob", MIB), ("zoe", 2 * MIB))
 
-    text = shown(page(Look(STATUS, [alone, shared], [], 0, 0), 120, 40, DRAWN))
+    text = shown(page(Snapshot(STATUS, [alone, shared], [], 0, 0), 120, 40, DRAWN))
 
     assert "bob 1.0 MiB/s, zoe 2.0 MiB/s" in text
 
@@ -276,7 +276,7 @@ def test_peers_are_told_by_what_they_move_whether_neighbours_or_not():
     ]
     neighbours = [neighbour("idle"), neighbour("near", 7)]
 
-    rows = all_peers(Look(STATUS, transfers, neighbours, 0, 0))
+    rows = all_peers(Snapshot(STATUS, transfers, neighbours, 0, 0))
 
     assert [(row["name"], row["download_bytes_s"], row["upload_bytes_s"]) for row in rows] == [
         ("far", 5, 4), ("near", 7, 0), ("idle", 0, 0),
@@ -289,7 +289,7 @@ def test_a_servent_of_an_older_version_has_a_page_too():
     download = {"path": "films/x", "size": 2, "done_bytes": 1, "rate_bytes_s": 1, "state": "idle"}
     peer = {"id": "p", "name": "ann", "address": None, "connected_s": 1, "rtt_ms": None}
 
-    text = shown(page(Look(old, [download], [peer], 0, 0), 80, 24, DRAWN))
+    text = shown(page(Snapshot(old, [download], [peer], 0, 0), 80, 24, DRAWN))
 
     assert "downloads: 1" in text
     assert "films/x" in text

@@ -29,7 +29,7 @@ from p2pfs.control.client import (
     running_servents,
     servent_of,
 )
-from p2pfs.control.opening import Source, open_destination
+from p2pfs.control.opening import SourceFile, open_destination
 from p2pfs.control.paths import place_of, received_target
 from p2pfs.control.server import serve_control
 from p2pfs.errors import (
@@ -101,7 +101,7 @@ async def publish(servent: FakeServent, file: Path | str, name: str | None = Non
 
     def in_thread():
         running = choose_servent(str(servent.config.mountpoint))
-        with Source(str(file)) as source:
+        with SourceFile(str(file)) as source:
             return client.publish(running, source, name or source.name, lambda *_: None)
 
     return await trio.to_thread.run_sync(in_thread)

@@ -12,7 +12,7 @@ import pytest
 from p2pfs.control import ExitStatus, VerbError, opening
 from p2pfs.control.opening import (
     NAME_MAX,
-    Source,
+    SourceFile,
     Stream,
     WholeFile,
     open_destination,
@@ -305,7 +305,7 @@ def test_a_source_has_the_permissions_that_cp_would_give(mask):
     os.chmod("x", 0o777)
     before = os.umask(mask)
     try:
-        with Source("x") as source:
+        with SourceFile("x") as source:
             assert source.mode == 0o777 & ~mask
             assert source.name == "x"
             assert os.pread(source.descriptor, 100, 0) == b"content"
@@ -319,10 +319,10 @@ def test_what_is_no_file_is_no_source():
     Path("x").write_text("")
     for path, reason in (("d", "d is a directory"), ("fifo", "not a regular file")):
         with pytest.raises(UsageError, match=reason):
-            Source(path)
+            SourceFile(path)
     for path in ("missing", "x/"):
         with pytest.raises(OSError, match=path):
-            Source(path)
+            SourceFile(path)
 
 
 def test_what_the_user_may_not_read_is_no_source(tmp_path):
@@ -331,12 +331,12 @@ def test_what_the_user_may_not_read_is_no_source(tmp_path):
     if os.geteuid() == 0:
         pytest.skip("root may read all")
     with pytest.raises(PermissionError):
-        Source("x")
+        SourceFile("x")
 
 
 def test_an_open_pipe_is_a_source():
     read_end, write_end = os.pipe()
-    with Source(f"/dev/fd/{read_end}") as source:
+    with SourceFile(f"/dev/fd/{read_end}") as source:
         os.write(write_end, b"content")
         assert os.read(source.descriptor, 100) == b"content"
         assert source.name == str(read_end)

@@ -17,7 +17,7 @@ from p2pfs.control.files import find_shared
 from p2pfs.control.paths import (
     MAX_SYMLINKS,
     Id,
-    Subtree,
+    SubtreeName,
     TreePath,
     read_target,
     received_target,
@@ -150,7 +150,7 @@ def test_what_is_read_is_what_cat_shows(shared, others, where):
                 return
             assert received_target(str(target)) == target
             assert isinstance(target, TreePath)
-            assert target.subtree is not Subtree.SHARED
+            assert target.subtree is not SubtreeName.SHARED
             file = os.path.join(place.mountpoint, target.subtree, target.path)
             if is_from_others(place, text):
                 assert file == os.path.realpath(text)
@@ -182,30 +182,30 @@ def place(tmp_path, monkeypatch) -> Place:
 
 
 def test_a_path_that_leads_nowhere_near_starts_at_network(place):
-    assert read_target("films/x", place) == TreePath(Subtree.NETWORK, "films/x")
-    assert read_target("network/x", place) == TreePath(Subtree.NETWORK, "network/x")
+    assert read_target("films/x", place) == TreePath(SubtreeName.NETWORK, "films/x")
+    assert read_target("network/x", place) == TreePath(SubtreeName.NETWORK, "network/x")
     assert read_target("films/", place) == TreePath(
-        Subtree.NETWORK, "films", must_be_directory=True
+        SubtreeName.NETWORK, "films", must_be_directory=True
     )
 
 
 @pytest.mark.parametrize("subtree", ["network", "search", "peers"])
 def test_what_others_fill_is_named_through_the_mount(place, subtree, monkeypatch):
-    expected = TreePath(Subtree(subtree), "blue/x")
+    expected = TreePath(SubtreeName(subtree), "blue/x")
     os.makedirs(f"mnt/{subtree}/blue")
 
     assert read_target(f"{place.mountpoint}/{subtree}/blue/x", place) == expected
     assert read_target(f"mnt/{subtree}/blue/x", place) == expected
     monkeypatch.chdir(f"mnt/{subtree}/blue")
     assert read_target("x", place) == expected
-    assert read_target("../../network/y", place) == TreePath(Subtree.NETWORK, "y")
+    assert read_target("../../network/y", place) == TreePath(SubtreeName.NETWORK, "y")
 
 
 def test_a_link_to_a_sub_tree_leads_there(place, tmp_path):
     (tmp_path / "films").symlink_to(tmp_path / "mnt" / "network" / "films")
 
-    assert read_target("films/x", place) == TreePath(Subtree.NETWORK, "films/x")
-    assert read_target("films", place) == TreePath(Subtree.NETWORK, "films")
+    assert read_target("films/x", place) == TreePath(SubtreeName.NETWORK, "films/x")
+    assert read_target("films", place) == TreePath(SubtreeName.NETWORK, "films")
 
 
 def test_below_the_network_nothing_is_looked_at(place, monkeypatch):
@@ -226,7 +226,7 @@ def test_what_lies_on_this_machine_is_not_read_from_the_network(place, monkeypat
     monkeypatch.chdir("mnt/shared")
     with pytest.raises(UsageError, match="this machine"):
         read_target("x", place)
-    assert read_target("y", place) == TreePath(Subtree.NETWORK, "y")
+    assert read_target("y", place) == TreePath(SubtreeName.NETWORK, "y")
 
 
 @pytest.mark.parametrize("text", ["../x", "a/../..", "/x"])
@@ -240,9 +240,9 @@ def test_an_id_is_a_content_wherever_the_user_is(place, monkeypatch):
     monkeypatch.chdir("mnt/shared")
 
     assert read_target("AB" * 32, place) == Id("ab" * 32)
-    assert read_target("./" + "ab" * 32, place) == TreePath(Subtree.NETWORK, "ab" * 32)
+    assert read_target("./" + "ab" * 32, place) == TreePath(SubtreeName.NETWORK, "ab" * 32)
     assert received_target(str(Id("ab" * 32))) == Id("ab" * 32)
-    assert removal_target("ab" * 32, place) == TreePath(Subtree.SHARED, "ab" * 32)
+    assert removal_target("ab" * 32, place) == TreePath(SubtreeName.SHARED, "ab" * 32)
 
 
 def test_links_in_a_circle_end(place, tmp_path):
@@ -253,7 +253,7 @@ def test_links_in_a_circle_end(place, tmp_path):
         (tmp_path / f"l{number}").symlink_to(
             f"l{number + 1}" if number + 1 < MAX_SYMLINKS else "mnt"
         )
-    assert read_target("l0/network/x", place) == TreePath(Subtree.NETWORK, "x")
+    assert read_target("l0/network/x", place) == TreePath(SubtreeName.NETWORK, "x")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_without_a_mount_paths_start_at_the_sub_trees(tmp_path, monkeypatch):
     served = Place(None, str(tmp_path / "shared"))
     monkeypatch.chdir("/")
 
-    assert read_target("films/x", served) == TreePath(Subtree.NETWORK, "films/x")
-    assert removal_target("films/x", served) == TreePath(Subtree.SHARED, "films/x")
+    assert read_target("films/x", served) == TreePath(SubtreeName.NETWORK, "films/x")
+    assert removal_target("films/x", served) == TreePath(SubtreeName.SHARED, "films/x")
     whole = str(tmp_path / "shared" / "films" / "x")
-    assert removal_target(whole, served) == TreePath(Subtree.SHARED, "films/x")
+    assert removal_target(whole, served) == TreePath(SubtreeName.SHARED, "films/x")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2pfs.download.source import Request, Source
-from p2pfs.download.standing import STANDINGS, Event, Standing, Trouble
+from p2pfs.download.standing import STANDINGS, SourceEvent, Standing, Trouble
 from tests.helpers.sizes import BLOCK
 from tests.helpers.upstream import peer
 
@@ -31,10 +31,10 @@ def in_standing(standing: Standing) -> Source:
     """Return a source that has come to stand so."""
     source = Source(peer(0))
     for event, reached in (
-        (Event.GAVE, P),
-        (Event.FAILED, F),
-        (Event.OUTDATED, O),
-        (Event.LIED, L),
+        (SourceEvent.GAVE, P),
+        (SourceEvent.FAILED, F),
+        (SourceEvent.OUTDATED, O),
+        (SourceEvent.LIED, L),
     ):
         if standing is reached:
             do(source, event)
@@ -42,18 +42,18 @@ def in_standing(standing: Standing) -> Source:
     return source
 
 
-def do(source: Source, event: Event) -> None:
+def do(source: Source, event: SourceEvent) -> None:
     """Let an event happen as the picker tells of it."""
     match event:
-        case Event.GAVE:
+        case SourceEvent.GAVE:
             source.gave(Request(source.peer, 1, BLOCK), now=1.0)
-        case Event.FAILED:
+        case SourceEvent.FAILED:
             source.pause(Trouble.SILENT, now=1.0)
-        case Event.OUTDATED:
+        case SourceEvent.OUTDATED:
             source.pause(Trouble.STALE, now=1.0)
-        case Event.LIED:
-            source.happened(Event.LIED)
-        case Event.FORGIVEN:
+        case SourceEvent.LIED:
+            source.happened(SourceEvent.LIED)
+        case SourceEvent.FORGIVEN:
             source.forgive()
 
 
@@ -62,10 +62,12 @@ def do(source: Source, event: Event) -> None:
     [
         (before, event, after)
         for before, row in ROWS.items()
-        for event, after in zip(Event, row, strict=True)
+        for event, after in zip(SourceEvent, row, strict=True)
     ],
 )
-def test_each_event_leads_where_the_table_says(before: Standing, event: Event, after: Standing):
+def test_each_event_leads_where_the_table_says(
+    before: Standing, event: SourceEvent, after: Standing
+):
     assert STANDINGS[before][event] is after
 
     source = in_standing(before)
@@ -79,12 +81,12 @@ def test_each_event_leads_where_the_table_says(before: Standing, event: Event, a
 
 def test_every_step_is_in_the_table():
     assert set(STANDINGS) == set(Standing)
-    assert all(set(row) == set(Event) for row in STANDINGS.values())
+    assert all(set(row) == set(SourceEvent) for row in STANDINGS.values())
 
 
 def test_a_liar_stays_one_whatever_happens():
     source = in_standing(L)
-    for event in Event:
+    for event in SourceEvent:
         do(source, event)
 
     assert source.trouble is Trouble.CORRUPT

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.filesystem import FileSystem, Moment, Owner
+from p2pfs.filesystem import FileSystem, Moment, Ownership
 from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
@@ -598,7 +598,7 @@ def test_replacing_a_file_as_editors_and_databases_do_survives_a_power_cut(
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
-NOBODY = Owner(65_534, 65_533)
+NOBODY = Ownership(65_534, 65_533)
 
 MAKERS = {
     "create": lambda tree, path: tree.create(path, os.O_WRONLY, 0o4640, NOBODY).release(),

@@ -141,7 +141,7 @@ except StartError as error: open({str(tmp_path / "result")!r}, 'w').write(str(er
 
 def test_without_a_parent_reports_go_nowhere(monkeypatch):
     monkeypatch.delenv("P2PFS_REPORT_FD", raising=False)
-    report = background.Report()
+    report = background.ParentPipe()
 
     assert not report.is_awaited
     assert report.ready(Welcome([], [], {})) is None

@@ -13,12 +13,12 @@ from jeepney.io.trio import open_dbus_connection
 
 from p2pfs.host import desktop
 from p2pfs.host.desktop import MAX_SHOWN, done_notice_of, notice_of, notify
-from p2pfs.journal import Event, Journal, Severity
+from p2pfs.journal import Journal, JournalEvent, Severity
 from tests.helpers.sessionbus import needs_bus, session_bus
 
 
-def failure(path: str, text: str = "no holder can be reached") -> Event:
-    return Event(0.0, Severity.ERROR, text, path)
+def failure(path: str, text: str = "no holder can be reached") -> JournalEvent:
+    return JournalEvent(0.0, Severity.ERROR, text, path)
 
 
 def test_one_failure_is_told_by_its_name():

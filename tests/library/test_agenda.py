@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from p2pfs.library.agenda import EFFECTS, Event, Look, Stage
+from p2pfs.library.agenda import EFFECTS, Look, PathEvent, Stage
 from p2pfs.library.books import Books
 from p2pfs.library.doubts import Sign, Trust
 from p2pfs.library.facts import Facts
@@ -166,7 +166,7 @@ def test_whatever_it_is_at_the_end_of_a_write_it_is_looked_at_afterwards(before:
 
 def test_an_event_that_can_come_has_a_row_in_every_stage_of_a_look():
     for stage in set(Stage) - {Stage.NONE}:
-        assert set(EFFECTS[stage]) == set(Event)
+        assert set(EFFECTS[stage]) == set(PathEvent)
 
 
 def test_of_two_signs_the_larger_one_begins_the_next_look():

@@ -14,7 +14,7 @@ from p2pfs.errors import NotFoundError, NotYetError, StaleError
 from p2pfs.library import FileState, hashing, searching, share
 from p2pfs.library.hashing import STEP_BYTES, Hashing
 from p2pfs.library.index import Index, Record
-from p2pfs.library.rounds import LEFT_ALONE_S, Alarm
+from p2pfs.library.rounds import LEFT_ALONE_S, ChangeSignal
 from p2pfs.library.status import StatKey
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms
@@ -1289,8 +1289,8 @@ def _target(descriptor):
 
 async def test_those_who_wait_are_not_woken_for_each_file(tmp_path, monkeypatch):
     """The rounds wake them after each hop: from there it costs nothing."""
-    wakes, real = [], Alarm.wake
-    monkeypatch.setattr(Alarm, "wake", lambda alarm: wakes.append(alarm) or real(alarm))
+    wakes, real = [], ChangeSignal.wake
+    monkeypatch.setattr(ChangeSignal, "wake", lambda alarm: wakes.append(alarm) or real(alarm))
     world = World(tmp_path)
     for number in range(50):
         world.put(f"{number}", b"%d" % number)

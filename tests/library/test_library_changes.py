@@ -10,7 +10,7 @@ import trio
 from msgspec import structs
 
 from p2pfs.errors import NotFoundError, NotYetError, StaleError
-from p2pfs.filesystem import Owner
+from p2pfs.filesystem import Ownership
 from p2pfs.filesystem.shared import SharedTree
 from p2pfs.library import hashing, share
 from p2pfs.library.hashing import STEP_BYTES
@@ -657,7 +657,7 @@ async def test_what_others_keep_from_each_other_is_not_published_by_root(tmp_pat
 async def test_what_its_owner_made_through_the_mount_is_meant_to_be_shared(tmp_path):
     world = World(tmp_path, is_shared_by_root=True)
     tree = SharedTree(world.roots, world.library)
-    root, nobody = Owner(0, 0), Owner(65_534, 65_534)
+    root, nobody = Ownership(0, 0), Ownership(65_534, 65_534)
     async with world.running():
         tree.create("root's", os.O_WRONLY, 0o600, root).release()
         tree.create("nobody's", os.O_WRONLY, 0o640, nobody).release()

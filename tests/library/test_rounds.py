@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.library.doubts import Sign
-from p2pfs.library.rounds import GATHER_CHANGES_S, GIVE_WAY_S, Alarm
+from p2pfs.library.rounds import GATHER_CHANGES_S, GIVE_WAY_S, ChangeSignal
 from p2pfs.library.share import Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
@@ -85,9 +85,9 @@ async def test_the_worker_is_not_woken_for_each_fact_about_a_file_that_is_unpack
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
     wakes: list[float] = []
-    wake = Alarm.wake
+    wake = ChangeSignal.wake
     monkeypatch.setattr(
-        Alarm, "wake", lambda alarm: wakes.append(trio.current_time()) or wake(alarm)
+        ChangeSignal, "wake", lambda alarm: wakes.append(trio.current_time()) or wake(alarm)
     )
     world = World(tmp_path)
     async with world.running():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from p2pfs.control import client
-from p2pfs.control.opening import Source
+from p2pfs.control.opening import SourceFile
 from tests.helpers.frugalservent import MAY_OPEN
 from tests.helpers.mounted import PATIENCE_S, Servent, Servents, errno_name, until
 
@@ -34,7 +34,7 @@ def test_many_verbs_that_read_our_own_mount_stop_nothing(ben: Servent) -> None:
 
     def publish(number: int) -> None:
         try:
-            with Source(str(ben.network / f"copied/{number}")) as source:
+            with SourceFile(str(ben.network / f"copied/{number}")) as source:
                 client.publish(running, source, f"copy {number}", lambda *_: None)
         except Exception as error:  # noqa: BLE001 - told below
             failures.append(error)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, Aside, Channel, Iovec, Replies
+from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, Aside, ChannelOps, Iovec, Replies
 
 ASIDE = Aside("/shared/f", "/shared/.fuse_hidden0000000100000001")
 
@@ -21,7 +21,7 @@ class Libfuse:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
-        self.channel = Channel(RECEIVE(lambda *_: 0), SEND(self._send), DESTROY(lambda _: None))
+        self.channel = ChannelOps(RECEIVE(lambda *_: 0), SEND(self._send), DESTROY(lambda _: None))
         self.plain = self.address()
 
     def address(self) -> int:
@@ -52,7 +52,7 @@ def libfuse() -> Libfuse:
 @pytest.fixture
 def replies(libfuse: Libfuse) -> Replies:
     replies = Replies()
-    own = Channel.from_buffer_copy(libfuse.channel)
+    own = ChannelOps.from_buffer_copy(libfuse.channel)
     replies.watch(ctypes.addressof(libfuse.channel), ctypes.addressof(own), libfuse.channel)
     return replies
 
@@ -140,7 +140,7 @@ def test_the_answers_of_other_threads_pass_untouched(replies: Replies, libfuse: 
 
 def test_another_libfuse_is_left_alone(libfuse: Libfuse) -> None:
     replies = Replies()
-    unlike = Channel()
+    unlike = ChannelOps()
     replies.watch(ctypes.addressof(libfuse.channel), ctypes.addressof(unlike), libfuse.channel)
 
     assert not replies.put_off(ASIDE, lambda: None)

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from p2pfs.journal import Journal
 from p2pfs.namespace import RemoteFile
 from p2pfs.protocol import Identity
-from p2pfs.reach.changes import CLOCK_S, SETTLE_S, Changes
+from p2pfs.reach.changes import CLOCK_S, SETTLE_S, NetworkChanges
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryHost, MemoryNetwork
 from tests.helpers.world import World, host, open_world
@@ -154,7 +154,7 @@ class Sleeper:
     def __init__(self, network: MemoryHost) -> None:
         self.slept_s = 0.0
         self.fresh_starts = 0
-        self.changes = Changes(
+        self.changes = NetworkChanges(
             network, lambda: (), self._start_afresh, Journal(trio.current_time), self.clock
         )
 

@@ -21,8 +21,8 @@ from p2pfs.reach.lan import (
     SERVICE,
     TAG_KEY,
     Lan,
+    _Announced,
     _Ear,
-    _Heard,
     is_of_network,
     properties_of,
 )
@@ -62,8 +62,8 @@ def test_what_anybody_announces_is_judged_without_a_fault(told):
 # What is heard.
 
 
-def heard_of(*hosts: str, port: int = 4774, properties=None) -> list[_Heard]:
-    told: list[_Heard] = []
+def heard_of(*hosts: str, port: int = 4774, properties=None) -> list[_Announced]:
+    told: list[_Announced] = []
     ear = _Ear(f"own.{SERVICE}", OPEN, (Address("9.9.9.7", 4774), HERE), told.append)
     info = ServiceInfo(
         SERVICE, f"a.{SERVICE}", port=port, parsed_addresses=list(hosts),
@@ -104,12 +104,12 @@ class Room:
 def test_only_so_many_are_remembered_and_who_goes_makes_room():
     lan, room = Lan(OPEN, lambda: (), watched_machine()[1]), Room()
     for number in range(MAX_NEARBY + 5):
-        lan.take(_Heard(str(number), (HERE,)), room)
+        lan.take(_Announced(str(number), (HERE,)), room)
 
     assert len(room.here) == MAX_NEARBY
-    lan.take(_Heard("0", ()), room)
-    lan.take(_Heard("never", ()), room)
-    lan.take(_Heard("late", (HERE,)), room)
+    lan.take(_Announced("0", ()), room)
+    lan.take(_Announced("never", ()), room)
+    lan.take(_Announced("late", (HERE,)), room)
     assert len(room.here) == MAX_NEARBY
     assert "late" in room.here
 

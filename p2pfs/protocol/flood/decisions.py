@@ -108,7 +108,7 @@ class Introduced:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ShareChanged:
     """The share of a servent within the horizon has changed."""
 
     news: News
@@ -131,5 +131,14 @@ class Ban:
 
 
 Decision = (
-    Send | Answer | Deliver | Finished | Refused | OfferSelf | Introduced | Heard | Drop | Ban
+    Send
+    | Answer
+    | Deliver
+    | Finished
+    | Refused
+    | OfferSelf
+    | Introduced
+    | ShareChanged
+    | Drop
+    | Ban
 )

@@ -211,7 +211,7 @@ def unpack_added(body: bytes, size: int) -> list[int]:
     return positions
 
 
-class _Told:
+class _SentFilter:
     """The filter of one layer that one neighbour was last sent."""
 
     def __init__(self) -> None:
@@ -253,7 +253,7 @@ class FilterState(NamedTuple):
     """How much of its filter is set, from 0 to 1; 1 too if it is to be asked everything."""
 
 
-class _Heard:
+class _ReceivedFilter:
     """The filter of one layer that one neighbour has sent."""
 
     def __init__(self) -> None:
@@ -271,11 +271,11 @@ class _Heard:
         self.data = None if self.bits is ALL else self.bits.to_bytes(size // 8, "little")
 
 
-class _Neighbour:
+class _FilterExchange:
     def __init__(self, now: float) -> None:
         self.opened_at = now
-        self.heard = {OWN: _Heard(), BEYOND: _Heard()}
-        self.told = {OWN: _Told(), BEYOND: _Told()}
+        self.heard = {OWN: _ReceivedFilter(), BEYOND: _ReceivedFilter()}
+        self.told = {OWN: _SentFilter(), BEYOND: _SentFilter()}
 
     def shares(self, now: float) -> Bits:
         """Return what it may share: nothing yet, for a moment, if it is new."""
@@ -289,7 +289,7 @@ class FilterTable:
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self._own: Bits = ALL
-        self._neighbours: dict[LinkId, _Neighbour] = {}
+        self._neighbours: dict[LinkId, _FilterExchange] = {}
         self._beyond: dict[LinkId, Bits] = {}
         self._beyond_until = -math.inf
         """Until when that holds, if no filter comes."""
@@ -297,7 +297,7 @@ class FilterTable:
 
     def link_opened(self, link: LinkId, now: float) -> None:
         """Note a new neighbour: nothing is known of what it has."""
-        self._neighbours[link] = _Neighbour(now)
+        self._neighbours[link] = _FilterExchange(now)
         self._beyond_until = -math.inf
 
     def link_lost(self, link: LinkId) -> None:
@@ -372,7 +372,7 @@ class FilterTable:
                 due_at = min(due_at, math.inf if told is None else told.due_at(wanted, layer, now))
         return min(due_at, self._beyond_until)
 
-    def _wanted(self, link: LinkId, layer: int, now: float) -> tuple[Bits, _Told | None]:
+    def _wanted(self, link: LinkId, layer: int, now: float) -> tuple[Bits, _SentFilter | None]:
         """Return the bits that a neighbour should have, and the bits that it was sent."""
         neighbour = self._neighbours.get(link)
         if neighbour is None:
@@ -380,7 +380,7 @@ class FilterTable:
         bits = self._own if layer == OWN else self._all_beyond(now)[link]
         return bits, neighbour.told[layer]
 
-    def _message(self, told: _Told, wanted: Bits, layer: int, now: float) -> Filter:
+    def _message(self, told: _SentFilter, wanted: Bits, layer: int, now: float) -> Filter:
         form, bits = told.tell(wanted, now)
         if form is FilterForm.ADDED:
             assert bits is not ALL

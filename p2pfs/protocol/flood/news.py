@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from p2pfs.latest import Latest
 from p2pfs.protocol import News, ServentId, check_news
 from p2pfs.protocol.flood.budgets import SENDING_SHARE, Budget, Charge, TokenBucket
-from p2pfs.protocol.flood.decisions import Decision, Drop, DropReason, Heard, LinkId, Send
+from p2pfs.protocol.flood.decisions import Decision, Drop, DropReason, LinkId, Send, ShareChanged
 
 NEWS_PER_S: Final = 2.0
 NEWS_BURST: Final = 300
@@ -97,8 +97,8 @@ class NewsTable:
         if not teller.pace.take(now):
             return [Drop(link, DropReason.OVER_BUDGET)]
         if _is_of_coming(news) and not self._neighbours[link].arrivals.take(now):
-            return [Heard(news), Drop(link, DropReason.OVER_BUDGET)]
-        return [Heard(news), *self._passed_on(news, link, now)]
+            return [ShareChanged(news), Drop(link, DropReason.OVER_BUDGET)]
+        return [ShareChanged(news), *self._passed_on(news, link, now)]
 
     def originate(self, news: News, now: float) -> list[Decision]:
         """Send NEWS of our own to all neighbours."""

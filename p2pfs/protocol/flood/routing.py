@@ -126,7 +126,7 @@ class RouterStatistics:
     drops: Mapping[DropReason, int]
 
 
-class _Neighbour:
+class _LinkBudgets:
     """The budgets of one link, both ways."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class Router:
         self._waves = Waves(has_room)
         self.filters = FilterTable(keys or Keys(b""))
         self._news = NewsTable()
-        self._neighbours: dict[LinkId, _Neighbour] = {}
+        self._neighbours: dict[LinkId, _LinkBudgets] = {}
         self._askers = Askers()
         self._searches_out = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
@@ -176,7 +176,7 @@ class Router:
 
         Without an address it is taken to be alone at one.
         """
-        self._neighbours[link] = _Neighbour()
+        self._neighbours[link] = _LinkBudgets()
         self._askers.link_opened(link, f"link {link}" if address is None else address)
         self.filters.link_opened(link, now)
         self._news.link_opened(link)

@@ -11,7 +11,15 @@ from msgspec.structs import replace
 
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.protocol import MAX_TTL, Identity, News, PeerInfo, sign_news
-from p2pfs.protocol.flood.decisions import Ban, Decision, Drop, DropReason, Heard, LinkId, Send
+from p2pfs.protocol.flood.decisions import (
+    Ban,
+    Decision,
+    Drop,
+    DropReason,
+    LinkId,
+    Send,
+    ShareChanged,
+)
 from p2pfs.protocol.flood.news import (
     ARRIVAL_BURST,
     ARRIVALS_PER_S,
@@ -42,7 +50,7 @@ def router() -> Router:
 
 
 def onward(news: News, *links: LinkId) -> list[Decision]:
-    return [Heard(news), *(Send(link, replace(news, ttl=news.ttl - 1)) for link in links)]
+    return [ShareChanged(news), *(Send(link, replace(news, ttl=news.ttl - 1)) for link in links)]
 
 
 def test_what_is_new_goes_to_the_others_and_what_is_not_goes_nowhere(router: Router) -> None:
@@ -54,7 +62,7 @@ def test_what_is_new_goes_to_the_others_and_what_is_not_goes_nowhere(router: Rou
 
 
 def test_the_last_link_ends_it(router: Router) -> None:
-    assert router.got_news(A, news_of(ttl=1), 0.0) == [Heard(news_of(ttl=1))]
+    assert router.got_news(A, news_of(ttl=1), 0.0) == [ShareChanged(news_of(ttl=1))]
 
 
 def test_our_own_go_to_all_and_are_not_heard_when_they_come_home(router: Router) -> None:
@@ -81,7 +89,7 @@ def test_nobody_can_tell_those_of_another_or_silence_it(router: Router, forged: 
 
 def test_one_that_tells_all_the_time_is_heard_seldom(router: Router) -> None:
     heard = sum(
-        Heard in map(type, router.got_news(A, news_of(version=second), second))
+        ShareChanged in map(type, router.got_news(A, news_of(version=second), second))
         for second in range(100)
     )
     assert heard <= NEWS_OF_ONE_BURST + 100 * NEWS_OF_ONE_PER_S + 1
@@ -90,7 +98,7 @@ def test_one_that_tells_all_the_time_is_heard_seldom(router: Router) -> None:
 def test_what_a_neighbour_brings_is_bounded_whoever_told_it(router: Router) -> None:
     tellers = [Identity.generate() for _ in range(NEWS_BURST + 10)]
     decisions = [router.got_news(A, news_of(teller), 0.0) for teller in tellers]
-    assert sum(Heard in map(type, one) for one in decisions) == NEWS_BURST
+    assert sum(ShareChanged in map(type, one) for one in decisions) == NEWS_BURST
     assert decisions[-1] == [Drop(A, DropReason.OVER_BUDGET)]
     sent = [d for one in decisions for d in one if isinstance(d, Send) and d.link == B]
     assert len(sent) < NEWS_BURST, "less than B accepts of us"
@@ -108,7 +116,7 @@ def test_who_comes_and_goes_is_passed_on_seldom(
 
     passed = [router.got_news(A, made_up(), 0.0) for _ in range(ARRIVAL_BURST + 10)]
     assert sum(Send in map(type, decisions) for decisions in passed) == ARRIVAL_BURST
-    assert {*map(type, passed[-1])} == {Heard, Drop}
+    assert {*map(type, passed[-1])} == {ShareChanged, Drop}
     assert Send in map(type, router.got_news(B, made_up(), 0.0))
     assert Send in map(type, router.got_news(A, news_of(), 0.0)), "what has changed goes on"
     assert Send in map(type, router.got_news(A, made_up(), 1 / ARRIVALS_PER_S))
@@ -150,7 +158,7 @@ def test_all_within_the_horizon_hear_it_and_each_link_carries_it_once_each_way(
     heard, crossed = set(), set()
     while waiting:
         sender, decision = waiting.pop(0)
-        if isinstance(decision, Heard):
+        if isinstance(decision, ShareChanged):
             heard.add(sender)
             continue
         assert isinstance(decision, Send)

@@ -32,7 +32,7 @@ class Known(NamedTuple):
 
 
 @dataclass(slots=True)
-class Batch:
+class Findings:
     """The findings of one hop."""
 
     looks: list[Look] = field(default_factory=list)
