@@ -35,7 +35,7 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the protocol. Close that link, count it, carry on."""
+    """The peer broke the protocol. Close that link and carry on."""
 
 
 class LinkError(P2pfsError):

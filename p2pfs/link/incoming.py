@@ -36,8 +36,6 @@ class Incoming:
         self._connection = connection
         self._alive = alive
         self._allowance = Allowance()
-        self.bytes = 0
-        """What came so far."""
 
     async def run(self, take: TakeReceived, is_over: Callable[[], bool]) -> None:
         """Hand on what arrives until the link is over or the peer has ended the stream.
@@ -55,7 +53,6 @@ class Incoming:
                 # Not for the connection to judge: a peer that is killed in the middle of a
                 # frame has broken no protocol.
                 return
-            self.bytes += len(data)
             self._alive.got_bytes()
             self._connection.receive_data(data)
 

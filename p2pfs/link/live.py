@@ -74,14 +74,10 @@ _ids = itertools.count(1)
 
 @dataclass(frozen=True)
 class LinkStatistics:
-    """What went over a link so far. Bytes are those on the wire, after the greeting."""
+    """The numbers of messages that a link has carried so far, its greeting not counted."""
 
     messages_in: int
     messages_out: int
-    bytes_in: int
-    bytes_out: int
-    protocol_errors: int
-    """1 if the peer broke the protocol, which ended the link."""
 
 
 class Link:
@@ -146,7 +142,7 @@ class Link:
         )
         """What we ask of the peer, and what it answers."""
         self._in = Incoming(channel.stream, connection, self._alive)
-        self._messages_in = self._protocol_errors = 0
+        self._messages_in = 0
 
     def __repr__(self) -> str:
         """Return the far end, and how the link stands."""
@@ -163,14 +159,8 @@ class Link:
         return bool(self.ask or self._out)
 
     def statistics(self) -> LinkStatistics:
-        """Return what went over this link so far."""
-        return LinkStatistics(
-            self._messages_in,
-            self._out.messages,
-            self._in.bytes,
-            self._out.bytes,
-            self._protocol_errors,
-        )
+        """Return how many messages this link has carried so far."""
+        return LinkStatistics(self._messages_in, self._out.messages)
 
     @property
     def is_silent(self) -> bool:
@@ -341,7 +331,6 @@ class Link:
             try:
                 await self._in.run(take, lambda: self.ended is not None)
             except RemoteProtocolError as error:
-                self._protocol_errors += 1
                 bye = Bye(ByeCode.PROTOCOL, str(error)[:MAX_REASON_LENGTH])
                 self._close(bye, f"broke the protocol: {error}")
             if self.ended is None:

@@ -66,8 +66,8 @@ class Outgoing:
         """Why nothing is taken any more."""
         self.sending_since = math.inf
         """When the send that is under way began."""
-        self.messages = self.bytes = 0
-        """Counts of all that went out so far."""
+        self.messages = 0
+        """How many have been sealed for the wire so far."""
 
     def __bool__(self) -> bool:
         """Return whether anything waits to be sent."""
@@ -173,7 +173,6 @@ class Outgoing:
                 self.sending_since = trio.current_time()
                 await self._stream.send_all(batch)
                 self._sent_at, self.sending_since = trio.current_time(), math.inf
-                self.bytes += len(batch)
             await self._stream.send_eof()
 
     async def _pause(self) -> None:

@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from p2pfs.protocol.fields import ServentId
 from p2pfs.protocol.manifest import MIB
 
-SEED_BYTES: Final = 32
 PSK_BYTES: Final = 32
 NETWORK_ID_BYTES: Final = 16
 

@@ -26,7 +26,7 @@ Each part runs until it is cancelled, and then takes back what it has announced 
 from p2pfs.reach.beyond import Beyond
 from p2pfs.reach.changes import NetworkChanges
 from p2pfs.reach.directory import Directory
-from p2pfs.reach.inviting import INVITATION_S, Inviting
+from p2pfs.reach.inviting import Inviting
 from p2pfs.reach.lan import Lan
 from p2pfs.reach.linking import FileLinks
 from p2pfs.reach.mainline import MISSING, Mainline, is_installed, open_mainline
@@ -36,7 +36,6 @@ from p2pfs.reach.relays import RELAY_BYTES_PER_S, Relays
 from p2pfs.reach.ways import Ways
 
 __all__ = [
-    "INVITATION_S",
     "MISSING",
     "RELAY_BYTES_PER_S",
     "Beyond",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
 import trio
 
@@ -15,9 +14,6 @@ from p2pfs.keys import invitation_key, is_of_network
 from p2pfs.overlay import Overlay, Whereabouts
 from p2pfs.protocol import Address, PeerInfo, ServentId, scope_of
 from p2pfs.threads import RunInThread
-
-INVITATION_S: Final = 7 * 24 * 3600
-"""How long an invitation holds by default."""
 
 
 class Inviting:

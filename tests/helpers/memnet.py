@@ -43,6 +43,8 @@ class MemoryNetwork:
     def __init__(self, *, latency_s: float = 0.0, buffer_bytes: int = BUFFER_BYTES) -> None:
         self.latency_s = latency_s
         self.buffer_bytes = buffer_bytes
+        self.carried_bytes = 0
+        """What all hosts together have sent so far."""
         self._hosts: dict[str, MemoryHost] = {}
         self._latencies: dict[frozenset[str], float] = {}
         self._frozen: set[str] = set()
@@ -368,6 +370,7 @@ class Pipe:
         self._sender.free_at = start + len(data) / self._sender.rate
         self._queue.append((self._sender.free_at + self._net.latency(*self._ends), data))
         self._size += len(data)
+        self._net.carried_bytes += len(data)
         self.wake()
 
     async def send(self, data: bytes) -> None:

@@ -26,8 +26,8 @@ def child(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     prelude = f"""
 import os, sys, time
-from p2pfs.host.background import Report, StartError, Welcome
-report = Report()
+from p2pfs.host.background import ParentPipe, StartError, Welcome
+report = ParentPipe()
 with open({str(tmp_path / "pid")!r}, "w") as file: file.write(str(os.getpid()))
 """
 
