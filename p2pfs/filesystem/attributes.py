@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from blake3 import blake3
+from msgspec import Struct
 
 OWN_PREFIX: Final = "user.p2pfs."
 """The prefix of our own extended attributes."""
@@ -27,8 +27,7 @@ _FOREIGN_INODE: Final = 1 << 62
 """Set in the inode numbers of files that lie on other disks than the share itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(Struct, frozen=True, gc=False):
     """One file or directory as `stat` shows it. Times are in nanoseconds since 1970."""
 
     mode: int

@@ -7,14 +7,16 @@ earlier than on a plain disk, and the directory may be renamed while it is mount
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Final, NamedTuple, Self
 
 from p2pfs.config import MEANT
+from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.removed import RemovedFiles
 from p2pfs.filesystem.subtree import Ownership
 from p2pfs.protocol import parent_of
@@ -22,6 +24,9 @@ from p2pfs.roots import Roots, stepped
 
 _PATH_BYTES: Final = 4095
 """The longest path that a system call takes: PATH_MAX without the closing zero."""
+
+_CHARACTER_BYTES: Final = 4
+"""The most that one takes in UTF-8."""
 
 _NO_LINKS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """The kernel has resolved links by now, and opens FIFOs by itself. If one has taken the
@@ -35,13 +40,20 @@ written."""
 
 
 class SyscallTarget(NamedTuple):
-    """The arguments with which a system call reaches a file."""
+    """The arguments with which a system call reaches a file, for the time of a `with` block."""
 
     directory: int | None
     """For `dir_fd`."""
     name: str
     is_followed: bool = False
     """Whether the name is a link to a file that has none of its own any more."""
+
+    def __enter__(self) -> Self:
+        """Have nothing to open."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Have nothing to close."""
 
 
 class Backing:
@@ -52,6 +64,7 @@ class Backing:
         self._root = os.open(roots.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.removed: Final = RemovedFiles()
         self.device: Final = os.fstat(self._root).st_dev
+        self._owner = Ownership(os.geteuid(), os.getegid())
         # The kernel has applied the caller's umask to every mode that reaches us. Ours would
         # be applied again; `hand_over` gives back what it took.
         self._umask = os.umask(0o077)
@@ -64,22 +77,22 @@ class Backing:
         os.close(descriptor)
         self.removed.close()
 
-    @contextmanager
-    def near(self, path: str) -> Iterator[SyscallTarget]:
-        """Yield a place for a call with `dir_fd`: that reaches any depth.
+    def near(self, path: str) -> AbstractContextManager[SyscallTarget]:
+        """Give a place for a call with `dir_fd`, to be used in a `with`: that reaches any depth.
 
         Programs that step down with `cd` or `openat` get deeper than one path can tell.
         """
         kept = self.removed.descriptor(path)
         if kept is not None:
-            yield SyscallTarget(None, f"/proc/self/fd/{kept}", is_followed=True)
-            return
+            return SyscallTarget(None, f"/proc/self/fd/{kept}", is_followed=True)
         if self._roots.of(path) is not None:
-            with self._roots.opened(path) as (root, rest), _stepped(root, rest) as place:
-                yield place
-        else:
-            with _stepped(self._root, path) as place:
-                yield place
+            return self._in_root(path)
+        return _below(self._root, path)
+
+    @contextmanager
+    def _in_root(self, path: str) -> Iterator[SyscallTarget]:
+        with self._roots.opened(path) as (root, rest), _below(root, rest) as place:
+            yield place
 
     def statfs(self, path: str) -> os.statvfs_result:
         """Return the room on the disk that a path leads to."""
@@ -113,6 +126,15 @@ class Backing:
         """Return the status of the file or link at `path`; no link is followed."""
         with self.near(path) as (place, name, is_followed):
             return os.stat(name, dir_fd=place, follow_symlinks=is_followed)
+
+    def check_access(self, path: str, mode: int) -> None:
+        """Raise EACCES unless we may do this to the file at `path`; no link is followed."""
+        with self.near(path) as (place, name, is_followed):
+            if not os.access(
+                name, mode, dir_fd=place, effective_ids=True, follow_symlinks=is_followed
+            ):
+                os.stat(name, dir_fd=place, follow_symlinks=is_followed)  # it may have gone
+                raise os_error(errno.EACCES, path)
 
     def open(self, path: str, flags: int, mode: int = 0) -> int:
         """Open a path without following a link or waiting at a FIFO."""
@@ -152,10 +174,12 @@ class Backing:
     def hand_over(self, path: str, mode: int, owner: Ownership | None) -> None:
         """Give a new file the mode and the owner that were asked for."""
         taken = mode & self._umask
-        if owner is None and not taken:
-            return
         if owner is not None and not mode & stat.S_IROTH:
             self._mark(path, owner)
+        if owner == self._owner:
+            owner = None  # it is his already
+        if owner is None and not taken:
+            return
         status = self.lstat(path)
         held = stat.S_IMODE(status.st_mode)
         is_moved = owner is not None and self._give(path, status, owner)
@@ -184,12 +208,16 @@ class Backing:
         return True
 
 
+def _below(root: int, path: str) -> AbstractContextManager[SyscallTarget]:
+    """Give the place of a path below an open directory."""
+    if len(path) <= _PATH_BYTES // _CHARACTER_BYTES or len(os.fsencode(path)) <= _PATH_BYTES:
+        return SyscallTarget(root, path or ".")
+    return _stepped(root, path)
+
+
 @contextmanager
 def _stepped(root: int, path: str) -> Iterator[SyscallTarget]:
-    """Yield the place of a path below an open directory."""
-    if len(os.fsencode(path)) <= _PATH_BYTES:
-        yield SyscallTarget(root, path or ".")
-        return
+    """Yield the place of a path that is too long for one call."""
     *above, name = path.split("/")
     with stepped(root, above) as descriptor:
         yield SyscallTarget(descriptor, name)

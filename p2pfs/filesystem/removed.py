@@ -31,15 +31,16 @@ class RemovedFiles:
         self._kept: dict[str, int] = {}
         """Descriptors of the removed ones, by the names that libfuse gave them."""
 
-    def opened(self, descriptor: int) -> None:
-        """Note that a file is open under this descriptor."""
-        file = _file_of(descriptor)
+    def opened(self, descriptor: int) -> os.stat_result:
+        """Note that a file is open under this descriptor, and return its status."""
+        status = os.fstat(descriptor)
         with self._lock:
-            self._open[file] += 1
+            self._open[status.st_dev, status.st_ino] += 1
+        return status
 
-    def closing(self, descriptor: int) -> None:
+    def closing(self, status: os.stat_result) -> None:
         """Note that a descriptor is about to be closed; after the last one the file has gone."""
-        file = _file_of(descriptor)
+        file = (status.st_dev, status.st_ino)
         with self._lock:
             self._open[file] -= 1
             if not self._open[file]:

@@ -37,6 +37,10 @@ touched with it would be newer than one written right after."""
 class Share(Written, Attributed, Protocol):
     """The methods of the library that the tree calls: all are quick, and for any thread."""
 
+    def created(self, path: str, status: os.stat_result) -> None:
+        """Note that a writer that has begun created this file."""
+        ...
+
     def touched(self, path: str) -> None:
         """Note that something at or below this path changed: look again."""
         ...
@@ -68,6 +72,10 @@ class SharedTree:
     def getattr(self, path: str) -> Attributes:
         """Return the attributes of a path; a symbolic link is not followed."""
         return from_stat(self._backing.lstat(path), self.device)
+
+    def check_access(self, path: str, mode: int) -> None:
+        """Raise EACCES, or what else the disk says, unless we may do this to a file."""
+        self._backing.check_access(path, mode)
 
     def readdir(self, path: str) -> list[Listed]:
         """Return the names in a directory."""
@@ -122,7 +130,7 @@ class SharedTree:
                 raise
             return self.open(path, flags)
         self._backing.hand_over(path, mode, owner)
-        self._share.touched(path)
+        self._share.created(path, file.status)
         return file
 
     def truncate(self, path: str, size: int) -> None:
@@ -233,6 +241,8 @@ class SharedTree:
         with self._backing.near(path) as (place, name, is_followed):
             if atime is Moment.NOW and mtime is Moment.NOW:
                 os.utime(name, dir_fd=place, follow_symlinks=is_followed)
+            elif not isinstance(atime, Moment) and not isinstance(mtime, Moment):
+                os.utime(name, ns=(atime, mtime), dir_fd=place, follow_symlinks=is_followed)
             else:
                 held = os.stat(name, dir_fd=place, follow_symlinks=is_followed)
                 times = _resolved(atime, held.st_atime_ns), _resolved(mtime, held.st_mtime_ns)
@@ -264,7 +274,9 @@ class SharedTree:
             descriptor = self._backing.open(path, flags, mode)
             return OpenShared(descriptor, path, self.device, self.removed, writers)
 
-        return self._writers.come(path, opened) if is_writing(flags) else opened(None)
+        if not is_writing(flags):
+            return opened(None)
+        return self._writers.come(path, opened, is_new=bool(flags & os.O_EXCL))
 
 
 def _check_name(path: str) -> None:

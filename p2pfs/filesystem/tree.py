@@ -104,6 +104,16 @@ class FileSystem:
         subtree, rest = self._find(path)
         return subtree.getattr(rest)
 
+    def check_access(self, path: str, mode: int) -> bool:
+        """Raise what the disk, or EROFS, says to access(2) with this mode; False: ask the mode."""
+        label, rest = _split(path)
+        if mode & os.W_OK:
+            self._writable_at(path)
+        if label not in self._writable:
+            return False
+        self._writable[label].check_access(rest, mode)
+        return True
+
     def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the names in a directory, without `.` and `..`."""
         subtree, rest = self._find(path)

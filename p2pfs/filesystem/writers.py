@@ -17,8 +17,8 @@ from p2pfs.filesystem.removed import RemovedFiles
 class Written(Protocol):
     """The methods of the library that are called here: all are quick, and for any thread."""
 
-    def write_began(self, path: str) -> None:
-        """Note that one more writer may change this file from now on."""
+    def write_began(self, path: str, *, is_new: bool = False) -> None:
+        """Note that one more writer may change this file from now on, or creates it."""
         ...
 
     def write_ended(self, path: str) -> None:
@@ -47,7 +47,8 @@ class OpenShared:
         self._writers = writers
         self.path = path
         """Where the file is now: `Writers.moving` changes it when the file is renamed."""
-        removed.opened(descriptor)
+        self.status = removed.opened(descriptor)
+        """What the disk said of the file when it was opened."""
 
     def getattr(self) -> Attributes:
         """Return the attributes of the open file, also when it has been removed."""
@@ -87,7 +88,7 @@ class OpenShared:
 
     def release(self) -> None:
         """Close the file; the last writer's release lets the library hash it."""
-        self._removed.closing(self._descriptor)
+        self._removed.closing(self.status)
         os.close(self._descriptor)
         if self._writers is not None:
             self._writers.left(self)
@@ -103,10 +104,15 @@ class Writers:
         writers of a path stays right whatever is renamed meanwhile."""
         self._files: set[OpenShared] = set()
 
-    def come(self, path: str, open_file: Callable[[Writers], OpenShared]) -> OpenShared:
-        """Open a file to be written, having told the library first: O_TRUNC changes it at once."""
+    def come(
+        self, path: str, open_file: Callable[[Writers], OpenShared], *, is_new: bool = False
+    ) -> OpenShared:
+        """Open a file to be written, having told the library first: O_TRUNC changes it at once.
+
+        The opening of one that `is_new` fails if there is a file already.
+        """
         with self._lock:
-            self._share.write_began(path)
+            self._share.write_began(path, is_new=is_new)
             try:
                 file = open_file(self)
             except BaseException:

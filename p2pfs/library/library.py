@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from p2pfs.library.rounds import ChangeSignal, Rounds
 from p2pfs.library.searching import Searching
 from p2pfs.library.serving import Serving
 from p2pfs.library.share import Share
+from p2pfs.library.status import status_of
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from p2pfs.protocol import Entry, FileId, Manifest, Terms, phrases_of
@@ -125,12 +127,17 @@ class Library:
 
     # Facts, from the tree. Paths are local ones, below the directory.
 
-    def write_began(self, path: str) -> None:
+    def write_began(self, path: str, *, is_new: bool = False) -> None:
         """Note that a writer may change this file from now on: it is offered no more.
 
-        Call it before the file is opened, and `touched` after the opening created it.
+        Call it before the file is opened, and `created` after the opening created it. If the
+        opening can do nothing else (`is_new`), no file is looked for.
         """
-        self._facts.write_began(path, self._share.status(path))
+        self._facts.write_began(path, None if is_new else self._share.status(path))
+
+    def created(self, path: str, status: os.stat_result) -> None:
+        """Note that a writer that has begun created this file."""
+        self._facts.touched(path, status_of(status), Sign.WRITTEN)
 
     def write_ended(self, path: str) -> None:
         """Note that one writer of this path has closed; after the last one it is hashed.

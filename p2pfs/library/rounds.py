@@ -23,10 +23,18 @@ GATHER_CHANGES_S: Final = 0.01
 are then looked at, hashed and filed together: one hop and one transaction for some ten. With
 three times as long a thousand small ones were published no sooner."""
 
-GIVE_WAY_S: Final = 0.5
-"""How long the worker waits for a pause of a program that changes one file after the other; then it
-works as long, if there is so much to do. A hop after each file took a third of the processor time
-that unpacking an archive takes, and the interpreter from the writers."""
+CALM_S: Final = 0.04
+"""How long a program that changes one file after the other must leave them alone to have ended. To
+look for that every ten milliseconds, and at the watch as often, was a tenth of the processor time
+that unpacking an archive takes, all of it on trio's thread."""
+
+GIVE_WAY_S: Final = 1.0
+"""How long the worker waits for a pause of a program that changes one file after the other. A hop
+after each file took a third of the processor time that unpacking an archive takes, and the
+interpreter from the writers."""
+
+WORK_S: Final = 0.5
+"""How long it then works, if there is so much to do, before it waits again."""
 
 LOOK_AT_ROOTS_S: Final = 1.0
 """How often each directory that is shared where it lies is looked at: the files of a disk that is
@@ -94,6 +102,8 @@ class Rounds:
         self._run_in_thread = run_in_thread
         self._tell = tell
         self._given_way_to = 0
+        self._resting = trio.Event()
+        """Set while the worker waits for the alarm; else it looks at the watch by itself."""
 
     async def prepare(self) -> None:
         """Open the watch, and look which directories are there that are shared where they lie."""
@@ -123,6 +133,7 @@ class Rounds:
     async def _watch_files(self, watch: Watch) -> None:
         """Wake the worker, which takes what has changed."""
         while True:
+            await self._resting.wait()
             await watch.changed()
             await trio.sleep(GATHER_CHANGES_S)
             self._alarm.ring()
@@ -169,9 +180,11 @@ class Rounds:
             withdrawn = self._roots.withdrawn
             if not self._worker.has_work():
                 self._roots.forget(withdrawn)
+                self._resting.set()
                 with trio.move_on_at(tidy_at):
                     await self._alarm.wait()
             else:
+                self._resting = trio.Event()
                 self._books.is_attended = True
                 await self._give_way()
                 await self._hop_for_a_while()
@@ -179,16 +192,18 @@ class Rounds:
     async def _give_way(self) -> None:
         """Wait until nobody has changed anything for a moment, or long enough."""
         ends_at = trio.current_time() + GIVE_WAY_S
+        calm_s = GATHER_CHANGES_S
         while trio.current_time() < ends_at:
             changes = self._books.change_count
             if self._given_way_to == changes:
                 return
             self._given_way_to = changes
-            await trio.sleep(GATHER_CHANGES_S)
+            await trio.sleep(calm_s)
+            calm_s = min(2 * calm_s, CALM_S)
 
     async def _hop_for_a_while(self) -> None:
         """Do the work that was due when this began, or as much of it as the time allows."""
-        ends_at = trio.current_time() + GIVE_WAY_S
+        ends_at = trio.current_time() + WORK_S
         while True:
             is_fine = await self._run_in_thread(self._worker.hop)
             self._alarm.ring()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import os
 import resource
 import stat
 from collections.abc import Callable
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 RESERVED_FILES: Final = 1024
 """Of the files that this process may have open, those that are not for the programs that use
 the mount: links, the cache, listings, verbs. If it may have few, a quarter of them."""
+
+_EXECUTABLE: Final = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 _UTIME_NOW: Final = (1 << 30) - 1
 _UTIME_OMIT: Final = (1 << 30) - 2
@@ -105,6 +108,13 @@ class Adapter:
 
     def readlink(self, path: str) -> str:
         return self._tree.readlink(path)
+
+    def access(self, path: str, mode: int) -> None:
+        """Say whether the user may do this; asked only in a mount that is his alone."""
+        if self._tree.check_access(path, mode):
+            return
+        if mode & os.X_OK and not self.getattr(path).mode & _EXECUTABLE:
+            raise os_error(errno.EACCES, path)
 
     def getxattr(self, path: str, name: str) -> bytes:
         return self._settle(self._tree.getxattr(path, name))

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
 from p2pfs.filesystem import Attributes, Stretch
-from p2pfs.mount.parallel import allow_parallel_lookups
+from p2pfs.mount.parallel import HANDLE_KILLPRIV_V2, PARALLEL_DIROPS, allow_parallel_lookups
 from p2pfs.mount.threads import is_our_own, keep_state
 
 _IS_FD: Final = 1 << 1
@@ -63,7 +63,7 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
         def __init__(self, adapter: Any, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
             is_our_own()  # it runs the loop, and others make the calls
             if libfuse is not None:
-                libfuse.answer_by(adapter.replies)
+                libfuse.answer_by(adapter.replies, _wanted_flags(options))
             super().__init__(adapter, *arguments, **options)
 
         def _wrapper(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
@@ -74,6 +74,10 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             found = self.operations("read", "", size, offset, info.contents)
             answer[0] = _placed(found) if isinstance(found, Stretch) else _copied(found)
             return 0
+
+        def write(self, _path: object, data: Any, size: int, offset: int, info: Any) -> int:  # noqa: ANN401
+            content = ctypes.string_at(data, size)
+            return int(self.operations("write", "", content, offset, info.contents))
 
         def getattr(self, path: bytes, status: Any) -> int:  # noqa: ANN401
             _fill(status.contents, self.operations("getattr", path.decode(self.encoding)))
@@ -106,6 +110,14 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             return int(super().getxattr(path, name, value, size))
 
     return Fuse
+
+
+def _wanted_flags(options: Mapping[str, Any]) -> int:
+    """Return what to ask of the kernel that libfuse 2 does not.
+
+    Where others may write to a file whose owner we are not, the kernel must say who loses what.
+    """
+    return PARALLEL_DIROPS | (0 if options.get("allow_other") else HANDLE_KILLPRIV_V2)
 
 
 def _extend(fuse: ModuleType) -> None:

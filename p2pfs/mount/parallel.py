@@ -1,10 +1,14 @@
-"""A flag that libfuse 2 leaves out of its answer to the kernel's first request, INIT.
+"""Flags that libfuse 2 leaves out of its answer to the kernel's first request, INIT.
 
 The kernel lets one lookup or listing at a time into a directory, and a program that waits for its
 turn cannot even be killed, unless the answer has a flag that is younger than libfuse 2. So the
-request is read here, libfuse answers it into a channel of ours, and the flag is added on its way.
+request is read here, libfuse answers it into a channel of ours, and the flags are added on its way.
 From then on libfuse goes on alone. (Two lookups of the very same name still wait for each other:
 that is the kernel's own rule, on every file system.)
+
+Not among them is FUSE_WRITEBACK_CACHE, with which the kernel gathers small writes. It then believes
+its own size of each file for as long as it knows the name, whatever we say: what is appended past
+the mount, or under another name of the file, is never seen.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, ChannelOps, Replies
 
 PARALLEL_DIROPS: Final = 1 << 18
 """FUSE_PARALLEL_DIROPS of <linux/fuse.h>: lookups and listings in one directory side by side."""
+
+HANDLE_KILLPRIV_V2: Final = 1 << 28
+"""FUSE_HANDLE_KILLPRIV_V2: who writes to a program loses its privileges by the disk's own rule, not
+by the kernel's, which would ask for `security.capability` before every write."""
 
 _INIT: Final = 26
 _REQUEST_HEADER_BYTES: Final = 40
@@ -66,9 +74,13 @@ class Libfuse:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a function of the library's
         return getattr(self._library, name)
 
-    def answer_by(self, replies: Replies) -> None:
-        """Let these know the answers of the loop that this thread is about to run."""
+    def answer_by(self, replies: Replies, flags: int) -> None:
+        """Let these know the answers of the loop that this thread is about to run.
+
+        The `flags` are wanted of those that the kernel offers.
+        """
         self._of_thread.replies = replies
+        self._of_thread.flags = flags
 
     def fuse_main_real(self, argc: int, argv: Any, table: Any, size: int, data: object) -> int:  # noqa: ANN401
         """Mount and serve, as libfuse's own does; return 0 after an orderly end."""
@@ -98,13 +110,13 @@ class Libfuse:
             length = library.fuse_chan_recv(ctypes.byref(ctypes.c_void_p(channel)), request, size)
         if length <= 0:
             return  # it was unmounted at once: the loop ends by itself
-        offered = _offered_flags(request.raw[:length])
+        flags = self._of_thread.flags & _offered_flags(request.raw[:length])
         descriptor = library.fuse_chan_fd(channel)
 
         def send(_channel: int, parts: Any, count: int) -> int:  # noqa: ANN401 - an array of iovec
             pieces = [ctypes.string_at(parts[i].base, parts[i].length) for i in range(count)]
             try:
-                os.write(descriptor, _with_flags(b"".join(pieces), PARALLEL_DIROPS & offered))
+                os.write(descriptor, _with_flags(b"".join(pieces), flags))
             except OSError as error:
                 return -(error.errno or errno.EIO)
             return 0

@@ -199,7 +199,6 @@ def _options(name: str, kernel_options: Sequence[str], *, allow_other: bool) -> 
         "encoding": _NAME_CODEC,
         "fsname": "p2pfs:" + re.sub(r"[^\w.-]", "_", name, flags=re.ASCII),
         "subtype": "p2pfs",
-        "default_permissions": True,
         "use_ino": True,  # else a dropped name comes back with another inode: git, rsync -H
         "big_writes": True,  # 128 KiB a call, not 4
         "max_background": MAX_BACKGROUND,
@@ -210,7 +209,10 @@ def _options(name: str, kernel_options: Sequence[str], *, allow_other: bool) -> 
         "splice_write": True,  # what lies in a file goes to the reader by way of a pipe
     }
     if allow_other:
-        options["allow_other"] = True
+        # Else the disk says what the user may do, who alone gets in. The kernel would ask for the
+        # attributes of each directory on the way to a file, as often as they have become old: of
+        # twelve requests for a file of an archive two and a half.
+        options["allow_other"] = options["default_permissions"] = True
     for option in kernel_options:
         key, equals, value = option.partition("=")
         options[key] = re.sub(r"([\\,])", r"\\\1", value) if equals else True

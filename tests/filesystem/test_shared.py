@@ -68,7 +68,7 @@ def test_closing_needs_no_descriptor(tree: FileSystem) -> None:
 def test_a_file_is_written_from_its_creation_to_its_release(files, share) -> None:
     handle = files.open("f", os.O_WRONLY | os.O_CREAT)
 
-    assert share.forget() == [("began", "f"), ("touched", "f")]
+    assert share.forget() == [("began", "f"), ("created", "f")]
     handle.close()
     assert share.forget() == [("ended", "f")]
 

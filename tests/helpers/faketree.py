@@ -40,7 +40,7 @@ class FakeShare:
         self.writers: dict[str, int] = {}
         self.state = FakeState()
 
-    def write_began(self, path: str) -> None:
+    def write_began(self, path: str, *, is_new: bool = False) -> None:
         self.heard.append(("began", path))
         self.writers[path] = self.writers.get(path, 0) + 1
 
@@ -49,6 +49,9 @@ class FakeShare:
         self.writers[path] -= 1
         if not self.writers[path]:
             del self.writers[path]
+
+    def created(self, path: str, status: os.stat_result) -> None:
+        self.heard.append(("created", path))
 
     def touched(self, path: str) -> None:
         self.heard.append(("touched", path))

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.library.doubts import Sign
-from p2pfs.library.rounds import GATHER_CHANGES_S, GIVE_WAY_S, ChangeSignal
+from p2pfs.library.rounds import CALM_S, GATHER_CHANGES_S, GIVE_WAY_S, ChangeSignal
 from p2pfs.library.share import Share
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
@@ -63,7 +63,7 @@ async def test_who_unpacks_an_archive_is_given_way_to_and_its_files_are_offered_
             await trio.sleep(3 * GIVE_WAY_S)
             assert len(world.offered()) >= GIVE_WAY_S / PAUSE_S
         assert len(hops) <= 100
-        await trio.sleep(2 * GATHER_CHANGES_S)
+        await trio.sleep(3 * CALM_S)
 
         assert len(world.offered()) == pytest.approx(10 * GIVE_WAY_S / PAUSE_S, rel=0.01)
 
@@ -93,7 +93,7 @@ async def test_the_worker_is_not_woken_for_each_fact_about_a_file_that_is_unpack
     async with world.running():
         wakes.clear()
         count = await unpack(world, 4 * GIVE_WAY_S)
-        await trio.sleep(2 * GATHER_CHANGES_S)
+        await trio.sleep(3 * CALM_S)
 
         assert len(world.offered()) == count
         assert len(wakes) <= count / 10
@@ -189,3 +189,35 @@ async def test_a_change_past_the_mount_is_not_waited_for_twice(
         await trio.sleep_until(at + 3 * GATHER_CHANGES_S)
 
         assert world.offered() == {"f": id_of(b"data")}
+
+
+class Ringing(OneChange):
+    """Something changes all the time, as it does past the mount when somebody writes through it."""
+
+    def has_changes(self) -> bool:
+        return trio.current_time() >= self._at
+
+    def take(self) -> dict[str, Sign]:
+        return {}
+
+    async def changed(self) -> None:
+        await trio.sleep_until(self._at)
+        await trio.sleep(GATHER_CHANGES_S / 10)
+
+
+async def test_the_watch_wakes_nobody_while_the_worker_gives_way(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, hops: list[float]
+):
+    rings: list[float] = []
+    ring = ChangeSignal.ring
+    monkeypatch.setattr(
+        ChangeSignal, "ring", lambda alarm: rings.append(trio.current_time()) or ring(alarm)
+    )
+    world = World(tmp_path, watch=Ringing("f", trio.current_time()))
+    async with world.running():
+        hops.clear()
+        rings.clear()
+        await unpack(world, 4 * GIVE_WAY_S)
+
+        assert len(rings) <= 2 * len(hops)
+        assert hops

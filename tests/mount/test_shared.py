@@ -63,6 +63,50 @@ def test_a_directory_of_twenty_thousand_files_is_listed_whole(mounted: MountedTr
     assert len(os.listdir(mounted.shared / "many")) == 20_001
 
 
+# Who may do what. The mount is its user's alone, and the kernel asks us.
+
+
+def test_access_is_what_the_disk_says(mounted: MountedTree) -> None:
+    program = mounted.shared / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o644)
+    assert os.access(program, os.R_OK | os.W_OK)
+    assert not os.access(program, os.X_OK)
+    program.chmod(0o755)
+    assert os.access(program, os.X_OK)
+    assert os.access(mounted.shared, os.R_OK | os.W_OK | os.X_OK)
+
+
+def test_access_to_what_others_share_is_for_reading(mounted: MountedTree) -> None:
+    network = mounted.mountpoint / "network"
+    assert os.access(network / "cached.txt", os.R_OK)
+    assert not os.access(network / "cached.txt", os.W_OK)
+    assert not os.access(network / "cached.txt", os.X_OK)
+    assert os.access(network / "films", os.R_OK | os.X_OK)
+    assert not os.access(network, os.W_OK)
+    assert not os.access(mounted.mountpoint, os.W_OK)
+
+
+CAPABILITY = struct.pack("<IIIII", 0x0200_0001, 1 << 10, 0, 0, 0)
+"""The extended attribute that lets a program open ports below 1024 (linux/capability.h)."""
+
+
+def test_a_program_that_is_written_has_no_privileges_any_more(mounted: MountedTree) -> None:
+    backing = mounted.backing / "privileged"
+    backing.write_bytes(b"old")
+    try:
+        os.setxattr(backing, "security.capability", CAPABILITY)
+    except OSError as error:
+        pytest.skip(f"only root gives privileges, on a disk that has them: {error.strerror}")
+
+    with open(mounted.shared / "privileged", "r+b", buffering=0) as file:
+        file.write(b"n")
+        file.write(b"e")
+
+    assert backing.read_bytes() == b"ned"
+    assert "security.capability" not in os.listxattr(backing)
+
+
 # What libfuse 2 does not pass on must fail, and change nothing.
 
 
