@@ -1,6 +1,7 @@
 """The meaning of names: which files and directories others offer, and under which names.
 
     nodes       files and directories as shown, and the one naming rule
+    naming      the names of one directory, kept until something changes there
     places      one path, as all servents together describe it
     tellers     which address answers for the claims of each servent
     claims      the claims of each servent to files and directories, as one tree

@@ -256,6 +256,7 @@ class ClaimTree:
     def _noted(self, place: Place, source: ServentId) -> None:
         if place.parent is None:
             return
+        place.claims_change()
         self._names.setdefault(source, {}).setdefault(place.parent, {})[place.name] = None
         self._counts[source] = self._counts.get(source, 0) + 1
         self._total += 1
@@ -329,6 +330,7 @@ class ClaimTree:
     def _unnoted(self, place: Place, source: ServentId) -> None:
         if place.parent is None:
             return
+        place.claims_change()
         names = self._names[source]
         names[place.parent].pop(place.name, None)
         if not names[place.parent]:

@@ -18,8 +18,7 @@ from __future__ import annotations
 import enum
 import itertools
 import re
-from collections import Counter
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
@@ -41,12 +40,6 @@ _DIRECTORY_SUFFIX: Final = "dir"
 
 _SUFFIX: Final = re.compile(r"((?:[0-9a-f]{8}){1,8}|dir)(~[0-9]+)?")
 """What may stand behind a tilde in a shown name."""
-
-_LONGEST_SUFFIX: Final = 80
-"""Bytes of it: a tilde, an id in hexadecimal, and a number."""
-
-_LONGEST_CHARACTER: Final = 4
-"""Bytes of one in UTF-8: a name that was cut is shorter by fewer than it might be."""
 
 
 class Knowledge(enum.Enum):
@@ -164,113 +157,49 @@ def assign(versions: Iterable[Version], held: Held = MappingProxyType({})) -> di
     """
     shown: dict[str, Version] = {}
     holders = {holder: name for name, holder in reversed([*held.items()])}
-    ranked = sorted(versions, key=_order)
+    numbered: dict[tuple[str, str], _Numbered] = {}
+    ranked = sorted(versions, key=order)
     for version in ranked:
         if (version.name, version.key) in holders:
             shown[holders[version.name, version.key]] = version
     for version in ranked:
         if (version.name, version.key) not in holders:
-            name = next(n for n in candidates(version) if _may_have(version, n, shown, held))
+            usual = (n for n in usual_names(version) if _may_have(version, n, shown, held))
+            name = next(usual, None) or numbered.setdefault(
+                (version.name, version.token), _Numbered(version)
+            ).first(version, shown, held)
             shown.setdefault(name, version)
     return shown
+
+
+class _Numbered:
+    """The numbered names of all versions that have a name and a token in common.
+
+    Servents may announce a thousand sizes of one id. Their versions want the same names, so each
+    name is tried once for all of them.
+    """
+
+    def __init__(self, version: Version) -> None:
+        self._untried = numbered_names(version)
+        self._had: dict[Hashable, str] = {}
+        """The first of the names tried that each content has."""
+
+    def first(self, version: Version, shown: Mapping[str, Version], held: Held) -> str:
+        """Return the first of the names that a version may have."""
+        if version.key in self._had and not version.is_directory:
+            return self._had[version.key]
+        for name in self._untried:
+            if _may_have(version, name, shown, held):
+                self._had.setdefault(version.key, name)
+                return name
+            self._had.setdefault(shown[name].key if name in shown else held[name][1], name)
+        raise AssertionError("there is no last number")
 
 
 def _may_have(version: Version, name: str, shown: Mapping[str, Version], held: Held) -> bool:
     if name in shown:
         return shown[name].key == version.key and not version.is_directory
     return name not in held or (held[name][1] == version.key and not version.is_directory)
-
-
-class Names:
-    """The result of `assign` for a directory, worked out only as far as it is asked for.
-
-    Most names have one version, and a look at one of 100,000 names must not look at all. So
-    only those are put in order that may stand in each other's way. Good for as long as nothing
-    changes.
-    """
-
-    def __init__(
-        self,
-        versions_of: Callable[[str], Sequence[Version]],
-        held: Held = MappingProxyType({}),
-        long_names: Callable[[], Iterable[str]] = tuple,
-    ) -> None:
-        """Ask for the versions of a published name, and for the names that `is_long`."""
-        self._versions_of = versions_of
-        self._held = held
-        self._long_names = long_names
-        self._settled: set[str] = set()
-        self._seen: dict[str, Sequence[Version]] = {}
-        """The versions of the published names that were asked for."""
-        self._alike: dict[str, Counter[str]] = {}
-        """How many of them have each token, likewise."""
-        self.shown: dict[str, Version] = {}
-        """What is worked out so far, by name."""
-
-    def holder(self, name: str) -> Version | None:
-        """Return which version has a name."""
-        for published in self._rivals(name):
-            self.settle(published)
-        return self.shown.get(name)
-
-    def find(self, name: str, key: Hashable) -> Version | None:
-        """Return the version with this key that has or had a published name."""
-        found = (v for published in self._rivals(name) for v in self._versions(published))
-        return next((version for version in found if version.key == key), None)
-
-    def alias(self, name: str) -> Version | None:
-        """Return the version that would have a name, if it had not a better one."""
-        found = (v for published in self._rivals(name) for v in self._versions(published))
-        return min((v for v in found if name in _usual(v)), key=_order, default=None)
-
-    def is_settled(self, published: str) -> bool:
-        """Return whether the versions of a published name are among those worked out."""
-        return published in self._settled
-
-    def settle(self, published: str) -> None:
-        """Work out the names of all versions of a published name."""
-        if published in self._settled:
-            return
-        todo = [published]
-        versions: list[Version] = []
-        while todo:
-            name = todo.pop()
-            if name not in self._settled:
-                self._settled.add(name)
-                here = self._versions(name)
-                versions += here
-                todo += (r for v in here for n in self._within_reach(v) for r in self._rivals(n))
-        self.shown |= assign(versions, self._held)
-
-    def _versions(self, published: str) -> Sequence[Version]:
-        """Return the versions of a published name, asked for once: there may be hundreds."""
-        if published not in self._seen:
-            self._seen[published] = self._versions_of(published)
-        return self._seen[published]
-
-    def _twins(self, version: Version) -> int:
-        """Return how many versions of its name have the token of a version, it included."""
-        if version.name not in self._alike:
-            self._alike[version.name] = Counter(v.token for v in self._versions(version.name))
-        return self._alike[version.name][version.token]
-
-    def _rivals(self, name: str) -> Iterator[str]:
-        """Yield the published names whose versions may have a name."""
-        yield from published_names(name)
-        # The user may have typed a name that no peer can offer: half a surrogate pair.
-        if len(name.encode(errors="surrogatepass")) > MAX_LABEL_BYTES - _LONGEST_CHARACTER:
-            yield from self._long_names()
-
-    def _within_reach(self, version: Version) -> Iterator[str]:
-        """Yield the names that a version may come to have: it takes the first that is free."""
-        yield from _usual(version)
-        twins = self._twins(version)
-        for name in _numbered(version):
-            if not self._versions(name):
-                twins -= 1
-            if not twins:
-                break
-            yield name
 
 
 def believed(claims: Mapping[ServentId, Claim], preferred: Iterable[ServentId]) -> Claim:
@@ -286,7 +215,7 @@ def believed(claims: Mapping[ServentId, Claim], preferred: Iterable[ServentId]) 
 def published_names(shown: str) -> Iterator[str]:
     """Yield the names whose versions may be shown as `shown`: itself, and without a suffix.
 
-    Names that were cut to have room for a suffix are not among them: see `is_long`.
+    Names that were cut to have room for a suffix are not among them: see `naming.Odd`.
     """
     yield shown
     for tilde in (i for i, character in enumerate(shown) if character == "~"):
@@ -307,20 +236,15 @@ def without_suffix(path: str, file_id: FileId) -> str:
         return path
     for published in published_names(name):
         version = file_version(published, Content(file_id, 0), _NO_RANK)
-        if published != name and name in _usual(version):
+        if published != name and name in usual_names(version):
             return f"{parent}{slash}{published}"
     return path
 
 
-def is_long(name: str) -> bool:
-    """Return whether a name may be cut to have room for a suffix."""
-    return len(name.encode()) > MAX_LABEL_BYTES - _LONGEST_SUFFIX
-
-
 def candidates(version: Version) -> Iterator[str]:
     """Yield the names that a version may have, best first, without end."""
-    yield from _usual(version)
-    yield from _numbered(version)
+    yield from usual_names(version)
+    yield from numbered_names(version)
 
 
 def version_name(path: str, file_id: FileId, length: int = ID_SUFFIX_LENGTH) -> str:
@@ -330,14 +254,15 @@ def version_name(path: str, file_id: FileId, length: int = ID_SUFFIX_LENGTH) -> 
     return f"{parent}{slash}{_with_suffix(version, version.token[:length])}"
 
 
-def _usual(version: Version) -> Iterator[str]:
+def usual_names(version: Version) -> Iterator[str]:
+    """Yield the plain name of a version, and those with its id, from eight characters to all."""
     yield version.name
     token = version.token
     for end in range(ID_SUFFIX_LENGTH, len(token) + ID_SUFFIX_LENGTH, ID_SUFFIX_LENGTH):
         yield _with_suffix(version, token[:end])
 
 
-def _numbered(version: Version) -> Iterator[str]:
+def numbered_names(version: Version) -> Iterator[str]:
     """Yield numbered names, for when other contents are published under each of the usual ones."""
     return (_with_suffix(version, f"{version.token}~{number}") for number in itertools.count(2))
 
@@ -351,5 +276,6 @@ def _with_suffix(version: Version, suffix: str) -> str:
     return stem.encode()[:room].decode(errors="ignore") + tail
 
 
-def _order(version: Version) -> tuple[Rank, str, str]:
+def order(version: Version) -> tuple[Rank, str, str]:
+    """Return the key by which versions are sorted: those first that choose their names first."""
     return version.rank, version.token, repr(version.key)

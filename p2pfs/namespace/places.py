@@ -7,6 +7,7 @@ paths have any.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
+from p2pfs.namespace.naming import NO_ODD, Names, Odd, is_odd
 from p2pfs.namespace.nodes import Content
 from p2pfs.protocol import Entry, FileId, ServentId
 
@@ -75,6 +77,10 @@ class Details(Struct, eq=False, gc=False):
     """Shown names in this directory that must keep their version."""
     suffixed_holds: int = 0
     """How many of these are not the published names."""
+    odd: Odd = NO_ODD
+    """Names of children that may stand in the way of others."""
+    names: Names | None = None
+    """Which version has which name in this directory, if that is kept."""
     listed_at: float | None = None
     """When the last listing of this directory was complete; None: never."""
 
@@ -133,6 +139,12 @@ class Place(Struct, eq=False, gc=False):
         if self.sole is None:
             return self.details.files.items()
         return ((self.sole.content, self.sole),)
+
+    def has(self, key: Hashable) -> bool:
+        """Return whether a content is said to be there, or for None a directory."""
+        if key is None:
+            return self.details.directory is not None
+        return isinstance(key, Content) and key in self.contents()
 
     def has_several_versions(self) -> bool:
         """Return whether several things are said to be there."""
@@ -195,6 +207,9 @@ class Place(Struct, eq=False, gc=False):
             if not isinstance(details.children, dict):
                 details.children = {}
             details.children[name] = found
+            if is_odd(name):
+                details.odd = Odd() if details.odd is NO_ODD else details.odd
+                details.odd.add(name)
         return found
 
     def drop_child(self, child: Place) -> None:
@@ -202,6 +217,8 @@ class Place(Struct, eq=False, gc=False):
         children = self.details.children
         if isinstance(children, dict) and children.get(child.name) is child:
             del children[child.name]
+            if is_odd(child.name):
+                self.details.odd.drop(child.name)
 
     def dissolve(self) -> None:
         """Let everything below go."""
@@ -230,7 +247,7 @@ class Place(Struct, eq=False, gc=False):
 
     def note_owner(self) -> None:
         """Note which version had the plain name so far, before another one comes."""
-        keys = list(self.kinds())
+        keys = list(itertools.islice(self.kinds(), 2))
         if len(keys) == 1:
             self.own_details().owner = keys[0]
 
@@ -248,6 +265,11 @@ class Place(Struct, eq=False, gc=False):
             details.contested = set()
         (details.contested.add if is_contested else details.contested.discard)(name)
 
+    def claims_change(self) -> None:
+        """Note that who claims what here is about to change, or how that ranks."""
+        if self.parent is not None and self.parent.details.names is not None:
+            self.parent.details.names.forget(self.name)
+
     # Names that are open.
 
     def hold(self, name: str, holder: tuple[str, Hashable]) -> None:
@@ -258,6 +280,8 @@ class Place(Struct, eq=False, gc=False):
         if name not in details.held:
             details.held[name] = Held(holder)
             details.suffixed_holds += name != holder[0]
+            if details.names is not None:
+                details.names.hold(name, holder)
         details.held[name].count += 1
 
     def let_go(self, name: str) -> None:
@@ -269,3 +293,5 @@ class Place(Struct, eq=False, gc=False):
         if not held.count:
             del details.held[name]
             details.suffixed_holds -= name != held.holder[0]
+            if details.names is not None:
+                details.names.let_go(name)

@@ -8,15 +8,16 @@ Not locked: the catalogue guards it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from p2pfs.latest import Latest
 from p2pfs.namespace.claims import ClaimTree
+from p2pfs.namespace.naming import Names
 from p2pfs.namespace.nodes import (
     Chosen,
     Content,
-    Names,
     Nearness,
     Node,
     Rank,
@@ -27,12 +28,17 @@ from p2pfs.namespace.nodes import (
     believed,
     directory_version,
     file_version,
-    is_long,
 )
 from p2pfs.namespace.places import Place
 from p2pfs.namespace.sources import Sources
 from p2pfs.namespace.tellers import GroupsOf
 from p2pfs.protocol import FileId, ServentId, join_path
+
+DIRECTORIES_KEPT: Final = 4
+"""Directories of which it is remembered which version has which name: those looked at last."""
+
+NAMES_KEPT: Final = 10_000
+"""So many such names of one directory: 5 MB."""
 
 HERE: Final = ServentId("")
 """The holder of what the user keeps, among the others: no servent has this id."""
@@ -66,6 +72,7 @@ class Showing:
         self._tree = tree
         self._here = here
         self._sources = sources
+        self._kept: Latest[Place, _Kept] = Latest(DIRECTORIES_KEPT, lambda _, kept: kept.end())
 
     # Nodes at paths.
 
@@ -102,7 +109,7 @@ class Showing:
         return "/".join(labels)
 
     def nodes(
-        self, place: Place, path: str, names: Iterable[str], settled: Names
+        self, place: Place, path: str, names: Iterable[str], settled: Settled
     ) -> Iterator[Node]:
         """Yield what is shown under some names in a directory, as far as it is there still."""
         for name in names:
@@ -152,43 +159,39 @@ class Showing:
     # The version that has a name.
 
     def names(self, place: Place) -> Names:
-        """Return which version has which name in a directory."""
-        chosen = self._here.chosen()
+        """Return which version has which name in a directory, as was worked out before."""
+        return self._names(place).names
 
-        def versions_of(name: str) -> Sequence[Version]:
-            child = place.children.get(name)
-            return () if child is None else list(self._versions(child, chosen))
+    def _names(self, place: Place) -> _Kept:
+        kept = self._kept.pop(place, None)
+        if kept is None or place.details.names is not kept.names:
+            kept = _Kept(place, self._here)
+        self._kept[place] = kept
+        kept.check(self._here.chosen())
+        return kept
 
-        held = {name: one.holder for name, one in place.details.held.items()}
-        return Names(versions_of, held, lambda: filter(is_long, place.children))
-
-    def _versions(self, place: Place, chosen: Chosen) -> Iterator[Version]:
-        for content, claims in place.versions():
-            # A content that is being read does not take a name from the version shown under it.
-            may_count = claims.was_whole or place.details.owner == content
-            is_whole = may_count and self._here.is_whole(content.file_id)
-            rank = rank_of(claims.by, claims.known_at, chosen, is_whole=is_whole)
-            yield file_version(place.name, content, rank)
-        if place.directory is not None:
-            rank = rank_of(place.directory.by, place.directory.known_at, chosen, is_whole=False)
-            yield directory_version(place.name, rank)
-
-    def settled(self, place: Place) -> Names:
+    def settled(self, place: Place) -> Settled:
         """Return which version has each name in a directory that several could have."""
-        names = self.names(place)
-        held = place.details.held.items()
-        doubtful = (one.holder[0] for name, one in held if not _only_holder(place, name))
-        for published in (*place.details.contested, *doubtful):
-            names.settle(published)
-        _note_owners(place, names)
-        return names
+        kept = self._names(place)
+        kept.check_all()
+        for published in place.details.contested:
+            kept.names.settle(published)
+        for name, one in place.details.held.items():
+            if not _only_holder(place, name):
+                kept.names.settle(one.holder[0])
+                kept.names.holder(name)  # which others may want
+        settled = Settled(dict(kept.names.shown), frozenset(kept.names.settled()))
+        _note_owners(place, kept.names)
+        return settled
 
     def holder(self, place: Place, name: str) -> tuple[str, Hashable] | None:
         """Return the version that has a name in a directory, by published name and key."""
         only = _only_holder(place, name)
         if only is not None:
             return only
-        names = self.names(place)
+        kept = self._names(place)
+        kept.check_of(name)
+        names = kept.names
         version = names.holder(name) or names.alias(name)
         _note_owners(place, names)
         return version and (version.name, version.key)
@@ -228,29 +231,97 @@ def rank_of(
     return Rank(Nearness.PINNED if HERE in by else nearness, backing(chosen, by), known_at)
 
 
+class Settled(NamedTuple):
+    """Names in a directory that several versions could have, as they were at one time."""
+
+    shown: Mapping[str, Version]
+    """The version that has each of them."""
+    published: Container[str]
+    """The names under which these versions are published."""
+
+
+class _Kept:
+    """Which version has which name in a directory, with what that depends on."""
+
+    def __init__(self, place: Place, here: Here) -> None:
+        self._place = place
+        self._here = here
+        self._chosen: Chosen = {}
+        self._counted: dict[str, dict[FileId, bool]] = {}
+        """Whether the contents that may count as whole did so, by their published names."""
+        held = {name: one.holder for name, one in place.details.held.items()}
+        self.names = Names(self._versions_of, held, lambda: place.details.odd)
+        place.own_details().names = self.names
+
+    def end(self) -> None:
+        """Keep it no longer."""
+        if self._place.details.names is self.names:
+            self._place.details.names = None
+
+    def check(self, chosen: Chosen) -> None:
+        """Forget all if other servents are chosen by now, or if it is too much."""
+        if chosen != self._chosen or len(self.names.shown) > NAMES_KEPT:
+            self.names.clear()
+            self._counted.clear()
+            self._chosen = dict(chosen)
+
+    def check_of(self, name: str) -> None:
+        """Forget what a name depends on if other contents are whole by now."""
+        self._check(list(self.names.settled_with(name)))
+
+    def check_all(self) -> None:
+        """Forget what depends on other contents being whole than are by now."""
+        self._check(list(self._counted))
+
+    def _check(self, published: Iterable[str]) -> None:
+        for name in published:
+            counted = self._counted.get(name, {})
+            if any(self._here.is_whole(one) != was_whole for one, was_whole in counted.items()):
+                self.names.forget(name)
+
+    def _versions_of(self, name: str) -> Sequence[Version]:
+        child = self._place.children.get(name)
+        self._counted.pop(name, None)
+        return () if child is None else list(self._versions(child))
+
+    def _versions(self, child: Place) -> Iterator[Version]:
+        for content, claims in child.versions():
+            # A content that is being read does not take a name from the version shown under it.
+            may_count = claims.was_whole or child.details.owner == content
+            is_whole = may_count and self._here.is_whole(content.file_id)
+            if may_count:
+                self._counted.setdefault(child.name, {})[content.file_id] = is_whole
+            rank = rank_of(claims.by, claims.known_at, self._chosen, is_whole=is_whole)
+            yield file_version(child.name, content, rank)
+        if child.directory is not None:
+            by, known_at = child.directory.by, child.directory.known_at
+            yield directory_version(child.name, rank_of(by, known_at, self._chosen, is_whole=False))
+
+
 def _note_owners(place: Place, names: Names) -> None:
     """Note which versions have the plain names that were worked out."""
-    for name, version in names.shown.items():
+    for name, version in names.news():
         child = place.children[version.name]
         if name == version.name and child.details.owner != version.key:
             child.own_details().owner = version.key
+            names.forget(name)  # the owner may count as whole, and the one before no more
 
 
-def others(place: Place, settled: Names) -> Iterable[str]:
+def others(place: Place, settled: Settled) -> Iterable[str]:
     """Return the names that have the only version of their own: most, and they cost no more."""
     if not settled.shown:
         return place.children
-    return (name for name in place.children if not settled.is_settled(name))
+    return (name for name in place.children if name not in settled.published)
 
 
-def versions_at(place: Place, name: str, settled: Names) -> Iterator[tuple[str, Hashable]]:
+def versions_at(place: Place, name: str, settled: Settled) -> Iterator[tuple[str, Hashable]]:
     """Yield what is shown under a name, by published name and key, if it is still there."""
     one = settled.shown.get(name)
-    published = name if one is None else one.name
-    child = place.children.get(published)
-    for key in () if child is None else child.kinds():
-        if one is None or key == one.key:
-            yield published, key
+    child = place.children.get(name if one is None else one.name)
+    if one is None:
+        yield from ((name, key) for key in (() if child is None else child.kinds()))
+    elif child is not None and child.has(one.key):
+        yield one.name, one.key
 
 
 def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:

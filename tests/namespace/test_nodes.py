@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pfs.namespace.naming import Names, Odd
 from p2pfs.namespace.nodes import (
     Content,
-    Names,
     Nearness,
     Rank,
     Version,
@@ -21,7 +21,6 @@ from p2pfs.namespace.nodes import (
     candidates,
     directory_version,
     file_version,
-    is_long,
     may_be_suffixed,
     version_name,
     without_suffix,
@@ -198,8 +197,8 @@ def lazily(versions: list[Version], held: dict[str, tuple[str, object]]) -> Name
     by_name = defaultdict(list)
     for version in versions:
         by_name[version.name].append(version)
-    long_names = [name for name in by_name if is_long(name)]
-    return Names(lambda name: by_name.get(name, ()), held, lambda: long_names)
+    odd = Odd(by_name)
+    return Names(lambda name: by_name.get(name, ()), held, lambda: odd)
 
 
 @st.composite
