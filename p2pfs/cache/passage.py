@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from p2pfs.allocation import KEEP_SIZE, PUNCH_HOLE, allocate
 from p2pfs.errors import CacheFullError
 from p2pfs.protocol import MIB, block_bytes_for, block_count_for
 
@@ -23,13 +24,6 @@ SHARE: Final = 2
 LEAST_BYTES: Final = 32 * MIB
 LEAST_BLOCKS: Final = 4
 """With less, read-ahead would push out what the reader is just about to read."""
-
-_PUNCH_HOLE: Final = 0x02
-_KEEP_SIZE: Final = 0x01
-# FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE of <linux/falloc.h>.
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 _at_once: Final = ctypes.PyDLL(None)
 _lseek: Final = getattr(_at_once, "lseek64", None) or _at_once.lseek  # musl has the one alone
@@ -81,9 +75,12 @@ def punch(descriptor: int, offset: int, length: int) -> None:
     Raises:
         CacheFullError: this file system cannot.
     """
-    if _libc.fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, length) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise CacheFullError(f"the content is larger than the cache, and cannot pass: {reason}")
+    try:
+        allocate(descriptor, PUNCH_HOLE | KEEP_SIZE, offset, length)
+    except OSError as error:
+        raise CacheFullError(
+            f"the content is larger than the cache, and cannot pass: {error.strerror}"
+        ) from error
 
 
 def size_at_hand(descriptor: int) -> int:

@@ -62,6 +62,10 @@ class OpenFile(Protocol):
         """Cut or extend the file."""
         ...
 
+    def allocate(self, mode: int, offset: int, length: int) -> None:
+        """Reserve room for a part of the file, or give it back: fallocate(2) says how."""
+        ...
+
     def flush(self) -> None:
         """Report errors that are not reported yet: one of perhaps several descriptors closes."""
         ...
@@ -87,6 +91,10 @@ class ReadOnlyFile:
         raise os_error(errno.EBADF, self.path)
 
     def truncate(self, size: int) -> None:  # noqa: ARG002 - the signature is OpenFile's
+        """Refuse: it was opened for reading."""
+        raise os_error(errno.EBADF, self.path)
+
+    def allocate(self, mode: int, offset: int, length: int) -> None:  # noqa: ARG002 - likewise
         """Refuse: it was opened for reading."""
         raise os_error(errno.EBADF, self.path)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
+from p2pfs.allocation import allocate
 from p2pfs.filesystem.answers import Stretch
 from p2pfs.filesystem.attributes import Attributes, from_stat
 from p2pfs.filesystem.removed import RemovedFiles
@@ -69,6 +70,10 @@ class OpenShared:
     def truncate(self, size: int) -> None:
         """Cut or extend the file; the writer's own release tells the library."""
         os.ftruncate(self._descriptor, size)
+
+    def allocate(self, mode: int, offset: int, length: int) -> None:
+        """Reserve room on the disk for a part of the file, or give it back, as the disk can."""
+        allocate(self._descriptor, mode, offset, length)
 
     def flush(self) -> None:
         """Let the disk report a late error now, as closing a plain file does.

@@ -154,6 +154,9 @@ class Adapter:
         else:
             self._tree.truncate(path, size)
 
+    def fallocate(self, mode: int, offset: int, length: int, info: FileInfo) -> None:
+        self._file(info).allocate(mode, offset, length)
+
     def flush(self, _path: str, info: FileInfo) -> None:
         self._file(info).flush()
 

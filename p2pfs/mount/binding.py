@@ -1,4 +1,4 @@
-"""The parts of libfuse 2.9 that fusepy lacks, or does slowly.
+"""The parts of libfuse 2.9 that fusepy lacks (`read_buf`, `fallocate`), or does slowly.
 
 Attributes are written into libfuse's own structure, field by field, and system attributes are
 refused before anything else is done: `ls -l` asks for one `stat` and two of those for each file.
@@ -79,6 +79,17 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             content = ctypes.string_at(data, size)
             return int(self.operations("write", "", content, offset, info.contents))
 
+        def fallocate(
+            self,
+            _path: object,
+            mode: int,
+            offset: int,
+            length: int,
+            info: Any,  # noqa: ANN401
+        ) -> int:
+            self.operations("fallocate", mode, offset, length, info.contents)
+            return 0
+
         def getattr(self, path: bytes, status: Any) -> int:  # noqa: ANN401
             _fill(status.contents, self.operations("getattr", path.decode(self.encoding)))
             return 0
@@ -125,17 +136,22 @@ def _extend(fuse: ModuleType) -> None:
     fields = tuple(vars(fuse)["fuse_operations"]._fields_)
     if "read_buf" in dict(field[:2] for field in fields):
         return
-    prototype = ctypes.CFUNCTYPE(
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.POINTER(ctypes.c_void_p),
-        ctypes.c_size_t,
-        fuse.c_off_t,
-        ctypes.POINTER(fuse.fuse_file_info),
+    info = ctypes.POINTER(fuse.fuse_file_info)
+    offset = fuse.c_off_t
+    vector = ctypes.POINTER(ctypes.c_void_p)
+    fields += (
+        ("poll", ctypes.c_void_p),
+        ("write_buf", ctypes.c_void_p),
+        ("read_buf", _call_back(ctypes.c_char_p, vector, ctypes.c_size_t, offset, info)),
+        ("flock", ctypes.c_void_p),
+        ("fallocate", _call_back(ctypes.c_char_p, ctypes.c_int, offset, offset, info)),
     )
-    fields += (("poll", ctypes.c_void_p), ("write_buf", ctypes.c_void_p), ("read_buf", prototype))
     table = type("fuse_operations", (ctypes.Structure,), {"_fields_": fields})
     vars(fuse)["fuse_operations"] = table
+
+
+def _call_back(*arguments: Any) -> Any:  # noqa: ANN401 - a type of ctypes
+    return ctypes.CFUNCTYPE(ctypes.c_int, *arguments)
 
 
 def _fill(status: Any, shown: Attributes) -> None:  # noqa: ANN401 - `struct stat` as fusepy has it

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from inotify_simple import INotify, flags
 
+from p2pfs.allocation import KEEP_SIZE, PUNCH_HOLE, allocate
 from tests.helpers.files import RealFiles
 from tests.helpers.mountedtree import MountedTree, mounted_tree
 from tests.suites.filesystem_suite import FileSystemSuite, errno_of
@@ -107,6 +108,49 @@ def test_a_program_that_is_written_has_no_privileges_any_more(mounted: MountedTr
     assert "security.capability" not in os.listxattr(backing)
 
 
+# Room that is reserved, and given back.
+
+
+def test_room_is_reserved_and_given_back_as_on_the_disk(mounted: MountedTree) -> None:
+    """Each call to the mount has the result that it has on the disk, whatever that can do."""
+    content = os.urandom(100_000)
+    seen = []
+    for directory in (mounted.shared, mounted.backing):
+        path = directory / f"room of {directory.name}"
+        path.write_bytes(content)
+        with path.open("r+b") as file:
+            codes = [
+                errno_of(allocate, file.fileno(), mode, offset, length)
+                for mode, offset, length in (
+                    (0, 0, 200_000),
+                    (KEEP_SIZE, 0, 400_000),
+                    (PUNCH_HOLE | KEEP_SIZE, 8_192, 8_192),
+                    (PUNCH_HOLE, 0, 4_096),
+                    (0, 0, 0),
+                    (0, -1, 10),
+                    (0, 0, 2**62),
+                )
+            ]
+            file.seek(0)
+            status = os.fstat(file.fileno())
+            seen.append((codes, status.st_size, status.st_blocks, file.read()))
+        with path.open("rb") as file:
+            seen[-1][0].append(errno_of(allocate, file.fileno(), 0, 0, 10))
+
+    assert seen[0] == seen[1]
+    assert seen[0][0][:3] == [None, None, None]
+    assert seen[0][3][:16_384] == content[:8_192] + bytes(8_192)
+
+
+def test_room_may_be_reserved_in_a_file_that_was_removed(mounted: MountedTree) -> None:
+    path = mounted.shared / "removed"
+    with path.open("w+b") as file:
+        path.unlink()
+        os.posix_fallocate(file.fileno(), 0, 10_000)
+
+        assert os.fstat(file.fileno()).st_size == 10_000
+
+
 # What libfuse 2 does not pass on must fail, and change nothing.
 
 
@@ -123,14 +167,6 @@ def test_two_files_are_exchanged_by_none_and_lost_by_none(mounted: MountedTree) 
         assert ctypes.get_errno() in (code, errno.EINVAL)
 
     assert (one.read_text(), two.read_text()) == ("1", "2")
-
-
-def test_room_that_cannot_be_reserved_is_refused_or_there(mounted: MountedTree) -> None:
-    with (mounted.shared / "f").open("w+b") as file:
-        code = errno_of(os.posix_fallocate, file.fileno(), 0, 10_000)
-
-        assert code in (None, errno.EOPNOTSUPP)
-        assert os.fstat(file.fileno()).st_size == (10_000 if code is None else 0)
 
 
 def test_holes_can_be_asked_for(mounted: MountedTree) -> None:
