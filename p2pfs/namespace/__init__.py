@@ -25,6 +25,7 @@
     lister      directories are listed: all names, or the new ones alone
     survey      all servents that may have a directory are asked for it
     listing     one servent's listing of one directory, page by page
+    ends        which servents have told a directory to its end
     partials    listings that are not whole, and why
     confirming  servents that are gone without a word are found out
     gathering   the results of one keyword search

@@ -11,7 +11,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -39,7 +39,8 @@ has, where others have names as well. Two servents with 60,000 each are seen who
 them takes a second, which is what liars can make a look at a directory cost."""
 
 FEW_NAMES: Final = 1_000
-"""So many names of a directory each address may have in any case."""
+"""So many names of a directory each address may have in any case, and no more before it has told
+all of it once: a hundredth of a second of each look."""
 
 COUNTED_EACH: Final = 1_000
 """Each time that a servent has so many entries more, those of all servents at its address are
@@ -50,6 +51,17 @@ EVICTED_AT_ONCE: Final = 100
 
 MAX_LOST: Final = 1_000
 """Directories of which it is known that they lost names; the latest."""
+
+
+class Room(NamedTuple):
+    """How many names a servent may have in a directory."""
+
+    names: float
+    at_first: float
+    """Before it has told all of it once."""
+
+
+ANY_ROOM: Final = Room(math.inf, math.inf)
 
 
 class ClaimTree:
@@ -182,7 +194,7 @@ class ClaimTree:
         self.forget(child, victim)
         return directory
 
-    def room(self, source: ServentId, place: Place) -> float:
+    def room(self, source: ServentId, place: Place) -> Room:
         """Return how many names a servent may have in a directory, as others have some there.
 
         No bound is set where only its address has names, or others have nearly all of the same.
@@ -194,10 +206,11 @@ class ClaimTree:
         own = count.pop(self._groups_of(source), 0)
         most = max(count.values(), default=0)
         if not most or len(place.children) - most <= FEW_NAMES:
-            return math.inf
+            return ANY_ROOM
         large = 1 + sum(number > FEW_NAMES for number in count.values())
         at_address = max(FEW_NAMES, MAX_SHARED_NAMES // large)
-        return at_address - (own - len(self.names_of(source, place)))
+        taken = own - len(self.names_of(source, place))
+        return Room(at_address - taken, max(0, FEW_NAMES - taken))
 
     @staticmethod
     def _last_of(names: dict[Place, dict[str, None]], directory: Place) -> Place:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from p2pfs.namespace.asked import WholeListings
-from p2pfs.namespace.claims import ClaimTree
+from p2pfs.namespace.claims import ANY_ROOM, ClaimTree, Room
 from p2pfs.namespace.showing import Showing
 from p2pfs.namespace.sources import Sources
 from p2pfs.protocol import Entry, PeerInfo, ServentId
@@ -92,11 +92,11 @@ class Holders:
             entries = (place.children[name].entry_of(source) for name in names) if place else ()
             return [entry for entry in entries if entry is not None]
 
-    def room(self, source: ServentId, directory: str) -> float:
+    def room(self, source: ServentId, directory: str) -> Room:
         """Return how many names one servent may have in a directory; see `ClaimTree.room`."""
         with self._lock:
             place = self._tree.place(directory)
-            return math.inf if place is None else self._tree.room(source, place)
+            return ANY_ROOM if place is None else self._tree.room(source, place)
 
     def lost_at(self, directory: str) -> float:
         """Return when a directory last lost names that made room for others'; or minus infinity."""

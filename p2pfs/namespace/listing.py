@@ -10,6 +10,7 @@ All of this belongs to the trio thread.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 from collections import deque
@@ -30,8 +31,9 @@ from p2pfs.latest import Latest
 from p2pfs.link import PAGE_SILENCE_S
 from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.namespace.claims import FEW_NAMES
+from p2pfs.namespace.claims import ANY_ROOM, FEW_NAMES, Room
 from p2pfs.namespace.confided import Confided
+from p2pfs.namespace.ends import Ends
 from p2pfs.overlay import is_answer
 from p2pfs.protocol import (
     MAX_PAGES_ASKED,
@@ -79,6 +81,10 @@ class Telling:
         self.path = path
         self.began_at = began_at
         self.names: set[str] = set()
+        """Those that are learned."""
+        self.counted = 0
+        """Names that are not learned before it has come to its end."""
+        self._told = 0
         self.is_whole = False
         """Whether all pages have come and all names are held."""
         self.is_cut = False
@@ -116,9 +122,16 @@ class Telling:
     def heard(self, page: Listing) -> None:
         """Note that a page has come."""
         self._pages.append(page)
+        self._told += len(page.entries)
         self._has_begun = True
         self.heard_at = trio.current_time()
         self._wake()
+
+    def begin_again(self) -> int:
+        """Note that all is asked for anew; return how many names there were."""
+        count, self.counted = len(self.names) + self.counted, 0
+        self._is_told = False
+        return count
 
     def told_all(self) -> None:
         """Note that no page will come any more; some may be there still."""
@@ -162,7 +175,7 @@ class Telling:
 
     def _trickles(self) -> bool:
         told_for_s = trio.current_time() - self._asked_at - SLOW_AFTER_S
-        return told_for_s > 0 and len(self.names) < told_for_s * MIN_NAMES_PER_S
+        return told_for_s > 0 and self._told < told_for_s * MIN_NAMES_PER_S
 
 
 class _Cut(NamedTuple):
@@ -195,6 +208,7 @@ class Listings:
         self._tellings: dict[tuple[ServentId, str], Telling] = {}
         self._cut: Latest[tuple[ServentId, str], _Cut] = Latest(MAX_CUT)
         """The last listing of each that was cut."""
+        self._ends = Ends(catalogue.groups_of, clock)
 
     def start(self, holder: PeerInfo, path: str, *, is_for_all: bool = True) -> Telling:
         """Ask a servent for a directory, or join the listing under way; raises ShutdownError.
@@ -247,11 +261,23 @@ class Listings:
             for book, its_names in self._books(holder, path, names):
                 for _part in book.keeping_names(holder, path, its_names, began_at):
                     await trio.lowlevel.checkpoint()
+        elif telling.counted:
+            await self._shrink(telling)
         telling.is_whole = not telling.is_cut
         self._cut.pop((holder.id, path), None)
         if telling.is_cut:
             self._cut[holder.id, path] = _Cut(began_at, telling.is_for_all)
         catalogue.holders.mark_listed_by(holder.id, path, began_at)
+
+    async def _shrink(self, telling: Telling) -> None:
+        """Forget most of a listing without end, which was learned before others had names there."""
+        holder, path = telling.holder, telling.path
+        room = self._catalogue.holders.room(holder.id, path).at_first
+        most = max(room, self._ends.expected(holder.id, path))
+        if len(telling.names) > most + LEARNED_AT_ONCE:
+            few = set(heapq.nsmallest(int(most), telling.names))
+            for _part in self._catalogue.keeping_names(holder, path, few, telling.began_at):
+                await trio.lowlevel.checkpoint()
 
     def _book(self, holder: PeerInfo, path: str) -> Catalogue:
         """Return the catalogue that learns what a servent has at a path."""
@@ -270,7 +296,16 @@ class Listings:
         return [*books, (apart, confided)] if apart.holders.entries(holder.id, "") else books
 
     async def _take_in_all(self, telling: Telling) -> None:
-        """Learn page after page; while some are learned, the next are on their way."""
+        """Learn all pages, or count what more there is before that is learned too."""
+        await self._take_in(telling)
+        if telling.counted and telling.error is None and not telling.is_cut:
+            holder, path = telling.holder, telling.path
+            self._ends.reached(holder.id, path, telling.begin_again())
+            await self._take_in(telling)
+            telling.is_cut |= telling.counted > 0
+
+    async def _take_in(self, telling: Telling) -> None:
+        """Take in page after page; while some are learned, the next are on their way."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask_all, telling)
             while (page := await telling.next_page()) is not None:
@@ -309,21 +344,40 @@ class Listings:
         """Learn a page, a little at a time; return whether there is room for more."""
         names = [name_of(entry.path) for entry in page.entries]
         self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
-        room = self._room(telling)
+        room = self._room(telling, page)
         for first in range(0, len(page.entries), LEARNED_AT_ONCE):
             some = page.entries[first : first + LEARNED_AT_ONCE]
-            telling.is_cut = self._learn_some(telling, some) or len(telling.names) > room
+            if telling.counted or len(telling.names) >= room.at_first:
+                telling.counted += len(some)
+                continue
+            telling.is_cut = self._learn_some(telling, some) or len(telling.names) > room.names
             if telling.is_cut:
                 return False
             await trio.lowlevel.checkpoint()
-        return True
+            if len(telling.names) <= FEW_NAMES:  # of many such one address makes many
+                room = self._room(telling, page)
+        telling.is_cut = telling.counted > 0 and self._has_no_end(telling)
+        return not telling.is_cut
 
-    def _room(self, telling: Telling) -> float:
-        """Return how many names are taken in of a listing, as things are."""
-        if not telling.is_for_all or len(telling.names) < FEW_NAMES:
-            return MAX_NAMES
-        room = self._catalogue.holders.room(telling.holder.id, telling.path)
-        return min(room, MAX_NAMES)
+    def _room(self, telling: Telling, page: Listing) -> Room:
+        """Return how many names are taken in of a listing with a page, as things are."""
+        holder, path = telling.holder.id, telling.path
+        room = ANY_ROOM
+        if telling.is_for_all and len(telling.names) + len(page.entries) > LEARNED_AT_ONCE:
+            room = self._catalogue.holders.room(holder, path)
+        at_first = max(room.at_first, self._ends.expected(holder, path))
+        return Room(min(room.names, MAX_NAMES), at_first)
+
+    def _has_no_end(self, telling: Telling) -> bool:
+        """Return whether a listing that is counted is given up; all at its address count as one."""
+        holder = telling.holder.id
+        address = self._catalogue.groups_of(holder)
+        others = (t for t in self._tellings.values() if t.counted)
+        alike = (t for t in others if self._catalogue.groups_of(t.holder.id) == address)
+        has_none = sum(one.counted for one in alike) > MAX_NAMES
+        if has_none:
+            self._ends.missed(holder)
+        return has_none or self._ends.is_doubted(holder)
 
     def _learn_some(self, telling: Telling, entries: Sequence[Entry]) -> bool:
         """Take in some entries; return whether there was no room for all of them."""

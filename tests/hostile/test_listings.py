@@ -11,8 +11,9 @@ from trio.testing import MockClock
 
 from p2pfs.errors import UnreachableError
 from p2pfs.journal import Journal
-from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering
+from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering, listing
 from p2pfs.namespace.ages import LEAST_LOOK_S, REFRESH_AFTER_S
+from p2pfs.namespace.listing import LEARNED_AT_ONCE
 from p2pfs.namespace.newcomers import MOVES_BURST
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.namespace.partials import Partials
@@ -26,10 +27,17 @@ from p2pfs.protocol import (
     ServentId,
     sign_hit,
 )
-from p2pfs.protocol.messages import Ping, Pong, Query, QueryKind
+from p2pfs.protocol.messages import (
+    MAX_PAGES_ASKED,
+    MAX_RESULTS,
+    Ping,
+    Pong,
+    Query,
+    QueryKind,
+)
 from tests.helpers.rogues import RawPeer
 from tests.helpers.world import PORT, World, host, open_world
-from tests.namespace.test_browser import Holder, Horizon, endless, open_horizon
+from tests.namespace.test_browser import PAGE, Holder, Horizon, endless, open_horizon
 
 LIAR_HOST, HONEST_HOST = "10.66.6.6", "10.0.0.7"
 MOST = 2_000
@@ -139,7 +147,7 @@ def bomb(horizon: Horizon, number: int, host: str) -> Holder:
     """Add a neighbour whose root has no end, of names that nobody else has."""
     one = horizon.add(f"bomb {number}", *(f"{number} {name}" for name in range(60)))
     horizon.tellers.proved(ServentId(one.id), host)
-    endless(one, [], count=500, begin=f"{number}-")
+    endless(one, [], count=PAGE, begin=f"{number}-")
     return one
 
 
@@ -156,21 +164,86 @@ def few_shared(monkeypatch: pytest.MonkeyPatch) -> int:
     return 10_000
 
 
-@pytest.mark.parametrize("bombs", [1, 10])
-async def test_listings_without_end_share_a_directory_that_others_have(
-    bombs: int, autojump_clock: MockClock, few_shared: int
+@pytest.fixture
+def short_lists(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Take 20,000 names of a servent for a listing without end, to save time."""
+    monkeypatch.setattr(listing, "MAX_NAMES", 20_000)
+    return 20_000
+
+
+@pytest.mark.parametrize(
+    ("bombs", "hosts"), [(1, 1), (10, 1), (10, 10)], ids=["one", "ten of one address", "ten"]
+)
+async def test_listings_without_end_show_few_names_of_each_address(
+    bombs: int, hosts: int, autojump_clock: MockClock, short_lists: int
 ):
     async with open_horizon() as horizon:
         add_honest(horizon, *(f"film {number}" for number in range(40)))
         for number in range(bombs):
-            bomb(horizon, number, f"10.66.{number}.6")
+            bomb(horizon, number, f"10.66.{number % hosts}.6")
 
         shown = await horizon.ls()
 
-        page = 500
-        assert len(shown) <= 40 + few_shared + bombs * (claims.FEW_NAMES + page)
+        assert len(shown) <= 40 + hosts * (claims.FEW_NAMES + LEARNED_AT_ONCE) + bombs * MAX_RESULTS
         assert {f"film {number}" for number in range(40)} <= {*shown}
         assert horizon.browser.partial("") == "there are more names than are held"
+
+
+async def test_a_listing_without_end_is_counted_once_for_all_at_its_address(
+    autojump_clock: MockClock, short_lists: int
+):
+    async with open_horizon() as horizon:
+        add_honest(horizon, "film")
+        await horizon.ls()
+        pages = []
+        for number in range(5):
+            liar = bomb(horizon, number, LIAR_HOST)
+            endless(liar, pages, count=PAGE, begin=f"{number}-")
+            horizon.browser.peer_joined(liar.id)
+            await horizon.ls()
+            await trio.sleep(10)
+
+        counted = short_lists // PAGE
+        assert counted <= len(pages) <= counted + 5 * 3 * MAX_PAGES_ASKED
+
+
+async def test_what_was_told_before_others_had_names_is_no_more_than_a_few_at_the_end(
+    autojump_clock: MockClock, short_lists: int
+):
+    async with open_horizon() as horizon:
+        liar = bomb(horizon, 0, LIAR_HOST)
+        tell, honest = liar.list, []
+
+        def page(path: str, after: str) -> Listing:
+            if after > "0-000005" and not honest:
+                honest.append(add_honest(horizon, "film"))
+                horizon.catalogue.learn(honest[0].info, honest[0].entries(""))
+            return tell(path, after)
+
+        liar.list = page
+        await horizon.ls()
+        await trio.sleep(1)
+
+        shown = await horizon.ls()
+
+        assert "film" in shown
+        assert len(shown) <= 1 + claims.FEW_NAMES + MAX_RESULTS
+
+
+async def test_liars_who_tell_all_share_a_directory_that_others_have(
+    autojump_clock: MockClock, few_shared: int
+):
+    async with open_horizon() as horizon:
+        add_honest(horizon, "film")
+        for number in range(10):
+            names = (f"{number} {name:05}" for name in range(few_shared // 2))
+            liar = horizon.add(f"liar {number}", *names)
+            horizon.tellers.proved(ServentId(liar.id), LIAR_HOST)
+
+        shown = await horizon.ls()
+
+        assert "film" in shown
+        assert len(shown) <= 1 + few_shared + 10 * PAGE
 
 
 async def test_a_long_directory_of_one_servent_is_seen_whole(
