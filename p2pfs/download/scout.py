@@ -54,6 +54,8 @@ class Scout:
         self._catalogue = catalogue
         self._upstream = upstream
         self._wanting: set[Wanting] = set()
+        self._begun = trio.lowlevel.ParkingLot()
+        """Where `run` waits while nothing is fetched: an idle servent does not wake."""
 
     def watch(
         self, swarm: Swarm, content: tuple[FileId, int], known: Iterable[PeerInfo]
@@ -63,6 +65,7 @@ class Scout:
         search_at = trio.current_time() + LOOK_PAUSES_S[0]
         wanting = Wanting(swarm, *content, told, search_at=search_at, not_before=search_at)
         self._wanting.add(wanting)
+        self._begun.unpark_all()
         return wanting
 
     def forget(self, wanting: Wanting) -> None:
@@ -77,6 +80,8 @@ class Scout:
     async def run(self) -> None:
         """Give the swarms further sources, until cancelled; one search at a time."""
         while True:
+            while not self._wanting:
+                await self._begun.park()
             await trio.sleep(ASK_CATALOGUE_S)
             wanting = [one for one in self._wanting if one.swarm.wants_sources]
             for one in wanting:

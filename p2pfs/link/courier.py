@@ -31,6 +31,10 @@ LOOPBACK: Final = "127.0.0.1"
 MAX_DATAGRAM_BYTES: Final = 2_048
 """A message of Mainline has at most some 1,400, wrapped or not."""
 
+CARRIED_AT_ONCE: Final = 16
+"""Datagrams carried before other tasks get their turn. They come in bursts, and to wake for each
+of them cost an idle servent as much processor time as all else."""
+
 SOCKS_GREETING_S: Final = 10.0
 """How long who connects may take to say what it wants; the engine takes none."""
 
@@ -53,12 +57,12 @@ Unwrap = Callable[[bytes], bytes | None]
 class Courier:
     """A SOCKS5 proxy for the datagrams of one engine. IPv4 alone."""
 
-    def __init__(self, outside: trio.socket.SocketType, wrap: Wrap, unwrap: Unwrap) -> None:
-        """Carry through `outside`; `open_courier` opens it."""
+    def __init__(self, outside: socket.socket, wrap: Wrap, unwrap: Unwrap) -> None:
+        """Carry through `outside`, which never blocks; `open_courier` opens it."""
         self._outside = outside
         self._wrap = wrap
         self._unwrap = unwrap
-        self._inside = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._inside = _datagram_socket()
         self.user, self.password = secrets.token_hex(8), secrets.token_hex(16)
         self.proxy_port = 0
         """Where the engine finds the proxy, on LOOPBACK."""
@@ -72,12 +76,12 @@ class Courier:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry, until cancelled."""
         with self._inside, self._outside:
-            await self._inside.bind((LOOPBACK, 0))
+            self._inside.bind((LOOPBACK, 0))
             async with trio.open_nursery() as nursery:
                 listeners = await trio.open_tcp_listeners(0, host=LOOPBACK)
                 self.proxy_port = listeners[0].socket.getsockname()[1]
-                nursery.start_soon(self._carry_out)
-                nursery.start_soon(self._carry_in)
+                nursery.start_soon(_carry, self._inside, self._carry_out)
+                nursery.start_soon(_carry, self._outside, self._carry_in)
                 nursery.start_soon(trio.serve_listeners, self._serve, listeners)
                 task_status.started()
 
@@ -112,36 +116,33 @@ class Courier:
         await stream.send_all(_SOCKS_VERSION + _DONE + _DONE + bytes([_IPV4]) + where)
         return True
 
-    async def _carry_out(self) -> None:
-        while True:
-            datagram, sender = await _received(self._inside)
-            if sender != (LOOPBACK, self.engine_port) or len(datagram) < _DATAGRAM_HEADER.size:
-                continue
-            _, fragment, kind, host, port = _DATAGRAM_HEADER.unpack_from(datagram)
-            if fragment == 0 and kind == _IPV4 and port:
-                address = str(ipaddress.IPv4Address(host)), port
-                await _sent(self._outside, self._wrap(datagram[_DATAGRAM_HEADER.size :]), address)
+    def _carry_out(self, datagram: bytes, sender: tuple[str, int]) -> None:
+        if sender != (LOOPBACK, self.engine_port) or len(datagram) < _DATAGRAM_HEADER.size:
+            return
+        _, fragment, kind, host, port = _DATAGRAM_HEADER.unpack_from(datagram)
+        if fragment == 0 and kind == _IPV4 and port:
+            message = self._wrap(datagram[_DATAGRAM_HEADER.size :])
+            _send(self._outside, message, (socket.inet_ntoa(host), port))
 
-    async def _carry_in(self) -> None:
-        while True:
-            datagram, (host, port) = await _received(self._outside)
-            message = self._unwrap(datagram)
-            if message is None or not self.engine_port:
-                self.dropped += 1
-                continue
-            header = _DATAGRAM_HEADER.pack(0, 0, _IPV4, ipaddress.IPv4Address(host).packed, port)
-            await _sent(self._inside, header + message, (LOOPBACK, self.engine_port))
+    def _carry_in(self, datagram: bytes, sender: tuple[str, int]) -> None:
+        message = self._unwrap(datagram)
+        if message is None or not self.engine_port:
+            self.dropped += 1
+            return
+        host, port = sender
+        header = _DATAGRAM_HEADER.pack(0, 0, _IPV4, socket.inet_aton(host), port)
+        _send(self._inside, header + message, (LOOPBACK, self.engine_port))
 
 
-async def open_courier(where: Address, wrap: Wrap, unwrap: Unwrap) -> Courier:
+def open_courier(where: Address, wrap: Wrap, unwrap: Unwrap) -> Courier:
     """Return a courier that is at an IPv4 address outside; port 0 is any free one.
 
     Raises:
         UsageError: the port is taken, or the address is not of this machine.
     """
-    outside = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    outside = _datagram_socket()
     try:
-        await outside.bind((where.host, where.port))
+        outside.bind((where.host, where.port))
     except OSError as error:
         outside.close()
         reason = errno.errorcode.get(error.errno or 0, str(error))
@@ -149,21 +150,31 @@ async def open_courier(where: Address, wrap: Wrap, unwrap: Unwrap) -> Courier:
     return Courier(outside, wrap, unwrap)
 
 
-async def _received(sock: trio.socket.SocketType) -> tuple[bytes, tuple[str, int]]:
-    """Return the next datagram and its sender."""
+def _datagram_socket() -> socket.socket:
+    # Not trio's: a send there looks its address up first, which costs more than all else.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    return sock
+
+
+async def _carry(sock: socket.socket, hand_on: Callable[[bytes, tuple[str, int]], object]) -> None:
+    """Hand on what a socket receives, with its sender, until cancelled."""
     while True:
-        try:
-            datagram, sender = await sock.recvfrom(MAX_DATAGRAM_BYTES)
-        except OSError:  # of one that was sent: nobody is there
-            await trio.lowlevel.checkpoint()
-            continue
-        return datagram, (sender[0], sender[1])
+        await trio.lowlevel.wait_readable(sock)
+        for _ in range(CARRIED_AT_ONCE):
+            try:
+                datagram, sender = sock.recvfrom(MAX_DATAGRAM_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:  # of one that was sent: nobody is there
+                continue
+            hand_on(datagram, (sender[0], sender[1]))
 
 
-async def _sent(sock: trio.socket.SocketType, datagram: bytes, address: tuple[str, int]) -> None:
-    """Send a datagram, if it can be sent; who sends one must not rely on that."""
+def _send(sock: socket.socket, datagram: bytes, address: tuple[str, int]) -> None:
+    """Send a datagram, if it can be sent now; who sends one must not rely on that."""
     with contextlib.suppress(OSError):
-        await sock.sendto(datagram, address)
+        sock.sendto(datagram, address)
 
 
 async def _exactly(stream: trio.SocketStream, count: int) -> bytes:

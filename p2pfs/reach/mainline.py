@@ -277,7 +277,7 @@ async def open_mainline(
     if engine is None:
         raise UsageError(MISSING)
     wrap, unwrap = _sealed(among) if among else (bytes, _as_it_is)
-    courier = await open_courier(where, wrap, unwrap)
+    courier = open_courier(where, wrap, unwrap)
     async with trio.open_nursery() as nursery:
         await nursery.start(courier.run)
         settings = _settings(engine, courier, _AMONG_SERVENTS if among else _IN_PUBLIC)

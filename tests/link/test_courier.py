@@ -31,7 +31,7 @@ def datagram_socket() -> trio.socket.SocketType:
 
 @pytest.fixture
 async def courier(nursery: trio.Nursery) -> Courier:
-    courier = await open_courier(Address(LOOPBACK, 0), wrap, unwrap)
+    courier = open_courier(Address(LOOPBACK, 0), wrap, unwrap)
     await nursery.start(courier.run)
     return courier
 
@@ -151,4 +151,4 @@ async def test_a_port_that_is_taken_is_told(other):
     host, port = other.getsockname()
 
     with pytest.raises(UsageError, match=f"UDP port {port} cannot be used"):
-        await open_courier(Address(host, port), wrap, unwrap)
+        open_courier(Address(host, port), wrap, unwrap)

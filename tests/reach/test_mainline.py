@@ -5,6 +5,7 @@ On loopback alone no table forms as it does elsewhere, so the host is a namespac
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,13 +95,13 @@ async def test_among_servents_nothing_goes_to_anybody_who_was_not_named(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ):
     sent: list[tuple[str, int]] = []
-    send = courier._sent
+    send = courier._send
 
-    async def noting(sock: trio.socket.SocketType, datagram: bytes, address: tuple[str, int]):
+    def noting(sock: socket.socket, datagram: bytes, address: tuple[str, int]):
         sent.append(address)
-        await send(sock, datagram, address)
+        send(sock, datagram, address)
 
-    monkeypatch.setattr(courier, "_sent", noting)
+    monkeypatch.setattr(courier, "_send", noting)
     one, _ = await street.open(1, NetworkKey.open())
     one.announce(key_of("film"))
     await one.find(key_of("film"))
