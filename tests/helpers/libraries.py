@@ -76,6 +76,11 @@ class World:
                 files[entry.path] = entry.file_id
         return files
 
+    async def settled(self):
+        """Return every file that is offered once the library has nothing left to do."""
+        await self.library.wait_idle()
+        return self.offered()
+
     @asynccontextmanager
     async def running(self):
         async with trio.open_nursery() as nursery:

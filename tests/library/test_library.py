@@ -318,8 +318,7 @@ async def test_a_link_swapped_in_after_publishing_serves_nothing(running, swap):
 
     with pytest.raises(NotYetError):
         await read_block(running.library, id_of(b"public"), 0)
-    await running.library.wait_idle()
-    assert running.offered() == {}
+    assert await running.settled() == {}
 
 
 async def test_a_fifo_swapped_in_after_publishing_blocks_nothing(running):
@@ -347,58 +346,51 @@ async def test_a_file_is_not_offered_while_it_is_written(running):
     assert running.library.file_state("f").state == "hashing"
 
     running.library.write_ended("f")
-    await running.library.wait_idle()
-    assert running.offered() == {"f": id_of(b"old")}
+    assert await running.settled() == {"f": id_of(b"old")}
+
+
+def half_written(running, path):
+    running.library.write_began(path)
+    running.put(path, b"half")
+    running.library.touched(path)
 
 
 async def test_only_the_last_of_several_writers_publishes(running):
-    running.library.write_began("f")
-    running.put("f", b"half")
-    running.library.touched("f")
+    half_written(running, "f")
     running.library.write_began("f")
 
     running.library.write_ended("f")
-    await running.library.wait_idle()
-    assert running.offered() == {}
+    assert await running.settled() == {}
 
     running.library.write_ended("f")
-    await running.library.wait_idle()
-    assert running.offered() == {"f": id_of(b"half")}
+    assert await running.settled() == {"f": id_of(b"half")}
 
 
 async def test_a_file_renamed_while_it_is_written_waits_for_its_writer(running):
-    running.library.write_began("old")
-    running.put("old", b"half")
-    running.library.touched("old")
+    half_written(running, "old")
 
     running.rename("old", "new")
-    await running.library.wait_idle()
-    assert running.offered() == {}
+    assert await running.settled() == {}
 
     with open(running.at("new"), "ab") as file:
         file.write(b" and half")
     running.library.write_ended("old")
-    await running.library.wait_idle()
-    assert running.offered() == {"new": id_of(b"half and half")}
+    assert await running.settled() == {"new": id_of(b"half and half")}
 
 
 async def test_a_writer_that_moves_with_its_file_is_waited_for(running):
     """The tree counts the writer at the new path first, and then out of the old one."""
-    running.library.write_began("old")
-    running.put("old", b"half")
-    running.library.touched("old")
+    half_written(running, "old")
 
     running.library.write_began("new")
     os.rename(running.at("old"), running.at("new"))
     running.library.write_ended("old")
     running.library.touched("old")
     running.library.touched("new")
-    await running.library.wait_idle()
-    assert running.offered() == {}
+    assert await running.settled() == {}
 
     running.library.write_ended("new")
-    await running.library.wait_idle()
-    assert running.offered() == {"new": id_of(b"half")}
+    assert await running.settled() == {"new": id_of(b"half")}
 
 
 async def test_a_file_made_private_in_mid_write_can_come_back(running):
@@ -406,12 +398,10 @@ async def test_a_file_made_private_in_mid_write_can_come_back(running):
     running.put(".tmp", b"x")
     running.library.touched(".tmp")
     running.rename(".tmp", "f")
-    await running.library.wait_idle()
-    assert running.offered() == {}
+    assert await running.settled() == {}
 
     running.library.write_ended(".tmp")
-    await running.library.wait_idle()
-    assert running.offered() == {"f": id_of(b"x")}
+    assert await running.settled() == {"f": id_of(b"x")}
 
 
 async def test_writing_one_hard_link_withdraws_the_other(running):
@@ -419,8 +409,7 @@ async def test_writing_one_hard_link_withdraws_the_other(running):
     os.link(running.at("a"), running.at("b"))
     running.library.touched("a")
     running.library.touched("b")
-    await running.library.wait_idle()
-    assert running.offered() == {"a": id_of(b"old"), "b": id_of(b"old")}
+    assert await running.settled() == {"a": id_of(b"old"), "b": id_of(b"old")}
 
     running.library.write_began("a")
     assert running.offered() == {}
@@ -541,8 +530,7 @@ async def test_a_changed_file_is_not_offered_as_it_was_when_the_call_returns(run
     running.library.touched("f")
 
     assert running.offered() == {}
-    await running.library.wait_idle()
-    assert running.offered() == {"f": id_of(data)}
+    assert await running.settled() == {"f": id_of(data)}
 
 
 async def test_a_renamed_directory_moves_with_all_below_and_is_not_hashed_anew(
@@ -585,14 +573,12 @@ async def test_a_file_replaced_by_a_directory_and_back(running):
     running.remove("x")
     running.mkdir("x")
     running.write("x/y", b"y")
-    await running.library.wait_idle()
-    assert running.offered() == {"x/y": id_of(b"y")}
+    assert await running.settled() == {"x/y": id_of(b"y")}
 
     running.remove("x/y")
     os.rmdir(running.at("x"))
     running.write("x", b"z")
-    await running.library.wait_idle()
-    assert running.offered() == {"x": id_of(b"z")}
+    assert await running.settled() == {"x": id_of(b"z")}
 
 
 async def test_a_share_that_vanishes_is_withdrawn_and_may_come_back(running):
@@ -601,13 +587,11 @@ async def test_a_share_that_vanishes_is_withdrawn_and_may_come_back(running):
     os.rename(running.root, running.root + "-away")
 
     running.library.touched("")
-    await running.library.wait_idle()
-    assert running.offered() == {}
+    assert await running.settled() == {}
 
     os.rename(running.root + "-away", running.root)
     running.library.touched("")
-    await running.library.wait_idle()
-    assert running.offered() == {"f": id_of(b"f")}
+    assert await running.settled() == {"f": id_of(b"f")}
 
 
 async def test_a_change_behind_our_back_is_stale_and_then_offered_anew(running):
@@ -739,14 +723,12 @@ async def test_an_unreadable_file_is_skipped_until_it_is_touched(running, monkey
     real = os.preadv
     monkeypatch.setattr(os, "preadv", lambda *_: (_ for _ in ()).throw(OSError(5, "EIO")))
     running.write("bad", b"bad")
-    await running.library.wait_idle()
-    assert running.offered() == {}
+    assert await running.settled() == {}
     assert running.library.file_state("bad").state == "private"
 
     monkeypatch.setattr(os, "preadv", real)
     running.library.touched("bad")
-    await running.library.wait_idle()
-    assert running.offered() == {"bad": id_of(b"bad")}
+    assert await running.settled() == {"bad": id_of(b"bad")}
 
 
 @pytest.mark.parametrize("size", [3, 2 * STEP_BYTES])

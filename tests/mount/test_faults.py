@@ -94,14 +94,23 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def errno_of_fault(
+    mounted: MountedTree, operation: str, kind: str, stage: Stage, *, is_late: bool
+) -> int | None:
+    """Return the errno of a call in which the tree, or the wait for it, raises an exception."""
+    mounted.ask("fault", operation, kind, is_late)
+    try:
+        return errno_of(CALLS[operation], stage)
+    finally:
+        mounted.ask("fault", "", "", False)
+
+
 @pytest.mark.parametrize("operation", CALLS)
 def test_every_exception_of_a_call_becomes_its_errno(mounted: MountedTree, operation: str) -> None:
     for kind in EXCEPTIONS:
         stage = Stage(mounted)
 
-        mounted.ask("fault", operation, kind, False)
-        code = errno_of(CALLS[operation], stage)
-        mounted.ask("fault", "", "", False)
+        code = errno_of_fault(mounted, operation, kind, stage, is_late=False)
 
         assert (kind, code) == (kind, expected_errno(kind))
         assert stage.directory.stat()
@@ -112,9 +121,7 @@ def test_every_exception_of_a_wait_becomes_its_errno(mounted: MountedTree, opera
     for kind in LATE_KINDS:
         stage = Stage(mounted)
 
-        mounted.ask("fault", operation, kind, True)
-        code = errno_of(CALLS[operation], stage)
-        mounted.ask("fault", "", "", False)
+        code = errno_of_fault(mounted, operation, kind, stage, is_late=True)
 
         assert (kind, code) == (kind, expected_errno(kind))
 

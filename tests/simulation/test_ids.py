@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -46,17 +47,23 @@ async def test_a_file_is_found_by_its_id_anywhere_within_the_horizon(autojump_cl
         assert await read_whole(world[0], file) == FILM
 
 
+@asynccontextmanager
+async def only_in_the_cache_of_the_last(servents: int) -> AsyncIterator[tuple[World, FileId]]:
+    """Open a chain whose last servent has fetched a film from one that is gone."""
+    async with open_world() as world:
+        await chain(world, servents + 1)
+        await world.share(servents, "film.mkv", FILM)
+        file_id = await id_of(world, servents, "film.mkv")
+        await world.read(servents - 1, "film.mkv")
+        world.kill(servents)
+        await trio.sleep(120)
+        yield world, file_id
+
+
 async def test_who_has_it_in_the_cache_alone_is_a_source_and_knows_no_name(
     autojump_clock: MockClock,
 ):
-    async with open_world() as world:
-        await chain(world, 3)
-        await world.share(2, "film.mkv", FILM)
-        file_id = await id_of(world, 2, "film.mkv")
-        await world.read(1, "film.mkv")
-        world.kill(2)
-        await trio.sleep(120)
-
+    async with only_in_the_cache_of_the_last(2) as (world, file_id):
         file = await world[0].find_content(file_id)
 
         assert file is not None
@@ -66,14 +73,7 @@ async def test_who_has_it_in_the_cache_alone_is_a_source_and_knows_no_name(
 
 
 async def test_what_is_whole_in_the_cache_needs_nobody(autojump_clock: MockClock):
-    async with open_world() as world:
-        await chain(world, 2)
-        await world.share(1, "film.mkv", FILM)
-        file_id = await id_of(world, 1, "film.mkv")
-        await world.read(0, "film.mkv")
-        world.kill(1)
-        await trio.sleep(120)
-
+    async with only_in_the_cache_of_the_last(1) as (world, file_id):
         file = await world[0].find_content(file_id)
 
         assert file is not None
