@@ -35,7 +35,7 @@ MAX_UNWRITTEN: Final = 10_000
 MAX_OPENED: Final = 10_000
 """The most contents, and directories, whose last opener is remembered."""
 
-MAX_GIVERS: Final = 8
+MAX_ROW_PEERS: Final = 8
 """The most peers in one row: those that gave most bytes."""
 
 WRITES_APART_S: Final = 0.1
@@ -82,7 +82,7 @@ class History:
         """Note that bytes of a content have come from these peers. For trio's thread."""
         around = self._opened_in.get(parent_of(path), ("", None))
         program, uid = self._opened.get(file_id, around)
-        givers = sorted(taken.items(), key=lambda one: -one[1])[:MAX_GIVERS]
+        givers = sorted(taken.items(), key=lambda one: -one[1])[:MAX_ROW_PEERS]
         row = {
             "time": round(self._wall_clock(), 3),
             "path": path,

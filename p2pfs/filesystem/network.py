@@ -30,10 +30,11 @@ from p2pfs.filesystem.attributes import (
 )
 from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
+from p2pfs.filesystem.xattrs import FileLinks
 from p2pfs.journal import printable
 from p2pfs.latest import Latest
 from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, View, without_suffix
-from p2pfs.protocol import FileId, PeerInfo, name_of, names
+from p2pfs.protocol import FileId, name_of, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
 """Paths of which we remember which version the kernel has cached; some tens of megabytes."""
@@ -83,18 +84,6 @@ class Contents(Protocol):
 
     def cached_percent(self, file_id: FileId) -> int:
         """Return how much of a content is in the cache."""
-        ...
-
-
-class Links(Protocol):
-    """Makes links to files, for people. Any thread."""
-
-    def to_own(self, file_id: FileId, name: str, size: int) -> str:
-        """Return a link to a file that is shared here."""
-        ...
-
-    def to_others(self, file_id: FileId, name: str, size: int, sources: Sequence[PeerInfo]) -> str:
-        """Return a link to a file that others have."""
         ...
 
 
@@ -150,7 +139,7 @@ class NetworkTree:
         label: str = NETWORK,
         *,
         now_ns: Callable[[], int] = time.time_ns,
-        links: Links | None = None,
+        links: FileLinks | None = None,
     ) -> None:
         self._view = view
         self._contents = contents

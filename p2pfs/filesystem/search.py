@@ -19,8 +19,9 @@ from typing import Final, Protocol
 from p2pfs.filesystem.answers import NowOrLater, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
-from p2pfs.filesystem.network import Contents, Links, NetworkTree
+from p2pfs.filesystem.network import Contents, NetworkTree
 from p2pfs.filesystem.subtree import OpenFile
+from p2pfs.filesystem.xattrs import FileLinks
 from p2pfs.namespace import QueryError, View
 
 _LABEL: Final = "search"
@@ -55,7 +56,7 @@ class SearchTree:
         caller: Caller,
         *,
         now_ns: Callable[[], int] = time.time_ns,
-        links: Links | None = None,
+        links: FileLinks | None = None,
     ) -> None:
         self._view = view
         self._caller = caller

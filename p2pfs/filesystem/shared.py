@@ -18,10 +18,10 @@ from p2pfs.filesystem.attributes import Attributes, Listed, from_stat, shown_ino
 from p2pfs.filesystem.backing import Backing
 from p2pfs.filesystem.subtree import Moment, Ownership, Time
 from p2pfs.filesystem.writers import OpenShared, Writers, Written, is_writing
-from p2pfs.filesystem.xattrs import Attributed, Links, SharedXattrs
+from p2pfs.filesystem.xattrs import Attributed, FileLinks, SharedXattrs
 from p2pfs.roots import Roots
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _OPEN_FLAGS: Final = (
     os.O_ACCMODE | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
@@ -53,7 +53,7 @@ class Share(Written, Attributed, Protocol):
 class SharedTree:
     """The backing directory, as the sub-tree `shared/`."""
 
-    def __init__(self, roots: Roots, share: Share, links: Links | None = None) -> None:
+    def __init__(self, roots: Roots, share: Share, links: FileLinks | None = None) -> None:
         self._roots = roots
         self._backing = Backing(roots)
         self.device = self._backing.device
@@ -284,7 +284,7 @@ def _check_name(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
-        logger.warning("refused a name that is not UTF-8: path=%r", path)
+        log.warning("refused a name that is not UTF-8: path=%r", path)
         raise os_error(errno.EILSEQ, path) from None
 
 

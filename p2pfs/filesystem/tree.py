@@ -13,13 +13,14 @@ from p2pfs.filesystem.answers import NowOrLater, os_error
 from p2pfs.filesystem.attributes import DIRECTORY_MODE, Attributes, Listed, virtual, virtual_inode
 from p2pfs.filesystem.caller import Caller
 from p2pfs.filesystem.info import InfoTree
-from p2pfs.filesystem.network import Contents, Links, NetworkTree
+from p2pfs.filesystem.network import Contents, NetworkTree
 from p2pfs.filesystem.previews import GuardedContents, Readings
 from p2pfs.filesystem.removed import is_hidden
 from p2pfs.filesystem.search import SearchTree, SearchView
 from p2pfs.filesystem.shared import Share, SharedTree
 from p2pfs.filesystem.subtree import OpenFile, Ownership, Subtree, Time
 from p2pfs.filesystem.writers import is_writing
+from p2pfs.filesystem.xattrs import FileLinks
 from p2pfs.namespace import View
 from p2pfs.roots import Roots
 
@@ -61,7 +62,7 @@ class Servent(Protocol):
         ...
 
     @property
-    def file_links(self) -> Links:
+    def file_links(self) -> FileLinks:
         """The maker of links to files."""
         ...
 

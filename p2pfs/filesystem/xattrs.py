@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import os_error
 from p2pfs.filesystem.attributes import OWN_PREFIX
 from p2pfs.filesystem.backing import Backing
-from p2pfs.protocol import FileId, name_of
+from p2pfs.protocol import FileId, PeerInfo, name_of
 
 _ID: Final = OWN_PREFIX + "id"
 _LINK: Final = f"{OWN_PREFIX}link"
@@ -36,11 +37,15 @@ class FileState(Protocol):
         ...
 
 
-class Links(Protocol):
-    """Makes links to files, for people."""
+class FileLinks(Protocol):
+    """Makes links to files, for people. Any thread."""
 
     def to_own(self, file_id: FileId, name: str, size: int) -> str:
         """Return a link to a file that is shared here."""
+        ...
+
+    def to_others(self, file_id: FileId, name: str, size: int, sources: Sequence[PeerInfo]) -> str:
+        """Return a link to a file that others have."""
         ...
 
 
@@ -59,7 +64,7 @@ class Attributed(Protocol):
 class SharedXattrs:
     """The extended attributes of files in `shared/`."""
 
-    def __init__(self, backing: Backing, share: Attributed, links: Links | None) -> None:
+    def __init__(self, backing: Backing, share: Attributed, links: FileLinks | None) -> None:
         self._backing = backing
         self._share = share
         self._links = links

@@ -34,10 +34,10 @@ NOTICE_EVERY_S: Final = 10.0
 BUS_TIMEOUT_S: Final = 5.0
 """The time that the desktop gets to answer; after it the notification is dropped."""
 
-MAX_SHOWN: Final = 3
+MAX_LINES: Final = 3
 """Failures that one notification names; the rest are counted."""
 
-MAX_FAILURES: Final = 1_000
+MAX_UNTOLD: Final = 1_000
 """Failures that wait for the next notification; further ones are dropped."""
 
 _BUS: Final = "DBUS_SESSION_BUS_ADDRESS"
@@ -59,7 +59,7 @@ async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True)
     if not os.environ.get(_BUS):
         return
     token = trio.lowlevel.current_trio_token()
-    put, told = trio.open_memory_channel[JournalEvent](MAX_FAILURES)
+    put, told = trio.open_memory_channel[JournalEvent](MAX_UNTOLD)
 
     def wait_to_be_told(event: JournalEvent) -> None:
         with contextlib.suppress(trio.WouldBlock):
@@ -95,7 +95,7 @@ def notice_of(failures: Sequence[JournalEvent]) -> tuple[str, str]:
     if len(failures) == 1:
         return f"Download failed: {names[0]}", html.escape(failures[0].text, quote=False)
     lines = [f"{name}: {one.text}" for name, one in zip(names, failures, strict=True)]
-    lines[MAX_SHOWN:] = [f"and {len(lines) - MAX_SHOWN} more"] if len(lines) > MAX_SHOWN else []
+    lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
     return f"{len(failures)} downloads failed", html.escape("\n".join(lines), quote=False)
 
 
@@ -132,8 +132,8 @@ def done_notice_of(done: Sequence[JournalEvent]) -> tuple[str, str]:
     names = [event.path.rstrip("/").rpartition("/")[2] for event in done]
     if len(done) == 1:
         return f"Here: {names[0]}", html.escape(done[0].text, quote=False)
-    lines = names[:MAX_SHOWN]
-    lines += [f"and {len(names) - MAX_SHOWN} more"] if len(names) > MAX_SHOWN else []
+    lines = names[:MAX_LINES]
+    lines += [f"and {len(names) - MAX_LINES} more"] if len(names) > MAX_LINES else []
     return f"{len(done)} downloads are here", html.escape("\n".join(lines), quote=False)
 
 

@@ -32,7 +32,7 @@ from p2pfs.filesystem import (
 from p2pfs.mount.portal import Portal
 from p2pfs.mount.replies import Aside, Replies
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 RESERVED_FILES: Final = 1024
 """Of the files that this process may have open, those that are not for the programs that use
@@ -247,7 +247,7 @@ _STATFS_FIELDS: Final = (
 def _errno_of(operation: str, error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return error.errno
-    logger.error("a bug in a call from the kernel: operation=%s", operation, exc_info=error)
+    log.error("a bug in a call from the kernel: operation=%s", operation, exc_info=error)
     return errno.EIO
 
 

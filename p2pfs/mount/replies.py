@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Iovec(ctypes.Structure):
@@ -79,7 +79,7 @@ class Replies:
     def watch(self, channel: int, own: int, given: ChannelOps) -> None:
         """Be able to put off from now on, if a channel of our `own` begins as it was `given`."""
         if ctypes.string_at(own, ctypes.sizeof(ChannelOps)) != bytes(given):
-            logger.info("libfuse's channels are not those of 2.9: nothing is put off")
+            log.info("libfuse's channels are not those of 2.9: nothing is put off")
             return
         self._place = ctypes.c_void_p.from_address(channel + ChannelOps.send.offset)
         self._plain = self._place.value
@@ -144,6 +144,6 @@ def _errno_after(act: Callable[[], object]) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     except BaseException:
-        logger.exception("a bug in what was put off")
+        log.exception("a bug in what was put off")
         return errno.EIO
     return 0

@@ -32,7 +32,7 @@ from p2pfs.mount.mountpoint import (
 )
 from p2pfs.mount.portal import Portal
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MOUNT_TIMEOUT_S: Final = 10.0
 """The kernel's first call comes within milliseconds of the mount, or never."""
@@ -159,7 +159,7 @@ class _FuseThread:
                 await self.ended.wait()
         if not self.ended.is_set():
             # They get ENOTCONN when this process ends, and ESHUTDOWN for what must wait.
-            logger.info("programs still use files below the mount: path=%r", self.mountpoint)
+            log.info("programs still use files below the mount: path=%r", self.mountpoint)
         atexit.unregister(self._detach)
 
     async def _unmount(self, *options: str) -> bool:
@@ -167,7 +167,7 @@ class _FuseThread:
         with trio.move_on_after(FUSERMOUNT_TIMEOUT_S):
             done = await trio.run_process(command, capture_stderr=True, check=False)
             if done.returncode != 0:
-                logger.info("not unmounted: path=%r words=%r", self.mountpoint, done.stderr)
+                log.info("not unmounted: path=%r words=%r", self.mountpoint, done.stderr)
             return done.returncode == 0
         return False
 
@@ -181,7 +181,7 @@ class _FuseThread:
         try:
             complete(fuse)(adapter, self.mountpoint, **options)
         except RuntimeError as error:
-            logger.info("libfuse failed: path=%r status=%s", self.mountpoint, error)
+            log.info("libfuse failed: path=%r status=%s", self.mountpoint, error)
         finally:
             self._tell(self.mounted)
             self._tell(self.ended)

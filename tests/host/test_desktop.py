@@ -12,7 +12,7 @@ from jeepney import MessageType, message_bus, new_error, new_method_return
 from jeepney.io.trio import open_dbus_connection
 
 from p2pfs.host import desktop
-from p2pfs.host.desktop import MAX_SHOWN, done_notice_of, notice_of, notify
+from p2pfs.host.desktop import MAX_LINES, done_notice_of, notice_of, notify
 from p2pfs.journal import Journal, JournalEvent, Severity
 from tests.helpers.sessionbus import needs_bus, session_bus
 
@@ -29,11 +29,11 @@ def test_one_failure_is_told_by_its_name():
 
 
 def test_many_failures_are_told_in_one_notification():
-    summary, body = notice_of([failure(f"d/{n}") for n in range(MAX_SHOWN + 2)])
+    summary, body = notice_of([failure(f"d/{n}") for n in range(MAX_LINES + 2)])
 
     assert summary == "5 downloads failed"
     assert body.splitlines()[0] == "0: no holder can be reached"
-    assert body.splitlines()[MAX_SHOWN:] == ["and 2 more"]
+    assert body.splitlines()[MAX_LINES:] == ["and 2 more"]
 
 
 def test_what_peers_wrote_is_no_markup():
@@ -124,7 +124,7 @@ async def test_what_is_done_is_shown_by_itself_if_it_is_wanted(bus, monkeypatch)
 
 def test_what_is_done_is_told_in_few_lines():
     journal = Journal()
-    for number in range(MAX_SHOWN + 2):
+    for number in range(MAX_LINES + 2):
         journal.done("downloaded", f"d/<{number}>")
 
     assert done_notice_of(journal.events()) == (
