@@ -83,9 +83,14 @@ class Catalogue:
         return self._dropped + self._tree.dropped
 
     @property
+    def evicted(self) -> int:
+        """Entries that made room for others."""
+        return self._tree.evicted
+
+    @property
     def left_out(self) -> int:
         """Entries and servents that the bounds turned away, or that made room for others."""
-        return self.dropped + self._tree.evicted
+        return self.dropped + self.evicted
 
     # Claims of others.
 

@@ -39,8 +39,11 @@ has, where others have names as well. Two servents with 60,000 each are seen who
 them takes a second, which is what liars can make a look at a directory cost."""
 
 FEW_NAMES: Final = 1_000
-"""So many names of a directory each address may have in any case, and no more before it has told
-all of it once: a hundredth of a second of each look."""
+"""So many names of a directory each address may have in any case."""
+
+NAMES_AT_FIRST: Final = 300
+"""So many it may have before one of its servents has told all of it once: to show them takes a few
+milliseconds of each look."""
 
 COUNTED_EACH: Final = 1_000
 """Each time that a servent has so many entries more, those of all servents at its address are
@@ -205,12 +208,16 @@ class ClaimTree:
                 count[self._groups_of(other)] += len(directories[place])
         own = count.pop(self._groups_of(source), 0)
         most = max(count.values(), default=0)
-        if not most or len(place.children) - most <= FEW_NAMES:
+        apart = len(place.children) - most
+        if not most or apart <= NAMES_AT_FIRST:
             return ANY_ROOM
+        taken = own - len(self.names_of(source, place))
+        at_first = max(0, NAMES_AT_FIRST - taken)
+        if apart <= FEW_NAMES:
+            return Room(math.inf, at_first)
         large = 1 + sum(number > FEW_NAMES for number in count.values())
         at_address = max(FEW_NAMES, MAX_SHARED_NAMES // large)
-        taken = own - len(self.names_of(source, place))
-        return Room(at_address - taken, max(0, FEW_NAMES - taken))
+        return Room(at_address - taken, at_first)
 
     @staticmethod
     def _last_of(names: dict[Place, dict[str, None]], directory: Place) -> Place:

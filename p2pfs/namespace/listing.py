@@ -31,7 +31,7 @@ from p2pfs.latest import Latest
 from p2pfs.link import PAGE_SILENCE_S
 from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.namespace.claims import ANY_ROOM, FEW_NAMES, Room
+from p2pfs.namespace.claims import ANY_ROOM, NAMES_AT_FIRST, Room
 from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.ends import Ends
 from p2pfs.overlay import is_answer
@@ -354,7 +354,7 @@ class Listings:
             if telling.is_cut:
                 return False
             await trio.lowlevel.checkpoint()
-            if len(telling.names) <= FEW_NAMES:  # of many such one address makes many
+            if len(telling.names) <= NAMES_AT_FIRST:  # of many such one address makes many
                 room = self._room(telling, page)
         telling.is_cut = telling.counted > 0 and self._has_no_end(telling)
         return not telling.is_cut

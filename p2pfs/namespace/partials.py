@@ -22,6 +22,9 @@ MAX_PARTIAL: Final = 1_000
 MAX_SERVENTS_NAMED: Final = 5
 """Servents that are named where some have not told all."""
 
+TOLD_EVERY_S: Final = 600.0
+"""How often people are told that names made room for others: who floods us does it all the time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Partial:
@@ -73,6 +76,9 @@ class Partials:
         self._journal = journal
         self._partial: Latest[str, tuple[float, Partial]] = Latest(MAX_PARTIAL)
         """By path, each with when the listing was begun."""
+        self._told = 0
+        """How many names had made room for others when people were last told."""
+        self._told_at = -math.inf
 
     def of(self, path: str) -> Partial | None:
         """Return why a listing is not whole. Any thread.
@@ -108,6 +114,7 @@ class Partials:
 
     def note(self, path: str, began_at: float, partial: Partial) -> None:
         """Note whether a listing was whole; say so once if names are known to be missing."""
+        self._tell_lost(began_at)
         was_doubtful = path in self._partial and self._partial[path][1].is_doubtful
         self._partial.pop(path, None)
         if not partial:
@@ -118,3 +125,15 @@ class Partials:
         self._partial[path] = began_at, partial
         if partial.is_doubtful and not was_doubtful:
             self._journal.warning(f"the listing of {path or 'network/'} is not whole: {partial}")
+
+    def _tell_lost(self, now: float) -> None:
+        """Say, now and then, that names had to make room for others'."""
+        lost = self._catalogue.evicted
+        if lost > self._told and now - self._told_at >= TOLD_EVERY_S:
+            paths = [path or "network/" for path in self._catalogue.holders.lost()]
+            where = f"lately in {paths[-1]}" if paths else "of servents that have gone"
+            self._journal.warning(
+                f"{lost - self._told:,} names of others made room for more, {where}: "
+                "those of the largest network of servents go first"
+            )
+            self._told, self._told_at = lost, now

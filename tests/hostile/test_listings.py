@@ -16,7 +16,7 @@ from p2pfs.namespace.ages import LEAST_LOOK_S, REFRESH_AFTER_S
 from p2pfs.namespace.listing import LEARNED_AT_ONCE
 from p2pfs.namespace.newcomers import MOVES_BURST
 from p2pfs.namespace.nodes import RemoteFile
-from p2pfs.namespace.partials import Partials
+from p2pfs.namespace.partials import TOLD_EVERY_S, Partial, Partials
 from p2pfs.protocol import (
     Address,
     Entry,
@@ -143,6 +143,19 @@ def test_a_directory_that_lost_names_is_not_taken_for_whole(memory: Memory):
     assert partials.directories() == ["bomb"]
 
 
+def test_that_names_made_room_is_said_once_in_a_while(memory: Memory):
+    journal = Journal()
+    partials = Partials(memory.catalogue, journal)
+    memory.learn(peer("liar"), files("bomb", MOST), LIAR_HOST)
+    for number in range(10):
+        memory.learn(peer("honest"), files(f"honest{number}", MOST // 10), HONEST_HOST)
+        partials.note(f"honest{number}", TOLD_EVERY_S * number / 9, Partial())
+
+    texts = [event.text for event in journal.events()]
+    assert len(texts) == 2
+    assert " names of others made room for more, lately in bomb: " in texts[0]
+
+
 def bomb(horizon: Horizon, number: int, host: str) -> Holder:
     """Add a neighbour whose root has no end, of names that nobody else has."""
     one = horizon.add(f"bomb {number}", *(f"{number} {name}" for name in range(60)))
@@ -184,7 +197,10 @@ async def test_listings_without_end_show_few_names_of_each_address(
 
         shown = await horizon.ls()
 
-        assert len(shown) <= 40 + hosts * (claims.FEW_NAMES + LEARNED_AT_ONCE) + bombs * MAX_RESULTS
+        assert (
+            len(shown)
+            <= 40 + hosts * (claims.NAMES_AT_FIRST + LEARNED_AT_ONCE) + bombs * MAX_RESULTS
+        )
         assert {f"film {number}" for number in range(40)} <= {*shown}
         assert horizon.browser.partial("") == "there are more names than are held"
 
@@ -215,7 +231,7 @@ async def test_what_was_told_before_others_had_names_is_no_more_than_a_few_at_th
         tell, honest = liar.list, []
 
         def page(path: str, after: str) -> Listing:
-            if after > "0-000005" and not honest:
+            if after > "0-00001" and not honest:
                 honest.append(add_honest(horizon, "film"))
                 horizon.catalogue.learn(honest[0].info, honest[0].entries(""))
             return tell(path, after)
@@ -227,7 +243,7 @@ async def test_what_was_told_before_others_had_names_is_no_more_than_a_few_at_th
         shown = await horizon.ls()
 
         assert "film" in shown
-        assert len(shown) <= 1 + claims.FEW_NAMES + MAX_RESULTS
+        assert len(shown) <= 1 + claims.NAMES_AT_FIRST + MAX_RESULTS
 
 
 async def test_liars_who_tell_all_share_a_directory_that_others_have(
