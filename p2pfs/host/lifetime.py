@@ -17,6 +17,7 @@ import logging.handlers
 import os
 import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from io import TextIOWrapper
 from typing import Final
@@ -229,6 +230,11 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         descriptor = open_private(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         return open(descriptor, "a", encoding=self.encoding, errors=self.errors)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Lose a line for which a disk has no room; print what else goes wrong."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def _start_logging(config: Config) -> None:

@@ -60,6 +60,7 @@ class Worker:
         self._roots = roots
         self._mounted = mounted = Mounted(roots)
         self._watch = watch
+        self._tell = tell
         self._index = index
         self._facts = facts = Facts(books)
         self._looks = looks = Looks(books)
@@ -182,6 +183,7 @@ class Worker:
         """Note that the index failed. A damaged one is made anew, and all files are hashed anew."""
         if not self._is_index_failing:  # a full disk fails every second, one line is enough
             log.warning("index failed error=%r", str(error))
+            self._tell("", f"nothing new is published: the index fails: {error}")
         self._is_index_failing = True
         for path in self._index.take_lost():
             self._facts.lost(path)

@@ -1022,6 +1022,9 @@ async def test_an_index_that_cannot_be_written_delays_and_then_recovers(
         await nursery.start(world.library.run)
         await trio.sleep(10)
         assert world.offered() == {}
+        [(path, text)] = world.told
+        assert path == ""
+        assert text.startswith("nothing new is published: the index fails: unable to open")
 
         os.rmdir(world.index)
         await world.library.wait_idle()

@@ -190,6 +190,8 @@ def test_what_the_index_had_no_room_for_is_published_when_there_is(
     assert errno_name((tiny.shared / "more").write_bytes, b"x") == "ENOSPC"
     assert (tiny.shared / "early 0").read_bytes() == b"early"
     until(lambda: "index failed" in tiny.output())
+    assert "Logging error" not in tiny.output()
+    assert "nothing new is published: the index fails" in str(tiny.ask("events"))
 
     (disk / "filler").unlink()
 
