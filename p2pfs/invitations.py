@@ -177,6 +177,7 @@ class _Reader:
         self._at = 0
 
     def take(self, count: int) -> bytes:
+        """Return the next bytes, or raise ValueError where they end."""
         part = self._data[self._at : self._at + count]
         if len(part) < count:
             raise ValueError
@@ -184,9 +185,11 @@ class _Reader:
         return part
 
     def unpack(self, form: struct.Struct) -> Sequence[int]:
+        """Return the next numbers."""
         return form.unpack(self.take(form.size))
 
     def servents(self) -> Iterator[Invited]:
+        """Yield the servents, to the end."""
         count = 0
         while self._at < len(self._data):
             count += 1

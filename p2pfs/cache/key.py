@@ -19,6 +19,7 @@ class Key(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of its cache file."""
         return f"{self.file_id.hex()}.{self.size}"
 
     @classmethod

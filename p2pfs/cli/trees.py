@@ -138,6 +138,7 @@ class _Crew:
         self._done_bytes = 0
 
     def work(self, on_progress: OnProgress) -> None:
+        """Do all jobs; an interrupt ends those under way."""
         under_way = 0
         try:
             for _ in range(min(AT_ONCE, len(self._jobs))):

@@ -198,6 +198,7 @@ def _bytes(text: str, units: Mapping[str, int]) -> int | None:
 
 
 def parse_flag(value: object) -> bool:
+    """Return the value of a flag in config.toml; ValueError if it is no boolean."""
     if not isinstance(value, bool):
         raise ValueError(f"{quoted(value)} is neither true nor false")
     return value
@@ -216,6 +217,8 @@ def flag_from(text: str) -> bool:
 
 
 def one_of(kind: type[E]) -> Callable[[object], E]:
+    """Return a parser of the words of an enum."""
+
     def parse(value: object) -> E:
         try:
             return kind(_text(value))
@@ -226,6 +229,8 @@ def one_of(kind: type[E]) -> Callable[[object], E]:
 
 
 def integer(low: int, high: int) -> Callable[[object], int]:
+    """Return a parser of whole numbers from `low` to `high`."""
+
     def parse(value: object) -> int:
         text = _text(value)
         if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
@@ -236,6 +241,7 @@ def integer(low: int, high: int) -> Callable[[object], int]:
 
 
 def parse_stall_timeout(value: object) -> float:
+    """Return a number of seconds within STALL_TIMEOUT_BOUNDS_S, or raise ValueError."""
     low, high = STALL_TIMEOUT_BOUNDS_S
     text = str(value)
     if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text, re.ASCII) or not low <= float(text) <= high:
@@ -244,11 +250,13 @@ def parse_stall_timeout(value: object) -> float:
 
 
 def file_in(state_directory: Path) -> Callable[[object], Path]:
+    """Return a parser of paths that start at the state directory unless they are whole."""
     # In config.toml a relative path starts at that file; the command line gives whole ones.
     return lambda value: state_directory / Path(_text(value)).expanduser()
 
 
 def parse_joins(value: object) -> tuple[Endpoint | Invitation, ...]:
+    """Return one address or invitation, or each of a list; ValueError names one that is neither."""
     values = value if isinstance(value, list | tuple) else [value]
     return tuple(parse_join(one) for one in values)
 
@@ -294,6 +302,8 @@ def parse_to(values: Sequence[object]) -> tuple[str, ...]:
 
 
 def shares_in(state_directory: Path) -> Callable[[object], tuple[SharedDirectory, ...]]:
+    """Return a parser of the table of directories that are shared where they lie."""
+
     def parse(value: object) -> tuple[SharedDirectory, ...]:
         rows = value if isinstance(value, list) else [value]
         shares = tuple(_shared_directory(row, state_directory) for row in rows)
@@ -341,6 +351,7 @@ def shared_directory(
 
 
 def parse_kernel_options(value: object) -> tuple[str, ...]:
+    """Return one option of the kernel, or each of a list; ValueError for one we do not pass."""
     options = tuple(map(_text, value if isinstance(value, list | tuple) else [value]))
     for option in options:
         if option not in KERNEL_FLAGS and not option.startswith(f"{SOURCE}="):

@@ -38,6 +38,7 @@ def _is_encodable(text: str) -> bool:
 
 
 def texts_of(args: Args, name: str) -> list[str]:
+    """Return an argument that is a list of one text or more, each as `text_of` has it."""
     values = args.get(name)
     if not isinstance(values, list) or not values:
         raise UsageError(f"{name}: at least one is needed")

@@ -128,6 +128,7 @@ class Source:
 
     @property
     def is_dropped(self) -> bool:
+        """Whether it is asked for nothing any more."""
         return self.standing in DROPPED
 
     def happened(self, event: SourceEvent, trouble: Trouble | None = None) -> None:
@@ -222,6 +223,7 @@ class Source:
         return self.lacks.get(index) == math.inf
 
     def rate(self, now: float) -> float | None:
+        """Return its bytes a second; None if nothing is known of that any more."""
         if not self.requests and now - self.progress_at > RATE_MEMORY_S:
             return None
         return self.meter.rate
@@ -247,9 +249,11 @@ class Source:
         return self.progress_at + share * self.patience_s() if self.requests else math.inf
 
     def is_available(self, now: float) -> bool:
+        """Return whether it may be asked now: neither dropped, nor resting, nor stuck."""
         return not self.is_dropped and self.retry_at <= now < self.stuck_at()
 
     def has_room(self, length: int, now: float) -> bool:
+        """Return whether a block of `length` fits its pipeline."""
         first = 1 if self.failures else FIRST_BLOCKS
         if len(self.requests) <= first:
             blocks = sum(request.index != MANIFEST for request in self.requests)

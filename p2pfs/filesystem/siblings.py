@@ -58,6 +58,7 @@ class _Order:
         return min(max(AHEAD_FILES, self._streak // 2), MAX_AHEAD_FILES)
 
     def opened(self, path: str) -> list[RemoteFile]:
+        """Return the files to fetch ahead now that a program has opened this one."""
         position = self._positions[path]
         if not 0 < position - self._last <= LARGEST_STEP:
             self._streak, self._end = 0, 0

@@ -78,11 +78,13 @@ class _Directory:
     """Those of the children, always sorted: to sort sixty thousand for a page holds up trio."""
 
     def put(self, name: str, node: _Directory | SharedFile) -> None:
+        """Put a child in, or in the place of the one of its name."""
         if name not in self.children:
             bisect.insort(self.names, name)
         self.children[name] = node
 
     def remove(self, name: str) -> None:
+        """Take a child out; KeyError if there is none of that name."""
         del self.children[name]
         del self.names[bisect.bisect_left(self.names, name)]
 

@@ -59,6 +59,7 @@ class _Target:
     changed: trio.Event = field(default_factory=trio.Event)
 
     def may_knock(self) -> bool:
+        """Return whether a dial may begin now."""
         return self.allowance.wait_s(trio.current_time(), self.under_way) == 0.0
 
     def over(self) -> None:

@@ -83,6 +83,7 @@ class _Greeting:
     connection: Connection | None = None
 
     def began(self, connection: Connection) -> None:
+        """Note the connection, once there is one."""
         self.connection = connection
 
     @property
@@ -116,6 +117,7 @@ class _Reception:
         self._rates: Latest[str, TokenBucket] = Latest(MAX_RATES)
 
     async def run(self) -> None:
+        """Greet who dials, until cancelled."""
         async with trio.open_nursery() as nursery:
             try:
                 while True:

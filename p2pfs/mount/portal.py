@@ -112,6 +112,7 @@ class _Request(Generic[T]):
     error: Exception | None = None
 
     async def run(self) -> None:
+        """Run the request in the trio thread; whatever it raises is kept for `result`."""
         try:
             with self.scope:
                 self.values.append(await self.fetch())
@@ -123,6 +124,7 @@ class _Request(Generic[T]):
             self.ended.set()
 
     def result(self) -> T:
+        """Return the answer in the thread that waited, or raise what was raised."""
         if self.values:
             return self.values[0]
         if self.error is not None:

@@ -355,12 +355,14 @@ class _Kept:
         self.texts: frozenset[str] = frozenset(self._read())
 
     def add(self, text: str) -> None:
+        """Keep a search; OSError if it cannot be written, or too many are kept."""
         with self._lock:
             if len(self.texts) >= MAX_KEPT:
                 raise OSError(errno.ENOSPC, "too many searches are kept")
             self._write(self.texts | {text})
 
     def remove(self, text: str) -> None:
+        """Keep a search no longer; KeyError if it is not kept."""
         with self._lock:
             if text not in self.texts:
                 raise KeyError(text)

@@ -77,7 +77,7 @@ class LinkHolder(Protocol):
         ...
 
     def is_crossed(self, peer: ServentId) -> bool:
-        """Whether there is a link to a peer, begun so lately that another one is not wanted."""
+        """Return whether a peer was linked so lately that no second link to it is wanted."""
         ...
 
     @property

@@ -51,13 +51,13 @@ class OverlayOwner(Protocol):
         ...
 
     def neighbour_opened(self, link: Link) -> None:
-        """A neighbour is there."""
+        """Note that a neighbour is there."""
 
     def neighbour_lost(self, link: Link) -> None:
-        """A neighbour is gone; `link.ended` and `link.bye` say why."""
+        """Note that a neighbour is gone; `link.ended` and `link.bye` say why."""
 
     def leaving(self) -> None:
-        """We are about to say BYE to all neighbours."""
+        """Note that BYE is about to go to all neighbours."""
 
     def start_walk(self) -> None:
         """Send one random walk on its way."""

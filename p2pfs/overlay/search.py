@@ -137,6 +137,7 @@ class _RunningSearch:
     changed: trio.Event = field(default_factory=trio.Event)
 
     def is_answered_by(self, entry: Entry) -> bool:
+        """Return whether an entry answers the query."""
         if self.kind is QueryKind.WORDS:
             return is_match(self.wanted, entry)
         return is_answer(self.kind, self.text, entry)
@@ -179,6 +180,7 @@ class _RunningSearch:
         self.changed = trio.Event()
 
     def outcome(self) -> Outcome:
+        """Return what the search has found by now."""
         is_complete = self.is_complete and not self.is_cut
         return Outcome(self.found(), self.servents, is_complete, self.is_cut, self.skipped)
 

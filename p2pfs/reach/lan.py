@@ -76,10 +76,10 @@ class NearbyReceiver(Protocol):
     """The receiver of servents that are in the room."""
 
     def came_near(self, name: str, addresses: Sequence[Address]) -> None:
-        """A servent of our network was announced, for the first time or with other addresses."""
+        """Note that a servent of our network is announced, newly or with other addresses."""
 
     def went_away(self, name: str) -> None:
-        """The servent that was announced under `name` said goodbye, or is silent for long."""
+        """Note that the servent announced under `name` said goodbye, or is silent for long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,10 +58,12 @@ class Queue:
     """Cancels that answer."""
 
     def put(self, message: Message, number: int) -> None:
+        """Queue a request."""
         self.waiting[number] = message
         self.news.set()
 
     def cancel(self, number: int) -> None:
+        """Drop a request, or cancel its answer if that is under way."""
         self.waiting.pop(number, None)
         if self.current == number and self.scope is not None:
             self.scope.cancel()
@@ -101,6 +103,7 @@ class Peer:
 
     @property
     def waiting(self) -> int:
+        """The number of requests that wait on all its links."""
         return sum(len(c.quick.waiting) + len(c.bulk.waiting) for c in self.clients)
 
 

@@ -271,6 +271,7 @@ class _ReceivedFilter:
         self.budget = Budget(FILTERS_PER_S, FILTER_BURST)
 
     def put(self, bits: Bits, size: int) -> None:
+        """Take a filter in; one with more than half of its bits set counts as all of them."""
         self.has_come = True
         self.bits = ALL if bits is ALL or bits.bit_count() > size // 2 else bits
         self.data = None if self.bits is ALL else self.bits.to_bytes(size // 8, "little")
