@@ -1,10 +1,10 @@
-"""Links to files: one line of text by which people tell others of a content.
+"""Links to files: one line of text that leads other people to a content.
 
     p2pfs:file/ID?name=blue%20whale.mkv&size=734003200&net=3fa2&via=SERVENT@ADDRESS:PORT
 
-ID is the file id, in hexadecimal. It alone says which content is meant; all else may lack or be
-wrong. `name` and `size` are what people read, `net` tells a private network from others, and
-each `via` names an address of a servent that had the file when the link was made.
+ID is the file id, in hexadecimal. It alone says which content is meant; anything else may be
+missing or wrong. `name` and `size` are what people read, `net` tells a private network from others,
+and each `via` names an address of a servent that had the file when the link was made.
 
 Nothing here waits, or reads a disk or a network.
 """

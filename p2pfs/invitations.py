@@ -24,7 +24,7 @@ from typing import Final
 from p2pfs.endpoints import Endpoint
 
 SCHEMES: Final = ("p2pfs", "peerfs")
-"""The second has no digit: programs that take a scheme with one for the name of a file open it."""
+"""The second has no digit: some programs take a scheme with a digit for the name of a file."""
 
 INVITATION_VERSION: Final = 1
 

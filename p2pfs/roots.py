@@ -26,7 +26,7 @@ from p2pfs.state import replace_file
 log = logging.getLogger(__name__)
 
 STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""With these a directory is opened that is not a link."""
+"""Flags that open a directory and refuse a link."""
 
 _UNSEEN: Final = "it has not been looked at yet"
 
@@ -220,7 +220,7 @@ class Roots:
     # Changes.
 
     def look(self) -> list[str]:
-        """Look which roots are there; return those that came, went or changed. Waits for disks."""
+        """Find out which roots are there; return those that came, went or changed. May block."""
         with self._lock:
             before = self._roots
             now = {name: self._looked_at(root) for name, root in before.items()}
@@ -323,7 +323,7 @@ class Roots:
         self._places[directory] = mount.place
         return ""
 
-    # What is kept.
+    # The file that keeps them.
 
     def _load(self) -> list[SharedDirectory]:
         if self._file is None:

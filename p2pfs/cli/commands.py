@@ -1,4 +1,4 @@
-"""The command as a whole: its verbs by group, its help, and what becomes of errors."""
+"""The command as a whole: its verbs by group, its help, and the printing of errors."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def hint_of(error: click.ClickException) -> str:
 
 
 def finish(status: int) -> NoReturn:
-    """Exit; what could not be written by now is not tried again at exit."""
+    """Exit; output that could not be written by now is not tried again."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

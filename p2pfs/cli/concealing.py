@@ -65,7 +65,7 @@ def held(text: str) -> int:
 
 
 def check_join(text: str) -> object:
-    """Return what a word of the command line means, as far as that can be told without a look.
+    """Return the meaning of a word of the command line, without opening the file that it may name.
 
     Raises:
         ValueError: it is no address, no invitation, and stands for none.

@@ -45,14 +45,14 @@ _OPTION: Final = re.compile(r'((?>\\.|"[^"]*"|[^,])+)', re.DOTALL)
 _ESCAPED: Final = re.compile(r'\\(.)|"([^"]*)"', re.DOTALL)
 
 Told = dict[str, list[str | bool]]
-"""What options say, by their long names: True for one without a value."""
+"""The values of options, by their long names: True for an option without a value."""
 
 
 def mount_options(texts: Iterable[str], flags: Collection[str], valued: Collection[str]) -> Told:
-    """Return what the texts of `-o` say; names may be written with `_` for `-`.
+    """Return the options in the texts of `-o`; names may be written with `_` for `-`.
 
-    `flags` are our options that take no value, `valued` those that do. What is left to the
-    kernel comes under `KERNEL_OPTION`, and who is to run the servent under `USER`.
+    `flags` are our options that take no value, `valued` those that do. Options for the kernel come
+    under `KERNEL_OPTION`, and the user who runs the servent under `USER`.
 
     Raises:
         UsageError: there is no such option, or it lacks its value, or should have none.

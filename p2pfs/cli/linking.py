@@ -31,7 +31,7 @@ def other_scheme(link: str) -> str:
 
 
 def ask_who_knows(asker: Asker, link: str) -> Record:
-    """Open a link at the servent that is chosen, or else at each until one is of its network.
+    """Open a link at the chosen servent, or else at each servent until one is of its network.
 
     Raises:
         VerbError: nobody has the file, or no servent is of that network.
@@ -52,7 +52,7 @@ def ask_who_knows(asker: Asker, link: str) -> Record:
 def show_file(place: str, *, is_mounted: bool) -> None:
     """Have the desktop open a file with the program that it has for such files.
 
-    Of a file that some desktop might run, the folder is opened instead.
+    If some desktop might run the file, its folder is opened instead.
 
     Raises:
         VerbError: there is no mount, or no desktop.

@@ -62,7 +62,7 @@ def watch(
     ask_transfers: Callable[[], Sequence[Record]],
     ask_peers: Callable[[], Sequence[Record]],
 ) -> None:
-    """Fill the terminal with what a servent does, anew each second, until `q` or an interrupt.
+    """Show on the whole terminal what a servent does, once a second, until `q` or an interrupt.
 
     However it ends, also by an error of the servent, the terminal is restored.
     """
@@ -128,7 +128,7 @@ class _ProgressLine(ProgressColumn):
 
 
 class _Rates:
-    """What goes in and out, from the counters of one status and the next."""
+    """Rates down and up, from the counters of one status and the next."""
 
     KEYS: Final = ("downloaded_bytes", "uploaded_bytes")
 

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 def take_mount_options(
     context: click.Context, _parameter: click.Parameter, texts: Sequence[str]
 ) -> Sequence[str]:
-    """Let `-o` say what options say, unless they are given themselves; return the kernel's."""
+    """Take options from `-o` unless they are given by themselves; return those for the kernel."""
     own = {str(option.name).replace("_", "-"): option for option in SERVENT_OPTIONS}
     del own["foreground"]  # mount(8) would wait for it
     flags = {name for name, option in own.items() if option.is_flag}
@@ -329,7 +329,7 @@ def doctor(voice: Voice, state: str | None, *, desktop: bool) -> int:
 
 
 def let_links_open(voice: Voice) -> int:
-    """Make p2pfs what opens links to files, and say what is missing for a click to do so."""
+    """Make p2pfs the program that opens links to files, and name the programs that this lacks."""
     from p2pfs.host import install_handler, missing_programs  # noqa: PLC0415 - seldom needed
 
     place, missing = install_handler(), missing_programs()

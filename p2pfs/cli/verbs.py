@@ -401,8 +401,8 @@ def join(asker: Asker, address: str) -> None:
 def invite(asker: Asker, time: str) -> None:
     """Make an invitation: one line that lets others join through you.
 
-    On a terminal it is shown as a QR code too. That of a private network holds its key: whoever
-    reads it is in.
+    On a terminal it is shown as a QR code too. The invitation to a private network holds its key:
+    each reader of it can join.
     """
     made = asker.ask("invite", **{"for": time})
     text = str(made["invitation"])

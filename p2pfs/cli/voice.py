@@ -129,7 +129,7 @@ class Voice:
 
 @contextlib.contextmanager
 def _closed_is_fine() -> Iterator[None]:
-    """Let what is done count where nobody wants to hear of it: the output is closed."""
+    """Let a verb succeed though its output is closed: it is done, and nobody reads of it."""
     try:
         yield
     except OSError as error:
@@ -174,7 +174,7 @@ def typed(text: str) -> str:
 
 
 def _plain_progress(title: str) -> OnProgress:
-    """Return what prints a line now and then about something that takes its time."""
+    """Return a function that prints a line of progress now and then."""
     estimate = Estimate()
     printed_at = time.monotonic()
 

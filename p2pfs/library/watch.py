@@ -55,7 +55,7 @@ class Watch:
         self._has_told = False
 
     def open(self, directory: str) -> None:
-        """Begin. A failure is logged: then the share is looked at now and then.
+        """Begin to watch. A failure is logged, and the share is looked at now and then instead.
 
         The directory above is watched for the removal and return of the directory itself, which
         has no event of its own as long as somebody, such as the tree, has it open.
@@ -73,7 +73,7 @@ class Watch:
             self._miss(error)
 
     def close(self) -> None:
-        """End. May be called again."""
+        """Stop watching. May be called again."""
         with self._lock:
             if self._inotify is not None:
                 self._inotify.close()

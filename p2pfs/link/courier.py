@@ -1,10 +1,10 @@
-"""Carry the datagrams of an engine of somebody else's, through a port of ours, wrapped as we like.
+"""Carry the datagrams of a foreign engine through a port of ours, wrapped as we like.
 
-An engine as libtorrent opens the port that it likes and talks to the world as it likes. It can
-also be told to send all through a SOCKS5 proxy (RFC 1928), in which each datagram stands beside
-the address that it goes to or comes from. The courier is that proxy, for one engine in this
-process: it wraps what leaves, unwraps what comes, and drops what cannot be unwrapped before the
-engine sees it. So no stranger's datagram reaches an engine whose datagrams are sealed.
+An engine such as libtorrent opens ports of its own and talks to the world directly. It can be told
+to send everything through a SOCKS5 proxy (RFC 1928), in which each datagram stands beside the
+address that it goes to or comes from. The courier is that proxy, for one engine in this process: it
+wraps what leaves, unwraps what comes, and drops what cannot be unwrapped before the engine sees it.
+So no stranger's datagram reaches an engine whose datagrams are sealed.
 
 Others on this machine can connect to the courier too. It wants a password, and takes datagrams
 from the engine's port alone.
@@ -36,7 +36,7 @@ CARRIED_AT_ONCE: Final = 16
 of them cost an idle servent as much processor time as all else."""
 
 SOCKS_GREETING_S: Final = 10.0
-"""How long who connects may take to say what it wants; the engine takes none."""
+"""How long a client may take to say what it wants; the engine takes no time."""
 
 _DATAGRAM_HEADER: Final = struct.Struct(">HBB4sH")
 """Reserved, fragment, kind of address, address, port."""

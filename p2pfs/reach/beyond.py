@@ -1,15 +1,15 @@
-"""Beyond the horizon: what we tell directories, and whom we meet by what they tell.
+"""Beyond the horizon: tell directories of this servent, and dial the servents they tell of.
 
-What is told. That we can be dialled for our network and for our own id: whoever has a link of ours
-finds us by the id in it, whatever file is meant, so a library of a hundred thousand files costs
-two keys. Beside these the contents for which links are passed on or that are pinned here, since
-others may look for them when those who made the link are gone; MAX_TOLD_CONTENTS of them, the
-latest links first. Words are never told nor asked for. A servent tells nothing of itself before
-somebody has dialled it from as far away as its neighbours are, or a router passes its port on.
+What is told. We tell that we can be dialled for our network and for our own id. The reader of a
+link of ours finds us by the id in it, whatever file is meant, so a library of a hundred thousand
+files costs two keys. We also tell the contents that are pinned here, or to which the user has
+passed on links, since the maker of such a link may be gone; MAX_TOLD_CONTENTS of them, the latest
+links first. Words are never told nor asked for. A servent tells nothing of itself before somebody
+has dialled it from as far away as its neighbours are, or a router passes its port on.
 
-Whom we meet. An address of a directory is a stranger's word: it is dialled within the budgets of
-`Knocks`, which take all directories for one teller; never below MIN_PORT, nor on this machine; and
-in a private network only where we or a neighbour are. Who is there says so in the handshake.
+Who is dialled. An address from a directory is a stranger's word: it is dialled within the budgets
+of `Knocks`, which take all directories for one teller; never below MIN_PORT, nor on this machine;
+and in a private network only where we or a neighbour are. The handshake then proves who is there.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MAX_TOLD_CONTENTS: Final = 64
 """Contents of which directories are told: each costs some 30 datagrams in a quarter of an hour."""
 
 REVIEW_S: Final = 5.0
-"""How often it is looked whether something else is to be told."""
+"""How often the keys to be told are worked out anew."""
 
 ALONE_S: Final = 10.0
 """How long a servent is alone before it asks directories for others: those it knows come first."""
@@ -69,11 +69,11 @@ DIALS_AT_ONCE: Final = 4
 T = TypeVar("T")
 
 _TELLER: Final = Address("directory", 0)
-"""Who has named what directories tell, for `Knocks`."""
+"""The teller of all that directories tell, for `Knocks`."""
 
 
 class Beyond:
-    """Tells directories of this servent, and meets those of whom they tell."""
+    """Tells directories of this servent, and dials the servents that they tell of."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Beyond:
         return self._instead.handlers
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell directories what is to be told, and enter by them when alone, until cancelled."""
+        """Tell directories our keys, and find a neighbour when we have none, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(kept_up, self._keep_telling)
             nursery.start_soon(kept_up, self._keep_entering)
@@ -177,7 +177,7 @@ class Beyond:
         self._told = keys
 
     def _own_keys(self) -> Iterator[DirectoryKey]:
-        """Return what others may find us by; nothing if the user has left."""
+        """Return the keys by which others may find us; none if the user has left."""
         if self._overlay.is_away:
             return
         yield self._key(Subject.SERVENT, self._whereabouts.identity.id.encode())
@@ -204,7 +204,7 @@ class Beyond:
     # Who is met.
 
     async def meet(self, file_id: FileId, holders: Sequence[PeerInfo]) -> Sequence[PeerInfo]:
-        """Return those whom we reach where directories tell of a content, or of these holders.
+        """Return the peers that we reach where directories tell of a content or of these holders.
 
         There is a transfer link to each of them. Nothing says that one has the content.
         """
@@ -234,7 +234,7 @@ class Beyond:
         return any(peer.id in self._overlay.links for peer in new)
 
     async def _greet(self, address: Address) -> PeerInfo | None:
-        """Dial whoever is at an address, to ask for a content."""
+        """Dial the servent at an address, to ask for a content."""
         try:
             link = await dial_servent(
                 self._network, [address], self._whereabouts, LinkKind.TRANSFER, knocks=self._knocks

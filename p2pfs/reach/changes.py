@@ -1,9 +1,9 @@
 """Notice that the network of this machine has changed, or that the machine has slept.
 
-No connection ends when the address is gone that it was made from, when a cable is pulled, or
-when the lid of a laptop is closed: it is silent, as one that has nothing to say. So at each such
-change the links whose own address is gone are ended at once, the others are asked whether they
-still lead anywhere, and those that could not be reached are dialled anew.
+A connection does not end when its own address goes, a cable is pulled, or the lid of a laptop is
+closed: it is only silent, like an idle one. So at each such change the links whose own address is
+gone are ended at once, the others are asked whether they still lead anywhere, and those that could
+not be reached are dialled anew.
 
 This is the one watch over the machine. The room and the router ask here when to compare
 addresses again.
@@ -23,7 +23,8 @@ from p2pfs.protocol import without_zone
 from p2pfs.tasks import kept_up
 
 SETTLE_S: Final = 0.5
-"""Changes come in bursts: an interface, its addresses, its routes. This one is waited for."""
+"""Changes come in bursts: an interface, its addresses, its routes. This is how long one is waited
+for."""
 
 PROOF_S: Final = 3.0
 """How long a peer has to answer a PING after a change."""
@@ -32,7 +33,7 @@ CLOCK_S: Final = 5.0
 """How often the clock is read."""
 
 SLEPT_S: Final = 10.0
-"""A reading that comes so much late was held up by a machine, or a process, that was stopped."""
+"""If a reading comes so much late, the machine or the process was stopped."""
 
 
 def clock_of_machine() -> float:

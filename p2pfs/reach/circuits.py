@@ -1,8 +1,8 @@
 """Reach a servent through a neighbour of both that relays (PROTOCOL.md, "Relays").
 
 The last of all ways: it costs others their bandwidth. The neighbour gives both a ticket; each opens
-a connection to it, presents that, and from then on talks to the other. Who asked begins the
-handshake, so both know each other, and the relay knows only that they talk.
+a connection to it, presents that, and from then on talks to the other. The end that asked begins
+the handshake. Both ends know each other; the relay knows only that they talk.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Circuits:
         self.run = self._tasks.run
         self.forget = self._favours.forget
         self.counters: Counter[str] = Counter()
-        """What became of the requests of others: `entered`, and drops by reason."""
+        """How many requests of others ended how: `entered`, and drops by reason."""
 
     async def call(self, peer: PeerInfo) -> Link:
         """Reach a servent through a relay, and return the link; the task that serves it runs it.

@@ -1,9 +1,9 @@
-"""A directory: who is to be dialled for what, told by servents beyond the horizon.
+"""A directory: addresses to dial for exact keys, told by servents beyond the horizon.
 
-Theory. A flood ends at the horizon. Beyond it, what has an exact key can be found where all agree
-to keep what is told of that key: in a distributed hash table. It holds addresses and nothing else.
-An address is a place to begin at, no more: who is there says so in the handshake, what it has is
-verified as ever, and what is found by words is never asked for here.
+Theory. A flood ends at the horizon. Beyond it, a thing with an exact key can be found in a
+distributed hash table, where all agree on the nodes that keep the addresses told for that key. It
+holds addresses and nothing else. An address is only a place to begin at: the handshake proves who
+is there, and blocks from there are verified as ever. Words are never asked for here.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Directory(Protocol):
         ...
 
     def withdraw(self, key: DirectoryKey) -> None:
-        """Tell it no more. What was told is forgotten by others after a while, not at once."""
+        """Stop telling it. Others forget it after a while, not at once."""
         ...
 
     async def find(self, key: DirectoryKey) -> Sequence[Address]:
-        """Return whom others tell of, within seconds; nobody if they tell of none, or are silent.
+        """Return the addresses that others tell for a key, within seconds; none if all are silent.
 
-        Any of it may be false. Cancelling leaves nothing behind.
+        Any of them may be false. Cancelling leaves nothing behind.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What neighbours do for each other that leads to a servent: who can be asked, and how often.
+"""Favours of neighbours that lead to a servent: which neighbour is asked, and how often.
 
 A hit leaves its way behind: the neighbour that it came from is nearer to the servent that gave it.
 """
@@ -22,7 +22,7 @@ PUSH_BURST: Final = 10
 """What we do of one kind for one neighbour, and ask of one: all who are behind it share it."""
 
 MAX_ROUTES: Final = 4_096
-"""Servents of which it is remembered from which neighbour a hit came."""
+"""Servents of which the neighbour is remembered that brought a hit of theirs."""
 
 
 class Routes:

@@ -1,9 +1,9 @@
 """Keys that neighbours tell directories in our stead, and we in theirs.
 
-A directory takes an address from the datagram that tells it, so nobody can tell that of another.
-A servent that cannot be dialled has two neighbours that can tell its keys at their own addresses:
-who finds one of them is a hop away from it, and has it dial back (`push`). The keys are hashes;
-what they stand for the neighbour need not know.
+A directory takes the address from the datagram that tells a key, so no servent can tell another's.
+A servent that cannot be dialled has two neighbours tell its keys at their own addresses. A servent
+that finds one of them is one hop away, and has it dial back (`push`). The keys are hashes; the
+neighbour does not learn what they stand for.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from p2pfs.protocol import MAX_ANNOUNCED, Announce, DirectoryKey
 from p2pfs.protocol.flood import LinkId
 
 HELPERS: Final = 2
-"""Neighbours that are asked: one may go."""
+"""Neighbours that are asked to tell our keys: one may go."""
 
 MAX_HELPED: Final = 8
 """Neighbours that are helped at once: with all of their keys, some seven datagrams a second."""
 
 
 class Instead:
-    """What we tell for neighbours, and what they are to tell for us."""
+    """The keys that we tell for neighbours, and those that they are to tell for us."""
 
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
@@ -39,7 +39,7 @@ class Instead:
     def got_announce(self, link: Link, message: Announce) -> None:
         """Tell these keys, and no others, as long as this neighbour is there.
 
-        Whom we have dialled can be dialled, and tells its keys itself.
+        A neighbour that we have dialled can be dialled, so it tells its keys itself.
         """
         if link.direction != "in":
             return
@@ -53,7 +53,7 @@ class Instead:
         self._asked.pop(link.id, None)
 
     def theirs(self) -> Iterator[DirectoryKey]:
-        """Return what is to be told for neighbours."""
+        """Return the keys to be told for neighbours."""
         for keys in self._theirs.values():
             yield from keys
 

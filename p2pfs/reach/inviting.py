@@ -1,4 +1,4 @@
-"""Invite others, and follow invitations (see `p2pfs.invitations` for what one is)."""
+"""Invite others, and follow invitations (`p2pfs.invitations` has their form)."""
 
 from __future__ import annotations
 

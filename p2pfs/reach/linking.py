@@ -1,4 +1,4 @@
-"""Links to files: made for others, and checked (see `p2pfs.filelinks` for what one is)."""
+"""Links to files: made for others, and checked (`p2pfs.filelinks` has their form)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class FileLinks:
 
     @property
     def passed_on(self) -> Sequence[FileId]:
-        """Those contents, the latest first."""
+        """The contents noted by `pass_on`, the latest first."""
         return tuple(reversed(self._passed_on))
 
     def check(self, link: FileLink) -> None:
@@ -76,7 +76,7 @@ class FileLinks:
             )
 
     def holders_of(self, link: FileLink) -> Sequence[PeerInfo]:
-        """Return the holders that a link names, but for ourselves."""
+        """Return the holders that a link names, except this servent."""
         us = self._whereabouts.identity.id
         return [_peer(one) for one in link.holders if one.id != us]
 

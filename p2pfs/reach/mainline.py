@@ -42,7 +42,7 @@ FIND_S: Final = 5.0
 """How long a search may take: some rounds of questions to servents far away, some of them gone."""
 
 MORE_ANSWERS_S: Final = 0.5
-"""How long more is waited for after an answer: the first has most."""
+"""How long a search waits for further answers: the first one has most addresses."""
 
 MAX_ADDRESSES_FOUND: Final = 32
 """Addresses of one search: more are not dialled."""
@@ -61,10 +61,10 @@ COUNT_EVERY_S: Final = 5.0
 """How often the nodes of the table are counted."""
 
 FEW_NODES: Final = 8
-"""With fewer, those that were named to us are asked again: what they were sent may be lost."""
+"""With fewer nodes, those that were named to us are asked again: a datagram may be lost."""
 
 MAX_NODES_NAMED: Final = 32
-"""Nodes that are remembered for that: as many as there are neighbours."""
+"""Named nodes that are remembered to be asked again: as many as there are neighbours."""
 
 SAVE_TABLE_S: Final = 600.0
 """How often the table is written; a crash costs what has changed since."""
@@ -137,7 +137,7 @@ class Mainline:
         """The UDP port of the engine itself; it hears the courier there, and nobody else."""
         return self._courier.engine_port
 
-    # What others want (reach.Directory).
+    # What the rest of `reach` calls (reach.Directory).
 
     def announce(self, key: DirectoryKey) -> None:
         """Tell others that we are to be dialled for a key, until withdrawn."""
@@ -146,7 +146,7 @@ class Mainline:
             self._hurry.set()
 
     def withdraw(self, key: DirectoryKey) -> None:
-        """Tell it no more."""
+        """Stop telling it."""
         self._due.pop(key, None)
 
     def add_node(self, address: Address) -> None:
@@ -156,7 +156,7 @@ class Mainline:
             self._session.add_dht_node((address.host, address.port))
 
     async def find(self, key: DirectoryKey) -> Sequence[Address]:
-        """Return whom others tell of; see `Directory.find`."""
+        """Return the addresses that others tell; see `Directory.find`."""
         send, receive = trio.open_memory_channel[Sequence[Address]](MAX_ADDRESSES_FOUND)
         asking = self._asking.setdefault(key, set())
         asking.add(send)

@@ -1,8 +1,8 @@
 """Dial a servent that dials us, from the port at which we listen, until there is a link.
 
 Each end may have two addresses of the other, is refused by a router that has let nothing out yet,
-and may find that it was dialled before it has dialled. Whatever connection comes of it is greeted:
-one at a time by the end that begins the handshake, and all of them by the other.
+and may find that it was dialled before it has dialled. Each connection that comes of it is greeted:
+one at a time by the end that begins the handshake, and all at once by the other end.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MEETING_S: Final = 2.0
 """How long both dial: a lost SYN each, and again."""
 
 GREETING_LEFT_S: Final = 2.0
-"""What is left for the greeting at least, once they are connected."""
+"""The least time that is left for the greeting, once they are connected."""
 
 KNOCK_AGAIN_S: Final = 0.05
-"""After a router has refused: the other one has let nothing out yet. In the trials five tries were
-the most."""
+"""The pause after a router has refused: the other one has let nothing out yet. In the trials five
+tries were the most."""
 
 MAX_TRIES: Final = 10
 """Dials to one address: a host there that is no servent is left alone after them."""

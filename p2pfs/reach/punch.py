@@ -1,4 +1,4 @@
-"""Have two who cannot dial each other dial at one moment (PROTOCOL.md, "Dialling at one moment").
+"""Have two servents dial each other at one moment (PROTOCOL.md, "Dialling at one moment").
 
 A router lets in packets that answer packets which it has let out. If two servents behind routers
 dial each other from the ports at which they listen, the packets of each open its own router for
@@ -117,7 +117,7 @@ class Punches:
         self._tasks = Tasks()
         self.forget = self._favours.forget
         self.counters: Counter[str] = Counter()
-        """What became of the requests of others: `arranged`, `met`, and drops by reason."""
+        """How many requests of others ended how: `arranged`, `met`, and drops by reason."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the meetings that others want, until cancelled."""

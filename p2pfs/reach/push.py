@@ -1,9 +1,9 @@
-"""Have a servent dial us that we cannot dial (PROTOCOL.md, "Servents that cannot be dialled").
+"""Have a servent that we cannot dial dial us (PROTOCOL.md, "Servents that cannot be dialled").
 
 A router lets out what its hosts dial and lets in nothing else. A servent that has a link to such a
-servent can ask it to dial another: its neighbours, and through them those who have had a hit of
-it, since a hit leaves its way behind. The same servent answers others' requests in this module:
-it passes them on, and dials when it is meant.
+servent can ask it to dial another: its neighbours, and through them those who have had a hit of it,
+since a hit leaves its way behind. This module also answers others' requests: it passes them on, and
+dials when this servent is meant.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Pushes:
         self._dials = 0
         self._tasks = Tasks()
         self.counters: Counter[str] = Counter()
-        """What became of the requests of others: `passed on`, `dialled`, and drops by reason."""
+        """How many requests of others ended how: `passed on`, `dialled`, and drops by reason."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the dials for others, until cancelled."""

@@ -1,8 +1,9 @@
-"""Pass on what two neighbours say to each other who can do nothing else (PROTOCOL.md, "Relays").
+"""Copy bytes between two neighbours that have no other way to each other (PROTOCOL.md, "Relays").
 
 Each of the two opens a connection to us and presents the ticket that we gave it; from then on bytes
-are copied. Their handshake goes through us as all else: we see when they say how much, and can
-change nothing of it unnoticed. One circuit passes RELAY_BYTES_PER_S, whatever its ends would take.
+are copied. Their handshake goes through us like all else: we see how much they say and when, and
+can change nothing unnoticed. One circuit passes RELAY_BYTES_PER_S, even if its ends could take
+more.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Relays:
     """The circuits that pass through us."""
 
     def __init__(self, routes: Routes, *, is_on: bool, limit: RateLimit) -> None:
-        """All circuits together keep to `limit`, with all else that does."""
+        """All circuits together keep to `limit`, which other traffic shares."""
         self._routes = routes
         self._is_on = is_on
         self._limit = limit
@@ -69,9 +70,9 @@ class Relays:
         self._tasks = Tasks()
         self.run = self._tasks.run
         self.passed_bytes = 0
-        """What has passed through us, both ways."""
+        """Bytes that have passed through us, both ways."""
         self.counters: Counter[str] = Counter()
-        """What became of the requests of others: `granted`, and refusals by reason."""
+        """How many requests of others ended how: `granted`, and refusals by reason."""
 
     @property
     def circuits(self) -> int:

@@ -1,4 +1,4 @@
-"""Links on which both ends ask, because another one between the two would be hard to come by."""
+"""Links on which both ends ask, because a second link between the two would be hard to get."""
 
 from __future__ import annotations
 
