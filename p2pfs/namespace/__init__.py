@@ -6,6 +6,8 @@
     tellers     which address answers for the claims of each servent
     claims      the claims of each servent to files and directories, as one tree
     claimed     where each content is, by its id
+    entries     what each servent has, and how much that is
+    crowds      how many names each address has in a directory
     showing     which version is shown under which name
     shown       the tree that follows, by the paths under which it is shown
     catalogue   all names that are known, in memory, for every thread

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -17,6 +15,7 @@ from msgspec.structs import replace
 
 from p2pfs.latest import Latest
 from p2pfs.namespace.claimed import Claimed
+from p2pfs.namespace.entries import Entries
 from p2pfs.namespace.nodes import Content
 from p2pfs.namespace.places import Claims, Place, Sole
 from p2pfs.namespace.tellers import GroupsOf, who_makes_room
@@ -26,9 +25,6 @@ MAX_CLAIMS_BYTES: Final = 136 * 1024 * 1024
 """What all entries may take together: 300,000 with names of 25 letters, so that such a share is
 seen whole. Above it those of the largest make room for others'. The rest of a servent takes 60 MiB,
 and all of it under 200 MiB."""
-
-ENTRY_BYTES: Final = 400
-"""What an entry takes besides its name; 360 to 420 were measured."""
 
 MAX_ENTRIES_PER_SOURCE: Final = 400_000
 """Entries held of one servent."""
@@ -87,18 +83,12 @@ class ClaimTree:
         """Entries that have made room for those of others."""
         self._crowded: set[ServentId] = set()
         """Servents that get no room for more entries until another servent has fewer."""
-        self._total = 0
-        self._held_bytes = 0
         self.lost_at: Latest[str, float] = Latest(MAX_LOST)
         """When each directory last lost a name that made room for others."""
-        self._counts: dict[ServentId, int] = {}
-        self._names: dict[ServentId, dict[Place, dict[str, None]]] = {}
-        """The names that each servent has, by directory. (A set would take two to four times the
-        memory.)"""
+        self._entries = Entries(groups_of, FEW_NAMES)
+        """What each servent has."""
         self.claimed = Claimed()
         """Where each content is."""
-        self._versions: dict[ServentId, int] = {}
-        """A number for each servent, another one after each change of its claims."""
         self._numbers = itertools.count()
 
     def __del__(self) -> None:
@@ -127,15 +117,24 @@ class ClaimTree:
 
     def sources(self) -> Collection[ServentId]:
         """Return the servents that have at least one entry."""
-        return self._counts.keys()
+        return self._entries.counts.keys()
 
     def names_of(self, source: ServentId, place: Place) -> Collection[str]:
         """Return the names that one servent has in a directory."""
-        return self._names.get(source, {}).get(place, ())
+        return self._entries.names(source, place)
+
+    def entry_of(self, source: ServentId, place: Place) -> Entry | None:
+        """Return what one servent says that it has at a place."""
+        directory, content = place.directory, self._entries.content(source, place)
+        if directory is not None and source in directory.by:
+            return Entry(place.path(), 0, directory.by[source], b"")
+        if content is None:
+            return None
+        return Entry(place.path(), content.size, place.by(content)[source], content.file_id)
 
     def version_of(self, source: ServentId) -> int | None:
         """Return a number that is another one after each change of a servent's claims."""
-        return self._versions.get(source)
+        return self._entries.version(source)
 
     def put(self, source: ServentId, entry: Entry, now_ns: int) -> Entry:
         """Note that a servent has an entry and the directories above it; return it as believed.
@@ -147,7 +146,8 @@ class ClaimTree:
             return entry
         place = self.place(entry.path, create=True)
         assert place is not None
-        entry = _not_in_future(entry, place, source, now_ns)
+        if entry.mtime_ns > now_ns:
+            entry = _not_in_future(entry, self.entry_of(source, place), now_ns)
         if entry.is_directory:
             self._put_directory(place, source, entry)
         else:
@@ -162,22 +162,23 @@ class ClaimTree:
 
     def _has_room(self, source: ServentId) -> bool:
         """Make room for one more entry of a servent; return whether there is any."""
-        count = self._counts.get(source, 0)
+        count = self._entries.counts.get(source, 0)
         if count >= MAX_ENTRIES_PER_SOURCE or source in self._crowded:
             return False
-        is_due = count % COUNTED_EACH == 0 and self._total >= MAX_ENTRIES_PER_SOURCE
+        is_due = count % COUNTED_EACH == 0 and self._entries.total >= MAX_ENTRIES_PER_SOURCE
         if is_due and self._held_at_address_of(source) >= MAX_ENTRIES_PER_SOURCE:
             self._crowded.add(source)
             return False
-        return self._held_bytes < MAX_CLAIMS_BYTES or self._make_room(source)
+        return self._entries.held_bytes < MAX_CLAIMS_BYTES or self._make_room(source)
 
     def _held_at_address_of(self, source: ServentId) -> int:
         own = self._groups_of(source)
-        return sum(n for other, n in self._counts.items() if self._groups_of(other) == own)
+        counts = self._entries.counts
+        return sum(n for other, n in counts.items() if self._groups_of(other) == own)
 
     def _make_room(self, source: ServentId) -> bool:
         """Drop some entries of servents that have more than this one, if there are such."""
-        victim = who_makes_room(self._counts, source, self._groups_of, EVICTED_AT_ONCE)
+        victim = who_makes_room(self._entries.counts, source, self._groups_of, EVICTED_AT_ONCE)
         if victim is None:
             self._crowded.add(source)
             return False
@@ -187,14 +188,10 @@ class ClaimTree:
 
     def _evict_one(self, victim: ServentId) -> Place:
         """Let one entry of a servent go; return the directory that loses it."""
-        names = self._names[victim]
-        directory = next(reversed(names))
-        child = self._last_of(names, directory)
-        while child in names:
-            names[directory][child.name] = None
-            directory, child = child, self._last_of(names, child)
+        last = self._entries.last_directory(victim)
+        directory, child, content = self._entries.take_last(victim, last)
         self.evicted += 1
-        self.forget(child, victim)
+        self.forget(child, victim, content)
         return directory
 
     def room(self, source: ServentId, place: Place) -> Room:
@@ -202,34 +199,22 @@ class ClaimTree:
 
         No bound is set where only its address has names, or others have nearly all of the same.
         """
-        count: Counter[tuple[str, str]] = Counter()
-        for other, directories in self._names.items():
-            if place in directories:
-                count[self._groups_of(other)] += len(directories[place])
-        own = count.pop(self._groups_of(source), 0)
-        most = max(count.values(), default=0)
-        apart = len(place.children) - most
-        if not most or apart <= NAMES_AT_FIRST:
+        crowd, names = self._entries.crowd(place), len(place.children)
+        if crowd.is_alone(source) or crowd.has_besides(source, names - NAMES_AT_FIRST):
             return ANY_ROOM
-        taken = own - len(self.names_of(source, place))
+        taken = crowd.at_address_of(source) - len(self.names_of(source, place))
         at_first = max(0, NAMES_AT_FIRST - taken)
-        if apart <= FEW_NAMES:
+        if crowd.has_besides(source, names - FEW_NAMES):
             return Room(math.inf, at_first)
-        large = 1 + sum(number > FEW_NAMES for number in count.values())
-        at_address = max(FEW_NAMES, MAX_SHARED_NAMES // large)
+        at_address = max(FEW_NAMES, MAX_SHARED_NAMES // (1 + crowd.large_besides(source)))
         return Room(at_address - taken, at_first)
-
-    @staticmethod
-    def _last_of(names: dict[Place, dict[str, None]], directory: Place) -> Place:
-        """Take the last name off a directory: the first would be slow to find (see `fade`)."""
-        return directory.children[names[directory].popitem()[0]]
 
     def _put_directory(self, place: Place, source: ServentId, entry: Entry) -> None:
         is_known = place.is_directory_of(source)
         if is_known and not entry.mtime_ns:
             return  # an entry below had implied it
         if not is_known:
-            self._forget_files(place, source)
+            self._forget_file(place, source, self._entries.content(source, place))
             self._noted(place, source)
         if place.directory is None:
             place.note_owner()
@@ -255,6 +240,10 @@ class ClaimTree:
 
     def _put_version(self, place: Place, source: ServentId, content: Content, entry: Entry) -> None:
         """Note a claim to a content at a path for which there are other claims."""
+        sole = place.sole
+        if sole is not None:
+            self._entries.add_content(sole.source, place, sole.content)
+            self.claimed.not_alone(place, sole.content)
         if content not in place.contents():
             place.note_owner()
             was_whole = self._is_whole(content.file_id)
@@ -262,6 +251,7 @@ class ClaimTree:
         is_new = not place.is_claimed(content, source)
         self._put_claim(place.files()[content], source, entry)
         if is_new:
+            self._entries.add_content(source, place, content)
             self.claimed.add(place, content, source)
         place.weigh()
 
@@ -271,28 +261,24 @@ class ClaimTree:
 
     def _retold(self, source: ServentId, has_changed: bool) -> None:
         if has_changed:
-            self._versions[source] = next(self._numbers)
+            self._entries.changed(source)
 
     def _noted(self, place: Place, source: ServentId) -> None:
         if place.parent is None:
             return
         place.claims_change()
-        self._names.setdefault(source, {}).setdefault(place.parent, {})[place.name] = None
-        self._counts[source] = self._counts.get(source, 0) + 1
-        self._total += 1
-        self._held_bytes += _bytes_of(place)
-        self._versions[source] = next(self._numbers)
+        self._entries.add(source, place.parent, place.name)
 
-    def forget(self, place: Place, source: ServentId) -> None:
-        """Note that a servent has nothing at a place, nor below."""
-        self._clear(place, source)
+    def forget(self, place: Place, source: ServentId, content: Content | None = None) -> None:
+        """Note that a servent has nothing at a place, nor below; it had a `content`, if known."""
+        self._clear(place, source, content)
         self.prune(place)
 
-    def _clear(self, place: Place, source: ServentId) -> None:
+    def _clear(self, place: Place, source: ServentId, content: Content | None = None) -> None:
         # A servent that has something in a directory has the directory, so this place stays.
         for name in list(self.names_of(source, place)):
             self.forget(place.children[name], source)
-        self._forget_files(place, source)
+        self._forget_file(place, source, content or self._entries.content(source, place))
         if place.directory is not None and place.directory.by.pop(source, None) is not None:
             self._unnoted(place, source)
             if not place.directory.by:
@@ -302,17 +288,10 @@ class ClaimTree:
     def fade(self, place: Place, source: ServentId, at_most: int) -> int:
         """Do a part of `forget`; return how many entries went, fewer than asked for at the end."""
         for count in range(at_most):
-            names = self._names.get(source, {})
-            last = place
-            while last in names:
-                # To look at the first key passes over all that were removed there: up to 7 ms for
-                # a hundred of 150,000 names.
-                name, _ = names[last].popitem()
-                child = last.children[name]
-                if child in names:
-                    names[last][name] = None
-                last = child
-            self.forget(last, source)
+            last, content = place, None
+            if self._entries.has_below(source, place):
+                _, last, content = self._entries.take_last(source, place)
+            self.forget(last, source, content)
             if last is place:
                 return count
         return at_most
@@ -326,42 +305,33 @@ class ClaimTree:
         """Drop all claims to a content at a place; return the servents that made them."""
         sources = list(place.by(content))
         for source in sources:
-            self._forget_files(place, source)
+            self._forget_file(place, source, content)
         place.weigh()
         self.prune(place)
         return sources
 
-    def _forget_files(self, place: Place, source: ServentId) -> None:
-        sole = place.sole
-        if sole is not None:
-            if sole.source == source:
-                place.sole = None
-                self._unnoted(place, source)
-                self.claimed.remove(place, sole.content, source)
+    def _forget_file(self, place: Place, source: ServentId, content: Content | None) -> None:
+        """Forget the content, if any, that a servent has at a place."""
+        if content is None:
             return
-        for content in [c for c, claims in place.versions() if source in claims.by]:
+        if place.sole is not None:
+            if not place.is_claimed(content, source):
+                return
+            place.sole = None
+        else:
             files = place.files()
             del files[content].by[source]
-            self._unnoted(place, source)
             if not files[content].by:
                 del files[content]
-            self.claimed.remove(place, content, source)
+        self._unnoted(place, source)
+        self.claimed.remove(place, content, source)
 
     def _unnoted(self, place: Place, source: ServentId) -> None:
         if place.parent is None:
             return
         place.claims_change()
-        names = self._names[source]
-        names[place.parent].pop(place.name, None)
-        if not names[place.parent]:
-            del names[place.parent]
-        self._total -= 1
-        self._held_bytes -= _bytes_of(place)
         self._crowded.clear()
-        self._counts[source] -= 1
-        self._versions[source] = next(self._numbers)
-        if not self._counts[source]:
-            del self._counts[source], self._names[source], self._versions[source]
+        self._entries.drop(source, place.parent, place.name)
 
     def prune(self, place: Place) -> None:
         """Remove a place without claims, and those above it that are empty then."""
@@ -370,14 +340,6 @@ class ClaimTree:
             place = place.parent
 
 
-def _bytes_of(place: Place) -> int:
-    """Return what an entry at a place takes, about."""
-    return ENTRY_BYTES + sys.getsizeof(place.name)
-
-
-def _not_in_future(entry: Entry, place: Place, source: ServentId, now_ns: int) -> Entry:
-    if entry.mtime_ns <= now_ns:
-        return entry
-    known = place.entry_of(source)
+def _not_in_future(entry: Entry, known: Entry | None, now_ns: int) -> Entry:
     is_same = known is not None and known.mtime_ns and known.file_id == entry.file_id
     return replace(entry, mtime_ns=known.mtime_ns if known and is_same else now_ns)

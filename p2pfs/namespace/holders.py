@@ -82,14 +82,15 @@ class Holders:
         """Return what one servent is known to have at a path."""
         with self._lock:
             place = self._tree.place(path)
-            return None if place is None else place.entry_of(source)
+            return None if place is None else self._tree.entry_of(source, place)
 
     def entries(self, source: ServentId, directory: str) -> list[Entry]:
         """Return what one servent is known to have in a directory, sorted by name."""
         with self._lock:
             place = self._tree.place(directory)
             names = sorted(self._tree.names_of(source, place)) if place else ()
-            entries = (place.children[name].entry_of(source) for name in names) if place else ()
+            places = (place.children[name] for name in names) if place else ()
+            entries = (self._tree.entry_of(source, one) for one in places)
             return [entry for entry in entries if entry is not None]
 
     def room(self, source: ServentId, directory: str) -> Room:

@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from p2pfs.namespace.naming import NO_ODD, Names, Odd, is_odd
 from p2pfs.namespace.nodes import Content
-from p2pfs.protocol import Entry, FileId, ServentId
+from p2pfs.protocol import FileId, ServentId
 
 
 class Claims(Struct, eq=False, gc=False):
@@ -158,14 +158,18 @@ class Place(Struct, eq=False, gc=False):
         for _, claims in self.versions():
             yield claims
 
-    def by(self, content: Content) -> Mapping[ServentId, int]:
-        """Return the servents that say that a content is there, each with its time; KeyError."""
+    def claims_to(self, content: Content) -> Claims | Sole:
+        """Return the claims to a content that is said to be there; KeyError."""
         sole = self.sole
         if sole is None:
-            return self.details.files[content].by
+            return self.details.files[content]
         if content != (sole.file_id, sole.size):
             raise KeyError(content)
-        return sole.by
+        return sole
+
+    def by(self, content: Content) -> Mapping[ServentId, int]:
+        """Return the servents that say that a content is there, each with its time; KeyError."""
+        return self.claims_to(content).by
 
     def is_claimed(self, content: Content, source: ServentId) -> bool:
         """Return whether a servent says that a content is there."""
@@ -177,15 +181,6 @@ class Place(Struct, eq=False, gc=False):
     def is_directory_of(self, source: ServentId) -> bool:
         """Return whether a servent says that this is a directory."""
         return self.details.directory is not None and source in self.details.directory.by
-
-    def entry_of(self, source: ServentId) -> Entry | None:
-        """Return what one servent says that it has here."""
-        if self.details.directory is not None and source in self.details.directory.by:
-            return Entry(self.path(), 0, self.details.directory.by[source], b"")
-        for content, claims in self.versions():
-            if source in claims.by:
-                return Entry(self.path(), content.size, claims.by[source], content.file_id)
-        return None
 
     def path(self) -> str:
         """Return the path, as published."""

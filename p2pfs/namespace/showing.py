@@ -72,7 +72,7 @@ class Showing:
         self._tree = tree
         self._here = here
         self._sources = sources
-        self._kept: Latest[Place, _Kept] = Latest(DIRECTORIES_KEPT, lambda _, kept: kept.end())
+        self._kept: Latest[Place, _NamesKept] = Latest(DIRECTORIES_KEPT, lambda _, kept: kept.end())
 
     # Nodes at paths.
 
@@ -162,10 +162,10 @@ class Showing:
         """Return which version has which name in a directory, as was worked out before."""
         return self._names(place).names
 
-    def _names(self, place: Place) -> _Kept:
+    def _names(self, place: Place) -> _NamesKept:
         kept = self._kept.pop(place, None)
         if kept is None or place.details.names is not kept.names:
-            kept = _Kept(place, self._here)
+            kept = _NamesKept(place, self._here)
         self._kept[place] = kept
         kept.check(self._here.chosen())
         return kept
@@ -240,7 +240,7 @@ class Settled(NamedTuple):
     """The names under which these versions are published."""
 
 
-class _Kept:
+class _NamesKept:
     """Which version has which name in a directory, with what that depends on."""
 
     def __init__(self, place: Place, here: Here) -> None:

@@ -13,6 +13,7 @@ from p2pfs.errors import UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering, listing
 from p2pfs.namespace.ages import LEAST_LOOK_S, REFRESH_AFTER_S
+from p2pfs.namespace.entries import ENTRY_BYTES
 from p2pfs.namespace.listing import LEARNED_AT_ONCE
 from p2pfs.namespace.newcomers import MOVES_BURST
 from p2pfs.namespace.nodes import RemoteFile
@@ -41,7 +42,7 @@ from tests.namespace.test_browser import PAGE, Holder, Horizon, endless, open_ho
 
 LIAR_HOST, HONEST_HOST = "10.66.6.6", "10.0.0.7"
 MOST = 2_000
-NAME_BYTES = claims.ENTRY_BYTES + sys.getsizeof("1000")
+NAME_BYTES = ENTRY_BYTES + sys.getsizeof("1000")
 NUMBERS = itertools.count(1)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from p2pfs.namespace import asked as asked_module
 from p2pfs.namespace import claims as claims_module
+from p2pfs.namespace import entries as entries_module
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.fading import FORGOTTEN_AT_ONCE
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
@@ -509,7 +510,7 @@ def test_what_others_tell_under_a_name_that_is_being_forgotten_stays():
 def test_one_servent_may_offer_three_hundred_thousand_files():
     assert claims_module.MAX_ENTRIES_PER_SOURCE >= 300_000
     name_bytes = sys.getsizeof("x" * 25)
-    held_bytes = 300_000 * (claims_module.ENTRY_BYTES + name_bytes)
+    held_bytes = 300_000 * (entries_module.ENTRY_BYTES + name_bytes)
     assert held_bytes <= claims_module.MAX_CLAIMS_BYTES
 
 
@@ -606,7 +607,7 @@ def test_one_source_cannot_fill_the_catalogue(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_all_sources_together_cannot_go_over_the_bound(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(claims_module, "MAX_CLAIMS_BYTES", 2 * claims_module.ENTRY_BYTES)
+    monkeypatch.setattr(claims_module, "MAX_CLAIMS_BYTES", 2 * entries_module.ENTRY_BYTES)
     catalogue = Catalogue()
 
     catalogue.learn(A, [file("a"), file("b")])
@@ -799,9 +800,9 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
         catalogue.kept.drop(path)
     assert shown(catalogue) == []
     assert not catalogue._tree.root.children
-    assert not catalogue._tree._total
+    assert not catalogue._tree._entries.total
     assert not any(catalogue._tree.claimed._places)
-    assert not catalogue._tree._names
+    assert not catalogue._tree._entries._names
 
 
 def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():
