@@ -27,6 +27,7 @@ from p2pfs.protocol import (
     block_range,
     block_span,
     digest,
+    manifest_bytes_for,
 )
 from p2pfs.threads import RunInThread
 
@@ -73,6 +74,8 @@ class CachedFile:
         self._disk = Footprint(key, cache)
         self._passage = Passage.through(cache.limit_bytes, key.size)
         self._writing = trio.Lock()
+        self._taken: bytes | None = None
+        """All of a small content, verified, as long as the disk does not have it."""
         self._flushing = Flushing()
 
     def has(self, index: int) -> bool:
@@ -103,6 +106,9 @@ class CachedFile:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
+        taken = self._taken
+        if taken is not None:
+            return taken[offset : offset + length]
         if self._passage is not None:
             return self._read_passing(self._passage, offset, length)
         storage = self._disk.storage
@@ -125,12 +131,12 @@ class CachedFile:
         """Return a descriptor that holds these bytes at the same offset; None as `read_nowait`.
 
         It is good for as long as a handle is held. Of a content that passes through the cache
-        nothing stays, so the bytes themselves are returned. There must be such bytes, at least
-        one. A program that cuts the file between this call and the reading, some microseconds,
-        makes the reader take that for the end: no test here could close that gap, and only
-        programs that may write in the cache directory can do it.
+        nothing stays, so the bytes themselves are returned; so are those that no file has yet.
+        There must be such bytes, at least one. A program that cuts the file between this call and
+        the reading, some microseconds, makes the reader take that for the end: no test here could
+        close that gap, and only programs that may write in the cache directory can do it.
         """
-        if self._passage is not None:
+        if self._passage is not None or self._taken is not None:
             return self.read_nowait(offset, length)
         storage = self._disk.storage
         if storage is None or not self._has_all(offset, length):
@@ -167,6 +173,26 @@ class CachedFile:
             outcomes = await self._run_in_thread(self.write_all, blocks)
         self._flushing.schedule()
         return outcomes
+
+    def take(self, data: bytes) -> bool:
+        """Verify a small content, and have readers get it from memory until `write_taken`.
+
+        Whoever takes it holds a handle until then. False if that must wait, for room or for another
+        who puts it: `put` does.
+
+        Raises:
+            BadBlockError: it is not what was announced.
+        """
+        manifest = self.manifest or self._implied_by(data)
+        manifest.verify(0, data)
+        if self._writing.locked() or self.has_file:
+            return self.has(0)
+        if not self._cache.take(self._taken_bytes):
+            return False
+        self._taken = data
+        self._cache.created(self.key)
+        self._blocks.set_verified(0)
+        return True
 
     @contextlib.asynccontextmanager
     async def being_written(self) -> AsyncIterator[None]:
@@ -225,13 +251,13 @@ class CachedFile:
 
     @property
     def has_file(self) -> bool:
-        """Whether anything of it is on disk."""
-        return self._disk.storage is not None
+        """Whether anything of it is on disk, or will be in a moment."""
+        return self._disk.storage is not None or self._taken is not None
 
     @property
     def allocated_bytes(self) -> int:
-        """What it takes on the disk."""
-        return self._disk.used_bytes
+        """What it takes on the disk, or will in a moment."""
+        return self._disk.used_bytes + (0 if self._taken is None else self._taken_bytes)
 
     def settle(self) -> Remembered | None:
         """Leave the file as the last handle goes; return what `load` may rely on later.
@@ -285,10 +311,7 @@ class CachedFile:
         if self._blocks.is_verified(index):
             return
         if self.is_small and self._disk.storage is None:
-            # A small file is complete. It goes to disk in one piece, its bit with it, unsynced:
-            # a thousand of them must not cost a thousand syncs, and a false claim costs a block.
-            whole = data.ljust(whole_pages(self.size), b"\0") + manifest.to_bytes() + b"\x01"
-            self._disk.create(whole, 0)
+            self._create_whole(data, manifest)
         else:
             if self._disk.storage is None:
                 stored = manifest.to_bytes() + self._blocks.to_bytes()
@@ -299,6 +322,31 @@ class CachedFile:
         self._blocks.set_verified(index)
         if self._passage is not None:
             self._passage.came(index)
+
+    def _create_whole(self, data: bytes, manifest: Manifest) -> None:
+        # A small file is complete. It goes to disk in one piece, its bit with it, unsynced:
+        # a thousand of them must not cost a thousand syncs, and a false claim costs a block.
+        whole = data.ljust(whole_pages(self.size), b"\0") + manifest.to_bytes() + b"\x01"
+        self._disk.create(whole, 0)
+
+    @property
+    def _taken_bytes(self) -> int:
+        """What the file of a small content takes on the disk."""
+        return whole_pages(whole_pages(self.size) + manifest_bytes_for(self.size) + 1)
+
+    def write_taken(self) -> None:
+        """Write what was taken; it is missing again if the disk does not have it. In a thread."""
+        if self._taken is None:
+            return
+        assert self.manifest is not None
+        self._cache.give_back(self._taken_bytes)  # the file takes it anew
+        try:
+            self._create_whole(self._taken, self.manifest)
+        except (TransferError, OSError) as error:
+            log.info("cache: %s is not kept: %s", self.key.name, error)
+            self._blocks.set_missing(0)
+            self._cache.lost(self.key)
+        self._taken = None  # last: until then readers have it from here
 
     def _let_pass(self, cost: int) -> None:
         """Let the oldest blocks go of a content that cannot be kept whole."""

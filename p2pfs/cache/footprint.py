@@ -31,6 +31,14 @@ class Room(Protocol):
         """Note that a content has a file now."""
         ...
 
+    def lost(self, key: Key) -> None:
+        """Undo `created`."""
+        ...
+
+    def take(self, count: int) -> bool:
+        """Account for `count` bytes that will be written, if nothing must go for them."""
+        ...
+
     def reserve(self, count: int) -> None:
         """Account for `count` bytes before they are written, evicting what must go.
 

@@ -172,16 +172,12 @@ class BlockCache:
                 file.close()
         return [holding for holding in found if holding.done_bytes]
 
-    async def put_small(self, contents: Sequence[tuple[CachedFile, bytes]]) -> None:
-        """Verify contents of one block each, and keep the right ones, in one hop to a thread.
+    async def write_taken(self, files: Sequence[CachedFile]) -> None:
+        """Write small contents that were taken, and give back a handle of each, in one hop.
 
-        A content that is wrong, or has no room, is not there afterwards. When cancelled, each is
-        kept or not, but whole.
+        A content that has no room is not there afterwards. When cancelled, all of them or none.
         """
-        async with contextlib.AsyncExitStack() as stack:
-            for file, _ in contents:
-                await stack.enter_async_context(file.being_written())
-            await self._run_in_thread(_write_each, contents)
+        await self._run_in_thread(_write_each, files)
 
     def keep(self, file_id: FileId, size: int) -> None:
         """Do not evict a content, whether or not anything of it is here yet."""
@@ -225,16 +221,20 @@ class BlockCache:
         """Note that a content has a file now."""
         self._sizes[key.file_id] = key.size
 
+    def lost(self, key: Key) -> None:
+        """Undo `created`: there will be no file."""
+        self._sizes.pop(key.file_id, None)
+
     def reserve(self, count: int) -> None:
         """Account for `count` bytes before they are written, evicting what must go.
 
         Raises:
             CacheFullError: open files hold the rest.
         """
-        if self._take(count):
+        if self.take(count):
             return
         with self._evicting:
-            while not self._take(count):
+            while not self.take(count):
                 if not self._evict_one():
                     raise CacheFullError("open and pinned files hold the whole cache")
 
@@ -253,7 +253,8 @@ class BlockCache:
         with self._lock:
             self._used_bytes -= count
 
-    def _take(self, count: int) -> bool:
+    def take(self, count: int) -> bool:
+        """Account for `count` bytes that will be written, if nothing must go for them."""
         with self._lock:
             if self._used_bytes + count > self.limit_bytes:
                 return False
@@ -313,6 +314,7 @@ class BlockCache:
             self._used_bytes += allocated_bytes
 
 
-def _write_each(contents: Sequence[tuple[CachedFile, bytes]]) -> None:
-    for file, data in contents:
-        file.write_all([(0, data)])
+def _write_each(files: Sequence[CachedFile]) -> None:
+    for file in files:
+        file.write_taken()
+        file.close()

@@ -6,6 +6,7 @@
     swarm           one content: locate(offset, size) -> verified bytes in a file
     reading         the reads of one content: answered from the cache, once all is there
     small           files of one block: one exchange, no swarm
+    behind          small contents that are read from memory until the disk has them
     pins            contents that the user keeps whole
     picker          which block to ask of which source next
     choosing        which source to ask for one block, and whether to ask a further one

@@ -676,23 +676,84 @@ def descriptors_in(directory: Path) -> int:
     return len(open_files(directory))
 
 
-async def test_small_contents_are_put_together_and_a_wrong_one_spoils_no_other(
+async def test_a_small_content_that_is_taken_is_read_from_memory_until_it_is_written(
+    tmp_path: Path,
+) -> None:
+    content = Content.of(1000)
+    cache = open_cache(tmp_path)
+    file = cache.open_file(content.file_id, content.size)
+
+    assert file.take(content.data)
+    assert file.locate_nowait(10, 2000) == file.read_nowait(10, 2000) == content.data[10:]
+    assert cache.percent(content.file_id) == 100
+    assert cache.used_bytes == 2 * PAGE_BYTES
+    assert not list(tmp_path.iterdir())
+
+    cache.retain(file)
+    await cache.write_taken([file])
+    assert isinstance(file.locate_nowait(10, 20), int)
+    assert file.read_nowait(10, 2000) == content.data[10:]
+    file.close()
+    assert cache.used_bytes == disk_bytes(tmp_path) == 2 * PAGE_BYTES
+    with opened(open_cache(tmp_path), content) as again:
+        assert await again.prepare(0)
+
+
+async def test_small_contents_are_taken_within_the_limit_and_a_wrong_one_spoils_no_other(
     tmp_path: Path,
 ) -> None:
     contents = [Content.of(1000, seed) for seed in range(4)]
-    room_for_three = 3 * 2 * PAGE_BYTES
-    cache = open_cache(tmp_path, limit_bytes=room_for_three)
+    cache = open_cache(tmp_path, limit_bytes=3 * 2 * PAGE_BYTES)
     files = [cache.open_file(content.file_id, content.size) for content in contents]
-    pieces = [content.data for content in contents]
-    pieces[1] = bytes(1000)
 
-    await cache.put_small(list(zip(files, pieces, strict=True)))
-    assert [file.has(0) for file in files] == [True, False, True, True]
+    with pytest.raises(BadBlockError):
+        files[1].take(bytes(1000))
+    assert not files[1].has(0)
+    assert files[1].read_nowait(0, 1000) is None
+    assert [file.take(content.data) for file, content in zip(files, contents, strict=True)] == [
+        True, True, True, False
+    ]  # fmt: skip
 
-    await cache.put_small([(files[1], contents[1].data)])  # all that is there is open
-    assert [file.has(0) for file in files] == [True, False, True, True]
-    for file in files:
-        file.close()
+    await cache.write_taken(files[:3])
+    files[3].close()
+    assert [cache.percent(content.file_id) for content in contents] == [100, 100, 100, 0]
+
+
+async def test_a_small_content_that_the_disk_does_not_take_is_missing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Content.of(1000)
+    cache = open_cache(tmp_path)
+    file = cache.open_file(content.file_id, content.size)
+    assert file.take(content.data)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        cache.retain(file)
+        await cache.write_taken([file])
+    assert not file.has(0)
+    assert file.read_nowait(0, 1000) is None
+    assert cache.size_of(content.file_id) is None
+    assert cache.used_bytes == 0
+    file.close()
+    await put_whole(cache, content)
+    assert cache.percent(content.file_id) == 100
+
+
+async def test_who_puts_a_small_content_has_it_written_whoever_takes_it_meanwhile(
+    tmp_path: Path,
+) -> None:
+    content = Content.of(1000)
+    cache = open_cache(tmp_path)
+    with opened(cache, content) as file:
+        async with file.being_written():
+            assert not file.take(content.data)
+        await put(file, 0, content.data)
+        assert file.take(content.data)
+        assert cache.used_bytes == 2 * PAGE_BYTES
 
 
 async def test_small_contents_rest_open_in_bounds(tmp_path: Path) -> None:

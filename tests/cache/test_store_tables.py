@@ -38,6 +38,7 @@ class Tables(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="p2pfs-tables-")
         self.handles: list[CachedFile] = []
+        self.taken: list[CachedFile] = []
         self.bounds = shelves_module.MAX_RESTING, shelves_module.MAX_CLOSED
 
     @initialize(resting=st.integers(1, 2), remembered=st.integers(1, 2))
@@ -47,7 +48,9 @@ class Tables(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         shelves_module.MAX_RESTING, shelves_module.MAX_CLOSED = self.bounds
-        for file in self.handles:
+        for file in self.taken:
+            file.write_taken()
+        for file in self.handles + self.taken:
             file.close()
         shutil.rmtree(self.directory)
 
@@ -73,6 +76,23 @@ class Tables(RuleBasedStateMachine):
         content = next(one for one in CONTENTS if one.file_id == file.file_id)
         index = data.draw(st.integers(0, content.manifest.block_count - 1))
         file.write_all([(index, content.block(index))])
+
+    @precondition(lambda self: not self.taken)
+    @rule(content=contents.filter(lambda content: content.manifest.block_count == 1))
+    def take(self, content: Content) -> None:
+        """Take a small content, to be written later."""
+        file = self.cache.open_file(content.file_id, content.size)
+        if file.take(content.data):
+            self.taken.append(file)
+        else:
+            file.close()
+
+    @precondition(lambda self: self.taken)
+    @rule()
+    def write(self) -> None:
+        file = self.taken.pop()
+        file.write_taken()
+        file.close()
 
     @precondition(lambda self: self.handles)
     @rule(data=st.data())

@@ -173,10 +173,10 @@ async def read_whole(servent: Servent, file: RemoteFile) -> bytes:
         data = bytearray()
         for offset in range(0, file.size, 128 * 1024):
             length = min(128 * 1024, file.size - offset)
-            descriptor = reader.locate_nowait(offset, length)
-            if descriptor is None:
-                descriptor = await reader.locate(offset, length)
-            data += os.pread(descriptor, length, offset)
+            found = reader.locate_nowait(offset, length)
+            if found is None:
+                found = await reader.locate(offset, length)
+            data += found if isinstance(found, bytes) else os.pread(found, length, offset)
         return bytes(data)
     finally:
         reader.close()
