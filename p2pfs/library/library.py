@@ -279,6 +279,13 @@ class Library:
         """
         return await self._run_in_thread(self._serving.read_blocks, file_id, indexes)
 
+    async def read_small(self, file_ids: Sequence[FileId]) -> list[bytes | None]:
+        """Return contents of one block each, verified, None for each that is not to be had so.
+
+        One hop to a thread for all of them; `read_blocks` says of one why it is not to be had.
+        """
+        return await self._run_in_thread(self._serving.read_small, file_ids)
+
     # Pausing and waiting.
 
     @property

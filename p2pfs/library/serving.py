@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, StaleError
+from p2pfs.errors import BadBlockError, NotFoundError, NotYetError, P2pfsError, StaleError
 from p2pfs.library.answers import Answers
 from p2pfs.library.facts import Facts
 from p2pfs.library.index import DamagedIndexError, Index
@@ -68,6 +68,16 @@ class Serving:
         if self._answers.holding(file_id) is not None:
             raise NotYetError("the file is not where it was")
         raise StaleError("the file changed or was removed")
+
+    def read_small(self, file_ids: Sequence[FileId]) -> list[bytes | None]:
+        """Return contents of one block each; see `Library.read_small`."""
+        return [self._only_block(file_id) for file_id in file_ids]
+
+    def _only_block(self, file_id: FileId) -> bytes | None:
+        try:
+            return self.read_blocks(file_id, (0,))[0]
+        except (P2pfsError, OSError):
+            return None
 
     def _read_from(
         self, file: Identity, path: str, manifest: Manifest, indexes: Sequence[int]

@@ -3,6 +3,7 @@
     door        which peers get in that dial us, and who takes their links
     offer       answers to queries, manifests and blocks, from the library and the cache
     uploads     what is asked on the transfer links of others, and the answers
+    together    small contents that one link asks for in a row, read at once
     visitors    these links: who may have one, and which one gives way
     pages       pages of directories and of matches
     turns       whose turn it is to be sent blocks, and what all turns hold

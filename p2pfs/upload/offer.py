@@ -176,6 +176,12 @@ class Offer:
                 raise
             return blocks
 
+    async def read_small(self, file_ids: Sequence[FileId]) -> list[bytes | None]:
+        """Return contents of one block, verified; None for each that `read_blocks` may yet have."""
+        served = [file_id for file_id in file_ids if self._may_serve(file_id)]
+        found = dict(zip(served, await self._library.read_small(served), strict=True))
+        return [found.get(file_id) for file_id in file_ids]
+
     def _check_served(self, file_id: FileId) -> None:
         """Raise NotFoundError, as if a content were not here, if this peer may not see it."""
         if not self._may_serve(file_id):

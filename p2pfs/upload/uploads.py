@@ -50,6 +50,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 from p2pfs.upload.pages import Lists, Pages
+from p2pfs.upload.together import TOGETHER_BYTES, SmallShare
 from p2pfs.upload.turns import Turns
 from p2pfs.upload.under_way import UnderWay
 from p2pfs.upload.visitors import TURN_BYTES, Client, Peer, Queue, Visitors, close_when_idle
@@ -79,11 +80,8 @@ NOT_YET_MS: Final = 200
 """When to ask again for a block that is on its way here."""
 
 
-class Share(Lists, Protocol):
+class Share(Lists, SmallShare, Protocol):
     """The contents that are served: the library, and the cached blocks of others' files."""
-
-    def size_of(self, file_id: FileId) -> int | None:
-        """Return the size of a content, from memory; None if it is not here."""
 
     async def manifest(self, file_id: FileId) -> Manifest:
         """Return a manifest. Raises NotFoundError."""
@@ -248,7 +246,8 @@ class Uploads:
 
             async def send_some(count: int, blocked: Callable[[], object]) -> None:
                 nonlocal left
-                blocks = await self._share_for(link).read_blocks(file_id, left[:count])
+                small = await self._read_small(client, number, wanted, size)
+                blocks = small or await self._share_for(link).read_blocks(file_id, left[:count])
                 left = left[len(blocks) :]
                 data = b"".join(blocks)
                 await self._send(
@@ -261,6 +260,19 @@ class Uploads:
                     continue
                 async with self._place(client, peer, size) as (count, blocked):
                     await send_some(count, blocked)
+
+    async def _read_small(
+        self, client: Client, number: int, wanted: GetBlocks, size: int
+    ) -> list[bytes]:
+        """Return a small content that is read together with others, nothing if it is not."""
+        if size > TOGETHER_BYTES:
+            return []
+        queue = client.quick
+        data = queue.together.take(number, wanted)
+        if data is None:
+            share = self._share_for(client.link)
+            data = await queue.together.read(share, number, wanted, queue.waiting)
+        return [] if data is None else [data]
 
     async def _size_of(self, link: Link, file_id: FileId) -> int:
         """Return the size of a content; from memory if it can be, since the index takes a hop.

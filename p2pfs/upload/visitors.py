@@ -25,6 +25,7 @@ from p2pfs.protocol import (
     largest_crowd,
     who_gives_way,
 )
+from p2pfs.upload.together import Together
 from p2pfs.upload.turns import Turn
 
 MAX_VISITORS: Final = 200
@@ -56,6 +57,8 @@ class Queue:
     """The request being answered."""
     scope: trio.CancelScope | None = None
     """Cancels that answer."""
+    together: Together = field(default_factory=Together)
+    """What was read for some of those that wait."""
 
     def put(self, message: Message, number: int) -> None:
         """Queue a request."""
@@ -65,6 +68,7 @@ class Queue:
     def cancel(self, number: int) -> None:
         """Drop a request, or cancel its answer if that is under way."""
         self.waiting.pop(number, None)
+        self.together.forget(number)
         if self.current == number and self.scope is not None:
             self.scope.cancel()
 

@@ -131,6 +131,22 @@ async def test_a_file_that_is_opened_to_write_is_not_listed_and_goes_on_being_se
     assert running.offered() == {"f": id_of(b"bytes")}
 
 
+async def test_of_small_contents_that_are_read_together_each_is_verified(running):
+    contents = [Content.of(100, seed) for seed in range(3)]
+    for number, content in enumerate(contents):
+        running.write(str(number), content.data)
+    await running.library.wait_idle()
+    ids = [content.file_id for content in contents]
+    assert await running.library.read_small(ids) == [content.data for content in contents]
+
+    with open(running.at("1"), "r+b") as file:
+        file.write(b"new")
+
+    assert await running.library.read_small([*ids, id_of(b"never seen")]) == [
+        contents[0].data, None, contents[2].data, None
+    ]  # fmt: skip
+
+
 async def test_a_file_that_may_have_been_written_goes_on_being_served_until_it_was(running):
     """Somebody else touched it: it is hashed anew, and that may take hours."""
     old = Content.of(3 * 256 * 1024)

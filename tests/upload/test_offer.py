@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from p2pfs.errors import RejectedError, TransferError
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol.messages import QueryHit, QueryKind
+from p2pfs.upload import Offer
 from tests.helpers.contents import Content
 from tests.helpers.world import World, open_world
 
@@ -79,6 +80,35 @@ async def test_without_reshare_nothing_that_was_read_is_offered(autojump_clock: 
         links = world[2].peering.links
         with pytest.raises(RejectedError, match="not shared"):
             await links.fetch_manifest(world[READER].whereabouts.info(), FILM.file_id)
+
+
+class Secrets:
+    """One path that nobody in particular may see."""
+
+    has_limits = True
+
+    def may_see(self, path: str, peer: str | None) -> bool:
+        return path != "secret" or peer == "friend"
+
+    def hidden_from(self, peer: str | None) -> list[str]:
+        return [] if peer == "friend" else ["secret"]
+
+    def limited_for(self, peer: str | None) -> list[str]:
+        return ["secret"] if peer == "friend" else []
+
+
+async def test_small_contents_are_read_together_for_who_may_see_them(autojump_clock: MockClock):
+    secret, note = Content.of(100, seed=1), Content.of(100, seed=2)
+    async with open_world() as world:
+        await world.start()
+        await world.share(0, "secret", secret.data)
+        await world.share(0, "note", note.data)
+        library, cache = world[0].library, world[0].cache
+        offer = Offer(library, cache, reshare=True, audience=Secrets())
+        asked = [secret.file_id, note.file_id, FILM.file_id]
+
+        assert await offer.read_small(asked) == [None, note.data, None]
+        assert await offer.seen_by("friend").read_small(asked) == [secret.data, note.data, None]
 
 
 async def test_paused_sharing_offers_nothing_that_was_read(autojump_clock: MockClock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -37,6 +38,7 @@ from p2pfs.protocol.messages import (
 )
 from p2pfs.upload import visitors as visitors_module
 from p2pfs.upload.pages import MATCH_BURST, MATCHES_PER_S, MAX_PAGE_BYTES
+from p2pfs.upload.together import TOGETHER, TOGETHER_BYTES
 from p2pfs.upload.under_way import LINGER_S, MAX_LINGERING
 from p2pfs.upload.uploads import (
     GRACE_S,
@@ -58,6 +60,9 @@ LARGE = Content.of(3 * BLOCK, seed=1)
 HUGE = Content.of(9 * BLOCK, seed=3)
 SMALL = Content.of(UNQUEUED_BYTES, seed=2)
 
+HOP_S = 0.001
+"""What reading small contents takes."""
+
 
 class Shelf:
     """Contents to serve, each block given out when the test says so."""
@@ -78,6 +83,8 @@ class Shelf:
         """The indexes of all blocks that were read."""
         self.turns: list[int] = []
         """How many blocks were read at once."""
+        self.together: list[int] = []
+        """How many small contents were read in one hop."""
 
     def size_of(self, file_id: FileId) -> int | None:
         content = self.contents.get(file_id)
@@ -124,6 +131,14 @@ class Shelf:
             return blocks
         finally:
             self.reading.remove(file_id)
+
+    async def read_small(self, file_ids: Sequence[FileId]) -> list[bytes | None]:
+        self.together.append(len(file_ids))
+        await trio.sleep(HOP_S)
+        return [
+            None if self.error is not None or self.lacks else self.contents[file_id].block(0)
+            for file_id in file_ids
+        ]
 
 
 class Shop:
@@ -376,6 +391,77 @@ async def test_a_request_that_is_cancelled_in_the_queue_is_never_read(autojump_c
         await trio.sleep(1)
 
         assert shop.shelf.read == [0]
+
+
+# Small contents that are asked for in a row.
+
+NOTES = [Content.of(10_000, seed=100 + number) for number in range(40)]
+
+
+async def answers(shop: Shop, link: Link, contents: Sequence[Content]) -> list[bytes | RejectCode]:
+    """Ask for contents all at once, and return what comes for each."""
+    shop.shelf.contents.update((content.file_id, content) for content in contents)
+    got: dict[int, bytes | RejectCode] = {}
+
+    async def ask(number: int) -> None:
+        try:
+            got[number] = await block(link, content=contents[number])
+        except RejectedError as error:
+            got[number] = RejectCode(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(len(contents)):
+            nursery.start_soon(ask, number)
+    return [got[number] for number in range(len(contents))]
+
+
+async def test_small_contents_asked_for_in_a_row_are_read_together(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+
+        assert await answers(shop, link, NOTES) == [note.data for note in NOTES]
+        assert sum(shop.shelf.together) + shop.shelf.read.count(0) == len(NOTES)
+        assert max(shop.shelf.together) == TOGETHER
+        assert len(shop.shelf.together) + shop.shelf.read.count(0) <= 5
+
+
+async def test_no_more_bytes_are_read_together_than_a_link_may_hold(autojump_clock: MockClock):
+    notes = [Content.of(TOGETHER_BYTES // 3, seed=number) for number in range(7)]
+    large = Content.of(TOGETHER_BYTES + 1)
+    async with open_shop() as shop:
+        link = await shop.enter()
+
+        assert await answers(shop, link, [*notes, large]) == [*(n.data for n in notes), large.data]
+        assert max(shop.shelf.together) == 3
+
+
+async def test_what_cannot_be_read_with_others_is_answered_as_if_it_were_alone(
+    autojump_clock: MockClock, expect_log
+):
+    expect_log("upload failed")
+    async with open_shop() as shop:
+        link = await shop.enter()
+        shop.shelf.lacks = {0}
+
+        assert await answers(shop, link, NOTES[:5]) == [RejectCode.NOT_FOUND] * 5
+        shop.shelf.error = OSError(errno.EIO, "the disk")
+        assert await answers(shop, link, NOTES[:5]) == [RejectCode.FAILED] * 5
+
+
+async def test_what_was_read_with_others_is_forgotten_with_its_request(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        link = await shop.enter()
+        shop.shelf.contents.update((note.file_id, note) for note in NOTES)
+        async with trio.open_nursery() as impatient:
+            for note in NOTES[:TOGETHER]:
+                impatient.start_soon(partial(block, link, content=note))
+            await trio.sleep(HOP_S)
+            impatient.cancel_scope.cancel()
+        await trio.sleep(1)
+
+        (client,) = next(iter(shop.uploads._visitors._peers.values())).clients
+        assert not client.quick.together._read
+        assert await block(link, content=NOTES[-1]) == NOTES[-1].data
 
 
 async def test_a_link_that_ends_gives_its_slot_back(autojump_clock: MockClock):
