@@ -46,6 +46,11 @@ class OpenFile(Protocol):
         """Whether the kernel must not cache the bytes, nor believe the size that it was given."""
         ...
 
+    @property
+    def flushes(self) -> bool:
+        """Whether `flush` may have something to report."""
+        ...
+
     def getattr(self) -> Attributes:
         """Return the attributes of the file that was opened, even if another has its path now."""
         ...
@@ -84,6 +89,7 @@ class ReadOnlyFile:
 
     keep_cache = False
     direct_io = False
+    flushes = False
     path: str
 
     def write(self, data: bytes, offset: int) -> int:  # noqa: ARG002 - the signature is OpenFile's

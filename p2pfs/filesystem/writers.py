@@ -32,6 +32,7 @@ class OpenShared:
 
     keep_cache = False
     direct_io = False
+    flushes = True
 
     def __init__(
         self,

@@ -230,6 +230,8 @@ class Adapter:
         info.keep_cache = file.keep_cache
         info.direct_io = file.direct_io
         self._files[info.fh] = file
+        if not file.flushes:
+            self.replies.open_unflushed()
 
     def _file(self, info: FileInfo) -> OpenFile:
         file = self._files.get(info.fh)

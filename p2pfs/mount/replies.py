@@ -10,6 +10,9 @@ libfuse answers by a function whose address stands at the beginning of its chann
 by ours as long as anything is put off, for microseconds: a call into Python for each answer would
 cost more than the answer. That a channel begins so is looked at once, on one that we made
 ourselves (`fuse_chan_new` copies what it is given); where it does not, nothing is put off.
+
+In the same way the answer to an open gets a flag that is younger than libfuse 2: a file that nobody
+writes has nothing to tell when it is closed, and the kernel does not ask.
 """
 
 from __future__ import annotations
@@ -37,6 +40,10 @@ RECEIVE: Final = ctypes.CFUNCTYPE(
 SEND: Final = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Iovec), ctypes.c_size_t
 )
+FORWARD: Final = ctypes.PYFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Iovec), ctypes.c_size_t
+)
+"""SEND, called with the interpreter's lock held: to have it back may take longer than to answer."""
 DESTROY: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -48,6 +55,14 @@ class ChannelOps(ctypes.Structure):
 
 _REPLY_HEADER: Final = struct.Struct("=IiQ")
 """`struct fuse_out_header`: length, error, and the number of the request."""
+
+
+NO_FLUSH: Final = 1 << 5
+"""FOPEN_NOFLUSH of <linux/fuse.h>: no FLUSH when a descriptor is closed. Linux before 5.16 passes
+over it."""
+
+_OPENED: Final = struct.Struct("=QII")
+"""`struct fuse_open_out`: handle, flags, and nothing."""
 
 
 class Aside(NamedTuple):
@@ -71,9 +86,12 @@ class Replies:
         self._lock = threading.Lock()
         self._put_off: dict[int, _PutOff] = {}
         """By threads: each is at one request at a time."""
+        self._unflushed: set[int] = set()
+        """Threads whose request opens a file that has nothing to flush."""
         self._place: Any = None  # of the address of the function that answers
         self._plain = 0
         self._forward: Any = None
+        self._forward_at_once: Any = None
         self._ours: Any = SEND(self._send)
 
     def watch(self, channel: int, own: int, given: ChannelOps) -> None:
@@ -84,6 +102,7 @@ class Replies:
         self._place = ctypes.c_void_p.from_address(channel + ChannelOps.send.offset)
         self._plain = self._place.value
         self._forward = SEND(self._plain)
+        self._forward_at_once = FORWARD(self._plain)
 
     def end(self) -> None:
         """Put off nothing any more: libfuse is about to let go of its channel."""
@@ -103,6 +122,13 @@ class Replies:
             self._place.value = ctypes.cast(self._ours, ctypes.c_void_p).value
         return True
 
+    def open_unflushed(self) -> None:
+        """Have the kernel not ask when descriptors of the file are closed that is being opened."""
+        with self._lock:
+            if self._place is not None:
+                self._unflushed.add(threading.get_ident())
+                self._place.value = ctypes.cast(self._ours, ctypes.c_void_p).value
+
     def taken(self, path: str) -> Aside | None:
         """Return the file that this thread's request set aside for `path`: remove it now."""
         if not self._put_off:
@@ -116,11 +142,17 @@ class Replies:
     def _pop(self) -> _PutOff | None:
         with self._lock:
             put_off = self._put_off.pop(threading.get_ident(), None)
-            if not self._put_off and self._place is not None:
-                self._place.value = self._plain
+            self._rest()
             return put_off
 
+    def _rest(self) -> None:
+        """Let libfuse answer alone again, if nothing is to be done to any answer."""
+        if not self._put_off and not self._unflushed and self._place is not None:
+            self._place.value = self._plain
+
     def _send(self, channel: int, parts: Any, count: int) -> int:  # noqa: ANN401 - an array of iovec
+        if self._unflushed and threading.get_ident() in self._unflushed:
+            return self._send_opened(channel, parts, count)
         put_off = self._pop()
         if put_off is None:
             return int(self._forward(channel, parts, count))
@@ -135,6 +167,16 @@ class Replies:
         )
         part = Iovec(ctypes.addressof(header), _REPLY_HEADER.size)
         return int(self._forward(channel, ctypes.byref(part), 1))
+
+    def _send_opened(self, channel: int, parts: Any, count: int) -> int:  # noqa: ANN401
+        with self._lock:
+            self._unflushed.discard(threading.get_ident())
+            self._rest()
+        if count > 1 and parts[1].length == _OPENED.size:
+            answer = (ctypes.c_char * _OPENED.size).from_address(parts[1].base)
+            handle, flags, rest = _OPENED.unpack(answer)
+            _OPENED.pack_into(answer, 0, handle, flags | NO_FLUSH, rest)
+        return int(self._forward_at_once(channel, parts, count))
 
 
 def _errno_after(act: Callable[[], object]) -> int:

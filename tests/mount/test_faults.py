@@ -126,6 +126,23 @@ def test_every_exception_of_a_wait_becomes_its_errno(mounted: MountedTree, opera
         assert (kind, code) == (kind, expected_errno(kind))
 
 
+@pytest.mark.skipif(
+    tuple(map(int, os.uname().release.split(".")[:2])) < (5, 16), reason="the kernel always asks"
+)
+def test_a_file_that_nobody_writes_is_closed_without_a_question(mounted: MountedTree) -> None:
+    path = mounted.shared.parent / "network" / "cached.txt"
+
+    mounted.ask("fault", "file.flush", "an errno", False)
+    data = path.read_bytes()
+    with open(path, "rb") as file:
+        os.close(os.dup(file.fileno()))
+    code = errno_of(CALLS["file.flush"], Stage(mounted))
+    mounted.ask("fault", "", "", False)
+
+    assert data == b"cached"
+    assert code == expected_errno("an errno")
+
+
 def test_a_failed_release_is_nobodys_business(mounted: MountedTree) -> None:
     stage = Stage(mounted)
 

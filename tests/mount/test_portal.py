@@ -196,7 +196,7 @@ def test_more_bytes_than_were_asked_for_reach_no_reader(expect_log) -> None:
     expect_log("operation=read")
 
     class Generous:
-        keep_cache = direct_io = False
+        keep_cache = direct_io = flushes = False
 
         def read(self, size: int, offset: int) -> bytes:
             return bytes(size + 1)
@@ -285,7 +285,7 @@ def test_the_last_descriptors_are_not_for_programs(monkeypatch: pytest.MonkeyPat
     class Tree:
         def open(self, path: str, _flags: int) -> SimpleNamespace:
             opened.append(path)
-            return SimpleNamespace(keep_cache=0, direct_io=0, release=lambda: None)
+            return SimpleNamespace(keep_cache=0, direct_io=0, flushes=True, release=lambda: None)
 
         def create(self, path: str, flags: int, _mode: int, _owner: object) -> SimpleNamespace:
             return self.open(path, flags)

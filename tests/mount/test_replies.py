@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, Aside, ChannelOps, Iovec, Replies
+from p2pfs.mount.replies import DESTROY, NO_FLUSH, RECEIVE, SEND, Aside, ChannelOps, Iovec, Replies
 
 ASIDE = Aside("/shared/f", "/shared/.fuse_hidden0000000100000001")
 
@@ -138,12 +138,58 @@ def test_the_answers_of_other_threads_pass_untouched(replies: Replies, libfuse: 
     assert libfuse.address() == libfuse.plain
 
 
+def opened(flags: int) -> bytes:
+    """Return what libfuse answers to an open, behind its header."""
+    return struct.pack("=QII", 5, flags, 0)
+
+
+def test_the_answer_to_an_open_has_the_flag_once(replies: Replies, libfuse: Libfuse) -> None:
+    replies.open_unflushed()
+
+    libfuse.reply(body=opened(2))
+    libfuse.reply(body=opened(2))
+
+    assert [sent[16:] for sent in libfuse.sent] == [opened(2 | NO_FLUSH), opened(2)]
+    assert libfuse.address() == libfuse.plain
+
+
+def test_an_open_that_fails_is_told_as_it_is(replies: Replies, libfuse: Libfuse) -> None:
+    replies.open_unflushed()
+
+    libfuse.reply(-errno.EINTR)
+
+    assert libfuse.sent == [answer(-errno.EINTR)]
+    assert libfuse.address() == libfuse.plain
+
+
+def test_the_opens_of_other_threads_have_no_flag(replies: Replies, libfuse: Libfuse) -> None:
+    done: list[str] = []
+    replies.open_unflushed()
+
+    def rename_and_open() -> None:
+        replies.put_off(ASIDE, lambda: done.append("removed"))
+        libfuse.reply(number=8)
+        libfuse.reply(body=opened(0), number=9)
+
+    other = threading.Thread(target=rename_and_open)
+    other.start()
+    other.join()
+
+    assert done == ["removed"]
+    assert libfuse.sent[1][16:] == opened(0)
+    assert libfuse.address() != libfuse.plain
+    libfuse.reply(body=opened(0))
+    assert libfuse.sent[2][16:] == opened(NO_FLUSH)
+    assert libfuse.address() == libfuse.plain
+
+
 def test_another_libfuse_is_left_alone(libfuse: Libfuse) -> None:
     replies = Replies()
     unlike = ChannelOps()
     replies.watch(ctypes.addressof(libfuse.channel), ctypes.addressof(unlike), libfuse.channel)
 
     assert not replies.put_off(ASIDE, lambda: None)
+    replies.open_unflushed()
     assert libfuse.address() == libfuse.plain
 
 
