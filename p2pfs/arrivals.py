@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from p2pfs.download import Pins, Swarms
 from p2pfs.link import Link, TransferLinks
-from p2pfs.namespace import Browser, Tellers
+from p2pfs.namespace import Comings, Tellers
 from p2pfs.overlay import Announcer, Handlers, MessageRouter, Whereabouts
 from p2pfs.protocol import ByeCode, Changed, PeerInfo, QueryHit, ServentId
 from p2pfs.reach import Beyond, Ways
@@ -22,7 +22,7 @@ class Arrivals:
         links: TransferLinks,
         ways: Ways,
         beyond: Beyond,
-        browser: Browser,
+        comings: Comings,
         swarms: Swarms,
         pins: Pins,
         tellers: Tellers,
@@ -34,7 +34,7 @@ class Arrivals:
         self._links = links
         self._ways = ways
         self._beyond = beyond
-        self._browser = browser
+        self._comings = comings
         self._swarms = swarms
         self._pins = pins
         self._tellers = tellers
@@ -50,7 +50,7 @@ class Arrivals:
         self._beyond.neighbour_opened(link)
         self._links.located(link.peer)
         self._tellers.proved(ServentId(link.peer.id), link.remote.host)
-        self._browser.peer_joined(link.peer.id)
+        self._comings.joined(link.peer.id)
         self._pins.neighbour_came()
         self._swarms.look_soon()
 
@@ -61,9 +61,9 @@ class Arrivals:
         self._ways.forget(link)
         self._beyond.neighbour_lost(link)
         if link.bye is not None and link.bye.code is ByeCode.LEAVING:
-            self._browser.peer_left(link.peer.id)
+            self._comings.left(link.peer.id)
         else:
-            self._browser.peer_lost(link.peer.id, is_there=link.bye is not None)
+            self._comings.lost(link.peer.id, is_there=link.bye is not None)
 
     def leaving(self) -> None:
         """Tell everybody within the horizon that we leave."""
@@ -81,7 +81,7 @@ class Arrivals:
         }
 
     def _neighbour_changed(self, link: Link, _message: Changed) -> None:
-        self._browser.peer_changed(link.peer.id)
+        self._comings.changed(link.peer.id)
         self._swarms.look_soon()
 
     def heard_news(
@@ -92,9 +92,9 @@ class Arrivals:
         NEWS that name nothing say that their servent leaves.
         """
         if directories or is_all:
-            self._browser.heard_news(peer, directories, is_all=is_all)
+            self._comings.got_news(peer, directories, is_all=is_all)
         else:
-            self._browser.heard_leaving(peer.id, self._wall_clock() - version / 1000)
+            self._comings.got_leaving(peer.id, self._wall_clock() - version / 1000)
 
     def hit_came(self, hit: QueryHit, by: Link) -> None:
         """Note which neighbour has brought a hit of a servent."""

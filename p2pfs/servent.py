@@ -189,7 +189,7 @@ class Servent:
             peering.links,
             self.ways,
             self.beyond,
-            self.browser,
+            self.browser.comings,
             self.swarms,
             self.pins,
             self._tellers,
@@ -200,7 +200,7 @@ class Servent:
         self.message_router.on_named = peering.knocks.named
         self.message_router.on_news = self._arrivals.heard_news
         peering.links.on_opened = self._tellers.proved
-        peering.on_banned = self.browser.peer_left
+        peering.on_banned = self.browser.comings.left
         self.swarms.on_fetched = self._fetched
         self.settings.follow("upload-limit", self.uploads.limit)
         self.settings.follow("download-limit", self.swarms.limit)

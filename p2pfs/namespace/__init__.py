@@ -20,6 +20,7 @@
     offers      contents by their ids: the servents that offer them, and their sizes
     disputes    which of several announced sizes is right
     browser     keeps `network/` true: what to ask, of whom, how long to wait
+    comings     which servents come, change and go
     finder      one name: its directory is listed, or the name is searched for
     belief      which conclusions a listing allows, and for how long
     news        which servents have changed their shares, and where
@@ -44,6 +45,7 @@ The three views differ in the servents that they ask; they all show the catalogu
 
 from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.comings import Comings
 from p2pfs.namespace.contents import Contents
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.gathering import Gatherer, Gathering
@@ -65,6 +67,7 @@ from p2pfs.namespace.views import Namespace
 __all__ = [
     "Browser",
     "Catalogue",
+    "Comings",
     "Contents",
     "Disputes",
     "Gatherer",

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import trio
 
@@ -44,6 +43,7 @@ from p2pfs.namespace.ages import (
 )
 from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.comings import Comings
 from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.confirming import Confirmer
 from p2pfs.namespace.disputes import Disputes
@@ -58,17 +58,6 @@ from p2pfs.namespace.view import View
 from p2pfs.overlay import Searches
 from p2pfs.protocol import PeerInfo, ServentId, check_path, is_probe, name_of, parent_of
 from p2pfs.tasks import SingleFlight, Tasks, kept_up
-
-OPEN_S: Final = 30.0
-"""For this time after a directory was shown, it is listed again as soon as a servent says that it
-changed."""
-
-LEAVING_S: Final = 60.0
-"""How long it is believed that a servent leaves, by its clock and ours; else listings show it."""
-
-OVERTAKEN_S: Final = 5.0
-"""By how much hits of a servent may come later than the news that it leaves, which it told behind
-them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +117,18 @@ class Browser(View):
             neighbours=neighbours,
             clock=clock,
         )
+        self.comings = Comings(
+            catalogue,
+            self._belief,
+            self._newcomers,
+            neighbours=neighbours,
+            shown_at=self._shown_at,
+            list_anew=lambda path: self._tasks.soon(
+                self._lister.start_on_news, path, idempotent=True
+            ),
+            clock=clock,
+        )
+        """Where it is told that servents come, change and go."""
         self._finder = Finder(
             catalogue, searches, disputes, self._belief, self._lister, self._tasks, ttl, clock
         )
@@ -136,7 +137,7 @@ class Browser(View):
             self.ask_one,
             lambda: {peer.id for peer in neighbours()},
             clock,
-            on_gone=self.peer_left,
+            on_gone=self.comings.left,
         )
         catalogue.on_fading = lambda: self._tasks.soon(self._start_fading, idempotent=True)
 
@@ -276,65 +277,6 @@ class Browser(View):
         Of a directory that others have too all names are taken in only if it is not for all.
         """
         return self._listings.start(holder, path, is_for_all=is_for_all)
-
-    def peer_joined(self, peer: ServentId) -> None:
-        """Note a new neighbour: every listing is old, since it may have more.
-
-        A large network cannot bear that all ask anew whenever links change. There a listing that
-        is not due yet is shown on, and no absence is concluded from it.
-        """
-        self._belief.note_change()
-        if self._newcomers.moved(peer):
-            self._belief.widened()
-        else:
-            self._catalogue.forget_absences()
-
-    def peer_changed(self, peer: ServentId) -> None:
-        """Note that a neighbour has changed its share (CHANGED)."""
-        if self._belief.board.neighbour_changed(peer):
-            self._belief.note_change()
-            self._catalogue.forget_absences()
-
-    def heard_news(self, peer: PeerInfo, directories: Sequence[str], *, is_all: bool) -> None:
-        """Note NEWS of a servent; directories that were shown lately are listed again at once."""
-        good = [path for path in directories if not path or check_path(path) is None]
-        if not self._belief.board.told(peer, good, is_all=is_all):
-            return
-        self._catalogue.holders.heard(peer.id)
-        self._catalogue.forget_absences(None if is_all else good)
-        for path in good:
-            if self._clock() - self._shown_at.get(path) < OPEN_S:
-                self._tasks.soon(self._lister.start_on_news, path, idempotent=True)
-
-    def heard_leaving(self, peer: ServentId, age_s: float) -> None:
-        """Forget a servent that has said, so long ago, that it leaves, unless it has come back.
-
-        Anybody may have kept that from another day: what is old, or older than what was heard of
-        that servent since, is not believed.
-        """
-        since = self._catalogue.holders.heard_at(peer) - (self._clock() - age_s)
-        is_neighbour = any(peer == one.id for one in self._neighbours())
-        if abs(age_s) <= LEAVING_S and since <= OVERTAKEN_S and not is_neighbour:
-            self.peer_left(peer)
-
-    def peer_left(self, peer: ServentId) -> None:
-        """Forget what a servent offered that has left the network."""
-        self._belief.board.forget(peer)
-        self._catalogue.forget(peer)
-
-    def all_left(self) -> None:
-        """Forget what everybody offered: we have left the network."""
-        self._belief.board.forget_all()
-        self._catalogue.keep_only("", ())
-
-    def peer_lost(self, peer: ServentId, *, is_there: bool = False) -> None:
-        """Note that a neighbour is gone without BYE; a listing will show which servents remain.
-
-        One that `is_there` has ended the link alone.
-        """
-        self._belief.board.forget(peer)
-        if self._neighbours() and not is_there and self._newcomers.moved(peer):
-            self._catalogue.expire(self._clock())
 
     def _start_fading(self) -> None:
         if self._tasks.are_running:

@@ -84,5 +84,5 @@ class Namespace:
 
     def all_left(self) -> None:
         """Forget what everybody offered: we have left the network."""
-        self.browser.all_left()
+        self.browser.comings.all_left()
         self.results.all_left()

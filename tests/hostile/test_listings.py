@@ -216,7 +216,7 @@ async def test_a_listing_without_end_is_counted_once_for_all_at_its_address(
         for number in range(5):
             liar = bomb(horizon, number, LIAR_HOST)
             endless(liar, pages, count=PAGE, begin=f"{number}-")
-            horizon.browser.peer_joined(liar.id)
+            horizon.browser.comings.joined(liar.id)
             await horizon.ls()
             await trio.sleep(10)
 
@@ -299,7 +299,7 @@ async def test_who_comes_again_and_again_holds_up_no_look(is_mute: bool, autojum
             liar = bomb(horizon, number, LIAR_HOST)
             liar.wait_s = 1.0
             horizon.is_unfinished = is_mute
-            horizon.browser.peer_joined(liar.id)
+            horizon.browser.comings.joined(liar.id)
             for _ in range(10):
                 began_at = trio.current_time()
                 assert "film" in await horizon.ls()
@@ -307,7 +307,7 @@ async def test_who_comes_again_and_again_holds_up_no_look(is_mute: bool, autojum
                 await trio.sleep(0.1)
             horizon.leave(liar)
             horizon.is_unfinished = False
-            horizon.browser.peer_lost(liar.id)
+            horizon.browser.comings.lost(liar.id)
 
         assert max(waited_s) == pytest.approx(LEAST_LOOK_S)
         assert sum(waited_s) <= 2 * LEAST_LOOK_S
@@ -327,7 +327,7 @@ async def test_who_comes_and_breaks_off_fails_no_look(autojump_clock: MockClock)
 
         liar.list = break_off
         await trio.sleep(1)
-        horizon.browser.peer_joined(liar.id)
+        horizon.browser.comings.joined(liar.id)
 
         assert "film" in await horizon.ls()
         assert horizon.browser.partial("") == "not all was told by 'bomb 0'"
@@ -339,10 +339,10 @@ async def test_who_comes_and_goes_without_end_uses_up_no_searches(autojump_clock
         for number in range(300):
             liar = horizon.add(f"stranger {number}")
             horizon.tellers.proved(ServentId(liar.id), LIAR_HOST)
-            horizon.browser.peer_joined(liar.id)
+            horizon.browser.comings.joined(liar.id)
             assert await horizon.ls() == ["film"]
             horizon.leave(liar)
-            horizon.browser.peer_lost(liar.id)
+            horizon.browser.comings.lost(liar.id)
             await trio.sleep(1 / 30)
 
         refreshed = 10 / REFRESH_AFTER_S
@@ -359,13 +359,13 @@ async def test_who_says_changed_again_and_again_holds_up_no_look(autojump_clock:
             liar.wait_s = 1_000.0
             await horizon.ls()
             for _ in range(10):
-                horizon.browser.peer_changed(liar.id)
+                horizon.browser.comings.changed(liar.id)
                 began_at = trio.current_time()
                 assert "film" in await horizon.ls()
                 waited_s.append(trio.current_time() - began_at)
                 await trio.sleep(0.2)
             horizon.leave(liar)
-            horizon.browser.peer_left(liar.id)
+            horizon.browser.comings.left(liar.id)
 
         assert sum(waited_s) == pytest.approx(LEAST_LOOK_S)
 

@@ -33,8 +33,9 @@ from p2pfs.namespace.ages import (
     TRUST_S,
 )
 from p2pfs.namespace.belief import REFRESH_EACH_S
-from p2pfs.namespace.browser import LEAVING_S, OVERTAKEN_S, Browser
+from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.comings import LEAVING_S, OVERTAKEN_S
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.finder import ABSENT_S
 from p2pfs.namespace.lister import REFRESH_SHARE
@@ -179,7 +180,7 @@ class Horizon:
 
     def publish(self, holder: Holder, *paths: str) -> None:
         holder.paths.update(paths)
-        self.browser.peer_changed(holder.id)
+        self.browser.comings.changed(holder.id)
 
     def _new_guid(self) -> Guid:
         self._guids += 1
@@ -301,7 +302,7 @@ async def test_it_is_known_how_far_a_look_reaches_and_how_long_it_takes(autojump
         assert (sight().horizon, sight().look_s) == (2, 0.25)
 
         horizon.is_unfinished = True
-        horizon.browser.peer_joined(horizon.holders[-1].id)
+        horizon.browser.comings.joined(horizon.holders[-1].id)
         await horizon.ls()
         assert sight().horizon == 2
         assert sight().look_s == pytest.approx(LEAST_LOOK_S)
@@ -320,7 +321,7 @@ async def test_a_large_network_is_not_asked_anew_whenever_a_neighbour_comes(
         await trio.sleep(1)
         assert horizon.browser.known("b") is Knowledge.ABSENT
         near.paths.add("b")
-        horizon.browser.peer_joined(near.id)
+        horizon.browser.comings.joined(near.id)
         horizon.spent()
 
         assert await horizon.ls() == ["a"]
@@ -328,7 +329,7 @@ async def test_a_large_network_is_not_asked_anew_whenever_a_neighbour_comes(
         assert horizon.browser.known("b") is Knowledge.UNKNOWN  # nobody behind it was asked
         assert isinstance(await horizon.stat("b"), RemoteFile)
         await trio.sleep(300 * REFRESH_EACH_S)
-        horizon.browser.peer_joined(near.id)
+        horizon.browser.comings.joined(near.id)
         horizon.spent()
         await horizon.ls()
         assert horizon.spent() == (1, 0)
@@ -355,7 +356,7 @@ async def test_who_says_that_it_leaves_is_forgotten_unless_that_is_old(
         far = horizon.add("far", "a", is_far=True)
         await horizon.ls()
         await trio.sleep(heard_s_ago)
-        horizon.browser.heard_leaving(far.id, told_s_ago)
+        horizon.browser.comings.got_leaving(far.id, told_s_ago)
         await trio.sleep(0.1)
         shown = horizon.browser._catalogue.shown.children("")
         assert [node.path for node in shown] == [*["a"] * is_shown, "b"]
@@ -365,7 +366,7 @@ async def test_a_neighbour_leaves_only_by_its_own_link(autojump_clock: MockClock
     async with open_horizon() as horizon:
         near = horizon.add("near", "a")
         await horizon.ls()
-        horizon.browser.heard_leaving(near.id, 0.0)
+        horizon.browser.comings.got_leaving(near.id, 0.0)
         assert await horizon.ls() == ["a"]
 
 
@@ -563,11 +564,11 @@ async def test_a_listing_that_began_before_the_news_does_not_answer_them(
 
         async with trio.open_nursery() as nursery:
             near.list = lambda _directory, _after: old
-            horizon.browser.peer_changed(near.id)
+            horizon.browser.comings.changed(near.id)
             nursery.start_soon(horizon.ls, "d")
             await trio.sleep(0.1)
             near.paths.add("d/Folder.jpg")
-            horizon.browser.peer_changed(near.id)
+            horizon.browser.comings.changed(near.id)
             nursery.start_soon(_soon, 0.5, lambda: setattr(near, "list", near.page))
             assert isinstance(await horizon.stat("d/Folder.jpg"), RemoteFile)
 
@@ -612,7 +613,7 @@ async def test_a_flood_begun_before_a_name_was_found_does_not_end_it(autojump_cl
         await horizon.ls()
         await trio.sleep(1)
         horizon.is_dead = True
-        horizon.browser.peer_joined(horizon.holders[-1].id)
+        horizon.browser.comings.joined(horizon.holders[-1].id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(horizon.ls)
             await trio.sleep(0.1)
@@ -699,7 +700,7 @@ async def test_without_neighbours_nothing_is_asked_and_what_is_known_stays(
         await horizon.ls()
         horizon.spent()
         horizon.neighbours.remove(near)
-        horizon.browser.peer_lost(near.id)
+        horizon.browser.comings.lost(near.id)
         await trio.sleep(2 * TRUST_S)
 
         assert horizon.browser.known("b") is Knowledge.ABSENT
@@ -790,7 +791,7 @@ async def test_over_the_budget_holders_that_are_known_are_still_asked(autojump_c
         await trio.sleep(1)
         horizon.spend(Urgency.PERSON)
         near.paths.add("b")
-        horizon.browser.peer_joined(horizon.holders[-1].id)  # so that the listing is old
+        horizon.browser.comings.joined(horizon.holders[-1].id)  # so that the listing is old
         horizon.spent()
 
         assert await horizon.ls() == ["a", "b"]
@@ -879,7 +880,7 @@ async def test_what_a_neighbour_unpublishes_vanishes_at_the_next_look(autojump_c
         await horizon.walk()
         await trio.sleep(1)
         near.paths.clear()
-        horizon.browser.peer_changed(near.id)
+        horizon.browser.comings.changed(near.id)
 
         assert await horizon.stat("a") is None
         assert await horizon.stat("d/b") is None
@@ -896,7 +897,7 @@ async def test_a_neighbour_that_has_always_news_does_not_hide_those_of_others(
         far.paths.add("c")
 
         for _ in range(10):
-            horizon.browser.peer_changed(busy.id)
+            horizon.browser.comings.changed(busy.id)
             await horizon.ls()
             await trio.sleep(0.5)
 
@@ -911,14 +912,14 @@ async def test_a_neighbour_that_cries_news_and_is_silent_delays_one_listing(
         await horizon.ls()
         liar.wait_s = 1_000
         await trio.sleep(1)
-        horizon.browser.peer_changed(liar.id)
+        horizon.browser.comings.changed(liar.id)
         with trio.fail_after(LEAST_LOOK_S + 0.01):
             await horizon.ls()
         assert horizon.browser.partial("") == "not everybody has answered yet"
 
         before = trio.current_time()
         for _ in range(5):
-            horizon.browser.peer_changed(liar.id)
+            horizon.browser.comings.changed(liar.id)
             assert await horizon.ls() == ["a"]
         assert trio.current_time() == before
 
@@ -948,9 +949,9 @@ async def test_a_neighbour_that_left_is_forgotten_with_its_news(autojump_clock: 
         near, other = horizon.add("near", "a"), horizon.add("other", "b")
         await horizon.ls()
         await trio.sleep(1)
-        horizon.browser.peer_changed(near.id)
+        horizon.browser.comings.changed(near.id)
         horizon.leave(near)
-        horizon.browser.peer_left(near.id)
+        horizon.browser.comings.left(near.id)
 
         assert await horizon.ls() == ["b"]
         assert horizon.browser._belief.board._changed.keys() <= {other.id}
@@ -1166,13 +1167,13 @@ async def test_a_servent_that_breaks_off_fails_the_first_look_and_is_said_to_hav
         assert event.text == "the listing of d is not whole: not all was told by 'far'"
 
         await trio.sleep(1)
-        horizon.browser.peer_joined(horizon.holders[-1].id)  # so that the listing is old
+        horizon.browser.comings.joined(horizon.holders[-1].id)  # so that the listing is old
         assert await horizon.ls("d") == told  # it has failed once
         assert len(horizon.journal.events()) == 1
 
         far.list = far.page
         await trio.sleep(1)
-        horizon.browser.peer_joined(horizon.holders[-1].id)
+        horizon.browser.comings.joined(horizon.holders[-1].id)
         assert await horizon.ls("d") == [*names, "d/x"]
         assert horizon.browser.partial_directories() == []
 
@@ -1352,7 +1353,7 @@ async def test_a_listing_without_end_is_not_begun_again_by_each_look(
 
         for number in range(10):
             horizon.publish(honest, f"d/new {number}")
-            horizon.browser.peer_changed(liar.id)
+            horizon.browser.comings.changed(liar.id)
             await trio.sleep(TRUST_S / 4)
             await horizon.ls("d")  # may show what was there before, and asks behind
             await trio.sleep(1)
@@ -1408,7 +1409,7 @@ async def test_a_long_share_whose_servent_has_left_is_forgotten_behind(
         assert len(await horizon.ls("d")) == 3_001
         horizon.leave(far)
 
-        horizon.browser.peer_left(far.id)
+        horizon.browser.comings.left(far.id)
         await wait_all_tasks_blocked()
 
         assert horizon.catalogue.shown.children("d")[0].path == "d/x"
@@ -1473,7 +1474,7 @@ async def test_what_a_holder_does_not_tell_now_is_kept_as_known(
 
         holder.list = fail
         await trio.sleep(1)
-        horizon.browser.peer_changed(holder.id)
+        horizon.browser.comings.changed(holder.id)
 
         assert await horizon.ls("d") == ["d/x"]
 
