@@ -10,6 +10,7 @@ Measured with two processes on loopback and 256 KiB blocks, eight of them asked 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from p2pfs.link.incoming import Incoming
 from p2pfs.link.keepalive import KeepAlive
 from p2pfs.link.outgoing import SENDS_APART_S, Outgoing
 from p2pfs.link.requests import Requests
-from p2pfs.link.sockets import Channel
+from p2pfs.link.sockets import Channel, bound_unsent
 from p2pfs.protocol import (
     ANSWER_TYPES,
     MAX_ADDRESSES,
@@ -120,10 +121,12 @@ class Link:
         self._stream = channel.stream
         self._connection = connection
         self._scope = trio.CancelScope()
+        is_neighbour = hello.kind is LinkKind.NEIGHBOUR
         self._out = Outgoing(
             channel.stream,
             connection,
-            SENDS_APART_S if hello.kind is LinkKind.NEIGHBOUR else 0.0,
+            SENDS_APART_S if is_neighbour else 0.0,
+            bound=None if is_neighbour else functools.partial(bound_unsent, channel.stream),
         )
         self._alive = KeepAlive(
             is_reading=hello.kind is LinkKind.TRANSFER,

@@ -11,6 +11,14 @@ DATA_BYTES: Final = 256 * 1024
 """Data waits above this: four frames are sealed while four others are being sent. With half of
 it a transfer cost a fifth more processor time at both ends."""
 
+FIRST_DATA_BYTES: Final = 64 * 1024
+"""The same on a link that has not shown yet that it takes more: what it does not take fills a
+share of the line that others would."""
+
+PROMPT_S: Final = 0.1
+"""A link that takes all that may wait in less has room for twice as much next time; after ten times
+as long it begins anew."""
+
 OUTBOX_BYTES: Final = 2 * DATA_BYTES
 """The most that waits for a peer that does not read; half of it is for messages alone."""
 
@@ -22,7 +30,9 @@ frames with their lengths, which are sealed as one piece, are four bytes more th
 class Outbox:
     """Sealed frames in the order of the cipher's nonces: none may be left out or overtaken."""
 
-    def __init__(self) -> None:
+    def __init__(self, data_bytes: int = DATA_BYTES) -> None:
+        """Begin empty; data waits above so many bytes."""
+        self.data_bytes = data_bytes
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._filled = ParkingLot()
@@ -45,7 +55,19 @@ class Outbox:
     @property
     def has_room_for_data(self) -> bool:
         """Whether a frame of data may be put."""
-        return self._size < DATA_BYTES
+        return self._size < self.data_bytes
+
+    def has_taken(self, count: int, took_s: float) -> bool:
+        """Note how long the peer took for what was sent; return whether the room for data changes.
+
+        It is never more than DATA_BYTES.
+        """
+        before = self.data_bytes
+        if took_s >= 10 * PROMPT_S:
+            self.data_bytes = FIRST_DATA_BYTES
+        elif took_s < PROMPT_S and count >= before:
+            self.data_bytes = min(2 * before, DATA_BYTES)
+        return self.data_bytes != before
 
     async def wait_change(self) -> None:
         """Wait until something is taken, or `wake` is called."""

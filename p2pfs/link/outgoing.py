@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import LinkClosedError
-from p2pfs.link.outbox import Outbox
+from p2pfs.link.outbox import DATA_BYTES, FIRST_DATA_BYTES, Outbox
 from p2pfs.protocol import (
     MAX_DATA_BYTES,
     Bye,
@@ -51,13 +51,24 @@ class Outgoing:
     """What leaves on one link. `run` writes it to the stream."""
 
     def __init__(
-        self, stream: trio.abc.HalfCloseableStream, connection: Connection, apart_s: float
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        connection: Connection,
+        apart_s: float,
+        bound: Callable[[int], object] | None = None,
     ) -> None:
-        """Seal with `connection`, and write to `stream` no more often than each `apart_s`."""
+        """Seal with `connection`, and write to `stream` no more often than each `apart_s`.
+
+        With `bound` the peer has to show that it takes much before much waits for it. It is called
+        with how many times FIRST_DATA_BYTES the system may hold as well.
+        """
         self._stream = stream
         self._connection = connection
         self._apart_s = apart_s
-        self._outbox = Outbox()
+        self._bound = bound
+        self._outbox = Outbox(FIRST_DATA_BYTES if bound else DATA_BYTES)
+        if bound:
+            bound(1)
         self._waiting: deque[Prepared] = deque()
         """Messages that are to be passed on when there is room."""
         self._waiting_bytes = 0
@@ -172,8 +183,15 @@ class Outgoing:
                 self._seal_waiting()
                 self.sending_since = trio.current_time()
                 await self._stream.send_all(batch)
-                self._sent_at, self.sending_since = trio.current_time(), math.inf
+                self._note_sent(len(batch))
             await self._stream.send_eof()
+
+    def _note_sent(self, count: int) -> None:
+        now = trio.current_time()
+        if self._bound and self._outbox.has_taken(count, now - self.sending_since):
+            self._bound(self._outbox.data_bytes // FIRST_DATA_BYTES)
+            self._outbox.wake()
+        self._sent_at, self.sending_since = now, math.inf
 
     async def _pause(self) -> None:
         """Let messages of one moment go together."""

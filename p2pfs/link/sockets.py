@@ -44,6 +44,10 @@ SEND_BUFFER_BYTES: Final = 1024 * 1024
 """Unsent bytes below which the kernel asks for more. trio's own 16 KiB wakes the writer of a
 transfer link for every frame."""
 
+FIRST_SEND_BUFFER_BYTES: Final = SEND_BUFFER_BYTES // 16
+"""The same for a peer that has not shown yet how much it takes: one that takes little would have a
+megabyte of our line before anybody noticed."""
+
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _OUT_OF_ROOM: Final = _TOO_MANY | {errno.ENOMEM, errno.ENOBUFS}
 _TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
@@ -313,6 +317,14 @@ def _channel(stream: trio.SocketStream) -> Channel | None:
         stream.socket.close()
         return None
     return Channel(stream, _address(remote), _address(local))
+
+
+def bound_unsent(stream: trio.abc.HalfCloseableStream, times: int) -> None:
+    """Let the kernel hold so many times FIRST_SEND_BUFFER_BYTES unsent, and no more than usual."""
+    if isinstance(stream, trio.SocketStream):
+        count = min(times * times * FIRST_SEND_BUFFER_BYTES, SEND_BUFFER_BYTES)
+        with contextlib.suppress(AttributeError, OSError):  # other systems, and links that ended
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, count)
 
 
 def _address(sockname: tuple[str, int] | tuple[str, int, int, int]) -> Address:

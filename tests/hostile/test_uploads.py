@@ -28,6 +28,7 @@ FILM = Content.of(16 * BLOCK, seed=7)
 SLOW_BYTES_PER_S = 10_000
 ATTACKER = "10.6.6.6"
 LINE_BYTES_PER_S = 10_000_000
+LIMIT_BYTES_PER_S = 2_000_000
 
 
 class Shop:
@@ -101,6 +102,20 @@ async def test_slow_readers_hold_up_nobody(crowd: int, autojump_clock: MockClock
         during = [await seconds_to_fetch(await shop.enter(f"10.0.2.{n}")) for n in range(1, 9)]
 
         assert max(during) <= 2 * before
+
+
+async def test_slow_readers_take_little_of_a_limit_before_they_are_noticed(
+    autojump_clock: MockClock,
+):
+    async with open_shop() as shop:
+        shop.uploads.limit.change(LIMIT_BYTES_PER_S)
+        for _ in range(24):
+            await shop.ask_and_dawdle(ATTACKER)
+        await trio.sleep(2)
+
+        took_s = await seconds_to_fetch(await shop.enter("10.0.1.1"))
+
+        assert took_s <= 1.1 * 16 * BLOCK / LIMIT_BYTES_PER_S
 
 
 async def test_an_honest_reader_at_the_same_address_is_served_too(autojump_clock: MockClock):
