@@ -122,8 +122,6 @@ class _RunningSearch:
     servents: int = 0
     skipped: int = 0
     """The most of any ring."""
-    sent: set[int] = field(default_factory=set)
-    """The TTLs with which it went out."""
     ends: dict[int, Finished] = field(default_factory=dict)
     """The ends of these that have come, by TTL."""
     refused: Refused | None = None
@@ -251,7 +249,7 @@ class Searches:
             with trio.move_on_at(running.ends_at) as running.patience:
                 for number, ttl in enumerate(rings, 1):
                     running.is_complete = False
-                    if not self._send(running, _query(guid, ttl, running, terms), urgency):
+                    if not self._flood(_query(guid, ttl, running, terms), urgency):
                         break
                     further = len(rings) - number
                     if await self._run_ring(running, ttl, further, is_enough, is_patient):
@@ -308,12 +306,6 @@ class Searches:
         if not further:
             return ring_s * LAST_RING
         return min(ring_s, (ends_at - trio.current_time()) / (further + 1))
-
-    def _send(self, running: _RunningSearch, query: Query, urgency: Urgency) -> bool:
-        """Send a ring out, and with one that goes over some links alone the widest over all."""
-        ttls = [ttl for ttl in _parts(query.ttl) if ttl not in running.sent]
-        running.sent.update(ttls)
-        return all(self._flood(replace(query, ttl=ttl), urgency) for ttl in ttls)
 
     async def _ring_end(
         self, running: _RunningSearch, ttl: int, is_enough: Callable[[Hits], bool]

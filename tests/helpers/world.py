@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import tempfile
+import unittest.mock
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import trio
 from p2pfs.config import Config, Endpoint
 from p2pfs.invitations import Invitation
 from p2pfs.namespace.nodes import Node, RemoteFile
+from p2pfs.reach import NetworkChanges
 from p2pfs.servent import Servent, open_servent
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.threads import run_directly
@@ -186,7 +188,11 @@ async def read_whole(servent: Servent, file: RemoteFile) -> bytes:
 async def open_world(*, latency_s: float = 0.001, seed: int = 0) -> AsyncIterator[World]:
     """Run a world for the length of the block; at its end every servent is gone."""
     random.seed(seed)
-    with tempfile.TemporaryDirectory(prefix="p2pfs-world-") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="p2pfs-world-") as directory,
+        # By the machine's own clock the servents sleep where virtual time takes longer than it.
+        unittest.mock.patch.object(NetworkChanges.__init__, "__defaults__", (trio.current_time,)),
+    ):
         async with trio.open_nursery() as nursery:
             yield World(Path(directory), nursery, latency_s=latency_s)
             nursery.cancel_scope.cancel()

@@ -201,7 +201,8 @@ class Router:
     ) -> list[Decision]:
         """Send a query of our own to all neighbours, or to `links` only.
 
-        One that is to go further than WIDE_TTL goes to FAR_LINKS of them alone, the oldest.
+        One that is to go further than WIDE_TTL goes to FAR_LINKS of them alone, the oldest. To
+        the others it goes with WIDE_TTL, unless an earlier ring did; that has an end of its own.
 
         Its ring ends with one `Finished`, by its deadline at the latest, at once if there is
         nobody to ask. A further ring has the same GUID and a larger TTL. If we have begun as
@@ -213,6 +214,7 @@ class Router:
         """
         query = replace(query, hops=0, deadline_ms=min(query.deadline_ms, MAX_DEADLINE_MS))
         seen = self._seen.find(query.guid, now)
+        last_ttl = 0 if seen is None else seen.ttl
         if seen is None:
             wait_s = self._searches_out.take(urgency, now)
             if wait_s > 0.0:
@@ -223,12 +225,23 @@ class Router:
             raise LocalProtocolError("the rings of a search must grow")
         else:
             seen.ttl = query.ttl
-        wave = self._waves.begin(query, query.ttl, None, now)
         targets = [one for one in self._neighbours if links is None or one in links]
-        if query.ttl > WIDE_TTL:
-            targets = targets[:FAR_LINKS]  # always the same: what is found stays found
-        sends = self._spread(wave, query, targets, now)
+        if query.ttl <= WIDE_TTL:
+            return self._send_ring(seen, query, targets, now)
+        # Always over the same links: what is found stays found.
+        far = self._send_ring(seen, query, targets[:FAR_LINKS], now)
+        if last_ttl < WIDE_TTL:
+            wide = replace(query, ttl=WIDE_TTL)
+            return [*far, *self._send_ring(seen, wide, targets[FAR_LINKS:], now)]
+        return far
+
+    def _send_ring(
+        self, seen: Seen, query: Query, targets: Iterable[LinkId], now: float
+    ) -> list[Decision]:
+        """Send a query of our own to some neighbours; its wave has one end."""
         assert seen.sent_to is not None, "it is our own"
+        wave = self._waves.begin(query, query.ttl, None, now)
+        sends = self._spread(wave, query, targets, now)
         wave.first_for = wave.hits_of.keys() - seen.sent_to
         seen.sent_to |= wave.first_for
         return [*sends, *self._waves.end_if_over(wave)]

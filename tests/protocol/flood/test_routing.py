@@ -258,6 +258,19 @@ def test_a_far_search_goes_over_the_oldest_links_alone(router: Router) -> None:
     assert [*far] == [A, B, C][:FAR_LINKS]
 
 
+@pytest.mark.parametrize("last_ttl", [0, WIDE_TTL - 1])
+def test_a_far_search_goes_over_the_other_links_as_far_as_all_go(
+    router: Router, last_ttl: int
+) -> None:
+    if last_ttl:
+        router.originate(query_of(ttl=last_ttl), now=0.0)
+    sent = queries(router.originate(query_of(ttl=WIDE_TTL + 1), now=0.1))
+    assert [sent[link].ttl for link in (A, B, C)] == [
+        WIDE_TTL + (number < FAR_LINKS) for number in range(3)
+    ]
+    assert router.statistics().waves == 2 + bool(last_ttl)
+
+
 def test_what_others_send_far_is_passed_on_to_all(router: Router) -> None:
     passed = queries(router.got_query(A, query_of(ttl=WIDE_TTL + 1), now=0.0))
     assert passed.keys() == {B, C}
