@@ -17,7 +17,7 @@ from p2pfs.reach import RELAY_BYTES_PER_S
 from reaching.places import PORT, Place
 from reaching.ring import COUNT, PROCESSES, Ring, hops, host_of, open_ring, wait_formed
 from tests.helpers.hosts import Host, Router
-from tests.helpers.mounted import PROJECT, Servent, until
+from tests.helpers.mounted import PROJECT, Servent, make_shared, until
 
 MIB = 1024 * 1024
 READ_BYTES = 128 * 1024
@@ -32,6 +32,10 @@ TOLD_S = 10.0
 KILL_AFTER_S = 60.0
 KILLED = (2, 5, 8)
 """Processes of the ring, each with a tenth of its servents."""
+NEIGHBOURS = 12
+SETTLED_S = 90.0
+IDLE_S = 900.0
+DAY_S = 86_400
 LETTER = b"dear all\n" * 1000
 
 
@@ -51,6 +55,8 @@ class Bar:
     title: str
     bar: str
     measure: Callable[[Place], Measured]
+    document: str = "reach.md"
+    """Where its row stands."""
 
 
 def _seconds(value: float, most: float, *, note: str = "") -> Measured:
@@ -230,6 +236,35 @@ def room(place: Place) -> Measured:
     return Measured(f"{max(took, 0.1):.1f} s", took <= 1.5)
 
 
+def idle(place: Place, *options: str) -> Measured:
+    """Count the bytes of a host on which a servent has twelve neighbours, who do nothing."""
+    os.environ.pop("P2PFS_ALONE", None)
+    switch = place.wires.switch()
+    hosts = [place.wires.host(switch, f"10.50.0.{one}") for one in range(1, NEIGHBOURS + 2)]
+    servents: list[Servent] = []
+    for number, host in enumerate(hosts):
+        host.run("ip route add 224.0.0.0/4 dev eth0")
+        shared = make_shared(place.directory / f"{number}.state")
+        for file in range(100):
+            (shared / f"letter {number} {file}.txt").write_bytes(LETTER)
+        joins = ("--join", f"10.50.0.1:{PORT}") if servents else ()
+        said = ("--no-port-mapping", *options, *joins)
+        servents.append(place.start(str(number), host, *said, mounted=False))
+    os.environ["P2PFS_ALONE"] = "1"
+    until(lambda: len(servents[0].neighbours()) == NEIGHBOURS)
+    time.sleep(SETTLED_S)
+    before, began_at = _bytes_of(hosts[0]), time.monotonic()
+    time.sleep(IDLE_S)
+    count = (_bytes_of(hosts[0]) - before) / (time.monotonic() - began_at)
+    assert len(servents[0].neighbours()) == NEIGHBOURS
+    return Measured(f"{count * DAY_S / 1e6:.1f} MB", count * DAY_S < 10e6)
+
+
+def _bytes_of(host: Host) -> int:
+    counters = host.run("grep eth0: /proc/net/dev").partition(":")[2].split()
+    return int(counters[0]) + int(counters[8])
+
+
 def _ring(place: Place) -> AbstractContextManager[Ring]:
     host = place.wires.host(place.wires.switch(), host_of(0))
     for number in range(1, COUNT):
@@ -297,6 +332,14 @@ BARS = (
     ),
     Bar("beyond", "60 in a ring, TTL 2: links to files 20 hops away open", "20 of 20", beyond),
     Bar("beyond-killed", "the same right after 30 % are killed: links open", "95 %", beyond_killed),
+    Bar(
+        "idle",
+        "a day of a servent with 12 idle neighbours, in one room, without a directory",
+        "10 MB",
+        lambda place: idle(place, "--no-dht"),
+        "benchmarks.md",
+    ),
+    Bar("idle-directory", "the same with a directory", "10 MB", idle, "benchmarks.md"),
     Bar("asleep", "SIGSTOP for 120 s: neighbours again", "3 s", asleep),
     Bar("outage", "link down for 150 s: first neighbour again", "3 s", outage),
 )

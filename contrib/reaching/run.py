@@ -14,9 +14,9 @@ from pathlib import Path
 from reaching.bars import BARS, Bar, Measured
 from reaching.places import open_place
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "reach.md"
+DOCUMENTS = Path(__file__).parents[1] / "docs"
 
-_MARKED = re.compile(r"(?<=<!-- reach -->\n).*?(?=<!-- /reach -->)", re.DOTALL)
+HEAD = ["| measured | is | must be | met |", "| --- | ---: | ---: | ---: |"]
 
 FAILED = (AssertionError, OSError, ValueError, subprocess.SubprocessError)
 """What makes one measurement fail; the others go on."""
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="contrib/reach", description=__doc__)
     names = [bar.name for bar in BARS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all")
-    parser.add_argument("--document", action="store_true", help=f"put the table into {DOCUMENT}")
+    parser.add_argument("--document", action="store_true", help="put the rows into the tables")
     options = parser.parse_args(arguments)
     unknown = set(options.names) - set(names)
     if unknown:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     wanted = [bar for bar in BARS if not options.names or bar.name in options.names]
     rows = [(bar, measured(bar)) for bar in wanted]
     if options.document:
-        put_between_marks(DOCUMENT, markdown(rows))
+        document(rows)
     return 0 if all(result.is_met for _, result in rows) else 1
 
 
@@ -53,18 +53,25 @@ def measured(bar: Bar) -> Measured:
     return result
 
 
-def markdown(rows: Sequence[tuple[Bar, Measured]]) -> str:
-    """Return the table."""
-    lines = ["| measured | is | must be | met |", "| --- | ---: | ---: | ---: |"]
-    for bar, result in rows:
-        met = "yes" if result.is_met else "no"
-        lines.append(f"| {bar.title} | {result.figure} | {bar.bar} | {met} |")
-    return "\n".join(lines)
+def document(rows: Sequence[tuple[Bar, Measured]], documents: Path = DOCUMENTS) -> None:
+    """Put rows into the tables where they belong; those that were not measured now stay."""
+    new = {bar.name: row(bar, result) for bar, result in rows}
+    for name in {bar.document for bar, _ in rows}:
+        place = documents / name
+        whole, table = place.read_text(), f"reach {name.removesuffix('.md')}"
+        found = re.search(rf"(?<=<!-- {table} -->\n).*?(?=<!-- /{table} -->)", whole, re.DOTALL)
+        if found is None:
+            raise ValueError(f"{place} has no marks of {table}")
+        lines = [*HEAD]
+        for bar in (bar for bar in BARS if bar.document == name):
+            known = (line for line in found[0].splitlines() if line.startswith(f"| {bar.title} |"))
+            line = new.get(bar.name) or next(known, None)
+            lines += [line] if line is not None else []
+        inside = "\n".join(["", *lines, "", ""])
+        place.write_text(whole[: found.start()] + inside + whole[found.end() :])
 
 
-def put_between_marks(document: Path, text: str) -> None:
-    """Replace what stands between the marks of a document."""
-    new, count = _MARKED.subn(lambda _: f"\n{text}\n\n", document.read_text())
-    if count != 1:
-        raise ValueError(f"{document} has not one pair of marks")
-    document.write_text(new)
+def row(bar: Bar, result: Measured) -> str:
+    """Return the row of a table for what was measured."""
+    met = "yes" if result.is_met else "no"
+    return f"| {bar.title} | {result.figure} | {bar.bar} | {met} |"
