@@ -27,7 +27,10 @@ FILE_MARK: Final = "@"
 MAX_LINES_BYTES: Final = 65_536
 """The most that is read: a hundred invitations, and the capacity of a pipe."""
 
-_INVITATION: Final = re.compile(r"(?:p2pfs|peerfs):/*join/[A-Z2-7]+", re.IGNORECASE)
+_INVITATION: Final = re.compile(r"(?:p2pfs|peerfs):/*join/[^,]+", re.IGNORECASE)
+"""One that is damaged, or was broken by a mail, is to be hidden too. A comma ends it in `-o`."""
+
+_HELD: Final = "p2pfs-input"
 
 _TAKERS: Final = frozenset({"mount", "serve", "join"})
 """Verbs whose command line may hold one, in words of its own or in those of `-o`."""
@@ -38,7 +41,7 @@ def conceal(words: Sequence[str]) -> None:
 
     It returns if there are none.
     """
-    found = [one for word in words[1:] for one in _INVITATION.findall(word)]
+    found = ["".join(one.split()) for word in words[1:] for one in _INVITATION.findall(word)]
     verb = next((word for word in words[1:] if not word.startswith("-")), "")
     is_helper = os.path.basename(words[0]).startswith("mount.")
     if not found or not (is_helper or verb in _TAKERS):
@@ -58,7 +61,7 @@ def _become_input(text: str) -> None:
 
 def held(text: str) -> int:
     """Return a descriptor from which a text can be read; it lies in memory alone."""
-    descriptor = os.memfd_create("p2pfs-input")
+    descriptor = os.memfd_create(_HELD)
     os.write(descriptor, text.encode())
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
@@ -88,7 +91,7 @@ def expanded(joins: Iterable[str]) -> list[str]:
 
 def _lines_of(join: str) -> list[str]:
     if join == STDIN:
-        return _lines_in(_read_input(), "the standard input")
+        return _lines_in(_read_input(), "" if _is_held() else "the standard input")
     if join.startswith(FILE_MARK):
         try:
             with open(os.path.expanduser(join[1:]), encoding="utf-8", errors="replace") as file:
@@ -96,6 +99,11 @@ def _lines_of(join: str) -> list[str]:
         except OSError as error:
             raise UsageError(f"{join}: {error.strerror}") from error
     return [join]
+
+
+def _is_held() -> bool:
+    """Return whether the standard input is what the command line was concealed in."""
+    return os.readlink("/proc/self/fd/0").startswith(f"/memfd:{_HELD}")
 
 
 @functools.cache
@@ -116,5 +124,5 @@ def _lines_in(text: str, place: str) -> list[str]:
         try:
             parse_join(line)
         except ValueError as error:
-            raise UsageError(f"{place}, line {number}: {error}") from error
+            raise UsageError(f"{place}, line {number}: {error}" if place else str(error)) from error
     return list(lines.values())

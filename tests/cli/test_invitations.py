@@ -10,6 +10,7 @@ from typing import Self
 
 import pytest
 
+from p2pfs.cli import concealing
 from p2pfs.cli.concealing import expanded
 from p2pfs.errors import UsageError
 from tests.helpers.mounted import until
@@ -94,6 +95,41 @@ def test_a_servent_in_the_foreground_shows_none_either(processes, invited):
 
     assert "--join" in shown
     assert "join/" not in shown
+
+
+def test_an_invitation_that_a_mail_has_broken_is_whole(processes, invited):
+    processes.start("serve", "--network-key-file", "key", state="guest")
+
+    done = processes.p2pfs("join", "-m", "guest", f"{invited[:60]}\n  {invited[60:]}")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("strange", "why"),
+    [("0", "'0' at place 41 is in none"), ("", "a character is wrong, missing or too much")],
+    ids=["another character", "one is missing"],
+)
+def test_a_damaged_invitation_is_told_as_it_was_typed(processes, invited, strange, why):
+    start = len("p2pfs:join/") + 40
+    typed = invited[:start] + strange + invited[start + 1 :]
+    if not strange:
+        typed = typed[: len(typed) - (len(typed) - len("p2pfs:join/")) % 8]
+    done = processes.p2pfs("serve", "--state", "s", "--join", typed)
+
+    assert done.returncode == 2
+    assert done.stderr == f"p2pfs: this invitation is damaged: {why}\n"
+
+
+def test_of_a_damaged_invitation_nothing_stays_in_the_list_of_processes(monkeypatch):
+    become: list[str] = []
+    monkeypatch.setattr(sys, "orig_argv", ["python", "join", "p2pfs:join/ABC0DEF\n GHI", "-v"])
+    monkeypatch.setattr(concealing, "_become_input", become.append)
+    monkeypatch.setattr(concealing.os, "execv", lambda _program, words: become.extend(words[1:]))
+
+    concealing.conceal(["p2pfs", *sys.orig_argv[1:]])
+
+    assert become == ["p2pfs:join/ABC0DEFGHI\n", "join", "-", "-v"]
 
 
 def test_what_joins_by_a_line_of_its_input_shows_nothing_ever(processes, invited):
