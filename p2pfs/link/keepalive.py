@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import trio
 
-from p2pfs.link.pulse import DEAD_AFTER_S, Pulse
+from p2pfs.link.pulse import DEAD_AFTER_S, OWN_TURN_S, Pulse
 
 
 class KeepAlive:
@@ -15,6 +16,7 @@ class KeepAlive:
     def __init__(
         self,
         *,
+        direction: Literal["in", "out"],
         is_reading: bool,
         send_ping: Callable[[], int],
         sending_since: Callable[[], float],
@@ -28,7 +30,8 @@ class KeepAlive:
         SILENT_AFTER_S in which an answer is owed and nothing comes.
         """
         now = trio.current_time()
-        self._pulse = Pulse(now, is_reading=is_reading)
+        own_turn_s = OWN_TURN_S if direction == "out" else 2 * OWN_TURN_S
+        self._pulse = Pulse(now, is_reading=is_reading, own_turn_s=own_turn_s)
         self._send_ping = send_ping
         self._sending_since = sending_since
         self._lose = lose

@@ -129,6 +129,7 @@ class Link:
             bound=None if is_neighbour else functools.partial(bound_unsent, channel.stream),
         )
         self._alive = KeepAlive(
+            direction=direction,
             is_reading=hello.kind is LinkKind.TRANSFER,
             send_ping=self._send_ping,
             sending_since=lambda: self._out.sending_since,

@@ -8,6 +8,7 @@ comes back. Who cannot be dialled has dialled its neighbours itself, so these ca
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
@@ -37,6 +38,10 @@ GUIDE_TOLD_S: Final = 1.0
 GUIDED_S: Final = 2.0
 """The same until the servent that was named is a neighbour: two dials of others begin after it."""
 
+IN_VAIN_S: Final = 10.0
+"""How long it stands that the one who was named could not be made a neighbour: a meeting and a
+relay that are wanted for one reader do not wait for it twice."""
+
 MAX_GUIDES_PASSED_ON: Final = 256
 """Questions of others whose answers can find their way back."""
 
@@ -60,6 +65,8 @@ class Guides:
         self._questions = Questions(lambda token, peer: Guide(token, peer, MAX_TTL), GUIDE_TOLD_S)
         self._common: Latest[ServentId, LinkId] = Latest(MAX_ROUTES)
         """The link to a neighbour of a servent."""
+        self._in_vain: Latest[ServentId, tuple[float, str]] = Latest(MAX_ROUTES)
+        """When a neighbour of a servent was not made ours, and why."""
         self._asking: dict[ServentId, trio.Event] = {}
         self._passed_on: Latest[Guid, tuple[LinkId, LinkId]] = Latest(MAX_GUIDES_PASSED_ON)
         """Where a question came from, and where it went."""
@@ -82,8 +89,15 @@ class Guides:
         way = self._routes.way_to(wanted)
         if way is None or way.peer.id == wanted or self._common.get(wanted) == way.id:
             return way
+        failed_at, why = self._in_vain.get(wanted, (-math.inf, ""))
+        if trio.current_time() < failed_at + IN_VAIN_S:
+            raise UnreachableError(why)
         with self._only_one(wanted):
-            return await self._asked(wanted, way)
+            try:
+                return await self._asked(wanted, way)
+            except UnreachableError as error:
+                self._in_vain[wanted] = trio.current_time(), str(error)
+                raise
 
     @contextlib.contextmanager
     def _only_one(self, wanted: ServentId) -> Iterator[None]:
