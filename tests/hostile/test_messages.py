@@ -15,10 +15,12 @@ from p2pfs.errors import LinkClosedError
 from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
-from p2pfs.protocol.flood import Answer, Decision, LinkId, Router, Send
-from p2pfs.protocol.flood.askers import ANSWERING_BURST_S
+from p2pfs.protocol.flood import Answer, Ban, Decision, LinkId, Router, Send
+from p2pfs.protocol.flood.askers import ANSWERING_BURST_S, UNASKED_BURST
 from p2pfs.protocol.flood.routing import OTHERS_COPIES, QUERIES_PER_S
+from p2pfs.protocol.identity import Identity
 from p2pfs.protocol.registry import MESSAGE_TYPES, RATES
+from p2pfs.protocol.signatures import sign_hit
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
@@ -234,6 +236,26 @@ def test_the_questions_of_one_address_take_the_time_of_one():
         answers += crossing.is_answered(link, query(1), took_s)
 
     assert answers == ANSWERING_BURST_S / took_s
+
+
+def test_who_sends_hits_that_nobody_asked_for_is_banned_and_who_comes_again_at_once():
+    crossing, identity = Crossing("10.66.6.6"), Identity.generate()
+    info = m.PeerInfo(identity.id, "liar", ())
+    hit = sign_hit(identity, query(0).guid, 3, info, [], 0)
+
+    def bans(link: LinkId) -> list[Ban]:
+        decisions = crossing.router.got_query_hit(link, hit, crossing.now)
+        return [one for one in decisions if isinstance(one, Ban)]
+
+    first, second = crossing.strangers[:2]
+    sent = next(count for count in range(1, 2 * UNASKED_BURST) if bans(first))
+    crossing.router.link_lost(first, crossing.now)
+    crossing.router.link_opened(first, crossing.now, "10.66.6.6")
+
+    assert sent == UNASKED_BURST + 1
+    assert bans(first)
+    assert bans(second)
+    assert not bans(crossing.friend)
 
 
 def test_every_message_has_a_rate():

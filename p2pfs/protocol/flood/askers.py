@@ -21,6 +21,11 @@ ANSWERING_BURST_S: Final = 1.0
 themselves, and what at once; as much again those that they pass on. The cost of one grows with the
 share, and is not known before."""
 
+UNASKED_PER_S: Final = 50.0
+UNASKED_BURST: Final = 3_000
+"""Hits that the neighbours at an address may send though nobody waits for them: some come late, and
+all that were on their way when we were held up. To read one costs a tenth of a millisecond."""
+
 MAX_ACCOUNTS: Final = 1_000
 """Addresses whose accounts are remembered; who comes again has the one that he left."""
 
@@ -35,11 +40,12 @@ _MS: Final = 1e-3
 
 
 class _Account:
-    """The processor time that an address may take."""
+    """The processor time that an address may take, and how much it may send unasked."""
 
     def __init__(self) -> None:
         self.own = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
         self.others = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
+        self.unasked = TokenBucket(UNASKED_PER_S, UNASKED_BURST)
 
 
 class Askers:
@@ -76,6 +82,10 @@ class Askers:
         if link in self._address_of:
             self._bucket(link, is_own).spend(seconds / _MS)
 
+    def may_send_unasked(self, link: LinkId, now: float) -> bool:
+        """Charge a hit that nobody waits for; return whether its address may send as many."""
+        return link not in self._address_of or self._account(link).unasked.take(now)
+
     def passed_on(self, link: LinkId, now: float) -> None:
         """Note that a copy of a neighbour's is passed on."""
         address = self._address_of[link]
@@ -102,7 +112,11 @@ class Askers:
             self._passed = {one: n * left for one, n in self._passed.items() if n * left >= 1}
 
     def _bucket(self, link: LinkId, is_own: bool) -> TokenBucket:
+        account = self._account(link)
+        return account.own if is_own else account.others
+
+    def _account(self, link: LinkId) -> _Account:
         address = self._address_of[link]
         account = self._accounts.get(address) or _Account()
         self._accounts[address] = account
-        return account.own if is_own else account.others
+        return account

@@ -300,8 +300,12 @@ class Router:
 
     def got_query_hit(self, link: LinkId, hit: QueryHit, now: float) -> list[Decision]:
         """Take in a hit: pass it back the way its query came. Its signature is not checked."""
-        del now  # a deadline takes effect in `expire` alone
-        return self._counted([self._waves.got_hit(link, hit)])
+        decision = self._waves.got_hit(link, hit)
+        is_unasked = isinstance(decision, Drop) and decision.reason is DropReason.NOT_ASKED
+        decisions: list[Decision] = [decision]
+        if is_unasked and not self._askers.may_send_unasked(link, now):
+            decisions.append(Ban(link, "hits that nobody asked for"))
+        return self._counted(decisions)
 
     def got_done(self, link: LinkId, done: Done, now: float) -> list[Decision]:
         """Take in that the sub-tree behind a link has answered."""
