@@ -1,8 +1,8 @@
 """The history of fetches: which content, for which user and program, from which peers, and when.
 
 It is kept in the state directory over restarts, for its owner alone. It is bounded: when the file
-is full, its older half goes. What ends with a crash is written by then, but for fetches of the
-last tenth of a second where many end one after the other.
+is full, its older half goes. A crash loses at most the fetches of the last tenth of a second, and
+only where many end one after the other.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Record = Mapping[str, object]
 
 
 class History:
-    """The book of what was fetched."""
+    """The book of fetches."""
 
     def __init__(
         self, path: str | Path, wall_clock: Callable[[], float], run_in_thread: RunInThread

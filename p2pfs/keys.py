@@ -48,8 +48,8 @@ def _new_identity(path: Path) -> Identity:
 NEW_KEY_BYTES: Final = 32
 
 MIN_KEY_BITS: Final = 80
-"""A network key with fewer can be guessed by an eavesdropper of one handshake. Each try costs
-scrypt with 64 MiB, some 0.1 s; a thousand rented machines make 2^48 of them in a year (2^80 is four
+"""An eavesdropper of one handshake can guess a network key with fewer bits. Each try costs scrypt
+with 64 MiB, some 0.1 s; a thousand rented machines make 2^48 of them in a year (2^80 is four
 thousand million times as many)."""
 
 WORD_BITS: Final = 13.0
@@ -59,7 +59,7 @@ WORD_LETTERS: Final = 6
 """Letters of one such word in the mean; a longer run is taken for several."""
 
 _CHARACTER_BITS: Final = {"a": 4.7, "A": 4.7, "0": 3.3, ".": 5.0, " ": 0.0, "?": 7.0}
-"""What one character adds that is in no word, by its kind; blanks only part words."""
+"""The bits that one character outside words adds, by its kind; blanks only part words."""
 
 _RUN: Final = re.compile("A?a{2,}|A{3,}|.")
 """What may be a word, in kinds of characters, or one character of what is none."""
@@ -197,7 +197,7 @@ def _passphrase_in(path: Path) -> bytes:
 
 
 def invitation_key(config: Config) -> bytes | None:
-    """Return what an invitation must hold to lead into the network of this servent.
+    """Return the key that an invitation into this servent's network must hold.
 
     Raises:
         UsageError: the key file cannot be read, or holds more than an invitation can.

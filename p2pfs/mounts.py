@@ -1,7 +1,7 @@
 """The kernel's table of mounts, read without touching anything that is mounted (proc(5)).
 
-A call on a live mount waits for its answer, and a call on a stuck one waits for ever: so what is
-mounted where is read from the table, before any path is touched.
+A call on a live mount waits for its answer, and a call on a stuck one waits for ever: so the mounts
+are read from the table, before any path is touched.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def mount_on(path: str) -> Mount | None:
 
 
 def is_ours_on(path: str) -> bool:
-    """Return whether a servent's mount is what is seen at exactly this path."""
+    """Return whether the mount that is visible at exactly this path is a servent's."""
     mount = mount_on(path)
     return mount is not None and mount.is_ours
 

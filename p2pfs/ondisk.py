@@ -28,10 +28,10 @@ from p2pfs.threads import RunInThread, lane
 
 LIBRARY_THREADS: Final = 16
 CACHE_THREADS: Final = 16
-"""More than the uploads and downloads that keep one disk busy."""
+"""Threads that read and write files: more than keep one disk busy."""
 
 STATE_THREADS: Final = 2
-"""For files that are written seldom: pins, contacts."""
+"""Threads for files that are written seldom: pins, contacts."""
 
 
 class OnDisk:
@@ -65,7 +65,7 @@ class OnDisk:
         if config.paused_path.exists():
             self.library.pause()
         self.pinned = load_pins(os.fspath(config.pins_path))
-        """What was pinned when the servent began."""
+        """The files that were pinned when the servent began."""
         self.cache = BlockCache(
             os.fspath(config.cache_directory),
             config.cache_limit_bytes,

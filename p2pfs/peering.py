@@ -1,4 +1,4 @@
-"""The links of this servent to others: which there are, which may be made, and how they end.
+"""All links of this servent: who holds each kind, which peers get none, and how links end.
 
 A neighbour link belongs to the overlay, a transfer link that we dialled to `links`, and one that
 a peer dialled to the door. Bans hold for all of them.
@@ -113,7 +113,7 @@ class Peering:
         return self.bans.is_banned(peer, self._clock())
 
     def lied(self, peer: ServentId) -> None:
-        """Note a wrong block or a false size of a peer; a few are too many."""
+        """Note a wrong block or a false size of a peer; after a few the peer is banned."""
         if self.bans.lied(peer, self._clock()):
             bye = Bye(ByeCode.BANNED, "too many wrong blocks or sizes")
             self.links.drop(peer, bye)

@@ -1,4 +1,4 @@
-"""Tasks that are started by calls which do not wait for them.
+"""Tasks that outlive the calls which start them.
 
 A search that several readers share, or a transfer that outlives the read which began it,
 must not live in the nursery of the caller that came first. Each part that has such tasks owns one
@@ -23,7 +23,7 @@ from p2pfs.errors import BugError, P2pfsError, ShutdownError
 log = logging.getLogger(__name__)
 
 AGAIN_AFTER_S: Final = 1.0
-"""Between a bug that has ended a task and the next attempt at it."""
+"""The pause between a bug that has ended a task and the next attempt at it."""
 
 AGAIN_AT_MOST_S: Final = 64.0
 """The same, doubled after each attempt that a bug has ended before so long: a bug at each does
@@ -131,7 +131,7 @@ class Flight:
 
 
 class SingleFlight(Generic[K]):
-    """Work by a key that is done once, however many ask for it at the same time."""
+    """Work by key, done once for all callers that ask for it at the same time."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -191,7 +191,7 @@ async def kept_up(function: Callable[[], Awaitable[object]]) -> None:
 
 
 def called(call: Callable[[*Ts], object], *arguments: *Ts) -> None:
-    """Call a function where nobody could take its exceptions; a bug in it is logged."""
+    """Call a function where no caller could take its exceptions; a bug in it is logged."""
     try:
         call(*arguments)
     except ShutdownError:

@@ -1,4 +1,4 @@
-"""Start ourselves anew in the background, and report readiness or the error through a pipe.
+"""Start this command anew in the background, and report readiness or the error through a pipe.
 
 It does not fork: with threads running that is unsafe, and libfuse's own way into the background
 loses errors. The child is a new process, and once it is up it has its own session. An
@@ -107,7 +107,7 @@ class ParentPipe:
             raise StartError("the command that started this servent was interrupted")
 
     def failed(self, text: str) -> None:
-        """Report why the start failed; later failures are nobody's to hear."""
+        """Report why the start failed; a failure after the report is not reported."""
         self._send("failed", text)
 
     def _send(self, outcome: str, text: str) -> bool:
@@ -124,7 +124,7 @@ class ParentPipe:
 
 
 def _inherited_pipe(text: str) -> int | None:
-    """Return the descriptor of that number if it is a pipe: the variable may be anybody's."""
+    """Return the descriptor of that number if it is a pipe: others may have set the variable."""
     with contextlib.suppress(ValueError, OverflowError, OSError):
         if stat.S_ISFIFO(os.fstat(int(text)).st_mode):
             return int(text)

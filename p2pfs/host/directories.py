@@ -1,4 +1,4 @@
-"""The directories of a running servent: that of its network, and the public one if it is wanted."""
+"""The directories of a running servent: that of its network, and the public one if wanted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THREADS: Final = 2
 
 
 async def use_directories(servent: Servent) -> None:
-    """Look beyond the horizon, and be found there, until cancelled; say once if that cannot be."""
+    """Find servents beyond the horizon, and be found there, until cancelled; warn once if not."""
     config = servent.config
     if not config.dht:
         return

@@ -17,7 +17,7 @@ from p2pfs.control.client import ask, running_servents
 from p2pfs.errors import UsageError
 
 MIN_FREE_BYTES: Final = 1024**3
-"""With less, downloads soon end with ENOSPC."""
+"""With less free space, downloads soon end with ENOSPC."""
 
 
 _WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_watches")
@@ -34,7 +34,7 @@ class Finding:
 
 
 def examine(config: Config, *, must_be_there: bool = False) -> Iterator[Finding]:
-    """Look at everything, one after the other; nothing is changed, nothing raised.
+    """Run all checks, one after the other; nothing is changed, nothing raised.
 
     The state directory `must_be_there` if the user has named it.
     """
@@ -128,7 +128,7 @@ def _servents() -> str:
 
 
 def _reach() -> str:
-    """Tell how others reach the servents that run, and what they do for others who cannot."""
+    """Report how others reach the running servents, and what these relay for others."""
     told = []
     for one in running_servents():
         try:
@@ -147,7 +147,7 @@ def _reach() -> str:
 
 
 def _beyond(status: dict[str, object]) -> str:
-    """Tell whether others are found beyond the horizon."""
+    """Report whether others are found beyond the horizon."""
     nodes = status.get("directory_nodes")
     if nodes is not None:
         return f"beyond the horizon it asks {nodes} others"

@@ -38,9 +38,10 @@ def handler_entry(command: str) -> str:
 
 
 def install_handler() -> Path:
-    """Make p2pfs what opens links to files for this user, and return the desktop entry's place.
+    """Make p2pfs open this user's links to files, and return the path of the desktop entry.
 
-    OSError if it cannot be written.
+    Raises:
+        OSError: it cannot be written.
     """
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     path = Path(base, "applications", DESKTOP_FILE)

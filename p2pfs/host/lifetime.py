@@ -204,7 +204,7 @@ async def _mount(
 
 
 async def _keep_told(manager: Manager, servent: Servent) -> None:
-    """Tell the service manager that all is up, and from then on how the servent is."""
+    """Report to the service manager that all is up, and from then on the state of the servent."""
     while True:
         manager.ready(state_of(servent))
         await trio.sleep(TELL_EVERY_S)
@@ -225,14 +225,14 @@ def _forget_output(config: Config) -> None:
 
 
 class _PrivateLog(logging.handlers.RotatingFileHandler):
-    """A log that its owner alone can read, because it names files and peers."""
+    """A log file for its owner alone, because it names files and peers."""
 
     def _open(self) -> TextIOWrapper:
         descriptor = open_private(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         return open(descriptor, "a", encoding=self.encoding, errors=self.errors)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Lose a line for which a disk has no room; print what else goes wrong."""
+        """Drop a line for which the disk has no room; print any other error."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 

@@ -24,7 +24,7 @@ _NOTIFY_VARIABLE: Final = "NOTIFY_SOCKET"
 class Manager:
     """The service manager that started this process, if one did.
 
-    No method waits or raises: a manager that is gone or busy is no trouble of a servent's.
+    No method waits or raises: a manager that is gone or busy must not disturb the servent.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Manager:
         self._tell("READY=1", status)
 
     def stopping(self, status: str) -> None:
-        """Tell it that the servent has begun to end, and why; systemd shows that afterwards."""
+        """Report that the servent has begun to end, and why; systemd shows that afterwards."""
         self._tell("STOPPING=1", status)
 
     def _tell(self, assignment: str, status: str) -> None:

@@ -15,7 +15,7 @@ from p2pfs.protocol import Address
 from p2pfs.servent import Servent
 
 MAX_SHOWN: Final = 4
-"""Commands that are shown of each reach; `p2pfs status` has them all."""
+"""Join commands that are shown for each reach; `p2pfs status` has them all."""
 
 _REACHES: Final = (
     "to join from this machine:",
@@ -69,7 +69,7 @@ def _reach_of(address: Address) -> int:
 
 
 def _ways_out(servent: Servent) -> Iterator[str]:
-    """Yield what to do where nobody is there whom one could wait for."""
+    """Yield advice for a servent that knows nobody to join through."""
     if not servent.report.peers() and not servent.knows_peers:
         yield "nobody is here yet: send somebody such a line, or join with `p2pfs join HOST:PORT`"
 
