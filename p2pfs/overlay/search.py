@@ -273,8 +273,8 @@ class Searches:
     ) -> bool:
         """Wait for a ring, with so many to come; return whether the search is over then."""
         ends: Sequence[Finished] | None = ()
-        ring_s = self._ring_s(ttl, further, running.ends_at)
-        with trio.move_on_after(math.inf if is_patient and not further else ring_s) as scope:
+        ends_at = self._ring_ends_at(ttl, further, running.ends_at)
+        with trio.move_on_at(math.inf if is_patient and not further else ends_at) as scope:
             running.last_ring = None if further else scope
             ends = await self._ring_end(running, ttl, is_enough)
         if ends is None:
@@ -295,17 +295,19 @@ class Searches:
         except ValueError:  # it names no content
             return False
 
-    def _ring_s(self, ttl: int, further: int, ends_at: float) -> float:
-        """Return how long a ring is waited for at most.
+    def _ring_ends_at(self, ttl: int, further: int, ends_at: float) -> float:
+        """Return until when a ring that begins now is waited for.
 
-        It leaves as much time to each of the further ones.
+        It leaves as much time to each of the further ones. On a machine that has too much to do,
+        the search may be over by now.
         """
+        now = trio.current_time()
         hops_s = [min(max(one, MIN_HOP_S), MAX_HOP_S) for one in self._round_trips_s()]
         slowest_s, mean_s = max(hops_s, default=MIN_HOP_S), fmean(hops_s or [MIN_HOP_S])
         ring_s = slowest_s + (ttl - 1) * mean_s
         if not further:
-            return ring_s * LAST_RING
-        return min(ring_s, (ends_at - trio.current_time()) / (further + 1))
+            return now + ring_s * LAST_RING
+        return now + min(ring_s, (ends_at - now) / (further + 1))
 
     async def _ring_end(
         self, running: _RunningSearch, ttl: int, is_enough: Callable[[Hits], bool]

@@ -286,6 +286,21 @@ async def test_the_end_of_an_earlier_ring_is_not_that_of_a_later_one(autojump_cl
     assert trio.current_time() < 5
 
 
+async def test_a_search_whose_time_is_over_before_it_can_wait_ends_with_what_has_come(
+    mock_clock: MockClock,
+):
+    network = Network()
+
+    def answer_while_the_machine_stands_still(query: Query) -> None:
+        network.hit(query, "whale.txt")
+        mock_clock.jump(6)  # past the whole search
+
+    network.on_ring = answer_while_the_machine_stands_still
+    outcome = await network.run()
+    assert [hit.entries[0].path for hit in outcome.hits] == ["whale.txt"]
+    assert not outcome.is_complete
+
+
 async def test_a_search_ends_at_its_timeout_with_what_has_come(autojump_clock: MockClock):
     net = Network()
     net.on_ring = lambda query: net.hit(query, "whale") if query.ttl == 1 else None
