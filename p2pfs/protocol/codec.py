@@ -120,7 +120,11 @@ def _decode_body(number: int, body: memoryview) -> Message:
     if len(body) > BODY_LIMITS[message_type]:
         raise RemoteProtocolError(f"{message_type.__name__} of {len(body)} bytes is over its limit")
     try:
-        return _DECODERS[number].decode(body)
+        message = _DECODERS[number].decode(body)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         # ValueError: text that is not UTF-8. RecursionError: arrays within arrays.
         raise RemoteProtocolError(f"{message_type.__name__} is malformed: {error}") from error
+    if isinstance(message, Query) and len(_ENCODE(message)) > MAX_QUERY_BYTES:
+        # It is passed on with every field, those included that were left out.
+        raise RemoteProtocolError("Query is over its limit with the fields that it leaves out")
+    return message

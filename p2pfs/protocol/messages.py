@@ -290,6 +290,11 @@ class Relay(Message, frozen=True, array_like=True):
     refusal: Annotated[str, Meta(max_length=MAX_REASON_LENGTH)] = ""
     """Why there is no circuit, for people. Without either the sender asks for one."""
 
+    def __post_init__(self) -> None:
+        """Refuse a part of a ticket."""
+        if len(self.ticket) not in (0, TICKET_BYTES):
+            raise ValueError("a ticket is not whole")
+
 
 class Guide(Message, frozen=True, array_like=True):
     """Ask, along the way of a hit, for a neighbour of a servent; or name one, on the way back."""

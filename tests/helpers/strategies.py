@@ -39,6 +39,7 @@ paths = st.lists(labels, min_size=1, max_size=names.MAX_DEPTH).map("/".join)
 """Paths that are acceptable from strangers."""
 
 guids = st.binary(min_size=fields.GUID_BYTES, max_size=fields.GUID_BYTES).map(fields.Guid)
+tickets = st.binary(min_size=fields.TICKET_BYTES, max_size=fields.TICKET_BYTES)
 directory_keys = st.binary(min_size=fields.DIRECTORY_KEY_BYTES, max_size=fields.DIRECTORY_KEY_BYTES)
 file_ids = st.binary(min_size=FILE_ID_BYTES, max_size=FILE_ID_BYTES)
 servent_ids = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=32, max_size=32).map(
@@ -117,7 +118,7 @@ BY_TYPE: dict[type[fields.Message], st.SearchStrategy[fields.Message]] = {
         integers(0, fields.MAX_MEETING_MS),
     ),
     m.Relay: st.builds(
-        m.Relay, guids, servent_ids, st.binary(max_size=fields.TICKET_BYTES), texts(200)
+        m.Relay, guids, servent_ids, st.just(b"") | tickets, texts(200)
     ),
     m.Guide: st.builds(
         m.Guide, guids, servent_ids, st.integers(1, fields.MAX_TTL), st.none() | peer_infos

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from p2pfs.errors import LocalProtocolError, RemoteProtocolError
 from p2pfs.protocol import fields
@@ -118,6 +119,33 @@ def test_fields_that_a_later_version_adds_are_ignored():
 def test_optional_fields_may_be_missing():
     assert decode(frame(m.Reject, 1, "no")).message == m.Reject(m.RejectCode.NOT_FOUND, "no", 0)
     assert decode(frame(m.Bye, 1, "bye")).message == m.Bye(m.ByeCode.LEAVING, "bye", ())
+
+
+@given(
+    st.text(alphabet="wé\uac01", min_size=100, max_size=480),
+    st.lists(st.integers(0, 1), max_size=2).map(tuple) | st.none(),
+)
+def test_a_query_that_is_taken_can_be_passed_on(text: str, terms: tuple[int, ...] | None):
+    short = frame(m.Query, *put(QUERY, 4, text), terms)
+    try:
+        query = decode(short).message
+    except RemoteProtocolError:
+        return
+    encode(replace(query, ttl=fields.MAX_TTL, hops=fields.MAX_TTL, echoes=True))
+
+
+def test_a_query_counts_with_the_fields_that_it_leaves_out():
+    short = frame(m.Query, *put(QUERY, 4, "w" * 480), (1,))
+    assert len(short) <= HEADER.size + fields.MAX_QUERY_BYTES
+    with pytest.raises(RemoteProtocolError):
+        decode(short)
+
+
+@pytest.mark.parametrize("ticket", [b"", bytes(fields.TICKET_BYTES)])
+def test_a_ticket_is_whole_or_none(ticket: bytes):
+    assert decode(frame(m.Relay, GUID, PEER.id, ticket)).message.ticket == ticket
+    with pytest.raises(RemoteProtocolError):
+        decode(frame(m.Relay, GUID, PEER.id, ticket[:5] or b"12345"))
 
 
 # Bodies that are not MessagePack of the right shape.

@@ -179,7 +179,7 @@ def unpack(body: bytes, size: int) -> int:
         data = decompressor.decompress(body, size // 8 + 1)
     except zlib.error as error:
         raise RemoteProtocolError(f"a filter that cannot be unpacked: {error}") from error
-    if len(data) != size // 8 or not decompressor.eof:
+    if len(data) != size // 8 or not decompressor.eof or decompressor.unused_data:
         raise RemoteProtocolError("a filter of another size")
     return int.from_bytes(data, "little")
 

@@ -148,6 +148,7 @@ class TestPacking:
             zlib.compress(bytes(100)),
             zlib.compress(bytes(2**28)),
             zlib.compress(bytes(KEYS.bits // 8))[:-1],
+            zlib.compress(bytes(KEYS.bits // 8)) + b"more",
         ],
     )
     def test_what_is_no_filter_is_a_breach(self, body: bytes) -> None:
