@@ -1,6 +1,7 @@
 """Many join through one, as when a hall is told one address.
 
-`P2PFS_JOINERS=500 pytest -s tests/simulation/test_joining.py` is the benchmark of full size.
+`P2PFS_JOINERS=500 pytest -s --timeout 0 -o faulthandler_timeout=0 tests/simulation/test_joining.py`
+is the benchmark of full size.
 """
 
 from __future__ import annotations
