@@ -163,6 +163,7 @@ class NetworkTree:
 
         if isinstance(children, Knowledge):
             return Later(lambda: self._list(path), self._all_listed, doubted_s)
+        self._siblings.listed(path, children)
         listed = self._all_listed(children)
         if doubted_s(listed) > 0:
             return Later(_at_once, lambda _: listed, doubted_s)
@@ -235,9 +236,11 @@ class NetworkTree:
 
     async def _list(self, path: str) -> Sequence[Node]:
         try:
-            return await self._view.list(path)
+            nodes = await self._view.list(path)
         except TransferError as error:
             raise as_os_error(error, path) from error
+        self._siblings.listed(path, nodes)
+        return nodes
 
     def _shown(self, node: Node) -> Attributes:
         if isinstance(node, RemoteFile):

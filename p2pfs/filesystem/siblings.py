@@ -59,7 +59,9 @@ class _Order:
 
     def opened(self, path: str) -> list[RemoteFile]:
         """Return the files to fetch ahead now that a program has opened this one."""
-        position = self._positions[path]
+        position = self._positions.get(path)
+        if position is None:
+            return []
         if not 0 < position - self._last <= LARGEST_STEP:
             self._streak, self._end = 0, 0
         self._last, self._streak = position, self._streak + 1
@@ -81,6 +83,10 @@ class _Order:
 class _OpenDirectory:
     opened: int = 0
     orders: tuple[_Order, ...] = field(default=())
+    is_unordered: bool = True
+    """Whether its files are yet to be put in order: at the next opening, if they are known then."""
+    listed: Sequence[Node] = ()
+    """The names that a program was given last."""
 
 
 class Siblings:
@@ -96,6 +102,12 @@ class Siblings:
         self._lock = threading.Lock()
         self._directories: Latest[str, _OpenDirectory] = Latest(MAX_DIRECTORIES)
 
+    def listed(self, path: str, nodes: Sequence[Node]) -> None:
+        """Note which names of a directory a program was given."""
+        if len(nodes) <= MAX_DIRECTORY:
+            with self._lock:
+                self._directory(path).listed = nodes
+
     def opened(self, file: RemoteFile) -> list[RemoteFile]:
         """Note that a file was opened; return the small ones to have ready, in order."""
         if not 0 < file.size <= SIBLING_BYTES:
@@ -105,9 +117,9 @@ class Siblings:
             directory = self._directory(path)
             directory.opened += 1
             if any(file.path not in order for order in directory.orders):
-                directory.opened, directory.orders = 1, ()  # it came later: list them anew
-            if directory.opened == OPENED_IN_ORDER:
-                directory.orders = self._orders(path)
+                self._directories[path] = directory = _OpenDirectory(1)  # it came later: order anew
+            if directory.is_unordered and directory.opened >= OPENED_IN_ORDER:
+                self._put_in_order(directory, path)
             for order in directory.orders:
                 ahead = order.opened(file.path)
                 if ahead:
@@ -119,9 +131,12 @@ class Siblings:
         self._directories.move_to_end(path)
         return directory
 
-    def _orders(self, path: str) -> tuple[_Order, ...]:
+    def _put_in_order(self, directory: _OpenDirectory, path: str) -> None:
         nodes = self._children(path)
-        if isinstance(nodes, Knowledge) or len(nodes) > MAX_DIRECTORY:
-            return ()
-        small = [n for n in nodes if isinstance(n, RemoteFile) and 0 < n.size <= SIBLING_BYTES]
-        return _Order(small), _Order(sorted(small, key=self._inode))
+        if isinstance(nodes, Knowledge):
+            # It may be listed anew for as long as a program takes that has been given all names.
+            nodes = directory.listed
+        directory.is_unordered = not nodes
+        if len(nodes) <= MAX_DIRECTORY:
+            small = [n for n in nodes if isinstance(n, RemoteFile) and 0 < n.size <= SIBLING_BYTES]
+            directory.orders = _Order(small), _Order(sorted(small, key=self._inode))

@@ -161,3 +161,49 @@ def test_a_directory_that_has_changed_is_looked_at_anew(network, tree) -> None:
 
     assert set(network.fetched_ahead) <= set(further)
     assert len(network.fetched_ahead) > COUNT // 2
+
+
+async def test_names_that_a_program_was_given_are_in_order_though_they_are_listed_anew(
+    network, tree
+) -> None:
+    paths = fill(network)
+    network.unlisted.add("small")
+    answer = tree.readdir("small")
+    answer.finish(await answer.fetch())
+
+    open_all(tree, paths)
+
+    assert network.fetched_ahead == paths[2 * OPENED_IN_ORDER - 1 :]
+
+
+def test_names_that_were_given_before_they_are_listed_anew_are_in_order_too(network, tree) -> None:
+    paths = fill(network)
+    now(tree.readdir("small"))
+    network.unlisted.add("small")
+
+    open_all(tree, paths)
+
+    assert network.fetched_ahead == paths[2 * OPENED_IN_ORDER - 1 :]
+
+
+def test_a_directory_that_is_known_again_is_read_in_order_from_then_on(network, tree) -> None:
+    paths = fill(network)
+    network.unlisted.add("small")
+    open_all(tree, paths[:10])
+    network.unlisted.clear()
+
+    open_all(tree, paths[10:])
+
+    assert network.fetched_ahead == paths[-len(network.fetched_ahead) :]
+    assert len(network.fetched_ahead) >= len(paths) - 10 - 2 * OPENED_IN_ORDER
+
+
+def test_a_file_that_came_after_the_names_were_given_is_opened_as_any(network, tree) -> None:
+    paths = fill(network)
+    now(tree.readdir("small"))
+    network.unlisted.add("small")
+    network.add("small/later", b"later")
+
+    open_all(tree, [*paths[:5], "small/later", *paths[5:10], "small/later"])
+
+    assert "small/later" not in network.fetched_ahead
