@@ -257,7 +257,7 @@ class ClaimTree:
 
     def _put_claim(self, claims: Claims, source: ServentId, entry: Entry) -> None:
         self._retold(source, claims.by.get(source) != entry.mtime_ns)
-        claims.by[source] = entry.mtime_ns
+        claims.put(source, entry.mtime_ns)
 
     def _retold(self, source: ServentId, has_changed: bool) -> None:
         if has_changed:
@@ -279,7 +279,7 @@ class ClaimTree:
         for name in list(self.names_of(source, place)):
             self.forget(place.children[name], source)
         self._forget_file(place, source, content or self._entries.content(source, place))
-        if place.directory is not None and place.directory.by.pop(source, None) is not None:
+        if place.directory is not None and place.directory.drop(source):
             self._unnoted(place, source)
             if not place.directory.by:
                 place.set_directory(None)
@@ -320,7 +320,7 @@ class ClaimTree:
             place.sole = None
         else:
             files = place.files()
-            del files[content].by[source]
+            files[content].drop(source)
             if not files[content].by:
                 del files[content]
         self._unnoted(place, source)

@@ -42,6 +42,10 @@ class Holders:
         with self._lock:
             return self._sources.all()
 
+    def version(self) -> int:
+        """Return another number after each change of who has told, and of what is known of it."""
+        return self._sources.version
+
     def get(self, source: ServentId) -> PeerInfo | None:
         """Return a servent if it has told of its share."""
         return self._sources.get(source)

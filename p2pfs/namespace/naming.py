@@ -252,7 +252,8 @@ class Names:
             name = todo.pop()
             if name not in done and name not in self._groups:
                 done.add(name)
-                reach = _within_reach(versions_of(name), versions_of)
+                held = (one for one in self._near.get(name, ()) if self._held[one][0] == name)
+                reach = (*held, *_within_reach(versions_of(name), versions_of))
                 todo += (rival for wanted in reach for rival in self._rivals(wanted))
         return {name: seen[name] for name in done if seen[name]}
 
@@ -283,7 +284,7 @@ class Names:
         for name in group.versions:
             del self._groups[name]
         for name in group.shown:
-            del self.shown[name]
+            self.shown.pop(name, None)
         self._idle.difference_update(group.shown)
 
     def _drop_odd(self) -> None:

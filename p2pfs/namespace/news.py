@@ -94,6 +94,10 @@ class NewsBoard:
         """Return when a neighbour last said that its share changed; minus infinity if never."""
         return self._changed.get(peer, -math.inf)
 
+    def changed_since(self, since: float) -> Collection[ServentId]:
+        """Return the neighbours that said since then that their shares changed. Any thread."""
+        return {peer for peer, at in list(self._changed.items()) if at > since}
+
     def of(
         self,
         path: str,

@@ -16,9 +16,9 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from unicodedata import normalize
 
 import trio
@@ -54,6 +54,9 @@ RESERVED_S: Final = 3_600.0
 
 MAX_RESERVED: Final = 1_000
 """Such folders, those seen last: identities are free. With 100,000 each listing took 0.3 s."""
+
+NAMED_S: Final = 60.0
+"""How long the folders are good if no peer comes or goes."""
 
 MAX_NAME_BYTES: Final = names.MAX_LABEL_BYTES - SERVENT_ID_LENGTH - 1
 """Bytes of a name that are used for a folder: the rest is for a suffix."""
@@ -99,6 +102,7 @@ class Shares(View):
         self._neighbours = neighbours
         self._clock = clock
         self._folders = Folders()
+        self._named: _Named | None = None
         self._failures: dict[ServentId, tuple[float, TransferError]] = {}
         self._tasks = Tasks()
         self._flights: SingleFlight[tuple[ServentId, str]] = SingleFlight(self._tasks)
@@ -171,10 +175,16 @@ class Shares(View):
         peer = next(near, None) or (owner and self._catalogue.holders.get(owner))
         return peer or self._peers().get(folder)
 
-    def _peers(self) -> dict[str, PeerInfo]:
+    def _peers(self) -> Mapping[str, PeerInfo]:
         """Return the known peers, by folder."""
-        known = {peer.id: peer for peer in (*self._catalogue.holders.all(), *self._neighbours())}
-        return self._folders.of(known.values(), self._clock(), self._catalogue.offers.chosen())
+        neighbours, now = tuple(self._neighbours()), self._clock()
+        version, last = self._catalogue.holders.version(), self._named
+        if last is not None and last[:2] == (version, neighbours) and now - last.at < NAMED_S:
+            return last.folders
+        known = {peer.id: peer for peer in (*self._catalogue.holders.all(), *neighbours)}
+        folders = self._folders.of(known.values(), now, self._catalogue.offers.chosen())
+        self._named = _Named(version, neighbours, now, folders)
+        return folders
 
     def _top(self) -> list[Node]:
         return [RemoteDirectory(name, 0, (peer,)) for name, peer in sorted(self._peers().items())]
@@ -303,6 +313,15 @@ class Shares(View):
         now = self._clock()
         self._failures = {p: (until, e) for p, (until, e) in self._failures.items() if until > now}
         return self._failures[peer.id][1] if peer.id in self._failures else None
+
+
+class _Named(NamedTuple):
+    """The folders of all peers, as they were named last."""
+
+    version: int
+    neighbours: tuple[PeerInfo, ...]
+    at: float
+    folders: Mapping[str, PeerInfo]
 
 
 @dataclass(slots=True)

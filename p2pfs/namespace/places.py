@@ -11,13 +11,13 @@ import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import Struct, field
 
 from p2pfs.namespace.naming import NO_ODD, Names, Odd, is_odd
 from p2pfs.namespace.nodes import Content
-from p2pfs.protocol import FileId, ServentId
+from p2pfs.protocol import FileId, PeerInfo, ServentId
 
 
 class Claims(Struct, eq=False, gc=False):
@@ -29,6 +29,30 @@ class Claims(Struct, eq=False, gc=False):
     """Whether all of it was in the cache when it became known."""
     by: dict[ServentId, int] = field(default_factory=dict)
     """The time of modification that each of them announces, in nanoseconds."""
+    digest: Digest | None = None
+    """What follows from these, if it was asked for."""
+
+    def put(self, source: ServentId, mtime_ns: int) -> None:
+        """Note that a servent says so, or that it announces another time."""
+        if self.by.get(source) != mtime_ns:
+            self.by[source] = mtime_ns
+            self.digest = None
+
+    def drop(self, source: ServentId) -> bool:
+        """Note that a servent does not say so; return whether it did."""
+        did = self.by.pop(source, None) is not None
+        if did:
+            self.digest = None
+        return did
+
+
+class Digest(NamedTuple):
+    """What is shown of many claims: it takes too long to go through them at each look."""
+
+    at: int
+    """The state of the servents that it is of: see `Sources.version`."""
+    infos: tuple[PeerInfo, ...]
+    newest_ns: int
 
 
 class Sole(Struct, eq=False, gc=False):

@@ -29,7 +29,7 @@ from p2pfs.namespace.nodes import (
     directory_version,
     file_version,
 )
-from p2pfs.namespace.places import Place
+from p2pfs.namespace.places import Place, Sole
 from p2pfs.namespace.sources import Sources
 from p2pfs.namespace.tellers import GroupsOf
 from p2pfs.protocol import FileId, ServentId, join_path
@@ -120,17 +120,22 @@ class Showing:
         if key is None:
             return self.directory_node(place, path)
         assert isinstance(key, Content)
-        by = place.by(key)
-        preferred = () if len(by) == 1 else (HERE, *self._here.chosen())
-        return RemoteFile(
-            path, key.size, believed(by, preferred), key.file_id, self._sources.infos(by)
-        )
+        claims = place.claims_to(key)
+        if isinstance(claims, Sole) or len(claims.by) == 1:
+            time_ns, infos = believed(claims.by, ()), self._sources.infos(claims.by)
+        else:
+            time_ns = believed(claims.by, (HERE, *self._here.chosen()))
+            infos = self._sources.digest(claims).infos
+        return RemoteFile(path, key.size, time_ns, key.file_id, infos)
 
     def directory_node(self, place: Place, path: str) -> RemoteDirectory:
         """Return a directory as shown at a path."""
-        by = place.directory.by if place.directory else {}
-        holders = self._sources.ids() if place is self._tree.root else by
-        return RemoteDirectory(path, max(by.values(), default=0), self._sources.infos(holders))
+        if place is self._tree.root:
+            return RemoteDirectory(path, 0, self._sources.all())
+        if place.directory is None:
+            return RemoteDirectory(path, 0, ())
+        digest = self._sources.digest(place.directory)
+        return RemoteDirectory(path, digest.newest_ns, digest.infos)
 
     # Names that are open.
 
@@ -148,7 +153,11 @@ class Showing:
         if _only_holder(place, name) == (name, content):
             yield _take_hold(place, name, (name, content))
             return
-        version = self.names(place).find(name, content)
+        kept = self._names(place)
+        kept.check_of(name)
+        version = kept.names.holder(name)
+        if version is None or version.key != content:
+            version = kept.names.find(name, content)
         if version is not None:
             yield _take_hold(place, name, (version.name, content))
 

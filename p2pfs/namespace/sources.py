@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from typing import Final
 
 from p2pfs.latest import Latest
+from p2pfs.namespace.places import Claims, Digest
 from p2pfs.protocol import PeerInfo, ServentId
 
 MAX_SERVENTS_HELD: Final = 10_000
@@ -25,6 +26,8 @@ class Sources:
         self._infos: dict[ServentId, PeerInfo] = {}
         self._heard_at: Latest[ServentId, float] = Latest(MAX_SERVENTS_HELD)
         """When each of them was last heard of, the latest last."""
+        self.version = 0
+        """Another number after each change of who is held, and of what is known of it."""
 
     def __contains__(self, source: ServentId) -> bool:
         """Return whether a servent is held."""
@@ -47,6 +50,14 @@ class Sources:
         infos = self._infos
         return tuple(infos[i] for i in dict.fromkeys(holders) if i in infos)
 
+    def digest(self, claims: Claims) -> Digest:
+        """Return the known ones among the servents that make some claims, and the latest time."""
+        digest = claims.digest
+        if digest is None or digest.at != self.version:
+            newest_ns = max(claims.by.values(), default=0)
+            digest = claims.digest = Digest(self.version, self.infos(claims.by), newest_ns)
+        return digest
+
     def put(self, source: PeerInfo, busy: Callable[[], Container[ServentId]]) -> bool:
         """Note a servent that was heard of; return whether there is room for it.
 
@@ -56,7 +67,9 @@ class Sources:
             self.keep(busy())
             if len(self._infos) >= MAX_SERVENTS_HELD:
                 return False
-        self._infos[source.id] = source
+        if self._infos.get(source.id) != source:
+            self._infos[source.id] = source
+            self.version += 1
         self._heard_at[source.id] = self._clock()
         return True
 
@@ -86,5 +99,6 @@ class Sources:
 
     def forget(self, source: ServentId) -> None:
         """Forget a servent."""
+        self.version += source in self._infos
         self._infos.pop(source, None)
         self._heard_at.pop(source, None)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from p2pfs.namespace import nodes as nodes_module
 from p2pfs.namespace import showing as showing_module
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.namespace.nodes import Node, RemoteFile
 from p2pfs.namespace.places import Place
 from p2pfs.namespace.showing import DIRECTORIES_KEPT, Here
-from p2pfs.protocol import Entry, FileId, PeerInfo
+from p2pfs.namespace.sources import Sources
+from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
 from tests.helpers.upstream import peer
 
 PEERS = [peer(number) for number in range(4)]
@@ -142,8 +143,22 @@ class Servent:
                 return catalogue.shown.children(path)
             case ("all",):
                 nodes = catalogue.shown.children("")
+                for node in nodes:
+                    self.check_sources(node)
                 return [catalogue.shown.look(node.path, 0) for node in nodes]
         return None
+
+    def check_sources(self, node: Node) -> None:
+        """Check who has what is shown against what each servent says of some published name."""
+        entry = self.catalogue.holders.entry
+        content = (node.size, node.file_id) if isinstance(node, RemoteFile) else (0, b"")
+
+        def holders_at(published: str) -> set[ServentId]:
+            told = {who.id: entry(who.id, published) for who in PEERS}
+            return {one for one, e in told.items() if e and (e.size, e.file_id) == content}
+
+        published = self.catalogue._tree.root.children
+        assert {who.id for who in node.sources} in [holders_at(name) for name in published]
 
 
 @given(st.integers(0))
@@ -262,3 +277,37 @@ def test_a_name_that_is_held_for_what_is_gone_is_no_other_version_s():
 
     assert second.path == "x~01000000"
     assert [node.path for node in catalogue.shown.children("")] == ["x~01000000~01000000"]
+
+
+def test_a_look_at_what_many_have_goes_through_none_of_them(monkeypatch: pytest.MonkeyPatch):
+    """All of a crowd may have the same files in the same directory."""
+    catalogue = Catalogue()
+    for number in range(20):
+        catalogue.learn(peer(number), [Entry("d/x", 5, 0, IDS[0])])
+    nodes = [catalogue.shown.lookup(path, 0) for path in ("d", "d/x")]
+    asked = []
+    infos = Sources.infos
+    monkeypatch.setattr(Sources, "infos", lambda *args: asked.append(1) or infos(*args))
+
+    assert [catalogue.shown.lookup(path, 0) for path in ("d", "d/x")] == nodes
+    assert catalogue.shown.children("d") == nodes[1:]
+
+    assert [len(node.sources) for node in nodes] == [20, 20]
+    assert not asked
+    renamed = PeerInfo(peer(3).id, "new name", ())
+    catalogue.learn(renamed, ())
+    assert renamed in catalogue.shown.lookup("d/x", 0).sources
+
+
+def test_of_one_content_under_two_names_the_one_that_is_shown_is_held():
+    catalogue = Catalogue()
+    catalogue.learn(peer(1), [Entry("x~dir", 5, 0, IDS[0]), Entry("x~dir", 5, 0, IDS[0])])
+    catalogue.kept.put(Entry("x~dir/y", 5, 0, IDS[1]))
+    catalogue.learn(peer(2), [Entry("x", 5, 0, IDS[0])])
+    before = catalogue.shown.children("")
+
+    catalogue.shown.hold(before[-1])
+
+    assert [node.path for node in before] == ["x", "x~dir", "x~dir~01000000"]
+    assert catalogue.shown.children("") == before
+    assert [catalogue.shown.lookup(node.path, 0) for node in before] == before

@@ -156,6 +156,26 @@ async def test_everybody_known_has_a_folder():
         assert peers.floods == 1
 
 
+async def test_a_look_at_a_name_of_nobody_names_nobody_again(monkeypatch: pytest.MonkeyPatch):
+    """Programs look up names everywhere, and there may be thousands of peers."""
+    async with open_peers() as peers:
+        peers.add(ANNA)
+        assert await peers.ls() == ["anna"]
+        named = []
+        of = Folders.of
+        monkeypatch.setattr(Folders, "of", lambda *args: named.append(1) or of(*args))
+
+        for number in range(9):
+            assert peers.shares.known(f"nobody {number}") is Knowledge.ABSENT
+        assert not named
+        peers.add(BEN)
+        assert isinstance(peers.shares.known("ben"), RemoteDirectory)
+        cora = peer("cora", "c")
+        peers.catalogue.learn(cora, ())
+        assert peers.shares.known("cora") == RemoteDirectory("cora", 0, (cora,))
+        assert len(named) == 2
+
+
 async def test_who_is_named_without_a_look_around_is_found():
     async with open_peers() as peers:
         peers.add(ANNA)
