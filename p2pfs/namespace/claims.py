@@ -52,7 +52,7 @@ MAX_LOST: Final = 1_000
 """Directories of which it is known that they lost names; the latest."""
 
 
-class Room(NamedTuple):
+class NameRoom(NamedTuple):
     """How many names a servent may have in a directory."""
 
     names: float
@@ -60,7 +60,7 @@ class Room(NamedTuple):
     """Before it has told all of it once."""
 
 
-ANY_ROOM: Final = Room(math.inf, math.inf)
+ANY_ROOM: Final = NameRoom(math.inf, math.inf)
 
 
 class ClaimTree:
@@ -194,7 +194,7 @@ class ClaimTree:
         self.forget(child, victim, content)
         return directory
 
-    def room(self, source: ServentId, place: Place) -> Room:
+    def room(self, source: ServentId, place: Place) -> NameRoom:
         """Return how many names a servent may have in a directory, as others have some there.
 
         No bound is set where only its address has names, or others have nearly all of the same.
@@ -205,9 +205,9 @@ class ClaimTree:
         taken = crowd.at_address_of(source) - len(self.names_of(source, place))
         at_first = max(0, NAMES_AT_FIRST - taken)
         if crowd.has_besides(source, names - FEW_NAMES):
-            return Room(math.inf, at_first)
+            return NameRoom(math.inf, at_first)
         at_address = max(FEW_NAMES, MAX_SHARED_NAMES // (1 + crowd.large_besides(source)))
-        return Room(at_address - taken, at_first)
+        return NameRoom(at_address - taken, at_first)
 
     def _put_directory(self, place: Place, source: ServentId, entry: Entry) -> None:
         is_known = place.is_directory_of(source)

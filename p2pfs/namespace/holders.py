@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from p2pfs.namespace.asked import WholeListings
-from p2pfs.namespace.claims import ANY_ROOM, ClaimTree, Room
+from p2pfs.namespace.claims import ANY_ROOM, ClaimTree, NameRoom
 from p2pfs.namespace.showing import Showing
 from p2pfs.namespace.sources import Sources
 from p2pfs.protocol import Entry, PeerInfo, ServentId
@@ -97,7 +97,7 @@ class Holders:
             entries = (self._tree.entry_of(source, one) for one in places)
             return [entry for entry in entries if entry is not None]
 
-    def room(self, source: ServentId, directory: str) -> Room:
+    def room(self, source: ServentId, directory: str) -> NameRoom:
         """Return how many names one servent may have in a directory; see `ClaimTree.room`."""
         with self._lock:
             place = self._tree.place(directory)

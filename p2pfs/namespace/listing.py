@@ -31,7 +31,7 @@ from p2pfs.latest import Latest
 from p2pfs.link import PAGE_SILENCE_S
 from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.namespace.claims import ANY_ROOM, NAMES_AT_FIRST, Room
+from p2pfs.namespace.claims import ANY_ROOM, NAMES_AT_FIRST, NameRoom
 from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.ends import Ends
 from p2pfs.overlay import is_answer
@@ -359,14 +359,14 @@ class Listings:
         telling.is_cut = telling.counted > 0 and self._has_no_end(telling)
         return not telling.is_cut
 
-    def _room(self, telling: Telling, page: Listing) -> Room:
+    def _room(self, telling: Telling, page: Listing) -> NameRoom:
         """Return how many names are taken in of a listing with a page, as things are."""
         holder, path = telling.holder.id, telling.path
         room = ANY_ROOM
         if telling.is_for_all and len(telling.names) + len(page.entries) > LEARNED_AT_ONCE:
             room = self._catalogue.holders.room(holder, path)
         at_first = max(room.at_first, self._ends.expected(holder, path))
-        return Room(min(room.names, MAX_NAMES), at_first)
+        return NameRoom(min(room.names, MAX_NAMES), at_first)
 
     def _has_no_end(self, telling: Telling) -> bool:
         """Return whether a listing that is counted is given up; all at its address count as one."""

@@ -53,7 +53,7 @@ HIDDEN_PUNCH_AFTER_S: Final = 0.5
 RELAY_AFTER_S: Final = 3.0
 """When a neighbour is asked to relay: whatever else leads there has mostly done so by then."""
 
-DOUBTED_S: Final = 0.5
+RELAY_SOONER_S: Final = 0.5
 """How long before a relay is asked beside a meeting that may be in vain, as behind a router that
 shows each connection from another port. Where both can meet they mostly have by then."""
 
@@ -149,7 +149,7 @@ class Ways:
         race = _WaysTried()
 
         def doubted() -> None:
-            race.hasten(DOUBTED_S)
+            race.hasten(RELAY_SOONER_S)
 
         ways = (
             _Way("dial", 0.0, lambda: self._dial(peer, addresses, first)),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pfs.namespace import claims
-from p2pfs.namespace.claims import ANY_ROOM, ClaimTree, Room
+from p2pfs.namespace.claims import ANY_ROOM, ClaimTree, NameRoom
 from p2pfs.namespace.places import Place
 from p2pfs.protocol import Entry, FileId, ServentId
 
@@ -26,7 +26,7 @@ def address_of(source: ServentId) -> tuple[str, str]:
     return "net", str(SOURCES.index(source) // 2)
 
 
-def room_by_counting(tree: ClaimTree, source: ServentId, place: Place) -> Room:
+def room_by_counting(tree: ClaimTree, source: ServentId, place: Place) -> NameRoom:
     """Return what a look at all servents finds."""
     count: Counter[tuple[str, str]] = Counter()
     for other in SOURCES:
@@ -38,7 +38,7 @@ def room_by_counting(tree: ClaimTree, source: ServentId, place: Place) -> Room:
         return ANY_ROOM
     at_address = max(FEW, SHARED // (1 + sum(number > FEW for number in count.values())))
     taken = own - len(tree.names_of(source, place))
-    return Room(math.inf if apart <= FEW else at_address - taken, max(0, AT_FIRST - taken))
+    return NameRoom(math.inf if apart <= FEW else at_address - taken, max(0, AT_FIRST - taken))
 
 
 @given(
