@@ -6,6 +6,7 @@ Not locked: the books guard it.
 from __future__ import annotations
 
 import enum
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -117,6 +118,42 @@ def _no_look_at(path: str) -> Look:
     return Look(path, stage=Stage.NONE)
 
 
+class _Due:
+    """Paths that wait for the next look.
+
+    First come those to which something happened, in that order: a file that is copied in does not
+    wait for a hundred thousand that were found before it. Of those that were found, the last one is
+    first, so that a directory is gone through before the next one is opened: of 300,000 files in
+    3,000 directories all waited at once, and to find the first in a dict whose first hundred
+    thousand are gone took longer than the look at it.
+    """
+
+    def __init__(self) -> None:
+        self._happened: OrderedDict[str, Sign] = OrderedDict()
+        self._found: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._happened) + len(self._found)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._happened or path in self._found
+
+    def put(self, path: str, sign: Sign) -> None:
+        """Have a path wait, with the larger sign if it does so already."""
+        if sign is Sign.FOUND and path not in self._happened:
+            self._found[path] = None
+        else:
+            known = self._happened.get(path, sign)
+            self._happened[path] = max(sign, known, Sign.FOUND if path in self._found else known)
+            self._found.pop(path, None)
+
+    def take(self) -> tuple[str, Sign] | None:
+        """Return the next path, which waits no more."""
+        if self._happened:
+            return self._happened.popitem(last=False)
+        return (self._found.popitem()[0], Sign.FOUND) if self._found else None
+
+
 class Agenda:
     """The work that the worker has to do.
 
@@ -126,7 +163,7 @@ class Agenda:
     =====  =========================================================================
     queue  what its paths wait for
     =====  =========================================================================
-    due    the next look
+    due    the next look: first those to which something happened, then those that were found
     large  a look that hashes in steps, when nothing is due
     later  `recall`, which makes them due: they could not be looked at now
     =====  =========================================================================
@@ -146,10 +183,10 @@ class Agenda:
 
     def __init__(self, doubts: Doubts) -> None:
         self._doubts = doubts
-        self._due: dict[str, Sign] = {}
-        self._due_large: dict[str, Sign] = {}
+        self._due = _Due()
+        self._due_large: OrderedDict[str, Sign] = OrderedDict()
         self._later: dict[str, Sign] = {}
-        self._unchecked: dict[str, None] = {}
+        self._unchecked: OrderedDict[str, None] = OrderedDict()
         self._looks: dict[str, Look] = {}
 
     def __len__(self) -> int:
@@ -222,12 +259,9 @@ class Agenda:
         look.stage = step.stage
         sign = max(sign, look.again)
         if step.is_due:
-            self._make_due(look.path, sign)
+            self._due.put(look.path, sign)
         elif step.stage is Stage.AGAIN:
             look.again = sign
-
-    def _make_due(self, path: str, sign: Sign) -> None:
-        self._due[path] = max(sign, self._due.get(path, sign))
 
     def _doubt(self, look: Look) -> None:
         if look.key is not None:
@@ -243,17 +277,15 @@ class Agenda:
 
     def take(self) -> Look | None:
         """Begin to look at the next path."""
-        return self._begin(self._due)
+        taken = self._due.take()
+        return None if taken is None else self._begin(*taken)
 
     def take_large(self) -> Look | None:
         """Begin to hash the next large file."""
-        return self._begin(self._due_large)
+        return self._begin(*self._due_large.popitem(last=False)) if self._due_large else None
 
-    def _begin(self, due: dict[str, Sign]) -> Look | None:
-        if not due:
-            return None
-        path = next(iter(due))
-        look = self._looks[path] = Look(path, due.pop(path))
+    def _begin(self, path: str, sign: Sign) -> Look:
+        look = self._looks[path] = Look(path, sign)
         return look
 
     def add_check(self, path: str) -> None:
@@ -262,10 +294,7 @@ class Agenda:
 
     def take_check(self) -> str | None:
         """Return the path of a file that has to be compared with its manifest."""
-        path = next(iter(self._unchecked), None)
-        if path is not None:
-            del self._unchecked[path]
-        return path
+        return self._unchecked.popitem(last=False)[0] if self._unchecked else None
 
     def has_put_off(self) -> bool:
         """Return whether paths wait for a better time."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from p2pfs.library.agenda import EFFECTS, Look, PathEvent, Stage
+from p2pfs.library.agenda import EFFECTS, Agenda, Look, PathEvent, Stage
 from p2pfs.library.books import Books
-from p2pfs.library.doubts import Sign, Trust
+from p2pfs.library.doubts import Doubts, Sign, Trust
 from p2pfs.library.facts import Facts
 from p2pfs.library.status import StatKey, Status
 
@@ -208,3 +208,37 @@ def test_a_look_that_was_put_off_begins_again_with_its_sign():
     again = agenda.take()
     assert again is not None
     assert again.sign is Sign.WRITTEN
+
+
+@pytest.fixture
+def agenda() -> Agenda:
+    return Agenda(Doubts())
+
+
+def test_what_happens_goes_before_what_was_found(agenda: Agenda) -> None:
+    for number in range(100):
+        agenda.add(f"found {number}")
+    agenda.touch("new", Sign.WRITTEN)
+    agenda.add("found 50", Sign.ATTRIBUTES)
+    agenda.add("new")
+
+    looks = list(iter(agenda.take, None))
+
+    assert [look.path for look in looks[:2]] == ["new", "found 50"]
+    assert [look.sign for look in looks[:2]] == [Sign.WRITTEN, Sign.FOUND]
+    assert len(looks) == 101
+
+
+def test_a_directory_is_gone_through_before_the_next_is_opened(agenda: Agenda) -> None:
+    """Else all names there are wait at once."""
+    agenda.touch("", Sign.FOUND)
+    most, count = 0, 0
+    for look in iter(agenda.take, None):
+        depth = look.path.count("/") + bool(look.path)
+        for number in range(40 if depth < 3 else 0):
+            agenda.add(f"{look.path}/{number}".lstrip("/"))
+        agenda.finish(look)
+        most, count = max(most, len(agenda)), count + 1
+
+    assert count == 1 + 40 + 40**2 + 40**3
+    assert most <= 3 * 40

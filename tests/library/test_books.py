@@ -73,9 +73,10 @@ class Path:
 
     def miss(self) -> None:
         self.facts.touched("", Status(ROOT, stat.S_IFDIR, 0), Sign.NAMES)
-        self.books.agenda._due.pop("f", None)
-        look = self.looks.take()
-        assert look is not None
+        looks = {look.path: look for look in iter(self.looks.take, None)}
+        if "f" in looks:
+            self.books.end(looks["f"])
+        look = looks[""]
         assert self.looks.saw_directory(look, ROOT)
         self.looks.miss(look, ["f"])
         self.looks.finish(look)
