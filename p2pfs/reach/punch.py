@@ -207,9 +207,11 @@ class Punches:
             self.counters["dropped: nobody to meet"] += 1
         elif len(self._invited) >= MAX_MEETINGS or peer in self._invited | self._meetings.keys():
             self.counters["dropped: too many meetings"] += 1
-        elif not self._knocks.may_knock(places[0]):
+        elif not self._tasks.are_running:
+            return
+        elif not (places := [place for place in places if self._knocks.may_knock(place)]):
             self.counters["dropped: too many knocks"] += 1
-        elif self._tasks.are_running:
+        else:
             self._invited.add(peer)
             self._tasks.start(self._meet_and_serve, peer, places, message.after_ms / 1000)
 
@@ -220,12 +222,15 @@ class Punches:
             await trio.sleep(after_s)
             link = await self._meet(peer, places, self._shared.judge_of(peer))
         except LinkError as error:
-            self._knocks.was_in_vain(places[0])
+            for place in places:
+                self._knocks.was_in_vain(place)
             log.info("not met peer=%s reason=%s", peer, error)
             return
         finally:
             self._invited.discard(peer)
-        self._knocks.was_welcome(places[0])
+        met_at = link.remote if link.remote in places else places[0]
+        for place in places:
+            (self._knocks.was_welcome if place == met_at else self._knocks.was_given_up)(place)
         self.counters["met"] += 1
         await self._shared.keep(link)
 

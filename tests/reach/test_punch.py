@@ -126,6 +126,23 @@ async def test_one_network_is_not_knocked_at_for_ever(autojump_clock: MockClock)
         assert len(knocked) == KNOCK_BURST
 
 
+async def test_each_place_of_a_meeting_in_vain_counts(autojump_clock: MockClock):
+    async with between_routers() as world:
+        world.net.host("10.0.7.7")  # where nobody listens
+        knocked = listen_in(world, 1)
+        link = world[1].overlay.neighbours[0]
+        for number in range(KNOCK_BURST):
+            places = [
+                Address("10.0.7.7", 5000 + 2 * number),
+                Address("10.0.7.7", 5001 + 2 * number),
+            ]
+            name = "abcdefgh"[number] * 32
+            world[1].ways.punches.got_punch(link, punch(1 + number, name, places))
+        await trio.sleep(MEETING_S + 1)
+
+        assert len(set(knocked)) == KNOCK_BURST
+
+
 async def test_who_is_met_must_be_who_was_named(autojump_clock: MockClock):
     """A neighbour that names somebody else's address, or is there itself, gets no link."""
     async with between_routers() as world:
