@@ -42,6 +42,7 @@ from p2pfs.link.greeting import (
 from p2pfs.link.interfaces import Surroundings, router_of_machine
 from p2pfs.link.knocks import Knocks
 from p2pfs.link.live import Link, LinkStatistics, OnMessage
+from p2pfs.link.outbox import FIRST_DATA_BYTES
 from p2pfs.link.outgoing import SEALED_BYTES
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
@@ -60,6 +61,7 @@ from p2pfs.link.unixsockets import UnixListener, listen_unix
 __all__ = [
     "ASKS_NOTHING",
     "DEAD_AFTER_S",
+    "FIRST_DATA_BYTES",
     "LOOPBACK",
     "MAX_GREETINGS",
     "PAGE_SILENCE_S",

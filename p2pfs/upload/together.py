@@ -42,6 +42,10 @@ class Together:
         """Let go of what was read for a request that is taken back."""
         self._read.pop(number, None)
 
+    def forget_all(self) -> None:
+        """Let go of all that was read: the link takes nothing now."""
+        self._read.clear()
+
     async def read(
         self, share: SmallShare, number: int, wanted: GetBlocks, waiting: dict[int, Message]
     ) -> bytes | None:

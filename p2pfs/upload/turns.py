@@ -3,7 +3,8 @@
 A turn is some blocks of one request, which are read together and sent. It begins in a slot, and
 leaves the slot early when its link takes nothing: from then on it is parked, and what is left of
 it goes as slowly as the link likes while others use the slot. What all turns hold in memory is
-bounded. A turn that finds no room waits, or a parked one gives way to it.
+bounded. A turn that finds no room waits, or a parked one gives way to it. So is what is sent
+aside, without a slot: it takes no turn from others, and its bytes count like those of a turn.
 
 Identities are free, so turns go round among networks, within a network among addresses, and
 within an address among peers: the one served longest ago is next. No network has more turns at
@@ -26,7 +27,8 @@ from p2pfs.link import Link
 from p2pfs.protocol import MIB, Bye, ByeCode, groups_of, who_gives_way
 
 MAX_HELD_BYTES: Final = 96 * MIB
-"""Memory of all turns together: one block of the largest file, and room for blocks of others."""
+"""Memory of all turns together, and of what is sent aside: one block of the largest file, and room
+for blocks of others."""
 
 MAX_LAST_SERVED: Final = 4_096
 """Networks, addresses and peers of which it is known when they were served last."""
@@ -46,6 +48,8 @@ class Turn:
 
     link: Link
     held_bytes: int
+    is_aside: bool = False
+    """Whether it needs no slot, for what it sends is small."""
     began: trio.Event = field(default_factory=trio.Event)
     parked_at: float | None = None
     """Since when its link takes nothing, or too little."""
@@ -73,6 +77,7 @@ class Turns:
         self._slots = slots
         self._waiting: dict[Turn, None] = {}
         self._running: dict[Turn, None] = {}
+        self._aside: dict[Turn, None] = {}
         self._parked: dict[Turn, None] = {}
         self._served: Latest[str, int] = Latest(MAX_LAST_SERVED)
         """When each was served, as a number that only grows."""
@@ -80,9 +85,14 @@ class Turns:
         self._number = itertools.count(1)
 
     @contextlib.asynccontextmanager
-    async def turn(self, link: Link, held_bytes: int = 0) -> AsyncIterator[Turn]:
-        """Wait for a slot, and hold it for the length of the block or until the turn is parked."""
-        turn = Turn(link, held_bytes)
+    async def turn(
+        self, link: Link, held_bytes: int = 0, *, is_aside: bool = False
+    ) -> AsyncIterator[Turn]:
+        """Wait for a slot, and hold it for the length of the block or until the turn is parked.
+
+        Aside of the slots it waits for room in memory alone.
+        """
+        turn = Turn(link, held_bytes, is_aside)
         self._waiting[turn] = None
         try:
             while not turn.began.is_set():
@@ -91,14 +101,14 @@ class Turns:
                     await turn.began.wait()
             yield turn
         finally:
-            for turns in (self._waiting, self._running, self._parked):
+            for turns in (self._waiting, self._running, self._aside, self._parked):
                 turns.pop(turn, None)
             self._begin_those_who_may()
 
     def park(self, turn: Turn) -> None:
         """Take the slot from a turn whose link takes nothing; its bytes still count."""
-        if turn in self._running:
-            del self._running[turn]
+        if turn in self._running or turn in self._aside:
+            del self._begun(turn)[turn]
             self._parked[turn] = None
             turn.parked_at = trio.current_time()
             self._begin_those_who_may()
@@ -110,16 +120,20 @@ class Turns:
         self._took_at.forget_while(lambda at: at <= now - LATELY_S)
 
     def _begin_those_who_may(self) -> None:
-        left = dict(self._waiting)
-        while left and len(self._running) < self._slots:
+        left = list(self._waiting)
+        while left := [one for one in left if one.is_aside or len(self._running) < self._slots]:
             turn = min(left, key=self._when_served)
-            del left[turn]
+            left.remove(turn)
             if self._is_its_share(turn) and (self._has_room(turn) or self._make_room(turn)):
                 self._begin(turn)
 
+    def _begun(self, turn: Turn) -> dict[Turn, None]:
+        """Return those among which a turn is from its beginning until it is parked."""
+        return self._aside if turn.is_aside else self._running
+
     def _begin(self, turn: Turn) -> None:
         del self._waiting[turn]
-        self._running[turn] = None
+        self._begun(turn)[turn] = None
         number = next(self._number)
         for name in _names(turn):
             self._served[name] = number
@@ -130,15 +144,17 @@ class Turns:
 
     def _is_its_share(self, turn: Turn) -> bool:
         """Return whether a network may have one turn more, while others want some too."""
+        if turn.is_aside:
+            return True
         counts = Counter(one.network for one in self._running)
         since = trio.current_time() - LATELY_S
         wanting = {network for network, at in self._took_at.items() if at > since}
-        wanting |= {one.network for one in (*self._waiting, *self._running)}
+        wanting |= {one.network for one in (*self._waiting, *self._running) if not one.is_aside}
         least = min((counts[one] for one in wanting - {turn.network}), default=self._slots)
         return counts[turn.network] < max(1, least)
 
     def _has_room(self, turn: Turn) -> bool:
-        held = sum(one.held_bytes for one in (*self._running, *self._parked))
+        held = sum(one.held_bytes for one in (*self._running, *self._aside, *self._parked))
         return not held or held + turn.held_bytes <= MAX_HELD_BYTES
 
     def _make_room(self, turn: Turn) -> bool:

@@ -3,8 +3,9 @@
 Each peer has one turn at a time however many links it has and however much it asks for, and the
 slots are passed round as `turns` says. A link that has no room for data gets no slot, and one
 that stops taking data loses it. Small things (manifests, listings, blocks of small contents)
-wait for no slot and for no large block of the same link. All file data keeps to one limit, if
-there is one: pieces of it pass in the same order as turns.
+wait for no slot and for no large block of the same link. But nothing is read for a link before it
+has room, and what is read and not sent is bounded for all links together. All file data keeps to
+one limit, if there is one: pieces of it pass in the same order as turns.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from p2pfs.errors import (
     RejectedError,
     StaleError,
 )
-from p2pfs.link import SEALED_BYTES, Link
+from p2pfs.link import FIRST_DATA_BYTES, SEALED_BYTES, Link
 from p2pfs.protocol import (
     KIB,
     MAX_REASON_LENGTH,
@@ -47,6 +48,7 @@ from p2pfs.protocol import (
     ServentId,
     block_bytes_for,
     block_count_for,
+    manifest_bytes_for,
 )
 from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 from p2pfs.upload.pages import Lists, Pages
@@ -218,8 +220,7 @@ class Uploads:
             if isinstance(message, Match):
                 await self._pages.send_matches(link, message, number)
             elif isinstance(message, GetManifest):
-                manifest = await self._share_for(link).manifest(FileId(message.file_id))
-                await self._send(link, number, manifest.to_bytes())
+                await self._send_manifest(client, message, number)
             elif isinstance(message, GetBlocks):
                 await self._send_blocks(client, peer, message, number)
             else:
@@ -232,6 +233,13 @@ class Uploads:
             log.exception("a bug of ours: not answered %r", message)
             link.post(Reject(RejectCode.FAILED, "a bug"), number)
         return None
+
+    async def _send_manifest(self, client: Client, wanted: GetManifest, number: int) -> None:
+        link, file_id = client.link, FileId(wanted.file_id)
+        size = self._share_for(link).size_of(file_id) or 0
+        async with self._aside(client, manifest_bytes_for(size)) as blocked:
+            manifest = await self._share_for(link).manifest(file_id)
+            await self._send(link, number, [manifest.to_bytes()], blocked=blocked)
 
     async def _send_blocks(
         self, client: Client, peer: Peer, wanted: GetBlocks, number: int
@@ -249,14 +257,15 @@ class Uploads:
                 small = await self._read_small(client, number, wanted, size)
                 blocks = small or await self._share_for(link).read_blocks(file_id, left[:count])
                 left = left[len(blocks) :]
-                data = b"".join(blocks)
                 await self._send(
-                    link, number, data, is_last=not left, sent=upload.sent, blocked=blocked
+                    link, number, blocks, is_last=not left, sent=upload.sent, blocked=blocked
                 )
 
             while left:
                 if size <= UNQUEUED_BYTES:  # needs no turn
-                    await send_some(TURN_BYTES // block_bytes_for(size), _nothing)
+                    count = min(len(left), TURN_BYTES // block_bytes_for(size))
+                    async with self._aside(client, count * size) as blocked:
+                        await send_some(count, blocked)
                     continue
                 async with self._place(client, peer, size) as (count, blocked):
                     await send_some(count, blocked)
@@ -290,38 +299,54 @@ class Uploads:
     ) -> AsyncIterator[tuple[int, Callable[[], object]]]:
         """Wait until blocks of a content may be sent; give their number, and a function to park."""
         block_bytes = block_bytes_for(size)
-        with _patience(client.link, SEALED_BYTES):
-            await client.link.wait_room()
+        await _wait_room(client.link)
         async with _until_called(peer.turn) as give_way:
             count = max(1, client.turn_bytes // block_bytes)
-            async with self._turns.turn(client.link, count * block_bytes) as turn:
+            sent_bytes = count * block_bytes
+            async with self._turns.turn(client.link, sent_bytes + SEALED_BYTES) as turn:
 
                 def blocked() -> None:
                     self._turns.park(turn)
                     give_way()  # to another link of the peer: this one may lead to it no more
 
                 yield count, blocked
-                with _patience(client.link, SEALED_BYTES):  # else all would send at once
-                    await client.link.wait_room(blocked)
-            client.turn_was(turn)
+                await _wait_room(client.link, blocked)  # else all would send at once
+            client.turn_was(turn, sent_bytes)
+
+    @contextlib.asynccontextmanager
+    async def _aside(self, client: Client, read_bytes: int) -> AsyncIterator[Callable[[], object]]:
+        """Wait until so many bytes may be read beside the turns; give a function to park.
+
+        A few are read as soon as the link has room, so they wait for nothing.
+        """
+        link = client.link
+        await _wait_room(link, client.quick.together.forget_all)
+        if read_bytes <= FIRST_DATA_BYTES:
+            yield _nothing
+            return
+        held_bytes = read_bytes + SEALED_BYTES
+        async with self._turns.turn(link, held_bytes, is_aside=True) as turn:
+            blocked = functools.partial(self._turns.park, turn)
+            yield blocked
+            await _wait_room(link, blocked)
 
     async def _send(
         self,
         link: Link,
         number: int,
-        data: bytes,
+        blocks: list[bytes],
         *,
         is_last: bool = True,
         sent: Callable[[int], object] = _nothing,
         blocked: Callable[[], object] = _nothing,
     ) -> None:
-        """Send a part of an answer, in pieces; `sent` is told of each."""
-        rest = memoryview(data)
+        """Send a part of an answer, in pieces; `sent` is told of each. It uses up the blocks."""
+        rest_bytes = sum(map(len, blocks))
         piece_bytes = self.limit.piece_bytes if self.limit.is_set else SEALED_BYTES
-        while rest:
-            piece, rest = rest[:piece_bytes], rest[piece_bytes:]
+        for piece in _pieces(blocks, piece_bytes):
             await self._pass(link, len(piece))
-            is_end = is_last and not rest
+            rest_bytes -= len(piece)
+            is_end = is_last and not rest_bytes
             # What waits for nothing needs no deadline: two of them were a third of the time that
             # the answer with a small file takes.
             with contextlib.nullcontext() if link.has_room else _patience(link, len(piece)):
@@ -338,6 +363,30 @@ class Uploads:
             while (wait_s := self.limit.wait_s(trio.current_time())) > 0:  # noqa: ASYNC110 - it is a time
                 await trio.sleep(min(wait_s, LOOK_AGAIN_S))
             self.limit.charge(count, trio.current_time())
+
+
+def _pieces(blocks: list[bytes], length: int) -> Iterator[memoryview]:
+    """Yield what is in some blocks in pieces of a length, and let go of each block that is used up.
+
+    To join them first would hold everything twice.
+    """
+    rest = memoryview(b"")
+    while rest or blocks:
+        if blocks and len(rest) < length:
+            block = memoryview(blocks.pop(0))
+            begun, rest = rest, block[length - len(rest) :]
+            block = block[: length - len(begun)]
+            yield memoryview(b"".join((begun, block))) if begun else block
+        else:
+            piece, rest = rest[:length], rest[length:]
+            yield piece
+
+
+async def _wait_room(link: Link, blocked: Callable[[], object] = _nothing) -> None:
+    """Wait until a link takes data; `blocked` is called once that has taken a moment."""
+    if not link.has_room:
+        with _patience(link, SEALED_BYTES):
+            await link.wait_room(blocked)
 
 
 @contextlib.contextmanager

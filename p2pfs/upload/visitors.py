@@ -85,10 +85,10 @@ class Client:
     turn_bytes: int = TURN_BYTES
     """Bytes that its next turn may have: fewer if it stopped taking data in its last one."""
 
-    def turn_was(self, turn: Turn) -> None:
+    def turn_was(self, turn: Turn, sent_bytes: int) -> None:
         """Let the next turn have twice as much as the last, or one block if that was parked."""
         was_slow = turn.parked_at is not None
-        self.turn_bytes = 0 if was_slow else min(TURN_BYTES, 2 * turn.held_bytes)
+        self.turn_bytes = 0 if was_slow else min(TURN_BYTES, 2 * sent_bytes)
 
     def idle_s(self, now: float) -> float:
         """Return for how long nothing is asked of us; 0 while something is, either way."""

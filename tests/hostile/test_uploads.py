@@ -22,9 +22,10 @@ from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
 from tests.helpers.servents import HalfServent, silent
-from tests.upload.test_uploads import BLOCK, Shelf
+from tests.upload.test_uploads import BLOCK, SMALL, Shelf
 
 FILM = Content.of(16 * BLOCK, seed=7)
+NOTE = Content.of(BLOCK // 8, seed=8)
 SLOW_BYTES_PER_S = 10_000
 ATTACKER = "10.6.6.6"
 LINE_BYTES_PER_S = 10_000_000
@@ -37,9 +38,10 @@ class Shop:
     def __init__(self, nursery: trio.Nursery) -> None:
         self.net = MemoryNetwork(latency_s=0.01)
         self.net.set_upload_rate("10.0.0.1", LINE_BYTES_PER_S)
-        shelf = Shelf()
-        shelf.contents[FILM.file_id] = FILM
-        self.uploads = Uploads(shelf)
+        self.shelf = Shelf()
+        for content in (FILM, NOTE):
+            self.shelf.contents[content.file_id] = content
+        self.uploads = Uploads(self.shelf)
         self.servent = HalfServent(self.net, "10.0.0.1")
         self.servent._judge = lambda peer, _hello, remote: self.uploads.judge(peer, remote)
         self._nursery = nursery
@@ -165,6 +167,36 @@ async def test_what_parked_turns_hold_is_bounded_and_the_largest_group_pays(
 
         await seconds_to_fetch(await shop.enter("10.0.2.1"))
         assert "10.0.1.1" in {link.remote.host for link in shop.servent.open_links}
+
+
+async def test_what_is_read_of_small_contents_and_not_taken_is_bounded(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(turns_module, "MAX_HELD_BYTES", 32 * BLOCK)
+    async with open_shop() as shop:
+        for _ in range(40):
+            peer = await shop.sneak_in(ATTACKER)
+            for number in range(1, 65):
+                await peer.send(GetBlocks(SMALL.file_id, (0, 1) * 8), number)
+        await trio.sleep(1)
+
+        assert len(shop.shelf.read) <= 32
+
+        reader = await shop.enter("10.0.2.1")
+        with trio.fail_after(2):
+            await reader.ask.fetch(GetBlocks(SMALL.file_id, (0, 1)), size_limit=SMALL.size)
+
+
+async def test_nothing_is_kept_read_for_a_link_that_takes_nothing(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        peer = await shop.sneak_in(ATTACKER)
+        for number in range(1, 65):
+            await peer.send(GetBlocks(NOTE.file_id, (0,)), number)
+        await trio.sleep(10)
+
+        (of_peer,) = shop.uploads._visitors._peers.values()
+        assert of_peer.clients[0].quick.waiting
+        assert not of_peer.clients[0].quick.together._read
 
 
 async def idle_crowd(shop: Shop) -> None:
