@@ -124,7 +124,8 @@ def main(arguments: Sequence[str]) -> int:
 def fuzz(minutes: int) -> int:
     """Let the fuzzers of tests/fuzz look for about so long."""
     examples = str(minutes * EXAMPLES_PER_MINUTE)
-    command = [sys.executable, "-m", "pytest", "-o", "timeout=0", "tests/fuzz/test_fuzz_links.py"]
+    no_limits = ("-o", "timeout=0", "-o", "faulthandler_timeout=0")
+    command = [sys.executable, "-m", "pytest", *no_limits, "tests/fuzz/test_fuzz_links.py"]
     environment = os.environ | {"P2PFS_FUZZ_EXAMPLES": examples}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 

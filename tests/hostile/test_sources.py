@@ -125,7 +125,8 @@ def test_a_liar_that_made_room_is_not_taken_back():
     picker.add_sources([peer(1)])
     assert liar.source.id not in picker._sources
 
-    picker.add_sources([liar.source])
+    elsewhere = (Address("10.0.0.9", 4774),)  # where it would find a place
+    picker.add_sources([PeerInfo(liar.source.id, "", elsewhere)])
 
     assert liar.source.id not in picker._sources
 
