@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from p2pfs.link import courier
-from p2pfs.protocol import Address, NetworkKey
+from p2pfs.protocol import SALT_BYTES, Address, NetworkKey, Seal
 from p2pfs.reach import Mainline, is_installed, mainline, open_mainline
 from p2pfs.threads import lane
 from tests.helpers.hosts import Host, open_wires
@@ -25,6 +25,10 @@ pytestmark = [
 ]
 
 COUNT = 6
+
+MOST_ANSWERED = 60
+"""Datagrams of one address that the engine answers before it hears it no more for some minutes."""
+
 PORT = 4774
 
 
@@ -150,6 +154,24 @@ async def test_a_damaged_table_is_an_empty_one(street: Street, tmp_path: Path, e
 
     one, _ = await street.open(1, NetworkKey.open())
 
+    assert one.nodes == 0
+
+
+async def test_who_sends_again_what_was_recorded_gets_few_answers_and_no_place(street: Street):
+    one, here = await street.open(1, NetworkKey.open())
+    find = b"d1:ad2:id20:abcdefghij01234567896:target20:abcdefghij0123456789e1:q9:find_node"
+    recorded = Seal(NetworkKey.open()).close(find + b"1:t2:aa1:y1:qe", bytes(SALT_BYTES))
+    answers: list[bytes] = []
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as eavesdropper:
+        await eavesdropper.bind(("10.78.0.2", 0))
+        for _ in range(10 * MOST_ANSWERED):
+            await eavesdropper.sendto(recorded, (here.host, here.port))
+        with trio.move_on_after(2):
+            while True:
+                answers.append(await eavesdropper.recv(2_000))
+
+    assert 0 < len(answers) <= MOST_ANSWERED
+    assert all(answer[:1] == recorded[:1] for answer in answers)
     assert one.nodes == 0
 
 
