@@ -21,7 +21,7 @@ import trio
 
 from p2pfs.errors import TransferError
 from p2pfs.namespace import Knowledge, belief
-from p2pfs.protocol.flood import news, routing
+from p2pfs.protocol.flood import news, spreading
 from simulation.report import quantile
 from tests.helpers.world import World, open_world
 
@@ -236,11 +236,11 @@ def crowded(times: float) -> Iterator[float]:
     """
     with (
         unittest.mock.patch.multiple(
-            routing,
-            QUERIES_PER_S=routing.QUERIES_PER_S / times,
-            QUERY_BURST=int(routing.QUERY_BURST / times),
-            OWN_COPIES=int(routing.OWN_COPIES / times),
-            OTHERS_COPIES=int(routing.OTHERS_COPIES / times),
+            spreading,
+            QUERIES_PER_S=spreading.QUERIES_PER_S / times,
+            QUERY_BURST=int(spreading.QUERY_BURST / times),
+            OWN_COPIES=int(spreading.OWN_COPIES / times),
+            OTHERS_COPIES=int(spreading.OTHERS_COPIES / times),
         ),
         unittest.mock.patch.multiple(
             news, NEWS_PER_S=news.NEWS_PER_S / times, NEWS_BURST=int(news.NEWS_BURST / times)

@@ -17,7 +17,7 @@ from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
 from p2pfs.protocol.flood import Answer, Ban, Decision, LinkId, Router, Send
 from p2pfs.protocol.flood.askers import ANSWERING_BURST_S, UNASKED_BURST
-from p2pfs.protocol.flood.routing import OTHERS_COPIES, QUERIES_PER_S
+from p2pfs.protocol.flood.spreading import OTHERS_COPIES, QUERIES_PER_S
 from p2pfs.protocol.identity import Identity
 from p2pfs.protocol.registry import MESSAGE_TYPES, RATES
 from p2pfs.protocol.signatures import sign_hit

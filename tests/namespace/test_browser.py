@@ -65,9 +65,9 @@ from p2pfs.protocol import (
     ServentId,
     sign_hit,
 )
-from p2pfs.protocol.flood.budgets import SearchBudget, Urgency
+from p2pfs.protocol.flood.budgets import SENDING_SHARE, SearchBudget, Urgency
 from p2pfs.protocol.flood.decisions import Finished, Refused
-from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, SENDING_SHARE
+from p2pfs.protocol.flood.spreading import SEARCH_BURST, SEARCHES_PER_S
 
 ID = bytes(range(32))
 TTL = 4

@@ -160,7 +160,14 @@ def test_every_limit_of_the_protocol_is_listed():
     listed = {row[0] for row in rows(section("Limits"))}
     for module in (
         *("inbox", "codec", "messages", "manifest", "names"),
-        *("flood.routing", "flood.askers", "flood.waves", "flood.seen", "flood.budgets"),
+        *(
+            "flood.routing",
+            "flood.spreading",
+            "flood.askers",
+            "flood.waves",
+            "flood.seen",
+            "flood.budgets",
+        ),
     ):
         constants = vars(importlib.import_module(f"p2pfs.protocol.{module}"))
         path = f"{module.replace('.', '/')}.py"

@@ -110,7 +110,7 @@ async def test_with_the_budget_spent_a_path_is_neither_absent_nor_its_directory_
 async def test_what_a_neighbour_refuses_was_not_asked(autojump_clock: MockClock):
     async with open_world() as world:
         await two(world)
-        (neighbour,) = world[0].message_router._router._neighbours.values()
+        (neighbour,) = world[0].message_router._router._neighbours._budgets.values()
         neighbour.searches = Budget(1 / 60, 1)
         assert len((await world[1].report.search("unicorn"))["files"]) == 1
 

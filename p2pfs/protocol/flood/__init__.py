@@ -1,6 +1,7 @@
 """The flood, sans-IO: queries, hits, walks and the budgets that bound them.
 
     routing     what to do with each message of a neighbour; the front door is `Router`
+    spreading   what each neighbour may send, and which of them get a copy
     waves       what each copy of a query waits for, and the echo that ends it
     decisions   what the owner of the router is to do
     news        NEWS: which shares have changed
@@ -39,7 +40,8 @@ from p2pfs.protocol.flood.filters import (
     with_positions,
 )
 from p2pfs.protocol.flood.news import NEWS_OF_ONE_BURST, NEWS_OF_ONE_PER_S
-from p2pfs.protocol.flood.routing import SEARCH_BURST, SEARCHES_PER_S, WIDE_TTL, Router
+from p2pfs.protocol.flood.routing import WIDE_TTL, Router
+from p2pfs.protocol.flood.spreading import SEARCH_BURST, SEARCHES_PER_S
 
 __all__ = [
     "ALL",

@@ -49,13 +49,10 @@ from p2pfs.protocol import (
     QueryKind,
     Walk,
 )
-from p2pfs.protocol.flood.askers import Askers
 from p2pfs.protocol.flood.budgets import (
     SENDING_SHARE,
-    Budget,
     Charge,
     SearchBudget,
-    TokenBucket,
     Urgency,
 )
 from p2pfs.protocol.flood.decisions import (
@@ -68,30 +65,12 @@ from p2pfs.protocol.flood.decisions import (
     Refused,
     Send,
 )
-from p2pfs.protocol.flood.filters import BEYOND, FILTERED_HOPS, OWN, FilterTable, Keys
+from p2pfs.protocol.flood.filters import BEYOND, OWN, FilterTable, Keys
 from p2pfs.protocol.flood.news import NewsTable
 from p2pfs.protocol.flood.seen import Seen, SeenTable
+from p2pfs.protocol.flood.spreading import SEARCH_BURST, SEARCHES_PER_S, Neighbours
 from p2pfs.protocol.flood.walks import Choose, Walks
-from p2pfs.protocol.flood.waves import Wave, Waves
-
-QUERIES_PER_S: Final = 40.0
-QUERY_BURST: Final = 200
-"""Copies of queries that a neighbour may send, its own and others': they all cost us. A flood
-crosses each link about once each way, so this is what the whole network carries: three hundred may
-look around for the first time within 5 s. With half as many, half of their looks were not whole."""
-
-OWN_COPIES: Final = 20
-"""Of what a neighbour takes at once, so much is left for searches of our own: twelve that asked as
-often as they may used up all, and our own searches did not reach who had the file."""
-
-OTHERS_COPIES: Final = 40
-"""So much more is left for the copies of all others by an address that sends most of what we pass
-on: else those of one person are lost among a flood of strangers."""
-
-SEARCHES_PER_S: Final = 30 / 60
-SEARCH_BURST: Final = 30
-"""Searches that a neighbour may begin itself (hops 0). The rings of one search are one; the
-burst lets a person open a tree of directories without waiting."""
+from p2pfs.protocol.flood.waves import Waves
 
 WIDE_TTL: Final = 4
 """Links up to which a search goes to all neighbours. With a mean degree of 13 that reaches 93 % of
@@ -100,14 +79,6 @@ ten thousand servents."""
 FAR_LINKS: Final = 1
 """Neighbours over which a search goes further than that. Among ten thousand a servent five links
 away is reached in some 27 ways, two over each neighbour, and each neighbour costs 500 messages."""
-
-WALKS_PER_S: Final = 5.0
-WALK_BURST: Final = 100
-"""Walks that a neighbour may send: a newcomer starts some fifty until it has neighbours."""
-
-HOP_MARGIN_MS: Final = 200
-"""What a deadline shrinks by at each hop, so that those behind us end before we do: a round
-trip across the world."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +97,6 @@ class RouterStatistics:
     drops: Mapping[DropReason, int]
 
 
-class _LinkBudgets:
-    """The budgets of one link, both ways."""
-
-    def __init__(self) -> None:
-        self.queries = Budget(QUERIES_PER_S, QUERY_BURST)
-        self.searches = Budget(SEARCHES_PER_S, SEARCH_BURST)
-        self.walks = Budget(WALKS_PER_S, WALK_BURST)
-        self.queries_out = _sending(QUERIES_PER_S, QUERY_BURST)
-        self.walks_out = _sending(WALKS_PER_S, WALK_BURST)
-
-    def charge_query(self, is_search: bool, now: float) -> Charge:
-        """Charge a copy of a query; `is_search` if the neighbour begins a search with it."""
-        charge = self.queries.charge(now)
-        if charge is Charge.WITHIN and is_search:
-            return self.searches.charge(now)
-        return charge
-
-
 class Router:
     """The queries and walks that pass through this servent."""
 
@@ -159,8 +112,7 @@ class Router:
         self._waves = Waves(has_room)
         self.filters = FilterTable(keys or Keys(b""))
         self._news = NewsTable()
-        self._neighbours: dict[LinkId, _LinkBudgets] = {}
-        self._askers = Askers()
+        self._neighbours = Neighbours(self.filters)
         self._searches_out = SearchBudget(
             SEARCHES_PER_S * SENDING_SHARE, int(SEARCH_BURST * SENDING_SHARE)
         )
@@ -176,16 +128,14 @@ class Router:
 
         Without an address it is taken to be alone at one.
         """
-        self._neighbours[link] = _LinkBudgets()
-        self._askers.link_opened(link, f"link {link}" if address is None else address)
+        self._neighbours.opened(link, address)
         self.filters.link_opened(link, now)
         self._news.link_opened(link)
 
     def link_lost(self, link: LinkId, now: float) -> list[Decision]:
         """Note that a link is gone; what waited for it ends incomplete."""
         del now  # losing a link takes effect at once, whatever the time
-        self._neighbours.pop(link, None)
-        self._askers.link_lost(link)
+        self._neighbours.lost(link)
         self.filters.link_lost(link)
         self._news.link_lost(link)
         return self._waves.link_lost(link)
@@ -241,7 +191,7 @@ class Router:
         """Send a query of our own to some neighbours; its wave has one end."""
         assert seen.sent_to is not None, "it is our own"
         wave = self._waves.begin(query, query.ttl, None, now)
-        sends = self._spread(wave, query, targets, now)
+        sends = self._neighbours.spread(wave, query, targets, now)
         wave.first_for = wave.hits_of.keys() - seen.sent_to
         seen.sent_to |= wave.first_for
         return [*sends, *self._waves.end_if_over(wave)]
@@ -254,12 +204,11 @@ class Router:
 
     def got_query(self, link: LinkId, query: Query, now: float) -> list[Decision]:
         """Take in a copy of a query: pass it on, answer it, or say that it is done with."""
-        neighbour = self._neighbours.get(link)
-        if neighbour is None:
+        if link not in self._neighbours:
             return [self._drop(link, DropReason.NO_LINK)]
         seen = self._seen.find(query.guid, now)
         is_own = query.hops == 0
-        charge = neighbour.charge_query(seen is None and is_own, now)
+        charge = self._neighbours.charge_query(link, now, is_search=seen is None and is_own)
         if seen is not None and query.echoes and seen.question == _question(query):
             ends = self._waves.crossed(link, query.guid, query.ttl)
             if ends is not None:
@@ -267,7 +216,7 @@ class Router:
         if charge is not Charge.WITHIN:
             return [_refusal(link, query), *self._over_budget(link, charge, "queries")]
         is_costly = seen is None and query.kind is QueryKind.WORDS
-        if is_costly and not self._askers.may_ask(link, now, is_own=is_own):
+        if is_costly and not self._neighbours.askers.may_ask(link, now, is_own=is_own):
             return self._refuse(link, query, DropReason.OVER_BUDGET)
         ttl = min(query.ttl, MAX_TTL - query.hops)
         if ttl < 1:
@@ -286,7 +235,7 @@ class Router:
 
     def spent(self, link: LinkId, query: Query, seconds: float) -> None:
         """Charge a neighbour with the processor time that an answer by words took."""
-        self._askers.spent(link, seconds, is_own=query.hops == 0)
+        self._neighbours.askers.spent(link, seconds, is_own=query.hops == 0)
 
     def answered(
         self, guid: Guid, ttl: int, hits: Sequence[QueryHit], now: float
@@ -303,7 +252,7 @@ class Router:
         decision = self._waves.got_hit(link, hit)
         is_unasked = isinstance(decision, Drop) and decision.reason is DropReason.NOT_ASKED
         decisions: list[Decision] = [decision]
-        if is_unasked and not self._askers.may_send_unasked(link, now):
+        if is_unasked and not self._neighbours.askers.may_send_unasked(link, now):
             decisions.append(Ban(link, "hits that nobody asked for"))
         return self._counted(decisions)
 
@@ -355,10 +304,9 @@ class Router:
 
     def got_walk(self, link: LinkId, walk: Walk, choose: Choose, now: float) -> list[Decision]:
         """Take in a walk: pass it on to a random neighbour, or end it here."""
-        neighbour = self._neighbours.get(link)
-        if neighbour is None:
+        if link not in self._neighbours:
             return [self._drop(link, DropReason.NO_LINK)]
-        charge = neighbour.walks.charge(now)
+        charge = self._neighbours.charge_walk(link, now)
         if charge is not Charge.WITHIN:
             return self._over_budget(link, charge, "walks")
         decisions = self._walks.got_walk(link, walk, self._neighbours, choose, now)
@@ -373,7 +321,7 @@ class Router:
         return [
             d
             for d in decisions
-            if not isinstance(d, Send) or self._neighbours[d.link].walks_out.take(now)
+            if not isinstance(d, Send) or self._neighbours.takes_walk(d.link, now)
         ]
 
     # Time.
@@ -413,41 +361,10 @@ class Router:
             onward = replace(copy, ttl=wave.ttl, hops=query.hops + 1)
             knowing = {asker for asker, asked_ttl in seen.askers if wave.ttl <= asked_ttl + 1}
             others = [other for other in self._neighbours if other not in knowing]
-            decisions += self._spread(wave, onward, others, now)
+            decisions += self._neighbours.spread(wave, onward, others, now)
         if is_new:
             decisions.append(Answer(copy))
         return [*decisions, *self._waves.end_if_over(wave)]
-
-    def _spread(
-        self, wave: Wave, query: Query, links: Iterable[LinkId], now: float
-    ) -> list[Decision]:
-        """Send a copy to each link that may have something, and has time and budget for it."""
-        deadline_ms = max(0, query.deadline_ms - HOP_MARGIN_MS)
-        query = replace(query, deadline_ms=deadline_ms, echoes=True)
-        wanted = self.filters.keys.of_query(query) if query.ttl <= FILTERED_HOPS else ()
-        sends: list[Decision] = []
-        for link in links:
-            if wanted and not self.filters.admits(link, query.ttl, wanted):
-                wave.skipped += 1
-            elif query.deadline_ms and self._has_place(wave.came_from, link, now):
-                wave.hits_of[link] = 0
-                sends.append(Send(link, query))
-            else:
-                wave.is_complete = False
-        return sends
-
-    def _has_place(self, asker: LinkId | None, link: LinkId, now: float) -> bool:
-        """Take a place among the copies that a neighbour accepts; our own come first."""
-        places = self._neighbours[link].queries_out
-        if asker is None:
-            return places.take(now)
-        are_few = places.wait_s(now, OWN_COPIES + OTHERS_COPIES) > 0.0
-        if are_few and self._askers.is_greedy(asker, link):
-            return False
-        is_taken = places.take(now, OWN_COPIES)
-        if is_taken:
-            self._askers.passed_on(asker, now)
-        return is_taken
 
     # Refusals.
 
@@ -469,11 +386,6 @@ class Router:
     def _counted(self, decisions: list[Decision]) -> list[Decision]:
         self._drops.update(d.reason for d in decisions if isinstance(d, Drop))
         return decisions
-
-
-def _sending(rate_per_s: float, burst: int) -> TokenBucket:
-    """Return the bucket for messages that we send against a neighbour's budget."""
-    return TokenBucket(rate_per_s * SENDING_SHARE, int(burst * SENDING_SHARE))
 
 
 def _refusal(link: LinkId, query: Query) -> Send:

@@ -15,7 +15,8 @@ from p2pfs.protocol.flood.decisions import (
     LinkId,
     Send,
 )
-from p2pfs.protocol.flood.routing import FAR_LINKS, HOP_MARGIN_MS, WIDE_TTL, Router
+from p2pfs.protocol.flood.routing import FAR_LINKS, WIDE_TTL, Router
+from p2pfs.protocol.flood.spreading import HOP_MARGIN_MS
 from p2pfs.protocol.flood.waves import MAX_COUNT
 from tests.helpers.floodnet import guid_of, hit_of, query_of
 

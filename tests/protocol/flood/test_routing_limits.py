@@ -12,6 +12,7 @@ from p2pfs.protocol.flood import seen
 from p2pfs.protocol.flood.budgets import (
     FLOOD_FACTOR,
     FLOOD_WINDOW_S,
+    SENDING_SHARE,
     Budget,
     Charge,
     TokenBucket,
@@ -29,18 +30,17 @@ from p2pfs.protocol.flood.decisions import (
     Refused,
     Send,
 )
-from p2pfs.protocol.flood.routing import (
+from p2pfs.protocol.flood.routing import Router
+from p2pfs.protocol.flood.seen import MAX_SEEN, MAX_SEEN_OF_LINK, SEEN_S, Seen, SeenTable
+from p2pfs.protocol.flood.spreading import (
     HOP_MARGIN_MS,
     QUERIES_PER_S,
     QUERY_BURST,
     SEARCH_BURST,
     SEARCHES_PER_S,
-    SENDING_SHARE,
     WALK_BURST,
     WALKS_PER_S,
-    Router,
 )
-from p2pfs.protocol.flood.seen import MAX_SEEN, MAX_SEEN_OF_LINK, SEEN_S, Seen, SeenTable
 from p2pfs.protocol.flood.walks import MAX_WALKS, WALK_S, Walks
 from p2pfs.protocol.flood.waves import MAX_WAVE_HITS
 from p2pfs.protocol.messages import Done, Introduce, Query, Walk
