@@ -3,6 +3,7 @@
     store       all contents: which are open, how much they take, which goes first
     shelves     those that nobody has open: which stay, which are quick to open again
     blocks      one content: its blocks, which are verified, how they come and go
+    reads       what is read of it, on any thread
     flushing    when its bitmap is written, and when all is synced
     footprint   its file, and what that takes of the cache's room
     storage     its open file: bytes, manifest and bitmap on the disk

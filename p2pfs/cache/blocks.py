@@ -14,7 +14,8 @@ from p2pfs.cache.flushing import Flushing
 from p2pfs.cache.footprint import Footprint, Room
 from p2pfs.cache.key import Key
 from p2pfs.cache.passage import Passage
-from p2pfs.cache.storage import Located, Remembered, Storage, whole_pages
+from p2pfs.cache.reads import Reads
+from p2pfs.cache.storage import Remembered, whole_pages
 from p2pfs.errors import (
     BadBlockError,
     RemoteProtocolError,
@@ -24,7 +25,6 @@ from p2pfs.protocol import (
     Manifest,
     block_bytes_for,
     block_count_for,
-    block_range,
     block_span,
     digest,
     manifest_bytes_for,
@@ -74,8 +74,8 @@ class CachedFile:
         self._disk = Footprint(key, cache)
         self._passage = Passage.through(cache.limit_bytes, key.size)
         self._writing = trio.Lock()
-        self._taken: bytes | None = None
-        """All of a small content, verified, as long as the disk does not have it."""
+        self._reads = Reads(key.size, self._blocks, self._disk, self._passage)
+        self.read_nowait, self.locate_nowait = self._reads.read_nowait, self._reads.locate_nowait
         self._flushing = Flushing()
 
     def has(self, index: int) -> bool:
@@ -97,58 +97,6 @@ class CachedFile:
         if self._blocks and self._blocks.is_present(len(self._blocks) - 1):
             done -= self._block_bytes * len(self._blocks) - self.size
         return done
-
-    def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """Return the bytes at `offset`, or None if a block is missing or not yet verified.
-
-        Fewer than `length` only at the end of the content.
-        """
-        length = min(length, self.size - offset)
-        if length <= 0:
-            return b""
-        taken = self._taken
-        if taken is not None:
-            return taken[offset : offset + length]
-        if self._passage is not None:
-            return self._read_passing(self._passage, offset, length)
-        storage = self._disk.storage
-        if storage is None or not self._has_all(offset, length):
-            return None
-        return self._read_stored(storage, offset, length)
-
-    def _read_passing(self, passage: Passage, offset: int, length: int) -> bytes | None:
-        """Read blocks that may go meanwhile, and check afterwards that they have not."""
-        blocks = block_range(self.size, offset, length)
-        before = passage.losses(blocks)
-        storage = self._disk.storage
-        if storage is None or not self._has_all(offset, length):
-            return None
-        data = self._read_stored(storage, offset, length)
-        is_intact = passage.losses(blocks) == before and self._has_all(offset, length)
-        return data if is_intact else None
-
-    def locate_nowait(self, offset: int, length: int) -> Located | bytes | None:
-        """Return a descriptor that holds these bytes at the same offset; None as `read_nowait`.
-
-        It is good for as long as a handle is held. Of a content that passes through the cache
-        nothing stays, so the bytes themselves are returned; so are those that no file has yet.
-        There must be such bytes, at least one. A program that cuts the file between this call and
-        the reading, some microseconds, makes the reader take that for the end: no test here could
-        close that gap, and only programs that may write in the cache directory can do it.
-        """
-        if self._passage is not None or self._taken is not None:
-            return self.read_nowait(offset, length)
-        storage = self._disk.storage
-        if storage is None or not self._has_all(offset, length):
-            return None
-        if storage.is_cut():
-            self._blocks.clear()
-            return None
-        return Located(storage.number)
-
-    def _has_all(self, offset: int, length: int) -> bool:
-        first, end = offset // self._block_bytes, (offset + length - 1) // self._block_bytes + 1
-        return self._blocks.are_verified(first, end)
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Learn the digests of the blocks. They go to disk with the first block.
@@ -189,7 +137,7 @@ class CachedFile:
             return self.has(0)
         if not self._cache.take(self._taken_bytes):
             return False
-        self._taken = data
+        self._reads.taken = data
         self._cache.created(self.key)
         self._blocks.set_verified(0)
         return True
@@ -252,12 +200,12 @@ class CachedFile:
     @property
     def has_file(self) -> bool:
         """Whether anything of it is on disk, or will be in a moment."""
-        return self._disk.storage is not None or self._taken is not None
+        return self._disk.storage is not None or self._reads.taken is not None
 
     @property
     def allocated_bytes(self) -> int:
         """What it takes on the disk, or will in a moment."""
-        return self._disk.used_bytes + (0 if self._taken is None else self._taken_bytes)
+        return self._disk.used_bytes + (0 if self._reads.taken is None else self._taken_bytes)
 
     def settle(self) -> Remembered | None:
         """Leave the file as the last handle goes; return what `load` may rely on later.
@@ -272,20 +220,12 @@ class CachedFile:
             return storage.remember(self._blocks.states())
         return None
 
-    def _read_stored(self, storage: Storage, offset: int, length: int) -> bytes | None:
-        """Read blocks that are there; those that turn out not to be are to be fetched again."""
-        data = storage.read(offset, length)
-        if data is None:
-            for index in block_range(self.size, offset, length):
-                self._blocks.set_missing(index)
-        return data
-
     def _verify_stored(self, index: int) -> None:
         if not self.claims(index):
             return
         assert self.manifest is not None
         assert self._disk.storage is not None
-        data = self._read_stored(self._disk.storage, *block_span(self.size, index))
+        data = self._reads.stored(self._disk.storage, *block_span(self.size, index))
         try:
             self.manifest.verify(index, data or b"")
         except BadBlockError:
@@ -336,17 +276,17 @@ class CachedFile:
 
     def write_taken(self) -> None:
         """Write what was taken; it is missing again if the disk does not have it. In a thread."""
-        if self._taken is None:
+        if self._reads.taken is None:
             return
         assert self.manifest is not None
         self._cache.give_back(self._taken_bytes)  # the file takes it anew
         try:
-            self._create_whole(self._taken, self.manifest)
+            self._create_whole(self._reads.taken, self.manifest)
         except (TransferError, OSError) as error:
             log.info("cache: %s is not kept: %s", self.key.name, error)
             self._blocks.set_missing(0)
             self._cache.lost(self.key)
-        self._taken = None  # last: until then readers have it from here
+        self._reads.taken = None  # last: until then readers have it from here
 
     def _let_pass(self, cost: int) -> None:
         """Let the oldest blocks go of a content that cannot be kept whole."""
