@@ -36,6 +36,9 @@ EntriesAndTotal = tuple[Sequence[Entry], int]
 
 _NO_ENTRIES: Final[EntriesAndTotal] = ((), 0)
 
+_NO_CONTENT: Final = FileId(bytes(FILE_ID_BYTES))
+"""The id of nothing."""
+
 
 class Audience(Protocol):
     """Which peer may see which part of the library. Any thread."""
@@ -147,8 +150,7 @@ class Offer:
             NotFoundError: it is not.
         """
         try:
-            self._check_served(file_id)
-            return await self._library.manifest(file_id)
+            return await self._library.manifest(self._as_seen(file_id))
         except NotFoundError:
             with self._cached(file_id) as cached:
                 if cached is None or cached.manifest is None:
@@ -164,8 +166,7 @@ class Offer:
             StaleError: it was here a moment ago.
         """
         try:
-            self._check_served(file_id)
-            return await self._library.read_blocks(file_id, indexes)
+            return await self._library.read_blocks(self._as_seen(file_id), indexes)
         except NotFoundError:
             with self._cached(file_id) as cached:
                 blocks = [] if cached is None else await _read_cached(cached, indexes)
@@ -182,10 +183,13 @@ class Offer:
         found = dict(zip(served, await self._library.read_small(served), strict=True))
         return [found.get(file_id) for file_id in file_ids]
 
-    def _check_served(self, file_id: FileId) -> None:
-        """Raise NotFoundError, as if a content were not here, if this peer may not see it."""
-        if not self._may_serve(file_id):
-            raise NotFoundError("this content is not shared here")
+    def _as_seen(self, file_id: FileId) -> FileId:
+        """Return the id, or one that no content has if this peer may not see that content.
+
+        So the library says no in the same time: a refusal without it told what is here in 5 ms
+        where one of what is not took 12.
+        """
+        return file_id if self._may_serve(file_id) else _NO_CONTENT
 
     @contextlib.contextmanager
     def _cached(self, file_id: FileId) -> Iterator[CachedFile | None]:

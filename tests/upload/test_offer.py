@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.errors import RejectedError, TransferError
+from p2pfs.errors import NotFoundError, RejectedError, TransferError
 from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.protocol.messages import QueryHit, QueryKind
 from p2pfs.upload import Offer
 from tests.helpers.contents import Content
@@ -95,6 +96,35 @@ class Secrets:
 
     def limited_for(self, peer: str | None) -> list[str]:
         return ["secret"] if peer == "friend" else []
+
+
+async def test_what_a_peer_may_not_see_goes_the_way_of_what_is_not_there(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    secret = Content.of(100, seed=1)
+    async with open_world() as world:
+        await world.start()
+        await world.share(0, "secret", secret.data)
+        library, cache = world[0].library, world[0].cache
+        offer = Offer(library, cache, reshare=True, audience=Secrets())
+        looked_up = []
+        manifest = library.manifest
+
+        async def look_up(file_id: FileId) -> Manifest:
+            looked_up.append(file_id)
+            return await manifest(file_id)
+
+        monkeypatch.setattr(library, "manifest", look_up)
+        texts = set()
+        for file_id in (secret.file_id, FILM.file_id):
+            for ask_for in (offer.manifest, lambda one: offer.read_blocks(one, (0,))):
+                with pytest.raises(NotFoundError) as refused:
+                    await ask_for(file_id)
+                texts.add(str(refused.value))
+
+        assert len(looked_up) == 2
+        assert secret.file_id not in looked_up
+        assert len(texts) == 1
 
 
 async def test_small_contents_are_read_together_for_who_may_see_them(autojump_clock: MockClock):
