@@ -38,7 +38,8 @@ STREAM_IDLE_S: Final = 5.0
 
 MAX_PROMISED: Final = 32
 """Blocks fetched for other readers before ours comes near them. Each is ours to fetch at some
-time, as long as the file is being read; this bounds what others can make us fetch ahead."""
+time, as long as the file is being read; this bounds what others can make us fetch ahead. In all it
+is no more than our own readers have read, and so many or one window: who asks may be no reader."""
 
 TRIPWIRES: Final = 4
 """Parts of a window; its reader is noticed behind each, though it reads from the cache. Each
@@ -85,6 +86,8 @@ class ReadAhead:
         self._strays = 0
         self._strayed_at = float("-inf")
         self._promised: set[int] = set()
+        window = max(1, MAX_AHEAD_BYTES // self._block_bytes)
+        self._may_promise = min(window, MAX_PROMISED)  # more blocks for other readers
         self.is_quick = False
         """Whether sources are so quick that the surroundings of random reads are worth while."""
         self.tripwires: frozenset[int] = frozenset()
@@ -97,6 +100,7 @@ class ReadAhead:
         if number is None:
             self._stray(now)
             position = self._block_after(end)
+            self._may_promise += 1
             self._begin(_Stream(position, self._first_window(), now, (offset, end)))
         else:
             self._streams.move_to_end(number)
@@ -105,8 +109,10 @@ class ReadAhead:
 
     def promise(self, index: int) -> bool:
         """Want a block for another reader; return whether that is not asked too much."""
-        if len(self._promised) < MAX_PROMISED:
+        is_new = index not in self._promised
+        if is_new and len(self._promised) < MAX_PROMISED and self._may_promise > 0:
             self._promised.add(index)
+            self._may_promise -= 1
         return index in self._promised
 
     def arrived(self, index: int) -> None:
@@ -164,6 +170,7 @@ class ReadAhead:
                 stream.window_bytes = min(2 * stream.window_bytes, MAX_AHEAD_BYTES)
         elif stream.goes_on(offset, end) or is_next_block:
             stream.window_bytes = MIN_AHEAD_BYTES
+        self._may_promise += max(0, position - stream.position)
         stream.position = max(stream.position, position)
 
     def _block_after(self, end: int) -> int:

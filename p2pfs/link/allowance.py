@@ -8,8 +8,16 @@ ever sends. The router judges how much of the network's work queries and walks m
 
 from __future__ import annotations
 
-from p2pfs.protocol import RATES, Message, Unknown
+from typing import Final
+
+from p2pfs.protocol import RATES, Data, Message, Unknown
 from p2pfs.protocol.flood import TokenBucket
+
+FULL_DATA_BYTES: Final = 4_096
+SMALL_DATA_PER_S: Final = 500.0
+SMALL_DATA_BURST: Final = 1_000
+"""Parts of answers that are shorter, and not the last, which are read in a second, and at once: one
+costs as much as a full one. A servent sends one in a megabyte."""
 
 
 class Allowance:
@@ -18,6 +26,7 @@ class Allowance:
     def __init__(self) -> None:
         """Start with all bursts unspent."""
         self._buckets: dict[type[Message | Unknown], TokenBucket] = {}
+        self._small_data = TokenBucket(SMALL_DATA_PER_S, SMALL_DATA_BURST)
 
     def wait_s(self, message: Message | Unknown, now: float) -> float:
         """Charge a message, and return how long nothing more is to be read."""
@@ -26,6 +35,16 @@ class Allowance:
         if bucket is None:
             rate = RATES[kind]
             bucket = self._buckets[kind] = TokenBucket(rate.per_s, rate.burst)
-        wait_s = bucket.wait_s(now)
-        bucket.take(now + wait_s)
-        return wait_s
+        return _wait_s(bucket, now)
+
+    def wait_after_data_s(self, data: Data, now: float) -> float:
+        """Charge a part of an answer if it is short, and return how long nothing is to be read."""
+        if data.is_last or len(data.payload) >= FULL_DATA_BYTES:
+            return 0.0
+        return _wait_s(self._small_data, now)
+
+
+def _wait_s(bucket: TokenBucket, now: float) -> float:
+    wait_s = bucket.wait_s(now)
+    bucket.take(now + wait_s)
+    return wait_s

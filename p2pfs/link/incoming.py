@@ -36,6 +36,7 @@ class Incoming:
         self._connection = connection
         self._alive = alive
         self._allowance = Allowance()
+        self._rest_s = 0.0
 
     async def run(self, take: TakeReceived, is_over: Callable[[], bool]) -> None:
         """Hand on what arrives until the link is over or the peer has ended the stream.
@@ -56,6 +57,10 @@ class Incoming:
             self._alive.got_bytes()
             self._connection.receive_data(data)
 
+    def read_later(self, rest_s: float) -> None:
+        """Read nothing more for a while, once a message has come; what was read goes on."""
+        self._rest_s = max(self._rest_s, rest_s)
+
     async def drain(self) -> None:
         """Read on and drop it until the peer hangs up.
 
@@ -74,13 +79,15 @@ class Incoming:
             if isinstance(event, Data):  # first: there are 17,000 in a GiB
                 self._alive.heard(now)
                 take(event)
+                wait_s = self._allowance.wait_after_data_s(event, now)
             else:
                 message = event.message if isinstance(event, Received) else event
                 self._alive.heard(now, is_pong=isinstance(message, Pong))
                 if isinstance(event, Received):
                     take(event)
                 if isinstance(message, _CHARGED):
-                    wait_s = self._allowance.wait_s(message, now)
+                    wait_s = max(self._allowance.wait_s(message, now), self._rest_s)
+                    self._rest_s = 0.0
             if is_over():
                 return
             if wait_s:  # the peer sends more than anybody should

@@ -270,6 +270,10 @@ class Link:
         """
         await self._out.wait_room(blocked)
 
+    def read_later(self, rest_s: float) -> None:
+        """Read nothing more of the peer for a while, for it asks more than anybody should."""
+        self._in.read_later(rest_s)
+
     def close(self, bye: Bye | None = None) -> None:
         """End the link in order: queued messages and a BYE leave first, for FAREWELL_S at most.
 

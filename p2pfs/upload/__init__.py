@@ -5,6 +5,7 @@
     uploads     what is asked on the transfer links of others, and the answers
     together    small contents that one link asks for in a row, read at once
     visitors    these links: who may have one, and which one gives way
+    refusals    how many refusals an address may draw before it is read more slowly
     pages       pages of directories and of matches
     turns       whose turn it is to be sent blocks, and what all turns hold
     under_way   which peer is being sent what, for people

@@ -52,6 +52,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 from p2pfs.upload.pages import Lists, Pages
+from p2pfs.upload.refusals import Refusals
 from p2pfs.upload.together import TOGETHER_BYTES, SmallShare
 from p2pfs.upload.turns import Turns
 from p2pfs.upload.under_way import UnderWay
@@ -142,6 +143,7 @@ class Uploads:
         self._turns = Turns(UPLOAD_SLOTS)
         self._visitors = Visitors()
         self._pages = Pages(self._share_for)
+        self._refusals = Refusals()
 
     def _share_for(self, link: Link) -> Share:
         return self._seen_by(link.peer.id)
@@ -178,7 +180,8 @@ class Uploads:
             client.quick.cancel(number)
             client.bulk.cancel(number)
         elif peer.waiting >= MAX_QUEUE:
-            client.link.post(Reject(RejectCode.BUSY, "queue is full", RETRY_AFTER_MS), number)
+            refusal = Reject(RejectCode.BUSY, "queue is full", RETRY_AFTER_MS)
+            self._refuse(client.link, refusal, number)
         elif isinstance(message, GetBlocks) and self._is_large(client.link, message):
             client.bulk.put(message, number)
         else:
@@ -227,12 +230,21 @@ class Uploads:
                 raise RejectedError("that is no request", RejectCode.NOT_FOUND)
         except LinkClosedError:
             pass  # the reader task sees the end as well, and stops us
-        except (P2pfsError, OSError) as error:
+        except NotYetError as error:  # a reader asks for it again, as it is told to
             link.post(_refusal(error, link), number)
+        except (P2pfsError, OSError) as error:
+            self._refuse(link, _refusal(error, link), number)
         except Exception:
             log.exception("a bug of ours: not answered %r", message)
             link.post(Reject(RejectCode.FAILED, "a bug"), number)
         return None
+
+    def _refuse(self, link: Link, refusal: Reject, number: int) -> None:
+        """Say no, and read a link more slowly whose address or network draws many refusals."""
+        link.post(refusal, number)
+        wait_s = self._refusals.wait_s(link.remote.host, trio.current_time())
+        if wait_s:
+            link.read_later(wait_s)
 
     async def _send_manifest(self, client: Client, wanted: GetManifest, number: int) -> None:
         link, file_id = client.link, FileId(wanted.file_id)

@@ -12,6 +12,8 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import LinkClosedError
+from p2pfs.link import Link
+from p2pfs.link.allowance import SMALL_DATA_BURST, SMALL_DATA_PER_S
 from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
@@ -101,6 +103,33 @@ async def forget_all(rogue: RawPeer) -> None:
     with contextlib.suppress(trio.BrokenResourceError, AssertionError):
         while True:
             await rogue.channel.stream.receive_some(65_536)
+
+
+async def test_an_answer_in_tiny_parts_is_read_at_a_rate(autojump_clock: MockClock):
+    net = MemoryNetwork(latency_s=0.01)
+    victim = HalfServent(net, "10.0.0.1")
+    parts: list[memoryview] = []
+
+    async def serve(link: Link) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, link)
+            await link.run(lambda *_: None)
+
+    async def ask(link: Link) -> None:
+        await link.ask.stream(BLOCK, size_limit=1 << 20, take=parts.append)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(victim.listen, serve)
+        rogue = await RawPeer.dial(net.host("10.6.6.6"), victim.address, m.LinkKind.TRANSFER)
+        _, number = await rogue.receive_a(m.GetBlocks)
+        with trio.move_on_after(FLOOD_S):
+            while True:
+                await rogue.channel.stream.send_all(
+                    rogue.connection.send_data(number, b"x", is_last=False)
+                )
+        nursery.cancel_scope.cancel()
+
+    assert len(parts) <= SMALL_DATA_BURST + FLOOD_S * SMALL_DATA_PER_S + 1
 
 
 async def asked_of_rogue(

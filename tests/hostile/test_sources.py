@@ -10,9 +10,11 @@ from trio.testing import MockClock
 
 from p2pfs.download.known import MAX_KNOWN_SOURCES
 from p2pfs.download.picker import Picker
+from p2pfs.download.readahead import MAX_PROMISED, ReadAhead
+from p2pfs.download.source import MANIFEST
 from p2pfs.download.standing import Trouble
 from p2pfs.download.swarm import Swarm
-from p2pfs.errors import BusyError, RejectedError, StalledError
+from p2pfs.errors import BusyError, P2pfsError, RejectedError, StalledError
 from p2pfs.protocol import MIB, Address, PeerInfo, RejectCode
 from tests.helpers.contents import Content
 from tests.helpers.memorycache import MemoryCachedFile
@@ -87,6 +89,32 @@ async def test_readers_who_promise_and_never_have_cost_a_moment(
     among = await seconds_to_read([good()], [promising() for _ in range(count)])
 
     assert among <= MOST * alone
+
+
+async def test_who_has_nothing_and_wants_to_be_asked_at_once_is_asked_seldom(
+    autojump_clock: MockClock,
+):
+    asked = 0
+
+    class Eager(FakeSource):
+        def refusal(self, index: int) -> P2pfsError | None:
+            nonlocal asked
+            if index == MANIFEST:
+                return None
+            asked += 1
+            error = RejectedError("soon", RejectCode.NOT_FOUND)
+            error.retry_after_s = 0.001
+            return error
+
+    upstream = FakeUpstream([Eager(FILM)])
+    swarm = Swarm(MemoryCachedFile(FILM), upstream.peers, upstream, STALL_S)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(swarm.run)
+        with trio.move_on_after(20):
+            await swarm.read(0, READ_BYTES)
+        nursery.cancel_scope.cancel()
+
+    assert asked <= 45
 
 
 async def test_who_is_found_after_64_dead_ones_is_used(autojump_clock: MockClock):
@@ -166,3 +194,16 @@ async def test_bytes_are_progress_though_no_block_is_whole(autojump_clock: MockC
         with trio.fail_after(8 * STALL_S):
             assert len(await swarm.read(0, 100)) == 100
         nursery.cancel_scope.cancel()
+
+
+def test_others_have_no_more_fetched_than_our_own_readers_have_read_and_a_window():
+    ahead = ReadAhead(1000 * BLOCK)
+    ahead.advance(0, 10, 0.0)
+
+    promised = 0
+    for index in range(1, 1000):
+        if ahead.promise(index):
+            promised += 1
+            ahead.arrived(index)
+
+    assert promised <= MAX_PROMISED + 1

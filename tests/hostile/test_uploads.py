@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -16,12 +17,15 @@ from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, List, Pong
 from p2pfs.upload import Uploads
 from p2pfs.upload import turns as turns_module
 from p2pfs.upload.pages import PAGES_BURST, PAGES_PER_S
+from p2pfs.upload.refusals import REFUSAL_BURST, REFUSALS_PER_S
+from p2pfs.upload.uploads import MAX_QUEUE
 from p2pfs.upload.visitors import MAX_LINKS_PER_PEER, MAX_VISITORS, RESTING_S, VISITOR_IDLE_S
 from tests.helpers.contents import Content
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
 from tests.helpers.servents import HalfServent, silent
+from tests.hostile.test_messages import forget_all
 from tests.upload.test_uploads import BLOCK, SMALL, Shelf
 
 FILM = Content.of(16 * BLOCK, seed=7)
@@ -197,6 +201,35 @@ async def test_nothing_is_kept_read_for_a_link_that_takes_nothing(autojump_clock
         (of_peer,) = shop.uploads._visitors._peers.values()
         assert of_peer.clients[0].quick.waiting
         assert not of_peer.clients[0].quick.together._read
+
+
+async def test_refusals_are_counted_by_address(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        refused = 0
+        refuse = shop.uploads._refuse
+
+        def count(*refusal: object) -> None:
+            nonlocal refused
+            refused += 1
+            refuse(*refusal)
+
+        shop.uploads._refuse = count
+
+        async with trio.open_nursery() as crowd:
+            for _ in range(8):
+                rogue = await shop.sneak_in(ATTACKER)
+                crowd.start_soon(forget_all, rogue)
+                crowd.start_soon(ask_for_nothing, rogue)
+            await trio.sleep(3)
+            crowd.cancel_scope.cancel()
+
+        assert refused <= REFUSAL_BURST + 3 * REFUSALS_PER_S + 8 * MAX_QUEUE
+
+
+async def ask_for_nothing(rogue: RawPeer) -> None:
+    """Ask without end for what is not there."""
+    for number in itertools.count(1):
+        await rogue.send(GetBlocks(number.to_bytes(32), (0,)), number)
 
 
 async def idle_crowd(shop: Shop) -> None:
