@@ -184,7 +184,8 @@ class Rounds:
                 with trio.move_on_at(tidy_at):
                     await self._alarm.wait()
             else:
-                self._resting = trio.Event()
+                if self._resting.is_set():  # else the watch waits for this very one
+                    self._resting = trio.Event()
                 self._books.is_attended = True
                 await self._give_way()
                 await self._hop_for_a_while()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -189,6 +190,44 @@ async def test_a_change_past_the_mount_is_not_waited_for_twice(
         await trio.sleep_until(at + 3 * GATHER_CHANGES_S)
 
         assert world.offered() == {"f": id_of(b"data")}
+
+
+class Stirred(OneChange):
+    """The watch also sees a write through the mount, while the worker is at work."""
+
+    def __init__(self, path: str, at: float, stirred_at: float) -> None:
+        super().__init__(path, at)
+        self._stirred_at = stirred_at
+
+    async def changed(self) -> None:
+        if trio.current_time() < self._stirred_at:
+            await trio.sleep_until(self._stirred_at)
+        else:
+            await super().changed()
+
+
+async def test_a_change_past_the_mount_is_noticed_after_the_worker_was_busy_for_long(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    began_at = trio.current_time()
+    at = began_at + 20
+    world = World(tmp_path, watch=Stirred("late", at, stirred_at=began_at + 1))
+    hop, numbers = Worker.hop, itertools.count()
+
+    def hop_while_somebody_writes(worker: Worker) -> bool:
+        is_fine = hop(worker)
+        if trio.current_time() < began_at + 5:
+            world.write(f"f{next(numbers)}")
+        return is_fine
+
+    monkeypatch.setattr(Worker, "hop", hop_while_somebody_writes)
+    async with world.running():
+        world.write("first")
+        await trio.sleep_until(at)
+        world.put("late", b"data")
+        await trio.sleep(1)
+
+        assert "late" in world.offered()
 
 
 class Ringing(OneChange):
