@@ -78,6 +78,9 @@ class Tree:
         self.most = max(self.most, self.own.looks)
         return virtual(DIRECTORY_MODE, 1, time_ns=0)
 
+    def check_access(self, path: str, mode: int) -> bool:
+        return False
+
 
 @pytest.mark.fuse
 async def test_libfuses_threads_are_known_until_they_end(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from tests.helpers.rogues import RawPeer
 from tests.helpers.world import PORT, World, host, open_world
 
 HOUR_S = 3_600.0
+WITHHOLDER = "10.9.0.1"
 
 
 async def answer_pings_alone(world: World) -> None:
     """Be a neighbour of servent 0 that takes every query and never says that it is done."""
     address = Address(host(0), PORT)
-    peer = await RawPeer.dial(world.net.host("10.9.0.1"), address, LinkKind.NEIGHBOUR)
+    peer = await RawPeer.dial(world.net.host(WITHHOLDER), address, LinkKind.NEIGHBOUR)
     while True:
         message, number = await peer.receive()
         if isinstance(message, Ping):
@@ -73,7 +74,7 @@ async def test_what_is_there_stays_though_nobody_tells_of_it(autojump_clock: Moc
 async def test_one_that_cannot_be_reached_once_is_not_forgotten(autojump_clock: MockClock):
     async with withholding() as world:
         await trio.sleep(CONFIRM_S + CONFIRM_EVERY_S / 2)
-        world.net.partition([host(0)], [host(2)])
+        world.net.partition([host(0), WITHHOLDER], [host(2)])
         await trio.sleep((STRIKES - 1) * CONFIRM_EVERY_S)
         world.net.heal()
         await trio.sleep(HOUR_S)
