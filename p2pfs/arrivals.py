@@ -13,7 +13,7 @@ from p2pfs.reach import Beyond, Ways
 
 
 class Arrivals:
-    """Passes events of neighbours on to the parts that they concern (overlay.Owner)."""
+    """Passes events of neighbours on to the parts that they concern (overlay.OverlayOwner)."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 A few that carry more than a text stand where that is known: `link.RefusedError` and
 `control.VerbError`.
 
-Errors change shape at borders. `download.source` turns the error of a source into its `Trouble`,
+Errors change shape at borders. `download.standing` turns the error of a source into its `Trouble`,
 and the trouble of all sources into the `TransferError` that readers get. What leaves the servent is
 made of these by `filesystem.answers` (an `OSError`), `upload.uploads` (a REJECT for a peer) and
 `control.statuses` (an exit status). An `OSError` of a disk or of a socket becomes one of these

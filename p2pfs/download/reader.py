@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 FAILURE_STANDS_S: Final = 0.5
 """How long a failed read stands for those that follow on the same open file. The kernel asks
-again for the pages of a failed read-ahead, and for those behind: `cat` asked three times, and
-so got its error only after three times the stall time."""
+again for the pages of a failed read-ahead, and for those behind: without this
+`cat` asked three times, and got its error only after three times the stall time."""
 
 
 class Home(Protocol):

@@ -28,8 +28,8 @@ CREDIT_BLOCKS: Final = 2
 """Or as long as the quickest source takes for so many blocks, if that is longer, up to
 ASSIGNED_PATIENCE_S.
 Where ten share a line of 2 MB/s, each has its next block after 1.3 s: on 0.9 s most of them gave
-each other up before anything could be given, and took 1.4 to 1.7 times the content from the source;
-so 1.28 to 1.38 times."""
+each other up before anything could be given, and took 1.4 to 1.7 times the content from the source.
+With this they take 1.28 to 1.38 times."""
 
 EARNED_S: Final = 3.0
 """How much longer they wait for another reader for each block that it has given, and what each

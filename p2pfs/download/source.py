@@ -170,6 +170,7 @@ class Source:
             self.lacked_in_row = 0
         self.progress_at, self.silent_s = now, 0.0
         self.failures, self.retry_at = 0, 0.0
+        self.was_unreachable = False
         self.lates = max(0, self.lates - 1)
         self.happened(SourceEvent.GAVE)
 

@@ -153,10 +153,6 @@ class Names:
         likely = (v for v in found if v.name == name or v.token[:ID_SUFFIX_LENGTH] in name)
         return min((v for v in likely if name in usual_names(v)), key=order, default=None)
 
-    def is_settled(self, published: str) -> bool:
-        """Return whether the versions of a published name are among those worked out."""
-        return published in self._groups
-
     def settled(self) -> Collection[str]:
         """Return the published names whose versions are worked out."""
         return self._groups.keys()

@@ -58,8 +58,8 @@ the first, the mean of all for each further one, as the first copy comes by the 
 stopped servent holds up those behind it, and must hold up no others."""
 
 LAST_RING: Final = 1.25
-"""How much longer the last ring may take, and MAX_HOP_S from each hit on: an answer that comes
-after it does not count."""
+"""How many times its time the last ring may take, since an answer that comes after it does not
+count. Each hit prolongs it to MAX_HOP_S from then."""
 
 END_MARGIN_S: Final = 0.05
 """Others end a search so much earlier than we do, so that their last hits still count."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pfs.download.source import Request, Source
+from p2pfs.download.source import MANIFEST, Request, Source
 from p2pfs.download.standing import STANDINGS, SourceEvent, Standing, Trouble
 from tests.helpers.sizes import BLOCK
 from tests.helpers.upstream import peer
@@ -111,3 +111,12 @@ def test_who_gave_something_or_was_reached_is_not_out_of_reach():
     source.pause(Trouble.CLOSED, now=5.0)
 
     assert not source.is_out_of_reach
+
+
+def test_who_answers_is_not_out_of_reach_any_more_though_it_gave_no_block():
+    source = Source(peer(0))
+    source.pause(Trouble.UNREACHABLE, now=1.0)
+    source.found_again()
+    source.gave(Request(source.peer, MANIFEST, 100), now=2.0)
+    source.happened(SourceEvent.LIED)
+    assert source.trouble_with([0]) is Trouble.CORRUPT
