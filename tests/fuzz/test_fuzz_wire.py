@@ -9,7 +9,7 @@ import os
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from p2pfs.errors import HandshakeError, LocalProtocolError, RemoteProtocolError
@@ -130,7 +130,9 @@ def test_a_stranger_gets_nothing_but_a_handshake_error(role, pieces):
     try:
         for piece in [*pieces, b""]:
             connection.receive_data(piece)
-            assert events_of(connection) == []
+            events = events_of(connection)
+            assume(connection.state is not State.RELAYED)  # a ticket: the owner judges it
+            assert events == []
     except HandshakeError as error:
         text = str(error)
     else:
