@@ -35,16 +35,10 @@ class Allowance:
         if bucket is None:
             rate = RATES[kind]
             bucket = self._buckets[kind] = TokenBucket(rate.per_s, rate.burst)
-        return _wait_s(bucket, now)
+        return bucket.take_ahead(now)
 
     def wait_after_data_s(self, data: Data, now: float) -> float:
         """Charge a part of an answer if it is short, and return how long nothing is to be read."""
         if data.is_last or len(data.payload) >= FULL_DATA_BYTES:
             return 0.0
-        return _wait_s(self._small_data, now)
-
-
-def _wait_s(bucket: TokenBucket, now: float) -> float:
-    wait_s = bucket.wait_s(now)
-    bucket.take(now + wait_s)
-    return wait_s
+        return self._small_data.take_ahead(now)

@@ -44,7 +44,5 @@ class Refusals:
             (self._networks, network, NETWORK_REFUSALS_PER_S, NETWORK_REFUSAL_BURST),
         ):
             bucket = counted[group] = counted.get(group) or TokenBucket(per_s, burst)
-            wait_s = bucket.wait_s(now)
-            bucket.take(now + wait_s)
-            most_s = max(most_s, wait_s)
+            most_s = max(most_s, bucket.take_ahead(now))
         return min(most_s, LONGEST_REST_S)

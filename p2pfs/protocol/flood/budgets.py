@@ -47,6 +47,12 @@ class TokenBucket:
         """Take tokens that are not there yet, for work that cost more than was known before."""
         self._tokens -= tokens
 
+    def take_ahead(self, now: float) -> float:
+        """Take one token, which may not be there yet; return in how many seconds it will be."""
+        wait_s = self.wait_s(now)
+        self._tokens -= 1.0
+        return wait_s
+
     def wait_s(self, now: float, spare: float = 0.0) -> float:
         """Return in how many seconds there will be a token beside the spare ones; 0 if now."""
         earned = 0.0 if self._at is None else (now - self._at) * self._rate_per_s

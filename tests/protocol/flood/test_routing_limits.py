@@ -82,6 +82,14 @@ def first_choice(links: object) -> LinkId:
 # Token buckets.
 
 
+def test_tokens_are_taken_ahead_and_waited_for():
+    bucket = TokenBucket(rate_per_s=2.0, burst=1)
+    assert [bucket.take_ahead(10.0) for _ in range(3)] == [0.0, 0.5, 1.0]
+    assert not bucket.take(10.9)
+    assert bucket.wait_s(11.0) == pytest.approx(0.5)
+    assert bucket.take(11.5)
+
+
 def test_a_bucket_lets_a_burst_pass_and_then_its_rate() -> None:
     bucket = TokenBucket(rate_per_s=2.0, burst=3)
     assert [bucket.take(5.0) for _ in range(4)] == [True, True, True, False]
