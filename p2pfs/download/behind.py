@@ -59,7 +59,7 @@ class WriteBehind:
         if self._tasks.are_running and self._has_room and file.take(data):
             self._add(file)
         else:
-            await self._write_some(len(self._files))
+            await self._write_those_here()
             await file.put([(0, data)])
 
     @property
@@ -81,11 +81,11 @@ class WriteBehind:
         try:
             while self._files:
                 await self._wait()
-                await self._write_some(len(self._files))
+                await self._write_those_here()
         finally:
             self._is_writing = False
             with trio.move_on_after(ENDING_S, shield=True):
-                await self._write_some(len(self._files))
+                await self._write_those_here()
 
     async def _wait(self) -> None:
         """Wait until no more comes, or enough is there, or the first has waited for long."""
@@ -97,8 +97,9 @@ class WriteBehind:
                 with trio.move_on_after(NO_MORE_S):
                     await self._is_enough.wait()
 
-    async def _write_some(self, count: int) -> None:
-        """Write the first ones, each whole even if this is cancelled."""
+    async def _write_those_here(self) -> None:
+        """Write those that are here now, each whole even if this is cancelled."""
+        count = len(self._files)
         async with self._turn:
             while count > 0 and self._files:
                 some = list(itertools.islice(self._files, WRITTEN_AT_ONCE))
