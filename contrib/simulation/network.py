@@ -226,7 +226,7 @@ class SimulatedNetwork:
         self._servents[servent] = _Servent()
         for other in lost:
             router = self._servents[other].router
-            self._carry_out(other, router.link_lost(LinkId(servent), trio.current_time()))
+            self._carry_out(other, router.link_lost(LinkId(servent)))
         graphs.join(self.graph, servent, range(len(self.graph)), self._rng)
         self._open(servent, self.graph[servent])
         if self._has_filters:
@@ -260,7 +260,7 @@ class SimulatedNetwork:
             case QueryHit():
                 decisions = servent.router.got_query_hit(link, message, now)
             case Done():
-                decisions = servent.router.got_done(link, message, now)
+                decisions = servent.router.got_done(link, message)
             case Filter():
                 self._restless.add(target)  # it may have to pass that on
                 decisions = servent.router.got_filter(link, message, now)
@@ -318,7 +318,7 @@ class SimulatedNetwork:
         paths = self._shares.answers(number, query)
         hits = [self._hit(number, query, paths)] if paths else []
         router = self._servents[number].router
-        self._carry_out(number, router.answered(query.guid, query.ttl, hits, trio.current_time()))
+        self._carry_out(number, router.answered(query.guid, query.ttl, hits))
 
     def _hit(self, number: int, query: Query, paths: Sequence[str]) -> QueryHit:
         servent = self._servents[number]

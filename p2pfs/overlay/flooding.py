@@ -223,7 +223,7 @@ class MessageRouter:
         """Take a neighbour that is gone out of the flood; its answers count as given."""
         self._links.pop(link.id, None)
         self._shares_changed.unpark_all()
-        self._carry_out(self._router.link_lost(link.id, trio.current_time()))
+        self._carry_out(self._router.link_lost(link.id))
 
     def _got_query(self, link: Link, message: Query) -> None:
         self.queries_seen += 1
@@ -236,7 +236,7 @@ class MessageRouter:
         self._carry_out(decisions, link)
 
     def _got_done(self, link: Link, message: Done) -> None:
-        self._carry_out(self._router.got_done(link.id, message, trio.current_time()))
+        self._carry_out(self._router.got_done(link.id, message))
 
     def _got_enough(self, link: Link, message: Enough) -> None:
         self._carry_out(self._router.got_enough(link.id, message))
@@ -356,8 +356,7 @@ class MessageRouter:
                 if entries:
                     hits = [self._sign(query, tuple(entries), total)]
         finally:
-            now = trio.current_time()
-            self._carry_out(self._router.answered(query.guid, query.ttl, hits, now))
+            self._carry_out(self._router.answered(query.guid, query.ttl, hits))
 
     def _sign(self, query: Query, entries: tuple[Entry, ...], total: int) -> QueryHit:
         return sign_hit(self._identity, query.guid, query.ttl, self._own_info(), entries, total)

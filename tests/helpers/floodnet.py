@@ -157,7 +157,7 @@ class FloodNet:
         for here, there in ((a, b), (b, a)):
             self._latency_ms.pop((here, there), None)
         for here, there in ((a, b), (b, a)):
-            self._carry_out(here, self.routers[here].link_lost(LinkId(there), self.now))
+            self._carry_out(here, self.routers[here].link_lost(LinkId(there)))
 
     def silence(self, servent: int) -> None:
         """Let nothing that a servent sends arrive any more, while its links stay open."""
@@ -216,7 +216,7 @@ class FloodNet:
             case QueryHit():
                 decisions = router.got_query_hit(link, message, now)
             case Done():
-                decisions = router.got_done(link, message, now)
+                decisions = router.got_done(link, message)
             case Enough():
                 decisions = router.got_enough(link, message)
             case Filter():
@@ -236,7 +236,7 @@ class FloodNet:
 
         def answer() -> None:
             router = self.routers[servent]
-            self._carry_out(servent, router.answered(query.guid, query.ttl, hits, self.now))
+            self._carry_out(servent, router.answered(query.guid, query.ttl, hits))
 
         self.at(self.now + self._answer_ms / 1000, answer)
 

@@ -278,7 +278,7 @@ def test_who_sends_hits_that_nobody_asked_for_is_banned_and_who_comes_again_at_o
 
     first, second = crossing.strangers[:2]
     sent = next(count for count in range(1, 2 * UNASKED_BURST) if bans(first))
-    crossing.router.link_lost(first, crossing.now)
+    crossing.router.link_lost(first)
     crossing.router.link_opened(first, crossing.now, "10.66.6.6")
 
     assert sent == UNASKED_BURST + 1

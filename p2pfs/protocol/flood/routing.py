@@ -132,9 +132,8 @@ class Router:
         self.filters.link_opened(link, now)
         self._news.link_opened(link)
 
-    def link_lost(self, link: LinkId, now: float) -> list[Decision]:
+    def link_lost(self, link: LinkId) -> list[Decision]:
         """Note that a link is gone; what waited for it ends incomplete."""
-        del now  # losing a link takes effect at once, whatever the time
         self._neighbours.lost(link)
         self.filters.link_lost(link)
         self._news.link_lost(link)
@@ -237,14 +236,11 @@ class Router:
         """Charge a neighbour with the processor time that an answer by words took."""
         self._neighbours.askers.spent(link, seconds, is_own=query.hops == 0)
 
-    def answered(
-        self, guid: Guid, ttl: int, hits: Sequence[QueryHit], now: float
-    ) -> list[Decision]:
+    def answered(self, guid: Guid, ttl: int, hits: Sequence[QueryHit]) -> list[Decision]:
         """Take in the answer of the own share to the query of an earlier `Answer`.
 
-        Returns nothing if the deadline has passed or the link that asked is gone.
+        Returns nothing once `expire` has ended its wave, or if the link that asked is gone.
         """
-        del now  # a deadline takes effect in `expire` alone
         return self._counted(self._waves.answered(guid, ttl, hits))
 
     def got_query_hit(self, link: LinkId, hit: QueryHit, now: float) -> list[Decision]:
@@ -256,9 +252,8 @@ class Router:
             decisions.append(Ban(link, "hits that nobody asked for"))
         return self._counted(decisions)
 
-    def got_done(self, link: LinkId, done: Done, now: float) -> list[Decision]:
+    def got_done(self, link: LinkId, done: Done) -> list[Decision]:
         """Take in that the sub-tree behind a link has answered."""
-        del now  # a deadline takes effect in `expire` alone
         return self._counted(self._waves.got_done(link, done))
 
     def got_enough(self, link: LinkId, message: Enough) -> list[Decision]:

@@ -356,13 +356,13 @@ class TestRouting:
         router = self.router()
         router.originate(asked(QueryKind.PATH, "nowhere", 2), 1.0)
         done = Done(guid_of(1), 2, 1, 0, True, skipped=3)
-        assert router.got_done(A, done, 1.1) == [
+        assert router.got_done(A, done) == [
             Finished(guid_of(1), 2, 1, 0, is_complete=True, skipped=5)
         ]
 
     def test_a_wave_that_goes_nowhere_is_over_and_complete(self) -> None:
         router = self.router()
-        router.link_lost(A, 1.0)
+        router.link_lost(A)
         assert router.originate(asked(QueryKind.PATH, "nowhere", 2), 1.0) == [
             Finished(guid_of(1), 2, 0, 0, is_complete=True, skipped=2)
         ]
@@ -375,7 +375,7 @@ class TestRouting:
         for ttl in (1, 2, 3):
             router.originate(asked(QueryKind.PATH, "nowhere", ttl), 1.0)
         refused = Done(guid_of(1), 3, 0, 0, is_complete=False, skipped=0)
-        assert router.got_done(B, refused, 1.1) == [
+        assert router.got_done(B, refused) == [
             Finished(guid_of(1), 3, 0, 0, is_complete=False, refusals=1)
         ]
 
@@ -383,6 +383,6 @@ class TestRouting:
         router = Router(keys=KEYS)
         router.link_opened(A, 0.0)
         router.originate(query_of(ttl=2), 0.0)
-        assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=True), 0.1) == [
+        assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=True)) == [
             Finished(guid_of(1), 2, 0, 0, is_complete=True, skipped=1)
         ]

@@ -135,7 +135,7 @@ def test_too_many_tellers_push_out_the_oldest() -> None:
 
 
 def test_of_a_link_that_is_gone_nothing_is_heard(router: Router) -> None:
-    router.link_lost(A, 0.0)
+    router.link_lost(A)
     assert router.got_news(A, news_of(), 0.0) == [Drop(A, DropReason.NO_LINK)]
     assert router.got_news(B, news_of(), 0.0) == onward(news_of(), C)
 

@@ -70,7 +70,7 @@ def test_a_new_query_goes_to_all_others_and_is_answered(router: Router) -> None:
 
 def test_a_copy_with_ttl_1_is_answered_and_goes_no_further(router: Router) -> None:
     assert router.got_query(A, query_of(ttl=1), now=0.0) == [Answer(query_of(ttl=1))]
-    assert router.answered(GUID, 1, [], now=0.0) == [Send(A, done(1, servents=1))]
+    assert router.answered(GUID, 1, []) == [Send(A, done(1, servents=1))]
 
 
 @pytest.mark.parametrize("ttl", [1, 2, 3])
@@ -83,8 +83,8 @@ def test_a_repeat_with_a_larger_ttl_is_passed_on_but_not_answered_again(router: 
     router.got_query(A, query_of(ttl=1), now=0.0)
     decisions = router.got_query(B, query_of(ttl=4), now=0.1)
     assert shape(decisions) == [("Send", A), ("Send", C)]
-    router.got_done(A, done(3), now=0.2)
-    assert router.got_done(C, done(3, 7), now=0.3) == [Send(B, done(4, 7))]
+    router.got_done(A, done(3))
+    assert router.got_done(C, done(3, 7)) == [Send(B, done(4, 7))]
 
 
 @pytest.mark.parametrize(("hops", "ttl"), [(1, 5), (3, 3), (4, 2), (4, 5)])
@@ -99,7 +99,7 @@ def test_ttl_and_hops_together_never_exceed_the_limit(router: Router, hops: int,
 def test_a_clamped_copy_is_done_under_the_ttl_that_its_sender_gave(router: Router) -> None:
     router.got_query(A, query_of(ttl=5, hops=4), now=0.0)
     hit = hit_of(9, ttl=1)
-    assert router.answered(GUID, 1, [hit], now=0.0) == [
+    assert router.answered(GUID, 1, [hit]) == [
         Send(A, hit_of(9, ttl=5)),
         Send(A, done(5, 1, hits=1)),
     ]
@@ -113,7 +113,7 @@ def test_a_copy_that_crossed_too_many_links_is_refused(router: Router) -> None:
 @pytest.mark.parametrize("ttl", [1, 2, 3])
 def test_copies_that_cross_on_a_link_are_each_others_done(router: Router, ttl: int) -> None:
     router.got_query(A, query_of(ttl=3), now=0.0)
-    router.answered(GUID, 3, [], now=0.0)
+    router.answered(GUID, 3, [])
     assert router.got_query(B, crossing(ttl), now=0.1) == []
     assert router.got_query(C, crossing(ttl), now=0.1) == [Send(A, done(3, 1))]
 
@@ -121,14 +121,14 @@ def test_copies_that_cross_on_a_link_are_each_others_done(router: Router, ttl: i
 def test_a_copy_whose_sender_does_not_know_that_gets_done(router: Router) -> None:
     router.got_query(A, query_of(ttl=3), now=0.0)
     assert router.got_query(B, query_of(ttl=2), now=0.1) == [Send(B, done(2))]
-    assert router.got_done(B, done(2, 1), now=0.2) == []
+    assert router.got_done(B, done(2, 1)) == []
 
 
 def test_a_copy_that_goes_two_links_further_is_no_done(router: Router) -> None:
     router.got_query(A, query_of(ttl=2), now=0.0)
     assert shape(router.got_query(B, crossing(4), now=0.1)) == [("Send", C)]
-    router.got_done(C, done(1), now=0.2)
-    router.answered(GUID, 2, [], now=0.2)
+    router.got_done(C, done(1))
+    router.answered(GUID, 2, [])
     assert router.got_query_hit(B, hit_of(8, ttl=1), now=0.3) == [Send(A, hit_of(8, ttl=2))]
 
 
@@ -138,7 +138,7 @@ def test_who_brought_a_copy_gets_none_that_reaches_hardly_further(
 ) -> None:
     router.got_query(A, query_of(ttl=1), now=0.0)
     if is_answered:
-        router.answered(GUID, 1, [], now=0.0)
+        router.answered(GUID, 1, [])
     assert queries(router.got_query(B, query_of(ttl=3), now=0.1)).keys() == {C}
     assert queries(router.got_query(C, query_of(ttl=4), now=0.2)).keys() == {A}
 
@@ -159,7 +159,7 @@ def test_another_question_under_a_known_guid_is_refused(router: Router) -> None:
 def test_a_colliding_guid_takes_no_hits_from_the_first_asker(router: Router) -> None:
     router.got_query(A, query_of(ttl=3), now=0.0)
     router.got_query(B, query_of(ttl=4), now=0.1)  # B replays what A asked
-    assert router.answered(GUID, 3, [hit_of(9, ttl=3)], now=0.2) == [Send(A, hit_of(9, ttl=3))]
+    assert router.answered(GUID, 3, [hit_of(9, ttl=3)]) == [Send(A, hit_of(9, ttl=3))]
     assert router.got_query_hit(C, hit_of(8, ttl=2), now=0.3) == [Send(A, hit_of(8, ttl=3))]
 
 
@@ -169,7 +169,7 @@ def test_our_own_query_that_comes_back_is_done_whatever_ttl_it_claims(router: Ro
 
 
 def test_a_message_of_a_lost_link_is_dropped(router: Router) -> None:
-    router.link_lost(A, now=0.0)
+    router.link_lost(A)
     assert router.got_query(A, query_of(), now=0.1) == [Drop(A, DropReason.NO_LINK)]
 
 
@@ -179,9 +179,9 @@ def test_a_message_of_a_lost_link_is_dropped(router: Router) -> None:
 def test_hits_and_done_go_back_under_the_name_the_asker_knows(router: Router) -> None:
     router.got_query(A, query_of(ttl=3), now=0.0)
     assert router.got_query_hit(B, hit_of(8, ttl=2), now=0.1) == [Send(A, hit_of(8, ttl=3))]
-    assert router.got_done(B, done(2, servents=4, hits=1), now=0.2) == []
-    assert router.got_done(C, done(2, servents=2), now=0.3) == []
-    decisions = router.answered(GUID, 3, [hit_of(9, ttl=3)], now=0.4)
+    assert router.got_done(B, done(2, servents=4, hits=1)) == []
+    assert router.got_done(C, done(2, servents=2)) == []
+    decisions = router.answered(GUID, 3, [hit_of(9, ttl=3)])
     assert decisions == [
         Send(A, hit_of(9, ttl=3)),
         Send(A, done(3, servents=7, hits=2)),
@@ -190,20 +190,18 @@ def test_hits_and_done_go_back_under_the_name_the_asker_knows(router: Router) ->
 
 def test_an_incomplete_sub_tree_makes_the_whole_incomplete(router: Router) -> None:
     router.got_query(A, query_of(ttl=2), now=0.0)
-    router.answered(GUID, 2, [], now=0.0)
-    router.got_done(B, done(1, 1, is_complete=False), now=0.1)
-    [end] = router.got_done(C, done(1, 1), now=0.2)
+    router.answered(GUID, 2, [])
+    router.got_done(B, done(1, 1, is_complete=False))
+    [end] = router.got_done(C, done(1, 1))
     assert end == Send(A, done(2, 3, is_complete=False))
 
 
 def test_hits_and_dones_of_links_that_were_not_asked_are_dropped(router: Router) -> None:
     router.originate(query_of(ttl=2), now=0.0, links=[A])
     assert router.got_query_hit(B, hit_of(8, ttl=2), now=0.1) == [Drop(B, NOT_ASKED)]
-    assert router.got_done(B, done(2), now=0.1) == [Drop(B, NOT_ASKED)]
+    assert router.got_done(B, done(2)) == [Drop(B, NOT_ASKED)]
     assert router.got_query_hit(A, hit_of(8, ttl=1), now=0.1) == [Drop(A, NOT_ASKED)]
-    assert router.got_done(A, Done(guid_of(2), 2, 0, 0, True, skipped=0), now=0.1) == [
-        Drop(A, NOT_ASKED)
-    ]
+    assert router.got_done(A, Done(guid_of(2), 2, 0, 0, True, skipped=0)) == [Drop(A, NOT_ASKED)]
     assert router.statistics().drops == {NOT_ASKED: 4}
     assert router.statistics().waves == 1
 
@@ -211,28 +209,28 @@ def test_hits_and_dones_of_links_that_were_not_asked_are_dropped(router: Router)
 def test_an_asker_cannot_answer_its_own_query(router: Router) -> None:
     router.got_query(A, query_of(ttl=3), now=0.0)
     assert router.got_query_hit(A, hit_of(8, ttl=2), now=0.1) == [Drop(A, NOT_ASKED)]
-    assert router.got_done(A, done(2), now=0.1) == [Drop(A, NOT_ASKED)]
+    assert router.got_done(A, done(2)) == [Drop(A, NOT_ASKED)]
 
 
 def test_nothing_counts_after_the_done_of_a_link(router: Router) -> None:
     router.originate(query_of(ttl=2), now=0.0)
-    router.got_done(A, done(2, servents=1), now=0.1)
+    router.got_done(A, done(2, servents=1))
     assert router.got_query_hit(A, hit_of(8, ttl=2), now=0.2) == [Drop(A, NOT_ASKED)]
-    assert router.got_done(A, done(2, servents=1), now=0.2) == [Drop(A, NOT_ASKED)]
+    assert router.got_done(A, done(2, servents=1)) == [Drop(A, NOT_ASKED)]
 
 
 def test_claimed_counts_stop_at_what_a_done_can_carry(router: Router) -> None:
     router.got_query(A, query_of(ttl=2), now=0.0)
-    router.answered(GUID, 2, [], now=0.0)
-    router.got_done(B, done(1, MAX_COUNT), now=0.1)
-    assert router.got_done(C, done(1, MAX_COUNT), now=0.2) == [Send(A, done(2, MAX_COUNT))]
+    router.answered(GUID, 2, [])
+    router.got_done(B, done(1, MAX_COUNT))
+    assert router.got_done(C, done(1, MAX_COUNT)) == [Send(A, done(2, MAX_COUNT))]
 
 
 def test_the_hits_of_a_done_are_those_that_came_and_not_those_claimed(router: Router) -> None:
     router.originate(query_of(ttl=2), now=0.0, links=[A])
     assert router.got_query_hit(A, hit_of(8, ttl=2), now=0.1) == [Deliver(hit_of(8, ttl=2))]
     finished = Finished(GUID, 2, 1, 1, is_complete=True)
-    assert router.got_done(A, done(2, servents=1, hits=99), now=0.2) == [finished]
+    assert router.got_done(A, done(2, servents=1, hits=99)) == [finished]
 
 
 # Searches of our own.
@@ -242,10 +240,10 @@ def test_a_ring_ends_when_all_neighbours_are_done(router: Router) -> None:
     sent = queries(router.originate(query_of(ttl=2, hops=3, deadline_ms=2_000), now=0.0))
     copy = query_of(ttl=2, hops=0, deadline_ms=2_000 - HOP_MARGIN_MS)
     assert sent == dict.fromkeys((A, B, C), replace(copy, echoes=True))
-    assert router.got_done(A, done(2, 1), now=0.1) == []
-    assert router.got_done(B, done(2, 2), now=0.1) == []
+    assert router.got_done(A, done(2, 1)) == []
+    assert router.got_done(B, done(2, 2)) == []
     finished = Finished(GUID, 2, 6, 0, is_complete=True)
-    assert router.got_done(C, done(2, 3), now=0.1) == [finished]
+    assert router.got_done(C, done(2, 3)) == [finished]
 
 
 def test_a_search_may_be_sent_to_some_links_only(router: Router) -> None:
@@ -300,44 +298,44 @@ def test_a_guid_of_somebody_else_cannot_be_ours(router: Router) -> None:
 
 def test_a_lost_link_is_no_longer_waited_for(router: Router) -> None:
     router.originate(query_of(ttl=2), now=0.0, links=[A, B])
-    router.got_done(A, done(2, 3), now=0.1)
+    router.got_done(A, done(2, 3))
     finished = Finished(GUID, 2, 3, 0, is_complete=False)
-    assert router.link_lost(B, now=0.2) == [finished]
-    assert router.link_lost(B, now=0.2) == []
+    assert router.link_lost(B) == [finished]
+    assert router.link_lost(B) == []
 
 
 def test_all_that_waited_for_a_lost_link_end(router: Router) -> None:
     other = Guid(b"another question")
     router.originate(query_of(ttl=2), now=0.0, links=[B])
     router.originate(replace(query_of(ttl=2), guid=other), now=0.0, links=[B])
-    ended = router.link_lost(B, now=0.2)
+    ended = router.link_lost(B)
     assert [d.guid for d in ended if isinstance(d, Finished)] == [GUID, other]
 
 
 def test_when_the_asker_is_lost_nothing_more_is_sent(router: Router) -> None:
     router.got_query(A, query_of(ttl=2), now=0.0)
-    assert router.link_lost(A, now=0.1) == []
+    assert router.link_lost(A) == []
     assert router.statistics().waves == 0
-    assert router.answered(GUID, 2, [hit_of(9, ttl=2)], now=0.2) == []
-    assert router.got_done(B, done(1), now=0.2) == [Drop(B, NOT_ASKED)]
+    assert router.answered(GUID, 2, [hit_of(9, ttl=2)]) == []
+    assert router.got_done(B, done(1)) == [Drop(B, NOT_ASKED)]
     assert router.expire(100.0) == []
 
 
 def test_a_wave_past_its_deadline_is_done_incomplete(router: Router) -> None:
     router.got_query(A, query_of(ttl=2, deadline_ms=1_000), now=10.0)
-    router.got_done(B, done(1, 2), now=10.5)
+    router.got_done(B, done(1, 2))
     assert router.next_deadline() == 11.0
     assert router.expire(10.9) == []
     assert router.expire(11.0) == [Send(A, done(2, 3, is_complete=False))]
     assert router.next_deadline() is None
-    assert router.got_done(C, done(1), now=11.1) == [Drop(C, NOT_ASKED)]
-    assert router.answered(GUID, 2, [hit_of(9, ttl=2)], now=11.1) == []
+    assert router.got_done(C, done(1)) == [Drop(C, NOT_ASKED)]
+    assert router.answered(GUID, 2, [hit_of(9, ttl=2)]) == []
 
 
 def test_a_wave_that_ended_leaves_no_deadline(router: Router) -> None:
     router.got_query(A, query_of(1, ttl=1, deadline_ms=1_000), now=0.0)
     router.got_query(A, query_of(2, ttl=1, deadline_ms=2_000), now=0.0)
-    router.answered(GUID, 1, [], now=0.1)
+    router.answered(GUID, 1, [])
     assert router.next_deadline() == 2.0
 
 
@@ -353,7 +351,7 @@ def test_a_copy_without_time_for_another_hop_is_only_answered(
 ) -> None:
     decisions = router.got_query(A, query_of(ttl=3, deadline_ms=deadline_ms), now=0.0)
     assert shape(decisions) == [("Answer", None)]
-    assert router.answered(GUID, 3, [], now=0.0) == [Send(A, done(3, 1, is_complete=False))]
+    assert router.answered(GUID, 3, []) == [Send(A, done(3, 1, is_complete=False))]
 
 
 def test_statistics_count_what_passed(router: Router) -> None:
@@ -373,11 +371,11 @@ def test_who_owes_an_answer_is_told_that_it_is_wanted_no_more() -> None:
     for link in (A, B):
         router.link_opened(link)
     router.originate(query_of(ttl=2), 0.0)
-    router.got_done(A, Done(guid_of(1), 2, 1, 0, True, skipped=0), 0.1)
+    router.got_done(A, Done(guid_of(1), 2, 1, 0, True, skipped=0))
     assert router.enough(guid_of(1)) == [Send(B, Enough(guid_of(1)))]
     assert router.enough(guid_of(1)) == []
     late = Done(guid_of(1), 2, 1, 0, True, skipped=0)
-    assert router.got_done(B, late, 0.2) == [Drop(B, NOT_ASKED)]
+    assert router.got_done(B, late) == [Drop(B, NOT_ASKED)]
     assert router.expire(99.0) == []
 
 
@@ -387,10 +385,10 @@ def test_it_goes_on_for_others_who_ask_the_same() -> None:
         router.link_opened(link)
     router.got_query(A, query_of(ttl=3), 0.0)
     router.got_query(B, query_of(ttl=4), 0.0)
-    router.answered(guid_of(1), 3, [], 0.0)
+    router.answered(guid_of(1), 3, [])
     assert router.got_enough(A, Enough(guid_of(1))) == [Send(B, Enough(guid_of(1)))]
     done = Done(guid_of(1), 3, 1, 0, True, skipped=0)
-    assert router.got_done(C, done, 0.1) == [Send(B, Done(guid_of(1), 4, 1, 0, True, skipped=0))]
+    assert router.got_done(C, done) == [Send(B, Done(guid_of(1), 4, 1, 0, True, skipped=0))]
 
 
 def test_copies_that_go_no_further_are_let_come_to_their_end() -> None:

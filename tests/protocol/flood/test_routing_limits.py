@@ -192,7 +192,7 @@ def test_a_wave_that_could_not_be_sent_on_is_incomplete() -> None:
     assert router.got_query(B, query_of(999, ttl=2, hops=1), now=0.0)[-1:] == [
         Answer(query_of(999, ttl=2, hops=1))
     ]
-    assert router.answered(guid_of(999), 2, [], now=0.0) == [
+    assert router.answered(guid_of(999), 2, []) == [
         Send(B, Done(guid_of(999), 2, 1, 0, is_complete=False, skipped=0))
     ]
 
@@ -257,29 +257,25 @@ def test_what_is_less_urgent_is_searched_for_less_often(
 def test_a_neighbour_that_does_not_take_a_new_query_is_told_from_a_silent_one() -> None:
     router = router_with(A, B)
     router.originate(query_of(1, ttl=2), now=0.0)
-    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0), now=0.1)
+    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0))
     assert router.expire(now=99.0) == [Finished(guid_of(1), 2, 0, 0, False, refusals=1)]
 
 
 def test_who_had_a_query_from_another_has_not_refused_it() -> None:
     router = router_with(A, B)
     router.originate(query_of(1, ttl=2), now=0.0)
-    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=True, skipped=0), now=0.1)
+    router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=True, skipped=0))
     finished = Finished(guid_of(1), 2, 3, 0, is_complete=False)
-    assert router.got_done(B, Done(guid_of(1), 2, 3, 0, is_complete=False, skipped=0), 0.1) == [
-        finished
-    ]
+    assert router.got_done(B, Done(guid_of(1), 2, 3, 0, is_complete=False, skipped=0)) == [finished]
 
 
 def test_a_later_ring_that_reaches_nobody_new_was_not_refused() -> None:
     router = router_with(A)
     router.originate(query_of(1, ttl=1), now=0.0)
-    router.got_done(A, Done(guid_of(1), 1, 1, 0, is_complete=True, skipped=0), now=0.1)
+    router.got_done(A, Done(guid_of(1), 1, 1, 0, is_complete=True, skipped=0))
     router.originate(query_of(1, ttl=2), now=0.2)
     finished = Finished(guid_of(1), 2, 0, 0, is_complete=False)
-    assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0), 0.3) == [
-        finished
-    ]
+    assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0)) == [finished]
 
 
 def test_the_rings_of_our_search_are_one_search(router: Router) -> None:
@@ -300,8 +296,8 @@ def test_one_link_cannot_crowd_out_the_hits_of_others(router: Router) -> None:
     too_many = Drop(A, DropReason.TOO_MANY_HITS)
     assert router.got_query_hit(A, hit, now=0.1) == [too_many]
     assert router.got_query_hit(B, hit, now=0.1) == [Deliver(hit)]
-    router.got_done(A, Done(guid_of(1), 2, 1, 501, is_complete=True, skipped=0), now=0.2)
-    assert router.got_done(B, Done(guid_of(1), 2, 1, 1, is_complete=True, skipped=0), now=0.2) == [
+    router.got_done(A, Done(guid_of(1), 2, 1, 501, is_complete=True, skipped=0))
+    assert router.got_done(B, Done(guid_of(1), 2, 1, 1, is_complete=True, skipped=0)) == [
         Finished(guid_of(1), 2, 2, MAX_WAVE_HITS + 1, is_complete=False)
     ]
 
@@ -324,11 +320,11 @@ def test_a_hit_for_which_there_is_no_room_is_dropped_and_the_wave_is_incomplete(
     for link in (A, B):
         router.link_opened(link)
     router.got_query(A, query_of(ttl=2), now=0.0)
-    router.answered(guid_of(1), 2, [], now=0.0)
+    router.answered(guid_of(1), 2, [])
     assert router.got_query_hit(B, hit_of(8, ttl=1), 0.1) == [Send(A, hit_of(8, ttl=2))]
     has_room[A] = False
     assert router.got_query_hit(B, hit_of(9, ttl=1), 0.1) == [Drop(A, DropReason.NO_ROOM)]
-    assert router.got_done(B, Done(guid_of(1), 1, 2, 2, is_complete=True, skipped=0), 0.1) == [
+    assert router.got_done(B, Done(guid_of(1), 1, 2, 2, is_complete=True, skipped=0)) == [
         Send(A, Done(guid_of(1), 2, 3, 1, is_complete=False, skipped=0))
     ]
 
@@ -379,7 +375,7 @@ def test_a_query_is_forgotten_after_ten_minutes(router: Router) -> None:
 
 def test_what_a_lost_link_brought_is_still_known(router: Router) -> None:
     router.got_query(A, query_of(1, ttl=1), now=0.0)
-    router.link_lost(A, now=1.0)
+    router.link_lost(A)
     assert shape_of(router.got_query(B, query_of(1, ttl=1), now=2.0)) == ["Send"]
     assert shape_of(router.got_query(B, query_of(2, ttl=1), now=SEEN_S)) == ["Answer"]
 

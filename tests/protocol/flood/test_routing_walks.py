@@ -92,7 +92,7 @@ def test_an_introduction_to_no_walk_is_dropped(router: Router) -> None:
 
 def test_an_introduction_for_a_lost_link_is_dropped(router: Router) -> None:
     router.got_walk(A, Walk(GUID, 4), last, now=0.0)
-    router.link_lost(A, now=0.1)
+    router.link_lost(A)
     assert router.got_introduce(C, OFFER, now=0.2) == [Drop(C, DropReason.NO_LINK)]
 
 
@@ -109,5 +109,5 @@ def test_a_replayed_walk_cannot_steal_the_introduction(router: Router) -> None:
 
 
 def test_a_walk_of_a_lost_link_is_dropped(router: Router) -> None:
-    router.link_lost(A, now=0.0)
+    router.link_lost(A)
     assert router.got_walk(A, Walk(GUID, 4), last, now=0.1) == [Drop(A, DropReason.NO_LINK)]
