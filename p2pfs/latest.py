@@ -36,6 +36,12 @@ class Latest(OrderedDict[K, V]):
         while len(self) > self.limit:
             self._drop()
 
+    def renew(self, key: K, make: Callable[[], V]) -> V:
+        """Return the entry of a key, made if there is none; it is the latest from now on."""
+        value = self[key] if key in self else make()
+        self[key] = value
+        return value
+
     def forget_while(self, is_old: Callable[[V], bool]) -> None:
         """Let the oldest entries go, up to the first whose value is not old."""
         while self and is_old(next(iter(self.values()))):

@@ -40,6 +40,18 @@ def test_what_is_used_again_can_be_made_the_latest(limit: int, keys: list[int]):
     assert list(table) == used[-limit:]
 
 
+def test_an_entry_is_made_once_and_is_the_latest_whenever_it_is_asked_for():
+    table: Latest[str, list[str]] = Latest(2)
+    first = table.renew("a", list)
+    table.renew("b", list)
+
+    assert table.renew("a", list) is first
+    table.renew("c", list)
+
+    assert list(table) == ["a", "c"]
+    assert table.renew("b", list) is not first
+
+
 def test_several_at_once_are_bounded_too():
     table: Latest[str, int] = Latest(2)
 

@@ -380,8 +380,7 @@ class _KernelCaches:
                 del self._pinned[path]
 
     def _state(self, path: str) -> _KernelView:
-        told = self._told[path] = self._told.get(path) or _KernelView()
-        return told
+        return self._told.renew(path, _KernelView)
 
 
 async def _at_once() -> None:

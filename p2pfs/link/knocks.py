@@ -142,18 +142,13 @@ class Knocks:
         self._target(address).over()
 
     def _target(self, address: Address) -> _Target:
-        network = groups_of(address.host)[0]
-        self._targets[network] = target = self._targets.get(network) or _Target()
-        return target
+        return self._targets.renew(groups_of(address.host)[0], _Target)
 
     def _teller(self, address: Address) -> TokenBucket | None:
         network = self._named_by.get(address)
         if network is None:
             return None
-        known = self._tellers.get(network)
-        bucket = known or TokenBucket(NAMED_PER_MINUTE / 60, NAMED_BURST)
-        self._tellers[network] = bucket
-        return bucket
+        return self._tellers.renew(network, lambda: TokenBucket(NAMED_PER_MINUTE / 60, NAMED_BURST))
 
     def _is_overdrawn(self, address: Address) -> bool:
         """Return whether the neighbour that named an address has named too many in vain."""

@@ -140,9 +140,9 @@ class _Reception:
 
         TCP has proven the address, so to close the connection is the cheapest refusal there is.
         """
-        network = groups_of(host)[0]
-        rate = self._rates.get(network) or TokenBucket(GREETINGS_PER_S, GREETING_BURST)
-        self._rates[network] = rate
+        rate = self._rates.renew(
+            groups_of(host)[0], lambda: TokenBucket(GREETINGS_PER_S, GREETING_BURST)
+        )
         return rate.take(trio.current_time())
 
     def _make_room(self) -> None:

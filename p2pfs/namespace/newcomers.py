@@ -42,7 +42,7 @@ class Newcomers:
     def moved(self, peer: ServentId) -> bool:
         """Note that a neighbour came or went; return whether looks wait for what that changes."""
         address, now = self._groups_of(peer), self._clock()
-        self._moves[address] = moves = self._moves.get(address) or _new_bucket()
+        moves = self._moves.renew(address, _new_bucket)
         if not moves.take(now) or now < self._not_awaited.get(address, -math.inf):
             return False
         self._new[address] = None

@@ -120,8 +120,7 @@ class NewsBoard:
         self._took_s[address] = took_s
         if took_s <= LATE_S:
             return
-        allowed = self._late.get(address) or TokenBucket(LATE_SHARE, LATE_BURST_S)
-        self._late[address] = allowed
+        allowed = self._late.renew(address, lambda: TokenBucket(LATE_SHARE, LATE_BURST_S))
         allowed.wait_s(now)  # this adds what it has earned since
         allowed.spend(took_s)
         if allowed.wait_s(now):

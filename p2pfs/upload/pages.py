@@ -106,9 +106,7 @@ class Pages:
             await trio.sleep(wait_s)
 
     def _allowance(self, link: Link) -> _Allowance:
-        address = groups_of(link.remote.host)[1]
-        self._allowances[address] = allowance = self._allowances.get(address) or _Allowance()
-        return allowance
+        return self._allowances.renew(groups_of(link.remote.host)[1], _Allowance)
 
 
 def _page(lists: Lists, wanted: List) -> Message:

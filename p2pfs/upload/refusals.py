@@ -6,6 +6,7 @@ What is answered with data is no refusal: how much of that may be asked for is f
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from p2pfs.latest import Latest
@@ -43,6 +44,6 @@ class Refusals:
             (self._addresses, address, REFUSALS_PER_S, REFUSAL_BURST),
             (self._networks, network, NETWORK_REFUSALS_PER_S, NETWORK_REFUSAL_BURST),
         ):
-            bucket = counted[group] = counted.get(group) or TokenBucket(per_s, burst)
+            bucket = counted.renew(group, partial(TokenBucket, per_s, burst))
             most_s = max(most_s, bucket.take_ahead(now))
         return min(most_s, LONGEST_REST_S)

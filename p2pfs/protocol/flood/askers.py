@@ -116,7 +116,4 @@ class Askers:
         return account.own if is_own else account.others
 
     def _account(self, link: LinkId) -> _Account:
-        address = self._address_of[link]
-        account = self._accounts.get(address) or _Account()
-        self._accounts[address] = account
-        return account
+        return self._accounts.renew(self._address_of[link], _Account)

@@ -106,8 +106,7 @@ class NewsTable:
         return list(self._sends(self._neighbours, news, now))
 
     def _teller(self, servent: ServentId) -> _Teller:
-        self._tellers[servent] = teller = self._tellers.get(servent) or _Teller()
-        return teller
+        return self._tellers.renew(servent, _Teller)
 
     def _passed_on(self, news: News, came_from: LinkId, now: float) -> Iterable[Decision]:
         if news.ttl <= 1:
