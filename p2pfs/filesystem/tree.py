@@ -126,11 +126,12 @@ class FileSystem:
         return subtree.readlink(rest)
 
     def getxattr(self, path: str, name: str) -> NowOrLater[bytes]:
-        """Return the value of an extended attribute; ENODATA if there is none."""
-        # The kernel asks for security.capability at every write, and `ls -l` for two of
-        # the system's for every file: say no before any work is done.
+        """Return the value of an extended attribute; ENODATA if there is none.
+
+        Those of the system are not supported: ENOTSUP, after which `ls -l` asks for them no more.
+        """
         if not name.startswith("user."):
-            raise os_error(errno.ENODATA, path)
+            raise os_error(errno.ENOTSUP, path)
         subtree, rest = self._find(path)
         return subtree.getxattr(rest, name)
 

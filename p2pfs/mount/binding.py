@@ -1,7 +1,8 @@
 """The parts of libfuse 2.9 that fusepy lacks (`read_buf`, `fallocate`), or does slowly.
 
 Attributes are written into libfuse's own structure, field by field, and system attributes are
-refused before anything else is done: `ls -l` asks for one `stat` and two of those for each file.
+refused before anything else is done, as on a disk that has none: after the first such answer
+`ls -l` asks for no more of them, and its one `stat` of each file is a third of what it asked.
 
 fusepy ends its table of operations before `read_buf`. With it libfuse moves the pages of a
 cache file into the kernel's pipe and on to the reader, and no byte of them passes through
@@ -117,7 +118,7 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             self, path: bytes, name: bytes, value: int | None, size: int, *_: object
         ) -> int:
             if not name.startswith(b"user."):
-                return -errno.ENODATA
+                return -errno.ENOTSUP  # `ls` asks such a disk only once
             return int(super().getxattr(path, name, value, size))
 
     return Fuse

@@ -108,6 +108,16 @@ def test_a_program_that_is_written_has_no_privileges_any_more(mounted: MountedTr
     assert "security.capability" not in os.listxattr(backing)
 
 
+@pytest.mark.parametrize("name", ["security.selinux", "system.posix_acl_access"])
+def test_a_program_learns_at_once_that_the_system_has_no_attributes(
+    mounted: MountedTree, name: str
+) -> None:
+    """`ls -l` asks for both of the first file, and of no other after ENOTSUP."""
+    (mounted.shared / "file").touch()
+    for path in (mounted.shared / "file", mounted.mountpoint / "network" / "cached.txt"):
+        assert errno_of(os.getxattr, path, name) == errno.ENOTSUP
+
+
 # Room that is reserved, and given back.
 
 
