@@ -131,6 +131,9 @@ class BlockCache:
 
     def percent(self, file_id: FileId) -> int:
         """Return how much of a content is cached, rounded down."""
+        file = self._open.get(Key(file_id, self._sizes.get(file_id, 0)))
+        if file is not None:
+            return 100 * file.done_bytes // max(1, file.size)
         try:
             file = self.find(file_id)
         except TransferError:  # no descriptors left: what it takes on the disk is near enough

@@ -9,6 +9,7 @@ if it is one that can be published. An open file keeps the content that it was o
 from __future__ import annotations
 
 import errno
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,10 @@ from p2pfs.protocol import FileId, name_of, names
 
 MAX_PATHS_REMEMBERED: Final = 100_000
 """Paths of which we remember which version the kernel has cached; some tens of megabytes."""
+
+LOOKED_S: Final = 0.05
+"""How long what was looked up at a path is what is opened there. The kernel looks up each name that
+a program opens, and believes that for longer."""
 
 NETWORK: Final = "network"
 
@@ -139,16 +144,20 @@ class NetworkTree:
         label: str = NETWORK,
         *,
         now_ns: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
         links: FileLinks | None = None,
     ) -> None:
         self._view = view
         self._contents = contents
         self._label = label
+        self._clock = clock
         self._links = links
         self._root = RemoteDirectory("", now_ns(), ())
         self._kernel = _KernelCaches()
         self._absences = Absences()
         self._siblings = Siblings(view.known_children, self._inode)
+        self._looked: tuple[Node, float] = self._root, -math.inf
+        """What was looked up last, and when."""
 
     def getattr(self, path: str) -> NowOrLater[Attributes]:
         """Return what `stat` shows, from memory or after one search; ENOENT."""
@@ -171,6 +180,9 @@ class NetworkTree:
 
     def open(self, path: str, flags: int) -> NowOrLater[OpenFile]:  # noqa: ARG002 - reading is all there is
         """Open the file at a path, and show no other version there until it is released."""
+        node, looked_at = self._looked
+        if node.path == path and self._clock() < looked_at + LOOKED_S:
+            return self._opened(node)
         return self._with_node(path, self._opened)
 
     def readlink(self, path: str) -> str:
@@ -245,6 +257,7 @@ class NetworkTree:
     def _shown(self, node: Node) -> Attributes:
         if isinstance(node, RemoteFile):
             self._kernel.shown(node)
+            self._looked = node, self._clock()
         return self.attributes(node)
 
     def _opened(self, node: Node) -> OpenFile:
@@ -292,7 +305,7 @@ class NetworkTree:
         return self._links.to_others(file.file_id, name, file.size, file.sources)
 
     def _told(self, file: RemoteFile) -> RemoteFile:
-        return replace(file, path=self._told_as(file.path))
+        return file if self._label == NETWORK else replace(file, path=self._told_as(file.path))
 
     def _told_as(self, path: str) -> str:
         """Return a path as people read it: with the sub-tree in front unless it is `network/`."""

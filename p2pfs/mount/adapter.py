@@ -2,7 +2,8 @@
 
 fusepy takes an `OSError` without errno, or anything that is not an `Exception`, for an
 uninitialised number, which can be an empty, successful read. So one guard stands around
-every call, and nothing but an `OSError` with an errno gets out.
+every call, and nothing but an `OSError` with an errno gets out; what is asked most has its guard
+in the binding.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Adapter:
         try:
             return getattr(self, operation)(*arguments)
         except BaseException as error:  # noqa: BLE001 - fusepy would make garbage of it
-            raise os_error(_errno_of(operation, error)) from None
+            raise os_error(errno_of(operation, error)) from None
 
     def init(self, _path: str) -> None:
         self._on_init()
@@ -246,7 +247,8 @@ _STATFS_FIELDS: Final = (
 )  # fmt: skip
 
 
-def _errno_of(operation: str, error: BaseException) -> int:
+def errno_of(operation: str, error: BaseException) -> int:
+    """Return the errno that answers an operation with an error; what is a bug of ours is logged."""
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return error.errno
     log.error("a bug in a call from the kernel: operation=%s", operation, exc_info=error)

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from p2pfs.filesystem import Attributes, Stretch
+from p2pfs.mount.adapter import errno_of
 from p2pfs.mount.parallel import HANDLE_KILLPRIV_V2, PARALLEL_DIROPS, allow_parallel_lookups
 from p2pfs.mount.threads import is_our_own, keep_state
 
@@ -69,10 +70,21 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
 
         def _wrapper(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
             keep_state()
-            return fuse.FUSE._wrapper(call, *arguments)  # noqa: SLF001
+            try:
+                return call(*arguments) or 0
+            except BaseException as error:  # noqa: BLE001 - ctypes would answer with garbage
+                return -errno_of(call.__name__, error)
+
+        # What is asked for each file that is read goes to the adapter without a further guard.
+
+        def open(self, path: bytes, info: Any) -> None:  # noqa: ANN401
+            self.operations.open(_name(path), info.contents)
+
+        def release(self, _path: object, info: Any) -> None:  # noqa: ANN401
+            self.operations.release("", info.contents)
 
         def read_buf(self, _path: object, answer: Any, size: int, offset: int, info: Any) -> int:  # noqa: ANN401
-            found = self.operations("read", "", size, offset, info.contents)
+            found = self.operations.read("", size, offset, info.contents)
             answer[0] = _placed(found) if isinstance(found, Stretch) else _copied(found)
             return 0
 
@@ -92,17 +104,17 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             return 0
 
         def getattr(self, path: bytes, status: Any) -> int:  # noqa: ANN401
-            _fill(status.contents, self.operations("getattr", path.decode(self.encoding)))
+            _fill(status.contents, self.operations.getattr(_name(path)))
             return 0
 
         def fgetattr(self, _path: object, status: Any, info: Any) -> int:  # noqa: ANN401
-            _fill(status.contents, self.operations("getattr", "", info.contents))
+            _fill(status.contents, self.operations.getattr("", info.contents))
             return 0
 
         def readdir(
             self, path: bytes | None, buffer: int, put: Callable[..., int], *_: object
         ) -> int:
-            listed = self.operations("readdir", path and path.decode(self.encoding))
+            listed = self.operations.readdir(None if path is None else _name(path))
             if path is not None:
                 put(buffer, b".", None, 0)
                 put(buffer, b"..", None, 0)
@@ -122,6 +134,11 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             return int(super().getxattr(path, name, value, size))
 
     return Fuse
+
+
+def _name(path: bytes) -> str:
+    """Return a path as text; any byte that is not UTF-8 is kept as it is."""
+    return path.decode(errors="surrogateescape")
 
 
 def _wanted_flags(options: Mapping[str, Any]) -> int:

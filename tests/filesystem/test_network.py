@@ -13,7 +13,7 @@ from p2pfs import errors
 from p2pfs.filesystem import Later
 from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_KERNEL_ABSENT, Absences
 from p2pfs.filesystem.answers import ERRNO_OF
-from p2pfs.filesystem.network import NetworkTree
+from p2pfs.filesystem.network import LOOKED_S, NetworkTree
 from p2pfs.mount.session import NAMES_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile, version_name
 from p2pfs.protocol.manifest import FileId
@@ -42,7 +42,7 @@ class FakeClock:
 
 @pytest.fixture
 def tree(network: FakeNetwork) -> NetworkTree:
-    return NetworkTree(network, network, now_ns=lambda: NOW_NS)
+    return NetworkTree(network, network, now_ns=lambda: NOW_NS, clock=FakeClock())
 
 
 async def later(answer):
@@ -314,11 +314,26 @@ def test_the_kernels_pages_are_kept_for_the_same_content_alone(network, tree) ->
     assert [keeps_cache(), keeps_cache()] == [False, True]
 
 
-def test_a_version_whose_size_the_kernel_does_not_know_goes_past_its_cache(network, tree) -> None:
-    """Else the reader of a longer version would be cut off at the size of the older one."""
+def test_what_was_looked_up_a_moment_ago_is_what_is_opened(network, tree) -> None:
+    """The program was told its size, and may have chosen it by that."""
     tree.getattr("cached.txt")
     network.add("cached.txt", b"a longer content", cached=True)
 
+    file = now(tree.open("cached.txt", os.O_RDONLY))
+
+    assert bytes_of(now(file.read(100, 0))) == b"hello"
+    assert not file.direct_io
+    file.release()
+
+
+def test_a_version_whose_size_the_kernel_does_not_know_goes_past_its_cache(network) -> None:
+    """Else the reader of a longer version would be cut off at the size of the older one."""
+    clock = FakeClock()
+    tree = NetworkTree(network, network, clock=clock)
+    tree.getattr("cached.txt")
+    network.add("cached.txt", b"a longer content", cached=True)
+
+    clock.now += LOOKED_S
     file = now(tree.open("cached.txt", os.O_RDONLY))
 
     assert file.direct_io
