@@ -122,6 +122,8 @@ class Belief:
 
     def is_outdated(self, path: str, node: Node) -> bool:
         """Return whether a neighbour that has a node has changed its share since it was listed."""
+        if not self.board.has_changes:
+            return False
         changed = self.board.changed_since(self.heard_at(parent_of(path)))
         return bool(changed) and any(source.id in changed for source in node.sources)
 

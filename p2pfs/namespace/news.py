@@ -94,6 +94,11 @@ class NewsBoard:
         """Return when a neighbour last said that its share changed; minus infinity if never."""
         return self._changed.get(peer, -math.inf)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether any neighbour has said that its share changed. Any thread."""
+        return bool(self._changed)
+
     def changed_since(self, since: float) -> Collection[ServentId]:
         """Return the neighbours that said since then that their shares changed. Any thread."""
         return {peer for peer, at in list(self._changed.items()) if at > since}

@@ -212,11 +212,15 @@ def believed(claims: Mapping[ServentId, Claim], preferred: Iterable[ServentId]) 
     return next(itertools.chain(spoken, claims.values()))
 
 
-def published_names(shown: str) -> Iterator[str]:
-    """Yield the names whose versions may be shown as `shown`: itself, and without a suffix.
+def published_names(shown: str) -> Iterable[str]:
+    """Return the names whose versions may be shown as `shown`: itself, and without a suffix.
 
     Names that were cut to have room for a suffix are not among them: see `naming.Odd`.
     """
+    return _unsuffixed(shown) if "~" in shown else (shown,)  # most names have no suffix
+
+
+def _unsuffixed(shown: str) -> Iterator[str]:
     yield shown
     for tilde in (i for i, character in enumerate(shown) if character == "~"):
         suffix, dot, extension = shown[tilde + 1 :].partition(".")

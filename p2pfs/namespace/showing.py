@@ -343,7 +343,10 @@ def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
     may_be_suffixed = "~" in name and (details.contested or details.held)
     if child is None or name in details.contested or may_be_suffixed or details.suffixed_holds:
         return None
-    only = next(((name, key) for key in child.kinds()), None)
+    if child.sole is not None:
+        only: tuple[str, Hashable] | None = name, child.sole.content
+    else:
+        only = next(((name, key) for key in child.kinds()), None)
     held = details.held.get(name)
     return only if held is None or held.holder == only else None
 
