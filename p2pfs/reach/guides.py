@@ -7,10 +7,9 @@ comes back. Who cannot be dialled has dialled its neighbours itself, so these ca
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -31,6 +30,7 @@ from p2pfs.protocol import (
 )
 from p2pfs.protocol.flood import LinkId
 from p2pfs.reach.favours import MAX_ROUTES, Favours, Questions, Routes
+from p2pfs.tasks import SingleFlight, Tasks
 
 GUIDE_TOLD_S: Final = 1.0
 """How long the answer may take: five links there and back."""
@@ -67,7 +67,9 @@ class Guides:
         """The link to a neighbour of a servent."""
         self._in_vain: Latest[ServentId, tuple[float, str]] = Latest(MAX_ROUTES)
         """When a neighbour of a servent was not made ours, and why."""
-        self._asking: dict[ServentId, trio.Event] = {}
+        self._tasks = Tasks()
+        self._asking: SingleFlight[ServentId] = SingleFlight(self._tasks)
+        self.run = self._tasks.run
         self._passed_on: Latest[Guid, tuple[LinkId, LinkId]] = Latest(MAX_GUIDES_PASSED_ON)
         """Where a question came from, and where it went."""
         self.counters: Counter[str] = Counter()
@@ -78,48 +80,36 @@ class Guides:
     async def common(self, peer: PeerInfo) -> Link | None:
         """Return a neighbour that is linked to a servent too, or may be; None if none is known.
 
-        Takes GUIDED_S at most, once there is no other caller for the same servent.
+        Takes GUIDED_S at most. Who wants the same servent meanwhile shares the question.
 
         Raises:
             UnreachableError: a neighbour of it was named, and cannot be made one of ours.
         """
         wanted = ServentId(peer.id)
-        while wanted in self._asking:
-            await self._asking[wanted].wait()
         way = self._routes.way_to(wanted)
         if way is None or way.peer.id == wanted or self._common.get(wanted) == way.id:
             return way
         failed_at, why = self._in_vain.get(wanted, (-math.inf, ""))
         if trio.current_time() < failed_at + IN_VAIN_S:
             raise UnreachableError(why)
-        with self._only_one(wanted):
-            try:
-                return await self._asked(wanted, way)
-            except UnreachableError as error:
-                self._in_vain[wanted] = trio.current_time(), str(error)
-                raise
+        await self._asking.start(wanted, self._ask, wanted, way).wait()
+        return self._routes.way_to(wanted)
 
-    @contextlib.contextmanager
-    def _only_one(self, wanted: ServentId) -> Iterator[None]:
-        self._asking[wanted] = trio.Event()
-        try:
-            yield
-        finally:
-            self._asking.pop(wanted).set()
-
-    async def _asked(self, wanted: ServentId, way: Link) -> Link:
+    async def _ask(self, wanted: ServentId, way: Link) -> None:
         """Ask who is a neighbour of a servent; if nobody says, its way is as good as any."""
         by = trio.current_time() + GUIDED_S
         told = await self._questions.ask(way, wanted) if self._favours.may_ask(way) else None
         if told is None or told.guide is None:
-            return way
-        if told.guide.id == way.peer.id:
-            self._common[wanted] = way.id
-            return way
-        link = await self._made_neighbour(_as_seen(way, told.guide), way, by)
-        self._routes.came_from(wanted, ServentId(link.peer.id))
+            return
+        link = way
+        if told.guide.id != way.peer.id:
+            try:
+                link = await self._made_neighbour(_as_seen(way, told.guide), way, by)
+            except UnreachableError as error:
+                self._in_vain[wanted] = trio.current_time(), str(error)
+                raise
+            self._routes.came_from(wanted, ServentId(link.peer.id))
         self._common[wanted] = link.id
-        return link
 
     async def _made_neighbour(self, guide: PeerInfo, told_by: Link, by: float) -> Link:
         wanted = ServentId(guide.id)

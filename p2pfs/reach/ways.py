@@ -112,7 +112,9 @@ class Ways:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do what others ask for, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for part in (self._shared, self.pushes, self.punches, self.relays, self.circuits):
+            for part in (
+                self._shared, self.pushes, self.punches, self.relays, self.guides, self.circuits,
+            ):  # fmt: skip
                 await nursery.start(part.run)
             task_status.started()
 

@@ -148,6 +148,29 @@ async def test_an_answer_is_passed_back_once_and_from_where_the_question_went(
         assert guides.counters == {"passed on": 1, "dropped: no answer to anything": 3}
 
 
+async def test_who_wants_one_servent_at_once_shares_the_question_though_the_first_gives_up(
+    autojump_clock: MockClock,
+):
+    async with row(0, 3) as world:
+        one, other, source = (world[number].whereabouts.identity.id for number in (1, 2, 3))
+        world[0].ways.came_from(source, one)
+        world[1].ways.came_from(source, other)
+        wanted = PeerInfo(source, "source", ())
+        ways: list[Link | None] = []
+
+        async def want() -> None:
+            ways.append(await world[0].ways.guides.common(wanted))
+
+        async with trio.open_nursery() as nursery, trio.open_nursery() as first:
+            first.start_soon(want)
+            nursery.start_soon(want)
+            await trio.sleep(0.001)  # no answer is here yet
+            first.cancel_scope.cancel()
+
+        assert [way.peer.id for way in ways if way] == [other]
+        assert world[1].ways.guides.counters == {"passed on": 1}
+
+
 async def test_a_neighbour_that_asks_too_often_is_not_heard(autojump_clock: MockClock):
     async with row(0, 2) as world:
         link = world[1].overlay.neighbours[0]
