@@ -40,6 +40,7 @@ What is on the disk:
     watch     changes there, by anybody
     mounted   mounts of servents there, which stay private
     ignoring  `.p2pfsignore` files, and what they keep private
+    patterns  what a line of one matches
 
 Theory. Everything here is about one question: are the bytes at this path still those that were
 hashed? Times and sizes show most changes, signs from the mount and from the watch show the rest,

@@ -184,6 +184,9 @@ PATTERNS = {
     "*\n!keep\n!d/": {"keep", "d/keep"},
     "# nothing\n": {"a.tmp", "keep", "d/a.tmp", "d/keep", "d/build/x"},
     "d": {"a.tmp", "keep"},
+    "[z-a]x\n\ufeffkeep\n*.tmp": {"keep", "d/keep", "d/build/x"},
+    "\ufeff*.tmp": {"keep", "d/keep", "d/build/x"},
+    "[[:alpha:]].tmp": {"keep", "d/keep", "d/build/x"},
 }
 
 
