@@ -87,7 +87,7 @@ class Library:
         self._serving = Serving(self._share, self._index, self._facts, self._answers, failed)
         self._searching = Searching(self._index, self._answers, failed)
         self._run_in_thread = run_in_thread
-        self._rounds = Rounds(self._worker, books, roots, watch, self._alarm, run_in_thread, tell)
+        self._rounds = Rounds(self._worker, books, roots, watch, self._alarm, run_in_thread)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at the whole share, then at whatever is touched, until cancelled.

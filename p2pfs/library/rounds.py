@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -91,7 +90,6 @@ class Rounds:
         watch: Watch | None,
         alarm: ChangeSignal,
         run_in_thread: RunInThread,
-        tell: Callable[[str, str], object],
     ) -> None:
         self._worker = worker
         self._books = books
@@ -100,7 +98,6 @@ class Rounds:
         self._watch = watch
         self._alarm = alarm
         self._run_in_thread = run_in_thread
-        self._tell = tell
         self._given_way_to = 0
         self._resting = trio.Event()
         """Set while the worker waits for the alarm; else it looks at the watch by itself."""
@@ -111,7 +108,7 @@ class Rounds:
         if self._watch is not None:
             self._watch.open(self._roots.directory)
         for name in await self._run_in_thread(self._roots.look):
-            self._tell_if_away(name)
+            self._worker.tell_if_away(name)
 
     async def run(self) -> None:
         """Work until cancelled; the step under way is waited for, and all is closed."""
@@ -150,21 +147,7 @@ class Rounds:
             while not self._roots:
                 await self._alarm.wait()
             await trio.sleep(LOOK_AT_ROOTS_S)
-            await self._run_in_thread(self.look_at_roots)
-
-    def look_at_roots(self) -> None:
-        """Have the worker look at directories, shared where they lie, that came or went."""
-        for name in self._roots.look():
-            self._worker.root_changed(name)
-            if not self._tell_if_away(name):
-                self._tell(name, "shared again")
-
-    def _tell_if_away(self, name: str) -> bool:
-        root = self._roots.of(name)
-        if root is None or not root.away:
-            return False
-        self._tell(name, f"{root.shared.directory} is not shared now: {root.away}")
-        return True
+            await self._run_in_thread(self._worker.look_at_roots)
 
     async def _work(self) -> None:
         tidy_at = math.inf

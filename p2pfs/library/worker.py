@@ -218,6 +218,24 @@ class Worker:
         self._changed_roots.append(name)
         self._facts.touched(name, self._share.status(name), Sign.FOUND)
 
+    def look_at_roots(self) -> None:
+        """Have those directories looked at, shared where they lie, that came or went. Any thread.
+
+        The user is told of each.
+        """
+        for name in self._roots.look():
+            self.root_changed(name)
+            if not self.tell_if_away(name):
+                self._tell(name, "shared again")
+
+    def tell_if_away(self, name: str) -> bool:
+        """Tell the user if a directory is not there that is shared where it lies. Any thread."""
+        root = self._roots.of(name)
+        if root is None or not root.away:
+            return False
+        self._tell(name, f"{root.shared.directory} is not shared now: {root.away}")
+        return True
+
     def _take_roots(self) -> None:
         while self._changed_roots:
             name = self._changed_roots.popleft()
@@ -234,8 +252,7 @@ class Worker:
         changes = self._watch.take() if self._watch is not None else {}
         if self._roots and self._mounted.has_changed():
             # First: what lay on a disk that was pulled out was not removed from it.
-            for name in self._roots.look():
-                self.root_changed(name)
+            self.look_at_roots()
         for path in self._mounted.changes():
             self._facts.touched(path, self._looking.status(path), Sign.NAMES)
         for path, sign in changes.items():

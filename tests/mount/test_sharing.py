@@ -153,6 +153,8 @@ def test_a_disk_that_is_pulled_out_is_withdrawn_and_back_when_it_is_back(
 
         subprocess.run(bind, check=True)
         assert ben.sees("stick/f").read_bytes() == b"on the stick"
+        told = [row["text"] for row in anna.rows("events") if row["path"] == "shared/stick"]
+        assert told == [f"{stick} is not shared now: nothing is mounted at {stick}", "shared again"]
         subprocess.run(["umount", stick], check=True)
     assert os.listdir(stick) == []
 
