@@ -58,6 +58,8 @@ class NameRoom(NamedTuple):
     names: float
     at_first: float
     """Before it has told all of it once."""
+    taken: float = -math.inf
+    """How many others at its address have, if anybody elsewhere has any."""
 
 
 ANY_ROOM: Final = NameRoom(math.inf, math.inf)
@@ -200,14 +202,16 @@ class ClaimTree:
         No bound is set where only its address has names, or others have nearly all of the same.
         """
         crowd, names = self._entries.crowd(place), len(place.children)
-        if crowd.is_alone(source) or crowd.has_besides(source, names - NAMES_AT_FIRST):
+        if crowd.is_alone(source):
             return ANY_ROOM
         taken = crowd.at_address_of(source) - len(self.names_of(source, place))
+        if crowd.has_besides(source, names - NAMES_AT_FIRST):
+            return NameRoom(math.inf, math.inf, taken)
         at_first = max(0, NAMES_AT_FIRST - taken)
         if crowd.has_besides(source, names - FEW_NAMES):
-            return NameRoom(math.inf, at_first)
+            return NameRoom(math.inf, at_first, taken)
         at_address = max(FEW_NAMES, MAX_SHARED_NAMES // (1 + crowd.large_besides(source)))
-        return NameRoom(at_address - taken, at_first)
+        return NameRoom(at_address - taken, at_first, taken)
 
     def _put_directory(self, place: Place, source: ServentId, entry: Entry) -> None:
         is_known = place.is_directory_of(source)

@@ -8,9 +8,8 @@ Belongs to the trio thread.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2pfs.latest import Latest
 from p2pfs.namespace.claims import FEW_NAMES
@@ -25,8 +24,23 @@ GROWTH: Final = 1.125
 """How many times as long a directory may become, and FEW_NAMES more, before it is counted again."""
 
 DOUBTED_S: Final = 300.0
-"""How long nothing is counted of what servents tell at an address where one told without end:
-identities are free, and to count so many names costs half a second of processor."""
+LONGEST_DOUBT_S: Final = 7_200.0
+"""How long nothing is counted of what servents tell at an address where one told without end, and
+how long at most when one does so again and again: twice as long each time. Identities are free, and
+to count so many names costs a third of a second of processor."""
+
+UNENDED_NAMES: Final = 50
+LEAST_UNENDED_NAMES: Final = 5
+"""So many names of a directory that others have too are shown in all of the addresses where one
+told without end, and of each in any case. They are in each look, and cost who tells them nothing
+any more."""
+
+
+class _Doubt(NamedTuple):
+    """An address is not believed to come to an end."""
+
+    until: float
+    lasts_s: float
 
 
 class Ends:
@@ -36,7 +50,7 @@ class Ends:
         self._groups_of = groups_of
         self._clock = clock
         self._counts: Latest[tuple[ServentId, str], int] = Latest(MAX_ENDS)
-        self._doubted_until: Latest[Groups, float] = Latest(MAX_ENDS)
+        self._doubts: Latest[Groups, _Doubt] = Latest(MAX_ENDS)
 
     def reached(self, servent: ServentId, path: str, count: int) -> None:
         """Note that a servent has told a directory to its end."""
@@ -49,8 +63,19 @@ class Ends:
 
     def missed(self, servent: ServentId) -> None:
         """Note that a servent tells without end."""
-        self._doubted_until[self._groups_of(servent)] = self._clock() + DOUBTED_S
+        if not self.is_doubted(servent):  # several may be heard at one time
+            address = self._groups_of(servent)
+            known = self._doubts.get(address)
+            lasts_s = DOUBTED_S if known is None else min(2 * known.lasts_s, LONGEST_DOUBT_S)
+            self._doubts[address] = _Doubt(self._clock() + lasts_s, lasts_s)
 
     def is_doubted(self, servent: ServentId) -> bool:
         """Return whether a servent at its address told without end lately."""
-        return self._clock() < self._doubted_until.get(self._groups_of(servent), -math.inf)
+        doubt = self._doubts.get(self._groups_of(servent))
+        return doubt is not None and self._clock() < doubt.until
+
+    def unended_names(self) -> int:
+        """Return how many names of a directory an address has that tells without end."""
+        now = self._clock()
+        addresses = sum(now < doubt.until for doubt in self._doubts.values())
+        return max(LEAST_UNENDED_NAMES, UNENDED_NAMES // max(1, addresses))

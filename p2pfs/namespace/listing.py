@@ -239,6 +239,10 @@ class Listings:
         """Return whether the last listing had more names than are held. Any thread."""
         return (holder.id, path) in self._cut
 
+    def learned_of_hit(self, holder: PeerInfo, path: str) -> float:
+        """Return how many names are learned of a hit whose sender has more to list."""
+        return self._unended_room(holder, path) if self.was_cut(holder, path) else math.inf
+
     async def _hear(self, telling: Telling) -> None:
         try:
             await self._take_in_all(telling)
@@ -270,14 +274,19 @@ class Listings:
         catalogue.holders.mark_listed_by(holder.id, path, began_at)
 
     async def _shrink(self, telling: Telling) -> None:
-        """Forget most of a listing without end, which was learned before others had names there."""
+        """Forget most of a listing without end: of its hit too, and what came before others'."""
         holder, path = telling.holder, telling.path
-        room = self._catalogue.holders.room(holder.id, path).at_first
-        most = max(room, self._ends.expected(holder.id, path))
-        if len(telling.names) > most + LEARNED_AT_ONCE:
+        most = self._unended_room(holder, path)
+        if most < math.inf:
             few = set(heapq.nsmallest(int(most), telling.names))
-            for _part in self._catalogue.keeping_names(holder, path, few, telling.began_at):
+            for _part in self._catalogue.keeping_names(holder, path, few, math.inf):
                 await trio.lowlevel.checkpoint()
+
+    def _unended_room(self, holder: PeerInfo, path: str) -> float:
+        """Return how many names stay of a listing that is cut, all at its address as one."""
+        taken = self._catalogue.holders.room(holder.id, path).taken
+        few = max(0.0, self._ends.unended_names() - taken)
+        return max(few, self._ends.expected(holder.id, path))
 
     def _book(self, holder: PeerInfo, path: str) -> Catalogue:
         """Return the catalogue that learns what a servent has at a path."""
@@ -342,6 +351,9 @@ class Listings:
 
     async def _learn(self, telling: Telling, page: Listing) -> bool:
         """Learn a page, a little at a time; return whether there is room for more."""
+        if telling.counted:  # it is told anew, if it is learned
+            telling.counted += len(page.entries)
+            return self._is_counted_on(telling)
         names = [name_of(entry.path) for entry in page.entries]
         self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
         room = self._room(telling, page)
@@ -356,7 +368,11 @@ class Listings:
             await trio.lowlevel.checkpoint()
             if len(telling.names) <= NAMES_AT_FIRST:  # of many such one address makes many
                 room = self._room(telling, page)
-        telling.is_cut = telling.counted > 0 and self._has_no_end(telling)
+        return telling.counted == 0 or self._is_counted_on(telling)
+
+    def _is_counted_on(self, telling: Telling) -> bool:
+        """Return whether more is counted of a listing that is not learned yet."""
+        telling.is_cut = self._has_no_end(telling)
         return not telling.is_cut
 
     def _room(self, telling: Telling, page: Listing) -> NameRoom:

@@ -238,6 +238,8 @@ def without_suffix(path: str, file_id: FileId) -> str:
     parent, slash, name = path.rpartition("/")
     if "~" not in name:  # most names: a third of what it takes to show one
         return path
+    if f"~{file_id.hex()[:ID_SUFFIX_LENGTH]}" not in name:
+        return path
     for published in published_names(name):
         version = file_version(published, Content(file_id, 0), _NO_RANK)
         if published != name and name in usual_names(version):

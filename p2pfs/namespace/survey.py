@@ -127,7 +127,9 @@ class Survey:
     def _learn_hit(self, path: str, hit: QueryHit, began_at: float) -> bool:
         """Learn the entries of a hit; return whether its provider has more."""
         if hit.total > len(hit.entries):
-            self._catalogue.learn(hit.provider, hit.entries)
+            most = self._listings.learned_of_hit(hit.provider, path)
+            few = hit.entries if most >= len(hit.entries) else hit.entries[: int(most)]
+            self._catalogue.learn(hit.provider, few)
             return True
         self._catalogue.learn_listing(hit.provider, path, hit.entries, began_at)
         return False

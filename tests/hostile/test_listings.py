@@ -13,6 +13,7 @@ from p2pfs.errors import UnreachableError
 from p2pfs.journal import Journal
 from p2pfs.namespace import Catalogue, Here, Tellers, claims, gathering, listing
 from p2pfs.namespace.ages import LEAST_LOOK_S, REFRESH_AFTER_S
+from p2pfs.namespace.ends import UNENDED_NAMES
 from p2pfs.namespace.entries import ENTRY_BYTES
 from p2pfs.namespace.listing import LEARNED_AT_ONCE
 from p2pfs.namespace.newcomers import MOVES_BURST
@@ -245,6 +246,40 @@ async def test_what_was_told_before_others_had_names_is_no_more_than_a_few_at_th
 
         assert "film" in shown
         assert len(shown) <= 1 + claims.NAMES_AT_FIRST + MAX_RESULTS
+
+
+@pytest.mark.parametrize(("bombs", "hosts"), [(10, 1), (10, 10)], ids=["one address", "ten"])
+async def test_listings_without_end_leave_hardly_a_name_in_later_looks(
+    bombs: int, hosts: int, autojump_clock: MockClock, short_lists: int
+):
+    async with open_horizon() as horizon:
+        add_honest(horizon, *(f"film {number}" for number in range(40)))
+        for number in range(bombs):
+            bomb(horizon, number, f"10.66.{number % hosts}.6")
+        await horizon.ls()
+        await trio.sleep(60)
+        await horizon.ls()
+        await trio.sleep(60)
+
+        shown = await horizon.ls()
+
+        assert {f"film {number}" for number in range(40)} <= {*shown}
+        assert len(shown) <= 40 + 2 * UNENDED_NAMES
+
+
+async def test_who_tells_without_end_again_is_counted_more_and_more_seldom(
+    autojump_clock: MockClock, short_lists: int
+):
+    async with open_horizon() as horizon:
+        add_honest(horizon, "film")
+        pages: list[float] = []
+        endless(bomb(horizon, 0, LIAR_HOST), pages, count=PAGE, begin="0-")
+        for _ in range(300):
+            await horizon.ls()
+            await trio.sleep(60)
+
+        counted = short_lists // PAGE
+        assert counted < len(pages) <= 6 * counted + 300 / 5 * 3 * MAX_PAGES_ASKED
 
 
 async def test_liars_who_tell_all_share_a_directory_that_others_have(

@@ -34,11 +34,14 @@ def room_by_counting(tree: ClaimTree, source: ServentId, place: Place) -> NameRo
     own = count.pop(address_of(source))
     most = max(count.values())
     apart = len(place.children) - most
-    if not most or apart <= AT_FIRST:
+    if not most:
         return ANY_ROOM
-    at_address = max(FEW, SHARED // (1 + sum(number > FEW for number in count.values())))
     taken = own - len(tree.names_of(source, place))
-    return NameRoom(math.inf if apart <= FEW else at_address - taken, max(0, AT_FIRST - taken))
+    if apart <= AT_FIRST:
+        return NameRoom(math.inf, math.inf, taken)
+    at_address = max(FEW, SHARED // (1 + sum(number > FEW for number in count.values())))
+    names = math.inf if apart <= FEW else at_address - taken
+    return NameRoom(names, max(0, AT_FIRST - taken), taken)
 
 
 @given(
@@ -94,7 +97,7 @@ def test_who_comes_to_have_another_address_counts_there_from_its_next_claim():
     for source in SOURCES[:2]:
         tree.put(source, Entry("d/x", 5, 0, CONTENT), 0)
     place = tree.place("d")
-    assert tree.room(SOURCES[0], place) == ANY_ROOM
+    assert tree.room(SOURCES[0], place).names == math.inf
     crowd = tree._entries.crowd(place)
     assert not crowd.is_alone(SOURCES[0])
 
