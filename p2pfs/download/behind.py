@@ -56,11 +56,16 @@ class WriteBehind:
         Raises:
             BadBlockError: it is not what was announced.
         """
-        if self._tasks.are_running and self._has_room and file.take(data):
-            self._add(file)
-        else:
+        if not self.take(file, data):
             await self._write_those_here()
             await file.put([(0, data)])
+
+    def take(self, file: CachedFile, data: bytes) -> bool:
+        """Have a content kept likewise, if that needs no waiting; return whether it did not."""
+        is_taken = self._tasks.are_running and self._has_room and file.take(data)
+        if is_taken:
+            self._add(file)
+        return is_taken
 
     @property
     def _has_room(self) -> bool:

@@ -1,13 +1,16 @@
-"""Contents of one block: each is one exchange with one source, and needs no swarm.
+"""Contents of one block: one exchange with one source for each or for some, and no swarm.
 
 A swarm takes half a millisecond to come and go, and can deal with failures; so a content that
 does not come here is left to a swarm. What has come is verified at once, and written by `behind`.
+Those that are fetched ahead are asked for together where the source knows how to: a message, a
+task and a deadline for each took most of the time that a small file costs.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import trio
@@ -17,14 +20,14 @@ from p2pfs.download.behind import WriteBehind
 from p2pfs.errors import P2pfsError
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import RemoteFile
-from p2pfs.protocol import PeerInfo
-from p2pfs.tasks import SingleFlight, Tasks
+from p2pfs.protocol import MAX_CONTENTS_ASKED, PeerInfo
+from p2pfs.tasks import Tasks
 
 MAX_SMALL: Final = 128
 """Contents being fetched above which no further ones are fetched ahead."""
 
 SMALL_PATIENCE_S: Final = 1.0
-"""How long one source may take before a swarm takes over."""
+"""How long a source may give nothing of what was asked for before a swarm takes over."""
 
 
 class SmallContents:
@@ -42,25 +45,116 @@ class SmallContents:
         self._transfers = transfers
         self._tasks = tasks
         self._on_received = on_received
-        self._flights: SingleFlight[Key] = SingleFlight(tasks)
+        self._coming: dict[Key, trio.Event | None] = {}
+        """What is being fetched, each with what its readers wait for if there are any."""
+        self._unasked: deque[tuple[PeerInfo, deque[RemoteFile]]] = deque()
+        """What is to be asked for together, in order: trio starts tasks in any."""
         self._behind = WriteBehind(cache, tasks)
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
         """Fetch a content, if a source gives it at once. Readers of one content share it."""
-        await self._flights.start(cached.key, self._fetch, file).wait()
+        self._tasks.check()
+        if cached.key not in self._coming:
+            self._start_alone(file)
+        came = self._coming[cached.key] = self._coming[cached.key] or trio.Event()
+        with trio.move_on_after(SMALL_PATIENCE_S):
+            await came.wait()
+        self._tasks.check()
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Fetch contents that will probably be opened next. For trio's thread."""
+        together: dict[PeerInfo, deque[RemoteFile]] = {}
         for file in files:
-            if self._tasks.are_running and len(self._flights) < MAX_SMALL:
-                self._flights.start(Key(file.file_id, file.size), self._fetch, file)
+            if self._may_begin(file):
+                source = self._source_of(file)
+                if self._transfers.gives_contents(source):
+                    self._coming[_key_of(file)] = None
+                    together.setdefault(source, deque()).append(file)
+                else:
+                    self._start_alone(file)
+        for source, wanted in together.items():
+            while wanted:
+                count = min(len(wanted), MAX_CONTENTS_ASKED)
+                some = deque(wanted.popleft() for _ in range(count))
+                self._unasked.append((source, some))
+                self._tasks.start(self._fetch_some)
 
-    async def _fetch(self, file: RemoteFile) -> None:
-        with contextlib.suppress(P2pfsError), self._cache.opened(file.file_id, file.size) as cached:
+    def _may_begin(self, file: RemoteFile) -> bool:
+        has_room = self._tasks.are_running and len(self._coming) < MAX_SMALL
+        return has_room and bool(file.sources) and _key_of(file) not in self._coming
+
+    def _source_of(self, file: RemoteFile) -> PeerInfo:
+        return max(file.sources, key=self._transfers.is_linked)
+
+    def _over(self, file: RemoteFile) -> None:
+        """Let the readers of a content have it, or fetch it otherwise."""
+        came = self._coming.pop(_key_of(file), None)
+        if came is not None:
+            came.set()
+
+    # One by one.
+
+    def _start_alone(self, file: RemoteFile) -> None:
+        self._coming.setdefault(_key_of(file), None)
+        self._tasks.start(self._fetch_alone, file)
+
+    async def _fetch_alone(self, file: RemoteFile) -> None:
+        with self._until_over(file) as cached:
             if not file.sources or cached.has(0) or await cached.prepare(0):
                 return
             with trio.move_on_after(SMALL_PATIENCE_S):
-                source = max(file.sources, key=self._transfers.is_linked)
+                source = self._source_of(file)
                 data = await self._transfers.fetch_small(source, file.file_id)
                 self._on_received(file, source, len(data))
                 await self._behind.keep(cached, data)
+
+    async def _keep(self, file: RemoteFile, data: bytes) -> None:
+        with self._until_over(file) as cached:
+            await self._behind.keep(cached, data)
+
+    @contextlib.contextmanager
+    def _until_over(self, file: RemoteFile) -> Iterator[CachedFile]:
+        """Hold a content for the length of a block; whatever keeps it from coming ends there."""
+        try:
+            with contextlib.suppress(P2pfsError), self._opened(file) as cached:
+                yield cached
+        finally:
+            self._over(file)
+
+    def _opened(self, file: RemoteFile) -> contextlib.AbstractContextManager[CachedFile]:
+        return self._cache.opened(file.file_id, file.size)
+
+    # Together.
+
+    async def _fetch_some(self) -> None:
+        """Fetch contents from one source, and alone those that it does not give together."""
+        source, left = self._unasked.popleft()
+
+        def take(data: bytes | None) -> None:
+            patience.deadline = trio.current_time() + SMALL_PATIENCE_S
+            self._came(left.popleft(), source, data)
+
+        try:
+            with contextlib.suppress(P2pfsError), trio.move_on_after(SMALL_PATIENCE_S) as patience:
+                file_ids = [file.file_id for file in left]
+                await self._transfers.fetch_contents(source, file_ids, take)
+        finally:
+            for file in left:
+                self._over(file)
+
+    def _came(self, file: RemoteFile, source: PeerInfo, data: bytes | None) -> None:
+        """Take in what a source gives for a content; for the reader of the link."""
+        with contextlib.suppress(P2pfsError):
+            if data is None:
+                self._start_alone(file)
+                return
+            self._on_received(file, source, len(data))
+            with self._opened(file) as cached:
+                if not self._behind.take(cached, data):
+                    self._tasks.start(self._keep, file, data)
+                    return
+        self._over(file)
+
+
+def _key_of(file: RemoteFile) -> Key:
+    return Key(file.file_id, file.size)

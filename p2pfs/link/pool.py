@@ -34,15 +34,19 @@ from p2pfs.link.greeting import First, RefusedError
 from p2pfs.link.live import Link
 from p2pfs.link.requests import Asked
 from p2pfs.protocol import (
+    CONTENTS,
     MAX_ADDRESSES,
+    MAX_CONTENT_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_PAGES_ASKED,
     MIN_BLOCK_BYTES,
     Address,
     Bye,
     ByeCode,
+    ContentsCutter,
     FileId,
     GetBlocks,
+    GetContents,
     GetManifest,
     List,
     Listing,
@@ -223,6 +227,27 @@ class TransferLinks:
         `fetch_blocks`.
         """
         return await self._fetch(peer, GetBlocks(file_id, (0,)), MIN_BLOCK_BYTES)
+
+    def gives_contents(self, peer: PeerInfo) -> bool:
+        """Return whether a peer is linked, and may be asked for several contents at once."""
+        known = self._links.get(peer.id)
+        return known is not None and not known.link.ended and CONTENTS in known.link.hello.knows
+
+    async def fetch_contents(
+        self, peer: PeerInfo, file_ids: Sequence[FileId], take: Callable[[bytes | None], object]
+    ) -> None:
+        """Ask a peer for contents of one block, MAX_CONTENTS_ASKED of them at most.
+
+        Each is handed on as it comes, in this order, unverified; None for each that is to be asked
+        for alone. Errors as for `fetch_blocks`.
+        """
+        cutter = ContentsCutter(len(file_ids), take)
+        most = len(file_ids) * MAX_CONTENT_BYTES
+        asked = Asked(GetContents(tuple(file_ids)), most, cutter.receive)
+        if not self.gives_contents(peer):  # else it may be sent before the peer's HELLO
+            raise UnreachableError(f"{peer.name!r} is not linked any more")
+        link = await self._link_to(peer, asked)
+        await link.ask.finish(asked)
 
     async def _fetch(self, peer: PeerInfo, message: Message, size_limit: int) -> bytes:
         parts: list[memoryview] = []

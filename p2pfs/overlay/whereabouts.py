@@ -13,6 +13,7 @@ from typing import Final
 from p2pfs import __version__
 from p2pfs.link import Listener
 from p2pfs.protocol import (
+    CONTENTS,
     MAX_ADDRESSES,
     Address,
     Hello,
@@ -81,7 +82,8 @@ class Whereabouts:
         """Return the HELLO for a link; `observed` is where the other side appears to be."""
         port, agent = self.listen_address.port, f"p2pfs/{__version__}"
         addresses = self._advertised_to(observed)
-        return Hello(kind, self.name, port, without_zone(observed), addresses, agent)
+        seen = without_zone(observed)
+        return Hello(kind, self.name, port, seen, addresses, agent, (CONTENTS,))
 
     def info(self) -> PeerInfo:
         """Return this servent as peers get to know it."""

@@ -10,6 +10,7 @@
     identity     who a servent is, and the key of a private network
     signatures   query hits and NEWS, signed and checked
     handshake    Noise: the only module that knows it
+    contents     several small contents in one answer
     manifest     a content: its size, its blocks, its file id
     matching     which files a keyword query finds
     names        which names may travel
@@ -51,14 +52,17 @@ from p2pfs.protocol.connection import (
     preface_of,
     presentation,
 )
+from p2pfs.protocol.contents import MAX_CONTENT_BYTES, ContentsCutter, pack_contents
 from p2pfs.protocol.crowds import largest_crowd, who_gives_way
 from p2pfs.protocol.fields import (
+    CONTENTS,
     DIRECTORY_KEY_BYTES,
     GUID_BYTES,
     MAX_ADDRESSES,
     MAX_ALTERNATIVES,
     MAX_ANNOUNCED,
     MAX_BLOCKS_ASKED,
+    MAX_CONTENTS_ASKED,
     MAX_DEADLINE_MS,
     MAX_LISTING,
     MAX_MEETING_MS,
@@ -115,6 +119,7 @@ from p2pfs.protocol.messages import (
     Filter,
     FilterForm,
     GetBlocks,
+    GetContents,
     GetManifest,
     GetPeers,
     Guide,
@@ -172,6 +177,7 @@ from p2pfs.protocol.words import (
 __all__ = [
     "ANSWERS",
     "ANSWER_TYPES",
+    "CONTENTS",
     "DIRECTORY_KEY_BYTES",
     "FILE_ID_BYTES",
     "GUID_BYTES",
@@ -180,6 +186,8 @@ __all__ = [
     "MAX_ALTERNATIVES",
     "MAX_ANNOUNCED",
     "MAX_BLOCKS_ASKED",
+    "MAX_CONTENTS_ASKED",
+    "MAX_CONTENT_BYTES",
     "MAX_DATA_BYTES",
     "MAX_DEADLINE_MS",
     "MAX_FILE_BYTES",
@@ -215,6 +223,7 @@ __all__ = [
     "Cancel",
     "Changed",
     "Connection",
+    "ContentsCutter",
     "Data",
     "DirectoryKey",
     "Done",
@@ -226,6 +235,7 @@ __all__ = [
     "Filter",
     "FilterForm",
     "GetBlocks",
+    "GetContents",
     "GetManifest",
     "GetPeers",
     "Greeted",
@@ -292,6 +302,7 @@ __all__ = [
     "largest_crowd",
     "manifest_bytes_for",
     "name_of",
+    "pack_contents",
     "parent_of",
     "phrases_of",
     "preface_of",

@@ -61,6 +61,17 @@ MAX_BLOCKS_ASKED: Final = 16
 """Blocks in one request: 4 MiB of all but huge files. One block a request cost 250 us of the
 processor at each end, which a few of them share."""
 
+MAX_SKILLS: Final = 8
+MAX_SKILL_LENGTH: Final = 32
+"""What a servent says in HELLO that it knows, and each of these, in characters."""
+
+CONTENTS: Final = "contents"
+"""Who knows this answers GET_CONTENTS."""
+
+MAX_CONTENTS_ASKED: Final = 16
+"""Small contents in one request. One alone cost both ends together some 400 us of the processor to
+ask for and to send, which these share; more would hold up what else the asker waits for."""
+
 MAX_PEERS: Final = 16
 """Peers handed to a joiner."""
 
@@ -112,6 +123,7 @@ ServentIdField = Annotated[ServentId, Meta(pattern=rf"\A[a-z2-7]{{{SERVENT_ID_LE
 PublicKeyField = Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
 SignatureField = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 Name = Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
+Skill = Annotated[str, Meta(max_length=MAX_SKILL_LENGTH)]
 PathText = Annotated[str, Meta(max_length=MAX_PATH_BYTES)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 BlockIndex = Annotated[int, Meta(ge=0, lt=MAX_BLOCKS)]

@@ -18,6 +18,7 @@ from p2pfs.protocol.fields import (
     MAX_ALTERNATIVES,
     MAX_ANNOUNCED,
     MAX_BLOCKS_ASKED,
+    MAX_CONTENTS_ASKED,
     MAX_DEADLINE_MS,
     MAX_FILTER_BYTES,
     MAX_LISTING,
@@ -28,6 +29,7 @@ from p2pfs.protocol.fields import (
     MAX_PEERS,
     MAX_REASON_LENGTH,
     MAX_RESULTS,
+    MAX_SKILLS,
     MAX_TTL,
     TICKET_BYTES,
     WALK_STEPS,
@@ -47,6 +49,7 @@ from p2pfs.protocol.fields import (
     QueryText,
     ServentIdField,
     SignatureField,
+    Skill,
     Terms,
 )
 
@@ -72,6 +75,8 @@ class Hello(Message, frozen=True, array_like=True):
     addresses: Annotated[tuple[Address, ...], Meta(max_length=MAX_ADDRESSES)]
     """Where the sender believes that it can be reached."""
     agent: Name
+    knows: Annotated[tuple[Skill, ...], Meta(max_length=MAX_SKILLS)] = ()
+    """What the sender understands that older servents do not."""
 
 
 class ByeCode(enum.IntEnum):
@@ -327,6 +332,12 @@ class GetBlocks(Message, frozen=True, array_like=True):
 
     file_id: FileIdField
     indexes: Annotated[tuple[BlockIndex, ...], Meta(min_length=1, max_length=MAX_BLOCKS_ASKED)]
+
+
+class GetContents(Message, frozen=True, array_like=True):
+    """Send these contents of one block each, one behind the other, as DATA; see `contents`."""
+
+    file_ids: Annotated[tuple[FileIdField, ...], Meta(min_length=1, max_length=MAX_CONTENTS_ASKED)]
 
 
 class List(Message, frozen=True, array_like=True):

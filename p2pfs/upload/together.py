@@ -6,11 +6,12 @@ before the first is answered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from p2pfs.protocol import KIB, FileId, GetBlocks, Message
+from p2pfs.protocol import KIB, MIN_BLOCK_BYTES, FileId, GetBlocks, Message
 
 TOGETHER: Final = 16
 TOGETHER_BYTES: Final = 160 * KIB
@@ -75,3 +76,30 @@ def _small_ones(
             break
         asked[other] = message
     return asked
+
+
+def take_together(share: SmallShare, left: deque[FileId]) -> dict[FileId, int]:
+    """Take the first contents that may be read at once, at least one, each with its size.
+
+    The size is 0 of each that is to be asked for alone: it is large, or not known from memory.
+    """
+    some: dict[FileId, int] = {}
+    room = TOGETHER_BYTES
+    while left:
+        size = share.size_of(left[0]) or 0
+        if size > MIN_BLOCK_BYTES:
+            size = 0
+        room -= size
+        if some and (room < 0 or len(some) == TOGETHER or left[0] in some):
+            break
+        some[left.popleft()] = size
+    return some
+
+
+async def read_together(
+    share: SmallShare, some: Mapping[FileId, int]
+) -> dict[FileId, bytes | None]:
+    """Return these contents; None for each that is to be asked for alone."""
+    wanted = [file_id for file_id, size in some.items() if size]
+    found = dict(zip(wanted, await share.read_small(wanted), strict=True)) if wanted else {}
+    return {file_id: found.get(file_id) for file_id in some}

@@ -95,6 +95,11 @@ class UnderWay:
                 upload.ended_at = trio.current_time()
                 self._ended[key] = self._answered.pop(key)
 
+    def gave(self, peer: PeerInfo, file_id: FileId, size: int) -> None:
+        """Count a small content that was sent whole."""
+        with self.answering(peer, file_id, size) as upload:
+            upload.sent(size)
+
     def _forget(self, now: float) -> None:
         """Forget the uploads that ended some time ago."""
         self._ended.forget_while(lambda upload: now - upload.ended_at > LINGER_S)

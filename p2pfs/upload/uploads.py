@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final, Protocol
 
@@ -36,6 +37,7 @@ from p2pfs.protocol import (
     Cancel,
     FileId,
     GetBlocks,
+    GetContents,
     GetManifest,
     Guid,
     List,
@@ -49,11 +51,12 @@ from p2pfs.protocol import (
     block_bytes_for,
     block_count_for,
     manifest_bytes_for,
+    pack_contents,
 )
 from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 from p2pfs.upload.pages import Lists, Pages
 from p2pfs.upload.refusals import Refusals
-from p2pfs.upload.together import TOGETHER_BYTES, SmallShare
+from p2pfs.upload.together import TOGETHER_BYTES, SmallShare, read_together, take_together
 from p2pfs.upload.turns import Turns
 from p2pfs.upload.under_way import UnderWay
 from p2pfs.upload.visitors import TURN_BYTES, Client, Peer, Queue, Visitors, close_when_idle
@@ -226,6 +229,8 @@ class Uploads:
                 await self._send_manifest(client, message, number)
             elif isinstance(message, GetBlocks):
                 await self._send_blocks(client, peer, message, number)
+            elif isinstance(message, GetContents):
+                await self._send_contents(client, message, number)
             else:
                 raise RejectedError("that is no request", RejectCode.NOT_FOUND)
         except LinkClosedError:
@@ -242,9 +247,14 @@ class Uploads:
     def _refuse(self, link: Link, refusal: Reject, number: int) -> None:
         """Say no, and read a link more slowly whose address or network draws many refusals."""
         link.post(refusal, number)
-        wait_s = self._refusals.wait_s(link.remote.host, trio.current_time())
-        if wait_s:
-            link.read_later(wait_s)
+        self._charge(link, 1)
+
+    def _charge(self, link: Link, refusals: int) -> None:
+        host, now = link.remote.host, trio.current_time()
+        for _ in range(refusals):
+            wait_s = self._refusals.wait_s(host, now)
+            if wait_s:
+                link.read_later(wait_s)
 
     async def _send_manifest(self, client: Client, wanted: GetManifest, number: int) -> None:
         link, file_id = client.link, FileId(wanted.file_id)
@@ -252,6 +262,21 @@ class Uploads:
         async with self._aside(client, manifest_bytes_for(size)) as blocked:
             manifest = await self._share_for(link).manifest(file_id)
             await self._send(link, number, [manifest.to_bytes()], blocked=blocked)
+
+    async def _send_contents(self, client: Client, wanted: GetContents, number: int) -> None:
+        """Send small contents, and say of the others that they are to be asked for alone."""
+        link, share = client.link, self._share_for(client.link)
+        left = deque(FileId(file_id) for file_id in wanted.file_ids)
+        while left:
+            some = take_together(share, left)
+            async with self._aside(client, sum(some.values())) as blocked:
+                found = await read_together(share, some)
+                part = pack_contents(found.values())
+                await self._send(link, number, [part], is_last=not left, blocked=blocked)
+            self._charge(link, list(found.values()).count(None))
+            for file_id, data in found.items():
+                if data is not None:
+                    self.under_way.gave(link.peer, file_id, len(data))
 
     async def _send_blocks(
         self, client: Client, peer: Peer, wanted: GetBlocks, number: int

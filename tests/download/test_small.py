@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pfs.cache import FLUSH_S, PAGE_BYTES, BlockCache
 from p2pfs.download.behind import NO_MORE_S, WRITTEN_AT_ONCE
-from p2pfs.download.small import SmallContents
+from p2pfs.download.small import SMALL_PATIENCE_S, SmallContents
 from p2pfs.namespace.nodes import RemoteFile
+from p2pfs.protocol import MAX_CONTENTS_ASKED
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
 from p2pfs.tasks import Tasks
@@ -32,9 +34,42 @@ class QuickSource:
     def is_linked(self, peer: PeerInfo) -> bool:
         return True
 
+    def gives_contents(self, peer: PeerInfo) -> bool:
+        return False
+
     async def fetch_small(self, peer: PeerInfo, file_id: FileId) -> bytes:
         await trio.lowlevel.checkpoint()
         return self._contents[file_id]
+
+
+class SourceOfMany(QuickSource):
+    """Transfer links to somebody who gives several contents at once, one after a while each."""
+
+    def __init__(self, contents: Mapping[FileId, bytes], apart_s: float = 0.0) -> None:
+        super().__init__(contents)
+        self.asked: list[int] = []
+        """How many contents each question was for; a content alone counts as 0."""
+        self.lacks: set[FileId] = set()
+        """What is given alone only."""
+        self._apart_s = apart_s
+
+    def gives_contents(self, peer: PeerInfo) -> bool:
+        return True
+
+    async def fetch_small(self, peer: PeerInfo, file_id: FileId) -> bytes:
+        self.asked.append(0)
+        return await super().fetch_small(peer, file_id)
+
+    async def fetch_contents(
+        self,
+        peer: PeerInfo,
+        file_ids: Sequence[FileId],
+        take: Callable[[bytes | None], object],
+    ) -> None:
+        self.asked.append(len(file_ids))
+        for file_id in file_ids:
+            await trio.sleep(self._apart_s)
+            take(None if file_id in self.lacks else self._contents[file_id])
 
 
 class SlowDisk:
@@ -95,10 +130,14 @@ class CountingDisk:
 
 @asynccontextmanager
 async def fetching(
-    cache: BlockCache, contents: Sequence[Content], given: Mapping[FileId, bytes] | None = None
+    cache: BlockCache,
+    contents: Sequence[Content],
+    given: Mapping[FileId, bytes] | None = None,
+    source: QuickSource | None = None,
 ) -> AsyncIterator[SmallContents]:
     """Fetch from somebody who has these contents, or gives other bytes for them."""
-    transfers = QuickSource(given or {content.file_id: content.data for content in contents})
+    honest = {content.file_id: content.data for content in contents}
+    transfers = source or QuickSource(given or honest)
     tasks = Tasks()
     async with trio.open_nursery() as nursery:
         await nursery.start(tasks.run)
@@ -213,3 +252,111 @@ async def test_wrong_bytes_are_never_read(tmp_path: Path, autojump_clock: MockCl
 
     assert not list(tmp_path.iterdir())
     assert cache.used_bytes == 0
+
+
+# Several at once.
+
+MANY = [Content.of(100 + seed, seed) for seed in range(MAX_CONTENTS_ASKED + 4)]
+
+
+def source_of(contents: Sequence[Content], apart_s: float = 0.0) -> SourceOfMany:
+    return SourceOfMany({content.file_id: content.data for content in contents}, apart_s)
+
+
+async def test_what_is_fetched_ahead_is_asked_for_together(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), source_of(MANY)
+
+    async with fetching(cache, MANY, source=source) as small:
+        small.fetch_ahead([remote(content) for content in MANY])
+        small.fetch_ahead([remote(content) for content in MANY])
+        await trio.sleep(0.1)
+
+        assert source.asked == [MAX_CONTENTS_ASKED, 4]
+        assert [cache.percent(content.file_id) for content in MANY] == [100] * len(MANY)
+
+
+async def test_a_reader_has_a_content_before_those_behind_it_have_come(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), source_of(CONTENTS, 0.5)
+
+    async with fetching(cache, CONTENTS, source=source) as small:
+        small.fetch_ahead([remote(content) for content in CONTENTS])
+        with trio.fail_after(0.6):
+            assert await read(cache, small, CONTENTS[0]) == CONTENTS[0].data
+        with trio.fail_after(0.6):
+            assert await read(cache, small, CONTENTS[1]) == CONTENTS[1].data
+        assert source.asked == [len(CONTENTS)]
+
+
+async def test_what_is_not_given_together_is_fetched_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), source_of(CONTENTS)
+    source.lacks = {CONTENTS[1].file_id}
+
+    async with fetching(cache, CONTENTS, source=source) as small:
+        small.fetch_ahead([remote(content) for content in CONTENTS])
+        for content in CONTENTS:
+            assert await read(cache, small, content) == content.data
+        assert source.asked == [len(CONTENTS), 0]
+
+
+async def test_no_reader_waits_long_for_a_source_that_gives_little(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    apart_s = 0.9 * SMALL_PATIENCE_S
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), source_of(CONTENTS, apart_s)
+
+    async with fetching(cache, CONTENTS, source=source) as small:
+        small.fetch_ahead([remote(content) for content in CONTENTS])
+        with trio.fail_after(1.1 * SMALL_PATIENCE_S):
+            assert await read(cache, small, CONTENTS[2]) is None
+
+
+async def test_a_source_that_gives_nothing_more_is_asked_no_longer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    apart_s = 1.1 * SMALL_PATIENCE_S
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), source_of(CONTENTS, apart_s)
+
+    async with fetching(cache, CONTENTS, source=source) as small:
+        small.fetch_ahead([remote(content) for content in CONTENTS])
+        await trio.sleep(1.05 * SMALL_PATIENCE_S)
+        small.fetch_ahead([remote(CONTENTS[2])])
+        await trio.sleep(0.01)
+        assert source.asked == [len(CONTENTS), 1]
+
+
+async def test_wrong_bytes_among_others_are_never_read(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    cache = BlockCache(str(tmp_path), 1 << 30, run_directly)
+    source = SourceOfMany(
+        {
+            CONTENTS[0].file_id: CONTENTS[1].data,
+            CONTENTS[1].file_id: b"",
+            CONTENTS[2].file_id: CONTENTS[2].data,
+        }
+    )
+
+    async with fetching(cache, CONTENTS, source=source) as small:
+        small.fetch_ahead([remote(content) for content in CONTENTS])
+        await trio.sleep(0.1)
+        assert [cache.percent(content.file_id) for content in CONTENTS] == [0, 0, 100]
+
+
+async def test_contents_that_come_together_and_have_no_room_in_memory_are_written(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2pfs.download.behind.MAX_BEHIND", 1)
+    monkeypatch.setattr("p2pfs.download.behind.BEHIND_ENOUGH", 2)
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), source_of(CONTENTS)
+
+    async with fetching(cache, CONTENTS, source=source) as small:
+        small.fetch_ahead([remote(content) for content in CONTENTS])
+        for content in CONTENTS:
+            assert await read(cache, small, content) == content.data
+        assert source.asked == [len(CONTENTS)]

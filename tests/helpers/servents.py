@@ -37,6 +37,8 @@ class HalfServent:
         """All that were accepted, in order."""
         self.replays: Replays | None = Replays()
         """What it takes of what is said early; None as a servent that hears nothing early."""
+        self.knows: tuple[str, ...] = ()
+        """What it says that it knows and older servents do not."""
         self.refusal: Bye | None = None
         """What every peer gets, if it is set."""
 
@@ -53,7 +55,7 @@ class HalfServent:
         return [link for link in self.links if link.ended is None]
 
     def hello(self, kind: LinkKind, observed: Address) -> Hello:
-        return Hello(kind, self.name, PORT, observed, self.said, "half")
+        return Hello(kind, self.name, PORT, observed, self.said, "half", self.knows)
 
     def _judge(self, _peer: ServentId, _hello: Hello, _remote: Address) -> Bye | None:
         return self.refusal

@@ -79,7 +79,7 @@ terms = st.none() | st.builds(
 BY_TYPE: dict[type[fields.Message], st.SearchStrategy[fields.Message]] = {
     m.Hello: st.builds(
         m.Hello, st.sampled_from(m.LinkKind), human_names, ports, addresses, address_lists,
-        human_names,
+        human_names, tuples(texts(fields.MAX_SKILL_LENGTH), fields.MAX_SKILLS),
     ),
     m.Bye: st.builds(
         m.Bye, st.sampled_from(m.ByeCode), texts(200), tuples(peer_infos, fields.MAX_ALTERNATIVES)
@@ -131,6 +131,10 @@ BY_TYPE: dict[type[fields.Message], st.SearchStrategy[fields.Message]] = {
         st.lists(
             integers(0, MAX_BLOCKS - 1), min_size=1, max_size=fields.MAX_BLOCKS_ASKED
         ).map(tuple),
+    ),
+    m.GetContents: st.builds(
+        m.GetContents,
+        st.lists(file_ids, min_size=1, max_size=fields.MAX_CONTENTS_ASKED).map(tuple),
     ),
     m.List: st.builds(m.List, path_texts, path_texts, st.integers(1, fields.MAX_PAGES_ASKED)),
     m.Listing: st.builds(

@@ -12,8 +12,9 @@ from trio.testing import MockClock
 
 from p2pfs.errors import RejectedError
 from p2pfs.link import Link, RefusedError
+from p2pfs.protocol import MAX_CONTENTS_ASKED
 from p2pfs.protocol.handshake import Identity
-from p2pfs.protocol.messages import Bye, GetBlocks, LinkKind, List, Pong
+from p2pfs.protocol.messages import Bye, GetBlocks, GetContents, LinkKind, List, Pong
 from p2pfs.upload import Uploads
 from p2pfs.upload import turns as turns_module
 from p2pfs.upload.pages import PAGES_BURST, PAGES_PER_S
@@ -224,6 +225,37 @@ async def test_refusals_are_counted_by_address(autojump_clock: MockClock):
             crowd.cancel_scope.cancel()
 
         assert refused <= REFUSAL_BURST + 3 * REFUSALS_PER_S + 8 * MAX_QUEUE
+
+
+async def test_contents_that_are_not_here_are_refusals_too(autojump_clock: MockClock):
+    async with open_shop() as shop:
+        answered = 0
+        send = shop.uploads._send_contents
+
+        async def count(*question: object) -> None:
+            nonlocal answered
+            answered += MAX_CONTENTS_ASKED
+            await send(*question)
+
+        shop.uploads._send_contents = count
+
+        async with trio.open_nursery() as crowd:
+            for _ in range(8):
+                rogue = await shop.sneak_in(ATTACKER)
+                crowd.start_soon(forget_all, rogue)
+                crowd.start_soon(ask_for_much_of_nothing, rogue)
+            await trio.sleep(3)
+            crowd.cancel_scope.cancel()
+
+        most = REFUSAL_BURST + 3 * REFUSALS_PER_S + 8 * MAX_QUEUE * MAX_CONTENTS_ASKED
+        assert answered <= most
+
+
+async def ask_for_much_of_nothing(rogue: RawPeer) -> None:
+    """Ask without end for many contents at once that are not here."""
+    for number in itertools.count(1):
+        ids = [(number * MAX_CONTENTS_ASKED + i).to_bytes(32) for i in range(MAX_CONTENTS_ASKED)]
+        await rogue.send(GetContents(tuple(ids)), number)
 
 
 async def ask_for_nothing(rogue: RawPeer) -> None:

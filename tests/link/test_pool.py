@@ -15,6 +15,7 @@ from p2pfs.link import pool as transfers_module
 from p2pfs.link.pool import IDLE_S, MAX_LINKS, PAGE_SILENCE_S, REDIAL_AFTER_S, TransferLinks
 from p2pfs.link.replays import Replays
 from p2pfs.overlay.bans import LIES_BAN_S, Bans
+from p2pfs.protocol import CONTENTS, pack_contents
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import (
     Address,
@@ -22,6 +23,7 @@ from p2pfs.protocol.messages import (
     ByeCode,
     Cancel,
     Entry,
+    GetContents,
     GetManifest,
     LinkKind,
     List,
@@ -425,3 +427,55 @@ async def test_another_servent_at_the_address_is_not_taken_for_the_peer(
 
         with pytest.raises(UnreachableError, match="not the servent"):
             await pool.pages(PeerInfo(other.id, "other", (peer.address,)))
+
+
+# Several small contents at once.
+
+
+async def given(pool: Pool, peer: HalfServent, count: int = 2) -> list[bytes | None]:
+    """Ask a peer for contents at once, over a link that is open."""
+    await pool.links.fetch_small(peer.info, FILE)
+    taken: list[bytes | None] = []
+    await pool.links.fetch_contents(peer.info, [FILE] * count, taken.append)
+    return taken
+
+
+def contents_or_block(answer: bytes) -> Callable[[Link, Message, int], None]:
+    """Answer GET_BLOCKS with a byte, and GET_CONTENTS with these."""
+
+    def reply(link: Link, message: Message, number: int) -> None:
+        sending(answer if isinstance(message, GetContents) else b"x")(link, message, number)
+
+    return reply
+
+
+async def test_contents_are_asked_for_at_once_of_a_linked_peer_that_knows_how(
+    autojump_clock: MockClock,
+):
+    async with open_pool() as pool:
+        peer = await pool.peer(contents_or_block(pack_contents([b"hello", None])))
+        peer.knows = (CONTENTS,)
+        assert not pool.links.gives_contents(peer.info)
+
+        assert await given(pool, peer) == [b"hello", None]
+
+        assert pool.links.gives_contents(peer.info)
+
+
+async def test_an_older_peer_is_not_asked_for_contents_at_once(autojump_clock: MockClock):
+    async with open_pool() as pool:
+        peer = await pool.peer(contents_or_block(b""))
+
+        with pytest.raises(UnreachableError):
+            await given(pool, peer)
+
+        assert not pool.links.gives_contents(peer.info)
+
+
+async def test_more_contents_than_were_asked_for_end_the_link(autojump_clock: MockClock):
+    async with open_pool() as pool:
+        peer = await pool.peer(contents_or_block(pack_contents([b"a", b"b", b"c"])))
+        peer.knows = (CONTENTS,)
+
+        with pytest.raises(LinkClosedError):
+            await given(pool, peer)

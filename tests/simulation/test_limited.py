@@ -22,7 +22,16 @@ from p2pfs.link.requests import Asked
 from p2pfs.namespace.ages import REFRESH_AFTER_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile
 from p2pfs.overlay.announcing import OwnFilter
-from p2pfs.protocol import GetBlocks, GetManifest, List, Listing, Match, QueryKind
+from p2pfs.protocol import (
+    GetBlocks,
+    GetContents,
+    GetManifest,
+    List,
+    Listing,
+    Match,
+    QueryKind,
+    pack_contents,
+)
 from p2pfs.protocol.flood import Keys
 from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.roots import Roots
@@ -117,6 +126,8 @@ async def test_a_peer_that_guesses_gets_what_it_would_get_of_nothing(
         assert await refusal(
             link.ask.fetch(GetBlocks(secret, (0,)), size_limit=10**6)
         ) == await refusal(link.ask.fetch(GetBlocks(nothing, (0,)), size_limit=10**6))
+        guessed = await link.ask.fetch(GetContents((secret, nothing)), size_limit=10**6)
+        assert bytes(guessed) == pack_contents([None, None])
         for path in ("club", "club/plans", PATHS[0]):
             assert await refusal(listed(link, path)) == await refusal(listed(link, "nothing"))
         pages = await listed(link, "")

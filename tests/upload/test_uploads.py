@@ -22,6 +22,7 @@ from p2pfs.errors import (
 )
 from p2pfs.library import Page
 from p2pfs.link import Link, RefusedError
+from p2pfs.protocol import MAX_CONTENT_BYTES, ContentsCutter
 from p2pfs.protocol.handshake import Identity
 from p2pfs.protocol.manifest import FileId, Manifest
 from p2pfs.protocol.messages import (
@@ -29,6 +30,7 @@ from p2pfs.protocol.messages import (
     ByeCode,
     Entry,
     GetBlocks,
+    GetContents,
     GetManifest,
     LinkKind,
     List,
@@ -826,6 +828,57 @@ async def test_what_is_sent_twice_is_no_more_than_all(autojump_clock: MockClock)
                 assert await block(link, index)
 
         assert told(shop) == [("half", LARGE.size, LARGE.size, "sending")]
+
+
+async def test_small_contents_asked_for_at_once_come_in_order_with_gaps_for_the_others(
+    autojump_clock: MockClock,
+):
+    small = [Content.of(1000 + seed, seed) for seed in range(3)]
+    async with open_shop() as shop:
+        shop.shelf.contents |= {content.file_id: content for content in small}
+        link = await shop.enter()
+        nothing = FileId(bytes(32))
+        asked = [small[0].file_id, nothing, LARGE.file_id, small[1].file_id, small[2].file_id]
+
+        given = await contents(link, asked)
+
+        assert given == [small[0].data, None, None, small[1].data, small[2].data]
+        assert shop.shelf.together == [3]
+        assert {size for _, size, *_ in told(shop)} == {one.size for one in small}
+
+
+async def test_small_contents_asked_for_at_once_are_read_a_few_at_a_time(
+    autojump_clock: MockClock,
+):
+    each = TOGETHER_BYTES // 2 - 1
+    small = [Content.of(each, seed) for seed in range(4)]
+    async with open_shop() as shop:
+        shop.shelf.contents |= {content.file_id: content for content in small}
+        link = await shop.enter()
+
+        given = await contents(link, [content.file_id for content in small])
+
+        assert given == [content.data for content in small]
+        assert shop.shelf.together == [2, 2]
+
+
+async def test_what_cannot_be_read_with_others_is_a_gap(autojump_clock: MockClock):
+    small = Content.of(1000)
+    async with open_shop() as shop:
+        shop.shelf.contents[small.file_id] = small
+        shop.shelf.error = OSError()
+        link = await shop.enter()
+
+        assert await contents(link, [small.file_id, small.file_id]) == [None, None]
+
+
+async def contents(link: Link, file_ids: Sequence[FileId]) -> list[bytes | None]:
+    """Ask for small contents at once."""
+    taken: list[bytes | None] = []
+    cutter = ContentsCutter(len(file_ids), taken.append)
+    most = len(file_ids) * MAX_CONTENT_BYTES
+    await link.ask.stream(GetContents(tuple(file_ids)), size_limit=most, take=cutter.receive)
+    return taken
 
 
 async def test_who_waits_for_a_slot_is_told_apart(autojump_clock: MockClock):
