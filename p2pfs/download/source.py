@@ -122,7 +122,7 @@ class Source:
     retry_at: float = 0.0
     failures: int = 0  # in a row
     standing: Standing = Standing.NEW
-    trouble: Trouble | None = None  # why it is neither NEW nor PROVEN
+    trouble: Trouble | None = None  # why it is neither NEW nor PROVEN, till it answers
     given: int = 0  # blocks
     was_unreachable: bool = False  # when it was tried last, though it was found again since
     tried_at: float = -math.inf  # when it was asked last though it had no rate
@@ -184,6 +184,8 @@ class Source:
         self.lacks[request.index] = self.again_at if again_s else math.inf
         self.is_reader = self.is_partial = True
         self.progress_at, self.silent_s = now, 0.0
+        if not self.is_dropped:  # it has answered: what was in the way before is not any more
+            self.trouble, self.was_unreachable = None, False
 
     def was_relieved(self, request: Request, now: float) -> None:
         """Note that a request to it has ended unanswered, since others were quicker."""

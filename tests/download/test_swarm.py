@@ -516,6 +516,27 @@ async def test_unpublished_during_the_read_is_stale_and_another_holder_takes_ove
         assert await swarm.read(30 * BLOCK, 4096) == content.block(30)[:4096]
 
 
+async def test_a_holder_that_was_gone_for_a_moment_and_lacks_it_since_is_stale(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(40 * BLOCK)
+    source = FakeSource(content)
+    upstream = FakeUpstream([source])
+
+    async with open_swarm(tmp_path, content, upstream) as swarm:
+        await swarm.read(0, 4096)
+        source.error = LinkClosedError("it restarts")
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def read() -> None:
+                with pytest.raises(StaleError):
+                    await swarm.read(30 * BLOCK, 4096)
+
+            await trio.sleep(0.02)
+            source.error = ABSENT
+
+
 async def test_nobody_has_it_any_more_is_stale(tmp_path: Path, autojump_clock: MockClock) -> None:
     content = Content.of(4 * BLOCK)
     upstream = FakeUpstream([FakeSource(content, error=ABSENT)])
