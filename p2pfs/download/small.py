@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -23,8 +23,12 @@ from p2pfs.namespace import RemoteFile
 from p2pfs.protocol import MAX_CONTENTS_ASKED, PeerInfo
 from p2pfs.tasks import Tasks
 
-MAX_SMALL: Final = 128
-"""Contents being fetched above which no further ones are fetched ahead."""
+MAX_ALONE: Final = 128
+"""Contents being fetched one by one above which others that are fetched ahead wait: a source lets
+so many requests of one peer wait."""
+
+MAX_COMING: Final = 512
+"""Contents being fetched above which others wait. As many may wait; more are not fetched ahead."""
 
 SMALL_PATIENCE_S: Final = 1.0
 """How long a source may give nothing of what was asked for before a swarm takes over."""
@@ -49,6 +53,10 @@ class SmallContents:
         """What is being fetched, each with what its readers wait for if there are any."""
         self._unasked: deque[tuple[PeerInfo, deque[RemoteFile]]] = deque()
         """What is to be asked for together, in order: trio starts tasks in any."""
+        self._later: deque[RemoteFile] = deque(maxlen=MAX_COMING)
+        """What is to be fetched ahead when there is room."""
+        self._alone = 0
+        """How many contents are being fetched one by one."""
         self._behind = WriteBehind(cache, tasks)
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
@@ -56,16 +64,24 @@ class SmallContents:
         self._tasks.check()
         if cached.key not in self._coming:
             self._start_alone(file)
-        came = self._coming[cached.key] = self._coming[cached.key] or trio.Event()
+        came = self._coming[cached.key]
+        if came is None:
+            came = self._coming[cached.key] = trio.Event()
         with trio.move_on_after(SMALL_PATIENCE_S):
             await came.wait()
         self._tasks.check()
 
     def fetch_ahead(self, files: Sequence[RemoteFile]) -> None:
         """Fetch contents that will probably be opened next. For trio's thread."""
+        self._later.extend(files)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin to fetch ahead what there is room for."""
         together: dict[PeerInfo, deque[RemoteFile]] = {}
-        for file in files:
-            if self._may_begin(file):
+        while self._later and self._has_room:
+            file = self._later.popleft()
+            if self._is_wanted(file):
                 source = self._source_of(file)
                 if self._transfers.gives_contents(source):
                     self._coming[_key_of(file)] = None
@@ -79,9 +95,14 @@ class SmallContents:
                 self._unasked.append((source, some))
                 self._tasks.start(self._fetch_some)
 
-    def _may_begin(self, file: RemoteFile) -> bool:
-        has_room = self._tasks.are_running and len(self._coming) < MAX_SMALL
-        return has_room and bool(file.sources) and _key_of(file) not in self._coming
+    @property
+    def _has_room(self) -> bool:
+        is_room = self._alone < MAX_ALONE and len(self._coming) < MAX_COMING
+        return is_room and self._tasks.are_running
+
+    def _is_wanted(self, file: RemoteFile) -> bool:
+        is_here = self._cache.size_of(file.file_id) is not None
+        return bool(file.sources) and not is_here and _key_of(file) not in self._coming
 
     def _source_of(self, file: RemoteFile) -> PeerInfo:
         return max(file.sources, key=self._transfers.is_linked)
@@ -91,15 +112,25 @@ class SmallContents:
         came = self._coming.pop(_key_of(file), None)
         if came is not None:
             came.set()
+        if self._later:
+            self._begin()
 
     # One by one.
 
     def _start_alone(self, file: RemoteFile) -> None:
         self._coming.setdefault(_key_of(file), None)
         self._tasks.start(self._fetch_alone, file)
+        self._alone += 1
 
     async def _fetch_alone(self, file: RemoteFile) -> None:
-        with self._until_over(file) as cached:
+        try:
+            await self._exchange(file)
+        finally:
+            self._alone -= 1
+            self._over(file)
+
+    async def _exchange(self, file: RemoteFile) -> None:
+        with contextlib.suppress(P2pfsError), self._opened(file) as cached:
             if not file.sources or cached.has(0) or await cached.prepare(0):
                 return
             with trio.move_on_after(SMALL_PATIENCE_S):
@@ -109,15 +140,9 @@ class SmallContents:
                 await self._behind.keep(cached, data)
 
     async def _keep(self, file: RemoteFile, data: bytes) -> None:
-        with self._until_over(file) as cached:
-            await self._behind.keep(cached, data)
-
-    @contextlib.contextmanager
-    def _until_over(self, file: RemoteFile) -> Iterator[CachedFile]:
-        """Hold a content for the length of a block; whatever keeps it from coming ends there."""
         try:
             with contextlib.suppress(P2pfsError), self._opened(file) as cached:
-                yield cached
+                await self._behind.keep(cached, data)
         finally:
             self._over(file)
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pfs.cache import FLUSH_S, PAGE_BYTES, BlockCache
 from p2pfs.download.behind import NO_MORE_S, WRITTEN_AT_ONCE
-from p2pfs.download.small import SMALL_PATIENCE_S, SmallContents
+from p2pfs.download.small import MAX_ALONE, SMALL_PATIENCE_S, SmallContents
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol import MAX_CONTENTS_ASKED
 from p2pfs.protocol.manifest import FileId
@@ -252,6 +252,55 @@ async def test_wrong_bytes_are_never_read(tmp_path: Path, autojump_clock: MockCl
 
     assert not list(tmp_path.iterdir())
     assert cache.used_bytes == 0
+
+
+async def test_what_has_no_room_waits_and_is_fetched_all_the_same(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    cache = BlockCache(str(tmp_path), 1 << 30, run_directly)
+    contents = [Content.of(10, seed) for seed in range(2 * MAX_ALONE)]
+    source = SlowSource(contents)
+
+    async with fetching(cache, contents, source=source) as small:
+        small.fetch_ahead([remote(content) for content in contents])
+        await trio.sleep(1)
+
+        assert source.most == MAX_ALONE
+        assert all(cache.percent(content.file_id) == 100 for content in contents)
+
+
+class SlowSource(QuickSource):
+    """Gives each content after a while, and counts how many are asked for at once."""
+
+    def __init__(self, contents: Sequence[Content]) -> None:
+        super().__init__({content.file_id: content.data for content in contents})
+        self.most = self._now = 0
+
+    async def fetch_small(self, peer: PeerInfo, file_id: FileId) -> bytes:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        await trio.sleep(0.1)
+        self._now -= 1
+        return self._contents[file_id]
+
+
+async def test_readers_of_one_content_share_one_exchange(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), SlowSource(CONTENTS)
+    got: list[bytes | None] = []
+
+    async def read_first() -> None:
+        got.append(await read(cache, small, CONTENTS[0]))
+
+    async with (
+        fetching(cache, CONTENTS, source=source) as small,
+        trio.open_nursery() as readers,
+    ):
+        for _ in range(3):
+            readers.start_soon(read_first)
+    assert got == [CONTENTS[0].data] * 3
+    assert source.most == 1
 
 
 # Several at once.
