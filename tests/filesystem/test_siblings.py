@@ -54,28 +54,27 @@ def test_who_reads_in_order_finds_each_further_file_fetched_once(network, tree, 
 
     open_all(tree, paths)
 
-    begun = 2 * OPENED_IN_ORDER  # the orders are looked at from the third on
-    assert network.fetched_ahead == paths[begun - 1 :]
+    assert network.fetched_ahead == paths[OPENED_IN_ORDER:]
 
 
 def test_no_more_is_fetched_than_a_little_ahead(network, tree) -> None:
     paths = fill(network)
 
-    open_all(tree, paths[:20])
+    open_all(tree, paths[:AHEAD_FILES])
 
-    assert set(network.fetched_ahead) <= set(paths[: 20 + AHEAD_FILES])
+    assert set(network.fetched_ahead) <= set(paths[: 2 * AHEAD_FILES])
     assert len(network.fetched_ahead) >= AHEAD_FILES
 
 
 def test_who_goes_on_reading_in_order_has_more_ready_up_to_a_bound(network, tree) -> None:
-    paths = fill(network, count=500)
+    paths = fill(network, count=1_200)
 
     open_all(tree, paths[:100])
     after_100 = len(network.fetched_ahead)
-    open_all(tree, paths[100:300])
+    open_all(tree, paths[100:800])
 
-    assert 100 + AHEAD_FILES < after_100 <= 100 + 100 // 2
-    assert 300 + MAX_AHEAD_FILES // 2 < len(network.fetched_ahead) <= 300 + MAX_AHEAD_FILES
+    assert 100 + AHEAD_FILES < after_100 <= 2 * 100
+    assert 800 + MAX_AHEAD_FILES // 2 < len(network.fetched_ahead) <= 800 + MAX_AHEAD_FILES
 
 
 def test_no_more_bytes_are_fetched_than_a_little_ahead(network, tree) -> None:
@@ -173,7 +172,7 @@ async def test_names_that_a_program_was_given_are_in_order_though_they_are_liste
 
     open_all(tree, paths)
 
-    assert network.fetched_ahead == paths[2 * OPENED_IN_ORDER - 1 :]
+    assert network.fetched_ahead == paths[OPENED_IN_ORDER:]
 
 
 def test_names_that_were_given_before_they_are_listed_anew_are_in_order_too(network, tree) -> None:
@@ -183,7 +182,7 @@ def test_names_that_were_given_before_they_are_listed_anew_are_in_order_too(netw
 
     open_all(tree, paths)
 
-    assert network.fetched_ahead == paths[2 * OPENED_IN_ORDER - 1 :]
+    assert network.fetched_ahead == paths[OPENED_IN_ORDER:]
 
 
 def test_a_directory_that_is_known_again_is_read_in_order_from_then_on(network, tree) -> None:
