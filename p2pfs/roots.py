@@ -13,13 +13,14 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from p2pfs.config import Config, SharedDirectory, is_servent_id
+from p2pfs.config import SHARED, Config, SharedDirectory, is_servent_id, state_around
 from p2pfs.errors import NotFoundError, UsageError
+from p2pfs.groups import Groups, GroupsFile
 from p2pfs.mounts import is_within, mount_of
 from p2pfs.state import replace_file
 
@@ -28,7 +29,10 @@ log = logging.getLogger(__name__)
 STEP_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags that open a directory and refuse a link."""
 
+IS_STATE: Final = "it is the state directory of a servent"
+
 _UNSEEN: Final = "it has not been looked at yet"
+_FOR_SOME: Final = ", for some alone, is in"
 
 MAX_ROOTS: Final = 1000
 """Each costs one `stat` a second."""
@@ -61,17 +65,20 @@ class Roots:
         file: str | Path | None = None,
         state: str | None = None,
         mountpoint: str | None = None,
-        groups: Mapping[str, Sequence[str]] | None = None,
+        groups: Groups | None = None,
+        changed_groups: Callable[[], Groups | None] = lambda: None,
     ) -> None:
         """Take the directory of `shared/`, those of config.toml (`fixed`), and those in `file`.
 
         The file keeps the directories that verbs have shared. One that lies in the state
         directory is not shared, nor one that holds the mountpoint: a walk through it never ends.
+        `changed_groups` returns the groups if they have changed since the last call.
         """
         self.directory: Final = os.fspath(directory)
         self._file = file
         self._state, self._mountpoint = state, mountpoint
         self._groups = groups or {}
+        self._changed_groups = changed_groups
         self._limits: Mapping[str, frozenset[str]] = {}
         """Who alone may see what is shared under a name. It outlasts the share until `forget`, for
         what is withdrawn is known for a while yet; or until that is shared with everybody."""
@@ -209,6 +216,14 @@ class Roots:
             gone = names - self._roots.keys()
             self._limits = {one: ids for one, ids in self._limits.items() if one not in gone}
 
+    def _take_groups(self) -> None:
+        """Have who was put into a group, or out of it, see more or less from now on."""
+        groups = self._changed_groups()
+        if groups is not None:
+            self._groups = groups
+            for root in self:
+                self._limit(root.shared)
+
     def _check_groups(self, shared: SharedDirectory) -> None:
         for name in shared.to:
             if name not in self._groups and not is_servent_id(name):
@@ -222,6 +237,7 @@ class Roots:
     def look(self) -> list[str]:
         """Find out which roots are there; return those that came, went or changed. May block."""
         with self._lock:
+            self._take_groups()
             before = self._roots
             now = {name: self._looked_at(root) for name, root in before.items()}
             changed = [name for name, root in now.items() if root != before[name]]
@@ -239,6 +255,7 @@ class Roots:
             OSError: it could not be noted for the next start: nothing is shared.
         """
         with self._lock:
+            self._take_groups()
             self._check(shared)
             self._check_groups(shared)
             root = self._looked_at(Root(shared, is_from_config=False))
@@ -280,32 +297,33 @@ class Roots:
         if name in self._roots or os.path.lexists(os.path.join(self.directory, name)):
             raise UsageError(f"there is a {name} in shared/ already: give another name with --as")
         for other in self:
-            self._check_beside(shared, other.shared)
+            for outer, inner in ((shared, other.shared), (other.shared, shared)):
+                if _shows_too_much(outer, inner):
+                    raise UsageError(
+                        f"{inner.directory}{_FOR_SOME} {outer.directory}, which others see"
+                    )
         if len(self._roots) >= MAX_ROOTS:
             raise UsageError(f"{MAX_ROOTS} directories are shared already")
         if is_within(directory, os.path.realpath(self.directory)):
             raise UsageError(f"{directory} is in shared/ already")
 
-    def _check_beside(self, shared: SharedDirectory, other: SharedDirectory) -> None:
-        """Raise UsageError if one of two lies in the other, and not all who see that may see it."""
-        for outer, inner in ((shared, other), (other, shared)):
-            is_inside = is_within(inner.directory, outer.directory)
-            if is_inside and inner.to and set(outer.to) != set(inner.to):
-                raise UsageError(
-                    f"{inner.directory}, for some alone, is in {outer.directory}, which others see"
-                )
-
     def _looked_at(self, root: Root) -> Root:
         directory = root.shared.directory
         if self._state is not None and is_within(directory, self._state):
             return root._replace(away=f"it is in the state directory {self._state}")
+        for other in self:  # config.toml may say so, or a verb before it did
+            if other.name != root.name and _shows_too_much(root.shared, other.shared):
+                return root._replace(
+                    away=f"{other.shared.directory}{_FOR_SOME} it", identity=(0, 0)
+                )
         try:
             status = os.lstat(directory)
         except OSError as error:
             return root._replace(away=os.strerror(error.errno or errno.EIO), identity=(0, 0))
-        away = self._why_away(directory, status)
-        identity = (0, 0) if away else (status.st_dev, status.st_ino)
-        return root._replace(away=away, identity=identity)
+        away, identity = self._why_away(directory, status), (status.st_dev, status.st_ino)
+        if not away and identity != root.identity:
+            away = _why_private(Path(directory))
+        return root._replace(away=away, identity=(0, 0) if away else identity)
 
     def _why_away(self, directory: str, status: os.stat_result) -> str:
         if not stat.S_ISDIR(status.st_mode):
@@ -355,6 +373,7 @@ def open_roots(config: Config) -> Roots:
         state=os.fspath(config.state_directory),
         mountpoint=None if config.mountpoint is None else os.fspath(config.mountpoint),
         groups=config.groups,
+        changed_groups=GroupsFile(config).changed,
     )
 
 
@@ -366,6 +385,20 @@ def _opened(root: Root, path: str) -> int:
             return descriptor
         os.close(descriptor)
     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _shows_too_much(outer: SharedDirectory, inner: SharedDirectory) -> bool:
+    """Return whether one directory lies in another, and not all who see that may see it."""
+    is_inside = is_within(inner.directory, outer.directory)
+    return bool(is_inside and inner.to and set(outer.to) != set(inner.to))
+
+
+def _why_private(directory: Path) -> str:
+    """Return why nothing of a directory may be published, or nothing."""
+    state = state_around(directory)
+    if state is None or directory.is_relative_to(state / SHARED):
+        return ""
+    return f"it is in the state directory {state}" if directory != state else IS_STATE
 
 
 def _read(row: Mapping[str, object]) -> SharedDirectory:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.config import SharedDirectory, shared_directory
+from p2pfs.config import SharedDirectory, load_config, shared_directory
 from p2pfs.errors import NotFoundError, UsageError
-from p2pfs.roots import Roots
+from p2pfs.roots import Roots, open_roots
+
+BEN, CLEO = "b" * 32, "c" * 32
 
 
 @pytest.fixture
@@ -190,6 +192,63 @@ def test_what_cannot_be_noted_is_not_shared(roots: Roots, music: Path, tmp_path:
         roots.add(shared_directory(music))
 
     assert not roots
+
+
+def test_what_others_see_does_not_hold_what_is_for_some_alone(
+    roots: Roots, music: Path, tmp_path: Path
+) -> None:
+    """Neither may be there first: config.toml is read at each start."""
+    (music / "letters").mkdir()
+    letters = shared_directory(music / "letters", to=[BEN])
+    roots.add(shared_directory(music))
+
+    outer, inner = sorted(opened(tmp_path, letters), key=lambda root: root.shared.directory)
+    assert outer.away == f"{music}/letters, for some alone, is in it"
+    assert not inner.away
+
+    both = opened(tmp_path, shared_directory(music, "all"), letters)
+    assert {root.name: bool(root.away) for root in both} == {
+        "all": True, "letters": False, "Music": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["", "cache"])
+def test_the_state_of_another_servent_is_not_shared(roots: Roots, music: Path, place: str) -> None:
+    for name in ("identity.key", "lock"):
+        (music / name).touch()
+    for name in ("cache", "shared"):
+        (music / name).mkdir()
+
+    with pytest.raises(UsageError, match="the state directory"):
+        roots.add(shared_directory(music / place, "state"))
+    roots.add(shared_directory(music / "shared", "other"))
+    assert [root.away for root in roots] == [""]
+
+
+def test_who_is_put_into_a_group_or_out_of_it_sees_more_or_less(
+    music: Path, tmp_path: Path, expect_log
+) -> None:
+    file = tmp_path / "state" / "config.toml"
+    opened(tmp_path)
+    file.write_text(f"[groups]\nfamily = ['{BEN}']\n")
+    config = load_config({}, state_directory=str(tmp_path / "state"))
+    config.state_directory.chmod(0o700)
+    roots = open_roots(config)
+    roots.add(shared_directory(music, to=["family"]))
+    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [True, False]
+
+    file.write_text(f"[groups]\nfamily = ['{CLEO}']\nfriends = ['{BEN}']\n")
+    roots.look()
+    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [False, True]
+
+    expect_log("groups stay as they were")
+    file.write_text("[groups]\nfamily = [")
+    roots.look()
+    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [False, True]
+
+    file.unlink()
+    roots.look()
+    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO, None)] == [False] * 3
 
 
 def test_what_is_read_only_is_not_written(roots: Roots, music: Path) -> None:

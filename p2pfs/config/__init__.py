@@ -38,9 +38,11 @@ from p2pfs.config.loading import (
     all_options,
     default_name,
     load_config,
+    read_groups,
     read_set,
     reset,
     set_value,
+    state_around,
     to_options,
 )
 from p2pfs.config.places import (
@@ -104,6 +106,7 @@ __all__ = [
     "parse_rate",
     "parse_size",
     "rate_at",
+    "read_groups",
     "read_set",
     "reset",
     "runtime_directories",
@@ -111,5 +114,6 @@ __all__ = [
     "set_value",
     "shared_directory",
     "socket_name",
+    "state_around",
     "to_options",
 ]

@@ -248,6 +248,11 @@ class Config:
         return self.state_directory / "shares.json"
 
     @property
+    def config_path(self) -> Path:
+        """The options that the user has written."""
+        return self.state_directory / CONFIG_FILE
+
+    @property
     def set_path(self) -> Path:
         """The options that `p2pfs set` has set, as in config.toml."""
         return self.state_directory / SET_FILE

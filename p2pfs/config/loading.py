@@ -146,8 +146,7 @@ def _check_groups(config: Config) -> None:
     for shared in config.shares:
         for name in shared.to:
             if name not in config.groups and not is_servent_id(name):
-                place = config.state_directory / CONFIG_FILE
-                raise UsageError(f"{place}: share: there is no group {name}")
+                raise UsageError(f"{config.config_path}: share: there is no group {name}")
 
 
 def _note_other_origins(config: Config, origins: dict[str, Origin], *, is_alone: bool) -> None:
@@ -157,6 +156,18 @@ def _note_other_origins(config: Config, origins: dict[str, Origin], *, is_alone:
             origins.setdefault(name, Origin.ENVIRONMENT)
     if config.network_key_file == config.kept_key_path:
         origins.setdefault("network-key-file", Origin.INVITATION)
+
+
+def read_groups(config: Config) -> Mapping[str, tuple[str, ...]]:
+    """Return the groups that config.toml has now.
+
+    Raises:
+        UsageError: the file cannot be read, or has other groups than it may.
+    """
+    try:
+        return parse_groups(_read_toml(config.config_path).get("groups", {}))
+    except ValueError as error:
+        raise UsageError(f"{config.config_path}: groups: {error}") from error
 
 
 def read_set(config: Config) -> dict[str, object]:
@@ -326,6 +337,8 @@ class _Settings:
 
 
 def _read_toml(path: Path) -> dict[str, object]:
+    if path.is_fifo():  # nobody may ever write to it
+        raise UsageError(f"{path}: it is no file")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):  # locking reports the second
@@ -351,10 +364,18 @@ def _checked_state(state: Path) -> Path:
     resolved = state.resolve()
     _refuse_ours(resolved)
     _refuse_ours((resolved / SHARED).resolve())
-    for above in resolved.parents:
-        if all(os.path.exists(above / name) for name in (IDENTITY, LOCK)):
-            raise UsageError(f"{resolved} is in the state directory of another servent, {above}")
+    above = state_around(resolved.parent)
+    if above is not None:
+        raise UsageError(f"{resolved} is in the state directory of another servent, {above}")
     return resolved
+
+
+def state_around(directory: Path) -> Path | None:
+    """Return the state directory of a servent that a directory is, or lies in, if there is one."""
+    for place in (directory, *directory.parents):
+        if all(os.path.exists(place / name) for name in (IDENTITY, LOCK)):
+            return place
+    return None
 
 
 def _refuse_ours(place: Path) -> None:

@@ -77,5 +77,6 @@ def rate_at(limit: Limit, seconds: float) -> int | None:
     """Return the rate that a limit allows at a time, in seconds since 1970."""
     if not isinstance(limit, Timetable):
         return limit
+    time.tzset()  # the machine may be in another time zone by now
     local = time.localtime(seconds)
     return limit.at(60 * local.tm_hour + local.tm_min)

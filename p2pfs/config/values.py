@@ -318,7 +318,9 @@ def shares_in(state_directory: Path) -> Callable[[object], tuple[SharedDirectory
 def _shared_directory(row: object, state_directory: Path) -> SharedDirectory:
     if not isinstance(row, dict) or not row.keys() <= {"directory", "as", "read-only", "to"}:
         raise ValueError(f"{quoted(row)} is no table of directory, as, read-only and to")
-    path = file_in(state_directory)(row.get("directory", ""))
+    if not row.get("directory"):
+        raise ValueError(f"{quoted(row)} names no directory")
+    path = file_in(state_directory)(row["directory"])
     to = row.get("to", ())
     if "to" in row and not to:
         raise ValueError("to names nobody: leave it out to share with everybody")

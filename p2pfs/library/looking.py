@@ -28,13 +28,12 @@ from p2pfs.library.refusing import BUG_MET, Refusing
 from p2pfs.library.share import Share
 from p2pfs.library.status import StatKey, Status
 from p2pfs.protocol import join_path
-from p2pfs.roots import Roots
+from p2pfs.roots import IS_STATE, Roots
 
 YIELD_S: Final = 0.0002
 """How long the interpreter is left to other threads after some hundred names. Without a pause
 each of them waits its turn of 5 ms, at every call."""
 
-_IS_STATE: Final = "it is the state directory of a servent"
 _IS_OURS: Final = "it is in a mount of p2pfs"
 _IS_ELSEWHERE: Final = "it is on another file system, which can be shared by a name of its own"
 
@@ -116,7 +115,7 @@ class Looking:
             elif status.is_directory:
                 self._look_into(look, status)
             elif self._is_beside_key(look.path):
-                self._refusing.refuse(look, _IS_STATE)
+                self._refusing.refuse(look, IS_STATE)
                 self._facts.look_at(split(look.path)[0])
             elif self._refusing.is_wanted(look, status):
                 self._look_at_file(look, status.key, findings)
@@ -153,7 +152,7 @@ class Looking:
         if trouble := self._ignoring.look_into(look.path, names):
             self._refusing.tell(look.path, f"its {trouble}")
         if holds_state(names):
-            self._refusing.refuse(look, _IS_STATE)
+            self._refusing.refuse(look, IS_STATE)
         elif self._looks.saw_directory(look, status.key):
             self._take_names(look, names)
             self._looks.finish(look)

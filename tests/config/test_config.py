@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from p2pfs.config import (
     parse_rate,
     parse_size,
     places,
+    rate_at,
     to_options,
 )
 from p2pfs.errors import UsageError
@@ -478,6 +481,7 @@ def test_directories_are_shared_by_tables_of_their_own(load, tmp_path):
     ("toml", "text"),
     [
         ("share = 1", "no table"),
+        ('[[share]]\nas = "x"', "names no directory"),
         ('share = "/tmp"', "no table"),
         ('[[share]]\ndirectory = "/"', "no name"),
         ('[[share]]\ndirectory = "/a"\nas = ".b"', "no name"),
@@ -491,6 +495,25 @@ def test_directories_are_shared_by_tables_of_their_own(load, tmp_path):
 def test_a_table_that_shares_nothing_is_refused(load, toml, text):
     with pytest.raises(UsageError, match=text):
         load(toml)
+
+
+def test_a_pipe_in_place_of_the_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.toml")
+
+    with pytest.raises(UsageError, match="it is no file"):
+        load_config({}, state_directory=str(tmp_path))
+
+
+def test_a_limit_follows_the_clock_of_a_machine_that_travels(monkeypatch):
+    limit, noon_utc = parse_limit("08:00 1M, 20:00 2M"), 12 * 3600
+    rates = []
+    for zone in ("UTC0", "JST-9", "PST8PDT"):
+        monkeypatch.setenv("TZ", zone)
+        rates.append(rate_at(limit, noon_utc))
+    monkeypatch.undo()
+    time.tzset()
+
+    assert rates == [1024**2, 2 * 1024**2, 2 * 1024**2]
 
 
 def test_sizes_are_told_as_people_write_them(load):
