@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Final, Generic, TypeVar, TypeVarTuple
 
 import trio
@@ -29,6 +29,7 @@ AGAIN_AT_MOST_S: Final = 64.0
 """The same, doubled after each attempt that a bug has ended before so long: a bug at each does
 not fill the log."""
 
+T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Ts = TypeVarTuple("Ts")
 
@@ -178,6 +179,34 @@ async def guarded(function: Callable[[*Ts], Awaitable[object]], *arguments: *Ts)
     return True
 
 
+class FewAtOnce:
+    """Tasks in a nursery of the caller's, of which a few run at once, as `guarded`."""
+
+    def __init__(self, nursery: trio.Nursery, most: int) -> None:
+        self._nursery = nursery
+        self._turns = trio.CapacityLimiter(most)
+
+    def start(self, function: Callable[[*Ts], Awaitable[object]], *arguments: *Ts) -> None:
+        """Start a task; it waits for its turn first."""
+        self._nursery.start_soon(self._run_one, function, arguments)
+
+    async def _run_one(
+        self, function: Callable[[*Ts], Awaitable[object]], arguments: tuple[*Ts]
+    ) -> None:
+        async with self._turns:
+            await guarded(function, *arguments)
+
+
+async def for_each(
+    items: Iterable[T], function: Callable[[T], Awaitable[object]], *, at_once: int
+) -> None:
+    """Do something for each of the items, for so many of them at once; return when it is done."""
+    async with trio.open_nursery() as nursery:
+        tasks = FewAtOnce(nursery, at_once)
+        for item in items:
+            tasks.start(function, item)
+
+
 async def kept_up(function: Callable[[], Awaitable[object]]) -> None:
     """Run a task that lasts as long as the servent; after a bug it begins anew."""
     pause_s = AGAIN_AFTER_S
@@ -201,4 +230,5 @@ def called(call: Callable[[*Ts], object], *arguments: *Ts) -> None:
 
 
 def _name_of(function: Callable[..., object]) -> str:
+    function = getattr(function, "func", function)  # of a `partial`
     return getattr(function, "__qualname__", repr(function))

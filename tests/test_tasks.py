@@ -10,7 +10,15 @@ import trio.testing
 from trio.testing import MockClock
 
 from p2pfs.errors import ShutdownError
-from p2pfs.tasks import AGAIN_AFTER_S, AGAIN_AT_MOST_S, Tasks, called, guarded, kept_up
+from p2pfs.tasks import (
+    AGAIN_AFTER_S,
+    AGAIN_AT_MOST_S,
+    Tasks,
+    called,
+    for_each,
+    guarded,
+    kept_up,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +160,27 @@ async def test_nothing_starts_after_the_end():
 
     with pytest.raises(ShutdownError):
         tasks.start(trio.sleep, 0)
+
+
+async def test_of_many_tasks_a_few_run_at_once_and_a_bug_ends_one(
+    autojump_clock: MockClock, caplog
+):
+    running, most, done = 0, 0, []
+
+    async def work(number: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await trio.sleep(1)
+        running -= 1
+        if number == 2:
+            raise ZeroDivisionError
+        done.append(number)
+
+    began_at = trio.current_time()
+    await for_each(range(7), work, at_once=3)
+
+    assert sorted(done) == [0, 1, 3, 4, 5, 6]
+    assert most == 3
+    assert trio.current_time() - began_at == pytest.approx(3)
+    assert "a bug of ours ended one task" in caplog.text

@@ -17,6 +17,7 @@ from p2pfs.errors import RejectedError
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Telling
 from p2pfs.protocol import PeerInfo, ServentId
+from p2pfs.tasks import for_each
 
 CONFIRM_S: Final = 600.0
 """How long the names of a servent are believed after its last message."""
@@ -64,19 +65,16 @@ class Confirmer:
             since = self._clock() - CONFIRM_S
             silent = self._catalogue.holders.unheard(since, ASKED_EACH_TIME)
             self._strikes = {s: n for s, n in self._strikes.items() if s in {p.id for p in silent}}
-            limit = trio.CapacityLimiter(ASKED_AT_ONCE)
-            async with trio.open_nursery() as nursery:
-                for peer in silent:
-                    if peer.id in neighbours:
-                        self._catalogue.holders.heard(peer.id)
-                    else:
-                        nursery.start_soon(self._confirm, peer, limit)
+            for peer in silent:
+                if peer.id in neighbours:
+                    self._catalogue.holders.heard(peer.id)
+            unheard = [peer for peer in silent if peer.id not in neighbours]
+            await for_each(unheard, self._confirm, at_once=ASKED_AT_ONCE)
 
-    async def _confirm(self, peer: PeerInfo, limit: trio.CapacityLimiter) -> None:
+    async def _confirm(self, peer: PeerInfo) -> None:
         """Ask one servent; forget it if it is gone."""
-        async with limit:
-            telling = self._ask(peer, "")
-            await telling.heard_out()
+        telling = self._ask(peer, "")
+        await telling.heard_out()
         if telling.is_whole or telling.names or isinstance(telling.error, RejectedError):
             self._strikes.pop(peer.id, None)
             self._catalogue.holders.heard(peer.id)

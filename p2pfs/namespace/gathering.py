@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -34,6 +35,7 @@ from p2pfs.protocol import (
     Terms,
 )
 from p2pfs.protocol.flood import Urgency
+from p2pfs.tasks import for_each
 
 log = logging.getLogger(__name__)
 
@@ -177,20 +179,16 @@ class Gathering:
         if not have_more or self._room <= 0:
             return
         share = max(MAX_RESULTS, self._room // len(have_more))
-        slots = trio.CapacityLimiter(MAX_ASKED)
         with trio.move_on_after(PAGES_TIMEOUT_S):
-            async with trio.open_nursery() as nursery:
-                for provider in have_more:
-                    nursery.start_soon(self._ask_one, provider, share, slots)
+            await for_each(have_more, partial(self._ask_one, share), at_once=MAX_ASKED)
 
-    async def _ask_one(self, provider: PeerInfo, share: int, slots: trio.CapacityLimiter) -> None:
+    async def _ask_one(self, share: int, provider: PeerInfo) -> None:
         """Ask one servent for more results, until it has sent its share or all."""
-        async with slots:
-            try:
-                while share > 0 and self._room > 0 and self._missing[provider.id]:
-                    share -= await self._ask_for_page(provider, min(share, MAX_LISTING))
-            except P2pfsError as error:
-                log.info("no further matches peer=%s reason=%s", provider.id, error)
+        try:
+            while share > 0 and self._room > 0 and self._missing[provider.id]:
+                share -= await self._ask_for_page(provider, min(share, MAX_LISTING))
+        except P2pfsError as error:
+            log.info("no further matches peer=%s reason=%s", provider.id, error)
 
     async def _ask_for_page(self, provider: PeerInfo, limit: int) -> int:
         """Add one more page; return how many files were on it, at least one."""

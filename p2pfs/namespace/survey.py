@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -16,6 +17,7 @@ from p2pfs.namespace.partials import Partial
 from p2pfs.overlay import Hits, Outcome, Searches
 from p2pfs.protocol import PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.flood import Urgency
+from p2pfs.tasks import FewAtOnce, for_each
 
 QUIET_S: Final = 0.5
 """A search for a directory goes on while hits come no further apart than this."""
@@ -80,9 +82,9 @@ class Survey:
         began_at = self._clock()
         known = self._catalogue.holders.of(path) if path else ()
         outcome: Outcome | NotAskedError = Outcome(Hits(), 0, is_complete=False)
-        limit = trio.CapacityLimiter(MAX_DIRECT)
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
+            tasks = FewAtOnce(nursery, MAX_DIRECT)
 
             def learn(hits: Sequence[QueryHit]) -> bool:
                 for hit in hits:
@@ -90,9 +92,7 @@ class Survey:
                         learned.add(hit.provider.id)
                         if self._learn_hit(path, hit, began_at):
                             asked[hit.provider] = None
-                            nursery.start_soon(
-                                self._hear_one, path, hit.provider, asked, limit, began_at
-                            )
+                            tasks.start(self._hear_one, path, asked, began_at, hit.provider)
                 return False
 
             try:
@@ -141,24 +141,14 @@ class Survey:
         """
         asked: Asked = dict.fromkeys(holders)
         since = self._clock()
-        limit = trio.CapacityLimiter(MAX_DIRECT)
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = trio.current_time() + LONGEST_S
-            for holder in holders:
-                nursery.start_soon(self._hear_one, path, holder, asked, limit, since)
+        with trio.move_on_after(LONGEST_S):
+            hear = partial(self._hear_one, path, asked, since)
+            await for_each(holders, hear, at_once=MAX_DIRECT)
         return SurveyResult(asked)
 
-    async def _hear_one(
-        self,
-        path: str,
-        holder: PeerInfo,
-        asked: Asked,
-        limit: trio.CapacityLimiter,
-        since: float,
-    ) -> None:
+    async def _hear_one(self, path: str, asked: Asked, since: float, holder: PeerInfo) -> None:
         """Wait for a listing that has begun since then: one under way may lack changes."""
-        async with limit:
+        asked[holder] = telling = self._listings.start(holder, path)
+        if await telling.heard_out() and telling.began_at < since:
             asked[holder] = telling = self._listings.start(holder, path)
-            if await telling.heard_out() and telling.began_at < since:
-                asked[holder] = telling = self._listings.start(holder, path)
-                await telling.heard_out()
+            await telling.heard_out()

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 import trio
 
@@ -42,7 +42,7 @@ from p2pfs.reach.changes import Machine
 from p2pfs.reach.directory import Directory
 from p2pfs.reach.instead import Instead
 from p2pfs.reach.shared import give_back
-from p2pfs.tasks import guarded, kept_up
+from p2pfs.tasks import for_each, guarded, kept_up
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,6 @@ MAX_LINK_HOLDERS: Final = 3
 """Servents of one link that are looked for."""
 
 DIALS_AT_ONCE: Final = 4
-
-T = TypeVar("T")
 
 _TELLER: Final = Address("directory", 0)
 """The teller of all that directories tell, for `Knocks`."""
@@ -219,7 +217,7 @@ class Beyond:
             if peer is not None:
                 met[ServentId(peer.id)] = peer
 
-        await _some_at_once(greet, await self._find(keys))
+        await for_each(await self._find(keys), greet, at_once=DIALS_AT_ONCE)
         return tuple(met.values())
 
     async def befriend(self, peers: Iterable[PeerInfo]) -> bool:
@@ -230,7 +228,7 @@ class Beyond:
             with contextlib.suppress(LinkError):
                 await self._overlay.meet(ServentId(peer.id), peer.addresses)
 
-        await _some_at_once(befriend, new)
+        await for_each(new, befriend, at_once=DIALS_AT_ONCE)
         return any(peer.id in self._overlay.links for peer in new)
 
     async def _greet(self, address: Address) -> PeerInfo | None:
@@ -281,7 +279,8 @@ class Beyond:
         while True:
             await trio.sleep(ALONE_S)
             if self._directories and not self._overlay.links and not self._overlay.is_away:
-                await _some_at_once(self._enter, await self._find([self._key(Subject.NETWORK)]))
+                found = await self._find([self._key(Subject.NETWORK)])
+                await for_each(found, self._enter, at_once=DIALS_AT_ONCE)
                 await trio.sleep(ENTER_EVERY_S)
 
     async def _enter(self, address: Address) -> None:
@@ -291,16 +290,3 @@ class Beyond:
 
 def _scope(address: Address) -> Scope:
     return scope_of(address.host) or Scope.MACHINE
-
-
-async def _some_at_once(do: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
-    """Do something for each of the items, for DIALS_AT_ONCE of them at once."""
-    limiter = trio.CapacityLimiter(DIALS_AT_ONCE)
-
-    async def one(item: T) -> None:
-        async with limiter:
-            await guarded(do, item)
-
-    async with trio.open_nursery() as nursery:
-        for item in items:
-            nursery.start_soon(one, item)
