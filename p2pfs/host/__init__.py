@@ -6,6 +6,7 @@
     desktop      shows failures and finished downloads: the only module that knows D-Bus
     handler      lets the desktop open links to files
     directories  the directories that look beyond the horizon
+    process      what this process asks of its machine: open files and memory
     manager      reports the state of the servent to systemd
     service      the unit that makes systemd keep a servent running
     doctor       checks this machine, and advises

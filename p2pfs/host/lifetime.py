@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import logging
 import logging.handlers
 import os
-import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -33,6 +31,7 @@ from p2pfs.host.background import Welcome
 from p2pfs.host.desktop import notify
 from p2pfs.host.directories import use_directories
 from p2pfs.host.manager import Manager
+from p2pfs.host.process import settle
 from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.journal import printable
 from p2pfs.library import Watch
@@ -54,17 +53,8 @@ JOIN_WAIT_S: Final = 3.0
 
 JOIN_LOOK_S: Final = 0.02
 
-MAX_OPEN_FILES: Final = 2**20
-"""The default of Linux for the files that one process may open (fs.nr_open)."""
-
 TELL_EVERY_S: Final = 10.0
 """The interval at which the service manager gets a new status text."""
-
-COLLECT_AFTER: Final = (10_000, 20, 100)
-"""The thresholds of Python's cyclic garbage collector: new objects, and how many collections of
-one generation cause one of the next. There is little cyclic garbage here. The defaults took half
-of the processor time of listing 110,000 names, 2.9 s instead of 1.6, and paused everything for
-0.28 s instead of 0.05."""
 
 ENDING: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU}
@@ -88,8 +78,7 @@ def live(config: Config, announce: Announce) -> None:
         OSError: the machine did not let it start or go on.
     """
     manager = Manager()
-    _raise_file_limit()
-    gc.set_threshold(*COLLECT_AFTER)
+    settle()
     try:
         _check_apart(config)
         with lock_state(config):
@@ -113,18 +102,6 @@ def _check_apart(config: Config) -> None:
                 f"the state directory {config.state_directory} is in what the servent with "
                 f"the state directory {running.state_directory} shares"
             )
-
-
-def _raise_file_limit() -> None:
-    """Let this process open as many files as it is allowed to ask for.
-
-    The soft limit is 1,024 for the sake of programs that use select(2), which we do not.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # less than the kernel's own limit it is
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _live(config: Config, announce: Announce, manager: Manager) -> None:
