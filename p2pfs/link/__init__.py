@@ -42,8 +42,7 @@ from p2pfs.link.greeting import (
 from p2pfs.link.interfaces import Surroundings, router_of_machine
 from p2pfs.link.knocks import Knocks
 from p2pfs.link.live import Link, LinkStatistics, OnMessage
-from p2pfs.link.outbox import FIRST_DATA_BYTES
-from p2pfs.link.outgoing import SEALED_BYTES
+from p2pfs.link.outbox import FIRST_DATA_BYTES, SEALED_BYTES
 from p2pfs.link.pool import PAGE_SILENCE_S, Deliver, TransferLinks
 from p2pfs.link.pulse import DEAD_AFTER_S, PING_AFTER_S
 from p2pfs.link.reception import MAX_GREETINGS, Expected, accept_links, listen

@@ -39,6 +39,6 @@ class Allowance:
 
     def wait_after_data_s(self, data: Data, now: float) -> float:
         """Charge a part of an answer if it is short, and return how long nothing is to be read."""
-        if data.is_last or len(data.payload) >= FULL_DATA_BYTES:
+        if data.is_last or data.size >= FULL_DATA_BYTES:
             return 0.0
         return self._small_data.take_ahead(now)

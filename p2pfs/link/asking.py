@@ -13,7 +13,7 @@ import trio
 from p2pfs.errors import LinkClosedError, StalledError
 from p2pfs.link.keepalive import KeepAlive
 from p2pfs.link.outgoing import Outgoing
-from p2pfs.link.requests import Asked, Requests, TakePage, TakePart
+from p2pfs.link.requests import Asked, Requests, TakePage, TakePieces
 from p2pfs.protocol import Cancel, Data, List, Listing, Message
 
 
@@ -95,12 +95,12 @@ class Asking:
 
     async def fetch(self, message: Message, *, size_limit: int) -> bytes:
         """Ask for data and return all of it; otherwise as `stream`."""
-        parts: list[memoryview] = []
-        await self.stream(message, size_limit=size_limit, take=parts.append)
-        return b"".join(parts)  # once: a buffer that grows with each costs twice that
+        pieces: list[memoryview] = []
+        await self.stream(message, size_limit=size_limit, take=pieces.extend)
+        return b"".join(pieces)  # once: a buffer that grows with each costs twice that
 
-    async def stream(self, message: Message, *, size_limit: int, take: TakePart) -> None:
-        """Ask for data, hand on each part as it comes, and return when that was all.
+    async def stream(self, message: Message, *, size_limit: int, take: TakePieces) -> None:
+        """Ask for data, hand on its pieces as they come, and return when that was all.
 
         The deadline is the caller's. A peer that sends more than `size_limit` bytes breaks the
         protocol and loses the link. Cancelling it takes the request back; data that still comes

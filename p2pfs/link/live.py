@@ -40,6 +40,7 @@ from p2pfs.protocol import (
     LinkKind,
     Message,
     PeerInfo,
+    Piece,
     Ping,
     Pong,
     Received,
@@ -241,12 +242,11 @@ class Link:
     async def send_data(
         self,
         request_id: int,
-        data: bytes | bytearray | memoryview,
-        *,
+        *pieces: Piece,
         is_last: bool = True,
         blocked: Callable[[], object] = lambda: None,
     ) -> None:
-        """Answer a request with data, or with the next part of it, waiting for room.
+        """Answer a request with data, or with the next pieces of it, waiting for room.
 
         The data of other answers may go between. `blocked` is called when there was no room
         for BLOCKED_S. All upload data passes here. If this is cancelled, a REJECT ends the
@@ -255,11 +255,16 @@ class Link:
         Raises:
             LinkClosedError: the link ended before all was queued.
         """
-        await self._out.send_data(request_id, data, is_last=is_last, blocked=blocked)
+        await self._out.send_data(request_id, *pieces, is_last=is_last, blocked=blocked)
+
+    @property
+    def sealed_bytes(self) -> int:
+        """How much data is sealed at once: more on a link that takes much, up to SEALED_BYTES."""
+        return self._out.sealed_bytes
 
     @property
     def has_room(self) -> bool:
-        """Whether `send_data` takes SEALED_BYTES now, without waiting."""
+        """Whether `send_data` takes data now, without waiting."""
         return self._out.has_room
 
     async def wait_room(self, blocked: Callable[[], object] = lambda: None) -> None:

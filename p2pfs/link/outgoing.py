@@ -18,17 +18,15 @@ import trio
 from p2pfs.errors import LinkClosedError
 from p2pfs.link.outbox import DATA_BYTES, FIRST_DATA_BYTES, Outbox
 from p2pfs.protocol import (
-    MAX_DATA_BYTES,
     Bye,
     Connection,
     Message,
+    Piece,
     Prepared,
     Reject,
     RejectCode,
+    cut,
 )
-
-SEALED_BYTES: Final = 4 * MAX_DATA_BYTES
-"""Data sealed at once: four full frames, 0.1 ms; one send takes as many."""
 
 WAITING_BYTES: Final = 1024 * 1024
 """Messages that may wait for room to be passed on. Over 1 Mbit/s they take eight seconds: their
@@ -110,32 +108,27 @@ class Outgoing:
         self._seal_waiting()
 
     async def send_data(
-        self,
-        request_id: int,
-        data: bytes | bytearray | memoryview,
-        *,
-        is_last: bool,
-        blocked: Callable[[], object],
+        self, request_id: int, *pieces: Piece, is_last: bool, blocked: Callable[[], object]
     ) -> None:
         """Queue data as there is room for it; see `Link.send_data`."""
-        rest = memoryview(data)
         try:
-            is_over = False
-            while not is_over:
+            for some, is_end in cut(pieces, self._outbox.sealed_bytes):
                 await self.wait_room(blocked)
-                part, rest = rest[:SEALED_BYTES], rest[SEALED_BYTES:]
-                is_over = not rest
-                is_end = is_over and is_last
-                frame = self._connection.send_data(request_id, part, is_last=is_end)
-                self._outbox.put(frame)
+                frames = self._connection.send_data(request_id, *some, is_last=is_last and is_end)
+                self._outbox.put_data(frames)
         except trio.Cancelled:
             if self._why_over is None:
                 self.post(Reject(RejectCode.FAILED, "interrupted"), request_id)
             raise
 
     @property
+    def sealed_bytes(self) -> int:
+        """How much data is sealed at once now: more on a link that takes much."""
+        return self._outbox.sealed_bytes
+
+    @property
     def has_room(self) -> bool:
-        """Whether data may be queued now, SEALED_BYTES of it."""
+        """Whether data may be queued now, as much as is sealed at once."""
         return self._outbox.has_room_for_data
 
     async def wait_room(self, blocked: Callable[[], object] = _nothing) -> None:
@@ -180,17 +173,17 @@ class Outgoing:
                 await self._outbox.wait_filled()
                 await self._pause()
                 batch = self._outbox.take()
-                self._seal_waiting()
                 self.sending_since = trio.current_time()
                 await self._stream.send_all(batch)
                 self._note_sent(len(batch))
+                self._seal_waiting()
             await self._stream.send_eof()
 
     def _note_sent(self, count: int) -> None:
         now = trio.current_time()
         if self._bound and self._outbox.has_taken(count, now - self.sending_since):
             self._bound(self._outbox.data_bytes // FIRST_DATA_BYTES)
-            self._outbox.wake()
+        self._outbox.sent(count)
         self._sent_at, self.sending_since = now, math.inf
 
     async def _pause(self) -> None:

@@ -88,18 +88,18 @@ class _Cutter:
     def __init__(self, lengths: Iterable[int], deliver: Deliver) -> None:
         self._lengths = deque(lengths)
         self._deliver = deliver
-        self._parts: list[memoryview] = []
+        self._pieces: list[memoryview] = []
         self._missing = self._lengths.popleft()
 
-    def take(self, part: memoryview) -> None:
-        """Take in the next part; all parts are no more than the lengths together."""
-        while len(part) >= self._missing > 0:
-            self._parts.append(part[: self._missing])
-            part = part[self._missing :]
+    def take(self, piece: memoryview) -> None:
+        """Take in the next piece; all are no more than the lengths together."""
+        while len(piece) >= self._missing > 0:
+            self._pieces.append(piece[: self._missing])
+            piece = piece[self._missing :]
             self._next()
-        if part:
-            self._parts.append(part)
-            self._missing -= len(part)
+        if piece:
+            self._pieces.append(piece)
+            self._missing -= len(piece)
 
     def finish(self) -> None:
         """Deliver the part of a block that has come, if it has not come whole."""
@@ -107,7 +107,7 @@ class _Cutter:
             self._next()
 
     def _next(self) -> None:
-        block, self._parts = b"".join(self._parts), []
+        block, self._pieces = b"".join(self._pieces), []
         self._missing = self._lengths.popleft() if self._lengths else 0
         self._deliver(block)
 
@@ -250,11 +250,11 @@ class TransferLinks:
         await link.ask.finish(asked)
 
     async def _fetch(self, peer: PeerInfo, message: Message, size_limit: int) -> bytes:
-        parts: list[memoryview] = []
-        asked = Asked(message, size_limit, parts.append)
+        pieces: list[memoryview] = []
+        asked = Asked(message, size_limit, pieces.extend)
         link = await self._link_to(peer, asked)
         await link.ask.finish(asked)
-        return b"".join(parts)  # once: a buffer that grows with each costs twice that
+        return b"".join(pieces)  # once: a buffer that grows with each costs twice that
 
     async def fetch_blocks(
         self,
@@ -266,7 +266,7 @@ class TransferLinks:
     ) -> None:
         """Ask a peer for blocks, and deliver each as soon as it is whole.
 
-        `heard` is called for each part of a block that comes.
+        `heard` is called whenever a part of a block comes.
 
         `wanted` gives the length of each block by index, at most MAX_BLOCKS_ASKED of them; they
         come in that order, unverified. If the peer says that this was all before it was, what
@@ -279,9 +279,10 @@ class TransferLinks:
         """
         cutter = _Cutter(wanted.values(), deliver)
 
-        def take(part: memoryview) -> None:
+        def take(pieces: Sequence[memoryview]) -> None:
             heard()
-            cutter.take(part)
+            for piece in pieces:
+                cutter.take(piece)
 
         asked = Asked(GetBlocks(file_id, tuple(wanted)), sum(wanted.values()), take)
         link = await self._link_to(peer, asked)

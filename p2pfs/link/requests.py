@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,8 +15,8 @@ from p2pfs.protocol import ANSWERS, MAX_REQUEST_ID, Data, List, Listing, Message
 MAX_LATE: Final = 1_024
 """Cancelled requests whose answer may still come; more than a peer lets wait."""
 
-TakePart = Callable[[memoryview], object]
-"""Is handed each part of an answer as it comes, by the reader of the link: it never waits."""
+TakePieces = Callable[[Sequence[memoryview]], object]
+"""Is handed the pieces of an answer as they come, by the reader of the link: it never waits."""
 
 TakePage = Callable[[Listing], object]
 """Is handed each page of a listing, likewise."""
@@ -31,7 +31,7 @@ class Asked:
 
     message: Message
     size_limit: int = 0
-    take: TakePart = len
+    take: TakePieces = len
     take_page: TakePage = bool
     request_id: int = 0
     """On the link where it is asked."""
@@ -136,10 +136,10 @@ class Requests:
             raise RemoteProtocolError("DATA answers what was answered already")
         if asked.answer_type is not Data:
             raise RemoteProtocolError("DATA answers another request")
-        asked.size += len(data.payload)
+        asked.size += data.size
         if asked.size > asked.size_limit:
             raise RemoteProtocolError("more DATA than was asked for")
-        asked.take(data.payload)
+        asked.take(data.pieces)
         if data.is_last:
             self._finish(asked)
 

@@ -7,6 +7,7 @@
     connection   one link without its socket: bytes in, messages out
     states       what may be said on a link when: its states, as a table
     inbox        bytes that are not a whole frame yet
+    pieces       bytes that lie in pieces, cut anew
     identity     who a servent is, and the key of a private network
     signatures   query hits and NEWS, signed and checked
     handshake    Noise: the only module that knows it
@@ -155,6 +156,7 @@ from p2pfs.protocol.names import (
     name_of,
     parent_of,
 )
+from p2pfs.protocol.pieces import Piece, cut
 from p2pfs.protocol.registry import ANSWER_TYPES, ANSWERS, RATES
 from p2pfs.protocol.sealing import (
     SALT_BYTES,
@@ -256,6 +258,7 @@ __all__ = [
     "PeerInfo",
     "Peers",
     "Phrase",
+    "Piece",
     "Ping",
     "Pong",
     "Prepared",
@@ -288,6 +291,7 @@ __all__ = [
     "check_hit",
     "check_news",
     "check_path",
+    "cut",
     "dialable",
     "digest",
     "directory_key",

@@ -24,6 +24,7 @@ from p2pfs.protocol.fields import (
 )
 from p2pfs.protocol.inbox import HEADER, MAX_BODY_BYTES
 from p2pfs.protocol.messages import DATA, DATA_END, Data, Query, QueryKind, Unknown
+from p2pfs.protocol.pieces import Piece
 from p2pfs.protocol.registry import BODY_LIMITS, MESSAGE_TYPES
 
 MAX_DATA_BYTES: Final = MAX_BODY_BYTES
@@ -72,21 +73,23 @@ def fits_query(text: str, terms: Terms | None = None) -> bool:
     return len(_ENCODE(query)) <= MAX_QUERY_BYTES
 
 
-def encode_data(request_id: int, data: bytes | bytearray | memoryview, *, is_last: bool) -> bytes:
-    """Return the plaintext of one frame of raw bytes.
+def encode_data(request_id: int, *pieces: Piece, is_last: bool) -> bytes:
+    """Return the plaintext of one frame of raw bytes, which may lie in pieces.
 
     Raises:
         LocalProtocolError: there are more than MAX_DATA_BYTES, or none though more follow.
     """
-    if len(data) > MAX_DATA_BYTES or not (data or is_last):
-        raise LocalProtocolError(f"{len(data)} bytes are not the load of a DATA frame")
-    return b"".join((_header(DATA_END if is_last else DATA, request_id), data))
+    plaintext = b"".join((_header(DATA_END if is_last else DATA, request_id), *pieces))
+    count = len(plaintext) - HEADER.size
+    if count > MAX_DATA_BYTES or not (count or is_last):
+        raise LocalProtocolError(f"{count} bytes are not the load of a DATA frame")
+    return plaintext
 
 
 def decode(frame: bytes) -> Received | Data | Unknown:
     """Return the message in the plaintext of one frame.
 
-    The payload of `Data` is a view of `frame`: nothing is copied.
+    The piece of `Data` is a view of `frame`: nothing is copied.
 
     Raises:
         RemoteProtocolError: whatever is wrong with it. Any other exception is a bug of ours.
@@ -112,7 +115,7 @@ def _decode_data(number: int, request_id: int, body: memoryview) -> Data:
     if number == DATA and not body:
         # It would let a peer keep a request alive for ever without a byte for it.
         raise RemoteProtocolError("an empty DATA frame that is not the last")
-    return Data(request_id, body, number == DATA_END)
+    return Data(request_id, (body,), number == DATA_END)
 
 
 def _decode_body(number: int, body: memoryview) -> Message:

@@ -32,8 +32,9 @@ from p2pfs.protocol.handshake import (
     TakeEarly,
 )
 from p2pfs.protocol.identity import NETWORK_ID_BYTES, Identity, NetworkKey
-from p2pfs.protocol.inbox import LENGTH, Inbox
+from p2pfs.protocol.inbox import HEADER, LENGTH, Inbox
 from p2pfs.protocol.messages import Data, Unknown
+from p2pfs.protocol.pieces import Piece, cut
 from p2pfs.protocol.states import TRANSITIONS, State, Step, step_of
 
 MAGIC: Final = b"p2pf\r\n\r\n"
@@ -41,6 +42,9 @@ MAGIC: Final = b"p2pf\r\n\r\n"
 
 VERSION: Final = 1
 """Both ends must have the same. It changes only when the handshake or the frames do."""
+
+FRAMES_TOGETHER: Final = 16
+"""Full frames that make one event: a megabyte, 0.3 ms to decrypt."""
 
 PREFACE_BYTES: Final = len(MAGIC) + 1 + NETWORK_ID_BYTES
 
@@ -135,7 +139,8 @@ class Connection:
             role, identity, network_key, prologue=self._preface, take_early=take_early
         )
         self._early: Sequence[Prepared] = ()
-        self._heard_early: deque[bytes] = deque()
+        self._plaintexts: deque[bytes] = deque()
+        """Frames that come before what is in the inbox: heard early, or read ahead."""
         self._inbox = Inbox()
         self._is_at_end = False
         self._outgoing = b""
@@ -216,24 +221,19 @@ class Connection:
         self._make_step(prepared.step)
         return _with_length(self._handshake.encrypt(prepared.plaintext))
 
-    def send_data(
-        self, request_id: int, data: bytes | bytearray | memoryview, *, is_last: bool
-    ) -> bytes:
+    def send_data(self, request_id: int, *pieces: Piece, is_last: bool) -> bytes:
         """Return the bytes that carry data of an answer, in as many frames as it takes.
 
         Raises:
             LocalProtocolError: no data may be sent in this state.
         """
         self._make_step(Step.TRANSFER)
-        pieces: list[bytes] = []
-        rest = memoryview(data)
-        while True:
-            part, rest = rest[:MAX_DATA_BYTES], rest[MAX_DATA_BYTES:]
-            plaintext = encode_data(request_id, part, is_last=is_last and not rest)
+        frames: list[bytes] = []
+        for load, is_end in cut(pieces, MAX_DATA_BYTES):
+            plaintext = encode_data(request_id, *load, is_last=is_last and is_end)
             frame = self._handshake.encrypt(plaintext)
-            pieces += (LENGTH.pack(len(frame)), frame)
-            if not rest:
-                return b"".join(pieces)
+            frames += (LENGTH.pack(len(frame)), frame)
+        return b"".join(frames)
 
     def _make_step(self, step: Step) -> None:
         following = TRANSITIONS.get((self.state, self._role, step))
@@ -307,7 +307,7 @@ class Connection:
         # XX ends when the initiator has written, and the responder read; IK the other way.
         is_ours = (self._role is Role.INITIATOR) != is_early
         (self._make_step if is_ours else self._take_step)(Step.TAKEN if is_early else Step.PROOF)
-        self._heard_early.extend(self._handshake.early_frames)
+        self._plaintexts.extend(self._handshake.early_frames)
         for prepared in self._early if is_early else ():
             self._make_step(prepared.step)
         assert self._handshake.peer_id is not None
@@ -319,11 +319,30 @@ class Connection:
             return NEED_DATA
         event = decode(plaintext)
         self._take_step(step_of(event.message if isinstance(event, Received) else event))
+        if isinstance(event, Data) and event.size == MAX_DATA_BYTES and not event.is_last:
+            return self._with_next(event, plaintext[: HEADER.size])
         return event
 
+    def _with_next(self, data: Data, header: bytes) -> Data:
+        """Return a full frame together with those behind it that differ in their load alone.
+
+        What follows on each event costs several times what it takes to read a frame.
+        """
+        pieces = [*data.pieces]
+        try:
+            while len(pieces) < FRAMES_TOGETHER and (frame := self._inbox.take_full_frame()):
+                plaintext = self._handshake.decrypt(frame)
+                if not plaintext.startswith(header):
+                    self._plaintexts.append(plaintext)
+                    break
+                pieces.append(memoryview(plaintext)[HEADER.size :])
+        except RemoteProtocolError as error:  # to be told once all that came before is taken
+            self._error = error
+        return Data(data.request_id, pieces, is_last=False)
+
     def _next_plaintext(self) -> bytes | None:
-        if self._heard_early:
-            return self._heard_early.popleft()
+        if self._plaintexts:
+            return self._plaintexts.popleft()
         frame = self._inbox.take_frame()
         return None if frame is None else self._handshake.decrypt(frame)
 

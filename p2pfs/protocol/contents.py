@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from p2pfs.errors import RemoteProtocolError
 from p2pfs.protocol.manifest import MIN_BLOCK_BYTES
+from p2pfs.protocol.pieces import Piece
 
 _LENGTH: Final = struct.Struct(">I")
 
@@ -35,9 +36,9 @@ class ContentsCutter:
         self._take = take
         self._rest = b""
 
-    def receive(self, part: bytes | memoryview) -> None:
-        """Take in the next part; RemoteProtocolError if it is more than was asked for."""
-        data = memoryview(self._rest + part)
+    def receive(self, pieces: Sequence[Piece]) -> None:
+        """Take in the next pieces; RemoteProtocolError if they are more than was asked for."""
+        data = memoryview(b"".join((self._rest, *pieces)))
         while len(data) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(data)
             end = _LENGTH.size + (0 if length == _NOT_GIVEN else length)

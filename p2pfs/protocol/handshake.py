@@ -12,11 +12,14 @@ answers with the second message of IK, and XX is over; any other peer ignores it
 from __future__ import annotations
 
 import enum
+import struct
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Annotated, Final
 
 import msgspec
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from noise.connection import Keypair, NoiseConnection
 from noise.exceptions import NoiseValueError
 
@@ -43,6 +46,9 @@ _OPEN_PATTERN: Final = b"Noise_XX_25519_AESGCM_SHA256"
 _PRIVATE_PATTERN: Final = b"Noise_XXpsk3_25519_AESGCM_SHA256"
 _OPEN_EARLY_PATTERN: Final = b"Noise_IK_25519_AESGCM_SHA256"
 _PRIVATE_EARLY_PATTERN: Final = b"Noise_IKpsk1_25519_AESGCM_SHA256"
+
+_NONCE: Final = struct.Struct(">IQ")
+"""Nothing, and the count: as Noise has it for AES-GCM."""
 
 _STATIC_KEY_PREFIX: Final = b"p2pfs static key 1\n"
 _EARLY_PREFIX: Final = b"p2pfs early 1\n"
@@ -215,9 +221,7 @@ class Handshake:
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Return the next frame to be sent."""
-        cipher = self._noise.noise_protocol.cipher_state_encrypt
-        frame: bytes = cipher.encrypt_with_ad(None, plaintext)
-        return frame
+        return self._outgoing.encrypt(plaintext)
 
     def decrypt(self, frame: bytes | memoryview) -> bytes:
         """Return the plaintext of the next frame.
@@ -225,17 +229,44 @@ class Handshake:
         Raises:
             RemoteProtocolError: it was changed, repeated or reordered, or one was left out.
         """
-        # The library's own `decrypt` takes bytes alone, which would cost a copy.
-        cipher = self._noise.noise_protocol.cipher_state_decrypt
         try:
-            plaintext: bytes = cipher.decrypt_with_ad(None, frame)
+            return self._incoming.decrypt(frame)
         except InvalidTag as error:
             raise RemoteProtocolError("a frame does not decrypt") from error
-        return plaintext
+
+    @cached_property
+    def _outgoing(self) -> _Cipher:
+        return _Cipher(self._noise.noise_protocol.cipher_state_encrypt.k)
+
+    @cached_property
+    def _incoming(self) -> _Cipher:
+        return _Cipher(self._noise.noise_protocol.cipher_state_decrypt.k)
 
     def _credentials(self) -> bytes:
         signature = self._identity.sign(_STATIC_KEY_PREFIX + self._state.s.public_bytes)
         return msgspec.msgpack.encode(Credentials(self._identity.public_key, signature))
+
+
+class _Cipher:
+    """One direction of a link after the handshake: the nonces of Noise count its frames.
+
+    The library's own does the same in six calls, of which there were 17,000 in a GiB.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._count = 0
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        frame = self._cipher.encrypt(_NONCE.pack(0, self._count), plaintext, None)
+        self._count += 1
+        return frame
+
+    def decrypt(self, frame: bytes | memoryview) -> bytes:
+        """Return a plaintext; InvalidTag if it is not that of the next frame, which comes yet."""
+        plaintext = self._cipher.decrypt(_NONCE.pack(0, self._count), frame, None)
+        self._count += 1
+        return plaintext
 
 
 def _new_noise(

@@ -20,6 +20,8 @@ HEADER: Final = struct.Struct(">BI")
 MAX_FRAME_BYTES: Final = 65_535
 """Of a frame as it crosses the wire, without its length: the most that Noise allows."""
 
+_FULL_BYTES: Final = LENGTH.size + MAX_FRAME_BYTES
+
 TAG_BYTES: Final = 16
 """What AES-GCM adds to a plaintext."""
 
@@ -69,6 +71,15 @@ class Inbox:
         """Return how long the next frame says it is, or None if that has not arrived."""
         prefix = self.peek(LENGTH.size)
         return LENGTH.unpack(prefix)[0] if len(prefix) == LENGTH.size else None
+
+    def take_full_frame(self) -> memoryview | None:
+        """Return the next frame if it is as long as frames may be, and has arrived whole."""
+        if self._held or len(self._fresh) < _FULL_BYTES:
+            return None
+        if LENGTH.unpack_from(self._fresh)[0] != MAX_FRAME_BYTES:
+            return None
+        frame, self._fresh = self._fresh[LENGTH.size : _FULL_BYTES], self._fresh[_FULL_BYTES:]
+        return frame
 
     def take_frame(self) -> memoryview | None:
         """Return the next frame without its length, or None if it has not arrived whole."""

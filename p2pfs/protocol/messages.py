@@ -8,6 +8,7 @@ is how the protocol grows. `fields` has what the messages are made of, and the b
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -410,8 +411,14 @@ class Data:
     """Raw bytes from the peer: a part of the answer to the request of that id."""
 
     request_id: int
-    payload: memoryview
+    pieces: Sequence[memoryview]
+    """As they came, one of each frame."""
     is_last: bool
+
+    @property
+    def size(self) -> int:
+        """How many bytes they are."""
+        return sum(map(len, self.pieces))
 
 
 @dataclass(frozen=True, slots=True)

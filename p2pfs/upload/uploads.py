@@ -50,6 +50,7 @@ from p2pfs.protocol import (
     ServentId,
     block_bytes_for,
     block_count_for,
+    cut,
     manifest_bytes_for,
     pack_contents,
 )
@@ -361,7 +362,7 @@ class Uploads:
         if read_bytes <= FIRST_DATA_BYTES:
             yield _nothing
             return
-        held_bytes = read_bytes + SEALED_BYTES
+        held_bytes = read_bytes + min(read_bytes, SEALED_BYTES)
         async with self._turns.turn(link, held_bytes, is_aside=True) as turn:
             blocked = functools.partial(self._turns.park, turn)
             yield blocked
@@ -377,20 +378,18 @@ class Uploads:
         sent: Callable[[int], object] = _nothing,
         blocked: Callable[[], object] = _nothing,
     ) -> None:
-        """Send a part of an answer, in pieces; `sent` is told of each. It uses up the blocks."""
-        rest_bytes = sum(map(len, blocks))
-        piece_bytes = self.limit.piece_bytes if self.limit.is_set else SEALED_BYTES
-        for piece in _pieces(blocks, piece_bytes):
-            await self._pass(link, len(piece))
-            rest_bytes -= len(piece)
-            is_end = is_last and not rest_bytes
+        """Send a part of an answer, some at a time; `sent` is told how much."""
+        piece_bytes = self.limit.piece_bytes if self.limit.is_set else link.sealed_bytes
+        for some, is_end in cut(blocks, piece_bytes):
+            count = sum(map(len, some))
+            await self._pass(link, count)
             # What waits for nothing needs no deadline: two of them were a third of the time that
             # the answer with a small file takes.
-            with contextlib.nullcontext() if link.has_room else _patience(link, len(piece)):
-                await link.send_data(number, piece, is_last=is_end, blocked=blocked)
+            with contextlib.nullcontext() if link.has_room else _patience(link, count):
+                await link.send_data(number, *some, is_last=is_last and is_end, blocked=blocked)
             self._turns.took(link)
-            self.sent_bytes += len(piece)
-            sent(len(piece))
+            self.sent_bytes += count
+            sent(count)
 
     async def _pass(self, link: Link, count: int) -> None:
         """Wait until so many bytes may be sent."""
@@ -402,27 +401,10 @@ class Uploads:
             self.limit.charge(count, trio.current_time())
 
 
-def _pieces(blocks: list[bytes], length: int) -> Iterator[memoryview]:
-    """Yield what is in some blocks in pieces of a length, and let go of each block that is used up.
-
-    To join them first would hold everything twice.
-    """
-    rest = memoryview(b"")
-    while rest or blocks:
-        if blocks and len(rest) < length:
-            block = memoryview(blocks.pop(0))
-            begun, rest = rest, block[length - len(rest) :]
-            block = block[: length - len(begun)]
-            yield memoryview(b"".join((begun, block))) if begun else block
-        else:
-            piece, rest = rest[:length], rest[length:]
-            yield piece
-
-
 async def _wait_room(link: Link, blocked: Callable[[], object] = _nothing) -> None:
     """Wait until a link takes data; `blocked` is called once that has taken a moment."""
     if not link.has_room:
-        with _patience(link, SEALED_BYTES):
+        with _patience(link, link.sealed_bytes):
             await link.wait_room(blocked)
 
 

@@ -85,7 +85,7 @@ def test_a_frame_is_understood_or_is_the_peers_fault(frame):
             assert len(again) <= HEADER.size + BODY_LIMITS[type(message)]
             assert decode(again) == decoded
         case Data():
-            assert len(decoded.payload) == len(frame) - HEADER.size
+            assert decoded.size == len(frame) - HEADER.size
         case _:
             assert isinstance(decoded, Unknown)
 

@@ -8,6 +8,7 @@ from p2pfs.protocol.connection import NEED_DATA, Connection, Event
 from p2pfs.protocol.fields import Address, Message
 from p2pfs.protocol.handshake import Role
 from p2pfs.protocol.identity import Identity, NetworkKey
+from p2pfs.protocol.inbox import LENGTH
 from p2pfs.protocol.messages import Hello, LinkKind
 from p2pfs.protocol.states import State
 
@@ -45,6 +46,19 @@ def whole(data: bytes) -> Iterator[bytes]:
 def by_byte(data: bytes) -> Iterator[bytes]:
     """Deliver data one byte at a time."""
     return (data[i : i + 1] for i in range(len(data)))
+
+
+def by_receive(data: bytes) -> Iterator[bytes]:
+    """Deliver data as a socket might, wherever frames end."""
+    return (data[i : i + 100_000] for i in range(0, len(data), 100_000))
+
+
+def by_frame(data: bytes) -> Iterator[bytes]:
+    """Deliver data one frame at a time."""
+    while data:
+        end = LENGTH.size + LENGTH.unpack_from(data)[0]
+        yield data[:end]
+        data = data[end:]
 
 
 def feed(connection: Connection, pieces: Iterable[bytes]) -> list[Event]:

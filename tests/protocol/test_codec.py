@@ -61,7 +61,7 @@ def test_every_message_has_a_limit_and_a_strategy():
 @given(strategies.request_ids, st.binary(min_size=1, max_size=2000), st.booleans())
 def test_data_survives_the_round_trip(request_id, payload, is_last):
     decoded = decode(encode_data(request_id, memoryview(payload), is_last=is_last))
-    assert decoded == Data(request_id, memoryview(payload), is_last)
+    assert decoded == Data(request_id, (memoryview(payload),), is_last)
 
 
 def test_a_full_data_frame_fills_a_noise_message_exactly():
@@ -70,7 +70,7 @@ def test_a_full_data_frame_fills_a_noise_message_exactly():
 
 
 def test_data_of_no_bytes_may_only_be_the_last():
-    assert decode(encode_data(1, b"", is_last=True)) == Data(1, memoryview(b""), is_last=True)
+    assert decode(encode_data(1, b"", is_last=True)) == Data(1, (memoryview(b""),), is_last=True)
     with pytest.raises(LocalProtocolError):
         encode_data(1, b"", is_last=False)
     with pytest.raises(RemoteProtocolError):

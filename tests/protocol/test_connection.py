@@ -22,6 +22,7 @@ from p2pfs.protocol.codec import (
     encode_data,
 )
 from p2pfs.protocol.connection import (
+    FRAMES_TOGETHER,
     MAGIC,
     NEED_DATA,
     PREFACE_BYTES,
@@ -42,6 +43,8 @@ from tests.helpers.connections import (
     PRIVATE,
     ConnectionPair,
     by_byte,
+    by_frame,
+    by_receive,
     events_of,
     feed,
     hello,
@@ -136,7 +139,7 @@ def test_data_and_unknown_types_follow_the_table_too(state, role):
     data = encode_data(3, b"bytes", is_last=True)
     unknown = HEADER.pack(0xEE, 0) + b"from the future"
     for plaintext, step, events in (
-        (data, Step.TRANSFER, [Data(3, memoryview(b"bytes"), is_last=True)]),
+        (data, Step.TRANSFER, [Data(3, (memoryview(b"bytes"),), is_last=True)]),
         (unknown, Step.UNKNOWN, [Unknown(0xEE)]),
     ):
         pair = ConnectionPair().reach(state)
@@ -390,9 +393,60 @@ def test_a_block_crosses_in_full_frames():
     block = bytes(range(256)) * 1024
     stream = pair.ends[Role.RESPONDER].send_data(5, memoryview(block), is_last=True)
     events = feed(pair.ends[Role.INITIATOR], [stream])
-    assert b"".join(event.payload for event in events) == block
-    assert [len(event.payload) for event in events[:-1]] == [MAX_DATA_BYTES] * 4
-    assert [event.is_last for event in events] == [False] * 4 + [True]
+    full, rest = events
+    assert b"".join((*full.pieces, *rest.pieces)) == block
+    assert list(map(len, full.pieces)) == [MAX_DATA_BYTES] * 4
+    assert (full.is_last, rest.is_last) == (False, True)
+
+
+@pytest.mark.parametrize("pieces", [whole, by_frame, by_receive])
+def test_what_crosses_in_full_frames_comes_out_the_same_however_it_arrives(pieces):
+    pair = ConnectionPair().reach(State.TRANSFER)
+    send = pair.ends[Role.RESPONDER].send_data
+    said = [(5, bytes([1]) * 3 * MAX_DATA_BYTES), (6, bytes([2]) * 2 * MAX_DATA_BYTES), (5, b"3")]
+    stream = b"".join(send(number, data, is_last=False) for number, data in said)
+    stream += send(6, bytes([4]) * MAX_DATA_BYTES, is_last=True)
+    stream += send(6, bytes([5]) * MAX_DATA_BYTES, is_last=True)  # not to be had for the same
+    heard = [
+        (event.request_id, bytes(piece), event.is_last)
+        for event in feed(pair.ends[Role.INITIATOR], pieces(stream))
+        for piece in event.pieces
+    ]
+    frames = [(5, 1, False)] * 3 + [(6, 2, False)] * 2 + [(5, None, False)] + [(6, 4, True)]
+    frames += [(6, 5, True)]
+    assert heard == [
+        (number, b"3" if byte is None else bytes([byte]) * MAX_DATA_BYTES, is_last)
+        for number, byte, is_last in frames
+    ]
+
+
+def test_an_end_in_a_full_frame_is_told_alone():
+    pair = ConnectionPair().reach(State.TRANSFER)
+    send = pair.ends[Role.RESPONDER].send_data
+    stream = b"".join(send(5, bytes(MAX_DATA_BYTES), is_last=True) for _ in range(2))
+    events = feed(pair.ends[Role.INITIATOR], [stream])
+    assert [(event.size, event.is_last) for event in events] == [(MAX_DATA_BYTES, True)] * 2
+
+
+def test_so_many_full_frames_are_told_at_once():
+    pair = ConnectionPair().reach(State.TRANSFER)
+    count = FRAMES_TOGETHER + 1
+    stream = pair.ends[Role.RESPONDER].send_data(5, bytes(count * MAX_DATA_BYTES), is_last=False)
+    events = feed(pair.ends[Role.INITIATOR], [stream])
+    assert [len(event.pieces) for event in events] == [FRAMES_TOGETHER, 1]
+
+
+def test_what_came_before_a_damaged_frame_is_told_first():
+    pair = ConnectionPair().reach(State.TRANSFER)
+    block = bytes(3 * MAX_DATA_BYTES)
+    stream = bytearray(pair.ends[Role.RESPONDER].send_data(5, block, is_last=False))
+    stream[-1] ^= 1
+    initiator = pair.ends[Role.INITIATOR]
+    initiator.receive_data(bytes(stream))
+    assert initiator.next_event() == Data(5, [memoryview(bytes(MAX_DATA_BYTES))] * 2, False)
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError, match="decrypt"):
+            initiator.next_event()
 
 
 def test_a_part_of_an_answer_is_not_its_end():
@@ -420,7 +474,7 @@ def test_the_payload_outlives_the_connection():
     stream = send(1, b"first", is_last=False) + send(1, b"second", is_last=True)
     first, second = feed(pair.ends[Role.RESPONDER], [stream])
     feed(pair.ends[Role.RESPONDER], [send(1, b"x" * 70, is_last=True)])
-    assert (bytes(first.payload), bytes(second.payload)) == (b"first", b"second")
+    assert (bytes(first.pieces[0]), bytes(second.pieces[0])) == (b"first", b"second")
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

@@ -19,7 +19,7 @@ def cut(answer: bytes, count: int, piece: int) -> list[bytes | None]:
     taken: list[bytes | None] = []
     cutter = ContentsCutter(count, taken.append)
     for begin in range(0, len(answer), piece):
-        cutter.receive(memoryview(answer[begin : begin + piece]))
+        cutter.receive([memoryview(answer[begin : begin + piece])])
     return taken
 
 

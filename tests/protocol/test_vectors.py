@@ -74,7 +74,7 @@ def test_a_frame_is_what_its_vector_says(case, number):
         case Unknown():
             assert case["expect"] == "ignored"
             assert decoded.type_number == number
-        case Data(request_id, payload, is_last):
+        case Data(request_id, (payload,), is_last):
             assert (request_id, is_last) == (case["request_id"], case["is_last"])
             assert payload.hex() == case["payload"]
             assert encode_data(request_id, payload, is_last=is_last) == frame

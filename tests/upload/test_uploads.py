@@ -256,7 +256,7 @@ async def test_blocks_come_up_to_the_first_that_is_not_here(autojump_clock: Mock
             await link.ask.stream(
                 GetBlocks(HUGE.file_id, (1, 2, 5, 3)),
                 size_limit=4 * BLOCK,
-                take=lambda part: got.append(bytes(part)),
+                take=got.extend,
             )
 
         assert caught.value.code == RejectCode.NOT_FOUND
