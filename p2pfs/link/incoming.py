@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.link.allowance import Allowance
+from p2pfs.link.allowance import AddressAllowance, Allowance
 from p2pfs.link.keepalive import KeepAlive
 from p2pfs.protocol import NEED_DATA, Connection, Data, Message, Pong, Received, Unknown
 
@@ -56,6 +56,10 @@ class Incoming:
                 return
             self._alive.got_bytes()
             self._connection.receive_data(data)
+
+    def count_with(self, allowance: AddressAllowance) -> None:
+        """Count what comes for an address too, from now on."""
+        self._allowance.of_address = allowance
 
     def read_later(self, rest_s: float) -> None:
         """Read nothing more for a while, once a message has come; what was read goes on."""

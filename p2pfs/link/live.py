@@ -20,6 +20,7 @@ from typing import Final, Literal
 import trio
 
 from p2pfs.errors import RemoteProtocolError
+from p2pfs.link.allowance import AddressAllowance
 from p2pfs.link.asking import Asking
 from p2pfs.link.incoming import Incoming
 from p2pfs.link.keepalive import KeepAlive
@@ -278,6 +279,10 @@ class Link:
     def read_later(self, rest_s: float) -> None:
         """Read nothing more of the peer for a while, for it asks more than anybody should."""
         self._in.read_later(rest_s)
+
+    def count_with(self, allowance: AddressAllowance) -> None:
+        """Count what the peer sends for its address too, with what others there send."""
+        self._in.count_with(allowance)
 
     def close(self, bye: Bye | None = None) -> None:
         """End the link in order: queued messages and a BYE leave first, for FAREWELL_S at most.

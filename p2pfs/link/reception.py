@@ -12,6 +12,7 @@ import trio
 
 from p2pfs.errors import LinkError, UsageError
 from p2pfs.latest import Latest
+from p2pfs.link.allowance import AddressAllowances
 from p2pfs.link.greeting import Judge, LocalServent, Presented, answer_any
 from p2pfs.link.live import Link
 from p2pfs.link.replays import Replays
@@ -115,6 +116,7 @@ class _Reception:
         self._greetings: dict[_Greeting, None] = {}
         self._replays = Replays()
         self._rates: Latest[str, TokenBucket] = Latest(MAX_RATES)
+        self._allowances = AddressAllowances()
 
     async def run(self) -> None:
         """Greet who dials, until cancelled."""
@@ -171,6 +173,7 @@ class _Reception:
         finally:
             self._greetings.pop(greeting, None)
         if isinstance(answered, Link):
+            answered.count_with(self._allowances.of(channel.remote.host))
             await self._take(answered)
         elif answered is not None:
             await self._pass_on(answered)

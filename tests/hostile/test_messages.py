@@ -12,8 +12,15 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import LinkClosedError
-from p2pfs.link import Link
-from p2pfs.link.allowance import SMALL_DATA_BURST, SMALL_DATA_PER_S
+from p2pfs.link import Link, accept_links, allowance
+from p2pfs.link.allowance import (
+    MESSAGE_BURST,
+    MESSAGES_PER_S,
+    REQUEST_BURST,
+    REQUESTS_PER_S,
+    SMALL_DATA_BURST,
+    SMALL_DATA_PER_S,
+)
 from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
@@ -26,7 +33,7 @@ from p2pfs.protocol.signatures import sign_hit
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
-from tests.helpers.servents import HalfServent, answering
+from tests.helpers.servents import PORT, HalfServent, answering
 from tests.protocol.test_document import rows, section, wire_name
 
 BLOCK = m.GetBlocks(Content.of(5).file_id, (0,))
@@ -103,6 +110,62 @@ async def forget_all(rogue: RawPeer) -> None:
     with contextlib.suppress(trio.BrokenResourceError, AssertionError):
         while True:
             await rogue.channel.stream.receive_some(65_536)
+
+
+@asynccontextmanager
+async def crowded(
+    kind: m.LinkKind, count: int
+) -> AsyncIterator[tuple[list[RawPeer], list[fields.Message]]]:
+    """Give peers at one address that are linked to a servent, and what that has taken in."""
+    net = MemoryNetwork(latency_s=0.01)
+    victim = HalfServent(net, "10.0.0.1")
+    taken: list[fields.Message] = []
+
+    async def take(link: Link) -> None:
+        await link.run(lambda _link, message, _number: taken.append(message))
+
+    async with trio.open_nursery() as nursery:
+        listener = await victim.host.listen(None, PORT)
+        nursery.start_soon(accept_links, listener, victim, victim._judge, take)
+        crowd = net.host("10.6.6.6")
+        yield [await RawPeer.dial(crowd, victim.address, kind) for _ in range(count)], taken
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages", "burst", "per_s"),
+    [
+        (m.LinkKind.NEIGHBOUR, (NEIGHBOUR[4], NEIGHBOUR[5]), MESSAGE_BURST, MESSAGES_PER_S),
+        (m.LinkKind.TRANSFER, (m.Cancel(),), MESSAGE_BURST, MESSAGES_PER_S),
+        (m.LinkKind.TRANSFER, (BLOCK,), REQUEST_BURST, REQUESTS_PER_S),
+    ],
+    ids=["queries and echoes", "cancels", "requests"],
+)
+async def test_many_links_of_one_address_are_read_no_quicker_together(
+    kind: m.LinkKind,
+    messages: tuple[fields.Message, ...],
+    burst: int,
+    per_s: float,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(allowance, "MESSAGE_BURST", burst // 20)
+    monkeypatch.setattr(allowance, "MESSAGES_PER_S", per_s / 20)
+    monkeypatch.setattr(allowance, "REQUEST_BURST", burst // 20)
+    monkeypatch.setattr(allowance, "REQUESTS_PER_S", per_s / 20)
+
+    async def flood(rogue: RawPeer) -> None:
+        for number, message in enumerate(itertools.cycle(messages), 1):
+            await rogue.send(message, number if kind is m.LinkKind.TRANSFER else 0)
+
+    async with crowded(kind, 10) as (rogues, taken):
+        with trio.move_on_after(FLOOD_S):
+            async with trio.open_nursery() as nursery:
+                for rogue in rogues:
+                    nursery.start_soon(forget_all, rogue)
+                    nursery.start_soon(flood, rogue)
+
+    assert burst / 20 <= len(taken) <= (burst + per_s * FLOOD_S) / 20 + len(rogues)
 
 
 async def test_an_answer_in_tiny_parts_is_read_at_a_rate(autojump_clock: MockClock):
