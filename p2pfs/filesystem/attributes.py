@@ -27,6 +27,11 @@ _FOREIGN_INODE: Final = 1 << 62
 """Set in the inode numbers of files that lie on other disks than the share itself."""
 
 
+_UID: Final = os.getuid()
+_GID: Final = os.getgid()
+# Of the user of the mount; asked once, since each `stat` of `ls -l` shows them.
+
+
 class Attributes(Struct, frozen=True, gc=False):
     """One file or directory as `stat` shows it. Times are in nanoseconds since 1970."""
 
@@ -93,8 +98,8 @@ def virtual(mode: int, inode: int, *, size: int = 0, time_ns: int = 0) -> Attrib
         mode=mode,
         inode=inode,
         links=1,
-        uid=os.getuid(),
-        gid=os.getgid(),
+        uid=_UID,
+        gid=_GID,
         device=0,
         size=size,
         block_size=READ_BYTES,

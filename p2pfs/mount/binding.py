@@ -122,7 +122,7 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             where = ctypes.byref(status)
             for name, mode, inode in listed:
                 status.st_mode, status.st_ino = mode, inode
-                if put(buffer, name.encode(self.encoding), where, 0) != 0:
+                if put(buffer, name.encode(errors="surrogateescape"), where, 0) != 0:
                     break
             return 0
 

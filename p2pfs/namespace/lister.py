@@ -153,9 +153,9 @@ class Lister:
 
     def look(self, path: str, after_s: float) -> None:
         """List a directory again in the background if it is older than `after_s`. Any thread."""
-        took_s = max(0.0, self._took_s.get(path))
-        if self._neighbours():
-            age_s = self._belief.age(path)
+        age_s = self._belief.age(path)
+        if age_s > after_s and self._neighbours():
+            took_s = max(0.0, self._took_s.get(path))
             self._renewals.look(path, age_s, max(after_s, took_s / REFRESH_SHARE))
 
     def start_on_news(self, path: str) -> None:

@@ -63,6 +63,8 @@ class NewsBoard:
         self._groups_of = groups_of
         self._changed: dict[ServentId, float] = {}
         """When each neighbour last said that its share changed."""
+        self._changed_at = -math.inf
+        """When any of them last said so."""
         self._told: Latest[str | None, _Told] = Latest(MAX_PLACES)
         self._muted: Latest[Groups, float] = Latest(MAX_PLACES)
         """Until when CHANGED and NEWS of each address with a slow servent are ignored."""
@@ -78,7 +80,7 @@ class NewsBoard:
         """Note CHANGED from a neighbour; return False if it is ignored now."""
         if self._is_muted(peer):
             return False
-        self._changed[peer] = self._clock()
+        self._changed[peer] = self._changed_at = self._clock()
         return True
 
     def told(self, peer: PeerInfo, directories: Iterable[str], *, is_all: bool) -> bool:
@@ -101,6 +103,8 @@ class NewsBoard:
 
     def changed_since(self, since: float) -> Collection[ServentId]:
         """Return the neighbours that said since then that their shares changed. Any thread."""
+        if since >= self._changed_at:
+            return ()
         return {peer for peer, at in list(self._changed.items()) if at > since}
 
     def of(

@@ -7,8 +7,7 @@ paths have any.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -148,11 +147,11 @@ class Place(Struct, eq=False, gc=False):
         """Return whether there is nothing left to remember."""
         return self.is_bare() and not (self.details.children or self.details.held)
 
-    def kinds(self) -> Iterator[Content | None]:
-        """Yield what each version is; None for a directory."""
-        yield from self.contents()
-        if self.details.directory is not None:
-            yield None
+    def kinds(self) -> Sequence[Content | None]:
+        """Return what each version is; None for a directory."""
+        if self.details.directory is None:
+            return tuple(self.contents())
+        return (*self.contents(), None)
 
     def contents(self) -> Iterable[Content]:
         """Return the contents that are said to be there."""
@@ -266,7 +265,7 @@ class Place(Struct, eq=False, gc=False):
 
     def note_owner(self) -> None:
         """Note which version had the plain name so far, before another one comes."""
-        keys = list(itertools.islice(self.kinds(), 2))
+        keys = self.kinds()
         if len(keys) == 1:
             self.own_details().owner = keys[0]
 

@@ -121,7 +121,9 @@ class Showing:
             return self.directory_node(place, path)
         assert isinstance(key, Content)
         claims = place.claims_to(key)
-        if isinstance(claims, Sole) or len(claims.by) == 1:
+        if isinstance(claims, Sole):
+            time_ns, infos = claims.mtime_ns, self._sources.infos((claims.source,))
+        elif len(claims.by) == 1:
             time_ns, infos = believed(claims.by, ()), self._sources.infos(claims.by)
         else:
             time_ns = believed(claims.by, (HERE, *self._here.chosen()))
@@ -343,11 +345,9 @@ def _only_holder(place: Place, name: str) -> tuple[str, Hashable] | None:
     may_be_suffixed = "~" in name and (details.contested or details.held)
     if child is None or name in details.contested or may_be_suffixed or details.suffixed_holds:
         return None
-    if child.sole is not None:
-        only: tuple[str, Hashable] | None = name, child.sole.content
-    else:
-        only = next(((name, key) for key in child.kinds()), None)
-    held = details.held.get(name)
+    kinds = child.kinds()
+    only = (name, kinds[0]) if kinds else None
+    held = details.held.get(name) if details.held else None
     return only if held is None or held.holder == only else None
 
 
