@@ -157,7 +157,7 @@ def _packed_place(place: Endpoint) -> bytes:
 def _unpacked(data: bytes) -> Invitation:
     if data[0] != INVITATION_VERSION:
         raise ValueError("this invitation is of another version of p2pfs: update this one")
-    reader = _Reader(data)
+    reader = _Unpacking(data)
     try:
         _, ends_at, key_length = reader.unpack(_HEAD)
         key = reader.take(key_length) or None
@@ -169,7 +169,7 @@ def _unpacked(data: bytes) -> Invitation:
     return Invitation(ends_at, servents, key)
 
 
-class _Reader:
+class _Unpacking:
     """Takes apart what was packed; ValueError where that ends too soon."""
 
     def __init__(self, data: bytes) -> None:

@@ -49,7 +49,7 @@ PIN_RETRY_S: Final = (5.0, 15.0, 60.0, 300.0)
 the first one."""
 
 
-class Reader(Protocol):
+class PinReader(Protocol):
     """An open remote file."""
 
     async def locate(self, offset: int, length: int) -> object:
@@ -90,9 +90,9 @@ class _Turns:
 
     def __init__(self) -> None:
         self._slots = trio.CapacityLimiter(FETCHES)
-        self._owners: set[Reader] = set()
+        self._owners: set[PinReader] = set()
 
-    async def take(self, reader: Reader, nursery: trio.Nursery) -> None:
+    async def take(self, reader: PinReader, nursery: trio.Nursery) -> None:
         """Wait for a turn, if a reader has none; it has it until `give`, or if nothing comes."""
         if reader in self._owners:
             return
@@ -100,13 +100,13 @@ class _Turns:
         self._owners.add(reader)
         nursery.start_soon(self._give_unless_heard, reader)
 
-    def give(self, reader: Reader) -> None:
+    def give(self, reader: PinReader) -> None:
         """Let the next have the turn, if it is this one's."""
         if reader in self._owners:
             self._owners.remove(reader)
             self._slots.release_on_behalf_of(reader)
 
-    async def _give_unless_heard(self, reader: Reader) -> None:
+    async def _give_unless_heard(self, reader: PinReader) -> None:
         await trio.sleep(FIRST_S)
         while reader in self._owners and not reader.has_heard:
             if not reader.is_in_line:
@@ -164,7 +164,7 @@ class Pins:
         catalogue: Catalogue,
         journal: Journal,
         *,
-        open_reader: Callable[[RemoteFile], Reader],
+        open_reader: Callable[[RemoteFile], PinReader],
         has_neighbours: Callable[[], bool],
         run_in_thread: RunInThread,
     ) -> None:

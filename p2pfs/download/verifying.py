@@ -26,7 +26,7 @@ GATHER_BLOCKS_S: Final = 0.01
 Arrival = tuple[Request, bytes]
 
 
-class Judge(Protocol):
+class VerifierOwner(Protocol):
     """The receiver of the outcomes of verifying."""
 
     def got(self, request: Request) -> None:
@@ -51,9 +51,9 @@ class Judge(Protocol):
 class Verifier:
     """Verifies and keeps what arrives for one content. Belongs to the trio thread."""
 
-    def __init__(self, judge: Judge, cached: CachedFile, stall_timeout_s: float) -> None:
+    def __init__(self, owner: VerifierOwner, cached: CachedFile, stall_timeout_s: float) -> None:
         """Prepare; blocks wait for the manifest for `stall_timeout_s`, and are dropped then."""
-        self._judge = judge
+        self._owner = owner
         self._cached = cached
         self._stall_timeout_s = stall_timeout_s
         self._queue: Intake[Arrival] = Intake(TAKEN_AT_ONCE, GATHER_BLOCKS_S)
@@ -76,12 +76,12 @@ class Verifier:
         try:
             manifest = Manifest.from_bytes(data, self._cached.file_id)
         except RemoteProtocolError as error:
-            self._judge.lied(request, error)
+            self._owner.lied(request, error)
             return
-        if self._judge.proved(manifest):
+        if self._owner.proved(manifest):
             self._cached.put_manifest(manifest)
             self._has_manifest.set()
-        self._judge.got(request)
+        self._owner.got(request)
 
     def hurry(self) -> None:
         """Let blocks wait for others no longer: a reader needs one."""
@@ -97,15 +97,15 @@ class Verifier:
                 some = self._queue.take()
                 if self.has_manifest:  # else no reader waits for them any more
                     await self._keep(some)
-                self._judge.verified(request for request, _ in some)
-            self._judge.pump()
+                self._owner.verified(request for request, _ in some)
+            self._owner.pump()
 
     async def _keep(self, some: Sequence[Arrival]) -> None:
         outcomes = await self._cached.put([(request.index, data) for request, data in some])
         for (request, _), outcome in zip(some, outcomes, strict=True):
             if outcome is None:
-                self._judge.got(request)
+                self._owner.got(request)
             elif isinstance(outcome, BadBlockError):
-                self._judge.lied(request, outcome)
+                self._owner.lied(request, outcome)
             else:
-                self._judge.not_kept(request, outcome)
+                self._owner.not_kept(request, outcome)

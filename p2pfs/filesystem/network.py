@@ -119,11 +119,11 @@ class NetworkFile(ReadOnlyFile):
             raise as_os_error(error, self.path) from error
         if found is None:
             return Later(lambda: self._fetch(offset, length))
-        return _placed(found, offset, length)
+        return _answered(found, offset, length)
 
     async def _fetch(self, offset: int, length: int) -> bytes | Stretch:
         try:
-            return _placed(await self._reader.locate(offset, length), offset, length)
+            return _answered(await self._reader.locate(offset, length), offset, length)
         except TransferError as error:
             raise as_os_error(error, self.path) from error
 
@@ -400,7 +400,7 @@ async def _at_once() -> None:
     """Fetch nothing."""
 
 
-def _placed(found: Located | bytes, offset: int, length: int) -> bytes | Stretch:
+def _answered(found: Located | bytes, offset: int, length: int) -> bytes | Stretch:
     """Return the answer to a read; a short one would be silent truncation, so it is a bug."""
     if isinstance(found, int):
         return Stretch(found, offset, length)
