@@ -28,6 +28,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     journal       what happened, for people
     roots         which directories lie behind `shared/`
     settings      what is set while a servent runs, and limits that follow the hour
+    audiences     who may know of what is shared
     groups        the groups of servents, as config.toml has them at any moment
     protocol/     the wire, sans-IO: see protocol/PROTOCOL.md
     rates         how many bytes may pass

@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from p2pfs.config import SHARED, Config, SharedDirectory, is_servent_id, state_around
+from p2pfs.audiences import Audiences
+from p2pfs.config import SHARED, Config, SharedDirectory, state_around
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.groups import Groups, GroupsFile
 from p2pfs.mounts import is_within, mount_of
@@ -77,12 +78,8 @@ class Roots:
         self.directory: Final = os.fspath(directory)
         self._file = file
         self._state, self._mountpoint = state, mountpoint
-        self._groups = groups or {}
-        self._changed_groups = changed_groups
-        self._limits: Mapping[str, frozenset[str]] = {}
-        """Who alone may see what is shared under a name. It outlasts the share until `forget`, for
-        what is withdrawn is known for a while yet; or until that is shared with everybody."""
-        self._withdrawn: frozenset[str] = frozenset()
+        self.audiences: Final = Audiences(groups or {}, changed_groups)
+        """Who may know of what is shared under each name."""
         self._lock = threading.Lock()
         """Held while the table is changed; to read it takes no lock."""
         self._roots: Mapping[str, Root] = {}
@@ -92,7 +89,7 @@ class Roots:
         shares += [Root(one, is_from_config=False, away=_UNSEEN) for one in self._load()]
         self._roots = {root.name: root for root in reversed(shares)}  # the first of a name
         for root in self:
-            self._limit(root.shared)
+            self.audiences.limit(root.shared)
 
     def __iter__(self) -> Iterator[Root]:
         """Yield the directories that are shared where they lie, there or not."""
@@ -164,80 +161,18 @@ class Roots:
         if root is not None and root.shared.is_read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
-    # Who may see what.
-
-    @property
-    def has_limits(self) -> bool:
-        """Return whether anything is shared with some and not with all. Any thread."""
-        return bool(self._limits)
-
-    def may_see(self, path: str, peer: str | None) -> bool:
-        """Return whether a peer may know of a path; None is who else may read what it is told."""
-        allowed = self._limits.get(path.partition("/")[0])
-        return allowed is None or peer in allowed
-
-    def hidden_from(self, peer: str | None) -> list[str]:
-        """Return the names in `shared/` of which a peer may not know."""
-        return [name for name, allowed in self._limits.items() if peer not in allowed]
-
-    def limited_for(self, peer: str | None) -> list[str]:
-        """Return the names in `shared/` of which a peer may know, and not everybody may."""
-        return [name for name, allowed in self._limits.items() if peer in allowed]
-
-    def audience_of(self, name: str) -> int | None:
-        """Return how many peers may know of a name in `shared/`; None for everybody."""
-        allowed = self._limits.get(name)
-        return None if allowed is None else len(allowed)
-
-    def _limit(self, shared: SharedDirectory) -> None:
-        """Limit a share from now on to some peers, or let everybody see it."""
-        limits = {name: ids for name, ids in self._limits.items() if name != shared.name}
-        if shared.to:
-            members = (self._groups.get(one, [one]) for one in shared.to)
-            limits[shared.name] = frozenset(one for ids in members for one in ids)
-        self._limits = limits
-
-    def withdraw(self, name: str) -> None:
-        """Note that everybody has been told to forget what was shared under a name."""
-        with self._lock:
-            self._withdrawn |= {name}
-
-    @property
-    def withdrawn(self) -> frozenset[str]:
-        """The names that `withdraw` has noted, and `forget` has not taken. Any thread."""
-        return self._withdrawn
-
     def forget(self, names: frozenset[str]) -> None:
         """End the limits of names of which nothing is known any more, unless shared again."""
-        if not names:
-            return
-        with self._lock:
-            self._withdrawn -= names
-            gone = names - self._roots.keys()
-            self._limits = {one: ids for one, ids in self._limits.items() if one not in gone}
-
-    def _take_groups(self) -> None:
-        """Have who was put into a group, or out of it, see more or less from now on."""
-        groups = self._changed_groups()
-        if groups is not None:
-            self._groups = groups
-            for root in self:
-                self._limit(root.shared)
-
-    def _check_groups(self, shared: SharedDirectory) -> None:
-        for name in shared.to:
-            if name not in self._groups and not is_servent_id(name):
-                raise UsageError(
-                    f"{name} is neither a servent id nor a group in config.toml: "
-                    "`p2pfs peers --json` shows ids"
-                )
+        if names:
+            with self._lock:
+                self.audiences.forget(names, shared=frozenset(self._roots))
 
     # Changes.
 
     def look(self) -> list[str]:
         """Find out which roots are there; return those that came, went or changed. May block."""
         with self._lock:
-            self._take_groups()
+            self.audiences.take_groups(root.shared for root in self)
             before = self._roots
             now = {name: self._looked_at(root) for name, root in before.items()}
             changed = [name for name, root in now.items() if root != before[name]]
@@ -255,14 +190,14 @@ class Roots:
             OSError: it could not be noted for the next start: nothing is shared.
         """
         with self._lock:
-            self._take_groups()
+            self.audiences.take_groups(root.shared for root in self)
             self._check(shared)
-            self._check_groups(shared)
+            self.audiences.check(shared)
             root = self._looked_at(Root(shared, is_from_config=False))
             if root.away:
                 raise UsageError(f"{shared.directory} cannot be shared: {root.away}")
             former, self._roots = self._roots, {**self._roots, shared.name: root}
-            self._limit(shared)  # before any of it is read
+            self.audiences.limit(shared)  # before any of it is read
             try:
                 self._save()
             except BaseException:

@@ -84,7 +84,7 @@ class Servent:
             disk.library,
             disk.cache,
             reshare=config.reshare,
-            audience=disk.roots,
+            audience=disk.roots.audiences,
             is_confided=lambda one: self.namespace.confided.holds(one),  # noqa: PLW0108 - yet to come
         )
         self.uploads = Uploads(self.offer, seen_by=self.offer.seen_by)

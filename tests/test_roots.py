@@ -235,20 +235,20 @@ def test_who_is_put_into_a_group_or_out_of_it_sees_more_or_less(
     config.state_directory.chmod(0o700)
     roots = open_roots(config)
     roots.add(shared_directory(music, to=["family"]))
-    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [True, False]
+    assert [roots.audiences.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [True, False]
 
     file.write_text(f"[groups]\nfamily = ['{CLEO}']\nfriends = ['{BEN}']\n")
     roots.look()
-    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [False, True]
+    assert [roots.audiences.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [False, True]
 
     expect_log("groups stay as they were")
     file.write_text("[groups]\nfamily = [")
     roots.look()
-    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [False, True]
+    assert [roots.audiences.may_see("Music/a", peer) for peer in (BEN, CLEO)] == [False, True]
 
     file.unlink()
     roots.look()
-    assert [roots.may_see("Music/a", peer) for peer in (BEN, CLEO, None)] == [False] * 3
+    assert [roots.audiences.may_see("Music/a", peer) for peer in (BEN, CLEO, None)] == [False] * 3
 
 
 def test_what_is_read_only_is_not_written(roots: Roots, music: Path) -> None:

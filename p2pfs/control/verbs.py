@@ -218,7 +218,7 @@ def _shared(servent: Servent, root: Root) -> Record:
         "name": root.name,
         "directory": root.shared.directory,
         "to": list(root.shared.to),
-        "audience": servent.roots.audience_of(root.name),
+        "audience": servent.roots.audiences.count_of(root.name),
     }
 
 

@@ -70,7 +70,7 @@ class Library:
         self._index = Index(index_path)
         self._alarm = ChangeSignal()
         books = Books(self._alarm.wake)
-        books.offers.is_limited = lambda path: not roots.may_see(path, None)
+        books.offers.is_limited = lambda path: not roots.audiences.may_see(path, None)
         self._facts = Facts(books)
         self._answers = Answers(books)
         self._worker = Worker(
@@ -121,7 +121,7 @@ class Library:
         """
         root = await self._run_in_thread(self._roots.remove, name)
         await self._run_in_thread(self._worker.root_changed, name)
-        self._roots.withdraw(name)
+        self._roots.audiences.withdraw(name)
         self._alarm.ring()
         return root
 

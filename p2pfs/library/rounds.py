@@ -160,7 +160,7 @@ class Rounds:
                 continue
             # First: a fact, or a withdrawal, that comes now has to wake it.
             self._books.is_attended = False
-            withdrawn = self._roots.withdrawn
+            withdrawn = self._roots.audiences.withdrawn
             if not self._worker.has_work():
                 self._roots.forget(withdrawn)
                 self._resting.set()

@@ -304,8 +304,8 @@ def test_a_group_stands_for_its_members_and_an_unknown_one_is_refused(tmp_path):
     for groups, who in (({"family": [ann]}, {ann, ben}), ({}, {ben})):
         kept = Roots(tmp_path / "own", file=tmp_path / "shares.json", groups=groups)
         for peer in (ann, ben, "c" * 32, None):
-            assert kept.may_see("club/x", peer) is (peer in who), (groups, peer)
-        assert kept.may_see("other/x", None)
+            assert kept.audiences.may_see("club/x", peer) is (peer in who), (groups, peer)
+        assert kept.audiences.may_see("other/x", None)
 
 
 @pytest.mark.parametrize(("outer", "inner"), [((), ("a" * 32,)), (("b" * 32,), ("a" * 32,))])
