@@ -9,6 +9,7 @@ sources are asked, and one place is for trying others.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -161,6 +162,12 @@ class KnownSources:
             yield source.doubtful_at()
             yield source.stuck_at()
             yield source.retry_at
+
+    @property
+    def are_tried(self) -> bool:
+        """Whether something is asked of one that has given nothing yet."""
+        all_of_them = itertools.chain(self._sources.values(), self._gone.values())
+        return any(source.requests and not source.given for source in all_of_them)
 
     # All sources together
 

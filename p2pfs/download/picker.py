@@ -225,9 +225,13 @@ class Picker:
         """Ask for read-ahead as long as there is room; called for each block that comes."""
         is_stuck = any(now >= source.stuck_at() for source in self._sources)
         sources = [source for source in sources if source.is_low(self._block_bytes, now)]
-        proven = next((source for source in sources if source.given), None)
-        for index in ahead if sources and self._outstanding.is_low else ():
-            if self._outstanding.is_full_of_read_ahead or self.is_held_back(now):
+        if not sources or not self._outstanding.is_low:
+            return
+        proven = None
+        if self._sources.are_tried:
+            proven = next((source for source in sources if source.given), None)
+        for index in ahead:
+            if self._outstanding.is_full_of_read_ahead:
                 return
             if self._is_on_its_way(index, proven, now, may_be_stuck=is_stuck):
                 continue
@@ -236,6 +240,8 @@ class Picker:
                 yield request
                 if not any(source.has_room(self._block_bytes, now) for source in sources):
                     return
+            elif self.is_held_back(now):
+                return
 
     def _is_on_its_way(
         self, index: int, proven: Source | None, now: float, *, may_be_stuck: bool

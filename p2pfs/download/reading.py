@@ -113,11 +113,13 @@ class Reading:
                     await self._cached.prepare(index)
             found = look(offset, length)
             if found is not None:
-                self._pump()
+                if ahead:
+                    self._pump()
                 return found
             missing = {index for index in blocks if not self._cached.has(index)}
             if missing:
                 await self._wait_for(missing)
+                ahead = False  # the swarm has looked at that meanwhile
             else:  # it went and came again while it was read
                 await trio.lowlevel.checkpoint()
 

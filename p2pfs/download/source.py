@@ -72,9 +72,10 @@ given nothing after so many times in a row half as often each time. Where ten sh
 a reader has nothing to give for some seconds: after 5 times they took 37 s for 32 MiB, which is
 more than twice what one takes."""
 
-REFILL_BLOCKS: Final = 4
-"""A source with a long pipeline is asked for so many blocks at once: to choose a block, and to ask
-for it alone, costs as much as to receive it."""
+REFILL_BLOCKS: Final = 16
+"""A source with a long pipeline is asked for so many blocks at once, any other for half of what its
+pipeline has: to look for blocks to ask for, and to ask for one alone, costs as much as to receive
+it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -279,7 +280,7 @@ class Source:
 
     def is_low(self, length: int, now: float) -> bool:
         """Return whether a pipeline of blocks of `length` is short, or has room for some."""
-        refill = 1 if len(self.requests) < 2 * REFILL_BLOCKS else REFILL_BLOCKS
+        refill = min(max(1, len(self.requests) // 2), REFILL_BLOCKS)
         return self.has_room(refill * length, now)
 
     def pause(self, trouble: Trouble, now: float, pause_s: float | None = None) -> None:
