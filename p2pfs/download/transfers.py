@@ -108,11 +108,9 @@ class Transfers:
 
     def _received(self, batch: Batch) -> Request | None:
         """Note that the next answer of a batch is here; return for what, if it is wanted."""
-        now = trio.current_time()
-        batch.scope.deadline = now + self._stall_s
         request = self._in_flight.answered(batch)
         if request is not None:
-            self._picker.received(request, now)
+            self._picker.received(request, trio.current_time())
         return request
 
     def _arrived(self, batch: Batch, data: bytes) -> None:
