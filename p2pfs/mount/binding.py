@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import struct
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
@@ -28,32 +29,15 @@ _FD_SEEK: Final = 1 << 2
 # FUSE_BUF_IS_FD and FUSE_BUF_FD_SEEK of <fuse_common.h>.
 
 
-class _Buffer(ctypes.Structure):
-    """`struct fuse_buf`."""
-
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-        ("mem", ctypes.c_void_p),
-        ("fd", ctypes.c_int),
-        ("pos", ctypes.c_int64),
-    )
-
-
-class _BufferVector(ctypes.Structure):
-    """`struct fuse_bufvec` with its one buffer."""
-
-    _fields_ = (
-        ("count", ctypes.c_size_t),
-        ("idx", ctypes.c_size_t),
-        ("off", ctypes.c_size_t),
-        ("buf", _Buffer),
-    )
-
+_BUFFER_VECTOR: Final = struct.Struct("@NNNNiPiq")
+"""`struct fuse_bufvec`: how many buffers, which of them, and where in it; and the one `struct
+fuse_buf`: size, flags, memory, descriptor and place in the file."""
 
 _libc: Final = ctypes.PyDLL(None)  # keeps the interpreter's lock: an allocation takes no time
 _libc.malloc.restype = ctypes.c_void_p
 _libc.malloc.argtypes = [ctypes.c_size_t]
+_libc.memcpy.restype = None
+_libc.memcpy.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
 
 
 def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untyped class
@@ -193,26 +177,20 @@ def _fill(status: Any, shown: Attributes) -> None:  # noqa: ANN401 - `struct sta
 
 def _placed(stretch: Stretch) -> int:
     """Return a vector, which libfuse will free, for bytes that lie in a file."""
-    vector = _vector(len(stretch))
-    vector.buf.flags = _IS_FD | _FD_SEEK
-    vector.buf.mem = None
-    vector.buf.fd, vector.buf.pos = stretch.descriptor, stretch.offset
-    return ctypes.addressof(vector)
+    return _vector(stretch.length, _IS_FD | _FD_SEEK, 0, stretch.descriptor, stretch.offset)
 
 
 def _copied(data: bytes) -> int:
     """Return a vector, which libfuse will free with the memory behind it, for bytes."""
-    vector = _vector(len(data))
-    vector.buf.flags, vector.buf.fd, vector.buf.pos = 0, -1, 0
-    vector.buf.mem = _allocate(max(1, len(data)))
-    ctypes.memmove(vector.buf.mem, data, len(data))
-    return ctypes.addressof(vector)
+    memory = _allocate(max(1, len(data)))
+    _libc.memcpy(memory, data, len(data))
+    return _vector(len(data), 0, memory, -1, 0)
 
 
-def _vector(size: int) -> _BufferVector:
-    vector = _BufferVector.from_address(_allocate(ctypes.sizeof(_BufferVector)))
-    vector.count, vector.idx, vector.off = 1, 0, 0
-    vector.buf.size = size
+def _vector(size: int, flags: int, memory: int, descriptor: int, place: int) -> int:
+    vector = _allocate(_BUFFER_VECTOR.size)
+    packed = _BUFFER_VECTOR.pack(1, 0, 0, size, flags, memory, descriptor, place)
+    _libc.memcpy(vector, packed, len(packed))
     return vector
 
 
