@@ -211,12 +211,10 @@ class Servent:
         """Open what the verbs ask for (control.needed.Servent)."""
         disk = self._disk
         self.find_content = self.namespace.contents.find
-        self._inviting = Inviting(
+        self.inviting = Inviting(
             config, self.overlay, self.whereabouts, self.journal, disk.run_in_thread, wall_clock
         )
-        acts = Acts(
-            self.overlay, self._inviting, self.file_links, self.beyond, self.namespace, disk
-        )
+        acts = Acts(self.overlay, self.inviting, self.file_links, self.beyond, self.namespace, disk)
         self.join, self.invite, self.leave = acts.join, acts.invite, acts.leave
         self.open_link = acts.open_link
         self.pause, self.resume, self.clear_cache = acts.pause, acts.resume, acts.clear_cache
@@ -252,7 +250,7 @@ class Servent:
         parts = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._run_parts, parts)
-            self._inviting.join_later()
+            self.inviting.join_later()
             try:
                 yield
             finally:

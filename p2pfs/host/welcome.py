@@ -75,6 +75,7 @@ def _ways_out(servent: Servent) -> Iterator[str]:
 
 
 def _warnings(servent: Servent) -> Iterator[str]:
+    yield from (f"warning: {line}" for line in servent.inviting.refused)
     if not servent.report.peers():
         failing = servent.overlay.failing_joins()
         yield from (f"warning: {line}; it is tried again and again" for line in failing)

@@ -34,6 +34,8 @@ class Inviting:
         self._journal = journal
         self._run_in_thread = run_in_thread
         self._wall_clock = wall_clock
+        self.refused: list[str] = []
+        """Why nobody is joined through some that the configuration names, a line for each."""
 
     def make(self, for_s: float) -> Invitation:
         """Return an invitation to join through us, or through others that we could dial.
@@ -57,7 +59,8 @@ class Inviting:
             if isinstance(join, Endpoint):
                 self._overlay.join_later(Address(join.host, join.port))
             elif join.has_ended(self._wall_clock()):
-                self._journal.warning(f"not joined: this invitation ended on {join.end}")
+                self.refused.append(f"not joined: this invitation ended on {join.end}")
+                self._journal.warning(self.refused[-1])
             else:
                 for one in join.servents:
                     self._overlay.join_invited_later(ServentId(one.id), _addresses(one))

@@ -122,6 +122,16 @@ async def test_whom_the_user_named_and_who_does_not_answer_is_a_warning(autojump
         assert warning.endswith("it is tried again and again")
 
 
+async def test_an_invitation_that_has_ended_is_a_warning(autojump_clock: MockClock):
+    async with open_world() as world:
+        made = (await world.start()).inviting.make(60)
+        await trio.sleep(61)
+
+        told = welcome_of(await world.start(invited=[made]))
+
+        assert told.warnings == [f"warning: not joined: this invitation ended on {made.end}"]
+
+
 async def test_peers_of_an_earlier_life_are_waited_for_and_told_of(autojump_clock: MockClock):
     async with open_world() as world:
         await world.start()
