@@ -116,7 +116,7 @@ class Siblings:
         path = parent_of(file.path)
         with self._lock:
             directory = self._directory(path)
-            if any(file.path not in order for order in directory.orders):
+            if directory.orders and file.path not in directory.orders[0]:
                 self._directories[path] = directory = _OpenDirectory()  # it came later: order anew
             opened = [file.path]
             if directory.is_unordered:

@@ -208,6 +208,10 @@ class Names:
 
     def hold(self, name: str, holder: tuple[str, Hashable]) -> None:
         """Let a name stay with a version, given by its published name and its key."""
+        if self._stands_alone(name, holder[0]):
+            self._held[name] = holder
+            self._near.setdefault(name, {})[name] = None
+            return
         has_it = self.shown.get(name)
         self._note_held(name, holder)
         if has_it is not None and (has_it.name, has_it.key) == holder:
@@ -218,14 +222,23 @@ class Names:
     def let_go(self, name: str) -> None:
         """Let any version have a name that was held."""
         published, _ = self._held.pop(name)
+        if self._stands_alone(name, published):
+            self._drop_near(name, name)
+            return
         for near in {published, *published_names(name)}:
-            self._near[near].pop(name)
-            if not self._near[near]:
-                del self._near[near]
+            self._drop_near(near, name)
         if name in self._idle:
             self._idle.remove(name)
         else:
             self._forget_near(name, published)
+
+    def _stands_alone(self, name: str, published: str) -> bool:
+        """Return whether nothing that is worked out depends on a name: it is no suffixed one.
+
+        Most names are such, and there are thousands that are held one behind the other.
+        """
+        is_plain = name == published and "~" not in name and name not in self._groups
+        return is_plain and name not in self._idle and self._odd().is_plain(name)
 
     # How it is worked out.
 
@@ -293,6 +306,12 @@ class Names:
         self._held[name] = holder
         for near in {holder[0], *published_names(name)}:
             self._near.setdefault(near, {})[name] = None
+
+    def _drop_near(self, near: str, name: str) -> None:
+        held = self._near[near]
+        del held[name]
+        if not held:
+            del self._near[near]
 
     def _forget_near(self, name: str, published: str) -> None:
         for near in {published, *published_names(name)}:
