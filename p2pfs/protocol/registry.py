@@ -115,7 +115,7 @@ REGISTRY: Final = (
     MessageType(0x1A, Relay, _N, KIB, Rate(50, 200)),
     MessageType(0x1B, Announce, _N, KIB, Rate(1, 20)),  # seventeen keys
     MessageType(0x1C, Guide, _N, 2 * KIB, Rate(50, 200)),
-    MessageType(0x1D, GetContents, _T, KIB, Rate(500, 1_000), Data),  # sixteen ids
+    MessageType(0x1D, GetContents, _T, KIB, Rate(200, 400), Data),  # sixteen ids
 )
 
 UNKNOWN_RATE: Final = Rate(10, 100)

@@ -266,9 +266,10 @@ class Uploads:
 
     async def _send_contents(self, client: Client, wanted: GetContents, number: int) -> None:
         """Send small contents, and say of the others that they are to be asked for alone."""
-        link, share = client.link, self._share_for(client.link)
+        link = client.link
         left = deque(FileId(file_id) for file_id in wanted.file_ids)
         while left:
+            share = self._share_for(link)
             some = take_together(share, left)
             async with self._aside(client, sum(some.values())) as blocked:
                 found = await read_together(share, some)
