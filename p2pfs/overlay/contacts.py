@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Final
 
 import msgspec
 import trio
 
-from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId, largest_crowd
+from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId, groups_of, largest_crowd
 from p2pfs.state import replace_file
 from p2pfs.threads import RunInThread
 
@@ -201,12 +203,20 @@ class ContactBook:
         return sorted(free, key=_rank)
 
     def fresh(self, wall_now: float) -> list[PeerInfo]:
-        """Return the peers that may be passed on: handshaken by us lately."""
-        return [
-            PeerInfo(c.id, c.name, c.addresses)
+        """Return the peers that may be passed on: handshaken by us lately, best first.
+
+        Every second one is or long was our neighbour, as far as there are any: to shake hands costs
+        a stranger nothing. Beside that networks take turns, and chance decides.
+        """
+        fresh = [
+            c
             for c in self._by_id.values()
             if c.id is not None and c.addresses and wall_now - c.shaken_at <= FRESH_S
         ]
+        staying = _by_turns([c for c in fresh if c.is_linked or c.is_proven])
+        others = _by_turns([c for c in fresh if not (c.is_linked or c.is_proven)])
+        both = (c for pair in zip_longest(staying, others) for c in pair if c is not None)
+        return [PeerInfo(c.id, c.name, c.addresses) for c in both if c.id is not None]
 
     def _all(self) -> tuple[Contact, ...]:
         return (*self._by_id.values(), *self._joins.values(), *self._near.values())
@@ -271,6 +281,18 @@ class ContactBook:
             contact.is_proven = row.is_proven
             book._by_id[row.id] = contact
         return book
+
+
+def _by_turns(contacts: list[Contact]) -> list[Contact]:
+    """Return contacts by chance, and no second one of a network before the first of any other."""
+    random.shuffle(contacts)
+    before: Counter[str] = Counter()
+    turns: dict[int, list[Contact]] = {}
+    for contact in contacts:
+        network = groups_of(_host_of(contact))[0]
+        turns.setdefault(before[network], []).append(contact)
+        before[network] += 1
+    return [contact for turn in turns.values() for contact in turn]
 
 
 def _host_of(contact: Contact) -> str:

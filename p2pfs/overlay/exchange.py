@@ -7,9 +7,9 @@ the right servent has answered there.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import trio
@@ -89,5 +89,5 @@ class Exchange:
 
     def some(self, count: int, but: str = "") -> tuple[PeerInfo, ...]:
         """Return some peers that may be passed on, without the one that asks."""
-        fresh = [peer for peer in self._contacts.fresh(self._wall_clock()) if peer.id != but]
-        return tuple(random.sample(fresh, min(count, len(fresh))))
+        fresh = (peer for peer in self._contacts.fresh(self._wall_clock()) if peer.id != but)
+        return tuple(islice(fresh, count))

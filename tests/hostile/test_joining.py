@@ -16,7 +16,7 @@ from p2pfs.link import Link, accept_links
 from p2pfs.link import reception as reception_module
 from p2pfs.link.reception import GREETINGS_PER_S
 from p2pfs.overlay.contacts import MAX_CONTACTS, STABLE_S, ContactBook
-from p2pfs.protocol import Address, Identity, LinkKind, PeerInfo
+from p2pfs.protocol import MAX_PEERS, Address, Identity, LinkKind, PeerInfo
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.servents import PORT, HalfServent, silent
@@ -135,6 +135,39 @@ def test_strangers_at_one_address_push_out_each_other(tmp_path: Path):
     book.save(str(tmp_path / "peers"))
     again = ContactBook.load(str(tmp_path / "peers"))
     assert sum(contact.is_proven for contact in again._by_id.values()) == 1
+
+
+def named_first(book: ContactBook) -> list[str]:
+    """Return the ids of those that are named to a newcomer."""
+    return [peer.id for peer in book.fresh(2000.0)[:MAX_PEERS]]
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_who_stays_is_named_among_strangers_that_come_and_go(is_linked: bool):
+    book, honest = ContactBook(), stranger(0, "10.0.0.7")
+    book.shook_hands(honest, 1000.0)
+    if not is_linked:
+        book.lost(honest.id, STABLE_S, STABLE_S)
+
+    for number in range(1, 200):
+        one = stranger(number, f"10.{66 + number}.6.6")
+        book.shook_hands(one, 1500.0)
+        book.lost(one.id, 1.0, 1.0)
+
+    assert honest.id in named_first(book)
+    assert len(named_first(book)) == MAX_PEERS
+
+
+@pytest.mark.parametrize("are_linked", [True, False])
+def test_no_network_is_named_twice_before_others_are_named(are_linked: bool):
+    book, honest = ContactBook(), [stranger(n, f"10.0.{n}.7") for n in range(4)]
+    crowd = [stranger(number) for number in range(100)]
+    for one in [*honest, *crowd]:
+        book.shook_hands(one, 1000.0)
+        if not are_linked:
+            book.lost(one.id, 1.0, 1.0)
+
+    assert {one.id for one in honest} < set(named_first(book))
 
 
 async def test_what_one_network_sees_of_us_counts_once(autojump_clock: MockClock):
