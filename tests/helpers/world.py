@@ -198,6 +198,16 @@ async def open_world(*, latency_s: float = 0.001, seed: int = 0) -> AsyncIterato
             nursery.cancel_scope.cancel()
 
 
+@contextlib.asynccontextmanager
+async def open_pair() -> AsyncIterator[World]:
+    """Run a world of two servents that are neighbours: the second has joined the first."""
+    async with open_world() as world:
+        await world.start()
+        await world.start(joins=[0])
+        await world.linked(1, 1)
+        yield world
+
+
 async def chain(world: World, length: int, **changes: object) -> None:
     """Start servents that know the one before each, and have room for no others."""
     for number in range(length):

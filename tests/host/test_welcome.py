@@ -12,7 +12,7 @@ from p2pfs.config import Endpoint
 from p2pfs.host.background import Welcome
 from p2pfs.host.welcome import MAX_SHOWN, state_of, welcome_of
 from p2pfs.protocol import Address
-from tests.helpers.world import PORT, World, host, open_world
+from tests.helpers.world import PORT, World, host, open_pair, open_world
 
 NOBODY = "nobody is here yet: send somebody such a line, or join with `p2pfs join HOST:PORT`"
 
@@ -92,11 +92,7 @@ async def test_of_very_many_addresses_some_are_shown_and_the_rest_is_told_of(
 
 
 async def test_with_peers_nobody_is_said_to_be_missing(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
-
+    async with open_pair() as world:
         for number in range(2):
             told = welcome_of(world[number])
             assert told.lines == [
@@ -133,10 +129,7 @@ async def test_an_invitation_that_has_ended_is_a_warning(autojump_clock: MockClo
 
 
 async def test_peers_of_an_earlier_life_are_waited_for_and_told_of(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         world.stop(0)
         await trio.sleep(5)
         assert world[1].knows_peers

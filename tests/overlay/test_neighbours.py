@@ -33,7 +33,7 @@ from p2pfs.protocol.messages import (
 from tests.helpers.dialling import dial_link
 from tests.helpers.rogues import RawPeer
 from tests.helpers.servents import HalfServent, answering, hang_up, silent
-from tests.helpers.world import PORT, World, host, open_world
+from tests.helpers.world import PORT, World, host, open_pair, open_world
 
 NEIGHBOUR = LinkKind.NEIGHBOUR
 
@@ -178,10 +178,7 @@ async def test_peers_named_are_at_most_sixteen_and_only_fresh_ones(autojump_cloc
 
 
 async def test_nobody_is_told_of_himself(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         peer = await RawPeer.dial(
             world.net.host("10.9.0.1"), Address(host(0), PORT), LinkKind.NEIGHBOUR, hello=False
         )

@@ -16,7 +16,7 @@ from p2pfs.servent import Servent
 from tests.helpers.contents import Content
 from tests.helpers.directories import FakeDirectory, Shelf
 from tests.helpers.servents import HalfServent, answering, silent
-from tests.helpers.world import PORT, World, chain, host, open_world, read_whole
+from tests.helpers.world import PORT, World, chain, host, open_pair, open_world, read_whole
 
 FILM = Content.of(300_000)
 OPEN = NetworkKey.open()
@@ -245,10 +245,7 @@ async def test_a_directory_that_lies_has_some_dialled_and_not_many(autojump_cloc
 
 
 async def test_who_is_alone_enters_by_the_name_of_the_network(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         with ExitStack() as stack:
             street = Street(world, stack)
             await trio.sleep(2 * REVIEW_S)

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from p2pfs.errors import UnreachableError, UsageError
 from p2pfs.invitations import Invitation, parse_invitation
-from tests.helpers.world import World, open_world
+from tests.helpers.world import World, open_pair, open_world
 
 DAY_S = 24 * 3600
 
@@ -75,10 +75,7 @@ async def test_nobody_else_is_taken_for_who_invites(autojump_clock: MockClock):
 
 
 async def test_neighbours_stand_in_for_who_invites(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         made = invitation_of(world, 1)
         world.kill(1)
         await world.start()

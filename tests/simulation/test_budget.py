@@ -20,7 +20,7 @@ from p2pfs.protocol.flood.budgets import Budget
 from p2pfs.protocol.flood.decisions import DropReason
 from p2pfs.servent import Servent
 from tests.helpers.contents import Content
-from tests.helpers.world import World, open_world
+from tests.helpers.world import World, open_pair, open_world
 
 FILM = Content.of(2_000_000)
 
@@ -145,10 +145,7 @@ async def test_a_read_whose_source_is_gone_goes_on_when_others_may_be_asked(
 async def test_that_nobody_else_has_a_content_is_not_said_when_nobody_was_asked(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         await world.share(0, "film", FILM.data)
         await trio.sleep(2)
         file = await world[1].browser.find("film")

@@ -6,7 +6,7 @@ import random
 
 from trio.testing import MockClock
 
-from tests.helpers.world import World, open_world
+from tests.helpers.world import World, open_pair, open_world
 
 LARGE = random.Random(1).randbytes(3_000_000)
 
@@ -44,11 +44,8 @@ async def test_all_that_came_is_written_down_and_nothing_else(autojump_clock: Mo
 async def test_a_pin_is_told_when_it_is_whole_and_by_whom_it_was_fetched(
     autojump_clock: MockClock,
 ):
-    async with open_world() as world:
-        for number in range(2):
-            await world.start(joins=[0] if number else [])
+    async with open_pair() as world:
         await world.share(0, "large", LARGE)
-        await world.linked(1, 1)
         file = await world[1].browser.find("large")
         await world[1].pins.add(file)
         await world.until(
@@ -62,11 +59,8 @@ async def test_a_pin_is_told_when_it_is_whole_and_by_whom_it_was_fetched(
 
 
 async def test_what_was_fetched_last_is_kept_when_the_servent_ends(autojump_clock: MockClock):
-    async with open_world() as world:
-        for number in range(2):
-            await world.start(joins=[0] if number else [])
+    async with open_pair() as world:
         await world.share(0, "large", LARGE)
-        await world.linked(1, 1)
         await world.read(1, "large")
         path = world[1].config.history_path
         world.stop(1)

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from p2pfs.control.verbs import VERBS
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.filelinks import parse_file_link
-from tests.helpers.world import World, chain, open_world, read_whole
+from tests.helpers.world import World, chain, open_pair, open_world, read_whole
 
 CONTENT = random.Random(1).randbytes(300_000)
 
@@ -87,11 +87,8 @@ async def test_beyond_the_horizon_the_hint_leads_to_it(autojump_clock: MockClock
 
 
 async def test_what_is_whole_in_the_cache_opens_with_nobody_there(autojump_clock: MockClock):
-    async with open_world() as world:
-        for number in range(2):
-            await world.start(joins=[0] if number else [])
+    async with open_pair() as world:
         await world.share(0, "a.mkv", CONTENT)
-        await world.linked(1, 1)
         made = await ask(world, 0, "link", path="shared/a.mkv", typed="it")
         await opened(world, 1, made["link"])
         world.stop(0)
@@ -104,11 +101,8 @@ async def test_what_is_whole_in_the_cache_opens_with_nobody_there(autojump_clock
 async def test_what_was_read_in_another_view_opens_in_the_network(
     autojump_clock: MockClock, read_at: str
 ):
-    async with open_world() as world:
-        for number in range(2):
-            await world.start(joins=[0] if number else [])
+    async with open_pair() as world:
         await world.share(0, "deep/a.mkv", CONTENT)
-        await world.linked(1, 1)
         made = await ask(world, 0, "link", path="shared/deep/a.mkv", typed="it")
         node = await world[1].browser.find("deep/a.mkv")
         await read_whole(world[1], replace(node, path=read_at))
@@ -119,11 +113,8 @@ async def test_what_was_read_in_another_view_opens_in_the_network(
 async def test_what_is_whole_in_the_cache_keeps_the_time_that_others_tell(
     autojump_clock: MockClock,
 ):
-    async with open_world() as world:
-        for number in range(2):
-            await world.start(joins=[0] if number else [])
+    async with open_pair() as world:
         await world.share(0, "a.mkv", CONTENT)
-        await world.linked(1, 1)
         made = await ask(world, 0, "link", path="shared/a.mkv", typed="it")
         path = await opened(world, 1, made["link"])
         before = world[1].browser.known(path)

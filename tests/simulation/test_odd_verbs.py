@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from p2pfs.control.verbs import HANDED, VERBS
 from p2pfs.errors import P2pfsError
-from tests.helpers.world import open_world
+from tests.helpers.world import open_pair, open_world
 
 ODD = [
     "", "a\n", "\x1b[2J", "a" * 70_000, "a/" * 5_000 + "b", "/", "//", "a/../b", "..", ".", "~",
@@ -35,11 +35,8 @@ async def report(_progress: object) -> None:
 
 @pytest.mark.parametrize("verb", [*TEXT_VERBS, "unpublish"])
 async def test_an_odd_text_is_refused(verb: str, autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(1, "film", b"content")
-        await world.linked(1, 1)
         source = os.open("/dev/null", os.O_RDONLY)
         for prefix in PREFIXES if TEXT_VERBS.get(verb) in (None, "path") else ("",):
             for odd in ODD:

@@ -18,7 +18,7 @@ from p2pfs.servent import Servent, open_servent
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.powercut import check_cuts, power_may_fail
 from tests.helpers.threads import run_directly
-from tests.helpers.world import host, open_world
+from tests.helpers.world import host, open_pair, open_world
 
 
 def names_of(path: Path) -> tuple[str, str]:
@@ -56,10 +56,7 @@ def test_an_identity_that_was_given_out_is_never_another(tmp_path: Path):
 
 
 async def test_pins_survive(autojump_clock: MockClock, tmp_path: Path):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         for name in "ab":
             await world.share(0, name, name.encode())
         a, b = [await world[1].browser.find(name) for name in "ab"]
@@ -80,10 +77,7 @@ async def test_pins_survive(autojump_clock: MockClock, tmp_path: Path):
 
 
 async def test_contacts_survive(autojump_clock: MockClock, tmp_path: Path):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         path = world[1].config.peers_path
         with power_may_fail(path.parent, names_of(path)) as cuts:
             world.stop(1)
@@ -127,11 +121,8 @@ async def test_a_pause_and_its_end_survive(autojump_clock: MockClock, tmp_path: 
 
 
 async def test_what_is_paused_offers_nothing_from_the_next_start_on(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "x", b"x")
-        await world.linked(1, 1)
         await world[0].pause()
         world.stop(0)
         await trio.sleep(2)

@@ -15,7 +15,7 @@ from p2pfs.overlay.bans import FLOOD_BAN_S
 from p2pfs.protocol.messages import Address, ByeCode, LinkKind
 from tests.helpers.dialling import dial_link
 from tests.helpers.servents import HalfServent
-from tests.helpers.world import PORT, chain, host, open_world, read_whole
+from tests.helpers.world import PORT, chain, host, open_pair, open_world, read_whole
 
 CONTENT = bytes(range(256)) * 5_000
 
@@ -63,12 +63,9 @@ async def test_walks_find_neighbours_beyond_the_one_that_was_named(autojump_cloc
 
 
 async def test_a_listing_shows_what_others_share_and_not_our_own(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "films/blue whale.mkv", CONTENT)
         await world.share(1, "own.txt", b"mine")
-        await world.linked(1, 1)
 
         assert await world.names(1) == ["films"]
         assert await world.names(1, "films") == ["films/blue whale.mkv"]
@@ -76,22 +73,15 @@ async def test_a_listing_shows_what_others_share_and_not_our_own(autojump_clock:
 
 
 async def test_a_path_that_was_never_listed_is_searched_for(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "a/b/c.txt", CONTENT)
-        await world.linked(1, 1)
 
         assert world[1].browser.known("a/b/c.txt") is Knowledge.UNKNOWN
         assert await world.read(1, "a/b/c.txt") == CONTENT
 
 
 async def test_an_absent_name_costs_one_search_and_is_remembered(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
-
+    async with open_pair() as world:
         assert await world[1].browser.find("nothing") is None
 
         assert world[1].browser.known("nothing") is Knowledge.ABSENT
@@ -110,10 +100,7 @@ async def test_without_neighbours_unknown_names_are_absent_at_once(autojump_cloc
 async def test_publishing_and_unpublishing_show_at_a_neighbour_within_a_second(
     autojump_clock: MockClock,
 ):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         assert await world.names(1) == []
 
         await world.share(0, "new.txt", b"new")
@@ -193,11 +180,8 @@ async def test_a_chain_is_longer_than_ttl_2(autojump_clock: MockClock):
 
 
 async def test_who_leaves_is_forgotten_within_a_second(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "x", CONTENT)
-        await world.linked(1, 1)
         assert await world.names(1) == ["x"]
 
         world.stop(0)
@@ -209,11 +193,7 @@ async def test_who_leaves_is_forgotten_within_a_second(autojump_clock: MockClock
 async def test_who_vanishes_silently_is_dropped_within_the_dead_peer_time(
     autojump_clock: MockClock,
 ):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
-
+    async with open_pair() as world:
         world.stall(0)
 
         await trio.sleep(60)
@@ -222,11 +202,8 @@ async def test_who_vanishes_silently_is_dropped_within_the_dead_peer_time(
 
 
 async def test_what_was_known_is_still_listed_when_the_network_is_dead(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "d/x", CONTENT)
-        await world.linked(1, 1)
         await world.names(1)
         await world.names(1, "d")
 
@@ -238,11 +215,7 @@ async def test_what_was_known_is_still_listed_when_the_network_is_dead(autojump_
 
 
 async def test_leave_and_join_again(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
-
+    async with open_pair() as world:
         await world[1].leave()
         assert world[1].report.peers() == []
         await trio.sleep(60)
@@ -253,11 +226,8 @@ async def test_leave_and_join_again(autojump_clock: MockClock):
 
 
 async def test_who_has_left_is_alone(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "x", CONTENT)
-        await world.linked(1, 1)
         assert await world.names(1) == ["x"]
         stranger = HalfServent(world.net, "10.8.0.1")
 
@@ -270,11 +240,7 @@ async def test_who_has_left_is_alone(autojump_clock: MockClock):
 
 
 async def test_a_restarted_servent_is_a_neighbour_again_at_once(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
-
+    async with open_pair() as world:
         world.stop(0)
         await world.until(lambda: not world[1].report.peers(), within_s=1)
         config = world.config(0)
@@ -287,11 +253,8 @@ async def test_a_restarted_servent_is_a_neighbour_again_at_once(autojump_clock: 
 
 
 async def test_paused_sharing_shows_nothing_until_resumed(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "x", CONTENT)
-        await world.linked(1, 1)
         assert await world.names(1) == ["x"]
 
         await world[0].pause()
@@ -304,11 +267,8 @@ async def test_paused_sharing_shows_nothing_until_resumed(autojump_clock: MockCl
 
 
 async def test_two_readers_of_one_file_get_the_same_bytes(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
+    async with open_pair() as world:
         await world.share(0, "x", CONTENT)
-        await world.linked(1, 1)
         node = await world[1].browser.find("x")
         assert isinstance(node, RemoteFile)
         got: list[bytes] = []
@@ -370,11 +330,7 @@ async def test_a_failed_read_stands_for_those_that_the_kernel_makes_of_it(
 
 
 async def test_floods_over_budget_end_in_a_ban(autojump_clock: MockClock):
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
-
+    async with open_pair() as world:
         world[0].overlay.ban(world[1].whereabouts.identity.id, "floods")
 
         await world.until(lambda: not world[0].report.peers(), within_s=2)
