@@ -45,6 +45,8 @@ class Whereabouts:
         self.name = name
         self._listener: Listener | None = None
         self._observed: Counter[tuple[str, str]] = Counter()  # (where we are seen, by a network)
+        self._own_hosts: set[str] = set()
+        """Of the hosts at which we were seen, those that an interface had then."""
         self._outside: Address | None = None
         self.reachable = ""
         """Whether a router passes our port on, or why not, for people. Empty: nobody has asked."""
@@ -95,11 +97,14 @@ class Whereabouts:
         All neighbours of one network count as one: identities are free.
         """
         self._observed[host, groups_of(by)[0]] += 1
+        if any(own.host == host for own in self._interfaces()):
+            self._own_hosts.add(host)
 
     def observed_no_more(self, host: str, by: str) -> None:
         """Note that a neighbour that saw us at `host` is gone."""
         self._observed[host, groups_of(by)[0]] -= 1
         self._observed += Counter()  # drops the hosts at which no neighbour sees us any more
+        self._own_hosts &= self._seen().keys()
 
     def _seen(self) -> Counter[str]:
         """Return where we are seen, and by how many networks."""
@@ -110,10 +115,24 @@ class Whereabouts:
         port = self.listen_address.port
         if scope_of(self.listen_address.host) is not None:
             return (without_zone(self.listen_address),)
-        seen = self._seen().most_common(MAX_ADDRESSES)
-        least = seen[0][1] * SEEN_SHARE if seen else 0
-        observed = [Address(host, port) for host, count in seen if count >= least]
+        observed = [Address(host, port) for host in self._likely_hosts()]
         return tuple(dict.fromkeys([*self._mapped(), *observed]))[:MAX_ADDRESSES]
+
+    def _likely_hosts(self) -> Sequence[str]:
+        """Return the hosts at which most see us, the likeliest first.
+
+        Behind the first stand those of our interfaces that reach as far as it: many networks may
+        lie together, and name so many hosts that none is left for that at which we are.
+        """
+        seen = self._seen().most_common()
+        if not seen:
+            return ()
+        first, most = seen[0]
+        reach = scope_of(first) or Scope.MACHINE
+        own = [one for one, _ in seen if one in self._own_hosts]
+        sure = [one for one in own if (scope_of(one) or Scope.MACHINE) >= reach]
+        others = [one for one, count in seen if count >= most * SEEN_SHARE]
+        return list(dict.fromkeys([first, *sure, *others]))
 
     def _mapped(self) -> Sequence[Address]:
         outside = self._outside

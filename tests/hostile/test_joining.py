@@ -6,17 +6,27 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import LinkError
-from p2pfs.link import Link, accept_links
+from p2pfs.link import Link, Listener, accept_links
 from p2pfs.link import reception as reception_module
 from p2pfs.link.reception import GREETINGS_PER_S
 from p2pfs.overlay.contacts import MAX_CONTACTS, STABLE_S, ContactBook
-from p2pfs.protocol import MAX_PEERS, Address, Identity, LinkKind, PeerInfo
+from p2pfs.overlay.whereabouts import Whereabouts
+from p2pfs.protocol import (
+    MAX_ADDRESSES,
+    MAX_PEERS,
+    Address,
+    Identity,
+    LinkKind,
+    NetworkKey,
+    PeerInfo,
+)
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.servents import PORT, HalfServent, silent
@@ -183,3 +193,39 @@ async def test_what_one_network_sees_of_us_counts_once(autojump_clock: MockClock
         for number in range(30):
             where.observed_no_more("10.6.6.6", by=f"10.66.6.{number}")
         assert set(where._seen()) == {"10.0.0.1"}
+
+
+class Everywhere:
+    """A listener on every interface of a machine that has one."""
+
+    address = Address("0.0.0.0", 5000)
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def addresses(self) -> list[Address]:
+        return [Address(self._host, 5000)]
+
+
+def test_many_that_lie_about_where_we_are_do_not_hide_where_we_are():
+    own = "9.9.9.9"
+    where = Whereabouts(Identity.generate(), NetworkKey.open(), "victim")
+    where.listens(cast("Listener", Everywhere(own)))
+    where.observed(own, by="10.7.7.7")
+    for number in range(24):
+        where.observed(f"8.8.8.{number % MAX_ADDRESSES}", by=f"10.{66 + number}.6.6")
+
+    assert Address(own, 5000) in where.info().addresses
+    where.observed_no_more(own, by="10.7.7.7")
+    assert Address(own, 5000) not in where.info().addresses
+
+
+def test_an_interface_that_reaches_less_far_takes_no_place_from_where_most_see_us():
+    own = "192.168.1.5"
+    where = Whereabouts(Identity.generate(), NetworkKey.open(), "behind a router")
+    where.listens(cast("Listener", Everywhere(own)))
+    where.observed(own, by="192.168.1.6")
+    for number in range(8):
+        where.observed("8.8.8.8", by=f"10.{66 + number}.6.6")
+
+    assert where.info().addresses == (Address("8.8.8.8", 5000),)
