@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 Piece = bytes | bytearray | memoryview
@@ -15,17 +14,20 @@ def cut(pieces: Sequence[Piece], length: int) -> Iterator[tuple[list[memoryview]
     Of no bytes that is said once. Nothing is copied.
     """
     left = sum(map(len, pieces))
-    rest = deque(memoryview(piece) for piece in pieces)
-    is_last = False
-    while not is_last:
-        some: list[memoryview] = []
-        missing = min(length, left)
-        left -= missing
-        while missing:
-            piece = rest.popleft()
-            some.append(piece[:missing])
-            if len(piece) > missing:
-                rest.appendleft(piece[missing:])
-            missing -= len(some[-1])
-        is_last = not left
-        yield some, is_last
+    some: list[memoryview] = []
+    missing = min(length, left)
+    for piece in pieces:
+        rest = memoryview(piece)
+        while len(rest) >= missing > 0:
+            some.append(rest[:missing])
+            rest = rest[missing:]
+            left -= missing
+            if left:
+                yield some, False
+                some = []
+            missing = min(length, left)
+        if rest:
+            some.append(rest)
+            missing -= len(rest)
+            left -= len(rest)
+    yield some, True

@@ -95,10 +95,11 @@ class Turns:
         turn = Turn(link, held_bytes, is_aside)
         self._waiting[turn] = None
         try:
+            self._begin_those_who_may()
             while not turn.began.is_set():
-                self._begin_those_who_may()
                 with trio.move_on_after(LATELY_S):
                     await turn.began.wait()
+                self._begin_those_who_may()
             yield turn
         finally:
             for turns in (self._waiting, self._running, self._aside, self._parked):
