@@ -10,10 +10,11 @@ Measured with two processes on loopback and 256 KiB blocks, eight of them asked 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -267,6 +268,29 @@ class Link:
     def has_room(self) -> bool:
         """Whether `send_data` takes data now, without waiting."""
         return self._out.has_room
+
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Let more wait on a transfer link for the length of the block than on others.
+
+        The caller has room in memory for that, and ends the block with `wait_little`.
+        """
+        self._out.reserved += 1
+        try:
+            yield
+        finally:
+            self._out.reserved -= 1
+
+    async def wait_little(self, blocked: Callable[[], object] = lambda: None) -> None:
+        """Wait until as little waits as may without `reserved`, if nobody else has reserved more.
+
+        `blocked` is called once that has taken BLOCKED_S.
+
+        Raises:
+            LinkClosedError: the link ended before.
+        """
+        if self._out.reserved == 1:
+            await self._out.wait_little(blocked)
 
     async def wait_room(self, blocked: Callable[[], object] = lambda: None) -> None:
         """Wait until data may be queued; `blocked` is called once that has taken BLOCKED_S.

@@ -80,6 +80,11 @@ class Outbox:
         """Whether `sealed_bytes` of data may be put."""
         return self._size < self.data_bytes
 
+    @property
+    def has_little(self) -> bool:
+        """Whether less waits or is being sent than a link may hold that has shown nothing."""
+        return self._size < FIRST_DATA_BYTES
+
     def sent(self, count: int) -> None:
         """Note that so much of what was taken has been sent."""
         self._size -= count

@@ -57,8 +57,9 @@ class Outgoing:
     ) -> None:
         """Seal with `connection`, and write to `stream` no more often than each `apart_s`.
 
-        With `bound` the peer has to show that it takes much before much waits for it. It is called
-        with how many times FIRST_DATA_BYTES the system may hold as well.
+        With `bound` the peer has to show that it takes much before much waits for it, and somebody
+        has to have room for that (`reserved`). It is called with how many times FIRST_DATA_BYTES
+        the system may hold as well.
         """
         self._stream = stream
         self._connection = connection
@@ -75,6 +76,8 @@ class Outgoing:
         """Why nothing is taken any more."""
         self.sending_since = math.inf
         """When the send that is under way began."""
+        self.reserved = 0
+        """How many have room in memory for all that may wait here."""
         self.messages = 0
         """How many have been sealed for the wire so far."""
 
@@ -129,7 +132,14 @@ class Outgoing:
     @property
     def has_room(self) -> bool:
         """Whether data may be queued now, as much as is sealed at once."""
-        return self._outbox.has_room_for_data
+        if self._bound is None or self.reserved:
+            return self._outbox.has_room_for_data
+        return self.has_little
+
+    @property
+    def has_little(self) -> bool:
+        """Whether so little waits or is being sent that nobody needs to have room for it."""
+        return self._outbox.has_little
 
     async def wait_room(self, blocked: Callable[[], object] = _nothing) -> None:
         """Wait until data may be queued; `blocked` is called once that has taken BLOCKED_S.
@@ -140,14 +150,21 @@ class Outgoing:
         if self.has_room:
             self.check_open()
             return
+        await self._wait_until(lambda: self.has_room, blocked)
+
+    async def wait_little(self, blocked: Callable[[], object] = _nothing) -> None:
+        """Wait until little waits; `blocked` and errors are those of `wait_room`."""
+        await self._wait_until(lambda: self.has_little, blocked)
+
+    async def _wait_until(self, is_so: Callable[[], bool], blocked: Callable[[], object]) -> None:
         with trio.move_on_after(BLOCKED_S) as patience:
-            await self._wait_room()
+            await self._wait_change_until(is_so)
         if patience.cancelled_caught:
             blocked()
-            await self._wait_room()
+            await self._wait_change_until(is_so)
 
-    async def _wait_room(self) -> None:
-        while self._why_over is None and not self._outbox.has_room_for_data:
+    async def _wait_change_until(self, is_so: Callable[[], bool]) -> None:
+        while self._why_over is None and not is_so():
             await self._outbox.wait_change()
         self.check_open()
 
@@ -176,6 +193,7 @@ class Outgoing:
                 self.sending_since = trio.current_time()
                 await self._stream.send_all(batch)
                 self._note_sent(len(batch))
+                del batch  # else it is held until there is another
                 self._seal_waiting()
             await self._stream.send_eof()
 

@@ -27,7 +27,7 @@ from p2pfs.errors import (
     RejectedError,
     StaleError,
 )
-from p2pfs.link import FIRST_DATA_BYTES, SEALED_BYTES, Link
+from p2pfs.link import FIRST_DATA_BYTES, Link
 from p2pfs.protocol import (
     KIB,
     MAX_REASON_LENGTH,
@@ -337,19 +337,20 @@ class Uploads:
         self, client: Client, peer: Peer, size: int
     ) -> AsyncIterator[tuple[int, Callable[[], object]]]:
         """Wait until blocks of a content may be sent; give their number, and a function to park."""
-        block_bytes = block_bytes_for(size)
-        await _wait_room(client.link)
+        link, block_bytes = client.link, block_bytes_for(size)
+        await _wait_room(link)
         async with _until_called(peer.turn) as give_way:
             count = max(1, client.turn_bytes // block_bytes)
             sent_bytes = count * block_bytes
-            async with self._turns.turn(client.link, sent_bytes + SEALED_BYTES) as turn:
+            async with self._turns.turn(link, sent_bytes + FIRST_DATA_BYTES) as turn:
 
                 def blocked() -> None:
                     self._turns.park(turn)
                     give_way()  # to another link of the peer: this one may lead to it no more
 
-                yield count, blocked
-                await _wait_room(client.link, blocked)  # else all would send at once
+                with link.reserved():
+                    yield count, blocked
+                    await _wait_little(link, blocked)  # what is left is in nobody's turn
             client.turn_was(turn, sent_bytes)
 
     @contextlib.asynccontextmanager
@@ -363,11 +364,12 @@ class Uploads:
         if read_bytes <= FIRST_DATA_BYTES:
             yield _nothing
             return
-        held_bytes = read_bytes + min(read_bytes, SEALED_BYTES)
+        held_bytes = read_bytes + FIRST_DATA_BYTES
         async with self._turns.turn(link, held_bytes, is_aside=True) as turn:
             blocked = functools.partial(self._turns.park, turn)
-            yield blocked
-            await _wait_room(link, blocked)
+            with link.reserved():
+                yield blocked
+                await _wait_little(link, blocked)
 
     async def _send(
         self,
@@ -407,6 +409,12 @@ async def _wait_room(link: Link, blocked: Callable[[], object] = _nothing) -> No
     if not link.has_room:
         with _patience(link, link.sealed_bytes):
             await link.wait_room(blocked)
+
+
+async def _wait_little(link: Link, blocked: Callable[[], object]) -> None:
+    """Wait until a link has taken most of what it was sent; see `_wait_room`."""
+    with _patience(link, link.sealed_bytes):
+        await link.wait_little(blocked)
 
 
 @contextlib.contextmanager
