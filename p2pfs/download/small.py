@@ -9,6 +9,7 @@ task and a deadline for each took most of the time that a small file costs.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -20,7 +21,7 @@ from p2pfs.download.behind import WriteBehind
 from p2pfs.errors import P2pfsError
 from p2pfs.link import TransferLinks
 from p2pfs.namespace import RemoteFile
-from p2pfs.protocol import MAX_CONTENTS_ASKED, PeerInfo
+from p2pfs.protocol import KIB, MAX_CONTENTS_ASKED, PeerInfo
 from p2pfs.tasks import Tasks
 
 MAX_ALONE: Final = 128
@@ -29,6 +30,11 @@ so many requests of one peer wait."""
 
 MAX_COMING: Final = 512
 """Contents being fetched above which others wait. As many may wait; more are not fetched ahead."""
+
+AHEAD_S: Final = 1.0
+LEAST_AHEAD_BYTES: Final = 256 * KIB
+"""No more is asked for together than comes in this time, or so much: what else is read from the
+same source waits for it."""
 
 SMALL_PATIENCE_S: Final = 1.0
 """How long a source may give nothing of what was asked for before a swarm takes over."""
@@ -57,6 +63,10 @@ class SmallContents:
         """What is to be fetched ahead when there is room."""
         self._alone = 0
         """How many contents are being fetched one by one."""
+        self._ahead_bytes = 0
+        """How much was asked for together and has not come."""
+        self._bytes_per_s = math.inf
+        """How fast the last contents came that were asked for together."""
         self._behind = WriteBehind(cache, tasks)
 
     async def fetch(self, file: RemoteFile, cached: CachedFile) -> None:
@@ -85,6 +95,7 @@ class SmallContents:
                 source = self._source_of(file)
                 if self._transfers.gives_contents(source):
                     self._coming[_key_of(file)] = None
+                    self._ahead_bytes += file.size
                     together.setdefault(source, deque()).append(file)
                 else:
                     self._start_alone(file)
@@ -97,8 +108,9 @@ class SmallContents:
 
     @property
     def _has_room(self) -> bool:
+        most_bytes = max(self._bytes_per_s * AHEAD_S, LEAST_AHEAD_BYTES)
         is_room = self._alone < MAX_ALONE and len(self._coming) < MAX_COMING
-        return is_room and self._tasks.are_running
+        return is_room and self._ahead_bytes < most_bytes and self._tasks.are_running
 
     def _is_wanted(self, file: RemoteFile) -> bool:
         is_here = self._cache.size_of(file.file_id) is not None
@@ -154,8 +166,11 @@ class SmallContents:
     async def _fetch_some(self) -> None:
         """Fetch contents from one source, and alone those that it does not give together."""
         source, left = self._unasked.popleft()
+        asked_bytes = sum(file.size for file in left)
+        pace = _Pace()
 
         def take(data: bytes | None) -> None:
+            pace.came(data or b"")
             patience.deadline = trio.current_time() + SMALL_PATIENCE_S
             self._came(left.popleft(), source, data)
 
@@ -164,8 +179,11 @@ class SmallContents:
                 file_ids = [file.file_id for file in left]
                 await self._transfers.fetch_contents(source, file_ids, take)
         finally:
+            self._ahead_bytes -= asked_bytes
+            self._bytes_per_s = pace.bytes_per_s or self._bytes_per_s
             for file in left:
                 self._over(file)
+            self._begin()
 
     def _came(self, file: RemoteFile, source: PeerInfo, data: bytes | None) -> None:
         """Take in what a source gives for a content; for the reader of the link."""
@@ -179,6 +197,29 @@ class SmallContents:
                     self._tasks.start(self._keep, file, data)
                     return
         self._over(file)
+
+
+class _Pace:
+    """How fast contents come, one behind the other."""
+
+    def __init__(self) -> None:
+        self._began_at: float | None = None
+        self._count = 0
+
+    def came(self, data: bytes) -> None:
+        """Note a content that has come; from the first on the time counts, not its bytes."""
+        if self._began_at is None:
+            self._began_at = trio.current_time()
+        else:
+            self._count += len(data)
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """The bytes a second until now; None if too little has come to tell."""
+        if self._began_at is None or not self._count:
+            return None
+        took_s = trio.current_time() - self._began_at
+        return self._count / took_s if took_s else math.inf
 
 
 def _key_of(file: RemoteFile) -> Key:

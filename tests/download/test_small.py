@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pfs.cache import FLUSH_S, PAGE_BYTES, BlockCache
 from p2pfs.download.behind import NO_MORE_S, WRITTEN_AT_ONCE
-from p2pfs.download.small import MAX_ALONE, SMALL_PATIENCE_S, SmallContents
+from p2pfs.download.small import LEAST_AHEAD_BYTES, MAX_ALONE, SMALL_PATIENCE_S, SmallContents
 from p2pfs.namespace.nodes import RemoteFile
 from p2pfs.protocol import MAX_CONTENTS_ASKED
 from p2pfs.protocol.manifest import FileId
@@ -409,3 +409,22 @@ async def test_contents_that_come_together_and_have_no_room_in_memory_are_writte
         for content in CONTENTS:
             assert await read(cache, small, content) == content.data
         assert source.asked == [len(CONTENTS)]
+
+
+async def test_no_more_is_asked_for_than_comes_in_a_while(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    contents = [Content.of(10_000, seed) for seed in range(100)]
+    cache, source = BlockCache(str(tmp_path), 1 << 30, run_directly), source_of(contents, 0.1)
+
+    async with fetching(cache, contents, source=source) as small:
+        small.fetch_ahead([remote(content) for content in contents[:MAX_CONTENTS_ASKED]])
+        await trio.sleep(0.1 * MAX_CONTENTS_ASKED + 0.01)
+        small.fetch_ahead([remote(content) for content in contents])
+        await trio.sleep(0.01)
+        under_way = sum(source.asked) - MAX_CONTENTS_ASKED
+        await trio.sleep(100 * 0.1)
+
+        assert under_way == LEAST_AHEAD_BYTES // contents[0].size + 1
+        assert all(cache.percent(content.file_id) == 100 for content in contents)
+        assert source.asked.count(MAX_CONTENTS_ASKED) >= 100 // MAX_CONTENTS_ASKED - 2
