@@ -56,6 +56,10 @@ log = logging.getLogger(__name__)
 FAREWELL_S: Final = 1.0
 """How long an orderly end waits for the outbox to leave and for the peer to hang up."""
 
+LAST_WORDS_S: Final = 5.0
+"""How long a peer that has hung up is read. A BYE, or blocks, may be on their way; what is read
+later because it is far too much would keep its place for hours."""
+
 BYE_TEXTS: Final[Mapping[ByeCode, str]] = {
     ByeCode.LEAVING: "left the network",
     ByeCode.FULL: "full",
@@ -192,7 +196,7 @@ class Link:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, on_message)
-                    nursery.start_soon(self._out.run)
+                    nursery.start_soon(self._write)
                     nursery.start_soon(self._alive.run)
         finally:
             self._abort("closed by us")
@@ -359,6 +363,12 @@ class Link:
             why = f"link to {self.remote} ended: {reason}"
             self.ask.end(why)
             self._out.end(why)
+
+    async def _write(self) -> None:
+        """Send what is queued; once nothing can be sent, what has come is read for a while."""
+        if not await self._out.run():
+            await trio.sleep(LAST_WORDS_S)
+            self._abort("connection lost")
 
     # Receiving
 

@@ -182,8 +182,8 @@ class Outgoing:
         self._why_over = why
         self._outbox.wake()
 
-    async def run(self) -> None:
-        """Write the queue until the link has ended and all of it has left."""
+    async def run(self) -> bool:
+        """Write the queue until the link has ended, and return whether all of it has left."""
         # A broken stream ends the writer alone: the reader sees it too, maybe after a BYE.
         with contextlib.suppress(trio.BrokenResourceError):
             while self._why_over is None or self._outbox:
@@ -196,6 +196,8 @@ class Outgoing:
                 del batch  # else it is held until there is another
                 self._seal_waiting()
             await self._stream.send_eof()
+            return True
+        return False
 
     def _note_sent(self, count: int) -> None:
         now = trio.current_time()

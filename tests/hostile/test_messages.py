@@ -21,6 +21,7 @@ from p2pfs.link.allowance import (
     SMALL_DATA_BURST,
     SMALL_DATA_PER_S,
 )
+from p2pfs.link.live import LAST_WORDS_S
 from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
@@ -110,6 +111,28 @@ async def forget_all(rogue: RawPeer) -> None:
     with contextlib.suppress(trio.BrokenResourceError, AssertionError):
         while True:
             await rogue.channel.stream.receive_some(65_536)
+
+
+async def test_who_leaves_much_to_be_read_and_hangs_up_does_not_keep_its_place(
+    autojump_clock: MockClock,
+):
+    net = MemoryNetwork(latency_s=0.01)
+    victim = HalfServent(net, "10.0.0.1")
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(victim.listen, answering(lambda *_: None))
+        rogue = await RawPeer.dial(net.host("10.6.6.6"), victim.address, m.LinkKind.NEIGHBOUR)
+        (link,) = victim.links
+        for _ in range(200):  # at one a second
+            await rogue.send(m.GetPeers())
+        await trio.aclose_forcefully(rogue.channel.stream)
+        with trio.move_on_after(1 + LAST_WORDS_S + 1):
+            while link.ended is None:
+                link.post(m.Changed())
+                await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+
+    assert link.ended == "connection lost"
 
 
 @asynccontextmanager
