@@ -333,9 +333,10 @@ class TransferLinks:
 
     def _make_room(self) -> None:
         """Close the link that was unused longest if there are too many."""
-        if len(self._links) + len(self._dials) < MAX_LINKS:
+        open_now = [known for known in self._links.values() if known.link.ended is None]
+        if len(open_now) + len(self._dials) < MAX_LINKS:
             return
-        idle = [known for known in self._links.values() if not known.link.is_busy]
+        idle = [known for known in open_now if not known.link.is_busy]
         if not idle:
             raise UnreachableError("too many transfer links are in use")
         min(idle, key=lambda known: known.used_at).link.close(_NOT_NEEDED)

@@ -398,6 +398,36 @@ async def test_more_links_than_there_may_be_close_the_one_unused_longest(
         assert [len(peer.open_links) for peer in peers] == [0, 1, 1]
 
 
+async def test_each_of_some_dials_closes_a_link_of_its_own(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transfers_module, "MAX_LINKS", 2)
+    async with open_pool() as pool:
+        first = [await pool.peer() for _ in range(2)]
+        later = [await pool.peer() for _ in range(4)]
+        for peer in first:
+            await pool.list(peer)
+
+        refused = 0
+
+        async def ask(peer: HalfServent) -> None:
+            nonlocal refused
+            try:
+                await pool.list(peer)
+            except UnreachableError:
+                refused += 1
+
+        async with trio.open_nursery() as nursery:
+            for peer in later:
+                nursery.start_soon(ask, peer)
+                await trio.sleep(0.004)  # no link that was closed is gone by then
+        await trio.sleep(2)
+
+        assert refused == 2
+        assert [len(peer.open_links) for peer in first] == [0, 0]
+        assert sum(len(peer.open_links) for peer in later) == 2
+
+
 async def test_with_all_links_in_use_one_more_peer_cannot_be_reached(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ):
