@@ -1011,6 +1011,31 @@ def test_the_index_outlives_a_power_cut_whole(tmp_path, monkeypatch):
     index.close()
 
 
+def test_the_index_holds_more_pages_only_until_what_it_collects_is_written(tmp_path, monkeypatch):
+    """With few, ten thousand files of a large share were written twice: PRAGMA cache_size."""
+    connections = []
+    real = sqlite3.connect
+
+    def connect(*args, **options):
+        connections.append(real(*args, **options))
+        return connections[-1]
+
+    def held():
+        return connections[-1].execute("PRAGMA cache_size").fetchone()[0]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    index = Index(str(tmp_path / "index"))
+    index.open()
+    at_rest = held()
+
+    key = StatKey(device=1, ino=2, size=4, mtime_ns=5, ctime_ns=6)
+    index.put([Record("film", key, Content(b"film").manifest)])
+    assert held() < at_rest < 0, "negative: in KiB"
+    index.commit()
+    assert held() == at_rest
+    index.close()
+
+
 async def test_an_index_that_cannot_be_written_delays_and_then_recovers(
     world, expect_log, autojump_clock
 ):
