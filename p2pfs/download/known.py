@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from p2pfs.download.source import Request, Source
+from p2pfs.download.source import UNPROVEN_BYTES_PER_S, Request, Source
 from p2pfs.download.standing import Standing, Trouble
 from p2pfs.protocol import PeerInfo, ServentId, who_gives_way
 
@@ -145,9 +145,10 @@ class KnownSources:
                 source.tried_at,
             ),
         )
-        places = len(known) + 1 if known else MAX_SOURCES
-        places = max(TRIED, min(places, MAX_SOURCES - len(known)))
         by_rate = sorted(known, key=lambda source: -(source.rate(now) or 0.0))
+        places = max(TRIED, min(len(known) + 1, MAX_SOURCES - len(known)))
+        if not known or (by_rate[0].rate(now) or 0.0) < UNPROVEN_BYTES_PER_S:
+            places = MAX_SOURCES  # any other is likely to be quicker
         best = by_rate[: MAX_SOURCES - min(TRIED, len(tried))]
         known = [source for source in known if source in best]
         return known + tried[:places] + [s for s in available if s.is_partial][:MAX_CO_READERS]

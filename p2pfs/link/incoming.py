@@ -56,6 +56,7 @@ class Incoming:
                 return
             self._alive.got_bytes()
             self._connection.receive_data(data)
+            del data  # else a link that rests holds it
 
     def count_with(self, allowance: AddressAllowance) -> None:
         """Count what comes for an address too, from now on."""

@@ -72,10 +72,11 @@ async def test_dead_ones_known_first_cost_a_moment(count: int, autojump_clock: M
     assert among <= MOST * alone
 
 
-async def test_eight_slow_ones_known_first_give_way_to_the_quick(autojump_clock: MockClock):
+@pytest.mark.parametrize("count", [8, 16])
+async def test_slow_ones_known_first_give_way_to_the_quick(count: int, autojump_clock: MockClock):
     alone = await seconds_to_read([good()])
 
-    among = await seconds_to_read([good(300e3) for _ in range(8)] + [good()])
+    among = await seconds_to_read([good(300e3) for _ in range(count)] + [good()])
 
     assert among <= MOST * alone
 
