@@ -41,8 +41,8 @@ MAX_PATHS_REMEMBERED: Final = 100_000
 """Paths of which we remember which version the kernel has cached; some tens of megabytes."""
 
 LOOKED_S: Final = 0.05
-"""How long what was looked up at a path is what is opened there. The kernel looks up each name that
-a program opens, and believes that for longer."""
+"""How long what was looked up at a path is what is opened there, unless it was released since. The
+kernel looks up each name that a program opens, and believes that for longer."""
 
 NETWORK: Final = "network"
 
@@ -216,6 +216,8 @@ class NetworkTree:
     def unpin(self, path: str) -> None:
         """Let a path show any version again. For `NetworkFile.release`."""
         self._kernel.released(path)
+        if self._looked[0].path == path:
+            self._looked = self._root, -math.inf
 
     def _with_node(self, path: str, use: Callable[[Node], T]) -> NowOrLater[T]:
         """Answer with `use` of the node at `path`: at once if it is known."""

@@ -324,6 +324,9 @@ def test_what_was_looked_up_a_moment_ago_is_what_is_opened(network, tree) -> Non
     assert bytes_of(now(file.read(100, 0))) == b"hello"
     assert not file.direct_io
     file.release()
+    again = now(tree.open("cached.txt", os.O_RDONLY))
+    assert bytes_of(now(again.read(100, 0))) == b"a longer content"
+    again.release()
 
 
 def test_a_version_whose_size_the_kernel_does_not_know_goes_past_its_cache(network) -> None:
