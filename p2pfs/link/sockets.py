@@ -95,7 +95,8 @@ class Listener(Protocol):
         """Connect to an IP address from the port that this listens at.
 
         Raises:
-            UnreachableError: as `Network.dial`; PortTakenError if our end is in use.
+            UnreachableError, TooManyFilesError: as `Network.dial`; PortTakenError if our end is in
+                use.
         """
 
     async def accept(self) -> Channel:
@@ -158,9 +159,7 @@ class TcpNetwork:
         except (socket.gaierror, UnicodeError, ValueError) as error:
             raise UnreachableError(f"cannot resolve name {address.host!r}") from error
         except OSError as error:
-            if _TOO_MANY & set(_numbers(error)):
-                raise TooManyFilesError(os.strerror(errno.EMFILE)) from error
-            raise UnreachableError(_why_not(address, error)) from error
+            raise _not_dialled(address, error) from error
         channel = _channel(stream)
         if channel is None:
             raise UnreachableError(f"{address} hung up at once")
@@ -217,8 +216,9 @@ class TcpListener:
         except trio.TooSlowError:
             raise UnreachableError(f"no answer from {address} within {CONNECT_S:.0f} s") from None
         except OSError as error:
-            kind = PortTakenError if error.errno in _TAKEN else UnreachableError
-            raise kind(_why_not(address, error)) from error
+            if error.errno in _TAKEN:
+                raise PortTakenError(_why_not(address, error)) from error
+            raise _not_dialled(address, error) from error
         channel = _channel(stream)
         if channel is None:
             raise UnreachableError(f"{address} hung up at once")
@@ -348,6 +348,13 @@ def _numbers(error: OSError) -> list[int | None]:
     cause = error.__cause__
     attempts = cause.exceptions if isinstance(cause, ExceptionGroup) else (cause or error,)
     return [attempt.errno for attempt in attempts if isinstance(attempt, OSError)]
+
+
+def _not_dialled(address: Address, error: OSError) -> UnreachableError | TooManyFilesError:
+    """Return why there is no connection: because of the address, or of this process."""
+    if _TOO_MANY & set(_numbers(error)):
+        return TooManyFilesError(os.strerror(errno.EMFILE))
+    return UnreachableError(_why_not(address, error))
 
 
 def _why_not(address: Address, error: OSError) -> str:
