@@ -34,7 +34,7 @@ from p2pfs.cli.voice import Voice, has_screen
 from p2pfs.config import SETTABLE
 from p2pfs.control import ExitStatus
 from p2pfs.control.paths import link_target, read_target, removal_target
-from p2pfs.errors import P2pfsError, UsageError
+from p2pfs.errors import NotFoundError, P2pfsError, UsageError
 from p2pfs.filelinks import parse_file_link
 from p2pfs.wording import (
     CONFIG_COLUMNS,
@@ -332,6 +332,21 @@ def share(
     asker.voice.done(f"{done['directory']}: shared as {done['name']}{with_whom(done)}", done)
 
 
+def share_name(asker: Asker, text: str) -> str:
+    """Return the name of a directory that is shared, of its name, its place or its path."""
+    if "/" not in text:
+        return text
+    place = os.path.realpath(os.path.expanduser(text))
+    rows = [row for row in asker.list("shares") if row["directory"] == place]
+    if rows:
+        return str(rows[0]["name"])
+    name = text.rstrip("/").removeprefix("shared/")
+    if "/" in name:
+        with contextlib.suppress(UsageError, NotFoundError):
+            return removal_target(text, asker.servent).path
+    return name
+
+
 def with_whom(record: Record) -> str:
     """Return who may see a share, for people; empty for everybody."""
     count = record.get("audience")
@@ -347,9 +362,9 @@ def with_whom(record: Record) -> str:
 def unshare(asker: Asker, name: str) -> None:
     """Share the directory NAME no more.
 
-    Nothing in it is removed.
+    Its place, or its path in shared/, means it too. Nothing in it is removed.
     """
-    done = asker.ask("unshare", name=name)
+    done = asker.ask("unshare", name=share_name(asker, name))
     asker.voice.done(f"{done['directory']}: shared no more", done)
 
 

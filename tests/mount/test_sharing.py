@@ -95,6 +95,18 @@ def test_the_verbs_work_below_it(servents: Servents, music: Path) -> None:
     until(lambda: not ben.shows("Music/jazz/song"))
 
 
+def test_it_is_shared_no_more_by_its_name_its_place_or_its_path(
+    servents: Servents, music: Path
+) -> None:
+    anna = servents.start("anna")
+    shared = anna.shared / "songs"
+    for name in ("songs", f"{music}/", f"{shared}/", "shared/songs", "songs/"):
+        anna.p2pfs("share", music, "--as", "songs")
+
+        assert anna.p2pfs("unshare", name).stdout == f"{music}: shared no more\n"
+    assert anna.p2pfs("unshare", f"{shared}/").returncode == 3
+
+
 def test_what_cannot_be_shared_is_told(servents: Servents, music: Path) -> None:
     anna = servents.start("anna")
     anna.p2pfs("share", music)
