@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.download.known import MAX_KNOWN_SOURCES
+from p2pfs.download.known import MAX_KNOWN_SOURCES, MAX_SOURCES, KnownSources
 from p2pfs.download.picker import Picker
 from p2pfs.download.readahead import MAX_PROMISED, ReadAhead
 from p2pfs.download.source import MANIFEST
@@ -79,6 +79,17 @@ async def test_slow_ones_known_first_give_way_to_the_quick(count: int, autojump_
     among = await seconds_to_read([good(300e3) for _ in range(count)] + [good()])
 
     assert among <= MOST * alone
+
+
+def test_others_are_tried_while_all_that_are_known_are_slow():
+    sources = KnownSources()
+    sources.add(peer(number) for number in range(3 * MAX_SOURCES))
+    for source in list(sources)[:MAX_SOURCES]:
+        source.meter.add(300_000, 1.0)
+
+    tried = [source for source in sources.enlisted(0.0) if source.rate(0.0) is None]
+
+    assert len(tried) == MAX_SOURCES
 
 
 @pytest.mark.parametrize("count", [8, 60])
