@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from p2pfs.host.lifetime import ENDING, MAX_OPEN_FILES, UNHEEDED
+from p2pfs.host.lifetime import ENDING, UNHEEDED
+from p2pfs.host.process import MAX_OPEN_FILES
 from tests.helpers.leftovers import mounts_below
 from tests.helpers.processes import Processes
 
