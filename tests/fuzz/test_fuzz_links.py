@@ -32,7 +32,7 @@ from tests.helpers import strategies
 from tests.helpers.contents import Content
 from tests.helpers.rogues import RawPeer
 from tests.helpers.sizes import BLOCK
-from tests.helpers.world import PORT, World, host, open_world, read_whole
+from tests.helpers.world import PORT, World, host, open_pair, read_whole
 
 EXAMPLES: Final = int(os.environ.get("P2PFS_FUZZ_EXAMPLES", "100")) // 2
 STRANGER: Final = "10.66.6.6"
@@ -302,12 +302,9 @@ async def read_film(world: World) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def open_pair() -> AsyncIterator[World]:
+async def open_library() -> AsyncIterator[World]:
     """Run two honest servents that are linked; the second one shares a film and a note."""
-    async with open_world() as world:
-        await world.start()
-        await world.start(joins=[0])
-        await world.linked(1, 1)
+    async with open_pair() as world:
         await world.share(1, "note.txt", NOTE)
         await world.share(1, FILM_PATH, FILM.block(0) + FILM.block(1))
         yield world
@@ -334,7 +331,7 @@ async def play(world: World, manner: Manner, script: Sequence[Say | Look | float
 
 async def hurts_nobody(manner: Manner, script: Sequence[Say | Look | float]) -> None:
     """Check that the link between the honest stands, and carries what it should."""
-    async with open_pair() as world:
+    async with open_library() as world:
         honest = world[0].overlay.neighbours[0]
         await play(world, manner, script)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -282,13 +282,7 @@ async def test_refusals_are_counted_by_address(autojump_clock: MockClock):
 
         shop.uploads._refuse = count
 
-        async with trio.open_nursery() as crowd:
-            for _ in range(8):
-                rogue = await shop.sneak_in(ATTACKER)
-                crowd.start_soon(forget_all, rogue)
-                crowd.start_soon(ask_for_nothing, rogue)
-            await trio.sleep(3)
-            crowd.cancel_scope.cancel()
+        await be_asked_by_eight(shop, ask_for_nothing)
 
         assert refused <= REFUSAL_BURST + 3 * REFUSALS_PER_S + 8 * MAX_QUEUE
 
@@ -305,16 +299,21 @@ async def test_contents_that_are_not_here_are_refusals_too(autojump_clock: MockC
 
         shop.uploads._send_contents = count
 
-        async with trio.open_nursery() as crowd:
-            for _ in range(8):
-                rogue = await shop.sneak_in(ATTACKER)
-                crowd.start_soon(forget_all, rogue)
-                crowd.start_soon(ask_for_much_of_nothing, rogue)
-            await trio.sleep(3)
-            crowd.cancel_scope.cancel()
+        await be_asked_by_eight(shop, ask_for_much_of_nothing)
 
         most = REFUSAL_BURST + 3 * REFUSALS_PER_S + 8 * MAX_QUEUE * MAX_CONTENTS_ASKED
         assert answered <= most
+
+
+async def be_asked_by_eight(shop: Shop, ask: Callable[[RawPeer], Awaitable[None]]) -> None:
+    """Have eight identities of one address ask at once, for three seconds."""
+    async with trio.open_nursery() as crowd:
+        for _ in range(8):
+            rogue = await shop.sneak_in(ATTACKER)
+            crowd.start_soon(forget_all, rogue)
+            crowd.start_soon(ask, rogue)
+        await trio.sleep(3)
+        crowd.cancel_scope.cancel()
 
 
 async def ask_for_much_of_nothing(rogue: RawPeer) -> None:
