@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from benchmarks.contestants import Contestant, P2pfs
+from benchmarks.contestants import SSHFS_WRITING, Contestant, P2pfs, Sshfs
 from benchmarks.workshop import Workshop
 
 ARCHIVED_FILES: Final = 2000
@@ -38,7 +38,8 @@ def writable(contestant: Contestant, workshop: Workshop) -> Iterator[Path]:
         with contestant.servent("writer") as (mountpoint, _process):
             yield mountpoint / "shared"
         return
-    with contestant.mounted() as mounted:
+    assert isinstance(contestant, Sshfs)
+    with contestant.mounted(SSHFS_WRITING) as mounted:
         directory = mounted.root / workshop.directory("written").name
         directory.mkdir()
         try:
