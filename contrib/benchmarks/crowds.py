@@ -33,8 +33,8 @@ READERS: Final = 10
 READERS_LIMIT: Final = "10MB"
 READERS_BYTES: Final = 200 * MIB
 
-SMALLER_CACHE: Final = 20
-"""How many times a file is larger than the cache that it passes through."""
+SMALLER_CACHE: Final = 16
+"""How many times a file is larger than the cache that it passes through. The least is 64 MiB."""
 
 SERVED_AT_ONCE: Final = 8
 

@@ -43,7 +43,7 @@ TITLES: Final[Mapping[str, str]] = {
     "standstill, stopped": "the same: longest standstill (s)",
     "ten readers": "ten readers of one source of 10 MB/s (times one reader)",
     "memory, sparse": "peak memory of one who reads a sparse file (MiB)",
-    "memory, passing": "the same with a cache of a twentieth of the file (MiB)",
+    "memory, passing": "the same with a cache of a sixteenth of the file (MiB)",
     "memory, source": "peak memory of its source, with eight readers (MiB)",
 }
 """The figures in the order in which they are shown."""

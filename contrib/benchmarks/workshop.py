@@ -128,7 +128,7 @@ class Process:
         while not is_so():
             if self._popen.poll() is not None or time.monotonic() > deadline:
                 last = (self.output().strip().splitlines() or ["it printed nothing"])[-1]
-                raise WorkshopError(f"{self._name}: no {what}: {last}")
+                raise WorkshopError(f"{self._name}: {what} did not come: {last}")
             time.sleep(LOOK_S)
 
     @contextlib.contextmanager
