@@ -15,7 +15,7 @@ import pwd
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import trio
 
@@ -136,8 +136,8 @@ class History:
         return count
 
     def _append(self, data: bytes) -> None:
-        with open(self._path, "ab", opener=open_private) as file:
-            file.write(data)
+        with open(self._path, "a+b", opener=open_private) as file:
+            file.write(_line_ended(file) + data)
             size = file.tell()
         if size > MAX_HISTORY_BYTES:
             kept, room = [], MAX_HISTORY_BYTES // 2
@@ -156,6 +156,14 @@ class History:
     def _empty(self) -> None:
         with self._writing, contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+
+
+def _line_ended(file: BinaryIO) -> bytes:
+    """Return what ends the last line of a book, if a full disk or a power cut has cut it."""
+    if not file.seek(0, os.SEEK_END):
+        return b""
+    file.seek(-1, os.SEEK_END)
+    return b"" if file.read(1) == b"\n" else b"\n"
 
 
 def _row(line: bytes) -> Record | None:

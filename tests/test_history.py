@@ -60,6 +60,17 @@ async def test_it_outlives_the_servent_and_is_its_owners_alone(book, tmp_path):
     assert stat.S_IMODE((tmp_path / "history.jsonl").stat().st_mode) == 0o600
 
 
+async def test_what_comes_after_a_line_that_was_cut_is_not_lost_with_it(book, tmp_path):
+    book.fetched("a", content(1), 5, {ANN: 5}, is_whole=True)
+    book.fetched("b", content(2), 5, {ANN: 5}, is_whole=True)
+    book.close()
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    book.fetched("c", content(3), 5, {ANN: 5}, is_whole=True)
+
+    assert [row["path"] for row in await book.rows(10)] == ["a", "c"]
+
+
 def lines_in(tmp_path) -> int:
     return (tmp_path / "history.jsonl").read_bytes().count(b"\n")
 
