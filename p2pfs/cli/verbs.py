@@ -241,7 +241,8 @@ def get(asker: Asker, paths: Sequence[str], output: str, *, force: bool) -> int:
         began_at = time.monotonic()
         outcome = trees.download(asker, target, path, output, replace=force)
         if outcome.status is ExitStatus.DONE and time.monotonic() - began_at >= LONG_S:
-            asker.ask("finished", path=path, text=f"downloaded: {outcome.summary}")
+            with contextlib.suppress(P2pfsError):  # it is here, whether the desktop hears or not
+                asker.ask("finished", path=path, text=f"downloaded: {outcome.summary}")
         return outcome
 
     return each(paths, asker.voice, download)

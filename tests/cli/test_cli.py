@@ -11,6 +11,7 @@ import pytest
 
 from p2pfs import __version__
 from p2pfs.cli import commands as cli
+from p2pfs.errors import UnreachableError
 from p2pfs.protocol import FileId, PeerInfo, ServentId
 from p2pfs.wording import shown
 
@@ -497,6 +498,19 @@ def test_the_history_is_a_table_and_can_be_forgotten(p2pfs, servent):
     assert p2pfs("history", "--json") == (0, "[]\n", "")
 
 
+def test_doctor_counts_the_directories_that_are_shared_where_they_lie(p2pfs, here, monkeypatch):
+    (here / "limit").write_text("3\n")
+    monkeypatch.setattr("p2pfs.host.doctor._WATCHES", here / "limit")
+    for number in range(4):
+        (here / "Music" / str(number)).mkdir(parents=True)
+    state = here / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.toml").write_text(f'[[share]]\ndirectory = "{here}/Music"\nas = "music"\n')
+
+    _, output, _ = p2pfs("doctor", "--state", str(state))
+    assert "!!  file watches: 5 directories are shared, 3 may be watched" in output
+
+
 @pytest.mark.parametrize(("takes_s", "is_told"), [(0.0, False), (0.3, True)])
 def test_a_get_that_took_long_is_told_to_the_desktop(p2pfs, servent, monkeypatch, takes_s, is_told):
     monkeypatch.setattr("p2pfs.cli.verbs.LONG_S", 0.25)
@@ -506,6 +520,19 @@ def test_a_get_that_took_long_is_told_to_the_desktop(p2pfs, servent, monkeypatch
     assert p2pfs("get", "films/a.mkv")[0] == 0
     told = [(event.path, event.text) for event in servent.journal.events() if event.is_done]
     assert told == ([("films/a.mkv", "downloaded: 1 file, 4 B")] if is_told else [])
+
+
+def test_a_get_is_done_though_the_servent_ends_before_it_hears_of_that(p2pfs, servent, monkeypatch):
+    def gone(_text: str, _path: str) -> None:
+        raise UnreachableError("the servent has ended")
+
+    monkeypatch.setattr("p2pfs.cli.verbs.LONG_S", 0.0)
+    monkeypatch.setattr(servent.journal, "done", gone)
+    servent.offer("films/a.mkv", b"abcd")
+
+    status, output, errors = p2pfs("get", "films/a.mkv")
+    assert (status, errors) == (0, "")
+    assert output.endswith("a.mkv\n")
 
 
 @pytest.mark.parametrize("words", [(), ("service",)])
