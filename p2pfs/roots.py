@@ -285,7 +285,7 @@ class Roots:
             kept = json.loads(Path(self._file).read_bytes())
             self._places = {str(one): str(place) for one, place in kept["places"].items()}
             return [_read(row) for row in kept["shares"]]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("what is shared where it lies is not known any more reason=%r", error)

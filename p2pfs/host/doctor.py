@@ -100,7 +100,10 @@ def _free_disk(config: Config) -> str:
 def _watches(config: Config) -> str:
     """Compare the number of shared directories with the kernel's limit of watches for one user."""
     limit = int(_WATCHES.read_text())
-    directories = sum(1 for _ in os.walk(config.shared_directory))
+    from p2pfs.roots import open_roots  # noqa: PLC0415 - needed here alone
+
+    places = [place for place, _name in open_roots(config).places()]
+    directories = sum(1 for place in places for _ in os.walk(place))
     if directories > limit:
         raise UsageError(
             f"{directories} directories are shared, {limit} may be watched, changes past the mount "
