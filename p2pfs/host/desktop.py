@@ -2,7 +2,8 @@
 
 A reader that fails gets an errno, and programs seldom show more of it than "input/output
 error". Where there is a session bus, a notification says which file it was, and why. Another
-one says when a long `get` or a pin is whole.
+one says when a long `get` or a pin is whole, and another what is about no file: that nothing is
+shared any more, because the directory behind `shared/` was removed, no program would show at all.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _NOTIFICATIONS: Final = DBusAddress(
 
 
 async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True) -> None:
-    """Show failures and finished downloads on the desktop while that is wanted.
+    """Show errors and finished downloads on the desktop while that is wanted.
 
     It goes on until cancelled, and returns if there is no desktop.
 
@@ -71,22 +72,24 @@ async def notify(journal: Journal, is_wanted: Callable[[], bool] = lambda: True)
                 token.run_sync_soon(wait_to_be_told, event)
 
     with journal.heard_by(heard), put, told:
-        shown_failures = shown_done = 0
+        shown_failures = shown_troubles = shown_done = 0
         while True:
             waiting = [await told.receive()]
             await trio.sleep(GATHER_FAILURES_S)
             with contextlib.suppress(trio.WouldBlock):
                 while True:
                     waiting.append(told.receive_nowait())
-            if failed := [event for event in waiting if not event.is_done]:
+            if failed := [event for event in waiting if not event.is_done and event.path]:
                 shown_failures = await _show(*notice_of(failed), replaces=shown_failures)
+            if troubles := [event for event in waiting if not event.path]:
+                shown_troubles = await _show(*trouble_notice_of(troubles), replaces=shown_troubles)
             if done := [event for event in waiting if event.is_done]:
                 shown_done = await _show(*done_notice_of(done), replaces=shown_done)
             await trio.sleep(NOTICE_EVERY_S)
 
 
 def _is_told(event: JournalEvent) -> bool:
-    return bool(event.path) and (event.is_done or event.severity is Severity.ERROR)
+    return event.severity is Severity.ERROR or (event.is_done and bool(event.path))
 
 
 def notice_of(failures: Sequence[JournalEvent]) -> tuple[str, str]:
@@ -97,6 +100,12 @@ def notice_of(failures: Sequence[JournalEvent]) -> tuple[str, str]:
     lines = [f"{name}: {one.text}" for name, one in zip(names, failures, strict=True)]
     lines[MAX_LINES:] = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
     return f"{len(failures)} downloads failed", html.escape("\n".join(lines), quote=False)
+
+
+def trouble_notice_of(troubles: Sequence[JournalEvent]) -> tuple[str, str]:
+    """Return the summary and the body of a notification of errors that are about no file."""
+    texts = list(dict.fromkeys(one.text for one in troubles))
+    return "Trouble with p2pfs", html.escape("\n".join(texts[-MAX_LINES:]), quote=False)
 
 
 def show_once(summary: str, text: str) -> None:

@@ -95,7 +95,7 @@ async def test_failed_downloads_are_shown_together_and_the_next_in_their_place(b
     async with on_desktop(monkeypatch) as (journal, screen):
         journal.info("not this", "x")
         journal.warning("nor this", "x")
-        journal.error("about no file")
+        journal.warning("nor that")
         journal.error("nobody has it", "films/a.mkv")
         await trio.to_thread.run_sync(journal.error, "nobody has it", "films/b.mkv")
         await screen.asked.wait()
@@ -120,6 +120,21 @@ async def test_what_is_done_is_shown_by_itself_if_it_is_wanted(bus, monkeypatch)
     failure, done = screen.shown
     assert failure[:5] == ("p2pfs", 0, "", "Download failed: a.mkv", "nobody has it")
     assert done[:5] == ("p2pfs", 0, "", "Here: <b>.mkv", "pinned: all of it is here")
+
+
+@needs_bus
+async def test_what_is_about_no_file_is_shown_by_itself(bus, monkeypatch):
+    async with on_desktop(monkeypatch) as (journal, screen):
+        journal.error("nobody has it", "films/a.mkv")
+        for _ in range(2):
+            journal.error("the directory behind <shared/> was removed")
+        while len(screen.shown) < 2:
+            await trio.sleep(0.01)
+
+    failure, trouble = screen.shown
+    assert failure[3:5] == ("Download failed: a.mkv", "nobody has it")
+    assert trouble[:5] == ("p2pfs", 0, "", "Trouble with p2pfs",
+                           "the directory behind &lt;shared/&gt; was removed")  # fmt: skip
 
 
 def test_what_is_done_is_told_in_few_lines():
