@@ -11,5 +11,6 @@ distance      a program: the same with a line of some length between the source 
 relay         a program: that line
 far           a program: a servent at its far end
 indexing      a program: what many small files cost the library
+looks         a program: what `ls` of others' files costs, beside a bare pass-through
 mounts        a program: a hall of servents with a mount each, whose users look around
 """

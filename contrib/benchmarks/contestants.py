@@ -76,7 +76,7 @@ class P2pfs:
         self._workshop = workshop
         state = workshop.directory("source")
         count = link_tree(files, state / "shared")
-        self.address = self.serve(state, count)[0]
+        self.address, self.source = self.serve(state, count)
 
     def serve(self, state: Path, count: int, *options: str) -> tuple[str, Process]:
         """Start a servent without a mount, which shares the files that are in its state.

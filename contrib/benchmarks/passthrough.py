@@ -1,4 +1,6 @@
-"""Mount a local directory by the least that fusepy can do: python passthrough.py ROOT MOUNTPOINT.
+"""Mount a local directory by the least that fusepy can do.
+
+python passthrough.py ROOT MOUNTPOINT [OPTION=VALUE]...
 
 The yardstick for reads from the block cache: what FUSE and Python cost when there is nothing
 else to do.
@@ -39,4 +41,5 @@ class PassThrough(Operations):
 
 
 if __name__ == "__main__":
-    FUSE(PassThrough(sys.argv[1]), sys.argv[2], foreground=True)
+    OPTIONS = dict(option.split("=", 1) for option in sys.argv[3:])
+    FUSE(PassThrough(sys.argv[1]), sys.argv[2], foreground=True, **OPTIONS)

@@ -15,7 +15,7 @@ from typing import Final
 from p2pfs.latest import Latest
 
 BELIEVED_S: Final = 1.0
-"""How long the kernel believes that a name is not there (`p2pfs.mount.NAMES_S`)."""
+"""How long the kernel believes that a name is there or not (`p2pfs.mount.NAMES_S`)."""
 
 MARGIN_S: Final = 0.05
 """The time that our answer may take to reach the kernel."""

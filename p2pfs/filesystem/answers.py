@@ -36,7 +36,7 @@ def _same(value: Any) -> Any:  # noqa: ANN401 - whatever it is
     return value
 
 
-def _not_at_all(_answer: object) -> float:
+def not_at_all(_value: object) -> float:
     return 0.0
 
 
@@ -48,8 +48,8 @@ class Later(Generic[T]):
     """Run it in trio, once. It raises `OSError` with an errno, and may be cancelled."""
     finish: Callable[[Any], T] = _same
     """Run it on the thread that asked: it makes the answer from the fetched value."""
-    held_s: Callable[[T], float] = _not_at_all
-    """How long the answer is held back, once it is there."""
+    held_s: Callable[[Any], float] = not_at_all
+    """How long the answer is held back once the value is there: it is made from it after that."""
 
 
 NowOrLater: TypeAlias = T | Later[T]

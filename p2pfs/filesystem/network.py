@@ -12,14 +12,21 @@ import errno
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from p2pfs.cache import Located
 from p2pfs.errors import TransferError
-from p2pfs.filesystem.absences import Absences
-from p2pfs.filesystem.answers import Later, NowOrLater, Stretch, as_os_error, os_error
+from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, Absences
+from p2pfs.filesystem.answers import (
+    Later,
+    NowOrLater,
+    Stretch,
+    as_os_error,
+    not_at_all,
+    os_error,
+)
 from p2pfs.filesystem.attributes import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -153,7 +160,7 @@ class NetworkTree:
         self._clock = clock
         self._links = links
         self._root = RemoteDirectory("", now_ns(), ())
-        self._kernel = _KernelCaches()
+        self._kernel = _KernelCaches(clock)
         self._absences = Absences()
         self._siblings = Siblings(view.known_children, self._inode)
         self._looked: tuple[Node, float] = self._root, -math.inf
@@ -163,27 +170,35 @@ class NetworkTree:
         """Return what `stat` shows, from memory or after one search; ENOENT."""
         return self._with_node(path, self._shown)
 
+    def beside_name(self, path: str) -> Attributes | None:
+        """Return what `stat` shows, to be believed for as long as the name; None if not known."""
+        node = self._known(path)
+        if isinstance(node, Knowledge):
+            return None
+        if isinstance(node, RemoteFile):
+            self._kernel.shown(node, believed_s=BELIEVED_S)
+        return self.attributes(node)
+
     def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the names in a directory, from memory unless it was never listed."""
         children = self._view.known_children(path)
 
-        def doubted_s(listed: list[Listed]) -> float:
-            return self._absences.left_s(path, (each.name for each in listed))
+        def doubted_s(nodes: Sequence[Node]) -> float:
+            return self._absences.left_s(path, (name_of(node.path) for node in nodes))
 
         if isinstance(children, Knowledge):
             return Later(lambda: self._list(path), self._all_listed, doubted_s)
         self._siblings.listed(path, children)
-        listed = self._all_listed(children)
-        if doubted_s(listed) > 0:
-            return Later(_at_once, lambda _: listed, doubted_s)
-        return listed
+        if doubted_s(children) > 0:
+            return Later(_already(children), self._all_listed, doubted_s)
+        return self._all_listed(children)
 
     def open(self, path: str, flags: int) -> NowOrLater[OpenFile]:  # noqa: ARG002 - reading is all there is
         """Open the file at a path, and show no other version there until it is released."""
         node, looked_at = self._looked
         if node.path == path and self._clock() < looked_at + LOOKED_S:
             return self._opened(node)
-        return self._with_node(path, self._opened)
+        return self._with_node(path, self._opened, self._kernel.misled_s)
 
     def readlink(self, path: str) -> str:
         """Refuse: links are never published."""
@@ -219,20 +234,24 @@ class NetworkTree:
         if self._looked[0].path == path:
             self._looked = self._root, -math.inf
 
-    def _with_node(self, path: str, use: Callable[[Node], T]) -> NowOrLater[T]:
-        """Answer with `use` of the node at `path`: at once if it is known."""
+    def _with_node(
+        self,
+        path: str,
+        use: Callable[[Node], T],
+        held_s: Callable[[Node], float] = not_at_all,
+    ) -> NowOrLater[T]:
+        """Answer with `use` of the node at `path`: at once if it is known and not held back."""
         if not path:
             return use(self._root)
-        node = self._kernel.pinned(path) or self._view.known(path)
+        node = self._known(path)
         if not isinstance(node, Knowledge):
-            return use(node)
+            return Later(_already(node), use, held_s) if held_s(node) > 0 else use(node)
         if node is Knowledge.ABSENT or names.check_path(path) is not None:
             raise self._absent(path)
+        return Later(lambda: self._search(path), use, held_s)
 
-        async def search() -> T:
-            return use(await self._search(path))
-
-        return Later(search)
+    def _known(self, path: str) -> Node | Knowledge:
+        return self._kernel.pinned(path) or self._view.known(path)
 
     async def _search(self, path: str) -> Node:
         try:
@@ -336,6 +355,8 @@ class _KernelView:
     """The version whose attributes it was last given."""
     cached: FileId | None = None
     """The version whose bytes may be in its page cache."""
+    until: float = -math.inf
+    """Until when it believes these attributes."""
 
 
 @dataclass(slots=True)
@@ -351,12 +372,14 @@ class _Pin:
 # other's, or be cut off at its size. Hence three rules:
 #   - while a path is open it shows the version that was opened first;
 #   - the page cache is kept only if it holds the version that is opened;
-#   - a version opened before the kernel was told of its attributes, which it holds valid
-#     for a second, is read past the page cache and past the size.
+#   - a version opened before the kernel was told of its attributes is read past the page cache and
+#     past the size, and not before the kernel asks for the attributes again: it believes those that
+#     came with the names of a directory for a second, and `fstat` would show another's size.
 class _KernelCaches:
     """The state of the kernel's caches for each path, so that no reader sees two versions mixed."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._pinned: dict[str, _Pin] = {}
         """The version that each path shows while it is open."""
@@ -368,10 +391,19 @@ class _KernelCaches:
             pin = self._pinned.get(path)
             return pin.file if pin else None
 
-    def shown(self, file: RemoteFile) -> None:
-        """Note that the kernel is given the attributes of this version."""
+    def shown(self, file: RemoteFile, *, believed_s: float = 0.0) -> None:
+        """Note that the kernel is given the attributes of this version, and for how long."""
         with self._lock:
-            self._state(file.path).shown = file.file_id
+            state = self._state(file.path)
+            state.shown = file.file_id
+            state.until = self._clock() + believed_s + MARGIN_S if believed_s else -math.inf
+
+    def misled_s(self, node: Node) -> float:
+        """Return how long the kernel still shows the attributes of another version at a path."""
+        with self._lock:
+            told = self._told.get(node.path)
+        is_told = told is not None and isinstance(node, RemoteFile) and told.shown != node.file_id
+        return told.until - self._clock() if told is not None and is_told else 0.0
 
     def opened(self, file: RemoteFile) -> tuple[RemoteFile, bool, bool]:
         """Pin a version; return the one to open, whether to keep the cache, or to go past it."""
@@ -398,8 +430,13 @@ class _KernelCaches:
         return self._told.renew(path, _KernelView)
 
 
-async def _at_once() -> None:
-    """Fetch nothing."""
+def _already(value: T) -> Callable[[], Awaitable[T]]:
+    """Return what fetches a value that is there."""
+
+    async def fetch() -> T:
+        return value
+
+    return fetch
 
 
 def _answered(found: Located | bytes, offset: int, length: int) -> bytes | Stretch:

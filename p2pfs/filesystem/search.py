@@ -72,6 +72,10 @@ class SearchTree:
             raise os_error(errno.ENOENT, path)
         return self._results.getattr(path)
 
+    def beside_name(self, path: str) -> Attributes | None:
+        """Return what `stat` shows of a result; see `NetworkTree.beside_name`."""
+        return self._results.beside_name(path) if "/" in path else None
+
     def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the searches that are kept, or the results of one."""
         if path:

@@ -84,11 +84,14 @@ class FileSystem:
         self._shared = SharedTree(roots, share, links)
         self._search = SearchTree(servent.results, contents, caller, links=links)
         self._writable: Mapping[str, SharedTree] = {"shared": self._shared}
-        below: Mapping[str, Subtree] = {
-            "shared": self._shared,
+        self._told_by_others: Mapping[str, NetworkTree | SearchTree] = {
             "network": NetworkTree(servent.browser, contents, links=links),
             "search": self._search,
             "peers": NetworkTree(servent.shares, contents, "peers", links=links),
+        }
+        below: Mapping[str, Subtree] = {
+            "shared": self._shared,
+            **self._told_by_others,
             ".p2pfs": InfoTree(servent.report.render),
         }
         self._root = _Root(tuple(below))
@@ -104,6 +107,15 @@ class FileSystem:
         """Return what `stat` shows; a symbolic link is not followed."""
         subtree, rest = self._find(path)
         return subtree.getattr(rest)
+
+    def beside_name(self, path: str) -> Attributes | None:
+        """Return what `stat` shows of a name that was just listed, if others tell of it.
+
+        The kernel may believe that for `BELIEVED_S`. None: it must ask, for each name there.
+        """
+        label, rest = _split(path)
+        subtree = self._told_by_others.get(label) if rest else None
+        return None if subtree is None else subtree.beside_name(rest)
 
     def check_access(self, path: str, mode: int) -> bool:
         """Raise what the disk, or EROFS, says to access(2) with this mode; False: ask the mode."""

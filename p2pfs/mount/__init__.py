@@ -4,6 +4,8 @@
     adapter      libfuse's call-backs -> the tree; every exception -> an errno
     binding      what fusepy lacks of libfuse 2.9: reads without a copy
     parallel     that a lookup does not hold up its directory, which libfuse 2 cannot ask for
+    plus         names with their attributes: another request that is younger than libfuse 2
+    table        where libfuse looks for what answers a request
     replies      what is done in the last moment before libfuse answers the kernel
     portal       kernel threads -> trio, and how a waiting reader is let go
     heard        what libfuse and fusermount write when they cannot mount
@@ -16,7 +18,8 @@ wait, and the kernel, which believes what it was told for a while. A call is ans
 thread from memory or the disk where that is enough; only what needs the network crosses into trio,
 as `Later`, by the `Portal`. Every thread that waits there is let go by exactly one of four: the
 answer, a signal to its caller, the end of the mount, the end of trio. What the kernel believes is
-bounded by NAMES_S and ATTRIBUTES_S, and nobody has to take anything back from it.
+bounded by NAMES_S and ATTRIBUTES_S, what comes with names by BELIEVED_S, and nobody has to take
+anything back from it.
 
 libfuse 2 runs its loop in the foreground of a thread of ours and calls back on threads of
 its own. Nothing in trio's thread may touch a path below the mountpoint: the kernel would

@@ -30,6 +30,7 @@ from p2pfs.filesystem import (
     Time,
     os_error,
 )
+from p2pfs.mount.plus import shown_in_page
 from p2pfs.mount.portal import Portal
 from p2pfs.mount.replies import Aside, Replies
 
@@ -75,6 +76,8 @@ class Adapter:
         caller: Callable[[], Ownership | None] = lambda: None,
     ) -> None:
         self._tree = tree
+        self.shown_in_page = partial(shown_in_page, tree)
+        """What `getattr` gives for a name in a page of READDIRPLUS."""
         self._settle, self._wait_for_read = portal.settle, portal.wait_for_read
         self._caller = caller
         self._on_init = on_init

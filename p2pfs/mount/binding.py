@@ -88,7 +88,8 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             return 0
 
         def getattr(self, path: bytes, status: Any) -> int:  # noqa: ANN401
-            _fill(status.contents, self.operations.getattr(_name(path)))
+            name, adapter = _name(path), self.operations
+            _fill(status.contents, adapter.shown_in_page(name) or adapter.getattr(name))
             return 0
 
         def fgetattr(self, _path: object, status: Any, info: Any) -> int:  # noqa: ANN401

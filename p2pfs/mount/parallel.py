@@ -21,6 +21,7 @@ import threading
 from types import ModuleType
 from typing import Any, Final
 
+from p2pfs.mount.plus import Answering
 from p2pfs.mount.replies import DESTROY, RECEIVE, SEND, ChannelOps, Replies
 
 PARALLEL_DIROPS: Final = 1 << 18
@@ -56,6 +57,12 @@ _TYPES: Final[dict[str, tuple[Any, list[Any] | None]]] = {
     ),
     "fuse_loop_mt": (ctypes.c_int, [ctypes.c_void_p]),
     "fuse_teardown": (None, [ctypes.c_void_p, ctypes.c_void_p]),
+    "fuse_kern_chan_new": (ctypes.c_void_p, [ctypes.c_int]),
+    "fuse_req_userdata": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "fuse_req_ctx": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "fuse_req_interrupted": (ctypes.c_int, [ctypes.c_void_p]),
+    "fuse_reply_err": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int]),
+    "fuse_reply_buf": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]),
 }  # fmt: skip
 
 
@@ -70,6 +77,7 @@ class Libfuse:
             function.restype = result
             if arguments is not None:
                 function.argtypes = arguments
+        self._answering = Answering(library)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a function of the library's
         return getattr(self._library, name)
@@ -92,11 +100,14 @@ class Libfuse:
         )  # fmt: skip
         if not fuse:
             return 1
+        session = library.fuse_get_session(fuse)
         try:
-            self._answer_first(library.fuse_get_session(fuse))
+            self._of_thread.flags |= self._answering.begin(fuse, session)
+            self._answer_first(session)
             return int(library.fuse_loop_mt(fuse) != 0)
         finally:
             self._of_thread.replies.end()
+            self._answering.end(fuse)
             library.fuse_teardown(fuse, mountpoint)
 
     def _answer_first(self, session: int) -> None:

@@ -69,9 +69,9 @@ class Portal:
                     raise os_error(errno.EINTR)
                 break
             self._in_trio(_nothing)
-        answer = later.finish(request.result())
-        self._hold(later.held_s(answer), is_interrupted)
-        return answer
+        value = request.result()
+        self._hold(later.held_s(value), is_interrupted)
+        return later.finish(value)
 
     def _hold(self, seconds: float, is_interrupted: Callable[[], bool]) -> None:
         """Let some time pass, if the reader is not interrupted: then EINTR."""

@@ -30,6 +30,7 @@ from p2pfs.mount.mountpoint import (
     fusermount,
     load_fuse,
 )
+from p2pfs.mount.plus import is_page_interrupted
 from p2pfs.mount.portal import Portal
 
 log = logging.getLogger(__name__)
@@ -221,9 +222,10 @@ def _options(name: str, kernel_options: Sequence[str], *, allow_other: bool) -> 
 
 def _interrupt_check(fuse: ModuleType) -> Callable[[], bool]:
     """Return a function that returns whether the reader of the current call was interrupted."""
-    interrupted = fuse._libfuse.fuse_interrupted  # noqa: SLF001 - fusepy offers no way to it
+    library = fuse._libfuse  # noqa: SLF001 - fusepy offers no way to it
+    interrupted = library.fuse_interrupted
     interrupted.restype = ctypes.c_int
-    return lambda: bool(interrupted())
+    return lambda: bool(interrupted()) or is_page_interrupted(library)
 
 
 def _caller_finder(fuse: ModuleType) -> Callable[[], Ownership | None]:

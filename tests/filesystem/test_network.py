@@ -181,13 +181,12 @@ async def test_a_listing_waits_for_the_kernel_to_forget_that_a_name_was_absent(
     network.add("films/new.mkv", b"new")
 
     answer = tree.readdir("films")
-    listed = await later(answer)
-    assert "new.mkv" in [each.name for each in listed]
-    assert answer.held_s(listed) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
+    assert "new.mkv" in [each.name for each in await later(answer)]
+    assert answer.held_s(await answer.fetch()) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
 
     network.unlisted.add("films")
     answer = tree.readdir("films")
-    assert answer.held_s(await later(answer)) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
+    assert answer.held_s(await answer.fetch()) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
 
     network.unlisted.clear()
     assert isinstance(tree.readdir(""), list)
@@ -346,6 +345,41 @@ def test_a_version_whose_size_the_kernel_does_not_know_goes_past_its_cache(netwo
     assert not again.direct_io
     assert not again.keep_cache
     again.release()
+
+
+def test_a_name_that_is_listed_has_its_attributes_beside_it_if_they_are_known(network, tree):
+    network.add("films/hidden.mkv", b"hidden")
+    network.hidden.add("films/hidden.mkv")
+
+    assert tree.beside_name("films/x.mkv") == now(tree.getattr("films/x.mkv"))
+    assert tree.beside_name("films") == now(tree.getattr("films"))
+    assert tree.beside_name("films/hidden.mkv") is None
+    assert network.searched == []
+
+
+async def test_a_version_is_opened_when_the_kernel_shows_that_of_no_other(network) -> None:
+    """It believes what came with a listing for a while, and `fstat` would show another's size."""
+    clock = FakeClock()
+    tree = NetworkTree(network, network, clock=clock)
+    tree.beside_name("cached.txt")
+    now(tree.open("cached.txt", os.O_RDONLY)).release()
+    network.add("cached.txt", b"a longer content", cached=True)
+
+    clock.now += 0.4
+    answer = tree.open("cached.txt", os.O_RDONLY)
+    assert answer.held_s(await answer.fetch()) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
+    file = await later(answer)
+    assert file.direct_io
+    assert bytes_of(now(file.read(100, 0))) == b"a longer content"
+    file.release()
+
+    network.hidden.add("cached.txt")
+    searched = tree.open("cached.txt", os.O_RDONLY)
+    assert searched.held_s(await searched.fetch()) == pytest.approx(BELIEVED_S + MARGIN_S - 0.4)
+
+    network.hidden.clear()
+    clock.now += BELIEVED_S + MARGIN_S
+    now(tree.open("cached.txt", os.O_RDONLY)).release()
 
 
 def test_a_reader_that_cannot_be_opened_pins_nothing(network, tree, monkeypatch) -> None:

@@ -57,6 +57,13 @@ def test_any_text_that_can_be_searched_is_a_folder_and_costs_nothing(network, tr
     assert names(tree) == []
 
 
+async def test_results_have_their_attributes_beside_their_names_and_searches_have_not(tree) -> None:
+    await later(tree.readdir("blue wha"))
+
+    assert tree.beside_name("blue wha/whale.mkv") == now(tree.getattr("blue wha/whale.mkv"))
+    assert tree.beside_name("blue wha") is None
+
+
 @pytest.mark.parametrize("text", ["&", "-", "a", "size:1M"])
 def test_what_asks_for_nothing_is_not_there(tree, text) -> None:
     assert errno_of(tree.getattr, text) == errno.ENOENT

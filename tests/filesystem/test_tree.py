@@ -43,6 +43,16 @@ def test_inode_numbers_of_the_root_agree_with_its_listing(tree) -> None:
             assert now(tree.getattr("/" + listed.name)).inode == listed.inode
 
 
+@pytest.mark.parametrize("path", ["/network/d", "/network/d/f"])
+def test_attributes_that_others_tell_come_with_the_names(tree, path) -> None:
+    assert tree.beside_name(path) == now(tree.getattr(path))
+
+
+@pytest.mark.parametrize("path", ["/", "/shared", "/network", "/shared/f", "/.p2pfs/status"])
+def test_other_attributes_are_asked_for_at_each_look(tree, path) -> None:
+    assert tree.beside_name(path) is None
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/nothing/below", "/sharedx"])
 def test_there_is_nothing_else_in_the_root(tree, path) -> None:
     assert errno_of(tree.getattr, path) == errno.ENOENT

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -183,7 +184,13 @@ class _Faulty:
                     return Later(fail)
                 raise make_exception(faults.kind)
             result = value(*arguments, **options)
-            return faults.wrap(result, "file.") if name in ("open", "create") else result
+            if name not in ("open", "create"):
+                return result
+            if isinstance(result, Later):
+                return replace(
+                    result, finish=lambda told: faults.wrap(result.finish(told), "file.")
+                )
+            return faults.wrap(result, "file.")
 
         async def fail() -> object:
             await trio.lowlevel.checkpoint()
