@@ -312,6 +312,10 @@ class Agenda:
         """Return whether `take_check` would give a path."""
         return bool(self._unchecked)
 
+    def has_looks(self) -> bool:
+        """Return whether a look at any path is to come or under way."""
+        return bool(self._due or self._due_large or self._later or self._looks)
+
     def knows(self, path: str) -> bool:
         """Return whether a path will be looked at, or is looked at now."""
         is_due = path in self._due or path in self._due_large or path in self._later

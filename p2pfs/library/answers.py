@@ -79,6 +79,13 @@ class Answers:
         with self._books.lock:
             return next(self._books.holdings.of(file_id), None)
 
+    def is_sought(self, file_id: FileId) -> bool:
+        """Return whether a content that is not where it was may turn up in a look to come."""
+        books = self._books
+        with books.lock:
+            is_held = next(books.holdings.of(file_id), None) is not None
+            return is_held and books.agenda.has_looks()
+
     def places(self, file_id: FileId) -> list[tuple[Identity, str]]:
         """Return files and local paths where a content may be read."""
         with self._books.lock:

@@ -65,7 +65,7 @@ class Serving:
             blocks = self._read_from(file, path, manifest, known)
             if blocks:
                 return blocks
-        if self._answers.holding(file_id) is not None:
+        if self._answers.is_sought(file_id):
             raise NotYetError("the file is not where it was")
         raise StaleError("the file changed or was removed")
 

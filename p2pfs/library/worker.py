@@ -148,15 +148,16 @@ class Worker:
             self._looks.put_off(look)
 
     def tidy(self) -> None:
-        """Take up paths that were put off; forget files that are gone for good."""
-        self._tidying.recall()
+        """Forget files that are gone for good; take up paths that were put off.
+
+        In this order: a file that grows all the time is put off again and again.
+        """
         try:
-            while not self._looks.has_quick_work():
-                if not self._forget_some():
-                    return
+            while not self._looks.has_quick_work() and self._forget_some():
                 time.sleep(YIELD_S)
         except (DamagedIndexError, sqlite3.Error) as error:
             self.index_failed(error)
+        self._tidying.recall()
 
     def _forget_some(self) -> bool:
         """Forget some files that are gone; return whether there are more."""

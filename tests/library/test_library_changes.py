@@ -183,6 +183,41 @@ async def test_what_has_gone_for_good_is_soon_held_no_more(world, autojump_clock
         assert world.library.size_of(id_of(b"bytes")) is None
 
 
+async def test_what_was_removed_is_stale_as_soon_as_it_was_looked_for_everywhere(running):
+    """Readers were told "soon" for a second, and at a busy source until they gave up."""
+    running.write("f", b"bytes")
+    await running.library.wait_idle()
+
+    running.remove("f")
+    with pytest.raises(NotYetError):
+        await read_block(running.library, id_of(b"bytes"), 0)
+    await running.library.wait_idle()
+
+    with pytest.raises(StaleError):
+        await read_block(running.library, id_of(b"bytes"), 0)
+
+
+async def test_what_was_removed_is_forgotten_though_another_file_changes_all_the_time(
+    world, autojump_clock, monkeypatch
+):
+    async with world.running():
+        world.write("f", b"bytes")
+        world.write("log", b"first line")
+        await world.library.wait_idle()
+        monkeypatch.setattr("p2pfs.library.large.Hasher.hash_small", _put_off)
+        world.write("log", b"second line")
+
+        world.remove("f")
+        await trio.sleep(5)
+
+        assert world.library.size_of(id_of(b"bytes")) is None
+        assert world.library.statistics().hashing == 1
+
+
+def _put_off(hasher, look, *_):
+    hasher._looks.put_off(look)
+
+
 async def test_a_file_that_is_made_private_is_soon_held_no_more(world, autojump_clock):
     async with world.running():
         world.write("f", b"bytes")
@@ -216,7 +251,7 @@ async def test_a_file_that_cannot_be_read_any_more_is_private(world, monkeypatch
         assert world.offered() == {}
         state = world.library.file_state("f")
         assert (state.state, state.reason) == ("private", "it cannot be read: Permission denied")
-        with pytest.raises(NotFoundError):
+        with pytest.raises(StaleError):
             await read_block(world.library, id_of(b"bytes"), 0)
 
 
