@@ -205,7 +205,7 @@ class KnownSources:
             for source in self
         )
 
-    def verdict(self, demanded: Sequence[int]) -> Trouble:
+    def verdict(self, demanded: Sequence[int], now: float) -> Trouble:
         """Return why these blocks do not come, seen over all sources."""
-        troubles = {source.trouble_with(demanded) for source in self}
+        troubles = {source.trouble_with(demanded, now) for source in self}
         return next((t for t in Trouble if t in troubles), Trouble.UNREACHABLE)

@@ -167,9 +167,9 @@ class Picker:
         """
         return self._sources.are_hopeless(index, is_late=is_late)
 
-    def verdict(self, demanded: Sequence[int]) -> Trouble:
+    def verdict(self, demanded: Sequence[int], now: float) -> Trouble:
         """Return why these blocks do not come, seen over all sources."""
-        return self._sources.verdict(demanded)
+        return self._sources.verdict(demanded, now)
 
     def rates(self, now: float) -> list[tuple[PeerInfo, float]]:
         """Return the sources that give or are asked, and their bytes a second. Any thread."""

@@ -72,6 +72,9 @@ given nothing after so many times in a row half as often each time. Where ten sh
 a reader has nothing to give for some seconds: after 5 times they took 37 s for 32 MiB, which is
 more than twice what one takes."""
 
+_LACKED_BEFORE: Final = -math.inf
+# In place of the time when to ask again: it lacked the block, and was found again since.
+
 REFILL_BLOCKS: Final = 16
 """A source with a long pipeline is asked for so many blocks at once, any other for half of what its
 pipeline has: to look for blocks to ask for, and to ask for one alone, costs as much as to receive
@@ -127,6 +130,7 @@ class Source:
     given: int = 0  # blocks
     was_unreachable: bool = False  # when it was tried last, though it was found again since
     tried_at: float = -math.inf  # when it was asked last though it had no rate
+    was_outdated: bool = False  # it said so when it was asked last, though it was found again since
     lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
     is_reader: bool = False  # it has the content in its cache alone, as we have
     is_partial: bool = False  # it once lacked a block
@@ -169,9 +173,10 @@ class Source:
             self.meter.add(request.length, now - self.progress_at)
             self.given += 1
             self.lacked_in_row = 0
+        self.lacks.pop(request.index, None)
         self.progress_at, self.silent_s = now, 0.0
         self.failures, self.retry_at = 0, 0.0
-        self.was_unreachable = False
+        self.was_unreachable = self.was_outdated = False
         self.lates = max(0, self.lates - 1)
         self.happened(SourceEvent.GAVE)
 
@@ -186,7 +191,7 @@ class Source:
         self.is_reader = self.is_partial = True
         self.progress_at, self.silent_s = now, 0.0
         if not self.is_dropped:  # it has answered: what was in the way before is not any more
-            self.trouble, self.was_unreachable = None, False
+            self.trouble, self.was_unreachable, self.was_outdated = None, False, False
 
     def was_relieved(self, request: Request, now: float) -> None:
         """Note that a request to it has ended unanswered, since others were quicker."""
@@ -224,12 +229,24 @@ class Source:
         """Whether no way leads to it, and it never gave a block."""
         return self.was_unreachable and not self.given
 
-    def trouble_with(self, indexes: Iterable[int]) -> Trouble:
-        """Return why it does not give these blocks; a source that shows no trouble is silent."""
+    def trouble_with(self, indexes: Iterable[int], now: float) -> Trouble:
+        """Return why it does not give these blocks.
+
+        What it said of them counts until it answers otherwise, or is stuck. A source that said
+        nothing is silent.
+        """
         if self.is_out_of_reach:
             return Trouble.UNREACHABLE
-        lacks_one = any(self.will_lack(index) for index in indexes)
-        return self.trouble or (Trouble.STALE if lacks_one else Trouble.SILENT)
+        if self.trouble is not None:
+            return self.trouble
+        lacked = [self.lacks[index] for index in indexes if index in self.lacks]
+        if math.inf in lacked:
+            return Trouble.STALE
+        if now >= self.stuck_at():
+            return Trouble.SILENT
+        if self.was_outdated or _LACKED_BEFORE in lacked:
+            return Trouble.STALE
+        return Trouble.BUSY if lacked else Trouble.SILENT
 
     def may_have(self, index: int, now: float) -> bool:
         """Return whether to ask it for a block now, as far as its having it goes."""
@@ -309,15 +326,20 @@ class Source:
         return BACK_OFF_S[min(self.failures, len(BACK_OFF_S)) - 1]
 
     def found_again(self) -> None:
-        """Try it anew at once, unless it lied; to be found is no sign that it can be reached."""
+        """Try it anew at once, unless it lied.
+
+        To be found is no sign that it can be reached, nor that it has what it lacked.
+        """
         was_unreachable = self.was_unreachable
+        was_outdated = self.was_outdated or self.standing is Standing.OUTDATED
+        lacked = {i: _LACKED_BEFORE if at == math.inf else 0.0 for i, at in self.lacks.items()}
         self.forgive()
-        self.was_unreachable = was_unreachable
+        self.was_unreachable, self.was_outdated, self.lacks = was_unreachable, was_outdated, lacked
 
     def forgive(self) -> None:
         """Try it anew at once, unless it lied."""
         self.lacks.clear()
-        self.was_unreachable = False
+        self.was_unreachable = self.was_outdated = False
         self.retry_at = 0.0
         self.happened(SourceEvent.FORGIVEN)
 

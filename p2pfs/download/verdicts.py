@@ -78,7 +78,7 @@ class Verdicts:
 
         `demanded` are the blocks that are waited for, with the manifest if that is missing.
         """
-        error = self._why(demanded)
+        error = self._why(demanded, now)
         is_stalled = now >= self._patience.stalled_at
         if is_stalled:
             self.fail(error)
@@ -87,10 +87,12 @@ class Verdicts:
             self._give_up_hope(demanded, error, is_late=now >= self._patience.out_of_reach_at)
         return is_stalled
 
-    def _why(self, demanded: Sequence[int]) -> TransferError:
+    def _why(self, demanded: Sequence[int], now: float) -> TransferError:
         """Return why these blocks do not come, and nothing of holders that were not asked for."""
-        trouble = self._picker.verdict(demanded)
+        trouble = self._picker.verdict(demanded, now)
         if trouble in (Trouble.STALE, Trouble.CORRUPT) and not self._seeking.count:
+            if self._seeking.is_under_way:
+                return error_of(Trouble.SILENT)
             return NotAskedError("no known holder gives it, and others may not be asked for now")
         return error_of(trouble, self._no_way if trouble is Trouble.UNREACHABLE else "")
 

@@ -276,7 +276,7 @@ def test_a_liar_is_never_asked_again() -> None:
 
     assert picker.next_requests(100.0, [0], []) == []
     assert picker.is_hopeless(0)
-    assert picker.verdict([0]) is Trouble.CORRUPT
+    assert picker.verdict([0], 0.0) is Trouble.CORRUPT
 
 
 def test_a_failing_source_is_asked_at_longer_and_longer_intervals() -> None:
@@ -330,7 +330,7 @@ def test_a_source_that_lacks_a_block_gives_the_others() -> None:
     assert picker.is_starved(0.0, [7])
     assert [request.index for request in picker.next_requests(0.0, [7, 8], [])] == [8]
     assert (picker.is_hopeless(7), picker.is_hopeless(8)) == (True, False)
-    assert picker.verdict([7]) is Trouble.STALE
+    assert picker.verdict([7], 0.0) is Trouble.STALE
 
 
 # Other readers
@@ -477,7 +477,7 @@ def test_the_verdict_over_all_sources(troubles: list[Trouble | None], verdict: T
         if trouble is not None:
             picker.failed(request, trouble, 0.0)
 
-    assert picker.verdict([0]) is verdict
+    assert picker.verdict([0], 0.0) is verdict
 
 
 # Rates

@@ -99,7 +99,7 @@ def test_who_is_found_again_is_still_out_of_reach_until_a_reader_comes_anew():
     source.found_again()
     assert source.is_out_of_reach
     assert source.is_available(1.0)
-    assert source.trouble_with([0]) is Trouble.UNREACHABLE
+    assert source.trouble_with([0], 2.0) is Trouble.UNREACHABLE
 
     source.forgive()
     assert not source.is_out_of_reach
@@ -119,4 +119,4 @@ def test_who_answers_is_not_out_of_reach_any_more_though_it_gave_no_block():
     source.found_again()
     source.gave(Request(source.peer, MANIFEST, 100), now=2.0)
     source.happened(SourceEvent.LIED)
-    assert source.trouble_with([0]) is Trouble.CORRUPT
+    assert source.trouble_with([0], 2.0) is Trouble.CORRUPT

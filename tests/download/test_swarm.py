@@ -48,6 +48,8 @@ GONE = UnreachableError("refused")
 STALE = RejectedError("changed", RejectCode.STALE)
 PAUSED = RejectedError("paused", RejectCode.PAUSED)
 ABSENT = RejectedError("no such content", RejectCode.NOT_FOUND)
+SOON = RejectedError("not here yet", RejectCode.NOT_FOUND, retry_after_s=0.2)
+SHORT_STALL_S = 2.0
 READ_BYTES = 128 * 1024  # what the kernel asks for when a file is read in sequence
 
 
@@ -537,6 +539,56 @@ async def test_a_holder_that_was_gone_for_a_moment_and_lacks_it_since_is_stale(
             source.error = ABSENT
 
 
+@pytest.mark.parametrize("error", [STALE, ABSENT])
+async def test_unpublished_is_stale_though_a_search_has_just_found_its_holder_again(
+    tmp_path: Path, autojump_clock: MockClock, error: RejectedError
+) -> None:
+    content = Content.of(40 * BLOCK)
+    source = FakeSource(content)
+    upstream = FakeUpstream([source], search_s=0.8 * SHORT_STALL_S)
+    upstream.found = upstream.peers
+
+    async with open_swarm(tmp_path, content, upstream, stall_s=SHORT_STALL_S) as swarm:
+        await swarm.read(0, 4096)
+        source.error, source.latency_s = error, 0.15 * SHORT_STALL_S
+        with pytest.raises(StaleError):
+            await swarm.read(30 * BLOCK, 4096)
+
+    assert len(upstream.searched_at) == 1
+
+
+async def test_a_holder_that_is_stuck_is_silent_whatever_it_has_said(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(40 * BLOCK)
+    source = FakeSource(content)
+    upstream = FakeUpstream([source])
+    upstream.found = upstream.peers
+
+    async with open_swarm(tmp_path, content, upstream) as swarm:
+        await swarm.read(0, 4096)
+        source.error = STALE
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def read() -> None:
+                with pytest.raises(StalledError):
+                    await swarm.read(30 * BLOCK, 4096)
+
+            await trio.sleep(0.05)
+            source.latency_s = math.inf
+
+
+async def test_a_search_that_takes_longer_than_the_stall_time_is_a_stall(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = Content.of(BLOCK)
+    upstream = FakeUpstream([FakeSource(content, error=ABSENT)], search_s=2 * SHORT_STALL_S)
+
+    async with open_swarm(tmp_path, content, upstream, stall_s=SHORT_STALL_S) as swarm:
+        assert await fails_with(swarm, StalledError) == pytest.approx(SHORT_STALL_S, abs=0.1)
+
+
 async def test_nobody_has_it_any_more_is_stale(tmp_path: Path, autojump_clock: MockClock) -> None:
     content = Content.of(4 * BLOCK)
     upstream = FakeUpstream([FakeSource(content, error=ABSENT)])
@@ -581,6 +633,17 @@ async def test_refusals_until_the_stall_time_are_busy(
 
     async with open_swarm(tmp_path, content, upstream) as swarm:
         assert await fails_with(swarm, BusyError) == pytest.approx(STALL_S, abs=0.1)
+
+
+async def test_soon_until_the_stall_time_is_busy(tmp_path: Path, autojump_clock: MockClock) -> None:
+    content = Content.of(40 * BLOCK)
+    source = FakeSource(content)
+
+    async with open_swarm(tmp_path, content, FakeUpstream([source])) as swarm:
+        await swarm.read(0, 4096)
+        source.error = SOON
+        with pytest.raises(BusyError):
+            await swarm.read(30 * BLOCK, 4096)
 
 
 async def test_a_source_is_asked_again_when_it_said(

@@ -215,12 +215,13 @@ async def open_swarm(
     *,
     size: int | None = None,
     limit_bytes: int = 1 << 40,
+    stall_s: float = STALL_S,
 ) -> AsyncIterator[Swarm]:
     """A running swarm with all of the upstream's sources, over a cache without threads."""
     cache = BlockCache(str(path), limit_bytes, run_directly)
     cached = cache.open_file(content.file_id, content.size if size is None else size)
     try:
-        async with running_swarm(cached, upstream) as swarm:
+        async with running_swarm(cached, upstream, stall_s=stall_s) as swarm:
             yield swarm
     finally:
         cached.close()
@@ -228,10 +229,10 @@ async def open_swarm(
 
 @asynccontextmanager
 async def running_swarm(
-    cached: CachedFile | MemoryCachedFile, upstream: FakeUpstream
+    cached: CachedFile | MemoryCachedFile, upstream: FakeUpstream, *, stall_s: float = STALL_S
 ) -> AsyncIterator[Swarm]:
     """A swarm over what is cached, with all of the upstream's sources, until the block is over."""
-    swarm = Swarm(cached, upstream.peers, upstream, STALL_S)
+    swarm = Swarm(cached, upstream.peers, upstream, stall_s)
     async with trio.open_nursery() as nursery:
         await nursery.start(swarm.run)
         yield swarm
