@@ -308,7 +308,8 @@ class Pins:
         """
         file_id = FileId(entry.file_id)
         size = self._catalogue.offers.size_of(file_id)
-        if size is None or size == entry.size:
+        is_pinned = self._entries.get(entry.path) is entry  # else it was let go in this moment
+        if size is None or size == entry.size or not is_pinned:
             return entry
         right = msgspec.structs.replace(entry, size=size)
         self._cache.let_go(file_id, entry.size)
