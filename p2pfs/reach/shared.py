@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from p2pfs.errors import ShutdownError
 from p2pfs.link import Judge, Link
 from p2pfs.protocol import Address, Bye, ByeCode, Hello, LinkKind, ServentId
 from p2pfs.tasks import Tasks
@@ -36,10 +37,20 @@ class SharedLinks:
         finally:
             if self._links.get(peer) is link:
                 del self._links[peer]
+            if not link.is_run:
+                await give_back(link, "it could not be served")
 
     async def put(self, link: Link) -> None:
-        """Have a link served, and return when it is run."""
-        self._tasks.start(self.keep, link)
+        """Have a link served, and return when it is run.
+
+        Raises:
+            ShutdownError: we end, and the link is closed.
+        """
+        try:
+            self._tasks.start(self.keep, link)
+        except ShutdownError as error:
+            await give_back(link, str(error))
+            raise
         while not link.is_run:
             await trio.lowlevel.checkpoint()
 

@@ -12,7 +12,13 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import LinkError, SilentError, TooManyFilesError, UnreachableError
+from p2pfs.errors import (
+    LinkError,
+    ShutdownError,
+    SilentError,
+    TooManyFilesError,
+    UnreachableError,
+)
 from p2pfs.journal import printable
 from p2pfs.link import (
     ASKS_NOTHING,
@@ -223,6 +229,9 @@ class _WaysTried:
             self._failed(way, error)
             if isinstance(error, RefusedError | TooManyFilesError):
                 scope.cancel()
+            return
+        except ShutdownError as error:  # what it needs of us has ended before the race
+            self._failed(way, UnreachableError(str(error)))
             return
         if self._link is None:
             self._link = link
