@@ -6,6 +6,7 @@ too, unless the command line of that start gives the same option.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -21,9 +22,11 @@ from p2pfs.config import (
     all_options,
     rate_at,
     read_set,
+    regrouped,
     reset,
     set_value,
 )
+from p2pfs.errors import UsageError
 from p2pfs.rates import RateLimit
 from p2pfs.state import remove_file, replace_file
 from p2pfs.threads import RunInThread
@@ -86,17 +89,25 @@ class Settings:
             if text is not None or option not in SETTABLE:
                 values[option] = set_value(option, text or "")
             config = await self._run_in_thread(reset, self.config, option, values)
-            await self._run_in_thread(_keep, config, values)
-            self.config = config
-            if option in self._limits:
-                self._apply_limit(option)
-            if option in self._takers:
-                await self._run_in_thread(self._takers[option], config)
+            with trio.CancelScope(shield=True):  # or it would be kept, and not followed
+                await self._run_in_thread(_keep, config, values)
+                self.config = config
+                if option in self._limits:
+                    self._apply_limit(option)
+                if option in self._takers:
+                    await self._run_in_thread(self._takers[option], config)
         log.info("set option=%s value=%r", option, all_options(config)[option])
         return self._row(option)
 
-    def rows(self) -> list[Record]:
-        """Return each option with its value, its source, and whether it can be set."""
+    async def rows(self) -> list[Record]:
+        """Return each option with its value, its source, and whether it can be set.
+
+        The groups are those that config.toml has now, which are followed. As long as it cannot be
+        read they are those of before.
+        """
+        async with self._changing:
+            with contextlib.suppress(UsageError):
+                self.config = await self._run_in_thread(regrouped, self.config)
         return [self._row(option) for option in all_options(self.config)]
 
     def _row(self, option: str) -> Record:

@@ -1,10 +1,12 @@
 """Every knob of a servent, once, and the sources of its values.
 
-    knobs     the knobs: unit, default, bounds and reason; the paths in the state directory
-    values    parsers of their values: sizes, rates, hosts, names
-    timetable rates by the hour
     loading   merges the command line, `set.toml`, `config.toml` and the defaults
+    values    parsers of the knobs' values: sizes, rates, hosts, names
+    knobs     the knobs: unit, default, bounds and reason; the paths in the state directory
+    timetable rates by the hour
     places    state directories and control sockets of this user
+
+Each imports only those below it.
 
 A `Config` is made once and never changes. A part gets the values that it needs, not the whole.
 """
@@ -40,6 +42,7 @@ from p2pfs.config.loading import (
     load_config,
     read_groups,
     read_set,
+    regrouped,
     reset,
     set_value,
     state_around,
@@ -50,13 +53,14 @@ from p2pfs.config.places import (
     runtime_directory,
     socket_name,
 )
-from p2pfs.config.timetable import Limit, Timetable, parse_limit, rate_at
+from p2pfs.config.timetable import Limit, Timetable, rate_at
 from p2pfs.config.values import (
     is_servent_id,
     parse_cache_size,
     parse_duration,
     parse_endpoint,
     parse_join,
+    parse_limit,
     parse_listen,
     parse_name,
     parse_rate,
@@ -108,6 +112,7 @@ __all__ = [
     "rate_at",
     "read_groups",
     "read_set",
+    "regrouped",
     "reset",
     "runtime_directories",
     "runtime_directory",

@@ -11,14 +11,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from p2pfs.config.places import runtime_directory
+from p2pfs.config.timetable import Limit
 from p2pfs.endpoints import Endpoint
 from p2pfs.invitations import Invitation
-
-if TYPE_CHECKING:
-    from p2pfs.config.timetable import Limit
 
 MIB: Final = 1024**2
 GIB: Final = 1024**3

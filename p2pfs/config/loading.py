@@ -42,18 +42,19 @@ from p2pfs.config.knobs import (
     SharedDirectory,
 )
 from p2pfs.config.places import default_state_directory
-from p2pfs.config.timetable import limit_option, parse_limit
 from p2pfs.config.values import (
     file_in,
     flag_from,
     integer,
     is_servent_id,
+    limit_option,
     one_of,
     parse_cache_size,
     parse_flag,
     parse_groups,
     parse_joins,
     parse_kernel_options,
+    parse_limit,
     parse_listen,
     parse_name,
     parse_stall_timeout,
@@ -168,6 +169,15 @@ def read_groups(config: Config) -> Mapping[str, tuple[str, ...]]:
         return parse_groups(_read_toml(config.config_path).get("groups", {}))
     except ValueError as error:
         raise UsageError(f"{config.config_path}: groups: {error}") from error
+
+
+def regrouped(config: Config) -> Config:
+    """Return the settings with the groups that config.toml has now; raises as `read_groups`."""
+    groups = read_groups(config)
+    origins = {name: origin for name, origin in config.origins.items() if name != "groups"}
+    if groups:
+        origins["groups"] = Origin.FILE
+    return replace(config, groups=groups, origins=origins)
 
 
 def read_set(config: Config) -> dict[str, object]:

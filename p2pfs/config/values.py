@@ -31,10 +31,14 @@ from p2pfs.config.knobs import (
     STALL_TIMEOUT_BOUNDS_S,
     SharedDirectory,
 )
+from p2pfs.config.timetable import MAX_CHANGES, Limit, Timetable
 from p2pfs.endpoints import Endpoint
 from p2pfs.invitations import Invitation, is_of_ours, parse_invitation
 
 E = TypeVar("E", bound=enum.StrEnum)
+
+OFF: Final = "off"
+"""The word for no limit, in place of a rate."""
 
 _MAX_HOST_LENGTH: Final = 253
 """The longest name that DNS can hold."""
@@ -107,6 +111,43 @@ def parse_rate(value: object) -> int | None:
     if rate and not MIN_LIMIT_BYTES_PER_S <= rate <= MAX_LIMIT_BYTES_PER_S:
         raise ValueError(f"{quoted(value)} is not a rate of 16K a second or more, nor 0: no limit")
     return rate or None
+
+
+def parse_limit(value: object) -> Limit:
+    """Return a limit from a rate, "off", or a timetable such as "08:00 512KiB, 23:00 off".
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or not re.match(r"\s*\d+:", value):
+        return _rate_or_off(value)
+    changes = [_change(text) for text in value.split(",")]
+    if len({start for start, _ in changes}) < len(changes):
+        raise ValueError(f"{quoted(value)} has two rates for one time")
+    if len(changes) > MAX_CHANGES:
+        raise ValueError(f"a timetable has {MAX_CHANGES} changes a day at most")
+    return Timetable(tuple(sorted(changes, key=lambda change: change[0])))
+
+
+def _change(text: str) -> tuple[int, int | None]:
+    match = re.fullmatch(r"\s*(\d{1,2}):(\d{2})\s+(\S.*?)\s*", text, re.ASCII)
+    if match is None or int(match[1]) > 23 or int(match[2]) > 59:
+        raise ValueError(f"{quoted(text.strip())} is not a time and a rate such as 08:00 512KiB")
+    return 60 * int(match[1]) + int(match[2]), _rate_or_off(match[3])
+
+
+def _rate_or_off(value: object) -> int | None:
+    return None if value == OFF else parse_rate(value)
+
+
+def limit_option(limit: Limit) -> str:
+    """Return a limit as people write it; no limit is "off"."""
+    if isinstance(limit, Timetable):
+        return ", ".join(
+            f"{start // 60:02}:{start % 60:02} {limit_option(rate)}"
+            for start, rate in limit.changes
+        )
+    return OFF if limit is None else size_option(limit)
 
 
 def parse_endpoint(value: object, *, min_port: int = 1) -> Endpoint:

@@ -116,7 +116,7 @@ class Settings(Protocol):
     async def set(self, option: str, text: str | None) -> Record:
         """Give an option another value, or the one that it has without the verb."""
 
-    def rows(self) -> Sequence[Record]:
+    async def rows(self) -> Sequence[Record]:
         """Describe each option."""
 
 

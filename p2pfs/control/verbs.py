@@ -248,7 +248,7 @@ async def _finished(servent: Servent, args: Args, _report: SendProgress) -> obje
 
 async def _config(servent: Servent, _args: Args, _report: SendProgress) -> object:
     """List each option with its value and its source."""
-    return servent.settings.rows()
+    return await servent.settings.rows()
 
 
 async def _set(servent: Servent, args: Args, _report: SendProgress) -> object:

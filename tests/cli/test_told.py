@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -90,6 +91,19 @@ def grouped(here):
 
 def test_groups_are_told_by_their_names(p2pfs, grouped):
     assert "groups\tfamily, nobody\tconfig.toml\tno\n" in p2pfs("config")[1]
+
+
+def test_the_groups_that_are_told_are_those_of_now(p2pfs, grouped):
+    """They are followed while the servent runs."""
+    file = grouped.config.config_path
+    file.write_text(f"[groups]\nfriends = {json.dumps(['c' * 32])}\n")
+    assert "groups\tfriends\tconfig.toml\tno\n" in p2pfs("config")[1]
+
+    file.write_text("[groups]\nfriends = [")
+    assert "groups\tfriends\tconfig.toml\tno\n" in p2pfs("config")[1]
+
+    file.write_text("")
+    assert re.search(r"^groups\t.*\tdefault\tno$", p2pfs("config")[1], re.MULTILINE)
 
 
 def test_who_may_see_a_share_is_counted_by_peers(p2pfs, grouped, here):

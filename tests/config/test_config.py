@@ -38,6 +38,7 @@ from p2pfs.config import (
     rate_at,
     to_options,
 )
+from p2pfs.config.values import limit_option
 from p2pfs.errors import UsageError
 from p2pfs.mounts import Mount
 from p2pfs.protocol import fields
@@ -420,7 +421,7 @@ def test_a_limit_may_follow_the_hour(load, text, at):
     limit = load(upload_limit=text).upload_limit_bytes_s
 
     assert {minute: limit.at(minute) for minute in at} == at
-    assert parse_limit(str(limit)) == limit
+    assert parse_limit(limit_option(limit)) == limit
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ async def test_an_invitation_brings_the_key_and_keeps_it(autojump_clock: MockClo
         assert kept.read_text() == key.read_text()
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
         assert world[1].config.network_key_file == kept
-        rows = {str(row["name"]): row["source"] for row in world[1].settings.rows()}
+        rows = {str(row["name"]): row["source"] for row in await world[1].settings.rows()}
         assert rows["network-key-file"] == "invitation"
         assert [join.key for join in world[1].config.joins] == [None]
 
