@@ -104,8 +104,9 @@ class Acts:
         Raises:
             OSError: nothing is offered now, but the next start would not know of it.
         """
-        self._disk.library.pause()
-        await self._disk.run_in_thread(replace_file, self._paused_path, b"")
+        with trio.CancelScope(shield=True):
+            self._disk.library.pause()
+            await self._disk.run_in_thread(replace_file, self._paused_path, b"")
 
     async def resume(self) -> None:
         """Offer the share again; OSError if sharing stays paused."""

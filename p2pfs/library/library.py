@@ -107,8 +107,9 @@ class Library:
             UsageError: it cannot be shared, or not under this name.
             OSError: the next start would not know of it: it is not shared.
         """
-        root = await self._run_in_thread(self._roots.add, shared)
-        await self._run_in_thread(self._worker.root_changed, root.name)
+        with trio.CancelScope(shield=True):  # or it would be noted, and not looked at
+            root = await self._run_in_thread(self._roots.add, shared)
+            await self._run_in_thread(self._worker.root_changed, root.name)
         return root
 
     async def unshare(self, name: str) -> Root:
@@ -119,8 +120,9 @@ class Library:
             UsageError: config.toml shares it.
             OSError: the next start would share it again.
         """
-        root = await self._run_in_thread(self._roots.remove, name)
-        await self._run_in_thread(self._worker.root_changed, name)
+        with trio.CancelScope(shield=True):  # or it would be noted, and offered nevertheless
+            root = await self._run_in_thread(self._roots.remove, name)
+            await self._run_in_thread(self._worker.root_changed, name)
         self._roots.audiences.withdraw(name)
         self._alarm.ring()
         return root
