@@ -129,7 +129,11 @@ class SharedTree:
             if flags & os.O_EXCL:
                 raise
             return self.open(path, flags)
-        self._backing.hand_over(path, mode, owner)
+        try:
+            self._backing.hand_over(path, mode, owner)
+        except BaseException:
+            file.release()
+            raise
         self._share.created(path, file.status)
         return file
 

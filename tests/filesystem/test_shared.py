@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from p2pfs.filesystem import FileSystem, Moment, Ownership
+from p2pfs.filesystem.backing import Backing
+from p2pfs.filesystem.shared import SharedTree
 from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare, FakeState
 from tests.helpers.files import RealFiles, TreeFiles, now
@@ -647,3 +649,20 @@ def test_a_writer_waits_for_who_asked_whether_there_is_one(files, tmp_path) -> N
         answered.join()
 
     assert (tmp_path / "f").read_bytes() == b"new"
+
+
+def test_a_file_that_cannot_be_handed_over_is_not_left_open(tmp_path, monkeypatch) -> None:
+    """Its writer would count for ever, and it would never be published."""
+    share = FakeShare()
+    tree = SharedTree(Roots(tmp_path), share)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not on this disk")
+
+    monkeypatch.setattr(Backing, "hand_over", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+
+    assert errno_of(tree.create, "f", os.O_WRONLY | os.O_CREAT, 0o644, None) == errno.EPERM
+
+    assert (share.writers, len(os.listdir("/proc/self/fd"))) == ({}, before)
+    tree.close()
