@@ -35,7 +35,13 @@ from p2pfs.host.process import settle
 from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.journal import printable
 from p2pfs.library import Watch
-from p2pfs.mount import KernelCaller, check_fuse, check_mountpoint, serve_mount
+from p2pfs.mount import (
+    KernelCaller,
+    check_fuse,
+    check_mountpoint,
+    new_mountpoint_undone,
+    serve_mount,
+)
 from p2pfs.mounts import is_within
 from p2pfs.reach import Lan, PortMapping
 from p2pfs.servent import Servent, open_servent
@@ -69,6 +75,9 @@ leave a dead mount behind; `kill -USR1` is how people ask some daemons for a new
 Announce = Callable[[Welcome], None]
 """Takes the welcome, once all is up."""
 
+KeepMade = Callable[[], object]
+"""Lets a mountpoint that was made stay, once it is mounted."""
+
 
 def live(config: Config, announce: Announce) -> None:
     """Run a servent until a signal, a verb or an unmount ends it.
@@ -81,11 +90,11 @@ def live(config: Config, announce: Announce) -> None:
     settle()
     try:
         _check_apart(config)
-        with lock_state(config):
+        with lock_state(config), _new_mountpoint_undone(config) as keep:
             _forget_output(config)
             _start_logging(config)
             try:
-                trio.run(_live, config, announce, manager)
+                trio.run(_live, config, announce, manager, keep)
             except BaseExceptionGroup as group:
                 raise _cause_of(group) from group
     except (P2pfsError, OSError) as error:
@@ -104,7 +113,19 @@ def _check_apart(config: Config) -> None:
             )
 
 
-async def _live(config: Config, announce: Announce, manager: Manager) -> None:
+def _new_mountpoint_undone(config: Config) -> contextlib.AbstractContextManager[KeepMade]:
+    if config.mountpoint is None:
+        return contextlib.nullcontext(_keep_nothing)
+    return new_mountpoint_undone(os.fspath(config.mountpoint))
+
+
+def _keep_nothing() -> None:
+    """Keep what was made, of which there is nothing."""
+
+
+async def _live(
+    config: Config, announce: Announce, manager: Manager, keep_mountpoint: KeepMade
+) -> None:
     # Before the mount: libfuse takes over the signals that are at their defaults.
     with trio.open_signal_receiver(*ENDING, *UNHEEDED) as signals:
         mountpoint = await _prepared_mountpoint(config)
@@ -130,6 +151,7 @@ async def _live(config: Config, announce: Announce, manager: Manager) -> None:
             servent.settings.on_change("log-level", _set_log_level)
             if mountpoint is not None:
                 await nursery.start(_mount, servent, mountpoint, end)
+                keep_mountpoint()
             if manager.is_listening:
                 nursery.start_soon(guarded, _keep_told, manager, servent)
             await _wait_for_a_neighbour(servent)

@@ -44,7 +44,14 @@ such a read; `Portal.wait_for_read` looks after that.
 """
 
 from p2pfs.mount.caller import KernelCaller
-from p2pfs.mount.mountpoint import check_fuse, check_mountpoint, detach, is_stuck, stale_mounts
+from p2pfs.mount.mountpoint import (
+    check_fuse,
+    check_mountpoint,
+    detach,
+    is_stuck,
+    new_mountpoint_undone,
+    stale_mounts,
+)
 from p2pfs.mount.session import serve_mount
 
 __all__ = [
@@ -53,6 +60,7 @@ __all__ = [
     "check_mountpoint",
     "detach",
     "is_stuck",
+    "new_mountpoint_undone",
     "serve_mount",
     "stale_mounts",
 ]

@@ -6,12 +6,14 @@ a call to a live mount waits for an answer.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import stat
 import subprocess
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import Final, cast
 
@@ -25,6 +27,11 @@ ANSWER_S: Final = 2.0
 """A live mount answers in milliseconds, a dead one at once. One that is silent for this long
 is alive and stuck."""
 
+_DEVICE: Final = "/dev/fuse"
+
+_DEVICE_NUMBER: Final = os.makedev(10, 229)
+"""Its number, the same on every Linux (admin-guide/devices.txt)."""
+
 _FUSE_CONF: Final = "/etc/fuse.conf"
 """The file in which the administrator says what other users than root may ask of fusermount."""
 
@@ -34,9 +41,8 @@ _MTAB: Final = "/etc/mtab"
 
 def check_fuse(*, allow_other: bool = False) -> None:
     """Raise `UsageError` if this machine cannot mount, with what to do about it."""
-    if not os.path.exists("/dev/fuse"):
-        raise UsageError("/dev/fuse is missing: load the kernel module with `modprobe fuse`")
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+    _check_device()
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
         raise UsageError(
             "no permission to use /dev/fuse: ask the administrator for `chmod 666 /dev/fuse`, "
             "or for the group that owns it"
@@ -50,6 +56,20 @@ def check_fuse(*, allow_other: bool = False) -> None:
         )
     if allow_other and not _may_allow_other():
         raise UsageError(f"--allow-other needs a line `user_allow_other` in {_FUSE_CONF}")
+
+
+def _check_device() -> None:
+    try:
+        status = os.stat(_DEVICE)
+    except OSError:
+        raise UsageError(
+            f"{_DEVICE} is missing: load the kernel module with `modprobe fuse`"
+        ) from None
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _DEVICE_NUMBER:
+        raise UsageError(
+            f"{_DEVICE} is not the device of FUSE: remove it, and make it anew with "
+            f"`mknod -m 666 {_DEVICE} c {os.major(_DEVICE_NUMBER)} {os.minor(_DEVICE_NUMBER)}`"
+        )
 
 
 def check_mountpoint(path: str) -> str:
@@ -73,6 +93,32 @@ def check_mountpoint(path: str) -> str:
     if not is_empty:
         raise UsageError(f"{path} is not empty")
     return path
+
+
+@contextlib.contextmanager
+def new_mountpoint_undone(path: str) -> Iterator[Callable[[], None]]:
+    """Remove at the end the directories that were made meanwhile for a mount that failed.
+
+    Yields what to call when it is mounted: from then on they stay, whatever happens. One that
+    holds anything stays too.
+    """
+    new = [] if is_ours_on(_without_links(path)) else _missing(path)
+
+    try:
+        yield new.clear
+    finally:
+        for place in new:
+            with contextlib.suppress(OSError):
+                os.rmdir(place)
+
+
+def _missing(path: str) -> list[str]:
+    """Return which directories are to be made for a path, the innermost first."""
+    missing, place = [], os.path.abspath(path)
+    while not os.path.lexists(place):
+        missing.append(place)
+        place = os.path.dirname(place)
+    return missing
 
 
 def detach(mountpoint: str) -> None:

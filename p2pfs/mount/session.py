@@ -137,6 +137,7 @@ class _FuseThread:
         self.ended = trio.Event()
         self.was_mounted = False
         self._token = trio.lowlevel.current_trio_token()
+        self._mounted_by = trio.current_time() + MOUNT_TIMEOUT_S
         self._program = fusermount()
         self._thread: threading.Thread | None = None
 
@@ -154,7 +155,13 @@ class _FuseThread:
         self._tell(self.mounted)
 
     async def take_down(self) -> None:
-        """Unmount, if need be under programs that have files open, and wait for the end."""
+        """Unmount, if need be under programs that have files open, and wait for the end.
+
+        A mount that is being made is waited for: to unmount it before would do nothing, and leave
+        it behind us.
+        """
+        with trio.move_on_at(self._mounted_by):
+            await self.mounted.wait()
         if not self.ended.is_set() and (await self._unmount() or await self._unmount("-z")):
             with trio.move_on_after(DRAIN_TIMEOUT_S):
                 await self.ended.wait()

@@ -72,8 +72,11 @@ main()
 """
 
 
-def test_a_first_start_that_fails_late_leaves_nothing(processes: Processes):
-    arguments = ["serve", "--foreground", "--listen", "127.0.0.1:0", "--state", "state"]
+@pytest.mark.parametrize(
+    "verb", [["serve"], pytest.param(["mount", "new/mnt"], marks=pytest.mark.fuse)]
+)
+def test_a_first_start_that_fails_late_leaves_nothing(processes: Processes, verb: list[str]):
+    arguments = [*verb, "--foreground", "--listen", "127.0.0.1:0", "--state", "state"]
     done = subprocess.run(
         [sys.executable, "-c", FAILS_LATE, *arguments],
         cwd=processes.directory,
@@ -86,3 +89,4 @@ def test_a_first_start_that_fails_late_leaves_nothing(processes: Processes):
     assert "no room for a socket" in done.stderr
     assert done.returncode == 1
     assert not (processes.directory / "state").exists()
+    assert not (processes.directory / "new").exists()

@@ -17,7 +17,14 @@ import trio
 
 from p2pfs.errors import UsageError
 from p2pfs.filesystem import FileSystem
-from p2pfs.mount import check_fuse, check_mountpoint, serve_mount, stale_mounts
+from p2pfs.mount import (
+    check_fuse,
+    check_mountpoint,
+    new_mountpoint_undone,
+    serve_mount,
+    session,
+    stale_mounts,
+)
 from p2pfs.mount.heard import libfuse_heard
 from p2pfs.mount.mountpoint import detach, fusermount
 from p2pfs.mount.session import NAMES_S
@@ -359,6 +366,36 @@ def test_a_missing_mountpoint_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "a/b").is_dir()
 
 
+def test_a_mountpoint_that_was_made_is_removed_unless_it_was_mounted(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for place in ("there", "there/a/b"):
+        with suppress(UsageError), new_mountpoint_undone(str(tmp_path / place)):
+            check_mountpoint(str(tmp_path / place))
+            raise UsageError("it cannot be mounted")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+    with new_mountpoint_undone(str(tmp_path / "up")) as keep:
+        check_mountpoint(str(tmp_path / "up"))
+        keep()
+    with new_mountpoint_undone(str(tmp_path / "used/up")):
+        check_mountpoint(str(tmp_path / "used/up"))
+        (tmp_path / "used/theirs").touch()
+    assert (tmp_path / "up").is_dir()
+    assert [one.name for one in (tmp_path / "used").iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("is_device", [True, False])
+def test_what_is_at_the_place_of_the_device_must_be_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_device: bool
+) -> None:
+    place = "/dev/null" if is_device else str(tmp_path / "fuse")
+    (tmp_path / "fuse").touch()
+    monkeypatch.setattr("p2pfs.mount.mountpoint._DEVICE", place)
+
+    with pytest.raises(UsageError, match=r"is not the device of FUSE.* c 10 229"):
+        check_fuse()
+
+
 def test_a_mountpoint_is_known_by_its_real_name(tmp_path: Path) -> None:
     (tmp_path / "real dir").mkdir()
     (tmp_path / "link").symlink_to("real dir")
@@ -398,3 +435,22 @@ def test_only_the_mounts_that_are_meant_are_asked(
     assert asked == []
     stale_mounts(set(), among={"/elsewhere", str(mounted.mountpoint)})
     assert asked == [str(mounted.mountpoint)]
+
+
+async def test_a_mount_that_is_being_made_is_there_before_it_is_taken_down(monkeypatch):
+    monkeypatch.setattr(session, "fusermount", lambda: "fusermount")
+    thread = session._FuseThread("/nowhere")
+    was_there = []
+
+    async def unmount(*_options: str) -> bool:
+        was_there.append(thread.mounted.is_set())
+        thread.ended.set()
+        return True
+
+    monkeypatch.setattr(thread, "_unmount", unmount)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(thread.take_down)
+        await trio.testing.wait_all_tasks_blocked()
+        thread.mounted.set()
+
+    assert was_there == [True]

@@ -254,7 +254,7 @@ def test_libfuse_2_runs_fusermount_under_no_other_name(tmp_path, monkeypatch) ->
 
 
 def test_a_missing_device_is_said_with_what_to_do(monkeypatch) -> None:
-    monkeypatch.setattr("os.path.exists", lambda path: False)
+    monkeypatch.setattr("p2pfs.mount.mountpoint._DEVICE", "/dev/no-such-device")
 
     with pytest.raises(UsageError, match="modprobe fuse"):
         check_fuse()
