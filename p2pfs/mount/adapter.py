@@ -96,21 +96,25 @@ class Adapter:
             raise os_error(errno_of(operation, error)) from None
 
     def init(self, _path: str) -> None:
+        """Note that the kernel has made its first call: it is mounted."""
         self._on_init()
 
     # Looking.
 
     def getattr(self, path: str, info: FileInfo | None = None) -> Attributes:
+        """Return what `stat` shows of a path, or of an open file, which may have lost its name."""
         if info is not None:
             return self._file(info).getattr()
         return self._settle(self._tree.getattr(path))
 
     def readdir(self, path: str | None) -> list[Listed]:
-        if path is None:  # the directory was removed
+        """Return the names in a directory; the binding adds `.` and `..`."""
+        if path is None:  # it was removed
             return []
         return self._settle(self._tree.readdir(path))
 
     def readlink(self, path: str) -> str:
+        """Return where a symbolic link points."""
         return self._tree.readlink(path)
 
     def access(self, path: str, mode: int) -> None:
@@ -121,26 +125,32 @@ class Adapter:
             raise os_error(errno.EACCES, path)
 
     def getxattr(self, path: str, name: str) -> bytes:
+        """Return an extended attribute; the binding has refused those of the system."""
         return self._settle(self._tree.getxattr(path, name))
 
     def listxattr(self, path: str) -> list[str]:
+        """Return the names of the extended attributes."""
         return self._settle(self._tree.listxattr(path))
 
     def statfs(self, path: str) -> dict[str, int]:
+        """Return the room on the disk behind a path, by the names of `struct statvfs`."""
         room = self._tree.statfs(path)
         return {name: getattr(room, name) for name in _STATFS_FIELDS}
 
     # Files.
 
     def open(self, path: str, info: FileInfo) -> None:
+        """Open a file that exists, and put its handle into `info`."""
         self._check_room(path)
         self._opened(self._settle(self._tree.open(path, info.flags)), info)
 
     def create(self, path: str, mode: int, info: FileInfo) -> None:
+        """Create a file for the caller, open it, and put its handle into `info`."""
         self._check_room(path)
         self._opened(self._tree.create(path, info.flags, mode, self._caller()), info)
 
     def read(self, _path: str, size: int, offset: int, info: FileInfo) -> bytes | Stretch:
+        """Return `size` bytes, or where they lie; fewer only at the end of the file."""
         answer = self._file(info).read(size, offset)
         data = self._wait_for_read(answer) if isinstance(answer, Later) else answer
         if len(data) > size:
@@ -150,38 +160,48 @@ class Adapter:
     read_buf = read  # under this name libfuse takes a Stretch: see p2pfs.mount.binding
 
     def write(self, _path: str, data: bytes, offset: int, info: FileInfo) -> int:
+        """Write, and return how many bytes were taken."""
         return self._file(info).write(data, offset)
 
     def truncate(self, path: str, size: int, info: FileInfo | None = None) -> None:
+        """Cut or extend a file, which need not be open."""
         if info is not None:
             self._file(info).truncate(size)
         else:
             self._tree.truncate(path, size)
 
     def fallocate(self, mode: int, offset: int, length: int, info: FileInfo) -> None:
+        """Reserve room on the disk for a part of a file, or give it back."""
         self._file(info).allocate(mode, offset, length)
 
     def flush(self, _path: str, info: FileInfo) -> None:
+        """Let a close of one of its descriptors report what the disk has to complain of."""
         self._file(info).flush()
 
     def fsync(self, _path: str, data_only: int, info: FileInfo) -> None:
+        """Return when a file is on the disk."""
         self._file(info).fsync(data_only=bool(data_only))
 
     def release(self, _path: str, info: FileInfo) -> None:
+        """Close a handle, whose last descriptor is closed by now; nobody hears of an error."""
         self._files.pop(info.fh).release()
 
     # Names.
 
     def mknod(self, path: str, mode: int, _device: int) -> None:
+        """Create a file, a FIFO or a socket for the caller."""
         self._tree.mknod(path, mode, self._caller())
 
     def mkdir(self, path: str, mode: int) -> None:
+        """Create a directory for the caller."""
         self._tree.mkdir(path, mode, self._caller())
 
     def unlink(self, path: str) -> None:
+        """Remove a name that is not a directory's."""
         self._tree.unlink(path)
 
     def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
         self._tree.rmdir(path)
 
     def rename(self, old: str, new: str) -> None:
@@ -195,31 +215,39 @@ class Adapter:
             self._tree.rename(old, new, aside=None if taken is None else taken.name)
 
     def link(self, new: str, old: str) -> None:
+        """Give a file a second name. In this order fusepy has them."""
         self._tree.link(old, new)
 
     def symlink(self, path: str, target: str) -> None:
+        """Create a symbolic link for the caller."""
         self._tree.symlink(path, target, self._caller())
 
     def fsyncdir(self, path: str | None, _data_only: int, _handle: int) -> None:
+        """Return when the names in a directory, unless it was removed, are on the disk."""
         if path is not None:
             self._tree.fsyncdir(path)
 
     # Attributes.
 
     def chmod(self, path: str, mode: int) -> None:
+        """Change the permissions."""
         self._tree.chmod(path, stat.S_IMODE(mode))
 
     def chown(self, path: str, uid: int, gid: int) -> None:
+        """Change owner and group; -1 leaves one as it is."""
         self._tree.chown(path, uid, gid)
 
     def utimens(self, path: str, times: tuple[int, int] | None) -> None:
+        """Set the times of access and of modification, in nanoseconds; without any, to now."""
         atime, mtime = times or (_UTIME_NOW, _UTIME_NOW)
         self._tree.utimens(path, _as_time(atime), _as_time(mtime))
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int) -> None:
+        """Set an extended attribute."""
         self._tree.setxattr(path, name, value, flags)
 
     def removexattr(self, path: str, name: str) -> None:
+        """Remove an extended attribute."""
         self._tree.removexattr(path, name)
 
     # Inside.
