@@ -44,6 +44,7 @@ class Flushing:
         self, run_in_thread: RunInThread, flush: Callable[[], None], sync: Callable[[], None]
     ) -> None:
         """Call `flush` as bytes come in, and `sync` now and then, until cancelled."""
+        self.schedule()  # for what one that was cancelled has left
         while True:
             await self._wanted.wait()
             with trio.move_on_after(FLUSH_S):

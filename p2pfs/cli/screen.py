@@ -86,8 +86,8 @@ def _keys() -> Iterator[Callable[[float], bool]]:
         yield _sleep
         return
     before = termios.tcgetattr(keyboard)
-    tty.setcbreak(keyboard)  # each key by itself, and not shown; Ctrl-C interrupts nevertheless
     try:
+        tty.setcbreak(keyboard)  # each key by itself, not shown; Ctrl-C interrupts nevertheless
         yield lambda seconds: _is_end_pressed(keyboard, seconds)
     finally:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, before)

@@ -106,7 +106,8 @@ def history(asker: Asker, action: str | None, last: int) -> None:
     """
     if action == "clear":
         done = asker.ask("clear-history")
-        asker.voice.done(f"{done['forgotten']:,} fetches forgotten", done)
+        count = cast("int", done["forgotten"])
+        asker.voice.done(f"{count:,} fetch{'es' * (count != 1)} forgotten", done)
         return
     rows = asker.list("history", last=last)
     asker.voice.table(rows, HISTORY_COLUMNS, "nothing was fetched yet")

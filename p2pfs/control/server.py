@@ -83,11 +83,16 @@ class _Door:
         self._opened = trio.Event()
 
     async def open(self) -> None:
-        """Listen, and write the record."""
+        """Listen, and write the record; neither is there if that fails."""
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         self._listener = await listen_unix(os.fspath(self._path))
-        self._inode = self._path.lstat().st_ino
-        self._record.write_text(self._text)
+        try:
+            self._inode = self._path.lstat().st_ino
+            self._record.write_text(self._text)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.close()
+            raise
         self._opened.set()
         self._opened = trio.Event()
 
@@ -121,10 +126,10 @@ class _Door:
 
     async def close(self) -> None:
         """Stop listening, and remove socket and record."""
-        self._record.unlink(missing_ok=True)
         listener, self._listener = self._listener, None
         if listener is not None:
             await listener.aclose()
+        self._record.unlink(missing_ok=True)
 
 
 def _record(config: Config) -> Mapping[str, object]:

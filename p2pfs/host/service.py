@@ -107,10 +107,12 @@ class UserService:
         former = self.path.read_text() if self.is_installed else None
         try:
             self._run(unit_text(arguments))
-        except ServiceError as error:
+        except BaseException as error:  # it may take as long as the user does not wait
             reason = self.status() or str(error)
-            with contextlib.suppress(ServiceError):
+            with contextlib.suppress(P2pfsError):
                 self.remove() if former is None else self._run(former)
+            if not isinstance(error, ServiceError):
+                raise
             raise ServiceError(f"{self.unit} did not start: {reason}") from error
 
     def remove(self) -> None:

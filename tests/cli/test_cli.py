@@ -497,6 +497,9 @@ def test_the_history_is_a_table_and_can_be_forgotten(p2pfs, servent):
     assert p2pfs("history", "clear") == (0, "2 fetches forgotten\n", "")
     assert p2pfs("history", "--json") == (0, "[]\n", "")
 
+    servent.history.fetched("b", file_id, 5, {ANN: 5}, is_whole=True)
+    assert p2pfs("history", "clear") == (0, "1 fetch forgotten\n", "")
+
 
 def test_doctor_counts_the_directories_that_are_shared_where_they_lie(p2pfs, here, monkeypatch):
     (here / "limit").write_text("3\n")

@@ -1193,3 +1193,15 @@ async def test_an_error_of_the_machine_names_nothing_that_is_nobodys(servent, fi
             await ask_it("leave")
 
     assert str(caught.value) == text
+
+
+async def test_a_servent_that_cannot_write_its_record_leaves_no_socket(servent, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        await serve_control(servent, lambda: None)
+
+    assert list(servent.config.control_path.parent.iterdir()) == []

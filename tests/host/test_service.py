@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from p2pfs.errors import UsageError
+from p2pfs.host import service
 from p2pfs.host.manager import Manager
 from p2pfs.host.service import UserService, program, unit_text
 from tests.helpers.managers import notify_socket, user_manager
@@ -167,6 +168,26 @@ def test_without_systemd_install_says_so_and_leaves_nothing(processes, monkeypat
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "p2pfs: systemd is not here: there is no `systemctl`\n"
     assert not (processes.directory / ".config").exists()
+
+
+def test_who_does_not_wait_for_the_servent_to_come_up_has_no_service(tmp_path, monkeypatch):
+    """It may take a minute and a half, and the user interrupt it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    asked = []
+
+    def systemctl(*arguments: str) -> str:
+        asked.append(arguments[0])
+        if arguments[0] == "restart":
+            raise KeyboardInterrupt
+        return ""
+
+    monkeypatch.setattr(service, "_systemctl", systemctl)
+
+    with pytest.raises(KeyboardInterrupt):
+        UserService().install(["serve"])
+
+    assert not UserService().is_installed
+    assert asked[asked.index("restart") :].count("disable") == 1
 
 
 def test_what_is_not_installed_cannot_be_removed(processes, monkeypatch):
