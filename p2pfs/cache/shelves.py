@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -20,6 +21,10 @@ MAX_RESTING: Final = 64
 each opened twice, to fetch it ahead and to read it. Opening and closing one again takes seven
 system calls."""
 
+RESTING_SHARE: Final = 16
+"""They take this part of the files that this process may have open, at most. With a limit of 64
+those that rested took all that there were, and the servent answered nobody, not even a verb."""
+
 
 class Shelves:
     """The bytes that closed contents take on the disk, and what makes it quick to open one again.
@@ -35,6 +40,8 @@ class Shelves:
         self.pinned = set(pinned)
         self.remembered: Latest[Key, Remembered] = Latest(MAX_CLOSED)
         self.resting: OrderedDict[Key, CachedFile] = OrderedDict()
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._resting_room = allowed // RESTING_SHARE
 
     def __iter__(self) -> Iterator[Key]:
         """Yield the contents, least recently used first, then those that are kept."""
@@ -54,7 +61,7 @@ class Shelves:
         self.put(file.key, file.allocated_bytes)
         if file.is_small:
             self.resting[file.key] = file
-            if len(self.resting) <= MAX_RESTING:
+            if len(self.resting) <= min(MAX_RESTING, self._resting_room):
                 return
             _, file = self.resting.popitem(last=False)
         verified = file.settle()

@@ -40,6 +40,9 @@ RESERVED_FILES: Final = 1024
 """Of the files that this process may have open, those that are not for the programs that use
 the mount: links, the cache, listings, verbs. If it may have few, a quarter of them."""
 
+LEAST_RESERVED_FILES: Final = 48
+"""But so many, or half of them: an idle servent has 23 open."""
+
 _EXECUTABLE: Final = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 _UTIME_NOW: Final = (1 << 30) - 1
@@ -83,7 +86,8 @@ class Adapter:
         self._on_init = on_init
         self._files: dict[int, OpenFile] = {}
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._max_files = allowed - min(RESERVED_FILES, allowed // 4)
+        few = max(allowed // 4, min(LEAST_RESERVED_FILES, allowed // 2))
+        self._max_files = allowed - min(RESERVED_FILES, few)
         self._handles = itertools.count(1)
         self.replies = Replies()
         """What libfuse's answers go through while something is put off until then."""

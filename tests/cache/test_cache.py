@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.cache import FLUSH_BYTES, FLUSH_S, PAGE_BYTES, BlockCache, CachedFile
-from p2pfs.cache.shelves import MAX_RESTING
+from p2pfs.cache.shelves import MAX_RESTING, RESTING_SHARE
 from p2pfs.errors import BadBlockError, CacheFullError, TooManyFilesError
 from p2pfs.protocol.manifest import FileId, block_span
 from tests.helpers.contents import Content
@@ -769,6 +770,17 @@ async def test_small_contents_rest_open_in_bounds(tmp_path: Path) -> None:
             await file.prepare(0)
             assert file.read_nowait(0, 100) == content.data
     assert descriptors_in(tmp_path) == MAX_RESTING
+
+
+async def test_where_few_files_may_be_open_few_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (64, 64))
+    cache = open_cache(tmp_path)
+    for seed in range(10):
+        await put_whole(cache, Content.of(100, seed))
+
+    assert descriptors_in(tmp_path) == 64 // RESTING_SHARE
 
 
 async def test_what_rests_open_is_evicted_as_any(tmp_path: Path) -> None:

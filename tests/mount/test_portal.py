@@ -279,7 +279,12 @@ def test_a_missing_libfuse_is_said_with_what_to_install(monkeypatch) -> None:
         check_fuse()
 
 
-def test_the_last_descriptors_are_not_for_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("allowed", "for_programs"), [(40, 20), (64, 32), (100, 52), (400, 300), (8192, 7168)]
+)
+def test_the_last_descriptors_are_not_for_programs(
+    monkeypatch: pytest.MonkeyPatch, allowed: int, for_programs: int
+) -> None:
     opened = []
 
     class Tree:
@@ -294,14 +299,14 @@ def test_the_last_descriptors_are_not_for_programs(monkeypatch: pytest.MonkeyPat
         def settle(self, answer: object) -> object:
             return answer
 
-    monkeypatch.setattr(resource, "getrlimit", lambda _which: (40, 40))
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (allowed, allowed))
     adapter = Adapter(Tree(), Portal(), lambda: None)
-    infos = [SimpleNamespace(flags=0, fh=0) for _ in range(31)]
-    for info in infos[:30]:
+    *infos, last = [SimpleNamespace(flags=0, fh=0) for _ in range(for_programs + 1)]
+    for info in infos:
         adapter("open", "/shared/x", info)
 
-    assert errno_of(adapter, "open", "/shared/x", infos[30]) == errno.EMFILE
-    assert errno_of(adapter, "create", "/shared/x", 0o600, infos[30]) == errno.EMFILE
+    assert errno_of(adapter, "open", "/shared/x", last) == errno.EMFILE
+    assert errno_of(adapter, "create", "/shared/x", 0o600, last) == errno.EMFILE
     adapter("release", "/shared/x", infos[0])
-    adapter("create", "/shared/y", 0o600, infos[30])
-    assert len(opened) == 31
+    adapter("create", "/shared/y", 0o600, last)
+    assert len(opened) == for_programs + 1
