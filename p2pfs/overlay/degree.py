@@ -47,7 +47,8 @@ WALKS_AT_ONCE: Final = 4
 """Walks in one round: as many candidates, since each ends somewhere else."""
 
 PATIENT_WALKS: Final = 2
-"""Rounds of walks after which a servent with too few neighbours takes any peer it knows."""
+"""Rounds of walks after which a servent with too few neighbours, or with none of its own choice,
+takes any peer it knows."""
 
 WAIT_FOR_DIALS_S: Final = 60.0
 """How long a servent that has dialled enough waits to be dialled itself, before it dials more:
@@ -163,9 +164,7 @@ class DegreeKeeper:
         self.look_again()
 
     def _wants_more(self, now: float) -> bool:
-        links = self._neighbourhood.links
-        near = self._contacts.near_ids()
-        outgoing = sum(link.direction == "out" and peer not in near for peer, link in links.items())
+        links, outgoing = self._neighbourhood.links, self._outgoing()
         if len(links) >= self._enough:
             self._short_since = None
         elif self._short_since is None:
@@ -173,6 +172,11 @@ class DegreeKeeper:
         if outgoing + len(self._dialling) < self._chosen or len(links) < self._min:
             return len(links) < self._max
         return self._short_since is not None and now >= self._short_since + WAIT_FOR_DIALS_S
+
+    def _outgoing(self) -> int:
+        """Return how many neighbours we dialled, without those in the same room."""
+        near, links = self._contacts.near_ids(), self._neighbourhood.links
+        return sum(link.direction == "out" and peer not in near for peer, link in links.items())
 
     def _dial_some(self, nursery: trio.Nursery, now: float) -> None:
         for contact in self._candidates(now):
@@ -187,7 +191,8 @@ class DegreeKeeper:
         """Return the contacts that may be dialled, best first."""
         links = self._neighbourhood.links
         wants_more, near = self._wants_more(now), self._near_wanted()
-        takes_any = not links or (len(links) < self._min and self._walks >= PATIENT_WALKS)
+        is_short = len(links) < self._min or not self._outgoing()
+        takes_any = not links or (is_short and self._walks >= PATIENT_WALKS)
         free = [
             contact
             for contact in self._contacts.unlinked(links)

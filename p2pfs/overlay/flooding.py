@@ -41,6 +41,7 @@ from p2pfs.protocol import (
     QueryKind,
     ServentId,
     Walk,
+    any_of,
     dialable,
     groups_of,
     sign_hit,
@@ -259,7 +260,7 @@ class MessageRouter:
 
     def _got_walk(self, link: Link, message: Walk) -> None:
         now = trio.current_time()
-        self._carry_out(self._router.got_walk(link.id, message, random.choice, now))
+        self._carry_out(self._router.got_walk(link.id, message, self._choose, now))
 
     def _got_introduce(self, link: Link, message: Introduce) -> None:
         now = trio.current_time()
@@ -268,7 +269,11 @@ class MessageRouter:
     def start_walk(self) -> None:
         """Send one random walk on its way."""
         now = trio.current_time()
-        self._carry_out(self._router.originate_walk(new_guid(), random.choice, now))
+        self._carry_out(self._router.originate_walk(new_guid(), self._choose, now))
+
+    def _choose(self, links: Sequence[LinkId]) -> LinkId:
+        """Pick where a walk goes: a host that has most of our links does not get most walks."""
+        return any_of(links, lambda link: self._links[link].remote.host, random.choice)
 
     def _search_refused(self, error: NotAskedError) -> None:
         now = trio.current_time()

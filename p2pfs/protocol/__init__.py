@@ -18,7 +18,7 @@
     words        what a word is, in names and in questions
     addresses    which addresses may be dialled
     sealing      the keys of a directory, and the seal on its datagrams
-    crowds       which peer gives way when all places are taken
+    crowds       which peer gives way when all places are taken, and which chance picks
     flood/       queries, hits, walks, their budgets, and filters
 
 The front door of one link is `Connection`; that of a file's content is `Manifest`; that of the
@@ -54,7 +54,7 @@ from p2pfs.protocol.connection import (
     presentation,
 )
 from p2pfs.protocol.contents import MAX_CONTENT_BYTES, ContentsCutter, pack_contents
-from p2pfs.protocol.crowds import largest_crowd, who_gives_way
+from p2pfs.protocol.crowds import any_of, largest_crowd, who_gives_way
 from p2pfs.protocol.fields import (
     CONTENTS,
     DIRECTORY_KEY_BYTES,
@@ -284,6 +284,7 @@ __all__ = [
     "Unknown",
     "Walk",
     "Wanted",
+    "any_of",
     "block_bytes_for",
     "block_count_for",
     "block_range",

@@ -1,10 +1,12 @@
-"""Which peer gives way when all places are taken.
+"""Which peer gives way when all places are taken, and which one chance picks.
 
 Identities are free and addresses are not, so places are shared by address: first among
 networks, then among the addresses of a network (`groups_of`). A newcomer of a small group
 takes a place of the largest group, if it leaves that group no smaller than its own. So one
 host, or one network, never has all places while anybody else wants one; and three hundred in
 one lab network share them as they come, since none of them is of a smaller group.
+
+Chance is shared in the same way, or who has most places would be picked nearly always.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from p2pfs.protocol.addresses import groups_of
 Place = TypeVar("Place")
 
 HostOf = Callable[[Place], str]
+
+Choose = Callable[[Sequence[Place]], Place]
+"""Picks one at random; `random.choice` does."""
 
 
 def who_gives_way(
@@ -54,6 +59,15 @@ def largest_crowd(places: Sequence[Place], host_of: HostOf[Place], part: int) ->
         return []
     ((largest, _),) = Counter(groups).most_common(1)
     return [place for place, group in zip(places, groups, strict=True) if group == largest]
+
+
+def any_of(places: Sequence[Place], host_of: HostOf[Place], choose: Choose[Place]) -> Place:
+    """Pick a place by chance: no network is likelier than another, nor an address within it."""
+    for part in (0, 1):
+        groups = {groups_of(host_of(place))[part]: place for place in places}
+        group = groups_of(host_of(choose([*groups.values()])))[part]
+        places = [place for place in places if groups_of(host_of(place))[part] == group]
+    return choose(places)
 
 
 def _is_smaller(

@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pfs.config import DEGREE, MAX_NEIGHBOURS
 from p2pfs.errors import LinkError
 from p2pfs.link import Link, Listener, accept_links
 from p2pfs.link import reception as reception_module
@@ -26,12 +27,15 @@ from p2pfs.protocol import (
     LinkKind,
     NetworkKey,
     PeerInfo,
+    Ping,
+    Pong,
 )
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
+from tests.helpers.rogues import RawPeer
 from tests.helpers.servents import PORT, HalfServent, silent
 from tests.helpers.world import PORT as WORLD_PORT
-from tests.helpers.world import open_world
+from tests.helpers.world import World, host, open_world
 
 FAR_S = 0.2
 
@@ -65,8 +69,8 @@ class Door:
     async def flood(self, per_s: float) -> None:
         """Let idle connections come from 300 addresses of as many networks, one after the other."""
         hosts = itertools.cycle(f"10.{66 + n // 250}.{n % 250}.1" for n in range(300))
-        for host in hosts:
-            self.nursery.start_soon(self.idle, host)
+        for name in hosts:
+            self.nursery.start_soon(self.idle, name)
             await trio.sleep(1 / per_s)
 
 
@@ -229,3 +233,62 @@ def test_an_interface_that_reaches_less_far_takes_no_place_from_where_most_see_u
         where.observed("8.8.8.8", by=f"10.{66 + number}.6.6")
 
     assert where.info().addresses == (Address("8.8.8.8", 5000),)
+
+
+SURROUNDING = MAX_NEIGHBOURS - DEGREE // 2 - 1
+"""All places for those that dial but one."""
+
+
+async def stay(world: World, name: str) -> None:
+    """Be a neighbour of servent 0 that answers PING and nothing else."""
+    at = Address(host(0), WORLD_PORT)
+    peer = await RawPeer.dial(world.net.host(name), at, LinkKind.NEIGHBOUR)
+    while True:
+        message, number = await peer.receive()
+        if isinstance(message, Ping):
+            await peer.send(Pong(), number)
+
+
+@asynccontextmanager
+async def surrounded() -> AsyncIterator[World]:
+    """Servent 0 has one honest neighbour, and others of one host; who comes later joins by 1."""
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        await world.start(joins=[0])
+        await world.linked(1, 1)
+        for _ in range(SURROUNDING):
+            nursery.start_soon(stay, world, "10.9.9.9")
+        await world.linked(SURROUNDING + 1)
+        await trio.sleep(60)  # its first walks are over
+        for _ in range(8):
+            await world.start(joins=[1])
+        yield world
+        nursery.cancel_scope.cancel()
+
+
+def honest_links(world: World, direction: str = "") -> int:
+    """Return how many honest neighbours servent 0 has, of those that were dialled so."""
+    links = world[0].overlay.neighbours
+    return sum(direction in link.direction and link.remote.host != "10.9.9.9" for link in links)
+
+
+async def test_a_host_that_surrounds_a_servent_does_not_swallow_its_walks(
+    autojump_clock: MockClock,
+):
+    async with surrounded() as world:
+        await world.until(lambda: honest_links(world, "out") >= 4, within_s=900)
+
+
+async def test_who_has_no_neighbour_of_its_own_choice_dials_those_it_has_heard_of(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        await world.start()
+        for _ in range(SURROUNDING):
+            nursery.start_soon(stay, world, "10.9.9.9")
+        await world.linked(SURROUNDING)
+        world[0].contacts.heard_of(world[1].whereabouts.info())
+
+        await world.until(lambda: honest_links(world, "out") > 0, within_s=900)
+        nursery.cancel_scope.cancel()
