@@ -8,7 +8,7 @@ it is made anew from all that is offered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -47,11 +47,25 @@ MAX_NAMED_BYTES: Final = MAX_NEWS_BYTES // 4
 """Of directories in one NEWS; the rest is for our addresses at their longest, key and signature."""
 
 
+class Offered(Protocol):
+    """A file or a directory of a share."""
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+        ...
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        ...
+
+
 class Changes(Protocol):
     """The changes of a share."""
 
     @property
-    def added(self) -> Sequence[Entry]:
+    def added(self) -> Sequence[Offered]:
         """Entries that are offered and were not before."""
         ...
 
@@ -129,8 +143,7 @@ class OwnFilter:
         """The filter that neighbours may have now."""
         if self._share.is_paused:
             return 0
-        is_full = self._bits.bit_count() > self._keys.bits // 2
-        return self._bits if self._is_known and not is_full else ALL
+        return self._bits if self._is_known and not self._is_full(self._bits) else ALL
 
     @property
     def renew_at(self) -> float:
@@ -144,9 +157,11 @@ class OwnFilter:
         self._is_known = self._is_known and not changes.is_all
         self._has_lost |= changes.has_lost
 
-    async def take_in(self, entries: Sequence[Entry]) -> None:
+    async def take_in(self, entries: Sequence[Offered]) -> None:
         """Take in entries that are offered anew."""
         for first in range(0, len(entries), FILTERED_AT_ONCE):
+            if self._is_full(self._bits):
+                return
             self._bits = self._with(self._bits, entries[first : first + FILTERED_AT_ONCE])
             await trio.lowlevel.checkpoint()
 
@@ -155,7 +170,18 @@ class OwnFilter:
         if self._share.is_paused or (self._is_known and trio.current_time() < self.renew_at):
             return
         self._has_lost, self._is_known, began_at = False, True, trio.current_time()
-        bits, directories = 0, [""]
+        bits = 0
+        for entries in self._all_offered():
+            bits = self._with(bits, entries)
+            if self._is_full(bits):
+                break
+            await trio.lowlevel.checkpoint()
+        self._bits, self._made_at = bits, trio.current_time()
+        self._took_s = self._made_at - began_at
+
+    def _all_offered(self) -> Iterator[Sequence[Entry]]:
+        """Yield all that is offered, some at a time."""
+        directories = [""]
         while directories:
             path, after, has_more = directories.pop(), "", True
             while has_more:
@@ -163,20 +189,20 @@ class OwnFilter:
                 has_more = page is not None and page.has_more
                 entries = () if page is None else page.entries
                 if entries:
-                    bits = self._with(bits, entries)
                     directories += [entry.path for entry in entries if entry.is_directory]
                     after = entries[-1].path.rpartition("/")[2]
-                await trio.lowlevel.checkpoint()
-        self._bits, self._made_at = bits, trio.current_time()
-        self._took_s = self._made_at - began_at
+                yield entries
 
-    def _with(self, bits: int, entries: Iterable[Entry]) -> int:
-        positions = (
-            position
-            for entry in entries
-            for position in self._keys.of_share(entry.path, is_directory=entry.is_directory)
-        )
-        return with_positions(bits, positions)
+    def _is_full(self, bits: int) -> bool:
+        """Return whether so much is set that neighbours ask us everything, whatever else there is.
+
+        A hundred thousand names fill a filter, and no more than half of them are looked at.
+        """
+        return bits.bit_count() > self._keys.bits // 2
+
+    def _with(self, bits: int, entries: Iterable[Offered]) -> int:
+        offered = ((entry.path, entry.is_directory) for entry in entries)
+        return with_positions(bits, self._keys.of_shares(offered))
 
 
 class Tidings:

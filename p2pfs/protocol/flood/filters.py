@@ -23,6 +23,7 @@ import hashlib
 import itertools
 import math
 import re
+import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -61,8 +62,14 @@ SILENT_S: Final = 2.0
 MAX_ADDED: Final = 2_000
 """Positions that are sent one by one; more cost as much as the whole."""
 
-_POSITION: Final = 4
-# Bytes of a digest for each of a key's positions.
+_POSITIONS: Final = struct.Struct(">II")
+# A digest: the two positions of a key.
+
+_DOMAINS: Final = ("directory", "label", "word", "prefix")
+# A text is a key of its own in each.
+
+_REMEMBERED: Final = 2**12
+# Keys whose positions are at hand, 400 bytes each.
 
 
 class Keys:
@@ -73,28 +80,41 @@ class Keys:
 
     def __init__(self, network_id: bytes, bits: int = FILTER_BITS) -> None:
         self.bits = bits
-        self._network_id = network_id
-        self.positions = functools.lru_cache(maxsize=2**14)(self._positions)
+        blank = hashlib.blake2b(digest_size=_POSITIONS.size, key=network_id)
+        self._begun = {domain: blank.copy() for domain in _DOMAINS}
+        for domain, begun in self._begun.items():
+            begun.update(f"{domain}\n".encode())
+        self.positions = functools.lru_cache(maxsize=_REMEMBERED)(self._positions)
 
     def _positions(self, domain: str, text: str) -> tuple[int, int]:
-        data = f"{domain}\n{text}".encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(data, digest_size=2 * _POSITION, key=self._network_id).digest()
-        return (
-            int.from_bytes(digest[:_POSITION], "big") % self.bits,
-            int.from_bytes(digest[_POSITION:], "big") % self.bits,
-        )
+        hashed = self._begun[domain].copy()
+        hashed.update(text.encode("utf-8", "surrogatepass"))
+        first, second = _POSITIONS.unpack(hashed.digest())
+        return first % self.bits, second % self.bits
 
-    def of_share(self, path: str, *, is_directory: bool) -> Iterator[int]:
-        """Yield the positions that a path which is offered sets."""
-        yield from self.positions("directory", "")
-        if is_directory:
-            yield from self.positions("directory", path)
-        yield from self.positions("label", path.rpartition("/")[2])
-        for word in dict.fromkeys(tokens_of(path)):
-            yield from self.positions("word", word)
-            for length in _PREFIXES:
-                if len(word) >= length:
-                    yield from self.positions("prefix", word[:length])
+    def of_share(self, path: str, *, is_directory: bool) -> Iterable[int]:
+        """Return the positions that a path which is offered sets."""
+        return self.of_shares([(path, is_directory)])
+
+    def of_shares(self, offered: Iterable[tuple[str, bool]]) -> Iterable[int]:
+        """Return those of many paths, each with whether it is a directory, and each position once.
+
+        Of a hundred thousand files most words come again and again, and no label does: each word
+        is looked up once, and a label is not remembered.
+        """
+        found, words = set(self.positions("directory", "")), set[str]()
+        for path, is_directory in offered:
+            if is_directory:
+                found.update(self.positions("directory", path))
+            found.update(self._positions("label", path.rpartition("/")[2]))
+            words.update(tokens_of(path))
+        for word in words:
+            found.update(self.positions("word", word))
+        for beginning in {
+            word[:length] for word in words for length in _PREFIXES if len(word) >= length
+        }:
+            found.update(self.positions("prefix", beginning))
+        return found
 
     def of_query(self, query: Query) -> Sequence[int]:
         """Return the positions that a servent with an answer has set; none if any may have one."""
