@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import functools
-import re
+import string
 import unicodedata
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2pfs.config import IDENTITY, LOCK
-from p2pfs.protocol import check_path, is_private
+from p2pfs.protocol import check_extent, check_label, is_private
 
-_TEMPORARY: Final = re.compile(
-    r"""  \#.*\#          # Emacs saves itself
-      | ~\$.*           # office suites' locks
-      | .*~             # backups
-      | .*\.sw[a-z]     # Vim's swap files that do not begin with a dot
-      | 4913            # Vim tries whether it may write here
-      | .*\.part        # downloads of Firefox, KDE, wget's friends
-      | .*\.crdownload  # downloads of Chromium
-    """,
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+_TEMPORARY_ENDS: Final = (
+    "~",  # backups
+    ".part",  # downloads of Firefox, KDE, wget's friends
+    ".crdownload",  # downloads of Chromium
+    *(f".sw{letter}" for letter in string.ascii_lowercase),  # Vim's that begin with no dot
 )
 
 
@@ -46,18 +41,38 @@ def why_private(path: str) -> str | None:
     """
     if path == "":
         return None
-    labels = path.split("/")
-    if any(is_private(label) for label in labels):
-        return ""
-    if any(_TEMPORARY.fullmatch(label) for label in labels):
-        return "its name is that of a temporary file"
-    if IDENTITY in labels:
-        return "its name is that of a servent's secret key"
+    reasons = [reason for label in path.split("/") if (reason := _why_private(label))]
+    return min(reasons).text if reasons else check_extent(unicodedata.normalize("NFC", path))
+
+
+class _Reason(NamedTuple):
+    rank: int
+    """Of several, the one with the smallest is told."""
+    text: str
+
+
+@functools.lru_cache(maxsize=4096)  # a directory of a path is that of the next one too
+def _why_private(label: str) -> _Reason | None:
+    """Return why all at and below a label stays private."""
+    if is_private(label):
+        return _Reason(0, "")
+    if _is_temporary(label.casefold()):
+        return _Reason(1, "its name is that of a temporary file")
+    if label == IDENTITY:
+        return _Reason(2, "its name is that of a servent's secret key")
     try:
-        path.encode()
+        label.encode()
     except UnicodeEncodeError:  # as the file system hands out bytes that are not UTF-8
-        return "its name is not UTF-8"
-    return check_path(unicodedata.normalize("NFC", path))
+        return _Reason(3, "its name is not UTF-8")
+    text = check_label(unicodedata.normalize("NFC", label))
+    return None if text is None else _Reason(4, text)
+
+
+def _is_temporary(folded: str) -> bool:
+    is_saved = len(folded) > 1 and folded[0] == folded[-1] == "#"  # Emacs saves itself
+    is_lock = folded.startswith("~$")  # of an office suite
+    is_probe = folded == "4913"  # Vim tries whether it may write here
+    return is_saved or is_lock or is_probe or folded.endswith(_TEMPORARY_ENDS)
 
 
 def first_private(path: str) -> tuple[str, str]:

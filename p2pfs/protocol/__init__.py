@@ -148,6 +148,8 @@ from p2pfs.protocol.messages import (
 )
 from p2pfs.protocol.names import (
     MAX_LABEL_BYTES,
+    check_extent,
+    check_label,
     check_path,
     is_joiner_in_place,
     is_private,
@@ -289,7 +291,9 @@ __all__ = [
     "block_count_for",
     "block_range",
     "block_span",
+    "check_extent",
     "check_hit",
+    "check_label",
     "check_news",
     "check_path",
     "cut",

@@ -81,14 +81,18 @@ def check_path(path: str) -> str | None:
 
     The root of a share is the empty path, which this refuses: nobody publishes it.
     """
-    labels = path.split("/")
-    if len(labels) > MAX_DEPTH:
+    reason = check_extent(path)
+    if reason is not None:
+        return reason
+    reasons = map(check_label, path.split("/"))
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def check_extent(path: str) -> str | None:
+    """Return why a path is not acceptable whatever its labels are, or None if it may be."""
+    if path.count("/") >= MAX_DEPTH:
         return "too deep"
-    for label in labels:
-        reason = check_label(label)
-        if reason is not None:
-            return reason
-    if len(path.encode()) > MAX_PATH_BYTES:
+    if len(path.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
         return "path too long"
     return None
 
