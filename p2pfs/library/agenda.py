@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -138,6 +138,11 @@ class _Due:
     def __contains__(self, path: str) -> bool:
         return path in self._happened or path in self._found
 
+    @property
+    def queues(self) -> Sequence[Collection[str]]:
+        """The two parts of it."""
+        return self._happened, self._found
+
     def put(self, path: str, sign: Sign) -> None:
         """Have a path wait, with the larger sign if it does so already."""
         if sign is Sign.FOUND and path not in self._happened:
@@ -151,7 +156,12 @@ class _Due:
         """Return the next path, which waits no more."""
         if self._happened:
             return self._happened.popitem(last=False)
-        return (self._found.popitem()[0], Sign.FOUND) if self._found else None
+        if not self._found:
+            return None
+        path, _ = self._found.popitem()
+        if not self._found:
+            self._found.clear()  # else it takes as much memory as when it had the most
+        return path, Sign.FOUND
 
 
 class Agenda:
@@ -315,6 +325,11 @@ class Agenda:
     def has_looks(self) -> bool:
         """Return whether a look at any path is to come or under way."""
         return bool(self._due or self._due_large or self._later or self._looks)
+
+    def known(self, paths: Collection[str]) -> set[str]:
+        """Return which of these paths will be looked at, or are looked at now."""
+        queues = (*self._due.queues, self._due_large, self._later, self._looks)
+        return {path for queue in queues if queue for path in paths if path in queue}
 
     def knows(self, path: str) -> bool:
         """Return whether a path will be looked at, or is looked at now."""

@@ -91,12 +91,12 @@ class Answers:
         with self._books.lock:
             return self._books.holdings.places(file_id)
 
-    def offered(self, matches: Iterable[tuple[str, FileId]]) -> list[Entry]:
-        """Return the entries of those (path, file id) that are offered."""
+    def offered(self, matches: Iterable[tuple[str, FileId]]) -> list[SharedFile]:
+        """Return the files of those (path, file id) that are offered."""
         books = self._books
         with books.lock:
             files = [] if books.is_paused else [(books.offers.file(p), i) for p, i in matches]
-        return [file.entry for file, file_id in files if file and file.file_id == file_id]
+        return [file for file, file_id in files if file and file.file_id == file_id]
 
     def state(self, path: str) -> FileState:
         """Return how a local path stands, and its content if that is known."""

@@ -12,7 +12,6 @@ from p2pfs.library.doubts import VERDICTS, Sign, Trust, Verdict, difference
 from p2pfs.library.names import published_path
 from p2pfs.library.offers import SharedFile
 from p2pfs.library.status import Identity, StatKey, Status
-from p2pfs.protocol import Entry
 
 SETTLED_NS: Final = 100_000_000
 """A file's times move in ticks of the kernel's clock (4 ms, 10 at most). Two writes within
@@ -100,7 +99,7 @@ class Facts:
             books.doubts.doubt(file)
             holding = books.holdings.at(file)
             if holding is not None:
-                books.holdings.drop(holding)
+                books.holdings.drop(file)
                 for path in holding.paths:
                     books.look_again(path, file)
 
@@ -169,9 +168,9 @@ class Facts:
 
     def _retime(self, file: SharedFile, key: StatKey) -> None:
         """Offer the same bytes with other times."""
-        entry = Entry(file.path, file.size, key.mtime_ns, file.file_id)
-        self._books.offers.put_file(replace(file, entry=entry, key=key, is_filed=False))
-        self._books.holdings.put(file.local_path, key, file.file_id)
+        retimed = replace(file, key=key, is_filed=False)
+        self._books.offers.put_file(retimed)
+        self._books.holdings.put(retimed)
 
     def _doubt_if_fresh(self, file: SharedFile) -> None:
         if time.time_ns() - file.key.ctime_ns < SETTLED_NS:

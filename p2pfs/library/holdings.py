@@ -9,11 +9,13 @@ those that are still right, and its readers come to its end.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from p2pfs.library.offers import SharedFile
 from p2pfs.library.status import Identity, StatKey
 from p2pfs.protocol import FileId
 
@@ -21,7 +23,7 @@ PLACES_TRIED: Final = 16
 """Places at which one read tries to find a content, of a thousand copies, say."""
 
 
-class Holding(Struct, eq=False, gc=False):
+class Holding(Struct, frozen=True, gc=False):
     """One file, under however many names, and the content that it had when it was hashed."""
 
     file_id: FileId
@@ -30,65 +32,98 @@ class Holding(Struct, eq=False, gc=False):
     """Local paths under which it was offered. It need not be there any more."""
 
 
+_Kept = SharedFile | Holding
+"""A file with one name is kept as it was offered: nearly every file, so that costs nothing more."""
+
+
 class Holdings:
     """Holdings by file and by content."""
 
     def __init__(self) -> None:
-        self._by_file: dict[Identity, Holding] = {}
-        self._by_content: dict[FileId, dict[Identity, Holding] | Holding] = {}
+        self._by_file: dict[int, dict[int, _Kept]] = {}
+        """By device, then by inode: the numbers are there already, a pair of them is not."""
+        self._by_content: dict[FileId, dict[Identity, _Kept] | _Kept] = {}
 
     def at(self, file: Identity) -> Holding | None:
         """Return the holding of a file."""
-        return self._by_file.get(file)
+        kept = self._kept(file)
+        return None if kept is None else _holding(kept)
 
     def of(self, file_id: FileId) -> Iterator[Holding]:
         """Yield the holdings of a content. Do not change anything meanwhile."""
         found = self._by_content.get(file_id)
-        if isinstance(found, Holding):
-            yield found
+        if isinstance(found, dict):
+            yield from map(_holding, found.values())
         elif found is not None:
-            yield from found.values()
+            yield _holding(found)
 
     def places(self, file_id: FileId) -> list[tuple[Identity, str]]:
         """Return files and local paths where a content may be read, some of them."""
         places = ((h.key.identity, path) for h in self.of(file_id) for path in h.paths)
         return list(itertools.islice(places, PLACES_TRIED))
 
-    def put(self, path: str, key: StatKey, file_id: FileId) -> Holding:
-        """Note the content of a file under one of its names; its earlier content is forgotten.
-
-        Returns the holding.
-        """
-        holding = self._by_file.get(key.identity)
-        if holding is not None and holding.file_id != file_id:
-            self.drop(holding)
-            holding = None
-        if holding is None:
-            holding = Holding(file_id, key, (path,))
-            self._add(holding)
-        holding.key = key
-        if path not in holding.paths:
-            holding.paths += (path,)
-        return holding
-
-    def drop(self, holding: Holding) -> None:
-        """Forget the holding of a file."""
-        file = holding.key.identity
-        if self._by_file.get(file) is not holding:
+    def put(self, file: SharedFile) -> None:
+        """Note the content of a file that is offered; its earlier content is forgotten."""
+        identity = file.key.identity
+        former = self._kept(identity)
+        if former is not None and former.file_id != file.file_id:
+            self.drop(identity)
+            former = None
+        if former is None:
+            self._keep(identity, file)
             return
-        del self._by_file[file]
-        found = self._by_content[holding.file_id]
+        paths, path = _holding(former).paths, file.local_path
+        if paths == (path,):
+            self._keep(identity, file)
+        else:
+            paths = paths if path in paths else (*paths, path)
+            self._keep(identity, Holding(file.file_id, file.key, paths))
+
+    def add(self, file: SharedFile) -> bool:
+        """Do the same unless the file is known to hold something else; return whether it did."""
+        former = self._kept(file.key.identity)
+        if former is not None and former.file_id != file.file_id:
+            return False
+        self.put(file)
+        return True
+
+    def rename(self, holding: Holding, paths: Iterable[str]) -> None:
+        """Note under which names a file may be read, none maybe."""
+        self._keep(holding.key.identity, replace(holding, paths=tuple(paths)))
+
+    def drop(self, file: Identity) -> None:
+        """Forget the holding of a file."""
+        kept = self._kept(file)
+        if kept is None:
+            return
+        device, ino = file
+        del self._by_file[device][ino]
+        if not self._by_file[device]:
+            del self._by_file[device]
+        found = self._by_content[kept.file_id]
         if isinstance(found, dict):
             del found[file]
         if not isinstance(found, dict) or not found:
-            del self._by_content[holding.file_id]
+            del self._by_content[kept.file_id]
 
-    def _add(self, holding: Holding) -> None:
-        self._by_file[holding.key.identity] = holding
-        found = self._by_content.get(holding.file_id)
-        if found is None:
-            self._by_content[holding.file_id] = holding  # one dict less for nearly every file
+    def _kept(self, file: Identity) -> _Kept | None:
+        device, ino = file
+        by_inode = self._by_file.get(device)
+        return None if by_inode is None else by_inode.get(ino)
+
+    def _keep(self, file: Identity, kept: _Kept) -> None:
+        device, ino = file
+        self._by_file.setdefault(device, {})[ino] = kept
+        found = self._by_content.get(kept.file_id)
+        if found is None or (not isinstance(found, dict) and found.key.identity == file):
+            self._by_content[kept.file_id] = kept  # one dict less for nearly every file
             return
-        if isinstance(found, Holding):
-            found = self._by_content[holding.file_id] = {found.key.identity: found}
-        found[holding.key.identity] = holding
+        if not isinstance(found, dict):
+            found = self._by_content[kept.file_id] = {found.key.identity: found}
+        found[file] = kept
+
+
+def _holding(kept: _Kept) -> Holding:
+    if isinstance(kept, Holding):
+        return kept
+    return Holding(kept.file_id, kept.key, (kept.local_path,))

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import astuple, replace
 
@@ -89,13 +89,17 @@ class Record:
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Filed:
+class Filed(NamedTuple):
     """What the index says of a file that may be the one that was asked for."""
 
     path: str
     key: StatKey
     file_id: FileId
+
+
+FiledRow = tuple[str, FileId, int, int, int, int, int]
+"""The same as SQLite gives it, path and file id before the numbers of the key: to go through all
+files makes each object once."""
 
 
 class Index:
@@ -226,17 +230,16 @@ class Index:
         with self._opened() as connection:
             return [path for (path,) in connection.execute("SELECT path FROM files")]
 
-    def filed(self, directory: str, after: str, limit: int) -> list[Filed]:
+    def filed(self, directory: str, after: str, limit: int) -> list[FiledRow]:
         """Return the first files below a directory and behind a path, in the order of paths."""
         # "0" follows "/", and no path begins with the last code point of all.
         begin, end = (f"{directory}/", f"{directory}0") if directory else ("", "\U0010ffff")
         with self._opened() as connection:
-            rows = connection.execute(
+            return connection.execute(
                 "SELECT path, file_id, device, ino, size, mtime_ns, ctime_ns FROM files"
                 " WHERE path > ? AND path < ? ORDER BY path LIMIT ?",
                 (max(begin, after), end, limit),
-            )
-            return [Filed(path, StatKey(*key), FileId(file_id)) for path, file_id, *key in rows]
+            ).fetchall()
 
     def totals(self, directory: str) -> tuple[int, int]:
         """Return how many files are filed below a directory, and their bytes."""

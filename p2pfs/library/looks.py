@@ -5,20 +5,18 @@ For the worker's thread, which holds no lock between two calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
-
-from msgspec.structs import replace
 
 from p2pfs.library.agenda import Look
 from p2pfs.library.books import Books
 from p2pfs.library.doubts import Sign, Trust
 from p2pfs.library.holdings import Holding
 from p2pfs.library.names import published_path
-from p2pfs.library.offers import SharedFile, directory_entry
+from p2pfs.library.offers import SharedFile, directory_entry, file_offered
 from p2pfs.library.status import Identity, StatKey
-from p2pfs.protocol import Entry, FileId, join_path
+from p2pfs.protocol import FileId, join_path
 
 NO_KEYS: Final[Mapping[str, StatKey]] = MappingProxyType({})
 
@@ -97,7 +95,7 @@ class Looks:
         books = self._books
         holding = books.holdings.at(look.key.identity) if look.key is not None else None
         if holding is not None:
-            holding.paths = tuple(path for path in holding.paths if path != look.path)
+            books.holdings.rename(holding, [path for path in holding.paths if path != look.path])
             books.leavings.files.add(holding.key.identity)
 
     def offer(
@@ -121,9 +119,9 @@ class Looks:
             books.doubts.believe(key.identity)
             self._forget_other_content(look.path, key.identity, file_id)
             books.offers.forgive(look.path)
-            entry = Entry(path, key.size, key.mtime_ns, file_id)
-            books.offers.put_file(SharedFile(entry, look.path, key))
-            books.holdings.put(look.path, key, file_id)
+            file = file_offered(path, look.path, key, file_id)
+            books.offers.put_file(file)
+            books.holdings.put(file)
             if not is_sure:
                 books.agenda.add_check(look.path)
             return rival.local_path if rival and rival.local_path != look.path else None
@@ -132,7 +130,7 @@ class Looks:
         """Take back the other names of a file that turned out to hold something else."""
         holding = self._books.holdings.at(file)
         if holding is not None and holding.file_id != file_id:
-            self._books.holdings.drop(holding)
+            self._books.holdings.drop(file)
             for name in holding.paths:
                 if name != path:
                     self._books.look_again(name, file)
@@ -255,7 +253,7 @@ class Looks:
             holding = self._books.holdings.at(key.identity)
             if holding is None or not key.has_bytes_of(holding.key):
                 return None
-            return replace(holding)
+            return holding
 
     def is_outdone(self, path: str) -> bool:
         """Return whether a file is offered that others cannot tell from this one by its name."""
@@ -271,30 +269,28 @@ class Looks:
             if offers.entry(path) is None or path == "":
                 offers.put_directory(directory_entry(path, key.mtime_ns), key.identity)
 
-    def recollect(self, directory: str, files: Sequence[SharedFile]) -> set[str]:
-        """Offer files of one directory that were offered in an earlier life.
+    def recollect(self, directory: str, files: Mapping[str, SharedFile]) -> Collection[str]:
+        """Offer files of one directory, by path, that were offered in an earlier life.
 
         Returns the paths that are offered now; the others have had a look since.
         """
         books = self._books
         with books.lock:
-            if books.offers.directory(directory) is None:
-                return set()
-            found = [file for file in files if self._is_unheard_of(file)]
-            books.offers.fill(directory, found)
-            for file in found:
-                books.holdings.put(file.path, file.key, file.file_id)
-            return {file.path for file in found}
+            heard_of = books.offers.taken(directory, files) | books.agenda.known(files)
+            kept = {
+                path: file
+                for path, file in files.items()
+                if path not in heard_of and self._is_certain(path, file)
+            }
+            books.offers.fill(directory, list(kept.values()))
+            return kept
 
-    def _is_unheard_of(self, file: SharedFile) -> bool:
-        books, path, identity = self._books, file.path, file.key.identity
-        if books.offers.entry(path) is not None or books.is_expected(path):
-            return False
+    def _is_certain(self, path: str, file: SharedFile) -> bool:
+        """Hold a file if nobody writes it or has left it in doubt; return whether it is held."""
+        books, identity = self._books, file.key.identity
         is_written = books.writers.is_written(path, identity)
-        if is_written or books.doubts.trust(identity) is not Trust.FULL:
-            return False
-        holding = books.holdings.at(identity)
-        return holding is None or holding.file_id == file.file_id
+        is_trusted = not is_written and books.doubts.trust(identity) is Trust.FULL
+        return is_trusted and books.holdings.add(file)
 
 
 def _goes_before(rival: SharedFile | None, path: str) -> bool:

@@ -7,7 +7,8 @@ are returned in pieces afterwards.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 from unicodedata import normalize
@@ -16,40 +17,64 @@ from msgspec import Struct
 
 from p2pfs.library.names import published_path, split
 from p2pfs.library.status import Identity, StatKey
-from p2pfs.protocol import Entry, FileId
+from p2pfs.protocol import Entry, FileId, join_path
 
 
 class SharedFile(Struct, frozen=True, gc=False):
-    """One file that is offered."""
+    """One file that is offered.
 
-    entry: Entry
+    There may be hundreds of thousands, so nothing is held twice: the directory is one text for all
+    of its files, and the name one with that under which `Offers` has it.
+    """
+
+    directory: str
     """As others see it."""
-    local_path: str
-    """Where it is in the backing directory; differs from the entry's in normal form at most."""
+    name: str
+    file_id: FileId
+    """The name of its content."""
     key: StatKey
     """The state in which it was hashed, or in which its bytes are known to be the same."""
+    elsewhere: str | None = None
+    """Its local path if that has another normal form."""
     is_filed: bool = True
     """Whether the index has it in this state."""
 
     @property
     def path(self) -> str:
         """The path that others see."""
-        return self.entry.path
+        return join_path(self.directory, self.name)
+
+    @property
+    def local_path(self) -> str:
+        """Where it is in the backing directory."""
+        return self.path if self.elsewhere is None else self.elsewhere
+
+    @property
+    def entry(self) -> Entry:
+        """As others see it."""
+        return Entry(self.path, self.size, self.mtime_ns, self.file_id)
 
     @property
     def size(self) -> int:
         """In bytes."""
-        return self.entry.size
+        return self.key.size
 
     @property
     def mtime_ns(self) -> int:
         """When it was last written."""
-        return self.entry.mtime_ns
+        return self.key.mtime_ns
 
     @property
-    def file_id(self) -> FileId:
-        """The name of its content."""
-        return FileId(self.entry.file_id)
+    def is_directory(self) -> bool:
+        """Never."""
+        return False
+
+
+def file_offered(path: str, local_path: str, key: StatKey, file_id: FileId) -> SharedFile:
+    """Return a file that is offered under a path, and that the index has."""
+    directory, name = split(path)
+    elsewhere = None if local_path == path else local_path
+    return SharedFile(sys.intern(directory), name, file_id, key, elsewhere)
 
 
 class Page(NamedTuple):
@@ -83,6 +108,13 @@ class _Directory:
             bisect.insort(self.names, name)
         self.children[name] = node
 
+    def fill(self, files: Sequence[SharedFile]) -> None:
+        """Put files in whose names are free."""
+        names = [file.name for file in files]
+        self.children.update(zip(names, files, strict=True))
+        self.names += names
+        self.names.sort()
+
     def remove(self, name: str) -> None:
         """Take a child out; KeyError if there is none of that name."""
         del self.children[name]
@@ -102,7 +134,7 @@ MAX_NOTED: Final = 50_000
 class Changes:
     """Entries that are new, and directories in which something has changed."""
 
-    added: list[Entry] = field(default_factory=list)
+    added: list[Entry | SharedFile] = field(default_factory=list)
     directories: set[str] = field(default_factory=set)
     """Directories of which the listing is another one."""
     has_lost: bool = False
@@ -114,6 +146,13 @@ class Changes:
         """Note an entry that is offered now."""
         self.directories.add(split(entry.path)[0])
         self.added.append(entry)
+        if len(self.added) > MAX_NOTED:
+            self.note_all()
+
+    def note_files(self, directory: str, files: Sequence[SharedFile]) -> None:
+        """Note files of one directory that are offered now."""
+        self.directories.add(directory)
+        self.added += files
         if len(self.added) > MAX_NOTED:
             self.note_all()
 
@@ -189,16 +228,23 @@ class Offers:
         self.total_bytes += file.size
         self._name(file.path, file)
 
+    def taken(self, directory: str, files: Mapping[str, SharedFile]) -> set[str]:
+        """Return at which of these paths something is offered; all if their directory is not."""
+        node = self._node(directory)
+        if not isinstance(node, _Directory):
+            return set(files)
+        return {path for path, file in files.items() if file.name in node.children}
+
     def fill(self, directory: str, files: Sequence[SharedFile]) -> None:
         """Offer files of one directory that is offered, whose names are free there."""
         node = self._node(directory)
         if isinstance(node, _Directory) and files:
-            node.children.update((split(file.path)[1], file) for file in files)
-            node.names += [split(file.path)[1] for file in files]
-            node.names.sort()
+            node.fill(files)
             self._count += len(files)
-            self.total_bytes += sum(file.size for file in files)
+            self.total_bytes += sum(file.key.size for file in files)
             self.version += 1
+            if not self.is_limited(files[0].path):
+                self.changes.note_files(directory, files)
 
     def put_directory(self, entry: Entry, identity: Identity) -> None:
         """Offer a directory in one that is offered, or take in its new time.
@@ -299,7 +345,7 @@ class Offers:
         """Put a new or changed node under its parent."""
         parent = self._parent(path)
         if parent is not None:
-            parent.put(split(path)[1], node)
+            parent.put(node.name if isinstance(node, SharedFile) else split(path)[1], node)
             if not self.is_limited(path):
                 self.changes.note(node.entry)
         self.version += 1

@@ -8,14 +8,12 @@ finds a file that has changed meanwhile, or serving it does.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-
-from msgspec.structs import replace
+from collections.abc import Mapping, Sequence
 
 from p2pfs.config import IDENTITY, LOCK
 from p2pfs.library.books import NAMES_A_STEP
 from p2pfs.library.ignoring import IGNORE, Ignoring
-from p2pfs.library.index import Filed, Index
+from p2pfs.library.index import FiledRow, Index
 from p2pfs.library.looks import Looks
 from p2pfs.library.mounted import Mounted
 from p2pfs.library.names import holds_state, published_path, split
@@ -23,7 +21,6 @@ from p2pfs.library.offers import SharedFile
 from p2pfs.library.share import Share
 from p2pfs.library.status import StatKey
 from p2pfs.library.tidying import Tidying
-from p2pfs.protocol import Entry
 from p2pfs.roots import Roots
 
 
@@ -69,32 +66,47 @@ class Recollection:
     def step(self) -> None:
         """Offer some files; the others are forgotten, unless a look finds them."""
         directory = next(iter(self._due))
-        filed = self._index.filed(directory, self._after, NAMES_A_STEP)
-        for above, some in itertools.groupby(filed, lambda file: split(file.path)[0]):
+        rows = self._index.filed(directory, self._after, NAMES_A_STEP)
+        for above, some in itertools.groupby(rows, lambda row: row[0].rpartition("/")[0]):
             self._take(above, list(some))
-        if filed:
-            self._after = filed[-1].path
+        if rows:
+            self._after = rows[-1][0]
         else:
             del self._due[directory]
             self._after = ""
             self._directories.clear()
 
-    def _take(self, directory: str, filed: Sequence[Filed]) -> None:
+    def _take(self, directory: str, rows: Sequence[FiledRow]) -> None:
         key = self._looked_at(directory) if self._is_trusting else None
-        offered = [] if key is None else [self._offer(one, key) for one in filed]
-        kept = self._looks.recollect(directory, [one for one in offered if one is not None])
-        self._tidying.suspect([one.path for one in filed if one.path not in kept])
+        files = {} if key is None else self._offered(directory, key.device, rows)
+        kept = self._looks.recollect(directory, files)
+        if len(kept) < len(rows):
+            self._tidying.suspect([row[0] for row in rows if row[0] not in kept])
 
-    def _offer(self, filed: Filed, directory: StatKey) -> SharedFile | None:
-        path = filed.path
-        if self._ignoring.is_ignored(path, is_directory=False):
-            return None
-        if not path.isascii() and self._share.status(path) is None:
-            return None  # it lies there in another normal form
-        # Its device has another number after each start of the machine.
-        key = replace(filed.key, device=directory.device)
-        entry = Entry(path, key.size, key.mtime_ns, filed.file_id)
-        return SharedFile(entry, path, key, is_filed=key == filed.key)
+    def _offered(
+        self, directory: str, device: int, rows: Sequence[FiledRow]
+    ) -> Mapping[str, SharedFile]:
+        """Return those files of a directory that may be offered, by path."""
+        begin = len(directory) + 1 if directory else 0
+        return {
+            path: SharedFile(
+                directory,
+                path[begin:],
+                file_id,
+                # Its device has another number after each start of the machine.
+                StatKey(device, ino, size, mtime_ns, ctime_ns),
+                is_filed=device == former,
+            )
+            for path, file_id, former, ino, size, mtime_ns, ctime_ns in rows
+            if not self._is_private(path)
+        }
+
+    def _is_private(self, path: str) -> bool:
+        """Return whether a file in a directory that is offered is not, or not under this name."""
+        if self._ignoring.has_patterns and self._ignoring.is_ignored(path, is_directory=False):
+            return True
+        # It may lie there in another normal form.
+        return not path.isascii() and self._share.status(path) is None
 
     def _looked_at(self, path: str) -> StatKey | None:
         """Return how a directory is, offered by now, or None if it is not to be."""

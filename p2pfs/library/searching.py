@@ -10,6 +10,7 @@ from typing import Final
 from p2pfs.errors import NotFoundError
 from p2pfs.library.answers import Answers
 from p2pfs.library.index import DamagedIndexError, Index
+from p2pfs.library.offers import SharedFile
 from p2pfs.protocol import MAX_TOTAL, Entry, Terms, Wanted
 
 FILES_AT_ONCE: Final = 64
@@ -48,12 +49,15 @@ class Searching:
         except (DamagedIndexError, sqlite3.Error) as error:
             self._index_failed(error)
             found = [], 0
-        return *found, time.thread_time() - began_at
+        files, total = found
+        return [file.entry for file in files], total, time.thread_time() - began_at
 
-    def _find(self, text: str, limit: int, terms: Terms, after: int) -> tuple[list[Entry], int]:
+    def _find(
+        self, text: str, limit: int, terms: Terms, after: int
+    ) -> tuple[list[SharedFile], int]:
         """Look at files one after the other until there are enough."""
         wanted = Wanted(text, terms)
-        found: list[Entry] = []
+        found: list[SharedFile] = []
         while numbers := self._index.match(text, terms, after=after, limit=MAX_TOTAL):
             for start in range(0, len(numbers), FILES_AT_ONCE):
                 some = numbers[start : start + FILES_AT_ONCE]
@@ -67,10 +71,10 @@ class Searching:
 
     def _find_among(
         self, text: str, limit: int, terms: Terms, after: int, may_see: Callable[[str], bool]
-    ) -> tuple[list[Entry], int]:
+    ) -> tuple[list[SharedFile], int]:
         """Look at all files, so that those which the asker may not see are not counted either."""
         wanted = Wanted(text, terms)
-        found: list[Entry] = []
+        found: list[SharedFile] = []
         while numbers := self._index.match(text, terms, after=after, limit=MAX_TOTAL):
             for start in range(0, len(numbers), FILES_AT_ONCE):
                 some = self._index.files(numbers[start : start + FILES_AT_ONCE])

@@ -80,7 +80,7 @@ class Serving:
         Its manifest follows from its bytes, so the index is not asked for it.
         """
         holding = self._answers.holding(file_id)
-        if holding is None or block_count_for(holding.key.size) != 1:
+        if holding is None or not holding.paths or block_count_for(holding.key.size) != 1:
             return None
         path, size = holding.paths[0], holding.key.size
         try:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from p2pfs.config import MEANT
-from p2pfs.library.status import Identity, StatKey, Status, status_of
+from p2pfs.library.status import Identity, StatKey, Status, key_of, status_of
 from p2pfs.roots import STEP_FLAGS, Roots, stepped
 
 _LIST_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -98,7 +98,7 @@ class Share:
         with self._listed(path) as directory:
             found = {name: _lstat(name, directory) for name in names}
         return {
-            name: status_of(result).key
+            name: key_of(result)
             for name, result in found.items()
             if result is not None and stat.S_ISREG(result.st_mode)
         }

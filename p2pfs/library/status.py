@@ -13,6 +13,9 @@ _MAX_INT64: Final = 2**63 - 1
 """The largest number that the index and the protocol hold."""
 
 
+_DEVICES: Final[dict[int, int]] = {}
+"""The one object for each number of a device, so that not every file has its own."""
+
 Identity = tuple[int, int]
 """Device and inode: they differ between two files or directories that exist at one time. An
 inode alone may not: below one share there may be several file systems."""
@@ -80,15 +83,20 @@ class Status:
 
 
 def status_of(result: os.stat_result) -> Status:
-    """Return what the kernel says of a file as numbers that the index can hold."""
-    key = StatKey(
-        result.st_dev & _MAX_INT64,
+    """Return what the kernel says of a file, as far as it matters here."""
+    return Status(key_of(result), result.st_mode, result.st_uid)
+
+
+def key_of(result: os.stat_result) -> StatKey:
+    """Return the state of a file as numbers that the index can hold."""
+    device = result.st_dev & _MAX_INT64
+    return StatKey(
+        _DEVICES.setdefault(device, device),
         result.st_ino & _MAX_INT64,
         result.st_size,
         _clamped(result.st_mtime_ns),
         _clamped(result.st_ctime_ns),
     )
-    return Status(key, result.st_mode, result.st_uid)
 
 
 def _clamped(time_ns: int) -> int:

@@ -97,6 +97,8 @@ class Tidying:
         if books.writers.is_written("", file) or any(map(books.is_expected, holding.paths)):
             books.leavings.set_aside(files=[file])
             return
-        holding.paths = tuple(p for p in holding.paths if books.is_offered_as(p, file))
-        if not holding.paths:
-            books.holdings.drop(holding)
+        paths = [path for path in holding.paths if books.is_offered_as(path, file)]
+        if paths:
+            books.holdings.rename(holding, paths)
+        else:
+            books.holdings.drop(file)

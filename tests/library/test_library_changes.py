@@ -147,6 +147,16 @@ async def test_of_small_contents_that_are_read_together_each_is_verified(running
     ]  # fmt: skip
 
 
+async def test_what_is_private_from_now_on_is_not_among_small_contents(running):
+    running.write("f", b"bytes")
+    await running.library.wait_idle()
+
+    running.write(".p2pfsignore", b"f\n")
+    await running.library.wait_idle()
+
+    assert await running.library.read_small([id_of(b"bytes")]) == [None]
+
+
 async def test_a_file_that_may_have_been_written_goes_on_being_served_until_it_was(running):
     """Somebody else touched it: it is hashed anew, and that may take hours."""
     old = Content.of(3 * 256 * 1024)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pfs.config import SharedDirectory
 from p2pfs.errors import NotFoundError
 from p2pfs.library.rounds import LEFT_ALONE_S
 from p2pfs.library.share import Share
@@ -195,3 +196,21 @@ async def test_however_many_there_are_all_are_offered(world, count):
     async with world.restarted():
         assert world.offered() == first
         assert len(first) == count
+
+
+async def test_what_is_offered_at_once_is_told_of(indexed):
+    """Neighbours would ask us for nothing of it: our filter has what we were told of."""
+    library = indexed.library = indexed._open()
+
+    async with indexed.running():
+        told = {one.path for one in library.take_changes().added if not one.is_directory}
+        assert told == set(indexed.offered())
+
+
+async def test_of_what_is_for_some_alone_nobody_is_told(indexed):
+    indexed.roots.audiences.limit(SharedDirectory("d", indexed.at("d"), to=("somebody",)))
+    library = indexed.library = indexed._open()
+
+    async with indexed.running():
+        assert {one.path for one in library.take_changes().added} == {"a"}
+        assert "d/b" in indexed.offered()
