@@ -203,6 +203,11 @@ class CachedFile:
         return self._disk.storage is not None or self._reads.taken is not None
 
     @property
+    def is_unwritten(self) -> bool:
+        """Whether it was taken, and the disk does not have it yet."""
+        return self._reads.taken is not None
+
+    @property
     def allocated_bytes(self) -> int:
         """What it takes on the disk, or will in a moment."""
         return self._disk.used_bytes + (0 if self._reads.taken is None else self._taken_bytes)

@@ -320,14 +320,31 @@ class Pins:
         return right
 
     async def _try_fetch(self, entry: Entry) -> bool:
-        """Fetch the missing blocks if there is a neighbour; return whether the file is whole."""
+        """Fetch the missing blocks if there is a neighbour; return whether the disk has all."""
+        key = FileId(entry.file_id), entry.size
+        is_fetched = False
         async with self._under_way:
-            cached = self._cache.open_file(FileId(entry.file_id), entry.size)
-            with contextlib.closing(cached):
+            with self._cache.opened(*key) as cached:
                 if cached.done_bytes < entry.size and self._has_neighbours():
                     await self._fetch(entry, cached)
-                    self._journal.done("pinned: all of it is here", entry.path)
-                return cached.done_bytes == entry.size
+                    is_fetched = True
+                is_whole, is_unwritten = cached.done_bytes == entry.size, cached.is_unwritten
+        if is_unwritten:
+            is_whole = await self._is_written(*key)
+            if not is_whole:
+                self._journal.error("pinned, and the disk does not take it", entry.path)
+        if is_fetched and is_whole:
+            self._journal.done("pinned: all of it is here", entry.path)
+        return is_whole
+
+    async def _is_written(self, file_id: FileId, size: int) -> bool:
+        """Wait until a small content that was taken is written; return whether the disk has it."""
+        with self._cache.opened(file_id, size) as cached:
+            pause_s = FIRST_S
+            while cached.is_unwritten:
+                await trio.sleep(pause_s)
+                pause_s *= 2
+            return cached.done_bytes == size
 
     async def _fetch(self, entry: Entry, cached: CachedFile) -> None:
         file_id = FileId(entry.file_id)
