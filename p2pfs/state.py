@@ -211,11 +211,16 @@ def replace_file(path: str | Path, data: bytes) -> None:
         OSError: the old content is there, unless it was the last sync that failed.
     """
     temporary = f"{path}.new"
-    with open(temporary, "wb", opener=open_private) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb", opener=open_private) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:  # a full disk is the fuller for what is left of it
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     sync_directory(Path(path).parent)
 
 

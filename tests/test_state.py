@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -170,6 +171,18 @@ def test_what_cannot_be_written_leaves_the_old(tmp_path: Path):
 
 def content_of(disk: Path) -> bytes | None:
     return (disk / "f").read_bytes() if (disk / "f").exists() else None
+
+
+def test_what_a_full_disk_took_of_it_does_not_stay(tmp_path: Path, monkeypatch):
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    replace_file(tmp_path / "f", b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        replace_file(tmp_path / "f", b"new")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.parametrize("old", [None, b"", b"before", b"before" * 50_000])
