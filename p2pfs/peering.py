@@ -42,7 +42,7 @@ class Peering:
         self.whereabouts = whereabouts
         self.uploads = uploads
         self.bans = Bans()
-        self.knocks = Knocks()
+        self.knocks = Knocks(contacts.has_answered)
         self.overlay = Overlay(
             OwnPort(network, lambda: whereabouts.listener, lambda: self.overlay.neighbours),
             whereabouts,

@@ -57,7 +57,7 @@ async def dial_servent(
     left = list(dict.fromkeys(addresses))
     failures: list[LinkError] = []
     while left:
-        race = _Race(network, left, knocks)
+        race = _Race(network, left, knocks, expected_id)
         channel = await race.run()
         left = race.left
         failures += race.failures
@@ -65,14 +65,18 @@ async def dial_servent(
             break
         assert race.winner is not None
         try:
-            with _told(knocks, race.winner):
-                return await greet(
+            with _told(knocks, race.winner, expected_id):
+                link = await greet(
                     channel, str(race.winner), local, kind, expected_id, claim, first
                 )
         except RefusedError:
             raise
         except LinkError as failure:
             failures.append(failure)
+        else:
+            if knocks is not None:
+                knocks.was_welcome(race.winner, ServentId(link.peer.id))
+            return link
     own = next((failure for failure in failures if isinstance(failure, TooManyFilesError)), None)
     if own is not None or len(failures) == 1:
         raise own or failures[0]
@@ -85,7 +89,7 @@ async def dial_twice(network: Dialler, address: Address) -> Channel:
     For a caller who cannot wait until a lost packet is sent again. Cancelling it leaves no
     connection behind. Errors as for `Dialler.dial`.
     """
-    race = _Race(network, (address, address), None, TWICE_AFTER_S)
+    race = _Race(network, (address, address), stagger_s=TWICE_AFTER_S)
     channel = await race.run()
     if channel is None:
         raise race.failures[0]
@@ -93,26 +97,19 @@ async def dial_twice(network: Dialler, address: Address) -> Channel:
 
 
 @contextlib.contextmanager
-def _told(knocks: Knocks | None, address: Address) -> Iterator[None]:
-    """Report to `knocks` how a dial ended, by how the block ends."""
+def _told(knocks: Knocks | None, address: Address, expected_id: ServentId | None) -> Iterator[None]:
+    """Report to `knocks` how a dial has failed, by how the block ends."""
     if knocks is None:
         yield
         return
     try:
         yield
-    except RefusedError:
-        knocks.was_welcome(address)
+    except RefusedError as refusal:
+        knocks.was_welcome(address, refusal.peer_id)
         raise
-    except TooManyFilesError:
-        knocks.was_given_up(address)
+    except BaseException as error:
+        knocks.failed(address, expected_id, error)
         raise
-    except LinkError:
-        knocks.was_in_vain(address)
-        raise
-    except BaseException:
-        knocks.was_given_up(address)
-        raise
-    knocks.was_welcome(address)
 
 
 class _Race:
@@ -122,12 +119,14 @@ class _Race:
         self,
         network: Dialler,
         addresses: Sequence[Address],
-        knocks: Knocks | None,
+        knocks: Knocks | None = None,
+        expected_id: ServentId | None = None,
         stagger_s: float = STAGGER_S,
     ) -> None:
         self._network = network
         self._stagger_s = stagger_s
         self._knocks = knocks
+        self._expected_id = expected_id
         self._channel: Channel | None = None
         self.left = list(addresses)
         """The addresses that have neither failed nor won."""
@@ -177,12 +176,11 @@ class _Race:
     async def _connect(self, address: Address) -> Channel:
         if self._knocks is None:
             return await self._network.dial(address)
-        await self._knocks.wait_turn(address)
+        await self._knocks.wait_turn(address, self._expected_id)
         try:
             return await self._network.dial(address)
         except BaseException as error:
-            is_theirs = isinstance(error, LinkError) and not isinstance(error, TooManyFilesError)
-            (self._knocks.was_in_vain if is_theirs else self._knocks.was_given_up)(address)
+            self._knocks.failed(address, self._expected_id, error)
             raise
 
     def _give_up(self, address: Address | None) -> None:

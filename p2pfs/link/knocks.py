@@ -7,21 +7,22 @@ costs nothing, and shows that servents live there: their network may be dialled 
 the burst is used up, each dial in vain costs twice what the last one did. It also costs the
 neighbour that named the address first, so one whose addresses lead to no servent is soon ignored.
 
-An address where the right servent answered within PROVEN_S is our own knowledge: dialling it
-again is not counted, and neither is what the user named.
+Where a servent answered within PROVEN_S, or at a dial that the book of contacts remembers, is our
+own knowledge: dialling that servent there again is not counted, and neither is what the user named.
+Others that are said to be at the same address are counted: identities are free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from p2pfs.errors import UnreachableError
+from p2pfs.errors import LinkError, TooManyFilesError, UnreachableError
 from p2pfs.latest import Latest
-from p2pfs.protocol import Address, groups_of
+from p2pfs.protocol import Address, ServentId, groups_of
 from p2pfs.protocol.flood import TokenBucket
 
 KNOCKS_PER_MINUTE: Final = 2
@@ -72,16 +73,23 @@ class _Target:
 class Knocks:
     """The dials that others have us make."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, has_answered: Callable[[ServentId, Address], bool] = lambda _peer, _address: False
+    ) -> None:
+        """Dial at any time where a servent `has_answered`."""
+        self._has_answered = has_answered
         self._targets: Latest[str, _Target] = Latest(MAX_KNOCKED)
         self._tellers: Latest[str, TokenBucket] = Latest(MAX_KNOCKED)
         self._named_by: Latest[Address, str] = Latest(MAX_ADDRESSES_NAMED)
-        self._proven_at: Latest[Address, float] = Latest(MAX_ADDRESSES_NAMED)
+        self._proven_at: Latest[tuple[ServentId | None, Address], float] = Latest(
+            MAX_ADDRESSES_NAMED
+        )
+        """When a servent answered at an address; None stands for any servent."""
 
     def named(self, addresses: Iterable[Address], told_by: Address) -> None:
-        """Note that a neighbour named addresses, unless another one did so before."""
+        """Note that a neighbour named addresses, unless another one did so that is still heard."""
         for address in addresses:
-            if address not in self._named_by:
+            if address not in self._named_by or self._is_overdrawn(address):
                 self._named_by[address] = groups_of(told_by.host)[0]
 
     def start_afresh(self) -> None:
@@ -89,16 +97,19 @@ class Knocks:
         self._targets.clear()
         self._tellers.clear()
 
-    def may_knock(self, address: Address) -> bool:
-        """Begin a dial, and return whether it may be made; the caller then reports how it ended."""
+    def may_knock(self, address: Address, peer: ServentId | None = None) -> bool:
+        """Begin a dial, and return whether it may be made; the caller then reports how it ended.
+
+        None stands for any servent.
+        """
         target = self._target(address)
         is_refused = not target.may_knock() or self._is_overdrawn(address)
-        if is_refused and not self._is_proven(address):
+        if is_refused and not self._is_proven(address, peer):
             return False
         target.under_way += 1
         return True
 
-    async def wait_turn(self, address: Address) -> None:
+    async def wait_turn(self, address: Address, peer: ServentId | None = None) -> None:
         """Begin a dial as soon as it may be made; the caller then reports how it ended.
 
         Raises:
@@ -106,7 +117,7 @@ class Knocks:
         """
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(TURN_S):
-            while not self.may_knock(address):
+            while not self.may_knock(address, peer):
                 target = self._target(address)
                 if not target.under_way or self._is_overdrawn(address):
                     raise UnreachableError(f"{address} was named by others, too often in vain")
@@ -114,9 +125,9 @@ class Knocks:
             return
         raise UnreachableError(f"{address} was not dialled: others of its network take too long")
 
-    def was_welcome(self, address: Address) -> None:
+    def was_welcome(self, address: Address, peer: ServentId) -> None:
         """Note that a dial has led to the servent that was named."""
-        self._proven_at[address] = trio.current_time()
+        self._proven_at[peer, address] = self._proven_at[None, address] = trio.current_time()
         target = self._target(address)
         target.allowance = TokenBucket(KNOCKS_PER_MINUTE / 60, KNOCK_BURST)
         target.cost = 1
@@ -125,11 +136,23 @@ class Knocks:
         if teller is not None:
             teller.spend(-1)
 
-    def was_in_vain(self, address: Address) -> None:
+    def failed(
+        self, address: Address, peer: ServentId | None, error: BaseException, times: int = 1
+    ) -> None:
+        """Note that a dial has failed: in vain, unless that is not the fault of who is there.
+
+        It may have been made several times.
+        """
+        if isinstance(error, LinkError) and not isinstance(error, TooManyFilesError):
+            self.was_in_vain(address, peer, times)
+        else:
+            self.was_given_up(address)
+
+    def was_in_vain(self, address: Address, peer: ServentId | None = None, times: int = 1) -> None:
         """Note that a dial has not led to the servent that was named."""
         target = self._target(address)
-        if not self._is_proven(address):
-            target.allowance.spend(target.cost)
+        if not self._is_proven(address, peer):
+            target.allowance.spend(min(target.cost * times, KNOCK_BURST))
             if target.allowance.wait_s(trio.current_time()):  # the burst is used up
                 target.cost = min(2 * target.cost, KNOCK_BURST)
             teller = self._teller(address)
@@ -155,5 +178,7 @@ class Knocks:
         teller = self._teller(address)
         return teller is not None and teller.wait_s(trio.current_time()) > 0.0
 
-    def _is_proven(self, address: Address) -> bool:
-        return trio.current_time() < self._proven_at.get(address, -PROVEN_S) + PROVEN_S
+    def _is_proven(self, address: Address, peer: ServentId | None) -> bool:
+        if peer is not None and self._has_answered(peer, address):
+            return True
+        return trio.current_time() < self._proven_at.get((peer, address), -PROVEN_S) + PROVEN_S

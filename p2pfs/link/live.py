@@ -155,6 +155,11 @@ class Link:
         self._in = Incoming(channel.stream, connection, self._alive)
         self._messages_in = 0
 
+    @property
+    def seen_at(self) -> tuple[Address, ...]:
+        """Where the peer may be dialled, as far as we see its host; others it may have made up."""
+        return tuple(one for one in self.peer.addresses if one.host == self.remote.host)
+
     def __repr__(self) -> str:
         """Return the far end, and how the link stands."""
         return f"<Link {self.id} {self.direction} {self.kind.name} {self.remote} {self.ended}>"

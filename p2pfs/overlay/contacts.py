@@ -8,19 +8,26 @@ whatever clock the caller waits by.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import random
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Final
 
 import msgspec
 import trio
 
-from p2pfs.protocol import MAX_ADDRESSES, Address, PeerInfo, ServentId, groups_of, largest_crowd
+from p2pfs.protocol import (
+    MAX_ADDRESSES,
+    Address,
+    PeerInfo,
+    ServentId,
+    by_turns,
+    groups_of,
+    largest_crowd,
+)
 from p2pfs.state import replace_file
 from p2pfs.threads import RunInThread
 
@@ -47,9 +54,16 @@ SAVE_CONTACTS_S: Final = 60.0
 """The book is written this often; contacts that a crash loses are found again by joining."""
 
 MAX_CONTACTS: Final = 1_000
-"""Linked contacts stay. Of the others those go first that never were a neighbour for STABLE_S, of
-these those of the network that most are of, and of these the least useful: failed most often,
-seen longest ago. So no number of identities at one address pushes out anybody else."""
+"""Linked contacts stay. Of the others those go first with whom we never shook hands, then those
+that never were a neighbour for STABLE_S, of these those of the network that most are of, and of
+these the least useful: failed most often, seen longest ago. A network is that where we saw a
+contact, not one that it names. So no number of identities at one address pushes out anybody else.
+"""
+
+
+MAX_ANSWERED_AT: Final = 2
+"""Addresses that are remembered at which a servent has answered: one of each version of IP. They
+leave room for two where it may be now."""
 
 
 @dataclass(slots=True)
@@ -57,10 +71,17 @@ class Contact:
     """One servent, or one address that was named with `--join`."""
 
     addresses: tuple[Address, ...]
+    """Where it may be dialled; most of them are its own word, or that of others."""
     id: ServentId | None = None
     """None until it has answered once."""
     name: str = ""
     shaken_at: float = 0.0
+    answered_at: tuple[Address, ...] = ()
+    """Where it answered when we dialled it, the latest first."""
+    seen_at: tuple[Address, ...] = ()
+    """Where it said that it may be dialled, at the host where we saw it last."""
+    host: str = ""
+    """That host; empty if we have not seen it."""
     failures: int = 0
     next_try_at: float = 0.0
     trouble: str = ""
@@ -86,9 +107,18 @@ class Contact:
         return self.is_join or self.is_introduced
 
     @property
-    def is_our_own(self) -> bool:
-        """Whether we know ourselves that it is there, or the user or the room says so."""
-        return self.is_join or self.is_near or self.shaken_at > 0
+    def network(self) -> str:
+        """The network that it is counted for (groups_of)."""
+        return groups_of(_host_of(self))[0]
+
+    @property
+    def passed_on(self) -> tuple[Address, ...]:
+        """The addresses that others are told: it could have made up any but these."""
+        return tuple(dict.fromkeys((*self.answered_at, *self.seen_at)))[:MAX_ADDRESSES]
+
+    def was_seen(self, host: str, addresses: Sequence[Address]) -> None:
+        """Note at which host it was seen, and where it says that it may be dialled."""
+        self.host, self.seen_at = host, tuple(one for one in addresses if one.host == host)
 
     def failed(self, now: float, why: str, *, has_neighbours: bool) -> None:
         """Note a dial that came to nothing, in seconds of the caller's clock."""
@@ -159,14 +189,29 @@ class ContactBook:
             contact = self._by_id[peer.id] = Contact(peer.addresses, peer.id, peer.name)
             self._bound()
         elif contact.failures:
-            addresses = dict.fromkeys(peer.addresses + contact.addresses)
-            contact.addresses = tuple(addresses)[:MAX_ADDRESSES]
+            contact.addresses = _merged(contact.answered_at, peer.addresses, contact.addresses)
         contact.is_introduced |= is_introduced
 
-    def shook_hands(self, peer: PeerInfo, wall_now: float) -> None:
-        """Note a handshake with a peer, dialled by either side."""
+    def has_answered(self, peer: ServentId, address: Address) -> bool:
+        """Return whether a servent was there when we dialled it at an address."""
+        contact = self._by_id.get(peer)
+        return contact is not None and address in contact.answered_at
+
+    def shook_hands(
+        self,
+        peer: PeerInfo,
+        wall_now: float,
+        remote: Address,
+        *,
+        is_dialled: bool = False,
+    ) -> None:
+        """Note a handshake with a peer at `remote`, where we dialled it, or from where it did."""
         contact = self._by_id.setdefault(peer.id, Contact(peer.addresses))
-        contact.addresses = peer.addresses or contact.addresses
+        if is_dialled:
+            latest = dict.fromkeys((remote, *contact.answered_at))
+            contact.answered_at = tuple(latest)[:MAX_ANSWERED_AT]
+        contact.was_seen(remote.host, peer.addresses)
+        contact.addresses = _merged(peer.addresses, contact.answered_at) or contact.addresses
         contact.succeeded(peer, wall_now)
         contact.is_linked = True
         self._bound()
@@ -211,12 +256,13 @@ class ContactBook:
         fresh = [
             c
             for c in self._by_id.values()
-            if c.id is not None and c.addresses and wall_now - c.shaken_at <= FRESH_S
+            if c.id is not None and c.passed_on and wall_now - c.shaken_at <= FRESH_S
         ]
-        staying = _by_turns([c for c in fresh if c.is_linked or c.is_proven])
-        others = _by_turns([c for c in fresh if not (c.is_linked or c.is_proven)])
-        both = (c for pair in zip_longest(staying, others) for c in pair if c is not None)
-        return [PeerInfo(c.id, c.name, c.addresses) for c in both if c.id is not None]
+        random.shuffle(fresh)
+        staying = by_turns((c for c in fresh if c.is_linked or c.is_proven), _host_of)
+        others = by_turns((c for c in fresh if not (c.is_linked or c.is_proven)), _host_of)
+        both = (c for pair in itertools.zip_longest(staying, others) for c in pair if c is not None)
+        return [PeerInfo(c.id, c.name, c.passed_on) for c in both if c.id is not None]
 
     def _all(self) -> tuple[Contact, ...]:
         return (*self._by_id.values(), *self._joins.values(), *self._near.values())
@@ -231,6 +277,7 @@ class ContactBook:
         """Return the contact that goes first; see MAX_CONTACTS."""
         free = [contact for contact in self._by_id.values() if not contact.is_linked]
         some = [contact for contact in free if not contact.is_proven] or free
+        some = [contact for contact in some if not contact.shaken_at] or some
         crowd = largest_crowd(some, _host_of, 0) or list(self._by_id.values())
         return max(crowd, key=lambda c: (c.failures, -c.shaken_at))
 
@@ -258,7 +305,9 @@ class ContactBook:
     def to_bytes(self) -> bytes:
         """Return the book as `load` reads it: the peers that have shaken hands with us."""
         rows = [
-            _SavedContact(c.id, c.name, c.addresses, c.shaken_at, c.is_proven)
+            _SavedContact(
+                c.id, c.name, c.addresses, c.shaken_at, c.is_proven, c.answered_at, c.host
+            )
             for c in self._by_id.values()
             if c.id is not None and c.shaken_at
         ]
@@ -279,24 +328,19 @@ class ContactBook:
         for row in rows[:MAX_CONTACTS]:
             contact = Contact(row.addresses, row.id, row.name, row.shaken_at)
             contact.is_proven = row.is_proven
+            contact.was_seen(row.host, row.addresses)
+            contact.answered_at = row.answered_at[:MAX_ANSWERED_AT]
             book._by_id[row.id] = contact
         return book
 
 
-def _by_turns(contacts: list[Contact]) -> list[Contact]:
-    """Return contacts by chance, and no second one of a network before the first of any other."""
-    random.shuffle(contacts)
-    before: Counter[str] = Counter()
-    turns: dict[int, list[Contact]] = {}
-    for contact in contacts:
-        network = groups_of(_host_of(contact))[0]
-        turns.setdefault(before[network], []).append(contact)
-        before[network] += 1
-    return [contact for turn in turns.values() for contact in turn]
+def _merged(*some: Sequence[Address]) -> tuple[Address, ...]:
+    """Return the first addresses of all, each once."""
+    return tuple(dict.fromkeys(itertools.chain(*some)))[:MAX_ADDRESSES]
 
 
 def _host_of(contact: Contact) -> str:
-    return contact.addresses[0].host if contact.addresses else ""
+    return contact.host or (contact.addresses[0].host if contact.addresses else "")
 
 
 def _rank(contact: Contact) -> tuple[bool, bool, bool, int, float]:
@@ -318,3 +362,5 @@ class _SavedContact(msgspec.Struct):
     addresses: tuple[Address, ...]
     shaken_at: float
     is_proven: bool = False
+    answered_at: tuple[Address, ...] = ()
+    host: str = ""

@@ -12,6 +12,9 @@ had twice as many links: the mean was 24 in a network of 1,000 that grew. The la
 come are not dialled by anybody. They dial more when they have had fewer than two thirds of the
 degree for a while; if they went on to the whole degree, the mean of 40 would be 18.
 
+Networks take turns in what is dialled, and one counts for half of those dialled at most, as long as
+others are known: else who has many addresses of one network in the book would surround a newcomer.
+
 Servents in the same room come before all others, and count apart: a few of them are dialled beside
 the rest, since they are quick, and a room full of them must not keep us from the world outside.
 
@@ -22,7 +25,8 @@ is over. Between these it sleeps until the next dial or walk is due.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -31,7 +35,7 @@ from p2pfs.errors import LinkError
 from p2pfs.journal import Journal
 from p2pfs.link import Dialler, Knocks, Link, LocalServent, RefusedError, dial_servent
 from p2pfs.overlay.contacts import Contact, ContactBook
-from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId
+from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId, groups_of
 from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,13 @@ has fewer links of its own choice."""
 NEAR_DIALLED: Final = 4
 """How many servents in the same room are dialled, beside the degree: with so many each, thirty
 in a room hang together, and the room does not fill the slots of one of them."""
+
+NEAR_AT_ONCE: Final = MAX_DIALS - 1
+"""How many of the dials under way are to servents in the same room: whoever announces there what
+never answers does not keep us from the others."""
+
+OF_ONE_NETWORK: Final = 1 / 2
+"""The part of those that a servent dials at once that one network (/24, /48) counts for."""
 
 ENOUGH: Final = 2 / 3
 """The part of the degree with which a servent is content after it has waited."""
@@ -131,7 +142,7 @@ class DegreeKeeper:
         self._start_walk = start_walk
         self._knocks = knocks
         self._wall_clock = wall_clock
-        self._dialling: set[int] = set()
+        self._dialling: dict[int, Contact] = {}
         self._claimed: set[ServentId] = set()
         """Peers that are being greeted by one dial of ours."""
         self._walks = 0
@@ -164,7 +175,7 @@ class DegreeKeeper:
         self.look_again()
 
     def _wants_more(self, now: float) -> bool:
-        links, outgoing = self._neighbourhood.links, self._outgoing()
+        links, outgoing = self._neighbourhood.links, len(self._outgoing())
         if len(links) >= self._enough:
             self._short_since = None
         elif self._short_since is None:
@@ -173,19 +184,49 @@ class DegreeKeeper:
             return len(links) < self._max
         return self._short_since is not None and now >= self._short_since + WAIT_FOR_DIALS_S
 
-    def _outgoing(self) -> int:
-        """Return how many neighbours we dialled, without those in the same room."""
+    def _outgoing(self) -> list[Link]:
+        """Return the links to neighbours that we dialled, without those in the same room."""
         near, links = self._contacts.near_ids(), self._neighbourhood.links
-        return sum(link.direction == "out" and peer not in near for peer, link in links.items())
+        return [one for peer, one in links.items() if one.direction == "out" and peer not in near]
+
+    def _others(self, contacts: Sequence[Contact]) -> list[Contact]:
+        """Return those of other networks, if too many of those that we dialled are of one."""
+        most = int(self._chosen * OF_ONE_NETWORK)
+        dialled = self._dialled()
+        is_short = sum(min(count, most) for count in dialled.values()) < self._chosen
+        is_one_sided = any(count > most for count in dialled.values())
+        if not is_short or not is_one_sided or len(self._neighbourhood.links) >= self._max:
+            return []
+        return [one for one in contacts if not one.is_near and dialled[one.network] < most]
+
+    def _dialled(self) -> Counter[str]:
+        """Count by network those that we have dialled, or dial now, outside the room."""
+        under_way = [one.network for one in self._dialling.values() if not one.is_near]
+        return Counter([groups_of(link.remote.host)[0] for link in self._outgoing()] + under_way)
 
     def _dial_some(self, nursery: trio.Nursery, now: float) -> None:
-        for contact in self._candidates(now):
-            if len(self._dialling) >= MAX_DIALS:
-                return
-            is_wanted = contact.is_near or self._wants_more(now)
-            if is_wanted and contact.next_try_at <= now:
-                self._dialling.add(id(contact))
+        due = [contact for contact in self._candidates(now) if contact.next_try_at <= now]
+        while due and len(self._dialling) < MAX_DIALS:
+            contact = self._first_of(due)
+            due.remove(contact)
+            if self._is_wanted(contact, now):
+                self._dialling[id(contact)] = contact
                 nursery.start_soon(guarded, self._dial_quietly, contact)
+
+    def _first_of(self, due: Sequence[Contact]) -> Contact:
+        """Return whom to dial next: of those equally well chosen one of a network dialled least."""
+        dialled = self._dialled()
+        return min(
+            due,
+            key=lambda one: (
+                not one.is_near, not one.is_join, not one.is_introduced, dialled[one.network]
+            ),
+        )  # fmt: skip
+
+    def _is_wanted(self, contact: Contact, now: float) -> bool:
+        if contact.is_near:
+            return self._near_wanted() > 0
+        return self._wants_more(now) or bool(self._others([contact]))
 
     def _candidates(self, now: float) -> list[Contact]:
         """Return the contacts that may be dialled, best first."""
@@ -199,9 +240,12 @@ class DegreeKeeper:
             if id(contact) not in self._dialling
             and not (contact.id and self._is_banned(contact.id))
         ]
-        return [c for c in free if c.is_near][:near] + [
-            c for c in free if wants_more and not c.is_near and (c.is_chosen or takes_any)
-        ]
+        wanted = [c for c in free if c.is_near][:near]
+        if wants_more:
+            wanted += [c for c in free if not c.is_near and (c.is_chosen or takes_any)]
+        else:
+            wanted += self._others(free)
+        return wanted
 
     def _near_wanted(self) -> int:
         """Return how many more servents in the same room to dial now."""
@@ -210,7 +254,8 @@ class DegreeKeeper:
             return 0
         near = self._contacts.near_ids()
         linked = sum(link.direction == "out" and peer in near for peer, link in links.items())
-        return NEAR_DIALLED - linked
+        dialled = sum(contact.is_near for contact in self._dialling.values())
+        return min(NEAR_DIALLED - linked, NEAR_AT_ONCE - dialled)
 
     async def _dial_quietly(self, contact: Contact) -> None:
         try:
@@ -220,7 +265,7 @@ class DegreeKeeper:
                 self._journal.warning(f"cannot join yet: {error}")
             log.info("dial failed address=%s reason=%s", contact.addresses[0], error)
         finally:
-            self._dialling.discard(id(contact))
+            self._dialling.pop(id(contact), None)
             self.look_again()
 
     async def dial(self, contact: Contact) -> PeerInfo:
@@ -277,7 +322,7 @@ class DegreeKeeper:
 
         expected = None if contact.is_join and not contact.is_pinned else contact.id
         dial = contact.addresses, self._local, LinkKind.NEIGHBOUR, expected, claim
-        knocks = None if contact.is_our_own else self._knocks
+        knocks = None if contact.is_join else self._knocks
         try:
             link = await dial_servent(self._network, *dial, knocks)
             contact.succeeded(link.peer, self._wall_clock())

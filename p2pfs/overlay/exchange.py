@@ -2,7 +2,7 @@
 
 A neighbour is asked for peers once, when its link opens, and answers once. An address that it
 names is dialled only if it can be reached from where the neighbour is, and is passed on only after
-the right servent has answered there.
+the right servent has answered there, or was seen at that host.
 """
 
 from __future__ import annotations

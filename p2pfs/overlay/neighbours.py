@@ -33,6 +33,9 @@ from p2pfs.protocol import (
 )
 from p2pfs.tasks import called, guarded, kept_up
 
+_ROOM: Final = Address("room", 0)
+"""The teller of all that is announced in the room, for `Knocks`."""
+
 _REPLACED: Final = "replaced by a newer link"
 
 Handler = Callable[[Link, Any], None]
@@ -83,6 +86,7 @@ class Overlay:
         self._contacts = contacts
         self._journal = journal
         self._bans = bans
+        self._knocks = knocks
         self._wall_clock = wall_clock
         self.degree = DegreeKeeper(
             network,
@@ -190,6 +194,7 @@ class Overlay:
     def came_near(self, name: str, addresses: Sequence[Address]) -> None:
         """Dial a servent that was announced in the same room (reach.Meeting)."""
         self._contacts.came_near(name, addresses)
+        self._knocks.named(addresses, _ROOM)
         self.degree.look_again()
 
     def went_away(self, name: str) -> None:
@@ -277,10 +282,16 @@ class Overlay:
             former.close(Bye(ByeCode.DUPLICATE, _REPLACED))
             self._lost(former)
         self._links[link.peer.id] = link
+        self._knocks.named(link.peer.addresses, link.remote)
         self._exchange.opened(link)
         self._nursery.start_soon(guarded, self._keep, link)
         try:
-            self._contacts.shook_hands(link.peer, self._wall_clock())
+            self._contacts.shook_hands(
+                link.peer,
+                self._wall_clock(),
+                link.remote,
+                is_dialled=not is_inbound,
+            )
             if former is None:
                 self._journal.info(f"neighbour {link.peer.name} joined from {link.remote}")
             self._owner.neighbour_opened(link)

@@ -54,7 +54,7 @@ from p2pfs.protocol.connection import (
     presentation,
 )
 from p2pfs.protocol.contents import MAX_CONTENT_BYTES, ContentsCutter, pack_contents
-from p2pfs.protocol.crowds import any_of, largest_crowd, who_gives_way
+from p2pfs.protocol.crowds import any_of, by_turns, largest_crowd, who_gives_way
 from p2pfs.protocol.fields import (
     CONTENTS,
     DIRECTORY_KEY_BYTES,
@@ -291,6 +291,7 @@ __all__ = [
     "block_count_for",
     "block_range",
     "block_span",
+    "by_turns",
     "check_extent",
     "check_hit",
     "check_label",

@@ -1,4 +1,4 @@
-"""Which peer gives way when all places are taken, and which one chance picks.
+"""Which peer gives way when all places are taken, and whom chance picks.
 
 Identities are free and addresses are not, so places are shared by address: first among
 networks, then among the addresses of a network (`groups_of`). A newcomer of a small group
@@ -12,7 +12,7 @@ Chance is shared in the same way, or who has most places would be picked nearly 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from p2pfs.protocol.addresses import groups_of
@@ -68,6 +68,17 @@ def any_of(places: Sequence[Place], host_of: HostOf[Place], choose: Choose[Place
         group = groups_of(host_of(choose([*groups.values()])))[part]
         places = [place for place in places if groups_of(host_of(place))[part] == group]
     return choose(places)
+
+
+def by_turns(places: Iterable[Place], host_of: HostOf[Place]) -> list[Place]:
+    """Return all in order, but no second one of a network before the first of any other."""
+    before: Counter[str] = Counter()
+    turns: dict[int, list[Place]] = {}
+    for place in places:
+        network = groups_of(host_of(place))[0]
+        turns.setdefault(before[network], []).append(place)
+        before[network] += 1
+    return [place for _, turn in sorted(turns.items()) for place in turn]
 
 
 def _is_smaller(

@@ -17,6 +17,7 @@ from p2pfs.journal import printable
 from p2pfs.link import (
     Channel,
     Dialler,
+    Knocks,
     Link,
     LocalServent,
     answer_link,
@@ -50,12 +51,14 @@ class Circuits:
         relays: Relays,
         shared: SharedLinks,
         guides: Guides,
+        knocks: Knocks,
         is_banned: Callable[[ServentId], bool],
     ) -> None:
         """Requests for circuits through us go to `relays`."""
         self._network = network
         self._local = local
         self._guides = guides
+        self._knocks = knocks
         self._relays = relays
         self._shared = shared
         self._is_banned = is_banned
@@ -85,7 +88,7 @@ class Circuits:
             raise UnreachableError(f"{through} was asked to relay, and says nothing")
         if len(told.ticket) != TICKET_BYTES:
             raise UnreachableError(f"{through} was asked to relay: {printable(told.refusal)}")
-        channel = await self._enter(way, told.ticket)
+        channel = await self._enter(way, bytes(told.ticket))
         link = await greet(
             channel, f"{printable(peer.name)} through {through}", self._local,
             LinkKind.TRANSFER, ServentId(peer.id),
@@ -94,10 +97,19 @@ class Circuits:
         return link
 
     async def _enter(self, relay: Link, ticket: bytes) -> Channel:
-        """Open our end of a circuit."""
-        where = relay.remote if relay.direction == "out" else relay.peer.addresses[0]
-        channel = await dial_twice(self._network, where)
-        await present(channel, self._local, ticket)
+        """Open our end of a circuit, where the relay is seen and nowhere else."""
+        if not relay.seen_at:
+            raise UnreachableError(f"{printable(relay.peer.name)} relays, and cannot be dialled")
+        where, peer = relay.seen_at[0], ServentId(relay.peer.id)
+        if not self._knocks.may_knock(where, peer):
+            raise UnreachableError(f"{where}, which relays, was dialled too often in vain")
+        try:
+            channel = await dial_twice(self._network, where)
+            await present(channel, self._local, ticket)
+        except BaseException as error:
+            self._knocks.failed(where, peer, error)
+            raise
+        self._knocks.was_given_up(where)  # nobody has said who that is
         return channel
 
     # Requests of others.
@@ -115,7 +127,7 @@ class Circuits:
 
     def _go(self, link: Link, message: Relay) -> None:
         peer = ServentId(message.peer)
-        if self._entered >= MAX_ENTERED or self._is_banned(peer) or not link.peer.addresses:
+        if self._entered >= MAX_ENTERED or self._is_banned(peer) or not link.seen_at:
             self.counters["dropped: too many circuits"] += 1
         elif self._tasks.are_running:
             self._entered += 1

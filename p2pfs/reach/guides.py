@@ -175,8 +175,8 @@ class Guides:
 def _as_seen(link: Link, guide: PeerInfo) -> PeerInfo:
     """Return a servent with the addresses at which it may be dialled from here.
 
-    One at the other end of this link is where we know it, whatever it says of itself.
+    One at the other end of this link is where we see it, whatever it says of itself.
     """
     if guide.id == link.peer.id:
-        return link.peer
+        return PeerInfo(link.peer.id, link.peer.name, link.seen_at)
     return PeerInfo(guide.id, guide.name, dialable(guide.addresses, link.remote))

@@ -8,6 +8,7 @@ one at a time by the end that begins the handshake, and all at once by the other
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -47,6 +48,8 @@ class Meeting:
         """Greet so many connections at once as `most`: the end that begins them greets one."""
         self.places = places
         self.is_over = trio.Event()
+        self.tries: Counter[Address] = Counter()
+        """How often each place was dialled."""
         self._listener = listener
         self._greeted = greeted
         self._turns = trio.Semaphore(most)
@@ -79,7 +82,8 @@ class Meeting:
         return self._link
 
     async def _dial(self, place: Address) -> None:
-        for _try in range(MAX_TRIES):
+        while self.tries[place] < MAX_TRIES:
+            self.tries[place] += 1
             try:
                 channel = await self._listener.dial(place)
             except LinkError:

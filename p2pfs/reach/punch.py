@@ -172,7 +172,10 @@ class Punches:
             met = self._shared.to(peer)
             if met is not None:
                 return met
-        link = await self._meet(peer, places, only(peer))
+        allowed = [place for place in places if self._knocks.may_knock(place, peer)]
+        if not allowed:
+            raise UnreachableError(f"{places[0]}, where to meet, was dialled too often in vain")
+        link = await self._meet(peer, allowed, only(peer))
         await self._shared.put(link)
         return link
 
@@ -203,13 +206,14 @@ class Punches:
 
     def _go(self, link: Link, message: Punch) -> None:
         peer, places = ServentId(message.peer), _places(message, link)
+        self._knocks.named(places, link.remote)
         if not places or peer == self._local.identity.id or self._is_banned(peer):
             self.counters["dropped: nobody to meet"] += 1
         elif len(self._invited) >= MAX_MEETINGS or peer in self._invited | self._meetings.keys():
             self.counters["dropped: too many meetings"] += 1
         elif not self._tasks.are_running:
             return
-        elif not (places := [place for place in places if self._knocks.may_knock(place)]):
+        elif not (places := [place for place in places if self._knocks.may_knock(place, peer)]):
             self.counters["dropped: too many knocks"] += 1
         else:
             self._invited.add(peer)
@@ -222,24 +226,39 @@ class Punches:
             await trio.sleep(after_s)
             link = await self._meet(peer, places, self._shared.judge_of(peer))
         except LinkError as error:
-            for place in places:
-                self._knocks.was_in_vain(place)
             log.info("not met peer=%s reason=%s", peer, error)
             return
         finally:
             self._invited.discard(peer)
-        met_at = link.remote if link.remote in places else places[0]
-        for place in places:
-            (self._knocks.was_welcome if place == met_at else self._knocks.was_given_up)(place)
         self.counters["met"] += 1
         await self._shared.keep(link)
 
     # Meeting.
 
     async def _meet(self, peer: ServentId, places: Sequence[Address], judge: Judge) -> Link:
-        """Dial a servent that dials us, and return the first link."""
-        if peer in self._meetings:
-            raise UnreachableError("it is being met already")
+        """Dial a servent that dials us, and return the first link; `knocks` hears how it ended."""
+        meeting = self._meeting(peer, places, judge)
+        try:
+            if peer in self._meetings:
+                raise UnreachableError("it is being met already")
+            self._meetings[peer] = meeting
+            try:
+                link = await meeting.run()
+            finally:
+                del self._meetings[peer]
+                meeting.is_over.set()
+        except BaseException as error:
+            for place in places:
+                self._knocks.failed(place, peer, error, meeting.tries[place])
+            raise
+        met_at = link.remote if link.remote in places else places[0]
+        self._knocks.was_welcome(met_at, peer)
+        for place in places:
+            if place != met_at:
+                self._knocks.was_given_up(place)
+        return link
+
+    def _meeting(self, peer: ServentId, places: Sequence[Address], judge: Judge) -> Meeting:
         local, is_first = self._local, self._local.identity.id < peer
 
         async def greeted(channel: Channel) -> Link:
@@ -247,13 +266,7 @@ class Punches:
                 return await answer_link(channel, local, judge)
             return await greet(channel, str(channel.remote), local, LinkKind.TRANSFER, peer)
 
-        meeting = Meeting(self._listener(), places, greeted, most=1 if is_first else len(places))
-        self._meetings[peer] = meeting
-        try:
-            return await meeting.run()
-        finally:
-            del self._meetings[peer]
-            meeting.is_over.set()
+        return Meeting(self._listener(), places, greeted, most=1 if is_first else len(places))
 
     def came(self, channel: Channel) -> bool:
         """Take a connection that was accepted, if it is of a servent that we are meeting."""

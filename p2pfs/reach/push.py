@@ -136,6 +136,7 @@ class Pushes:
         if not asker.addresses or asker.id == self._local.identity.id:
             self.counters["dropped: nowhere to dial"] += 1
         elif message.target == self._local.identity.id:
+            self._knocks.named(asker.addresses, link.remote)
             self._dial_back(asker, message.token)
         else:
             self._pass_on(link, message, asker)
@@ -152,7 +153,7 @@ class Pushes:
     def _dial_back(self, asker: PeerInfo, token: Guid) -> None:
         if self._dials >= MAX_DIALS_BACK or self._is_banned(ServentId(asker.id)):
             self.counters["dropped: too many dials"] += 1
-        elif not self._knocks.may_knock(asker.addresses[0]):
+        elif not self._knocks.may_knock(asker.addresses[0], ServentId(asker.id)):
             self.counters["dropped: too many knocks"] += 1
         elif self._tasks.are_running:
             self._dials += 1
@@ -164,12 +165,12 @@ class Pushes:
                 self._network, asker.addresses, self._local, LinkKind.TRANSFER, ServentId(asker.id)
             )
         except LinkError as error:
-            self._knocks.was_in_vain(asker.addresses[0])
+            self._knocks.failed(asker.addresses[0], ServentId(asker.id), error)
             log.info("not dialled back peer=%s reason=%s", asker.id, error)
             return
         finally:
             self._dials -= 1
-        self._knocks.was_welcome(asker.addresses[0])
+        self._knocks.was_welcome(asker.addresses[0], ServentId(asker.id))
         self.counters["dialled"] += 1
         link.post(Pushed(token))
         await self._serve(link)
@@ -181,7 +182,6 @@ def _asker(link: Link, message: Push) -> PeerInfo:
     An asker at the other end of this link is where we see it, whatever it says of itself.
     """
     if message.asker is None:
-        seen = tuple(one for one in link.peer.addresses[:1] if one.host == link.remote.host)
-        return PeerInfo(link.peer.id, link.peer.name, seen)
+        return PeerInfo(link.peer.id, link.peer.name, link.seen_at[:1])
     told = message.asker
     return PeerInfo(told.id, told.name, dialable(told.addresses, link.remote)[:1])

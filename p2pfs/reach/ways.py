@@ -108,7 +108,7 @@ class Ways:
         )
         self.relays = Relays(self._routes, is_on=relays, limit=relay_limit)
         self.circuits = Circuits(
-            self._network, local, self.relays, self._shared, self.guides, is_banned
+            self._network, local, self.relays, self._shared, self.guides, knocks, is_banned
         )
         self.came_from = self._routes.came_from
         self.pushed = self.pushes.pushed

@@ -18,6 +18,7 @@ from p2pfs.link import Link, Listener, accept_links
 from p2pfs.link import reception as reception_module
 from p2pfs.link.reception import GREETINGS_PER_S
 from p2pfs.overlay.contacts import MAX_CONTACTS, STABLE_S, ContactBook
+from p2pfs.overlay.degree import CHOSEN, OF_ONE_NETWORK
 from p2pfs.overlay.whereabouts import Whereabouts
 from p2pfs.protocol import (
     MAX_ADDRESSES,
@@ -33,7 +34,7 @@ from p2pfs.protocol import (
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
-from tests.helpers.servents import PORT, HalfServent, silent
+from tests.helpers.servents import PORT, HalfServent, answering, silent
 from tests.helpers.world import PORT as WORLD_PORT
 from tests.helpers.world import World, host, open_world
 
@@ -122,13 +123,13 @@ def stranger(number: int, host: str = "10.6.6.6") -> PeerInfo:
 @pytest.mark.parametrize("is_linked", [True, False])
 def test_strangers_do_not_push_out_who_is_linked_or_proven(is_linked: bool):
     book, honest = ContactBook(), stranger(0, "10.0.0.7")
-    book.shook_hands(honest, 0.0)
+    book.shook_hands(honest, 1.0, honest.addresses[0])
     if not is_linked:
         book.lost(honest.id, STABLE_S, STABLE_S)
 
     for number in range(1, MAX_CONTACTS + 100):
         one = stranger(number, f"10.{66 + number // 250}.{number % 250}.1")
-        book.shook_hands(one, 1000.0 + number)
+        book.shook_hands(one, 1000.0 + number, one.addresses[0])
         book.lost(one.id, 1000.0, 1.0)
 
     assert honest.id in book._by_id
@@ -137,18 +138,101 @@ def test_strangers_do_not_push_out_who_is_linked_or_proven(is_linked: bool):
 
 def test_strangers_at_one_address_push_out_each_other(tmp_path: Path):
     book, honest = ContactBook(), stranger(0, "10.0.0.7")
-    book.shook_hands(honest, 0.0)
+    book.shook_hands(honest, 1.0, honest.addresses[0])
     book.lost(honest.id, 1.0, 1.0)
 
     for number in range(1, MAX_CONTACTS + 100):
         one = stranger(number)
-        book.shook_hands(one, 1000.0 + number)
+        book.shook_hands(one, 1000.0 + number, one.addresses[0])
         book.lost(one.id, 1000.0, STABLE_S if number == 1 else 1.0)
 
     assert honest.id in book._by_id
     book.save(str(tmp_path / "peers"))
     again = ContactBook.load(str(tmp_path / "peers"))
     assert sum(contact.is_proven for contact in again._by_id.values()) == 1
+
+
+def test_strangers_that_name_other_networks_push_out_each_other(tmp_path: Path):
+    book, honest = ContactBook(), [stranger(number, "10.0.0.7") for number in range(9)]
+    for one in honest:
+        book.shook_hands(one, 1.0, one.addresses[0])
+        book.lost(one.id, 1.0, 1.0)
+    book.save(str(tmp_path / "peers"))
+    book = ContactBook.load(str(tmp_path / "peers"))
+
+    for number in range(1, MAX_CONTACTS + 100):
+        one = stranger(number, f"10.{66 + number // 250}.{number % 250}.1")
+        book.shook_hands(one, 1000.0 + number, Address("10.6.6.6", 5000))
+        book.lost(one.id, 1000.0, 1.0)
+
+    assert {one.id for one in honest} < book._by_id.keys()
+
+
+def test_who_is_only_named_pushes_out_nobody_with_whom_we_shook_hands():
+    book, honest = ContactBook(), [stranger(number, "10.0.0.7") for number in range(9)]
+    for one in honest:
+        book.shook_hands(one, 1.0, one.addresses[0])
+        book.lost(one.id, 1.0, 1.0)
+
+    for number in range(1, MAX_CONTACTS + 100):
+        book.heard_of(stranger(number, f"10.{66 + number // 250}.{number % 250}.1"))
+
+    assert {one.id for one in honest} < book._by_id.keys()
+
+
+def test_what_others_say_of_a_peer_takes_no_place_from_where_it_answered():
+    book, honest = ContactBook(), stranger(0, "10.0.0.7")
+    book.shook_hands(honest, 1.0, honest.addresses[0], is_dialled=True)
+    book.lost(honest.id, 1.0, 1.0)
+    book.unlinked([])[0].failed(2.0, "no answer", has_neighbours=True)
+
+    lies = tuple(Address(f"10.66.{number}.1", 5000) for number in range(MAX_ADDRESSES))
+    book.heard_of(PeerInfo(honest.id, "honest", lies))
+
+    assert honest.addresses[0] in book.unlinked([])[0].addresses
+
+
+@pytest.mark.parametrize("is_known_late", [False, True])
+async def test_one_network_does_not_surround_a_newcomer_that_knows_others(
+    autojump_clock: MockClock, is_known_late: bool
+):
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        crowd = [HalfServent(world.net, f"10.66.6.{number}") for number in range(1, 41)]
+        honest = [HalfServent(world.net, f"10.7.{number}.1") for number in range(5)]
+        for one in [*crowd, *honest]:
+            await nursery.start(one.listen, answering(silent))
+
+        def named(some: list[HalfServent]) -> None:
+            for one in some:
+                world[0].overlay.heard_of(one.info, Address("10.9.9.9", 1), is_introduced=True)
+
+        named(crowd)
+        if is_known_late:
+            await trio.sleep(20)
+        named(honest)
+        await trio.sleep(30)
+
+        dialled = [link for link in world[0].overlay.neighbours if link.direction == "out"]
+        others = [link for link in dialled if link.remote.host.startswith("10.7.")]
+        assert len(others) >= int(DEGREE * CHOSEN * OF_ONE_NETWORK)
+        assert len(dialled) <= DEGREE * CHOSEN * (1 + is_known_late * OF_ONE_NETWORK)
+        nursery.cancel_scope.cancel()
+
+
+async def test_where_all_are_of_one_network_they_are_neighbours_all_the_same(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        for number in range(1, 21):
+            one = HalfServent(world.net, f"10.66.6.{number}")
+            await nursery.start(one.listen, answering(silent))
+            world[0].overlay.heard_of(one.info, Address("10.9.9.9", 1), is_introduced=True)
+        await trio.sleep(30)
+
+        assert len(world[0].overlay.neighbours) == DEGREE * CHOSEN
+        nursery.cancel_scope.cancel()
 
 
 def named_first(book: ContactBook) -> list[str]:
@@ -159,13 +243,13 @@ def named_first(book: ContactBook) -> list[str]:
 @pytest.mark.parametrize("is_linked", [True, False])
 def test_who_stays_is_named_among_strangers_that_come_and_go(is_linked: bool):
     book, honest = ContactBook(), stranger(0, "10.0.0.7")
-    book.shook_hands(honest, 1000.0)
+    book.shook_hands(honest, 1000.0, honest.addresses[0])
     if not is_linked:
         book.lost(honest.id, STABLE_S, STABLE_S)
 
     for number in range(1, 200):
         one = stranger(number, f"10.{66 + number}.6.6")
-        book.shook_hands(one, 1500.0)
+        book.shook_hands(one, 1500.0, one.addresses[0])
         book.lost(one.id, 1.0, 1.0)
 
     assert honest.id in named_first(book)
@@ -177,7 +261,7 @@ def test_no_network_is_named_twice_before_others_are_named(are_linked: bool):
     book, honest = ContactBook(), [stranger(n, f"10.0.{n}.7") for n in range(4)]
     crowd = [stranger(number) for number in range(100)]
     for one in [*honest, *crowd]:
-        book.shook_hands(one, 1000.0)
+        book.shook_hands(one, 1000.0, one.addresses[0])
         if not are_linked:
             book.lost(one.id, 1.0, 1.0)
 

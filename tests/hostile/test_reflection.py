@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from p2pfs.errors import UnreachableError
+from p2pfs.link import Channel
 from p2pfs.link.knocks import (
     KNOCK_BURST,
     KNOCKS_PER_MINUTE,
     NAMED_BURST,
+    NAMED_PER_MINUTE,
+    PROVEN_S,
     TURN_S,
     Knocks,
 )
+from p2pfs.overlay.contacts import ContactBook
 from p2pfs.protocol import (
     Address,
     Entry,
@@ -24,10 +29,25 @@ from p2pfs.protocol import (
     LinkKind,
     PeerInfo,
     Peers,
+    ServentId,
     sign_hit,
 )
-from p2pfs.protocol.messages import GetPeers, Message, Ping, Pong, Query, QueryKind, Walk
+from p2pfs.protocol.messages import (
+    GetPeers,
+    Guide,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Punch,
+    Query,
+    QueryKind,
+    Relay,
+    Walk,
+)
+from p2pfs.reach.meeting import MAX_TRIES
 from tests.helpers.rogues import RawPeer
+from tests.helpers.routed import FAVOURS, Favour
 from tests.helpers.world import PORT, World, host, open_world
 
 TELLER, OTHER = Address("10.66.6.6", 4774), Address("10.67.6.6", 4774)
@@ -78,10 +98,10 @@ class Reflector:
                 await peer.send(answer, number if isinstance(answer, Peers) else 0)
 
 
-def listen_in(world: World) -> list[Address]:
+def listen_in(world: World, *, to_listener: bool = False) -> list[Address]:
     """Return the addresses of the victim that the first servent dials, as it does."""
     dialled: list[Address] = []
-    network = world.net.host(host(0))
+    network = world[0].whereabouts.listener if to_listener else world.net.host(host(0))
     dial = network.dial
 
     async def heard(address: Address):
@@ -111,14 +131,150 @@ async def test_a_network_is_hardly_dialled_whoever_names_it(
     assert 1 <= len(dialled) <= MOST
 
 
-async def knock(knocks: Knocks, address: Address, *, is_servent: bool) -> bool:
-    """Dial an address; return whether that was allowed."""
+SOMEBODY, NOBODY = Identity.generate().id, Identity.generate().id
+
+
+async def knock(
+    knocks: Knocks, address: Address, *, is_servent: bool, peer: ServentId = SOMEBODY
+) -> bool:
+    """Dial a servent at an address; return whether that was allowed."""
     try:
-        await knocks.wait_turn(address)
+        await knocks.wait_turn(address, peer)
     except UnreachableError:
         return False
-    (knocks.was_welcome if is_servent else knocks.was_in_vain)(address)
+    if is_servent:
+        knocks.was_welcome(address, peer)
+    else:
+        knocks.was_in_vain(address, peer)
     return True
+
+
+async def enter(
+    world: World, number: int, said: Sequence[Address] = (), listen_port: int = 0
+) -> RawPeer:
+    """Become a neighbour of the first servent, and say where one is."""
+    network = world.net.host(f"10.66.6.{number}")
+    there = Address(host(0), PORT)
+    peer = await RawPeer.dial(network, there, LinkKind.NEIGHBOUR, hello=False)
+    remote = peer.channel.remote
+    await peer.send(Hello(LinkKind.NEIGHBOUR, "liar", listen_port, remote, tuple(said), "liar"))
+    await peer.receive()
+    return peer
+
+
+@pytest.mark.parametrize("listen_port", [0, PORT])
+async def test_where_a_stranger_says_that_it_is_nobody_else_is_told(
+    autojump_clock: MockClock, listen_port: int
+):
+    async with open_world() as world:
+        await world.start()
+        await enter(world, 1, [victim(number) for number in range(3)], listen_port)
+        asker = await enter(world, 2)
+        await asker.send(GetPeers())
+        told, _ = await asker.receive_a(Peers)
+
+        assert isinstance(told, Peers)
+        places = {one for peer in told.peers for one in peer.addresses}
+        assert places == ({Address("10.66.6.1", PORT)} if listen_port else set())
+
+
+async def test_where_strangers_said_that_they_are_is_hardly_dialled(autojump_clock: MockClock):
+    async with open_world() as world:
+        await world.start()
+        dialled = listen_in(world)
+        for number in range(1, 41):
+            liar = await enter(world, number, [victim(4 * number + one) for one in range(4)])
+            await liar.aclose()
+        await trio.sleep(WATCHED_S)
+
+    assert 1 <= len(dialled) <= MOST
+
+
+def test_what_others_say_of_a_peer_is_no_place_where_it_answered():
+    book, known = ContactBook(), Identity.generate().id
+    home = Address("10.7.7.7", PORT)
+    book.shook_hands(PeerInfo(known, "honest", (home,)), 1.0, home, is_dialled=True)
+    book.lost(known, 0.0, 1.0)
+    book.unlinked([])[0].failed(0.0, "away", has_neighbours=False)
+
+    for number in range(8):
+        book.heard_of(PeerInfo(known, "honest", (victim(number), victim(100 + number))))
+
+    assert home in book.unlinked([])[0].addresses
+    assert book.has_answered(known, home)
+    assert not any(book.has_answered(known, victim(number)) for number in range(8))
+
+
+async def test_a_neighbour_that_arranges_meetings_has_hardly_a_packet_sent(
+    autojump_clock: MockClock,
+):
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        arranger = await enter(world, 1)
+        knocked = listen_in(world, to_listener=True)
+        for number in range(250):
+            world.net.host(victim(number).host)  # where nobody listens
+
+        async def arrange() -> None:
+            for number in itertools.count():
+                message, _ = await arranger.receive()
+                if isinstance(message, Guide):
+                    own = PeerInfo(link.peer.id, "", ())
+                    await arranger.send(Guide(message.token, message.peer, 1, own))
+                if isinstance(message, Punch):
+                    places = victim(number), Address(victim(number).host, 5000)
+                    await arranger.send(Punch(message.token, message.peer, places, 0))
+
+        (link,) = world[0].overlay.neighbours
+        nursery.start_soon(arrange)
+        ends_at = trio.current_time() + WATCHED_S
+        while trio.current_time() < ends_at:
+            wanted = PeerInfo(Identity.generate().id, "nobody", ())
+            world[0].ways.came_from(ServentId(wanted.id), ServentId(link.peer.id))
+            with pytest.raises(UnreachableError):
+                await world[0].ways.connect(wanted, ())
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+
+    assert 1 <= len(knocked) <= 3 * MAX_TRIES
+
+
+async def test_who_relays_is_entered_where_it_is_seen(autojump_clock: MockClock):
+    async with open_world() as world:
+        await world.start()
+        dialled = listen_in(world)
+        liar = await enter(world, 1, [victim(1)])
+        for number in range(10):
+            ticket = bytes([number] * 16)
+            await liar.send(Relay(ticket, Identity.generate().id, ticket))
+            await trio.sleep(5)
+
+    assert not dialled
+
+
+@pytest.mark.parametrize("favour", FAVOURS.values(), ids=FAVOURS.keys())
+async def test_a_neighbour_pays_for_those_who_it_says_have_asked(
+    autojump_clock: MockClock, favour: Favour
+):
+    async with favour.world() as world:
+        network = world.net.host(host(1))
+        dialled, dial, dial_from = [], network.dial, network.dial_from
+
+        async def heard(address: Address) -> Channel:
+            dialled.append(address)
+            return await dial(address)
+
+        async def heard_from(port: int, address: Address) -> Channel:
+            dialled.append(address)
+            return await dial_from(port, address)
+
+        network.dial, network.dial_from = heard, heard_from  # type: ignore[method-assign]
+        for number in range(4 * NAMED_BURST):
+            favour.ask(world[1], number, [Address(f"10.99.{number}.1", 5000)])
+            await trio.sleep(2)
+
+        named = {one for one in dialled if one.host.startswith("10.99.")}
+        assert 1 <= len(named) <= NAMED_BURST + NAMED_PER_MINUTE * 8 * NAMED_BURST / 60 + 1
 
 
 async def test_each_dial_in_vain_makes_the_next_one_rarer(autojump_clock: MockClock):
@@ -142,7 +298,7 @@ async def test_three_hundred_servents_of_one_network_are_all_dialled(autojump_cl
         knocks.named([address], TELLER)
         await knocks.wait_turn(address)
         await trio.sleep(0.1)
-        knocks.was_welcome(address)
+        knocks.was_welcome(address, SOMEBODY)
         welcome.append(address)
 
     async with trio.open_nursery() as nursery:
@@ -183,6 +339,38 @@ async def test_a_servent_that_was_there_lately_is_dialled_whatever_else_is_said(
 
     assert await knock(knocks, known, is_servent=False)
     assert await knock(knocks, known, is_servent=True)
+
+
+async def test_where_a_servent_is_others_are_not_dialled_any_oftener(autojump_clock: MockClock):
+    home = Address("10.99.0.200", 4774)
+    knocks = Knocks(lambda peer, address: (peer, address) == (SOMEBODY, home))
+    assert await knock(knocks, home, is_servent=True)
+    made = 0
+    while await knock(knocks, home, is_servent=False, peer=Identity.generate().id):
+        made += 1
+
+    assert made == KNOCK_BURST
+    assert await knock(knocks, home, is_servent=False)
+    await trio.sleep(2 * PROVEN_S)
+    while await knock(knocks, home, is_servent=False, peer=Identity.generate().id):
+        pass
+    assert await knock(knocks, home, is_servent=True)
+
+
+async def test_who_is_not_heard_any_more_keeps_no_address_from_those_who_are(
+    autojump_clock: MockClock,
+):
+    knocks, honest = Knocks(), Address("10.98.0.1", 5000)
+    knocks.named([honest], TELLER)
+    for number in range(2 * NAMED_BURST):
+        address = Address(f"10.99.{number}.1", 5000)
+        knocks.named([address], TELLER)
+        await knock(knocks, address, is_servent=False)
+    assert not await knock(knocks, honest, is_servent=True)
+
+    knocks.named([honest], OTHER)
+
+    assert await knock(knocks, honest, is_servent=True)
 
 
 async def test_a_dial_that_is_given_up_costs_nothing(autojump_clock: MockClock):

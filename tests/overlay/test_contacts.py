@@ -96,7 +96,7 @@ def test_those_already_linked_are_left_out_under_every_name():
     book = ContactBook()
     join = book.add_join(A.addresses[0])
     join.succeeded(A, 1)
-    book.shook_hands(A, 1)
+    book.shook_hands(A, 1, A.addresses[0])
     book.heard_of(B)
 
     assert [contact.id for contact in book.unlinked([A.id])] == [B.id]
@@ -106,7 +106,7 @@ def test_those_already_linked_are_left_out_under_every_name():
 def test_only_those_shaken_hands_with_lately_are_passed_on():
     book = ContactBook()
     book.heard_of(A)
-    book.shook_hands(B, 1000)
+    book.shook_hands(B, 1000, B.addresses[0])
 
     assert book.fresh(1000 + FRESH_S) == [B]
     assert book.fresh(1000 + FRESH_S + 1) == []
@@ -114,7 +114,7 @@ def test_only_those_shaken_hands_with_lately_are_passed_on():
 
 def test_hearsay_does_not_replace_an_address_that_works():
     book = ContactBook()
-    book.shook_hands(A, 1000)
+    book.shook_hands(A, 1000, A.addresses[0])
 
     book.heard_of(peer("a", port=6666))
 
@@ -135,10 +135,10 @@ def test_hearsay_adds_an_address_to_one_that_fails():
 def test_the_book_is_bounded_and_forgets_the_least_useful_first(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(contacts_module, "MAX_CONTACTS", 2)
     book = ContactBook()
-    book.shook_hands(A, 1000)
-    book.shook_hands(B, 2000)
+    book.shook_hands(A, 1000, A.addresses[0])
+    book.shook_hands(B, 2000, B.addresses[0])
 
-    book.shook_hands(C, 3000)
+    book.shook_hands(C, 3000, C.addresses[0])
 
     assert {contact.id for contact in book.unlinked([])} == {B.id, C.id}
 
@@ -146,7 +146,7 @@ def test_the_book_is_bounded_and_forgets_the_least_useful_first(monkeypatch: pyt
 def test_what_was_saved_is_there_again_for_its_owner_alone(tmp_path: Path):
     path = os.fspath(tmp_path / "peers.json")
     book = ContactBook()
-    book.shook_hands(A, 1000)
+    book.shook_hands(A, 1000, A.addresses[0])
     book.heard_of(B)
 
     replace_file(path, book.to_bytes())

@@ -115,9 +115,9 @@ async def test_a_refusal_names_at_most_ten_others_and_only_fresh_ones(autojump_c
         now = trio.current_time()
         for number in range(30):
             peer = HalfServent(world.net, f"10.7.0.{number}").info
-            world[0].contacts.shook_hands(peer, now)
+            world[0].contacts.shook_hands(peer, now, peer.addresses[0])
         stale = HalfServent(world.net, "10.7.1.1").info
-        world[0].contacts.shook_hands(stale, now - FRESH_S - 1)
+        world[0].contacts.shook_hands(stale, now - FRESH_S - 1, stale.addresses[0])
         await dial(world)
 
         bye = world[0].overlay.judge(Identity.generate().id, Address("10.8.0.200", PORT))
@@ -165,9 +165,9 @@ async def test_peers_named_are_at_most_sixteen_and_only_fresh_ones(autojump_cloc
         now = trio.current_time()
         for number in range(30):
             peer = HalfServent(world.net, f"10.7.0.{number}").info
-            world[0].contacts.shook_hands(peer, now)
+            world[0].contacts.shook_hands(peer, now, peer.addresses[0])
         stale = HalfServent(world.net, "10.7.1.1").info
-        world[0].contacts.shook_hands(stale, now - FRESH_S - 1)
+        world[0].contacts.shook_hands(stale, now - FRESH_S - 1, stale.addresses[0])
         peer = await dial(world)
 
         await peer.send(GetPeers())
