@@ -4,7 +4,8 @@ An engine such as libtorrent opens ports of its own and talks to the world direc
 to send everything through a SOCKS5 proxy (RFC 1928), in which each datagram stands beside the
 address that it goes to or comes from. The courier is that proxy, for one engine in this process: it
 wraps what leaves, unwraps what comes, and drops what cannot be unwrapped before the engine sees it.
-So no stranger's datagram reaches an engine whose datagrams are sealed.
+So no stranger's datagram reaches an engine whose datagrams are sealed. What leaves goes where
+strangers have told the engine, so nothing is carried to a port of a service, nor to many at once.
 
 Others on this machine can connect to the courier too. It wants a password, and takes datagrams
 from the engine's port alone.
@@ -24,7 +25,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import UsageError
-from p2pfs.protocol import Address
+from p2pfs.protocol import Address, Scope, reaches
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -120,9 +121,10 @@ class Courier:
         if sender != (LOOPBACK, self.engine_port) or len(datagram) < _DATAGRAM_HEADER.size:
             return
         _, fragment, kind, host, port = _DATAGRAM_HEADER.unpack_from(datagram)
-        if fragment == 0 and kind == _IPV4 and port:
+        to = Address(socket.inet_ntoa(host), port)
+        if fragment == 0 and kind == _IPV4 and reaches(to, Scope.MACHINE):
             message = self._wrap(datagram[_DATAGRAM_HEADER.size :])
-            _send(self._outside, message, (socket.inet_ntoa(host), port))
+            _send(self._outside, message, (to.host, to.port))
 
     def _carry_in(self, datagram: bytes, sender: tuple[str, int]) -> None:
         message = self._unwrap(datagram)

@@ -8,7 +8,8 @@ links first. Words are never told nor asked for. A servent tells nothing of itse
 has dialled it from as far away as its neighbours are, or a router passes its port on.
 
 Who is dialled. An address from a directory is a stranger's word: it is dialled within the budgets
-of `Knocks`, which take all directories for one teller; never below MIN_PORT, nor on this machine;
+of `Knocks`, which take all directories for one teller; of each network one before a second of any,
+since whoever tells thousands may have few; never below MIN_PORT, nor on this machine;
 and in a private network only where we or a neighbour are. The handshake then proves who is there.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -25,6 +27,7 @@ from p2pfs.errors import LinkError
 from p2pfs.link import Dialler, Knocks, Link, TransferLinks, dial_servent
 from p2pfs.overlay import Handlers, Overlay, Whereabouts
 from p2pfs.protocol import (
+    MIN_PORT,
     Address,
     DirectoryKey,
     FileId,
@@ -33,6 +36,7 @@ from p2pfs.protocol import (
     Scope,
     ServentId,
     Subject,
+    by_turns,
     directory_key,
     groups_of,
     reaches,
@@ -126,7 +130,7 @@ class Beyond:
     def neighbour_opened(self, link: Link) -> None:
         """Take a neighbour into the directory of servents: at the UDP port of its own number."""
         directory = self._directories.get("servents")
-        if directory is not None and link.hello.listen_port:
+        if directory is not None and link.hello.listen_port >= MIN_PORT:
             directory.add_node(Address(link.remote.host, link.hello.listen_port))
 
     def neighbour_lost(self, link: Link) -> None:
@@ -259,8 +263,9 @@ class Beyond:
             for key in keys:
                 for directory in self._directories.values():
                     nursery.start_soon(guarded, ask, directory, key)
-        usable = dict.fromkeys(one for some in found for one in some if self._may_dial(one))
-        addresses = tuple(usable)[:MAX_MET]
+        usable = {one for some in found for one in some if self._may_dial(one)}
+        by_chance = random.sample(list(usable), len(usable))
+        addresses = by_turns(by_chance, lambda one: one.host)[:MAX_MET]
         self._knocks.named(addresses, _TELLER)
         return addresses
 

@@ -7,7 +7,8 @@ servent with the key sees that the tag is of its network; to others it is noise,
 
 No announcement is believed: an address becomes a contact that is dialled as any other,
 and the handshake says who is there. A liar in the room can make us dial addresses of private
-networks and of our own network alone, and so many at most are remembered.
+networks and of our own network alone, no oftener than any who names addresses (`Knocks`), and so
+many at most are remembered.
 
 zeroconf has a loop and threads of its own. They hand on what they hear through one bounded
 channel: announcements that do not fit are dropped, and come again when they are repeated. Without
@@ -60,7 +61,8 @@ ROOM_RETRY_S: Final = 60.0
 """After how long a room that could not be opened is tried again, if nothing changes before."""
 
 MAX_NEARBY: Final = 128
-"""Others that are remembered at once: as many as a room of people has, and no work for a liar."""
+"""Others that are remembered at once: as many as a room of people has, and no work for a liar. Who
+was announced first makes room: it was dialled then, and a liar who fills all places keeps none."""
 
 MAX_ANNOUNCEMENTS: Final = 64
 """Announcements that have come and are not taken in yet."""
@@ -160,14 +162,17 @@ class Lan:
     def take(self, one: _Announced, meeting: NearbyReceiver) -> None:
         """Hand on an announcement that says anything new."""
         if one.addresses:
-            if self._found.get(one.name) != one.addresses and self._has_room_for(one.name):
+            if self._found.get(one.name) != one.addresses:
+                self._make_room(one.name, meeting)
                 self._found[one.name] = one.addresses
                 meeting.came_near(one.name, one.addresses)
         elif self._found.pop(one.name, None) is not None:
             meeting.went_away(one.name)
 
-    def _has_room_for(self, name: str) -> bool:
-        return name in self._found or len(self._found) < MAX_NEARBY
+    def _make_room(self, name: str, meeting: NearbyReceiver) -> None:
+        """Forget who was announced first, if there are too many."""
+        if name not in self._found and len(self._found) >= MAX_NEARBY:
+            self.take(_Announced(next(iter(self._found)), ()), meeting)
 
     @contextlib.asynccontextmanager
     async def _open(

@@ -29,7 +29,15 @@ import trio
 from p2pfs.errors import UsageError
 from p2pfs.latest import Latest
 from p2pfs.link import LOOPBACK, Courier, open_courier
-from p2pfs.protocol import DIRECTORY_KEY_BYTES, SALT_BYTES, Address, DirectoryKey, NetworkKey, Seal
+from p2pfs.protocol import (
+    DIRECTORY_KEY_BYTES,
+    SALT_BYTES,
+    Address,
+    DirectoryKey,
+    NetworkKey,
+    Seal,
+    by_turns,
+)
 from p2pfs.state import replace_file
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
@@ -46,6 +54,9 @@ MORE_ANSWERS_S: Final = 0.5
 
 MAX_ADDRESSES_FOUND: Final = 32
 """Addresses of one search: more are not dialled."""
+
+MAX_ADDRESSES_HEARD: Final = 4_096
+"""Addresses of which those are taken, networks by turns: one answer of a liar has two hundred."""
 
 TELL_AGAIN_AFTER_S: Final = (15.0, 60.0, 900.0)
 """When a key is told again, after it was told once, twice, ... A node forgets it after half an
@@ -165,14 +176,16 @@ class Mainline:
             if len(asking) == 1:
                 self._session.dht_get_peers(self._hash(key))
             with trio.move_on_after(FIND_S) as scope:
-                while len(found) < MAX_ADDRESSES_FOUND:
+                while len(found) < MAX_ADDRESSES_HEARD:
                     found.update(dict.fromkeys(await receive.receive()))
                     scope.deadline = min(scope.deadline, trio.current_time() + MORE_ANSWERS_S)
         finally:
             asking.discard(send)
             if not asking:
                 self._asking.pop(key, None)
-        return tuple(found)[:MAX_ADDRESSES_FOUND]
+        return by_turns(random.sample(list(found), len(found)), lambda one: one.host)[
+            :MAX_ADDRESSES_FOUND
+        ]
 
     # What the engine says.
 

@@ -108,6 +108,23 @@ async def test_what_cannot_be_unwrapped_does_not_reach_the_engine(courier, engin
     assert courier.dropped == 1
 
 
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("9.9.9.9", 53), ("224.0.0.7", 5000), ("255.255.255.255", 5000), ("0.0.0.0", 5000)],
+)
+async def test_nothing_is_carried_where_strangers_have_no_servent(
+    courier, monkeypatch, host: str, port: int
+):
+    carried = []
+    monkeypatch.setattr("p2pfs.link.courier._send", lambda _socket, _what, to: carried.append(to))
+    courier.engine_port = 5000
+
+    for to in ((host, port), ("9.9.9.9", 5000)):
+        courier._carry_out(header(to) + b"ping", (LOOPBACK, courier.engine_port))
+
+    assert carried == [("9.9.9.9", 5000)]
+
+
 @pytest.mark.parametrize("user", [True, False])
 async def test_who_has_not_the_password_gets_no_port(courier, user):
     name, password = (courier.user, "guess") if user else ("guess", courier.password)
