@@ -7,6 +7,7 @@ and the other reads. An attack goes on until its process is ended.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import socket
@@ -315,6 +316,19 @@ async def queries(_source: int, reader: int, _film: bytes) -> None:
             await trio.sleep(1 / 19)
 
     await _together(*[ask] * 12)
+
+
+@attack("24 neighbours that ask and read nothing, and one that answers them")
+async def deaf(_source: int, reader: int, _film: bytes) -> None:
+    async def ask() -> None:
+        one = Stranger("deaf")
+        peer = await one.dial(reader, m.LinkKind.NEIGHBOUR, FromHost(SMALL_BUFFER_BYTES))
+        for number in itertools.count():
+            guid = fields.Guid(os.urandom(16))
+            await peer.send(m.Query(guid, 3, 1, m.QueryKind.WORDS, f"film {number}", 50, 5000))
+            await trio.sleep(1 / 19)
+
+    await _together(*[ask] * 24, functools.partial(Faker().run, reader))
 
 
 @attack("links opened and dropped, a new identity each")

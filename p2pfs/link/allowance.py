@@ -18,6 +18,7 @@ from p2pfs.protocol import (
     RATES,
     Data,
     GetBlocks,
+    GetContents,
     GetManifest,
     List,
     Match,
@@ -36,7 +37,7 @@ costs as much as a full one. A servent sends one in a megabyte."""
 REQUESTS_PER_S: Final = 5_000.0
 REQUEST_BURST: Final = 10_000
 """Requests on the transfer links of one address: two for a small file, 2,500 of which are as many
-as a servent gives a second."""
+as a servent gives a second. Each content of a GET_CONTENTS is one."""
 
 MESSAGES_PER_S: Final = 1_000.0
 MESSAGE_BURST: Final = 10_000
@@ -59,6 +60,8 @@ class AddressAllowance:
 
     def wait_s(self, message: Message | Unknown, now: float) -> float:
         """Charge a message, and return how long nothing more is to be read of its link."""
+        if isinstance(message, GetContents):
+            return self._requests.take_ahead(now, len(message.file_ids))
         bucket = self._requests if isinstance(message, _REQUESTS) else self._messages
         return bucket.take_ahead(now)
 

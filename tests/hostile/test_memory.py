@@ -17,7 +17,7 @@ from tests.helpers.mounted import PROJECT, Servents, open_servents, until
 
 pytestmark = pytest.mark.fuse
 
-ATTACKS = ("bombs", "hits", "fakes", "slow", "idle", "queries", "greetings")
+ATTACKS = ("bombs", "hits", "fakes", "slow", "idle", "queries", "greetings", "deaf")
 """Of contrib/attacking; those that fill something."""
 
 ATTACKED_S = 15.0

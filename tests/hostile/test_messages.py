@@ -38,6 +38,7 @@ from tests.helpers.servents import PORT, HalfServent, answering
 from tests.protocol.test_document import rows, section, wire_name
 
 BLOCK = m.GetBlocks(Content.of(5).file_id, (0,))
+SIXTEEN = m.GetContents(tuple(bytes([number] * 32) for number in range(16)))
 FLOOD_S = 3.0
 NUMBERS = itertools.count()
 
@@ -161,21 +162,22 @@ async def crowded(
         (m.LinkKind.NEIGHBOUR, (NEIGHBOUR[4], NEIGHBOUR[5]), MESSAGE_BURST, MESSAGES_PER_S),
         (m.LinkKind.TRANSFER, (m.Cancel(),), MESSAGE_BURST, MESSAGES_PER_S),
         (m.LinkKind.TRANSFER, (BLOCK,), REQUEST_BURST, REQUESTS_PER_S),
+        (m.LinkKind.TRANSFER, (SIXTEEN,), REQUEST_BURST / 16, REQUESTS_PER_S / 16),
     ],
-    ids=["queries and echoes", "cancels", "requests"],
+    ids=["queries and echoes", "cancels", "requests", "requests for sixteen contents"],
 )
 async def test_many_links_of_one_address_are_read_no_quicker_together(
     kind: m.LinkKind,
     messages: tuple[fields.Message, ...],
-    burst: int,
+    burst: float,
     per_s: float,
     autojump_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(allowance, "MESSAGE_BURST", burst // 20)
-    monkeypatch.setattr(allowance, "MESSAGES_PER_S", per_s / 20)
-    monkeypatch.setattr(allowance, "REQUEST_BURST", burst // 20)
-    monkeypatch.setattr(allowance, "REQUESTS_PER_S", per_s / 20)
+    monkeypatch.setattr(allowance, "MESSAGE_BURST", MESSAGE_BURST // 20)
+    monkeypatch.setattr(allowance, "MESSAGES_PER_S", MESSAGES_PER_S / 20)
+    monkeypatch.setattr(allowance, "REQUEST_BURST", REQUEST_BURST // 20)
+    monkeypatch.setattr(allowance, "REQUESTS_PER_S", REQUESTS_PER_S / 20)
 
     async def flood(rogue: RawPeer) -> None:
         for number, message in enumerate(itertools.cycle(messages), 1):

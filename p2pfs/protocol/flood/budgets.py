@@ -47,10 +47,10 @@ class TokenBucket:
         """Take tokens that are not there yet, for work that cost more than was known before."""
         self._tokens -= tokens
 
-    def take_ahead(self, now: float) -> float:
-        """Take one token, which may not be there yet; return in how many seconds it will be."""
+    def take_ahead(self, now: float, tokens: int = 1) -> float:
+        """Take tokens, which may not be there yet; return in how many seconds one will be."""
         wait_s = self.wait_s(now)
-        self._tokens -= 1.0
+        self._tokens -= tokens
         return wait_s
 
     def wait_s(self, now: float, spare: float = 0.0) -> float:
