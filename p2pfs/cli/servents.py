@@ -321,8 +321,7 @@ def doctor(voice: Voice, state: str | None, *, desktop: bool) -> int:
 
     if desktop:
         return let_links_open(voice)
-    config = load_config({}, state_directory=state)
-    findings = list(examine(config, must_be_there=state is not None))
+    findings = list(examine(state))
     lines = [f"{'ok' if one.is_good else '!!'}  {one.name}: {one.text}" for one in findings]
     voice.lines(lines, [{"name": f.name, "ok": f.is_good, "text": f.text} for f in findings])
     return ExitStatus.DONE if all(f.is_good for f in findings) else ExitStatus.FAILED

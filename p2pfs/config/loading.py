@@ -374,6 +374,12 @@ def _checked_state(state: Path) -> Path:
     resolved = state.resolve()
     _refuse_ours(resolved)
     _refuse_ours((resolved / SHARED).resolve())
+    try:
+        os.stat(resolved / CONFIG_FILE)
+    except PermissionError as error:  # not of the file itself, which no stat needs to read
+        raise UsageError(f"cannot use the state directory {resolved}: {error.strerror}") from error
+    except OSError:
+        pass  # it is not there
     above = state_around(resolved.parent)
     if above is not None:
         raise UsageError(f"{resolved} is in the state directory of another servent, {above}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from p2pfs.config import Config, runtime_directory
+from p2pfs.config import Config, load_config, runtime_directory
 from p2pfs.control import VerbError
 from p2pfs.control.client import ask, running_servents
 from p2pfs.errors import UsageError
@@ -33,21 +33,31 @@ class Finding:
     """The finding, or the advice."""
 
 
-def examine(config: Config, *, must_be_there: bool = False) -> Iterator[Finding]:
+def examine(state_directory: str | None) -> Iterator[Finding]:
     """Run all checks, one after the other; nothing is changed, nothing raised.
 
-    The state directory `must_be_there` if the user has named it.
+    The state directory must be there if the user has named it. Where its settings are wrong, what
+    depends on them is not looked at.
     """
     yield Finding("python", True, f"{platform.python_version()} at {sys.executable}")
     yield _checked("FUSE", _fuse)
     yield _checked("control sockets", lambda: str(runtime_directory()))
+    try:
+        config = load_config({}, state_directory=state_directory)
+    except (UsageError, OSError) as error:
+        yield Finding("settings", False, str(error))
+    else:
+        yield from _of_state(config, must_be_there=state_directory is not None)
+    yield _checked("servents", _servents)
+    yield _checked("reach", _reach)
+    yield _checked("dead mounts", _dead_mounts)
+
+
+def _of_state(config: Config, *, must_be_there: bool) -> Iterator[Finding]:
     yield _checked("state directory", lambda: _state(config, must_be_there=must_be_there))
     yield _checked("network key", lambda: _network_key(config))
     yield _checked("free disk", lambda: _free_disk(config))
     yield _checked("file watches", lambda: _watches(config))
-    yield _checked("servents", _servents)
-    yield _checked("reach", _reach)
-    yield _checked("dead mounts", _dead_mounts)
 
 
 def _checked(name: str, check: Callable[[], str]) -> Finding:

@@ -365,6 +365,17 @@ def test_doctor_says_what_is_fine_and_what_is_not(p2pfs, tmp_path):
     assert "!!  state directory" in output
 
 
+def test_doctor_goes_on_where_the_settings_are_wrong(p2pfs, here):
+    state = here / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.toml").write_text("frob = 1\n")
+
+    status, output, _ = p2pfs("doctor", "--state", str(state))
+    assert status == 1
+    assert f"!!  settings: {state}/config.toml: 'frob' is not an option\n" in output
+    assert "ok  servents: 0 running\n" in output
+
+
 def test_starting_a_verb_loads_nothing_heavy():
     heavy = {"trio", "rich", "noise", "cryptography", "msgspec", "blake3", "p2pfs.servent"}
     code = f"import sys, p2pfs.cli; print({heavy} & set(sys.modules))"

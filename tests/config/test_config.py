@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -611,6 +612,19 @@ def test_the_lock_goes_with_its_process(load, tmp_path):
 
         with lock_state(load()):
             assert (load().state_directory / "lock").exists()
+
+
+def test_a_home_that_may_not_be_entered_is_told_as_the_state_directory(tmp_path, monkeypatch):
+    def stat(path, *arguments, stat=os.stat, **options):
+        if os.fspath(path).endswith("home/p2pfs/config.toml"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    place = tmp_path / "home" / "p2pfs"
+    with pytest.raises(UsageError) as refusal:
+        load_config({}, state_directory=str(place))
+    assert str(refusal.value) == f"cannot use the state directory {place}: Permission denied"
 
 
 def test_a_state_directory_that_cannot_be_is_a_usage_error(tmp_path):
