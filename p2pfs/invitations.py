@@ -44,6 +44,9 @@ CHECK_BYTES: Final = 4
 """A wrong character passes once in four thousand million."""
 
 _HEAD: Final = struct.Struct(">BIB")  # version, end of its time, length of the key
+LAST_END: Final = 2**32 - 1
+"""The latest end that an invitation can have, in seconds since 1970: a day in 2106."""
+
 _PORT: Final = struct.Struct(">H")
 _IPV4, _IPV6, _NAME = range(3)
 _DIGITS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"

@@ -8,7 +8,7 @@ import trio
 
 from p2pfs.config import Config, Endpoint
 from p2pfs.errors import LinkError, UnreachableError, UsageError
-from p2pfs.invitations import MAX_ADDRESSES, MAX_SERVENTS, Invitation, Invited
+from p2pfs.invitations import LAST_END, MAX_ADDRESSES, MAX_SERVENTS, Invitation, Invited
 from p2pfs.journal import Journal
 from p2pfs.keys import invitation_key, is_of_network
 from p2pfs.overlay import Overlay, Whereabouts
@@ -41,8 +41,12 @@ class Inviting:
         """Return an invitation to join through us, or through others that we could dial.
 
         Raises:
-            UsageError: nobody could dial us, or the network key cannot be handed on.
+            UsageError: nobody could dial us, the network key cannot be handed on, or the clock
+                of this machine is a century ahead.
         """
+        ends_at = int(self._wall_clock() + for_s)
+        if ends_at > LAST_END:
+            raise UsageError("the clock of this machine is wrong: it says that 2106 is over")
         us = self._whereabouts
         own = Invited(us.identity.id, places_of(us.addresses()))
         others = (link.peer for link in self._overlay.neighbours if link.direction == "out")
@@ -51,7 +55,7 @@ class Inviting:
         if not reachable:
             raise UsageError("this servent has no address that others could dial")
         key = invitation_key(self._config)
-        return Invitation(int(self._wall_clock() + for_s), reachable, key)
+        return Invitation(ends_at, reachable, key)
 
     def join_later(self) -> None:
         """Join through all that the configuration names, as soon as they answer."""

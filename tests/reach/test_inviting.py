@@ -38,6 +38,15 @@ async def test_who_is_invited_joins(autojump_clock: MockClock):
         await world.linked(1, 1)
 
 
+async def test_a_clock_that_is_a_century_ahead_makes_no_invitation(autojump_clock: MockClock):
+    async with open_world() as world:
+        inviting = (await world.start()).inviting
+        inviting._wall_clock = lambda: 2.0**33
+
+        with pytest.raises(UsageError, match="the clock of this machine is wrong"):
+            inviting.make(DAY_S)
+
+
 async def test_a_running_servent_joins_by_an_invitation(autojump_clock: MockClock):
     async with open_world() as world:
         await world.start()
