@@ -21,7 +21,7 @@ import trio
 
 from p2pfs.errors import TransferError
 from p2pfs.namespace import Knowledge, belief
-from p2pfs.protocol.flood import news, spreading
+from p2pfs.protocol.flood import askers, news, spreading
 from simulation.report import quantile
 from tests.helpers.world import World, open_world
 
@@ -241,6 +241,12 @@ def crowded(times: float) -> Iterator[float]:
             QUERY_BURST=int(spreading.QUERY_BURST / times),
             OWN_COPIES=int(spreading.OWN_COPIES / times),
             OTHERS_COPIES=int(spreading.OTHERS_COPIES / times),
+        ),
+        unittest.mock.patch.multiple(
+            askers,
+            SPREAD_PER_S=askers.SPREAD_PER_S / times,
+            SPREAD_BURST=int(askers.SPREAD_BURST / times),
+            SPREAD_AT_FIRST=int(askers.SPREAD_AT_FIRST / times),
         ),
         unittest.mock.patch.multiple(
             news, NEWS_PER_S=news.NEWS_PER_S / times, NEWS_BURST=int(news.NEWS_BURST / times)

@@ -63,6 +63,7 @@ from p2pfs.protocol.flood import (
     LinkId,
     OfferSelf,
     Refused,
+    Rest,
     Router,
     Send,
     ShareChanged,
@@ -329,6 +330,9 @@ class MessageRouter:
                 self.on_named(addresses, told_by.remote)
                 provider = PeerInfo(news.provider.id, news.provider.name, addresses)
                 self.on_news(provider, news.directories, news.is_all, news.version)
+            case Rest(link=to, seconds=seconds):
+                if to in self._links:
+                    self._links[to].read_later(seconds)
             case Drop():
                 pass  # the router counts them
             case Ban(link=to, reason=reason):

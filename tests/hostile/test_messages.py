@@ -25,12 +25,7 @@ from p2pfs.link.live import LAST_WORDS_S
 from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
 from p2pfs.protocol.codec import Unknown
-from p2pfs.protocol.flood import Answer, Ban, Decision, LinkId, Router, Send
-from p2pfs.protocol.flood.askers import ANSWERING_BURST_S, UNASKED_BURST
-from p2pfs.protocol.flood.spreading import OTHERS_COPIES, QUERIES_PER_S
-from p2pfs.protocol.identity import Identity
 from p2pfs.protocol.registry import MESSAGE_TYPES, RATES
-from p2pfs.protocol.signatures import sign_hit
 from tests.helpers.contents import Content
 from tests.helpers.memnet import MemoryNetwork
 from tests.helpers.rogues import RawPeer
@@ -40,7 +35,6 @@ from tests.protocol.test_document import rows, section, wire_name
 BLOCK = m.GetBlocks(Content.of(5).file_id, (0,))
 SIXTEEN = m.GetContents(tuple(bytes([number] * 32) for number in range(16)))
 FLOOD_S = 3.0
-NUMBERS = itertools.count()
 
 NEIGHBOUR = [
     m.Ping(),
@@ -281,98 +275,6 @@ async def test_no_more_comes_late_than_was_asked_for(
     ended = await asked_of_rogue(answer, cancel_first=True)
 
     assert (ended is not None) == is_over
-
-
-def query(hops: int) -> m.Query:
-    guid = fields.Guid(next(NUMBERS).to_bytes(16, "big"))
-    return m.Query(guid, 3, hops, m.QueryKind.WORDS, "film", 50, 5000)
-
-
-class Crossing:
-    """A router between a holder, a friend and a dozen strangers at one address or at many."""
-
-    holder, friend, *strangers = map(LinkId, range(14))
-
-    def __init__(self, strangers_at: str | None = None) -> None:
-        self.router, self.now = Router(), 0.0
-        for link in (self.holder, self.friend):
-            self.router.link_opened(link, self.now, f"10.0.0.{link}")
-        for link in self.strangers:
-            self.router.link_opened(link, self.now, strangers_at or f"10.66.{link}.6")
-
-    def flood(self, rounds: int = 200) -> int:
-        """Let each stranger ask as often as it may; return how many questions are answered."""
-        answered = 0
-        for _ in range(rounds):
-            self.now += 1 / QUERIES_PER_S
-            answered += sum(self.is_answered(link, query(1)) for link in self.strangers)
-        return answered
-
-    def is_answered(self, link: LinkId, asked: m.Query, took_s: float = 0.0) -> bool:
-        decisions = self.router.got_query(link, asked, self.now)
-        is_answered = any(isinstance(one, Answer) for one in decisions)
-        if is_answered:
-            self.router.spent(link, asked, took_s)
-        return is_answered
-
-    def reaches_holder(self, decisions: list[Decision]) -> bool:
-        return self.holder in [one.link for one in decisions if isinstance(one, Send)]
-
-
-def test_what_others_ask_leaves_room_for_our_own_searches():
-    crossing = Crossing()
-    crossing.flood()
-
-    assert crossing.reaches_holder(crossing.router.originate(query(0), crossing.now))
-
-
-def test_what_one_address_asks_leaves_room_for_what_others_ask():
-    crossing = Crossing("10.66.6.6")
-    crossing.flood()
-    asked = [
-        crossing.router.got_query(crossing.friend, query(1), crossing.now)
-        for _ in range(OTHERS_COPIES)
-    ]
-
-    assert all(crossing.reaches_holder(one) for one in asked)
-
-
-def test_what_a_neighbour_passes_on_does_not_take_what_it_asks_itself():
-    crossing = Crossing()
-    while crossing.is_answered(crossing.friend, query(1), took_s=0.1):
-        pass
-
-    assert crossing.is_answered(crossing.friend, query(0), took_s=0.1)
-    assert not crossing.is_answered(crossing.friend, query(1))
-
-
-def test_the_questions_of_one_address_take_the_time_of_one():
-    crossing, took_s = Crossing("10.66.6.6"), 0.1
-    answers = 0
-    for link in crossing.strangers * 20:
-        answers += crossing.is_answered(link, query(1), took_s)
-
-    assert answers == ANSWERING_BURST_S / took_s
-
-
-def test_who_sends_hits_that_nobody_asked_for_is_banned_and_who_comes_again_at_once():
-    crossing, identity = Crossing("10.66.6.6"), Identity.generate()
-    info = m.PeerInfo(identity.id, "liar", ())
-    hit = sign_hit(identity, query(0).guid, 3, info, [], 0)
-
-    def bans(link: LinkId) -> list[Ban]:
-        decisions = crossing.router.got_query_hit(link, hit, crossing.now)
-        return [one for one in decisions if isinstance(one, Ban)]
-
-    first, second = crossing.strangers[:2]
-    sent = next(count for count in range(1, 2 * UNASKED_BURST) if bans(first))
-    crossing.router.link_lost(first)
-    crossing.router.link_opened(first, crossing.now, "10.66.6.6")
-
-    assert sent == UNASKED_BURST + 1
-    assert bans(first)
-    assert bans(second)
-    assert not bans(crossing.friend)
 
 
 def test_every_message_has_a_rate():

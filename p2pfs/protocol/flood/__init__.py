@@ -27,6 +27,7 @@ from p2pfs.protocol.flood.decisions import (
     LinkId,
     OfferSelf,
     Refused,
+    Rest,
     Send,
     ShareChanged,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "LinkId",
     "OfferSelf",
     "Refused",
+    "Rest",
     "Router",
     "Send",
     "ShareChanged",

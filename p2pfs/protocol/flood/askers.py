@@ -1,9 +1,10 @@
 """The addresses that have us pass questions on and answer them (PROTOCOL.md, "Budgets").
 
 Identities are free and addresses are not, so the neighbours at one address have one account. It
-bounds the processor time of their questions for words: of those that they ask themselves, and apart
-from these of those that they pass on, so that what strangers have a neighbour pass on never takes
-what it asks itself. And it tells who asks for so much that it has to leave room for others.
+bounds the copies that we send of the questions which they pass on, and the processor time of their
+questions for words: of those that they ask themselves, and apart from these of those that they pass
+on, so that what strangers have a neighbour pass on never takes what it asks itself. And it tells
+who asks for so much that it has to leave room for others.
 """
 
 from __future__ import annotations
@@ -14,12 +15,39 @@ from typing import Final
 from p2pfs.latest import Latest
 from p2pfs.protocol.flood.budgets import TokenBucket
 from p2pfs.protocol.flood.decisions import LinkId
+from p2pfs.protocol.flood.seen import Seen
 
 ANSWERING_SHARE: Final = 0.1
 ANSWERING_BURST_S: Final = 1.0
 """The part of a core that the questions by words may take which the neighbours at an address ask
 themselves, and what at once; as much again those that they pass on. The cost of one grows with the
 share, and is not known before."""
+
+SPREAD_PER_S: Final = 10.0
+SPREAD_BURST: Final = 1_500
+"""Copies that we send of the questions which the neighbours at an address pass on, in a second, and
+at once after a pause. Each costs us, and whoever gets it, a tenth of a millisecond, and whoever
+asks next to nothing."""
+
+SPREAD_AT_FIRST: Final = 500
+"""As many at once for an address that is new: who takes another one each time gains little."""
+
+QUESTION_PART: Final = 0.25
+"""What a question costs besides, as a part of a copy: it is looked up, and may be answered. So the
+neighbours at an address have no more looked up than one may send."""
+
+SHARED_PART: Final = 0.25
+"""What a question costs, as a part of that, which a neighbour at another address has brought too. A
+flood comes over most links, what somebody makes up for us alone over one. Who is at two addresses
+gains no more than four times as much."""
+
+REFUSED_PER_S: Final = 20.0
+REFUSED_BURST: Final = 200
+"""Questions over their budget that the neighbours at an address may send before they are read more
+slowly: to read one and refuse it costs more than to send it."""
+
+LONGEST_REST_S: Final = 1.0
+"""How long a link is not read, at most, because of one of these: it also says that it is there."""
 
 UNASKED_PER_S: Final = 50.0
 UNASKED_BURST: Final = 3_000
@@ -40,9 +68,12 @@ _MS: Final = 1e-3
 
 
 class _Account:
-    """The processor time that an address may take, and how much it may send unasked."""
+    """What an address may have us do: pass on, answer, refuse, and read though nobody asked."""
 
     def __init__(self) -> None:
+        self.copies = TokenBucket(SPREAD_PER_S, SPREAD_BURST)
+        self.copies.spend(SPREAD_BURST - SPREAD_AT_FIRST)
+        self.refused = TokenBucket(REFUSED_PER_S, REFUSED_BURST)
         self.own = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
         self.others = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
         self.unasked = TokenBucket(UNASKED_PER_S, UNASKED_BURST)
@@ -60,10 +91,11 @@ class Askers:
         """How many copies of each address were passed on, old ones counting less."""
         self._halved_at = 0.0
 
-    def link_opened(self, link: LinkId, address: str) -> None:
+    def link_opened(self, link: LinkId, address: str, now: float) -> None:
         """Note a new neighbour at an address."""
         self._address_of[link] = address
         self._links[address] += 1
+        self._account(link).copies.wait_s(now)  # it earns copies from now on
 
     def link_lost(self, link: LinkId) -> None:
         """Note that a neighbour is gone."""
@@ -72,6 +104,30 @@ class Askers:
             self._links[address] -= 1
             if not self._links[address]:
                 del self._links[address]
+
+    def may_spread(self, link: LinkId, now: float) -> bool:
+        """Return whether a question that a neighbour passes on is taken: are there copies left?"""
+        return self._account(link).copies.wait_s(now) == 0.0
+
+    def charge_copies(self, link: LinkId, seen: Seen, copies: float) -> None:
+        """Charge copies of a question to the address of the neighbour that has us pass it on."""
+        cost = copies * (SHARED_PART if seen.is_shared else 1.0)
+        self._account(link).copies.spend(cost)
+        if link == seen.came_from:
+            seen.copies += cost
+
+    def share(self, link: LinkId, seen: Seen) -> None:
+        """Note that a neighbour brings a question of another; make it cheap if it is elsewhere."""
+        first = seen.came_from
+        if seen.is_shared or first is None or first not in self._address_of:
+            return
+        seen.is_shared = self._address_of[first] != self._address_of[link]
+        if seen.is_shared:
+            self._account(first).copies.give_back(seen.copies * (1 - SHARED_PART))
+
+    def refused_s(self, link: LinkId, now: float) -> float:
+        """Charge a refusal; return how long nothing more is to be read of its link."""
+        return min(LONGEST_REST_S, self._account(link).refused.take_ahead(now))
 
     def may_ask(self, link: LinkId, now: float, *, is_own: bool) -> bool:
         """Return whether a question for words is answered, its own or one that it passes on."""

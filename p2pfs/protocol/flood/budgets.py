@@ -47,6 +47,10 @@ class TokenBucket:
         """Take tokens that are not there yet, for work that cost more than was known before."""
         self._tokens -= tokens
 
+    def give_back(self, tokens: float) -> None:
+        """Put tokens back that were spent for what turns out to be worth less."""
+        self._tokens += tokens
+
     def take_ahead(self, now: float, tokens: int = 1) -> float:
         """Take tokens, which may not be there yet; return in how many seconds one will be."""
         wait_s = self.wait_s(now)

@@ -49,6 +49,14 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """Read nothing more of this link for a while: its address asks more than anybody should."""
+
+    link: LinkId
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Look this query up in the own share, then call `Router.answered` with its GUID and TTL.
 
@@ -141,4 +149,5 @@ Decision = (
     | ShareChanged
     | Drop
     | Ban
+    | Rest
 )

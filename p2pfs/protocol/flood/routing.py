@@ -49,6 +49,7 @@ from p2pfs.protocol import (
     QueryKind,
     Walk,
 )
+from p2pfs.protocol.flood.askers import QUESTION_PART
 from p2pfs.protocol.flood.budgets import (
     SENDING_SHARE,
     Charge,
@@ -63,6 +64,7 @@ from p2pfs.protocol.flood.decisions import (
     DropReason,
     LinkId,
     Refused,
+    Rest,
     Send,
 )
 from p2pfs.protocol.flood.filters import BEYOND, OWN, FilterTable, Keys
@@ -128,7 +130,7 @@ class Router:
 
         Without an address it is taken to be alone at one.
         """
-        self._neighbours.opened(link, address)
+        self._neighbours.opened(link, address, now)
         self.filters.link_opened(link, now)
         self._news.link_opened(link)
 
@@ -205,32 +207,41 @@ class Router:
         """Take in a copy of a query: pass it on, answer it, or say that it is done with."""
         if link not in self._neighbours:
             return [self._drop(link, DropReason.NO_LINK)]
-        seen = self._seen.find(query.guid, now)
-        is_own = query.hops == 0
+        seen, is_own = self._seen.find(query.guid, now), query.hops == 0
         charge = self._neighbours.charge_query(link, now, is_search=seen is None and is_own)
-        if seen is not None and query.echoes and seen.question == _question(query):
-            ends = self._waves.crossed(link, query.guid, query.ttl)
+        if seen is not None and seen.question == _question(query):
+            self._neighbours.askers.share(link, seen)
+            ends = self._waves.crossed(link, query.guid, query.ttl) if query.echoes else None
             if ends is not None:
                 return [*ends, *self._over_budget(link, charge, "queries")]
         if charge is not Charge.WITHIN:
-            return [_refusal(link, query), *self._over_budget(link, charge, "queries")]
-        is_costly = seen is None and query.kind is QueryKind.WORDS
-        if is_costly and not self._neighbours.askers.may_ask(link, now, is_own=is_own):
-            return self._refuse(link, query, DropReason.OVER_BUDGET)
+            over = self._over_budget(link, charge, "queries")
+            return [_refusal(link, query), *over, *self._rest(link, now)]
         ttl = min(query.ttl, MAX_TTL - query.hops)
         if ttl < 1:
             return self._refuse(link, query, DropReason.TOO_FAR)
         if seen is None:
-            self._queries_seen += 1
-            seen = Seen(link, _question(query), ttl, now)
-            self._seen.add(query.guid, seen)
-            return self._accept(link, query, ttl, seen, is_new=True, now=now)
+            return self._got_new(link, query, ttl, now)
         if seen.question != _question(query):
             return self._refuse(link, query, DropReason.COLLISION)
         if seen.came_from is None or seen.ttl >= ttl:
             return [Send(link, Done(query.guid, query.ttl, 0, 0, True, skipped=0))]
         seen.ttl = ttl
         return self._accept(link, query, ttl, seen, is_new=False, now=now)
+
+    def _got_new(self, link: LinkId, query: Query, ttl: int, now: float) -> list[Decision]:
+        """Take in a question that was never seen, unless its address has asked too much."""
+        askers, is_own = self._neighbours.askers, query.hops == 0
+        if not is_own and not askers.may_spread(link, now):
+            refused = self._refuse(link, query, DropReason.OVER_BUDGET)
+            return [*refused, *self._rest(link, now)]
+        is_costly = query.kind is QueryKind.WORDS
+        if is_costly and not askers.may_ask(link, now, is_own=is_own):
+            return self._refuse(link, query, DropReason.OVER_BUDGET)
+        self._queries_seen += 1
+        seen = Seen(link, _question(query), ttl, now)
+        self._seen.add(query.guid, seen)
+        return self._accept(link, query, ttl, seen, is_new=True, now=now)
 
     def spent(self, link: LinkId, query: Query, seconds: float) -> None:
         """Charge a neighbour with the processor time that an answer by words took."""
@@ -357,6 +368,9 @@ class Router:
             knowing = {asker for asker, asked_ttl in seen.askers if wave.ttl <= asked_ttl + 1}
             others = [other for other in self._neighbours if other not in knowing]
             decisions += self._neighbours.spread(wave, onward, others, now)
+        if query.hops > 0:
+            copies = len(decisions) + QUESTION_PART * is_new
+            self._neighbours.askers.charge_copies(link, seen, copies)
         if is_new:
             decisions.append(Answer(copy))
         return [*decisions, *self._waves.end_if_over(wave)]
@@ -365,6 +379,11 @@ class Router:
 
     def _refuse(self, link: LinkId, query: Query, reason: DropReason) -> list[Decision]:
         return [_refusal(link, query), self._drop(link, reason)]
+
+    def _rest(self, link: LinkId, now: float) -> list[Decision]:
+        """Charge the refusal of a question, and have its link read more slowly after many."""
+        seconds = self._neighbours.askers.refused_s(link, now)
+        return [Rest(link, seconds)] if seconds else []
 
     def _over_budget(self, link: LinkId, charge: Charge, what: str) -> list[Decision]:
         if charge is Charge.WITHIN:

@@ -34,6 +34,10 @@ class Seen:
     ttl: int
     """The largest TTL of its copies so far."""
     at: float
+    copies: float = 0.0
+    """What it has cost the address that brought it first (`askers.Askers`)."""
+    is_shared: bool = False
+    """Whether another address has brought it too."""
     askers: tuple[tuple[LinkId, int], ...] = ()
     """The links whose copies were passed on, each with the TTL that it gave."""
     sent_to: set[LinkId] | None = None

@@ -85,10 +85,10 @@ class Neighbours:
         """Return whether a link leads to a neighbour."""
         return link in self._budgets
 
-    def opened(self, link: LinkId, address: str | None) -> None:
+    def opened(self, link: LinkId, address: str | None, now: float) -> None:
         """Note a new one; its budgets are full, but for those of its address."""
         self._budgets[link] = _LinkBudgets()
-        self.askers.link_opened(link, f"link {link}" if address is None else address)
+        self.askers.link_opened(link, f"link {link}" if address is None else address, now)
 
     def lost(self, link: LinkId) -> None:
         """Note that one is gone."""

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from p2pfs.protocol.flood import seen
+from p2pfs.protocol.flood.askers import SPREAD_BURST, SPREAD_PER_S
 from p2pfs.protocol.flood.budgets import (
     FLOOD_FACTOR,
     FLOOD_WINDOW_S,
@@ -181,15 +182,15 @@ def test_many_flooders_cannot_make_a_relay_flood_its_neighbours() -> None:
                         said = beyond.got_query(A, d.message, float(tick))
                         dropped += any(isinstance(s, Drop | Ban) for s in said)
     assert guid > FLOOD_FACTOR * QUERIES_PER_S * FLOOD_WINDOW_S
-    assert relay.statistics().queries_seen == guid
+    assert relay.statistics().queries_seen > QUERIES_PER_S * seconds / 2
     assert dropped == 0
 
 
 def test_a_wave_that_could_not_be_sent_on_is_incomplete() -> None:
-    router = router_with(A, B, C)
+    router, now = router_with(A, B, C), SPREAD_BURST / SPREAD_PER_S
     for guid in range(QUERY_BURST - 1):
-        router.got_query(B, query_of(guid, ttl=2, hops=1), now=0.0)
-    assert router.got_query(B, query_of(999, ttl=2, hops=1), now=0.0)[-1:] == [
+        router.got_query(B, query_of(guid, ttl=2, hops=1), now)
+    assert router.got_query(B, query_of(999, ttl=2, hops=1), now)[-1:] == [
         Answer(query_of(999, ttl=2, hops=1))
     ]
     assert router.answered(guid_of(999), 2, []) == [
