@@ -7,7 +7,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from p2pfs.config import IDENTITY, LOCK
@@ -23,7 +23,14 @@ from p2pfs.library.large import Hasher
 from p2pfs.library.looks import NO_KEYS, Looks
 from p2pfs.library.memory import Memory
 from p2pfs.library.mounted import Mounted
-from p2pfs.library.names import first_private, holds_state, published_path, split, why_private
+from p2pfs.library.names import (
+    first_private,
+    holds_state,
+    published_names,
+    published_path,
+    split,
+    why_private,
+)
 from p2pfs.library.refusing import BUG_MET, Refusing
 from p2pfs.library.share import Share
 from p2pfs.library.status import StatKey, Status
@@ -159,26 +166,26 @@ class Looking:
 
     def _take_names(self, look: Look, names: list[str]) -> None:
         """Have the names in a directory looked at, and take back those that are gone from it."""
-        kept = set()
+        kept: set[str] = set()
         for some in _batched(names, NAMES_A_STEP):
-            paths = []
-            for path in (join_path(look.path, name) for name in some):
-                published = published_path(path)
+            seen = {}
+            for name, published in published_names(look.path, some):
+                path = join_path(look.path, name)
                 if published is None:
                     self._refusing.tell(path, why_private(path) or "")
                 else:
-                    kept.add(split(published)[1])
-                    paths.append(path)
-            if not self._looks.saw_names(look, paths, self._keys(look, paths)):
+                    seen[path] = published
+            kept.update(seen.values())
+            if not self._looks.saw_names(look, seen, self._keys(look, seen)):
                 return
             time.sleep(YIELD_S)
         lacking = [name for name in self._looks.names(look.path) if name not in kept]
         for some in _batched(lacking, NAMES_A_STEP):
             self._looks.miss(look, some)
 
-    def _keys(self, look: Look, paths: Sequence[str]) -> Mapping[str, StatKey]:
+    def _keys(self, look: Look, paths: Iterable[str]) -> Mapping[str, StatKey]:
         """Return the states of the files in a directory, if that may spare a look at each."""
-        is_of_use = look.sign >= Sign.FOUND and bool(self._looks.names(look.path))
+        is_of_use = look.sign >= Sign.FOUND and self._looks.has_names(look.path)
         if not is_of_use or self._is_shared_by_root or self._ignoring.has_patterns:
             return NO_KEYS
         names = {split(path)[1]: path for path in paths}

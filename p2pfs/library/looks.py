@@ -5,7 +5,7 @@ For the worker's thread, which holds no lock between two calls.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -152,18 +152,20 @@ class Looks:
             return True
 
     def saw_names(
-        self, look: Look, names: Sequence[str], keys: Mapping[str, StatKey] = NO_KEYS
+        self, look: Look, seen: Mapping[str, str], keys: Mapping[str, StatKey] = NO_KEYS
     ) -> bool:
         """Have local paths in a directory looked at; return whether more are wanted.
 
+        With each comes its name as others see it.
         If it is only the directory that has changed, those that are known are left alone; and so
         is a file in any case that is in the state in which it is offered.
         """
         with self._books.lock:
             if look.is_void:
                 return False
-            for path in names:
-                if self._is_settled(path, keys.get(path)):
+            offered = self._books.offers.children(published_path(look.path) or "")
+            for path, name in seen.items():
+                if self._is_settled(path, offered.get(name), keys.get(path)):
                     continue
                 if look.sign >= Sign.FOUND or not self._is_known(path):
                     self._books.agenda.add(path)
@@ -177,14 +179,20 @@ class Looks:
                 for name in names:
                     self._books.withdraw(join_path(directory, name))
 
+    def has_names(self, path: str) -> bool:
+        """Return whether anything is offered in a local directory."""
+        with self._books.lock:
+            return bool(self._books.offers.children(published_path(path) or ""))
+
     def names(self, path: str) -> list[str]:
         """Return the names that are offered in a local directory."""
         with self._books.lock:
-            return self._books.offers.names(published_path(path) or "")
+            return list(self._books.offers.children(published_path(path) or ""))
 
-    def _is_settled(self, path: str, key: StatKey | None) -> bool:
-        file = self._books.file_at(path) if key is not None else None
-        if file is None or file.key != key or not file.is_filed:
+    def _is_settled(self, path: str, file: object, key: StatKey | None) -> bool:
+        if key is None or not isinstance(file, SharedFile) or file.local_path != path:
+            return False
+        if file.key != key or not file.is_filed:
             return False
         identity = file.key.identity
         is_written = self._books.writers.is_written(path, identity)

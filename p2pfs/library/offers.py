@@ -10,6 +10,7 @@ import bisect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
 from unicodedata import normalize
 
@@ -123,6 +124,8 @@ class _Directory:
 
 _Node: TypeAlias = _Directory | SharedFile
 
+_NOTHING: Final[Mapping[str, _Node]] = MappingProxyType({})
+
 _NO_DIRECTORY: Final[Identity] = (0, 0)
 
 
@@ -212,10 +215,13 @@ class Offers:
         entries = [node.children[name].entry for name in node.names[start : start + limit]]
         return Page(entries, start, len(node.names))
 
-    def names(self, path: str) -> list[str]:
-        """Return the names in a directory in any order, none if it is no directory."""
+    def children(self, path: str) -> Mapping[str, object]:
+        """Return what is offered in a directory, by name: a SharedFile, or something below it.
+
+        It is that of now. Nothing is in what is no directory.
+        """
         node = self._node(path)
-        return list(node.children) if isinstance(node, _Directory) else []
+        return node.children if isinstance(node, _Directory) else _NOTHING
 
     def put_file(self, file: SharedFile) -> None:
         """Offer a file in a directory that is offered, in place of all that was at its path."""

@@ -77,8 +77,8 @@ class Many:
         look = self.looks.take()
         assert self.looks.saw_directory(look, key)
         for start in range(0, NAMES, NAMES_A_STEP):
-            paths = [f"{path}/{name}" for name in self.names[start : start + NAMES_A_STEP]]
-            assert self.looks.saw_names(look, paths)
+            some = self.names[start : start + NAMES_A_STEP]
+            assert self.looks.saw_names(look, {f"{path}/{name}": name for name in some})
         self.looks.finish(look)
 
     def look_at_all(self):
