@@ -306,7 +306,7 @@ class Uploads:
                     async with self._aside(client, count * size) as blocked:
                         await send_some(count, blocked)
                     continue
-                async with self._place(client, peer, size) as (count, blocked):
+                async with self._place(client, peer, size, len(left)) as (count, blocked):
                     await send_some(count, blocked)
 
     async def _read_small(
@@ -334,13 +334,13 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def _place(
-        self, client: Client, peer: Peer, size: int
+        self, client: Client, peer: Peer, size: int, most: int
     ) -> AsyncIterator[tuple[int, Callable[[], object]]]:
-        """Wait until blocks of a content may be sent; give their number, and a function to park."""
+        """Wait until blocks of a content may be sent; give how many, and a function to park."""
         link, block_bytes = client.link, block_bytes_for(size)
         await _wait_room(link)
         async with _until_called(peer.turn) as give_way:
-            count = max(1, client.turn_bytes // block_bytes)
+            count = min(most, max(1, client.turn_bytes // block_bytes))
             sent_bytes = count * block_bytes
             async with self._turns.turn(link, sent_bytes + FIRST_DATA_BYTES) as turn:
 
@@ -348,10 +348,11 @@ class Uploads:
                     self._turns.park(turn)
                     give_way()  # to another link of the peer: this one may lead to it no more
 
+                began_at = trio.current_time()
                 with link.reserved():
                     yield count, blocked
                     await _wait_little(link, blocked)  # what is left is in nobody's turn
-            client.turn_was(turn, sent_bytes)
+            client.turn_was(turn, sent_bytes, trio.current_time() - began_at)
 
     @contextlib.asynccontextmanager
     async def _aside(self, client: Client, read_bytes: int) -> AsyncIterator[Callable[[], object]]:

@@ -46,6 +46,11 @@ TURN_BYTES: Final = 1024 * KIB
 """Blocks read at once and sent in one turn: a hop to a thread costs as much as a block, and
 others wait no longer for theirs."""
 
+QUICK_TURN_BYTES: Final = 4 * TURN_BYTES
+QUICK_TURN_S: Final = 0.05
+"""The same for a link that took all of its last turn within this time: others do not wait longer
+for theirs, and to begin and end a turn costs as much as to send a megabyte."""
+
 
 @dataclass(eq=False, slots=True)
 class Queue:
@@ -85,10 +90,11 @@ class Client:
     turn_bytes: int = TURN_BYTES
     """Bytes that its next turn may have: fewer if it stopped taking data in its last one."""
 
-    def turn_was(self, turn: Turn, sent_bytes: int) -> None:
+    def turn_was(self, turn: Turn, sent_bytes: int, took_s: float) -> None:
         """Let the next turn have twice as much as the last, or one block if that was parked."""
+        most = QUICK_TURN_BYTES if took_s < QUICK_TURN_S else TURN_BYTES
         was_slow = turn.parked_at is not None
-        self.turn_bytes = 0 if was_slow else min(TURN_BYTES, 2 * sent_bytes)
+        self.turn_bytes = 0 if was_slow else min(most, max(self.turn_bytes, 2 * sent_bytes))
 
     def idle_s(self, now: float) -> float:
         """Return for how long nothing is asked of us; 0 while something is, either way."""

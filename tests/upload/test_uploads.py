@@ -38,6 +38,7 @@ from p2pfs.protocol.messages import (
     Match,
     RejectCode,
 )
+from p2pfs.upload import visitors
 from p2pfs.upload import visitors as visitors_module
 from p2pfs.upload.pages import MATCH_BURST, MATCHES_PER_S, MAX_PAGE_BYTES
 from p2pfs.upload.together import TOGETHER, TOGETHER_BYTES
@@ -51,7 +52,12 @@ from p2pfs.upload.uploads import (
     UPLOAD_SLOTS,
     Uploads,
 )
-from p2pfs.upload.visitors import MAX_LINKS_PER_PEER, MAX_VISITORS, TURN_BYTES
+from p2pfs.upload.visitors import (
+    MAX_LINKS_PER_PEER,
+    MAX_VISITORS,
+    QUICK_TURN_BYTES,
+    TURN_BYTES,
+)
 from tests.helpers.contents import Content
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
@@ -285,6 +291,29 @@ async def test_two_who_want_much_take_turns(autojump_clock: MockClock):
         a_turn = TURN_BYTES // BLOCK
         assert shop.shelf.turns[:4] == [a_turn] * 4
         assert shop.shelf.read[:a_turn] == shop.shelf.read[a_turn : 2 * a_turn]
+
+
+async def test_who_takes_its_turns_at_once_has_longer_ones_until_it_is_slow(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    wide = Content.of(16 * BLOCK, seed=5)
+    async with open_shop() as shop:
+        shop.shelf.contents[wide.file_id] = wide
+        link = await shop.enter()
+        a_turn = TURN_BYTES // BLOCK
+        every = GetBlocks(wide.file_id, tuple(range(16)))
+
+        monkeypatch.setattr(visitors, "QUICK_TURN_S", 10.0)
+        for _ in range(2):
+            await link.ask.fetch(every, size_limit=wide.size)
+        assert shop.shelf.turns == [a_turn, 2 * a_turn, a_turn, 4 * a_turn]
+        assert QUICK_TURN_BYTES == 4 * TURN_BYTES
+
+        monkeypatch.setattr(visitors, "QUICK_TURN_S", 0.0)
+        del shop.shelf.turns[:]
+        for _ in range(2):
+            await link.ask.fetch(every, size_limit=wide.size)
+        assert shop.shelf.turns == [4 * a_turn, *[a_turn] * 4]
 
 
 async def test_no_more_large_blocks_than_slots_are_sent_at_once(autojump_clock: MockClock):
