@@ -112,7 +112,6 @@ class Browser(View):
             self._newcomers,
             self._belief,
             self._survey,
-            self._listings,
             self._tasks,
             neighbours=neighbours,
             clock=clock,

@@ -27,9 +27,9 @@ from p2pfs.namespace.ages import (
 )
 from p2pfs.namespace.belief import Belief
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.namespace.listing import Listings, Telling
+from p2pfs.namespace.listing import Telling
 from p2pfs.namespace.newcomers import Newcomers
-from p2pfs.namespace.survey import MAX_DIRECT, Asked, Survey, SurveyResult
+from p2pfs.namespace.survey import MAX_DIRECT, Survey, SurveyResult
 from p2pfs.namespace.tellers import Groups
 from p2pfs.protocol import PeerInfo, parent_of
 from p2pfs.protocol.flood import Urgency
@@ -59,7 +59,6 @@ class Lister:
         newcomers: Newcomers,
         belief: Belief,
         survey: Survey,
-        listings: Listings,
         tasks: Tasks,
         *,
         neighbours: Callable[[], Sequence[PeerInfo]],
@@ -69,7 +68,6 @@ class Lister:
         self._newcomers = newcomers
         self._belief = belief
         self._survey = survey
-        self._listings = listings
         self._tasks = tasks
         self._neighbours = neighbours
         self._clock = clock
@@ -192,13 +190,13 @@ class Lister:
     async def _list_news(self, path: str) -> None:
         began_at = self._clock()
         news = self._belief.news(path)
-        asked: Asked = {}
-        with trio.move_on_after(FIRST_LISTING_S):
-            asked = (await self._survey.hear(path, news)).asked
-        slow = [peer for peer in news if self._listings.under_way(peer, path)]
+        heard = await self._survey.hear(path, news, within_s=FIRST_LISTING_S)
+        asked = {peer: one for peer, one in heard.asked.items() if one is not None}
+        # Of these tellings alone: another of the same servent may have begun in this moment.
+        slow = [peer for peer, telling in asked.items() if not telling.is_over]
         self._belief.caught_up(path, began_at, slow)
         for peer, telling in asked.items():
-            if telling is not None:
+            if telling.is_over:
                 self._belief.waited(peer, telling.heard_at - began_at)
 
     async def _list(self, path: str, urgency: Urgency = Urgency.PERSON) -> None:

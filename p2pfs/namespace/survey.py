@@ -134,14 +134,16 @@ class Survey:
         self._catalogue.learn_listing(hit.provider, path, hit.entries, began_at)
         return False
 
-    async def hear(self, path: str, holders: Sequence[PeerInfo]) -> SurveyResult:
+    async def hear(
+        self, path: str, holders: Sequence[PeerInfo], *, within_s: float = LONGEST_S
+    ) -> SurveyResult:
         """Ask these servents for a directory, some at a time, and wait for as long as pages come.
 
-        Pages that come later are learned in the background.
+        Pages that come later, or after `within_s`, are learned in the background.
         """
         asked: Asked = dict.fromkeys(holders)
         since = self._clock()
-        with trio.move_on_after(LONGEST_S):
+        with trio.move_on_after(within_s):
             hear = partial(self._hear_one, path, asked, since)
             await for_each(holders, hear, at_once=MAX_DIRECT)
         return SurveyResult(asked)

@@ -192,3 +192,28 @@ async def test_a_neighbour_that_changes_all_the_time_and_answers_late_holds_up_a
             nursery.cancel_scope.cancel()
 
         assert waited_s < 6
+
+
+async def test_who_answers_at_once_is_believed_though_it_is_being_asked_again(
+    autojump_clock: MockClock,
+):
+    """A listing that was renewed in that moment had it muted: the next change took 3 s."""
+    async with open_world(latency_s=0.1) as world:
+        await chain(world, 2)
+        await world.share(1, "films/old.mkv", b"o" * 1000)
+        await trio.sleep(10)
+        assert await world.names(0) == ["films"]  # so those who have it are asked themselves
+        assert await world.names(0, "films") == ["films/old.mkv"]
+        browser = world[0].namespace.browser
+        for number in range(3):
+            name = f"films/new{number}.mkv"
+            await world.share(1, name, b"n" * (number + 1))
+            await world.until(lambda: bool(browser._belief.news("films")), within_s=1)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(browser._lister.what_is_new, "films")
+                await trio.sleep(0.05)
+                nursery.start_soon(browser._lister.all, "films")
+
+            assert name in shown(world, "films")
+            assert not browser._belief.board._muted
