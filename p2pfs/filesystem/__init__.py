@@ -17,6 +17,8 @@ The first label of a path chooses the sub-tree; each sub-tree sees paths relativ
     backing      walking the backing directory of `shared/` without following links
     removed      what was removed in `shared/` while it was open
     absences     names of which the kernel was told that they are not there
+    versions     which version of a path the kernel was told of, and has pages of
+    justlisted   what was listed a moment ago: its attributes are told with its names
     siblings     small files that will be opened next
     previews     what thumbnailers and indexers may read
     caller       the program that asks

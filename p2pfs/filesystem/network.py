@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import errno
 import math
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 from p2pfs.cache import Located
 from p2pfs.errors import TransferError
-from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, Absences
+from p2pfs.filesystem.absences import Absences
 from p2pfs.filesystem.answers import (
     Later,
     NowOrLater,
@@ -36,16 +35,14 @@ from p2pfs.filesystem.attributes import (
     virtual,
     virtual_inode,
 )
+from p2pfs.filesystem.justlisted import JustListed
 from p2pfs.filesystem.siblings import Siblings
 from p2pfs.filesystem.subtree import OpenFile, ReadOnlyFile
+from p2pfs.filesystem.versions import KernelCaches
 from p2pfs.filesystem.xattrs import FileLinks
 from p2pfs.journal import printable
-from p2pfs.latest import Latest
 from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, View, without_suffix
 from p2pfs.protocol import FileId, name_of, names
-
-MAX_PATHS_REMEMBERED: Final = 100_000
-"""Paths of which we remember which version the kernel has cached; some tens of megabytes."""
 
 LOOKED_S: Final = 0.05
 """How long what was looked up at a path is what is opened there, unless it was released since. The
@@ -160,9 +157,10 @@ class NetworkTree:
         self._clock = clock
         self._links = links
         self._root = RemoteDirectory("", now_ns(), ())
-        self._kernel = _KernelCaches(clock)
+        self._kernel = KernelCaches(clock)
         self._absences = Absences()
         self._siblings = Siblings(view.known_children, self._inode)
+        self._just_listed = JustListed(view.settled, clock)
         self._looked: tuple[Node, float] = self._root, -math.inf
         """What was looked up last, and when."""
 
@@ -172,12 +170,12 @@ class NetworkTree:
 
     def beside_name(self, path: str) -> Attributes | None:
         """Return what `stat` shows, to be believed for as long as the name; None if not known."""
-        node = self._known(path)
+        node = self._just_listed.find(path) or self._view.known(path)
         if isinstance(node, Knowledge):
             return None
-        if isinstance(node, RemoteFile):
-            self._kernel.shown(node, believed_s=BELIEVED_S)
-        return self.attributes(node)
+        return self.attributes(
+            self._kernel.beside_name(node) if isinstance(node, RemoteFile) else node
+        )
 
     def readdir(self, path: str) -> NowOrLater[list[Listed]]:
         """Return the names in a directory, from memory unless it was never listed."""
@@ -340,94 +338,12 @@ class NetworkTree:
         return virtual_inode(f"{self._label}/{published}", node.file_id)
 
     def _all_listed(self, nodes: Sequence[Node]) -> list[Listed]:
+        self._just_listed.put(nodes)
         return [self._listed(node) for node in nodes]
 
     def _listed(self, node: Node) -> Listed:
         mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE
         return Listed(name_of(node.path), mode, self._inode(node))
-
-
-@dataclass(slots=True)
-class _KernelView:
-    """The answers that the kernel was given for a path."""
-
-    shown: FileId | None = None
-    """The version whose attributes it was last given."""
-    cached: FileId | None = None
-    """The version whose bytes may be in its page cache."""
-    until: float = -math.inf
-    """Until when it believes these attributes."""
-
-
-@dataclass(slots=True)
-class _Pin:
-    """The version that a path shows while it is open."""
-
-    file: RemoteFile
-    handles: int = 0
-
-
-# Theory. The kernel keeps one size and one page cache for a path, not for an open file. So
-# a path must not show two versions while it is open: one reader would get the pages of the
-# other's, or be cut off at its size. Hence three rules:
-#   - while a path is open it shows the version that was opened first;
-#   - the page cache is kept only if it holds the version that is opened;
-#   - a version opened before the kernel was told of its attributes is read past the page cache and
-#     past the size, and not before the kernel asks for the attributes again: it believes those that
-#     came with the names of a directory for a second, and `fstat` would show another's size.
-class _KernelCaches:
-    """The state of the kernel's caches for each path, so that no reader sees two versions mixed."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._pinned: dict[str, _Pin] = {}
-        """The version that each path shows while it is open."""
-        self._told: Latest[str, _KernelView] = Latest(MAX_PATHS_REMEMBERED)
-
-    def pinned(self, path: str) -> RemoteFile | None:
-        """Return the version that a path shows because it is open."""
-        with self._lock:
-            pin = self._pinned.get(path)
-            return pin.file if pin else None
-
-    def shown(self, file: RemoteFile, *, believed_s: float = 0.0) -> None:
-        """Note that the kernel is given the attributes of this version, and for how long."""
-        with self._lock:
-            state = self._state(file.path)
-            state.shown = file.file_id
-            state.until = self._clock() + believed_s + MARGIN_S if believed_s else -math.inf
-
-    def misled_s(self, node: Node) -> float:
-        """Return how long the kernel still shows the attributes of another version at a path."""
-        with self._lock:
-            told = self._told.get(node.path)
-        is_told = told is not None and isinstance(node, RemoteFile) and told.shown != node.file_id
-        return told.until - self._clock() if told is not None and is_told else 0.0
-
-    def opened(self, file: RemoteFile) -> tuple[RemoteFile, bool, bool]:
-        """Pin a version; return the one to open, whether to keep the cache, or to go past it."""
-        with self._lock:
-            pin = self._pinned.setdefault(file.path, _Pin(file))
-            pin.handles += 1
-            told, pinned = self._state(file.path), pin.file
-            if told.shown not in (None, pinned.file_id):
-                told.cached = None
-                return pinned, False, True
-            keep_cache = told.cached == pinned.file_id
-            told.cached = pinned.file_id
-            return pinned, keep_cache, False
-
-    def released(self, path: str) -> None:
-        """Forget the pin when the last open file of a path goes."""
-        with self._lock:
-            pin = self._pinned[path]
-            pin.handles -= 1
-            if not pin.handles:
-                del self._pinned[path]
-
-    def _state(self, path: str) -> _KernelView:
-        return self._told.renew(path, _KernelView)
 
 
 def _already(value: T) -> Callable[[], Awaitable[T]]:

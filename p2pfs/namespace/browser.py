@@ -172,6 +172,10 @@ class Browser(View):
         may_show = self.may_show(published)
         return self._catalogue.shown.children(path) if may_show else Knowledge.UNKNOWN
 
+    def settled(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        """Return some children without those of disputed size."""
+        return self._disputes.left_out(nodes)
+
     def may_show(self, path: str) -> bool:
         """Return whether memory will do for a directory; renew an old one in the background."""
         if self._neighbours():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -56,6 +56,12 @@ class Disputes:
         if not isinstance(node, RemoteFile) or not self._catalogue.offers.is_disputed(node.file_id):
             return False
         return self._clock() - self._asked_at.get(node.file_id, float("-inf")) > DISPUTE_RETRY_S
+
+    def left_out(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        """Return some nodes without those that are disputed. Any thread."""
+        ids = (node.file_id for node in nodes if isinstance(node, RemoteFile))
+        disputed = self._catalogue.offers.disputed(ids)
+        return [node for node in nodes if not self.concern(node)] if disputed else nodes
 
     async def settle(self, file_id: FileId) -> None:
         """Ask those that announce a content for its manifest, and tell the catalogue its size."""

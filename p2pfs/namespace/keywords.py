@@ -161,6 +161,10 @@ class Results(View):
             return Knowledge.UNKNOWN
         return self._shown(path, search)
 
+    def settled(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        """Return some results without those of disputed size."""
+        return self._disputes.left_out(nodes)
+
     def _shown(self, text: str, search: _Search) -> Sequence[Node]:
         if not all(self._catalogue.offers.believes(file) for file in search.shown.values()):
             self._show(text, search)

@@ -61,6 +61,11 @@ class OthersOffers:
         with self._lock:
             return len(self._tree.claimed.sizes(file_id)) > 1
 
+    def disputed(self, file_ids: Iterable[FileId]) -> Sequence[FileId]:
+        """Return which of some contents are."""
+        with self._lock:
+            return [file_id for file_id in file_ids if len(self._tree.claimed.sizes(file_id)) > 1]
+
     def prove(self, file_id: FileId, size: int) -> None:
         """Note the size that a manifest gives a content: claims to another size are false."""
         with self._lock:

@@ -153,6 +153,10 @@ class Shares(View):
         self._renewals.look((peer, rest), self._age(peer, rest), REFRESH_AFTER_S)
         return self._children(folder, peer, rest)
 
+    def settled(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        """Return all children: each is what its peer says."""
+        return nodes
+
     def partial(self, path: str) -> str | None:
         """Return what keeps a folder from being whole; None if nothing does."""
         folder, _, rest = path.partition("/")

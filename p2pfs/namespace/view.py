@@ -28,6 +28,10 @@ class View(Protocol):
         """
         ...
 
+    def settled(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        """Return those of some children that may be shown without asking: all but disputed ones."""
+        ...
+
     async def find(self, path: str) -> Node | None:
         """Return what is at a path, asking others first.
 

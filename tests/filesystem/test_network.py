@@ -13,6 +13,7 @@ from p2pfs import errors
 from p2pfs.filesystem import Later
 from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_KERNEL_ABSENT, Absences
 from p2pfs.filesystem.answers import ERRNO_OF
+from p2pfs.filesystem.justlisted import LISTED_S
 from p2pfs.filesystem.network import LOOKED_S, NetworkTree
 from p2pfs.mount.session import NAMES_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile, version_name
@@ -355,6 +356,36 @@ def test_a_name_that_is_listed_has_its_attributes_beside_it_if_they_are_known(ne
     assert tree.beside_name("films") == now(tree.getattr("films"))
     assert tree.beside_name("films/hidden.mkv") is None
     assert network.searched == []
+
+
+def test_what_was_listed_a_moment_ago_is_shown_beside_its_name(network, monkeypatch) -> None:
+    clock = FakeClock()
+    tree = NetworkTree(network, network, clock=clock)
+    listed = now(tree.getattr("films/x.mkv"))
+    now(tree.readdir("films"))
+    with monkeypatch.context() as blind:
+        blind.setattr(network, "known", lambda _path: Knowledge.UNKNOWN)
+
+        assert tree.beside_name("films/x.mkv") == listed
+        assert tree.beside_name("films/other.mkv") is None
+        clock.now += LISTED_S
+        assert tree.beside_name("films/x.mkv") is None
+
+    network.add("cached.txt", b"a longer content", cached=True)
+    file = now(tree.open("cached.txt", os.O_RDONLY))
+    now(tree.readdir(""))
+    network.add("cached.txt", b"other", cached=True)
+    assert tree.beside_name("cached.txt").size == len(b"a longer content")
+    file.release()
+
+
+def test_what_is_listed_and_must_be_asked_for_is_not_shown_beside_its_name(network, tree) -> None:
+    network.add("films/disputed.mkv", b"content")
+    now(tree.readdir("films"))
+    network.hidden.add("films/disputed.mkv")
+
+    assert tree.beside_name("films/disputed.mkv") is None
+    assert tree.beside_name("films/x.mkv") is not None
 
 
 async def test_a_version_is_opened_when_the_kernel_shows_that_of_no_other(network) -> None:

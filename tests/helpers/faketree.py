@@ -217,6 +217,9 @@ class FakeNetwork:
             raise self.failures[path]
         return self.node(path)
 
+    def settled(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        return [node for node in nodes if node.path not in getattr(self, "hidden", ())]
+
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         return Knowledge.UNKNOWN if path in self.unlisted else self._children(path)
 
@@ -310,6 +313,9 @@ class FakeResults:
         await self.list(path.partition("/")[0])
         node = self.known(path)
         return None if isinstance(node, Knowledge) else node
+
+    def settled(self, nodes: Sequence[Node]) -> Sequence[Node]:
+        return [node for node in nodes if node.path not in getattr(self, "hidden", ())]
 
     def known_children(self, path: str) -> Sequence[Node] | Knowledge:
         return self.found.get(path, ()) if path in self.asked else Knowledge.UNKNOWN

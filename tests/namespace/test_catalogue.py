@@ -18,6 +18,7 @@ from p2pfs.namespace import asked as asked_module
 from p2pfs.namespace import claims as claims_module
 from p2pfs.namespace import entries as entries_module
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.fading import FORGOTTEN_AT_ONCE
 from p2pfs.namespace.nodes import Knowledge, RemoteDirectory, RemoteFile
 from p2pfs.namespace.showing import Here
@@ -300,6 +301,20 @@ def test_sizes_of_one_id_never_mix():
     )
     assert catalogue.offers.is_disputed(file_id(1))
     assert catalogue.offers.claimants_of(file_id(1)) == [(A,), (B,)]
+
+
+def test_what_is_disputed_is_left_out_of_what_may_be_shown_at_once():
+    async def fetch(_peer: PeerInfo, _file_id: FileId) -> bytes:
+        raise NotImplementedError
+
+    catalogue = Court().catalogue
+    disputes = Disputes(catalogue, fetch, lambda: 0.0)
+    catalogue.learn(A, [sized("x", 5), sized("y", 5, 2)])
+    nodes = catalogue.shown.children("")
+    assert list(disputes.left_out(nodes)) == nodes
+
+    catalogue.learn(B, [sized("z", 6)])
+    assert [node.path for node in disputes.left_out(catalogue.shown.children(""))] == ["y"]
 
 
 def test_a_manifest_ends_a_dispute_and_costs_the_liars():
