@@ -21,7 +21,12 @@ from typing import Any, Final
 
 from p2pfs.filesystem import Attributes, Stretch
 from p2pfs.mount.adapter import errno_of
-from p2pfs.mount.parallel import HANDLE_KILLPRIV_V2, PARALLEL_DIROPS, allow_parallel_lookups
+from p2pfs.mount.parallel import (
+    HANDLE_KILLPRIV_V2,
+    MAX_PAGES,
+    PARALLEL_DIROPS,
+    allow_parallel_lookups,
+)
 from p2pfs.mount.threads import is_our_own, keep_state
 
 _IS_FD: Final = 1 << 1
@@ -131,7 +136,8 @@ def _wanted_flags(options: Mapping[str, Any]) -> int:
 
     Where others may write to a file whose owner we are not, the kernel must say who loses what.
     """
-    return PARALLEL_DIROPS | (0 if options.get("allow_other") else HANDLE_KILLPRIV_V2)
+    always = PARALLEL_DIROPS | MAX_PAGES
+    return always | (0 if options.get("allow_other") else HANDLE_KILLPRIV_V2)
 
 
 def _extend(fuse: ModuleType) -> None:
