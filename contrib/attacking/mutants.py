@@ -62,7 +62,8 @@ def is_seen(mutant: Mutant, test: str) -> bool:
         copy = Path(directory)
         shutil.copytree(ROOT / "p2pfs", copy / "p2pfs")
         shutil.copy(ROOT / "pyproject.toml", copy)
-        (copy / "tests").symlink_to(ROOT / "tests")
+        for folder in ("tests", "contrib"):
+            (copy / folder).symlink_to(ROOT / folder)
         file = copy / mutant.file
         file.write_text(file.read_text().replace(mutant.old, mutant.new))
         command = [

@@ -117,10 +117,7 @@ class Hall:
         """Let them look and publish while all are there, a third is away, and it is back."""
         third = self._rng.sample(range(self._people), self._people // 3)
         async with trio.open_nursery() as nursery:
-            for number in range(self._people):
-                nursery.start_soon(self._look_around, number)
-            nursery.start_soon(self._publish_on)
-            await self._pass(PHASES[0])
+            await self.look(nursery)
             for number in third:
                 self._away.add(number)
                 self._world.stop(number)
@@ -136,6 +133,13 @@ class Hall:
             self._away.clear()
             await self._pass(PHASES[2])
             nursery.cancel_scope.cancel()
+
+    async def look(self, nursery: trio.Nursery) -> None:
+        """Let them begin to look and publish, and go on for a phase while all are there."""
+        for number in range(self._people):
+            nursery.start_soon(self._look_around, number)
+        nursery.start_soon(self._publish_on)
+        await self._pass(PHASES[0])
 
     async def _pass(self, phase: str) -> None:
         self._phase, self._phase_began_at = phase, trio.current_time()
