@@ -18,8 +18,8 @@ from p2pfs.cli.voice import OnProgress, Voice, told
 from p2pfs.cli.walk import DirectoryWalk
 from p2pfs.control import ExitStatus, VerbError, client, exit_status_of
 from p2pfs.control.client import Hangup, Row, Running, get, list_directory
-from p2pfs.control.opening import SourceFile, open_destination
-from p2pfs.control.paths import Id, TreePath, read_target
+from p2pfs.control.opening import STDOUT, SourceFile, open_destination
+from p2pfs.control.paths import Id, TreePath, read_target, received_target
 from p2pfs.errors import P2pfsError, UsageError
 from p2pfs.wording import Record, shown_bytes
 
@@ -191,16 +191,24 @@ def download(
     asker: Asker, target: TreePath | Id, typed: str, output: str, *, replace: bool
 ) -> Tally:
     """Download a file or a directory to `output`, or into it if that is a directory."""
-    found = cast("Row", asker.ask("look", path=str(target), typed=typed))
+    found, target = _looked_at(asker, target, typed)
     name = found["name"] or str(target).rstrip("/")
     if not found["is_directory"]:
         return _download_file(asker, target, typed, output, name, replace=replace)
     assert isinstance(target, TreePath)
+    if output == STDOUT:
+        raise UsageError(f"{typed} is a directory, and cannot all go to the output")
     top = os.path.join(output, name) if os.path.isdir(output) else output
     jobs = list(_download_jobs(asker.servent, target, typed, top, replace=replace))
     outcome = work_through(jobs, asker.voice, typed)
     asker.voice.said(f"{os.path.abspath(top)}: {outcome.summary}")
     return outcome
+
+
+def _looked_at(asker: Asker, target: TreePath | Id, typed: str) -> tuple[Row, TreePath | Id]:
+    """Return what is at a target, and where it is found: each file below would be sought anew."""
+    found = cast("Row", asker.ask("look", path=str(target), typed=typed))
+    return found, received_target(found["place"]) if "place" in found else target
 
 
 def _download_file(
@@ -263,8 +271,7 @@ def _download_job(
 
 def pin(asker: Asker, typed: str) -> Tally:
     """Pin a file, or all files that are below a directory now."""
-    target = read_target(typed, asker.servent)
-    found = cast("Row", asker.ask("look", path=str(target), typed=typed))
+    found, target = _looked_at(asker, read_target(typed, asker.servent), typed)
     files = [(str(target), typed)]
     if found["is_directory"]:
         assert isinstance(target, TreePath)
@@ -310,6 +317,8 @@ def publish(asker: Asker, typed: str) -> Tally:
         asker.voice.said(f"{record['path']}: {record['state']}")
         return Tally([record])
     name = os.path.basename(os.path.abspath(typed))
+    if not name:
+        raise UsageError(f"{typed} has no name that its files could be below: name what is in it")
     walk = DirectoryWalk(typed, name)
     jobs = [
         _publish_job(asker.servent, os.path.join(typed, path), os.path.join(name, path))

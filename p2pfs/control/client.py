@@ -42,6 +42,8 @@ class Row(TypedDict):
     is_directory: bool
     size: NotRequired[int]
     id: NotRequired[str]
+    place: NotRequired[str]
+    """Where a path leads that was looked at; a servent of an older version does not say."""
 
 
 class Hangup:

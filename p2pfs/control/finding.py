@@ -95,21 +95,15 @@ def target_of(args: Args) -> tuple[TreePath | Id, str]:
     return target, str(typed)
 
 
-async def find_node(servent: Servent, target: TreePath | Id, typed: str) -> Node:
-    """Return the file or directory that a target means; its name is the one in its sub-tree.
+async def locate(servent: Servent, target: TreePath | Id, typed: str) -> tuple[TreePath | Id, Node]:
+    """Return the place that a target means, maybe in another sub-tree, and the node there.
+
+    The name of the node is the one in its sub-tree.
 
     Raises:
         NotFoundError: nobody within the horizon has it.
         UsageError: it was written as a directory, and is none; it is our own.
     """
-    _place, node = await _locate(servent, target, typed)
-    return node
-
-
-async def _locate(
-    servent: Servent, target: TreePath | Id, typed: str
-) -> tuple[TreePath | Id, Node]:
-    """Return the place that a target means, maybe in another sub-tree, and the node there."""
     own = _own_file(servent, target) if isinstance(target, Id) else None
     if own is not None:
         raise UsageError(f"{typed} is on this machine, not in the network: shared/{own.local_path}")
@@ -152,7 +146,7 @@ async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> Remo
         NotFoundError: nobody within the horizon has it.
         UsageError: it is a directory.
     """
-    place, node = await _locate(servent, target, typed)
+    place, node = await locate(servent, target, typed)
     if isinstance(node, RemoteDirectory):
         raise UsageError(f"{typed} is a directory")
     if isinstance(place, Id):
@@ -186,7 +180,7 @@ async def list_directory(
         NotFoundError: nobody within the horizon has it.
         UsageError: it is a file.
     """
-    place, node = await _locate(servent, target, typed)
+    place, node = await locate(servent, target, typed)
     if isinstance(place, Id) or not isinstance(node, RemoteDirectory):
         raise UsageError(f"{typed} is a file, not a directory")
     tree = _tree_of(servent, place)

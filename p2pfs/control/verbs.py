@@ -17,9 +17,9 @@ from p2pfs.control.asked import HANDED, Args, text_of, texts_of
 from p2pfs.control.files import Removal
 from p2pfs.control.finding import (
     find_file,
-    find_node,
     in_turn,
     list_directory,
+    locate,
     meanings,
     network_paths,
     target_of,
@@ -104,8 +104,9 @@ async def _unpin_path(servent: Servent, target: TreePath) -> Sequence[str]:
 
 
 async def _look(servent: Servent, args: Args, _report: SendProgress) -> object:
-    """Describe the file or directory at a path."""
-    return _row(await find_node(servent, *target_of(args)))
+    """Describe the file or directory at a path; `place` is the path that it is found at."""
+    place, node = await locate(servent, *target_of(args))
+    return {**_row(node), "place": str(place)}
 
 
 async def _list(servent: Servent, args: Args, report: SendProgress) -> object:

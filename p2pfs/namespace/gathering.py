@@ -49,6 +49,7 @@ MAX_FILES: Final = 1_000
 """Files of one search: more than anybody reads. Beyond it no servent is asked for more."""
 
 NOT_ALL: Final = "not everybody has answered in time"
+NOBODY: Final = "nobody has answered"
 """The text that is shown with the results of a search that was not complete."""
 
 MAX_ASKED: Final = 16
@@ -168,7 +169,7 @@ class Gathering:
 
         A file that several servents have and have not told yet counts once for each of them.
         """
-        reasons = [] if self.is_complete else [NOT_ALL]
+        reasons = [] if self.is_complete else [NOT_ALL if self.has_asked else NOBODY]
         total = max(shown, len(self._contents)) + sum(self._missing.values())
         if total > shown:
             reasons.append(f"{shown:,} of {total:,} results: more words find others")

@@ -211,6 +211,35 @@ def test_the_results_of_a_search_and_a_share_are_downloaded_as_directories(p2pfs
     assert files_below(here / "ann") == {"films/x": b"content"}
 
 
+def test_what_is_below_another_sub_tree_is_sought_in_the_network_once(p2pfs, servent, here):
+    for name in "xyz":
+        servent.offer(f"films/old/{name}", b"content")
+        servent.shares.files[f"ann/films/old/{name}"] = servent.nodes[f"films/old/{name}"]
+
+    assert p2pfs("get", "peers/ann/films")[0] == 0
+    assert sorted(files_below(here / "films")) == ["old/x", "old/y", "old/z"]
+    assert servent.sought == ["peers/ann/films"]
+    servent.sought.clear()
+    assert p2pfs("pin", "peers/ann/films")[0] == 0
+    assert servent.sought == ["peers/ann/films"]
+
+
+def test_a_directory_does_not_go_to_the_output(p2pfs, tree, here):
+    status, output, errors = p2pfs("get", "films", "-o", "-")
+
+    assert (status, output) == (2, "")
+    assert errors == "p2pfs: films is a directory, and cannot all go to the output\n"
+    assert not (here / "-").exists()
+
+
+def test_what_has_no_name_is_not_published(p2pfs, servent):
+    status, _, errors = p2pfs("publish", "/")
+
+    assert status == 2
+    assert errors.startswith("p2pfs: / has no name")
+    assert servent.library.touches == []
+
+
 def test_nothing_at_all_is_a_directory_too(p2pfs, servent, here):
     assert p2pfs("get", "mnt/network", "-o", "all") == (0, f"{here}/all: 0 files, 0 B\n", "")
     assert os.listdir(here / "all") == []

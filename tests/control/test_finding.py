@@ -44,12 +44,14 @@ async def test_look_tells_files_from_directories(servent, running):
     assert await asked(running, "look", path="network/films") == {
         "name": "films",
         "is_directory": True,
+        "place": "network/films",
     }
     assert await asked(running, "look", path="network/films/x") == {
         "name": "x",
         "is_directory": False,
         "size": 3,
         "id": "00" * 32,
+        "place": "network/films/x",
     }
     assert (await asked(running, "look", path="network/"))["is_directory"]
     for path, status in (

@@ -197,6 +197,8 @@ class FakeServent:
         """What the links say that it opens."""
         self.journal = Journal(now=lambda: 1e9)
         self.nodes: dict[str, Node] = {}
+        self.sought: list[str] = []
+        """The paths in `network/` that were looked for."""
         self.results = FakeTree()
         self.shares = FakeTree()
         self.contents: dict[bytes, bytes] = {}
@@ -258,6 +260,7 @@ class FakeServent:
         return {"files": self.rows, "partial": self.partial_search}
 
     async def find(self, path: str) -> Node | None:
+        self.sought.append(path)
         await trio.lowlevel.checkpoint()
         return found_in(self.nodes, path)
 

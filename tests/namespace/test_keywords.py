@@ -280,6 +280,18 @@ async def test_who_does_not_answer_for_more_is_counted(tmp_path):
         assert horizon.results.partial("whale") == "50 of 61 results: more words find others"
 
 
+async def test_who_is_alone_is_told_that_nobody_has_answered(autojump_clock, tmp_path):
+    async with open_horizon(tmp_path) as horizon:
+        found = horizon.gatherer.begin(parse_query("whale"))
+        horizon.is_alone = True
+        await found.run()
+        assert found.partial(0) == "nobody has answered"
+        horizon.is_alone, horizon.is_cut_short = False, True
+        horizon.add("one", other=(1, 1))
+        await found.run()
+        assert found.partial(0) == "not everybody has answered in time"
+
+
 async def test_a_total_that_nobody_can_have_is_bounded(tmp_path):
     async with open_horizon(tmp_path) as horizon:
         liar = horizon.add("liar", whale=(1, 1))
