@@ -138,15 +138,7 @@ async def _live(
 
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)
-            if config.lan:
-                where = servent.whereabouts
-                room = Lan(where.network_key, where.addresses, servent.changes)
-                nursery.start_soon(guarded, room.run, servent.overlay)
-            nursery.start_soon(guarded, use_directories, servent)
-            if config.port_mapping:
-                where = servent.whereabouts
-                mapping = PortMapping(where.addresses, where, servent.changes)
-                nursery.start_soon(guarded, mapping.run)
+            _be_found(servent, nursery)
             nursery.start_soon(guarded, notify, servent.journal, lambda: servent.config.notify)
             servent.settings.on_change("log-level", _set_log_level)
             if mountpoint is not None:
@@ -169,6 +161,18 @@ async def _prepared_mountpoint(config: Config) -> str | None:
 def _tidy_share(config: Config) -> None:
     """Remove the temporary files of a servent that was killed."""
     Leftovers(config.leftovers_directory).remove()
+
+
+def _be_found(servent: Servent, nursery: trio.Nursery) -> None:
+    """Start what finds others, and is found by them, without being named: as far as is wanted."""
+    config, where = servent.config, servent.whereabouts
+    if config.lan:
+        room = Lan(where.network_key, where.addresses, servent.changes)
+        nursery.start_soon(guarded, room.run, servent.overlay)
+    nursery.start_soon(guarded, use_directories, servent)
+    if config.port_mapping:
+        mapping = PortMapping(where.addresses, where, servent.changes)
+        nursery.start_soon(guarded, mapping.run)
 
 
 async def _end_on_signal(signals: AsyncIterator[int], end: Callable[[], None]) -> None:

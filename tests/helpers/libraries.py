@@ -110,6 +110,31 @@ def id_of(data: bytes) -> FileId:
     return Content(data).file_id
 
 
+def watched_world(base) -> tuple[World, list[dict[str, FileId]]]:
+    """Return a library, and what it offered after each call that ran in a thread."""
+    seen = []
+
+    async def watched(sync_fn, /, *args):
+        result = await run_directly(sync_fn, *args)
+        seen.append(world.offered())
+        return result
+
+    world = World(base, watched)
+    return world, seen
+
+
+def after_the_first(monkeypatch, owner, name, act):
+    """Have something happen right after the first call of a function."""
+    real, moments = getattr(owner, name), iter((True,))
+
+    def call(*args):
+        real(*args)
+        if next(moments, False):
+            act()
+
+    monkeypatch.setattr(owner, name, call)
+
+
 class Interrupting:
     """Runs things directly, and something else before the n-th call."""
 

@@ -19,9 +19,17 @@ from p2pfs.library.status import StatKey
 from p2pfs.protocol.manifest import MIB, MIN_BLOCK_BYTES, FileId
 from p2pfs.protocol.messages import Terms
 from tests.helpers.contents import Content
-from tests.helpers.libraries import Interrupting, World, forbid_hashing, id_of, listed, read_block
+from tests.helpers.libraries import (
+    Interrupting,
+    World,
+    after_the_first,
+    forbid_hashing,
+    id_of,
+    listed,
+    read_block,
+    watched_world,
+)
 from tests.helpers.sizes import INTERESTING_SIZES
-from tests.helpers.threads import run_directly
 
 ONE_TICK_NS = 4_000_000
 """A file's times stand still for that long; the kernel's, at 250 Hz."""
@@ -478,23 +486,13 @@ async def test_nothing_is_offered_before_the_index_has_it(running, monkeypatch):
 @pytest.mark.parametrize("fact", ["write_began", "touched"])
 async def test_what_happens_in_the_last_moment_of_hashing_voids_it(tmp_path, monkeypatch, fact):
     """The bytes are read, the times compared, and the offer is about to be made."""
-    seen = []
+    world, seen = watched_world(tmp_path)
 
-    async def watched(sync_fn, /, *args):
-        result = await run_directly(sync_fn, *args)
-        seen.append(world.offered())
-        return result
+    def change() -> None:
+        world.put("f", b"new")
+        getattr(world.library, fact)("f")
 
-    world = World(tmp_path, watched)
-    real, moments = Index.put, iter((True,))
-
-    def put(*args):
-        real(*args)
-        if next(moments, False):
-            world.put("f", b"new")
-            getattr(world.library, fact)("f")
-
-    monkeypatch.setattr(Index, "put", put)
+    after_the_first(monkeypatch, Index, "put", change)
     async with world.running():
         world.write("f", b"old")
         await world.library.wait_idle()
@@ -665,23 +663,13 @@ async def test_a_file_that_changes_as_its_last_bytes_are_read_is_hashed_again(
     tmp_path, monkeypatch, autojump_clock
 ):
     """Nobody tells of it: only its times do, after the bytes were read."""
-    seen = []
+    world, seen = watched_world(tmp_path)
 
-    async def watched(sync_fn, /, *args):
-        result = await run_directly(sync_fn, *args)
-        seen.append(world.offered())
-        return result
+    def change() -> None:
+        world.put("f", b"new")
+        os.utime(world.at("f"), (1, 1))
 
-    world = World(tmp_path, watched)
-    real, moments = hashing._read_into, iter((True,))
-
-    def read_into(*args):
-        real(*args)
-        if next(moments, False):
-            world.put("f", b"new")
-            os.utime(world.at("f"), (1, 1))
-
-    monkeypatch.setattr(hashing, "_read_into", read_into)
+    after_the_first(monkeypatch, hashing, "_read_into", change)
     async with world.running():
         world.write("f", b"old")
         await world.library.wait_idle()

@@ -27,7 +27,6 @@ from tests.helpers.mounted import (
     Servents,
     errno_name,
     is_mounted,
-    open_servents,
     until,
 )
 
@@ -44,12 +43,6 @@ SIZE = 40 * BLOCK
 
 FAR = 36 * BLOCK
 """Beyond what is read ahead of a reader of the beginning."""
-
-
-@pytest.fixture(scope="module")
-def servents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servents]:
-    with open_servents(tmp_path_factory.mktemp("failures")) as servents:
-        yield servents
 
 
 @pytest.fixture(scope="module")

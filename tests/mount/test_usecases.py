@@ -33,7 +33,6 @@ from tests.helpers.mounted import (
     Servents,
     errno_name,
     is_mounted,
-    open_servents,
     until,
 )
 
@@ -43,12 +42,6 @@ BLOCK = 256 * 1024
 
 FORGOTTEN_S = 20.0
 """Who leaves says so, and is no longer shown; who is only silent is for longer than this."""
-
-
-@pytest.fixture(scope="module")
-def servents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servents]:
-    with open_servents(tmp_path_factory.mktemp("usecases")) as servents:
-        yield servents
 
 
 @pytest.fixture(scope="module")
