@@ -152,8 +152,12 @@ class Library:
         """Note that something at or below this path changed, bytes maybe: look again.
 
         A file that has vanished from this path, or is another one, is offered no more on return.
+        One that has vanished was removed, and not renamed: it is not looked for elsewhere.
         """
-        self._facts.touched(path, self._share.status(path), Sign.WRITTEN)
+        status = self._share.status(path)
+        if status is None and self._share.is_gone(path):
+            self._facts.removed(path)
+        self._facts.touched(path, status, Sign.WRITTEN)
 
     def attributes_changed(self, path: str) -> None:
         """Note that mode, owner, times or extended attributes were set: the bytes are the same.

@@ -182,7 +182,8 @@ async def test_what_has_gone_for_good_is_soon_held_no_more(world, autojump_clock
         world.write("f", b"bytes")
         await world.library.wait_idle()
 
-        world.remove("f")
+        os.unlink(world.at("f"))
+        world.library.names_changed("f", "f")
         with pytest.raises(NotYetError):
             await read_block(world.library, id_of(b"bytes"), 0)
         await trio.sleep(3)
@@ -193,12 +194,31 @@ async def test_what_has_gone_for_good_is_soon_held_no_more(world, autojump_clock
         assert world.library.size_of(id_of(b"bytes")) is None
 
 
+async def test_what_was_removed_in_the_mount_is_not_looked_for_elsewhere(running):
+    running.write("f", b"bytes")
+    running.write("g", b"other bytes")
+    await running.library.wait_idle()
+    os.link(running.at("g"), running.at("h"))
+    running.library.names_changed("g", "h")
+    await running.library.wait_idle()
+
+    for name in "fg":
+        running.remove(name)
+
+    with pytest.raises(NotFoundError) as error:
+        await read_block(running.library, id_of(b"bytes"), 0)
+    assert not isinstance(error.value, NotYetError)
+    assert running.library.size_of(id_of(b"bytes")) is None
+    assert await read_block(running.library, id_of(b"other bytes"), 0) == b"other bytes"
+
+
 async def test_what_was_removed_is_stale_as_soon_as_it_was_looked_for_everywhere(running):
     """Readers were told "soon" for a second, and at a busy source until they gave up."""
     running.write("f", b"bytes")
     await running.library.wait_idle()
 
-    running.remove("f")
+    os.unlink(running.at("f"))
+    running.library.names_changed("f", "f")
     with pytest.raises(NotYetError):
         await read_block(running.library, id_of(b"bytes"), 0)
     await running.library.wait_idle()
@@ -217,7 +237,8 @@ async def test_what_was_removed_is_forgotten_though_another_file_changes_all_the
         monkeypatch.setattr("p2pfs.library.large.Hasher.hash_small", _put_off)
         world.write("log", b"second line")
 
-        world.remove("f")
+        os.unlink(world.at("f"))
+        world.library.names_changed("f", "f")
         await trio.sleep(5)
 
         assert world.library.size_of(id_of(b"bytes")) is None
