@@ -460,6 +460,24 @@ async def test_a_device_number_that_another_gets_makes_no_file_of_it_that_one(tw
         assert twins.offered() == {"two/f": id_of(b"volume 2")}
 
 
+async def test_what_was_on_one_file_system_is_no_former_name_of_what_is_on_another(twins):
+    """Both ends are the same, so that a look at them tells nothing."""
+    data = bytearray(Content.of(5 * 256 * 1024 + 7).data)
+    for directory in ("one", "two"):
+        with open(twins.at(f"{directory}/f"), "r+b") as file:
+            file.write(data)
+        data[len(data) // 2] ^= 1
+    os.rename(twins.at("two"), os.path.join(twins.outside, "two"))
+    async with twins.running():
+        (before,) = twins.offered().values()
+    os.rename(twins.at("one"), os.path.join(twins.outside, "one"))
+    os.rename(os.path.join(twins.outside, "two"), twins.at("two"))
+
+    async with twins.restarted():
+        (after,) = twins.offered().values()
+        assert after != before
+
+
 async def test_other_device_numbers_after_a_start_hash_nothing(twins, monkeypatch):
     async with twins.running():
         offered = twins.offered()
