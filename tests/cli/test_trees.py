@@ -232,7 +232,10 @@ def test_a_directory_does_not_go_to_the_output(p2pfs, tree, here):
     assert not (here / "-").exists()
 
 
-def test_what_has_no_name_is_not_published(p2pfs, servent):
+def test_what_has_no_name_is_not_published(p2pfs, servent, monkeypatch):
+    # Without the refusal all of the machine would be copied.
+    monkeypatch.setattr("p2pfs.cli.trees.DirectoryWalk", None)
+
     status, _, errors = p2pfs("publish", "/")
 
     assert status == 2
