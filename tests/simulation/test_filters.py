@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from p2pfs.link import Link
 from p2pfs.namespace import Knowledge, RemoteFile
-from p2pfs.protocol.flood.filters import NARROWED_APART_S, OWN, SETTLED_S
+from p2pfs.protocol.flood.filters import NARROWED_APART_S, OWN, SETTLED_S, Keys
 from p2pfs.protocol.messages import Filter, Message, Query, QueryKind
 from p2pfs.servent import Servent
 from tests.helpers.world import World, chain, open_world
@@ -136,7 +136,7 @@ async def test_in_a_private_network_filters_are_keyed_with_its_id(autojump_clock
         assert not own.admits(link.id, OWN, own.keys.of_query(query))
         network_id = world[0].whereabouts.network_key.network_id
         assert any(network_id)
-        assert own.keys._network_id == network_id
+        assert own.keys.positions("word", "whale") == Keys(network_id).positions("word", "whale")
 
 
 async def test_what_is_new_is_told_before_it_is_said_that_something_changed(

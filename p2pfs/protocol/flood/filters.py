@@ -102,12 +102,14 @@ class Keys:
         Of a hundred thousand files most words come again and again, and no label does: each word
         is looked up once, and a label is not remembered.
         """
-        found, words = set(self.positions("directory", "")), set[str]()
+        found, words = set[int](), set[str]()
         for path, is_directory in offered:
             if is_directory:
                 found.update(self.positions("directory", path))
             found.update(self._positions("label", path.rpartition("/")[2]))
             words.update(tokens_of(path))
+        if found:  # the root: that anything is shared at all
+            found.update(self.positions("directory", ""))
         for word in words:
             found.update(self.positions("word", word))
         for beginning in {
