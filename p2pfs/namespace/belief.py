@@ -133,6 +133,16 @@ class Belief:
         """Return whether a directory was listed, and no servent has changed it since."""
         return self._catalogue.holders.listed_at(path) is not None and not self.news(path)
 
+    def is_kept_up(self, path: str) -> bool:
+        """Return whether to ask those who have a directory would tell nothing new.
+
+        All of them are known, and are neighbours that would have said that they changed it.
+        """
+        listed_at, holders = self._catalogue.holders.listed_at(path), self.holders(path)
+        if listed_at is None or not holders or not self.is_listed(path) or self.partials.of(path):
+            return False
+        return all(self.board.would_tell(peer.id, listed_at) for peer in holders)
+
     def is_conclusive(self, path: str) -> bool:
         """Return whether a name that the listing of a directory lacks is absent."""
         listed_at = self._catalogue.holders.listed_at(path)

@@ -19,9 +19,10 @@ too old. If nobody was asked, or not all have answered, a name is therefore neve
 searched for, or the call fails. Nor does a listing speak of names that came after it had begun,
 whenever it ends: a call that joins one under way asks again after it, and names that were found
 meanwhile stay. A shown listing may be old by a refresh interval, never by more, because each look
-at an old one renews it in the background. Nothing that a stranger says makes a caller wait longer
-than the bounds below: a servent that is slow is not believed for a while, one that breaks off fails
-one look, one that trickles is not waited for.
+at an old one renews it in the background; one whose holders are all neighbours that would have said
+CHANGED is as they say (`Belief.is_kept_up`). Nothing that a stranger says makes a caller wait
+longer than the bounds below: a servent that is slow is not believed for a while, one that breaks
+off fails one look, one that trickles is not waited for.
 
 `known` and `known_children` may be called from any thread and never wait; the rest belongs to the
 trio thread. Questions under way are shared: a call with the same question waits for the same

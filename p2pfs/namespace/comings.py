@@ -57,6 +57,7 @@ class Comings:
         that is not due yet is still shown, and no absence is concluded from it.
         """
         self._belief.note_change()
+        self._belief.board.neighbour_came(peer)
         if self._newcomers.moved(peer):
             self._belief.widened()
         else:

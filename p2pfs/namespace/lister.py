@@ -150,9 +150,14 @@ class Lister:
     # Listings in the background.
 
     def look(self, path: str, after_s: float) -> None:
-        """List a directory again in the background if it is older than `after_s`. Any thread."""
+        """List a directory again in the background if it is older than `after_s`. Any thread.
+
+        Not for as long as it is sure to be what it was, and as holders are taken for all.
+        """
         age_s = self._belief.age(path)
         if age_s > after_s and self._neighbours():
+            if age_s < self._belief.trust_s and self._belief.is_kept_up(path):
+                return
             took_s = max(0.0, self._took_s.get(path))
             self._renewals.look(path, age_s, max(after_s, took_s / REFRESH_SHARE))
 

@@ -65,6 +65,8 @@ class NewsBoard:
         """When each neighbour last said that its share changed."""
         self._changed_at = -math.inf
         """When any of them last said so."""
+        self._linked_at: dict[ServentId, float] = {}
+        """Since when each neighbour would have said so."""
         self._told: Latest[str | None, _Told] = Latest(MAX_PLACES)
         self._muted: Latest[Groups, float] = Latest(MAX_PLACES)
         """Until when CHANGED and NEWS of each address with a slow servent are ignored."""
@@ -75,6 +77,15 @@ class NewsBoard:
         """How long a servent of each address took last to answer; nothing once one was mute."""
         self._deaf_until = -math.inf
         """Until when NEWS of strangers are ignored."""
+
+    def neighbour_came(self, peer: ServentId) -> None:
+        """Note that a neighbour is linked from now on, and would say if its share changed."""
+        self._linked_at[peer] = self._clock()
+
+    def would_tell(self, peer: ServentId, since: float) -> bool:
+        """Return whether a change of a servent since then would have been noted. Any thread."""
+        linked_at = self._linked_at.get(peer, math.inf)
+        return linked_at < since and self._muted.get(self._groups_of(peer), -math.inf) < since
 
     def neighbour_changed(self, peer: ServentId) -> bool:
         """Note CHANGED from a neighbour; return False if it is ignored now."""
@@ -154,6 +165,7 @@ class NewsBoard:
     def forget(self, peer: ServentId) -> None:
         """Forget that a servent changed anything; not that it was slow, as it may come again."""
         self._changed.pop(peer, None)
+        self._linked_at.pop(peer, None)
         for place, told in list(self._told.items()):
             if any(one[0].id == peer for one in told):
                 self._told[place] = tuple(one for one in told if one[0].id != peer)
@@ -161,6 +173,7 @@ class NewsBoard:
     def forget_all(self) -> None:
         """Forget all changes, and which servents were slow."""
         self._changed.clear()
+        self._linked_at.clear()
         self._told.clear()
         self._muted.clear()
 

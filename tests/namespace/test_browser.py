@@ -973,6 +973,60 @@ async def test_a_listing_is_refreshed_behind_after_three_seconds(autojump_clock:
         assert await horizon.ls() == ["b"]
 
 
+class TestAHolderThatWouldHaveSaidThatItChanged:
+    @staticmethod
+    async def listings(horizon: Horizon, *seconds: float) -> list[int]:
+        """Return how often a directory is listed after each of these times."""
+        counts = []
+        for wait_s in seconds:
+            await trio.sleep(wait_s)
+            horizon.lists.clear()
+            await horizon.ls("d")
+            await trio.sleep(0.1)
+            counts.append(horizon.lists.count(("near", "d")))
+        return counts
+
+    @pytest.fixture
+    async def horizon(self, autojump_clock: MockClock) -> AsyncIterator[Horizon]:
+        async with open_horizon() as horizon:
+            near = horizon.add("near", "d/a")
+            horizon.browser.comings.joined(near.id)
+            await trio.sleep(1)
+            assert await horizon.walk() == ["d", "d/a"]
+            yield horizon
+
+    async def test_it_is_not_asked_again_as_long_as_holders_are_taken_for_all(self, horizon):
+        assert await self.listings(horizon, REFRESH_AFTER_S + 1, 20) == [0, 0]
+        assert await self.listings(horizon, TRUST_S - 10) == [1]
+
+    async def test_what_it_changes_is_asked_for_at_once(self, horizon):
+        horizon.publish(horizon.holders[0], "d/b")
+
+        assert await horizon.ls("d") == ["d/a", "d/b"]
+
+    async def test_it_is_asked_again_if_its_link_is_not_so_old(self, horizon):
+        near = horizon.holders[0]
+        horizon.browser.comings.lost(near.id, is_there=True)
+        assert await self.listings(horizon, REFRESH_AFTER_S + 1) == [1]
+
+    async def test_it_is_asked_again_if_what_it_says_is_ignored(self, horizon):
+        horizon.browser._belief.board._muted["near", "near"] = trio.current_time() + 60
+        horizon.browser._belief.board._groups_of = lambda _peer: ("near", "near")
+        assert await self.listings(horizon, REFRESH_AFTER_S + 1) == [1]
+
+    async def test_others_that_have_the_directory_are_asked_again(self, horizon):
+        horizon.add("far", "d/c", is_far=True)
+        await trio.sleep(TRUST_S + 1)
+        await horizon.walk()
+        await trio.sleep(0.5)
+        await horizon.walk()
+        horizon.holders[1].paths = {"d/e"}
+        await trio.sleep(REFRESH_AFTER_S + 1)
+        await horizon.ls("d")
+        await trio.sleep(0.1)
+        assert await horizon.ls("d") == ["d/a", "d/e"]
+
+
 async def test_what_vanished_far_away_vanishes_for_one_who_only_looks_it_up(
     autojump_clock: MockClock,
 ):
