@@ -82,10 +82,20 @@ class Belief:
         listed_at = self._catalogue.holders.listed_at(path)
         return max(-math.inf if listed_at is None else listed_at, self._caught_up_at.get(path))
 
-    def caught_up(self, path: str, began_at: float, slow: Sequence[PeerInfo]) -> None:
-        """Note that all servents that changed a directory were asked; `slow` did not answer."""
-        self._caught_up_at.put(path, began_at)
-        self.partials.add(path, began_at, slow)
+    def caught_up(
+        self,
+        path: str,
+        began_at: float,
+        slow: Sequence[PeerInfo],
+        unasked: Sequence[PeerInfo] = (),
+    ) -> None:
+        """Note that servents that changed a directory were asked; `slow` did not answer.
+
+        The next look asks those that were `unasked`, since all before them were slow.
+        """
+        if not unasked:
+            self._caught_up_at.put(path, began_at)
+        self.partials.add(path, began_at, (*slow, *unasked))
         neighbours = {peer.id for peer in self._neighbours()}
         for peer in slow:
             self.board.mute(peer.id, is_stranger=peer.id not in neighbours)

@@ -199,7 +199,8 @@ class Lister:
         asked = {peer: one for peer, one in heard.asked.items() if one is not None}
         # Of these tellings alone: another of the same servent may have begun in this moment.
         slow = [peer for peer, telling in asked.items() if not telling.is_over]
-        self._belief.caught_up(path, began_at, slow)
+        unasked = [peer for peer in heard.asked if peer not in asked]
+        self._belief.caught_up(path, began_at, slow, unasked)
         for peer, telling in asked.items():
             if telling.is_over:
                 self._belief.waited(peer, telling.heard_at - began_at)

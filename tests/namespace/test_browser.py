@@ -929,6 +929,27 @@ async def test_a_neighbour_that_cries_news_and_is_silent_delays_one_listing(
         assert await horizon.ls() == ["a", "b"]
 
 
+async def test_many_neighbours_that_cry_news_and_are_silent_hide_those_of_nobody(
+    autojump_clock: MockClock,
+):
+    rounds = 4
+    async with open_horizon() as horizon:
+        honest = horizon.add("honest", "b")
+        liars = [horizon.add(f"liar{n}", f"a{n}") for n in range((rounds - 1) * MAX_DIRECT)]
+        await horizon.ls()
+        await trio.sleep(1)
+        horizon.publish(honest, "c")
+        for liar in liars:
+            liar.wait_s = 1_000
+            horizon.browser.comings.changed(liar.id)
+
+        for _ in range(rounds):  # each asks some, in any order
+            assert "c" in await horizon.ls() or horizon.browser.partial("")
+            await trio.sleep(FIRST_LISTING_S)
+
+        assert "c" in await horizon.ls()
+
+
 async def test_a_neighbour_that_needs_longer_is_waited_for_as_long(autojump_clock: MockClock):
     async with open_horizon() as horizon:
         near = horizon.add("near", "a")
