@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import tomli_w
@@ -99,15 +99,16 @@ class Settings:
         log.info("set option=%s value=%r", option, all_options(config)[option])
         return self._row(option)
 
-    async def rows(self) -> list[Record]:
-        """Return each option with its value, its source, and whether it can be set.
-
-        The groups are those that config.toml has now, which are followed. As long as it cannot be
-        read they are those of before.
-        """
+    async def groups(self) -> Mapping[str, Sequence[str]]:
+        """Return the groups that config.toml has now, or had before as long as it is broken."""
         async with self._changing:
             with contextlib.suppress(UsageError):
                 self.config = await self._run_in_thread(regrouped, self.config)
+        return self.config.groups
+
+    async def rows(self) -> list[Record]:
+        """Return each option with its value, its source, and whether it can be set."""
+        await self.groups()
         return [self._row(option) for option in all_options(self.config)]
 
     def _row(self, option: str) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Protocol
 
 from p2pfs.config import Config, Endpoint, SharedDirectory
@@ -115,6 +115,9 @@ class Settings(Protocol):
 
     async def set(self, option: str, text: str | None) -> Record:
         """Give an option another value, or the one that it has without the verb."""
+
+    async def groups(self) -> Container[str]:
+        """Return the names of the groups of servents that there are now."""
 
     async def rows(self) -> Sequence[Record]:
         """Describe each option."""

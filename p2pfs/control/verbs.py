@@ -8,7 +8,7 @@ parsed: see `paths`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -182,7 +182,7 @@ async def _share(servent: Servent, args: Args, _report: SendProgress) -> object:
     """Share a directory where it lies."""
     name = args.get("name")
     to = texts_of(args, "to") if args.get("to") else ()
-    _refuse_names(servent, to)
+    _refuse_names(servent, to, await servent.settings.groups())
     try:
         shared = shared_directory(
             Path(text_of(args, "directory")),
@@ -198,11 +198,11 @@ async def _share(servent: Servent, args: Args, _report: SendProgress) -> object:
     return _shared(servent, await servent.library.share(shared))
 
 
-def _refuse_names(servent: Servent, to: Sequence[str]) -> None:
+def _refuse_names(servent: Servent, to: Sequence[str], groups: Container[str]) -> None:
     """Raise UsageError, with the id, if a neighbour is meant by its name."""
     for one in to:
         ids = [str(peer["id"]) for peer in servent.report.peers() if peer["name"] == one]
-        if ids and one not in servent.config.groups:
+        if ids and one not in groups:
             raise UsageError(
                 f"{one} is the name of a neighbour, which anybody can take: give its id, "
                 + " or ".join(ids)

@@ -134,6 +134,17 @@ def test_a_neighbours_name_in_place_of_its_id_is_told_what_the_id_is(p2pfs, serv
     assert (status, "`p2pfs peers --json` shows ids" in errors) == (2, True)
 
 
+def test_a_group_of_now_may_be_called_like_a_neighbour(p2pfs, grouped, here):
+    grouped.rows = [{**BOB, "name": "friends"}]
+    refused = p2pfs("share", str(here), "--as", "x", "--to", "friends")
+    grouped.config.config_path.write_text(f"[groups]\nfriends = {json.dumps(['c' * 32])}\n")
+
+    taken = p2pfs("share", str(here), "--as", "x", "--to", "friends")
+
+    assert "is the name of a neighbour" in refused[2]
+    assert "is the name of a neighbour" not in taken[2]
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
