@@ -28,6 +28,7 @@ at once or returns `Later` (see `p2pfs.filesystem.answers`); what goes wrong is 
 with an errno. All else is a bug of ours.
 """
 
+from p2pfs.filesystem.absences import BELIEVED_S
 from p2pfs.filesystem.answers import Later, NowOrLater, Stretch, os_error
 from p2pfs.filesystem.attributes import Attributes, Listed
 from p2pfs.filesystem.caller import Caller
@@ -38,6 +39,7 @@ from p2pfs.filesystem.subtree import Moment, OpenFile, Ownership, Time
 from p2pfs.filesystem.tree import FileSystem
 
 __all__ = [
+    "BELIEVED_S",
     "Attributes",
     "Caller",
     "Contents",

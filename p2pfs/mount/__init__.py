@@ -18,8 +18,8 @@ wait, and the kernel, which believes what it was told for a while. A call is ans
 thread from memory or the disk where that is enough; only what needs the network crosses into trio,
 as `Later`, by the `Portal`. Every thread that waits there is let go by exactly one of four: the
 answer, a signal to its caller, the end of the mount, the end of trio. What the kernel believes is
-bounded by NAMES_S and ATTRIBUTES_S, what comes with names by BELIEVED_S, and nobody has to take
-anything back from it.
+bounded by BELIEVED_S for names and what comes with them, and by ATTRIBUTES_S, and nobody has to
+take anything back from it.
 
 libfuse 2 runs its loop in the foreground of a thread of ours and calls back on threads of
 its own. Nothing in trio's thread may touch a path below the mountpoint: the kernel would

@@ -1,6 +1,6 @@
 """Names with their attributes: READDIRPLUS, a request that is younger than libfuse 2.
 
-Whoever lists a directory mostly asks for the attributes of each name at once, and each such
+A program that lists a directory mostly asks for the attributes of each name at once, and each such
 question takes the way from the kernel to Python and back: 85 us. Told with the names, they take a
 fifth. They are good only if the kernel believes them until it is asked for them, so this is done
 where a name means one file and its attributes change when others say so: not in `shared/`.
@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from p2pfs.filesystem import Attributes, os_error
+from p2pfs.filesystem import BELIEVED_S, Attributes, os_error
 from p2pfs.mount.table import set_function
 from p2pfs.mount.threads import keep_state
 
@@ -35,9 +35,6 @@ READDIRPLUS_AUTO: Final = 1 << 14
 """FUSE_DO_READDIRPLUS and FUSE_READDIRPLUS_AUTO of <linux/fuse.h>: the kernel may ask for names
 with their attributes, and does so for the first page of a directory, and for each further one if a
 program asks for attributes in between."""
-
-BELIEVED_S: Final = 1
-"""How long the kernel believes attributes that came with the names: as long as the names."""
 
 _LOOKUP: Final = 1
 _BATCH_FORGET: Final = 42

@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import UsageError
-from p2pfs.filesystem import FileSystem, Ownership
+from p2pfs.filesystem import BELIEVED_S, FileSystem, Ownership
 from p2pfs.mount.adapter import Adapter
 from p2pfs.mount.binding import complete
 from p2pfs.mount.caller import KernelCaller
@@ -44,10 +44,6 @@ DRAIN_TIMEOUT_S: Final = 1.0
 MAX_BACKGROUND: Final = 1000
 """Reads that the kernel keeps under way at once. With its default, 12 readers waiting for
 the network freeze every other read on the mount, those in `shared/` too."""
-
-NAMES_S: Final = 1
-"""How long the kernel believes names and absences. At 0 `ls -l` twice costs ten times the
-calls; above 1 nothing more was gained."""
 
 ATTRIBUTES_S: Final = 0.001
 """How long it believes attributes: to the next tick of its clock, which is enough for the one
@@ -211,8 +207,8 @@ def _options(name: str, kernel_options: Sequence[str], *, allow_other: bool) -> 
         "big_writes": True,  # 128 KiB a call, not 4
         "max_background": MAX_BACKGROUND,
         "attr_timeout": ATTRIBUTES_S,
-        "entry_timeout": NAMES_S,
-        "negative_timeout": NAMES_S,
+        "entry_timeout": BELIEVED_S,
+        "negative_timeout": BELIEVED_S,
         "noatime": True,
         "splice_write": True,  # what lies in a file goes to the reader by way of a pipe
     }

@@ -67,7 +67,7 @@ NEAR_DIALLED: Final = 4
 in a room hang together, and the room does not fill the slots of one of them."""
 
 NEAR_AT_ONCE: Final = MAX_DIALS - 1
-"""How many of the dials under way are to servents in the same room: whoever announces there what
+"""How many of the dials under way are to servents in the same room: a liar who announces there what
 never answers does not keep us from the others."""
 
 OF_ONE_NETWORK: Final = 1 / 2

@@ -9,7 +9,7 @@ has dialled it from as far away as its neighbours are, or a router passes its po
 
 Who is dialled. An address from a directory is a stranger's word: it is dialled within the budgets
 of `Knocks`, which take all directories for one teller; of each network one before a second of any,
-since whoever tells thousands may have few; never below MIN_PORT, nor on this machine;
+since a liar who tells thousands may have few; never below MIN_PORT, nor on this machine;
 and in a private network only where we or a neighbour are. The handshake then proves who is there.
 """
 

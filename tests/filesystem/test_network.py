@@ -15,7 +15,6 @@ from p2pfs.filesystem.absences import BELIEVED_S, MARGIN_S, MAX_KERNEL_ABSENT, A
 from p2pfs.filesystem.answers import ERRNO_OF
 from p2pfs.filesystem.justlisted import LISTED_S
 from p2pfs.filesystem.network import LOOKED_S, NetworkTree
-from p2pfs.mount.session import NAMES_S
 from p2pfs.namespace.nodes import Knowledge, RemoteFile, version_name
 from p2pfs.protocol.manifest import FileId
 from p2pfs.protocol.messages import PeerInfo
@@ -203,10 +202,6 @@ def test_what_the_kernel_was_told_is_remembered_in_bounds() -> None:
     assert absences.left_s("d", ["0"]) == 0
     assert absences.left_s("d", [str(MAX_KERNEL_ABSENT)]) > 0
     assert absences.left_s("", [str(MAX_KERNEL_ABSENT)]) == 0
-
-
-def test_the_kernel_believes_absences_for_as_long_as_the_tree_supposes() -> None:
-    assert BELIEVED_S >= NAMES_S
 
 
 async def test_opening_a_name_that_is_not_known_searches_and_opens(network, tree) -> None:

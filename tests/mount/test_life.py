@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from p2pfs.errors import UsageError
-from p2pfs.filesystem import FileSystem
+from p2pfs.filesystem import BELIEVED_S, FileSystem
 from p2pfs.mount import (
     check_fuse,
     check_mountpoint,
@@ -27,7 +27,6 @@ from p2pfs.mount import (
 )
 from p2pfs.mount.heard import libfuse_heard
 from p2pfs.mount.mountpoint import detach, fusermount
-from p2pfs.mount.session import NAMES_S
 from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeCaller, FakeNetwork, FakeShare
 from tests.helpers.mountedtree import LISTED, STOP_TIMEOUT_S, MountedTree, mounted_tree
@@ -199,7 +198,7 @@ def test_a_mount_that_is_stuck_is_refused_and_holds_up_nobody(mounted: MountedTr
     look = f"from p2pfs.mount import *; check_mountpoint({str(mounted.mountpoint)!r})"
     mounted.process.send_signal(signal.SIGSTOP)
     try:
-        time.sleep(NAMES_S)  # for as long the kernel answers in its place
+        time.sleep(BELIEVED_S)  # for as long the kernel answers in its place
         looker = subprocess.run(
             [sys.executable, "-c", look],
             capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False,

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from p2pfs.filesystem.absences import BELIEVED_S
+from p2pfs.filesystem import BELIEVED_S
 from p2pfs.mount import plus
-from p2pfs.mount.session import NAMES_S
 from p2pfs.mount.table import Stretch, _find
 from tests.helpers.mountedtree import LISTED, MountedTree, mounted_tree
 from tests.suites.filesystem_suite import errno_of
@@ -54,15 +53,14 @@ def test_each_name_stands_behind_its_attributes_or_none() -> None:
 
 
 def test_attributes_are_good_for_as_long_as_names() -> None:
-    entry = struct.pack("=QQQQII", 5, 1, NAMES_S, 0, 0, 1_000_000) + bytes(88)
+    entry = struct.pack("=QQQQII", 5, 1, BELIEVED_S, 0, 0, 1_000_000) + bytes(88)
     reply = struct.pack("=IiQ", 144, 0, 0) + entry
     refused = struct.pack("=IiQ", 16, -errno.EAGAIN, 0)
 
     told = list(plus._entries(reply + refused))
 
-    assert struct.unpack("=QQQQII", told[0][:40]) == (5, 1, NAMES_S, BELIEVED_S, 0, 0)
+    assert struct.unpack("=QQQQII", told[0][:40]) == (5, 1, BELIEVED_S, BELIEVED_S, 0, 0)
     assert told[1] == plus._NO_ENTRY
-    assert plus.BELIEVED_S == BELIEVED_S == NAMES_S
 
 
 def library(*, shift: int = 0, taken: bool = False, last: int = 44) -> list[Stretch]:

@@ -26,8 +26,8 @@ share, and is not known before."""
 SPREAD_PER_S: Final = 10.0
 SPREAD_BURST: Final = 1_500
 """Copies that we send of the questions which the neighbours at an address pass on, in a second, and
-at once after a pause. Each costs us, and whoever gets it, a tenth of a millisecond, and whoever
-asks next to nothing."""
+at once after a pause. Each costs us and its receiver a tenth of a millisecond, and the one who asks
+next to nothing."""
 
 SPREAD_AT_FIRST: Final = 500
 """As many at once for an address that is new: who takes another one each time gains little."""
