@@ -72,6 +72,9 @@ given nothing after so many times in a row half as often each time. Where ten sh
 a reader has nothing to give for some seconds: after 5 times they took 37 s for 32 MiB, which is
 more than twice what one takes."""
 
+_GONE: Final = frozenset({Trouble.CLOSED, Trouble.UNREACHABLE})
+# The troubles of a source to which no link leads.
+
 _LACKED_BEFORE: Final = -math.inf
 # In place of the time when to ask again: it lacked the block, and was found again since.
 
@@ -128,7 +131,7 @@ class Source:
     standing: Standing = Standing.NEW
     trouble: Trouble | None = None  # why it is neither NEW nor PROVEN, till it answers
     given: int = 0  # blocks
-    was_unreachable: bool = False  # when it was tried last, though it was found again since
+    was_gone: Trouble | None = None  # CLOSED, UNREACHABLE: tried last, though found again since
     tried_at: float = -math.inf  # when it was asked last though it had no rate
     was_outdated: bool = False  # it said so when it was asked last, though it was found again since
     lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
@@ -176,7 +179,7 @@ class Source:
         self.lacks.pop(request.index, None)
         self.progress_at, self.silent_s = now, 0.0
         self.failures, self.retry_at = 0, 0.0
-        self.was_unreachable = self.was_outdated = False
+        self.was_gone, self.was_outdated = None, False
         self.lates = max(0, self.lates - 1)
         self.happened(SourceEvent.GAVE)
 
@@ -191,7 +194,7 @@ class Source:
         self.is_reader = self.is_partial = True
         self.progress_at, self.silent_s = now, 0.0
         if not self.is_dropped:  # it has answered: what was in the way before is not any more
-            self.trouble, self.was_unreachable, self.was_outdated = None, False, False
+            self.trouble, self.was_gone, self.was_outdated = None, None, False
 
     def was_relieved(self, request: Request, now: float) -> None:
         """Note that a request to it has ended unanswered, since others were quicker."""
@@ -227,7 +230,7 @@ class Source:
     @property
     def is_out_of_reach(self) -> bool:
         """Whether no way leads to it, and it never gave a block."""
-        return self.was_unreachable and not self.given
+        return self.was_gone is Trouble.UNREACHABLE and not self.given
 
     def trouble_with(self, indexes: Iterable[int], now: float) -> Trouble:
         """Return why it does not give these blocks.
@@ -246,6 +249,8 @@ class Source:
             return Trouble.SILENT
         if self.was_outdated or _LACKED_BEFORE in lacked:
             return Trouble.STALE
+        if self.was_gone is not None:
+            return self.was_gone
         return Trouble.BUSY if lacked else Trouble.SILENT
 
     def may_have(self, index: int, now: float) -> bool:
@@ -312,7 +317,7 @@ class Source:
             self.retry_at = now + min(pause_s, MAX_PAUSE_S)
         self.happened(event_of(trouble), trouble)
         self.silent_s = 0.0
-        self.was_unreachable = trouble is Trouble.UNREACHABLE
+        self.was_gone = trouble if trouble in _GONE else None
 
     def back_off(self, now: float, trouble: Trouble = Trouble.BUSY) -> None:
         """Ask nothing of it for a while, longer each time that it gave nothing."""
@@ -330,16 +335,16 @@ class Source:
 
         To be found is no sign that it can be reached, nor that it has what it lacked.
         """
-        was_unreachable = self.was_unreachable
+        was_gone = self.was_gone
         was_outdated = self.was_outdated or self.standing is Standing.OUTDATED
         lacked = {i: _LACKED_BEFORE if at == math.inf else 0.0 for i, at in self.lacks.items()}
         self.forgive()
-        self.was_unreachable, self.was_outdated, self.lacks = was_unreachable, was_outdated, lacked
+        self.was_gone, self.was_outdated, self.lacks = was_gone, was_outdated, lacked
 
     def forgive(self) -> None:
         """Try it anew at once, unless it lied."""
         self.lacks.clear()
-        self.was_unreachable = self.was_outdated = False
+        self.was_gone, self.was_outdated = None, False
         self.retry_at = 0.0
         self.happened(SourceEvent.FORGIVEN)
 

@@ -93,6 +93,18 @@ def test_a_liar_stays_one_whatever_happens():
     assert not source.is_available(1e9)
 
 
+@pytest.mark.parametrize("trouble", [Trouble.CLOSED, Trouble.UNREACHABLE])
+def test_who_gave_and_is_gone_is_not_silent_because_it_is_found_again(trouble):
+    source = Source(peer(0))
+    source.gave(Request(source.peer, 0, BLOCK), now=0.5)
+    source.pause(trouble, 1.0)
+
+    source.found_again()
+
+    assert not source.is_out_of_reach
+    assert source.trouble_with([1], 2.0) is trouble
+
+
 def test_who_is_found_again_is_still_out_of_reach_until_a_reader_comes_anew():
     source = Source(peer(0))
     source.pause(Trouble.UNREACHABLE, now=1.0)
