@@ -34,6 +34,10 @@ SSHFS_OPTIONS: Final = "Ciphers=aes128-gcm@openssh.com,Compression=no,kernel_cac
 """The best found. Sequential MB/s, medians of three: 142 untuned; 279, 275, 323 and 247 with this
 cipher and 1, 2, 4 and 8 connections; 204 with aes256-gcm and 4."""
 
+SSHFS_SMALL: Final = "Ciphers=aes128-gcm@openssh.com,Compression=no,kernel_cache"
+"""For many small files. Medians of four rounds: 630 files/s with four connections, 770 with one,
+730 untuned."""
+
 SSHFS_WRITING: Final = f"{SSHFS_OPTIONS},sshfs_sync"
 """For who writes, without a bound on what waits: sshd took 42 MB of 134 in five minutes, all of its
 processor spent on moving what waited."""

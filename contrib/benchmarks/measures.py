@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Final
 from blake3 import blake3
 
 from benchmarks import crowds
-from benchmarks.contestants import MEASURE_S, Contestant, P2pfs
+from benchmarks.contestants import MEASURE_S, SSHFS_SMALL, Contestant, P2pfs, Sshfs
 from benchmarks.line import Distance, FarP2pfs
 from benchmarks.workshop import Workshop, WorkshopError
 from benchmarks.writing import make_archive, writing
@@ -139,7 +139,8 @@ def written(stage: Stage, contestant: Contestant) -> Figures:
 def small(stage: Stage, contestant: Contestant) -> Figures:
     """Copy a directory of small files with `cp -r`."""
     target = stage.workshop.directory("copy")
-    with contestant.mounted() as mounted:
+    options = (SSHFS_SMALL,) if isinstance(contestant, Sshfs) else ()
+    with contestant.mounted(*options) as mounted:
         started = time.perf_counter()
         subprocess.run(["cp", "-r", mounted.root / "small", target], check=True)
         seconds = time.perf_counter() - started
