@@ -324,14 +324,17 @@ class Agenda:
 
     def has_looks(self) -> bool:
         """Return whether a look at any path is to come or under way."""
-        return bool(self._due or self._due_large or self._later or self._looks)
+        return any(self._queues)
 
     def known(self, paths: Collection[str]) -> set[str]:
         """Return which of these paths will be looked at, or are looked at now."""
-        queues = (*self._due.queues, self._due_large, self._later, self._looks)
-        return {path for queue in queues if queue for path in paths if path in queue}
+        return {path for queue in self._queues if queue for path in paths if path in queue}
 
     def knows(self, path: str) -> bool:
         """Return whether a path will be looked at, or is looked at now."""
-        is_due = path in self._due or path in self._due_large or path in self._later
-        return is_due or path in self._looks
+        return any(path in queue for queue in self._queues)
+
+    @property
+    def _queues(self) -> Sequence[Collection[str]]:
+        """Where a path is that will be looked at, or is looked at now."""
+        return *self._due.queues, self._due_large, self._later, self._looks

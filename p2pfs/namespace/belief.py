@@ -87,7 +87,7 @@ class Belief:
         path: str,
         began_at: float,
         slow: Sequence[PeerInfo],
-        unasked: Sequence[PeerInfo] = (),
+        unasked: Sequence[PeerInfo],
     ) -> None:
         """Note that servents that changed a directory were asked; `slow` did not answer.
 

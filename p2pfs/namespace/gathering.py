@@ -50,7 +50,7 @@ MAX_FILES: Final = 1_000
 
 NOT_ALL: Final = "not everybody has answered in time"
 NOBODY: Final = "nobody has answered"
-"""The text that is shown with the results of a search that was not complete."""
+"""The texts that are shown with the results of a search that was not complete, or asked nobody."""
 
 MAX_ASKED: Final = 16
 """Servents asked for more at once."""
