@@ -18,7 +18,7 @@ from p2pfs.protocol.connection import NEED_DATA, Connection, Greeted
 from p2pfs.protocol.fields import Address, Message
 from p2pfs.protocol.handshake import Role
 from p2pfs.protocol.identity import Identity, NetworkKey
-from p2pfs.protocol.messages import Hello, LinkKind
+from p2pfs.protocol.messages import Hello, LinkKind, Ping, Pong
 from p2pfs.protocol.states import State
 
 Behaviour = Callable[[Channel], Awaitable[None]]
@@ -189,6 +189,12 @@ class RawPeer:
             message, request_id = await self.receive()
             if isinstance(message, kind):
                 return message, request_id
+
+    async def answer_pings(self) -> None:
+        """Answer each PING and nothing else, until cancelled."""
+        while True:
+            _, number = await self.receive_a(Ping)
+            await self.send(Pong(), number)
 
     async def shout(self, message: Message) -> None:
         """Send one message again and again, until the victim has had enough."""

@@ -28,8 +28,6 @@ from p2pfs.protocol import (
     LinkKind,
     NetworkKey,
     PeerInfo,
-    Ping,
-    Pong,
 )
 from tests.helpers.dialling import dial_link
 from tests.helpers.memnet import MemoryNetwork
@@ -327,10 +325,7 @@ async def stay(world: World, name: str) -> None:
     """Be a neighbour of servent 0 that answers PING and nothing else."""
     at = Address(host(0), WORLD_PORT)
     peer = await RawPeer.dial(world.net.host(name), at, LinkKind.NEIGHBOUR)
-    while True:
-        message, number = await peer.receive()
-        if isinstance(message, Ping):
-            await peer.send(Pong(), number)
+    await peer.answer_pings()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.namespace.confirming import CONFIRM_EVERY_S, CONFIRM_S, STRIKES
-from p2pfs.protocol.messages import Address, LinkKind, Ping, Pong
+from p2pfs.protocol.messages import Address, LinkKind
 from tests.helpers.rogues import RawPeer
 from tests.helpers.world import PORT, World, host, open_world
 
@@ -22,10 +22,7 @@ async def answer_pings_alone(world: World) -> None:
     """Be a neighbour of servent 0 that takes every query and never says that it is done."""
     address = Address(host(0), PORT)
     peer = await RawPeer.dial(world.net.host(WITHHOLDER), address, LinkKind.NEIGHBOUR)
-    while True:
-        message, number = await peer.receive()
-        if isinstance(message, Ping):
-            await peer.send(Pong(), number)
+    await peer.answer_pings()
 
 
 @asynccontextmanager
