@@ -9,14 +9,14 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     control/      the Unix socket behind the verbs
     filesystem/   the tree as users see it; raises OSError
     servent       composition: opens everything below, wires it, and no more
-    acts          what the user has it do: join, invite, leave, pause
+    acts          the acts that the user asks of it: join, invite, leave, pause
     arrivals      what follows when a neighbour comes, goes, brings a hit or changes
     report        what the verbs and `.p2pfs/` tell, as JSON objects
     peering       all links to others: which there are, and which peers get none
     ondisk        what a servent has on disk, and needs no peer for
     download/     bytes in: readers, swarms, pins
     namespace/    what a name is: what `network/`, `search/` and `peers/` show
-    upload/       bytes out: what is offered, and which peer is served next
+    upload/       bytes out: the offer, and which peer is served next
     reach/        ways to other servents that nobody has to type, or that a dial does not find
     overlay/      the neighbours, and the messages that flood
     link/         every stream: sockets, greeting, live links, the pool of dialled ones
@@ -27,8 +27,8 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     history       what was fetched, for which program and from which peers
     journal       what happened, for people
     roots         which directories lie behind `shared/`
-    settings      what is set while a servent runs, and limits that follow the hour
-    audiences     who may know of what is shared
+    settings      the settings of a running servent, and limits that follow the hour
+    audiences     who may know of each share
     groups        the groups of servents, as config.toml has them at any moment
     protocol/     the wire, sans-IO: see protocol/PROTOCOL.md
     rates         how many bytes may pass

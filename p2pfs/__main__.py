@@ -50,8 +50,8 @@ def _start_anew_in_utf8() -> NoReturn:
 def _open_streams() -> None:
     """Let each standard stream be open, and let output be escaped where its encoding lacks it.
 
-    A descriptor that is closed (`>&-`) would be taken by the next socket, which would then
-    be written to. What is printed to such an output is an error, as for all programs.
+    A descriptor that is closed (`>&-`) would be taken by the next socket, which would then be
+    written to. Printing to such an output is an error, as for all programs.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < len(_STANDARD_STREAMS):
         os.set_inheritable(descriptor, True)

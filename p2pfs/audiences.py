@@ -1,4 +1,4 @@
-"""Who may know of what is shared: everybody, or some peers alone.
+"""Who may know of each share: everybody, or some peers alone.
 
 A share is limited by its name in `shared/`, and all below that name with it. What has no limit is
 for everybody.
@@ -15,7 +15,7 @@ from p2pfs.groups import Groups
 
 
 class Audiences:
-    """Who may know of what is shared under each name. For any thread."""
+    """The peers that may know of the share under each name. For any thread."""
 
     def __init__(
         self, groups: Groups, changed_groups: Callable[[], Groups | None] = lambda: None
@@ -27,8 +27,8 @@ class Audiences:
         self._groups = groups
         self._changed_groups = changed_groups
         self._limits: Mapping[str, frozenset[str]] = {}
-        """It outlasts the share until `forget`, for what is withdrawn is known for a while yet; or
-        until that is shared with everybody."""
+        """A limit outlasts its share until `forget`, for withdrawn names are known for a while yet;
+        or until the name is shared with everybody."""
         self._withdrawn: frozenset[str] = frozenset()
         self._lock = threading.Lock()
         """Held while one of these is replaced; to read them takes no lock."""

@@ -62,7 +62,7 @@ _CHARACTER_BITS: Final = {"a": 4.7, "A": 4.7, "0": 3.3, ".": 5.0, " ": 0.0, "?":
 """The bits that one character outside words adds, by its kind; blanks only part words."""
 
 _RUN: Final = re.compile("A?a{2,}|A{3,}|.")
-"""What may be a word, in kinds of characters, or one character of what is none."""
+"""A run that may be a word, in kinds of characters, or one other character."""
 
 
 def make_network_key(path: Path) -> None:

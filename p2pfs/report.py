@@ -139,7 +139,7 @@ class Report:
         ]
 
     async def cached(self) -> Record:
-        """Describe the cache: its bounds, and what is in it or pinned."""
+        """Describe the cache: its bounds, and the contents in it or pinned."""
         files = await self.pins.cached_files(self.swarms.path_of)
         return {
             "limit_bytes": self.disk.cache.limit_bytes,
@@ -268,7 +268,7 @@ def of_search(found: Gathering) -> Record:
     return {"files": rows, "partial": found.partial(len(rows))}
 
 
-# As text, for people: what is below `.p2pfs/`.
+# As text, for people: the files below `.p2pfs/`.
 
 
 def as_fields(records: Sequence[Mapping[str, object]]) -> str:

@@ -79,7 +79,7 @@ class Roots:
         self._file = file
         self._state, self._mountpoint = state, mountpoint
         self.audiences: Final = Audiences(groups or {}, changed_groups)
-        """Who may know of what is shared under each name."""
+        """Who may know of the share under each name."""
         self._lock = threading.Lock()
         """Held while the table is changed; to read it takes no lock."""
         self._roots: Mapping[str, Root] = {}

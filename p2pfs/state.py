@@ -1,6 +1,6 @@
 """The state directory of a servent: made, held against other servents, and unmade.
 
-Also how what is small and precious in it is written: `replace_file`. A power cut leaves the old
+Also how small and precious files in it are written: `replace_file`. A power cut leaves the old
 content or the new one, and the new one once the call has returned.
 """
 
@@ -83,7 +83,7 @@ def make_state(config: Config) -> None:
 def make_directory(path: Path) -> None:
     """Create a directory, for its owner alone, and return when its name is on the disk.
 
-    What is missing above it is created as by `mkdir -p`. One that exists stays as it is.
+    Missing directories above it are created as by `mkdir -p`. One that exists stays as it is.
     """
     missing = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def _made_by_a_start(config: Config) -> tuple[Sequence[Path], Sequence[Path]]:
     return files, [config.shared_directory, config.cache_directory, config.leftovers_directory]
 
 
-# What is small and precious.
+# Small and precious files.
 
 
 def replace_file(path: str | Path, data: bytes) -> None:
@@ -217,7 +217,7 @@ def replace_file(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:  # a full disk is the fuller for what is left of it
+    except OSError:  # a full disk is the fuller for the rest of it
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
@@ -260,7 +260,7 @@ def sync_directory(path: str | Path) -> None:
         os.close(descriptor)
 
 
-# What is ours outside of it.
+# Files of ours outside of it.
 
 
 class Leftovers:

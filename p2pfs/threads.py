@@ -1,9 +1,9 @@
 """Threads for what may block, in lanes that do not hold each other up.
 
-trio has one pool of 40 threads for the whole process. When 40 verbs read from our own mount
-they had all of them, and each waited for a block that needed a thread to be written. So who
-waits for others has a lane apart from those that others wait for. What is left of trio's own
-pool is for names that are resolved.
+trio has one pool of 40 threads for the whole process. When 40 verbs read from our own mount they
+had all of them, and each waited for a block that needed a thread to be written. So calls that wait
+for others have a lane apart from those that others wait for. trio's own pool is left to the
+resolving of names.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     store       all contents: which are open, how much they take, which goes first
     shelves     those that nobody has open: which stay, which are quick to open again
     blocks      one content: its blocks, which are verified, how they come and go
-    reads       what is read of it, on any thread
+    reads       reads of it, on any thread
     flushing    when its bitmap is written, and when all is synced
     footprint   its file, and what that takes of the cache's room
     storage     its open file: bytes, manifest and bitmap on the disk
     bitmap      which of its blocks are there
-    key         what a content is filed by
+    key         the id and size that name a cache file
     passage     contents that are larger than the whole cache
 
 A cache file is named by file id and size, never by anything else a peer said. It holds the

@@ -125,8 +125,8 @@ class CachedFile:
     def take(self, data: bytes) -> bool:
         """Verify a small content, and have readers get it from memory until `write_taken`.
 
-        Whoever takes it holds a handle until then. False if that must wait, for room or for another
-        who puts it: `put` does.
+        The caller holds a handle until then. Returns False where that would have to wait, for room
+        or for a `put` of the same content.
 
         Raises:
             BadBlockError: it is not what was announced.
@@ -209,7 +209,7 @@ class CachedFile:
 
     @property
     def allocated_bytes(self) -> int:
-        """What it takes on the disk, or will in a moment."""
+        """Bytes that it takes on the disk, or will in a moment."""
         return self._disk.used_bytes + (0 if self._reads.taken is None else self._taken_bytes)
 
     def settle(self) -> Remembered | None:
@@ -322,5 +322,5 @@ class CachedFile:
 
 
 def expects_nothing(_index: int) -> bool:
-    """Return that a block is not being fetched."""
+    """Return False: no block is being fetched."""
     return False

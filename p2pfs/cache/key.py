@@ -1,4 +1,4 @@
-"""What a cache file is filed by: its name on the disk."""
+"""The key by which a cache file is filed: its name on the disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from p2pfs.protocol import FILE_ID_BYTES, FileId
 
 
 class Key(NamedTuple):
-    """What a cache file is filed by.
+    """The file id and the size by which a cache file is filed.
 
     The size is part of it because a peer can announce a wrong one: such a file gets no
     manifest, hence no bytes, and does not touch the right one.

@@ -1,4 +1,4 @@
-"""What is read of one content, on any thread: from memory, from its file, or while it passes.
+"""Reads of one content, on any thread: from memory, from its file, or while it passes.
 
 A read takes no lock. It looks at the states of the blocks before the bytes, and where blocks may
 go meanwhile it looks again after them.

@@ -77,7 +77,7 @@ class Storage:
         os.pwrite(self.number, bitmap, self.map_offset + self._manifest_bytes)
 
     def sync(self) -> None:
-        """Return when the disk has all; raises OSError."""
+        """Return when the disk has all of the file; raises OSError."""
         os.fdatasync(self.number)
 
     def mark_used(self) -> None:

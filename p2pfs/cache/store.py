@@ -81,7 +81,7 @@ class BlockCache:
     def resize(self, limit_bytes: int) -> None:
         """Let the cache grow so far from now on, and evict down to that as far as can be.
 
-        What is open or pinned stays. Any thread; it waits for the disk.
+        Open and pinned contents stay. Any thread; it waits for the disk.
         """
         self.limit_bytes = limit_bytes
         with self._evicting:

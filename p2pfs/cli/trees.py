@@ -206,7 +206,7 @@ def download(
 
 
 def _looked_at(asker: Asker, target: TreePath | Id, typed: str) -> tuple[Row, TreePath | Id]:
-    """Return what is at a target, and where it is found: each file below would be sought anew."""
+    """Return the record at a target, and its path: each file below would be sought anew."""
     found = cast("Row", asker.ask("look", path=str(target), typed=typed))
     return found, received_target(found["place"]) if "place" in found else target
 

@@ -307,7 +307,7 @@ class _Settings:
     ) -> None:
         self._state = state
         self._is_typed = is_typed
-        """Whether what is set comes from the user just now, and no file has it yet."""
+        """Whether the user gives the set values just now, and no file has them yet."""
         given = {name: value for name, value in command_line.items() if value is not None}
         self._layers = {
             Origin.COMMAND_LINE: given,

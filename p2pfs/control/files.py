@@ -195,7 +195,7 @@ class Removal:
         Raises:
             NotFoundError: there is none, or only behind a link that leaves the share.
             UsageError: it is the share itself, or no path in it; something is mounted there.
-            OSError: it is in what is shared to be read only, or in what is not there now.
+            OSError: it lies in a share that is read only, or whose directory is not there now.
         """
         place, self.path = find_shared(roots, target)
         """Its local path, without symbolic links."""
@@ -236,7 +236,7 @@ def find_shared(roots: Roots, target: TreePath | Id) -> tuple[str, str]:
     Raises:
         NotFoundError: there is none, or only behind a link that leaves the share.
         UsageError: it is the share itself, or no path in it; it is a directory of the user's own.
-        OSError: it is in what is shared to be read only, or in what is not there now.
+        OSError: it lies in a share that is read only, or whose directory is not there now.
     """
     if not isinstance(target, TreePath) or target.subtree is not SubtreeName.SHARED:
         raise UsageError(f"{target} is not below shared/")

@@ -35,7 +35,7 @@ class Tree(Protocol):
 
 
 class Results(Tree, Protocol):
-    """What is below `search/`."""
+    """The tree below `search/`."""
 
     def published_path(self, path: str) -> str:
         """Return the path in `network/` of a known result, or raise NotFoundError."""
@@ -69,18 +69,18 @@ class Servent(Protocol):
 
     @property
     def browser(self) -> Tree:
-        """What is below `network/`."""
+        """The tree below `network/`."""
 
     async def find_content(self, file_id: FileId) -> RemoteFile | None:
         """Search for a file by its id; its path is the one in `network/`, or the id."""
 
     @property
     def results(self) -> Results:
-        """What is below `search/`."""
+        """The tree below `search/`."""
 
     @property
     def shares(self) -> Tree:
-        """What is below `peers/`."""
+        """The tree below `peers/`."""
 
 
 def target_of(args: Args) -> tuple[TreePath | Id, str]:

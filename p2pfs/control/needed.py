@@ -97,7 +97,7 @@ class Report(Protocol):
         """Describe the directories that are shared where they lie."""
 
     async def cached(self) -> Record:
-        """Describe the cache and what is in it."""
+        """Describe the cache and the contents in it."""
 
     async def search(self, words: str) -> Record:
         """Search the network for files; see `p2pfs.namespace.query` for what may be asked."""

@@ -1,8 +1,8 @@
 """Parse the paths of the command line; no other module does.
 
-A path is first walked as the kernel would walk it for `cat` or `rm`. Where that ends below
-the mountpoint, or below the directory behind `shared/`, the verb means what is there. A file
-id means that content, wherever it lies. Every other relative path starts at the sub-tree that
+A path is first walked as the kernel would walk it for `cat` or `rm`. Where that ends below the
+mountpoint, or below the directory behind `shared/`, the verb means the file or directory there. A
+file id means that content, wherever it lies. Every other relative path starts at the sub-tree that
 the verb is about: `network/` to read, `shared/` to remove.
 
 The parsed form travels to the servent as one text, whose first label always tells the

@@ -106,7 +106,7 @@ class _Door:
                 return await self._listener.accept()
 
     async def keep_open(self) -> None:
-        """Open it anew when somebody has removed it: /tmp is cleaned of what is old."""
+        """Open it anew when somebody has removed it: programs clean /tmp of old files."""
         while True:
             await trio.sleep(DOOR_LOOK_S)
             if self._is_there():

@@ -15,7 +15,7 @@
     probing         of how many sources a block is asked that nobody has given
     sharing         blocks that are left to other downloaders, and for how long
     source          how one source has behaved: rate, patience, requests
-    standing        how a source stands, as a table, and what is the trouble with it
+    standing        how a source stands, as a table, and why it gives nothing
     rendezvous      which of several downloaders fetches which block for all of them
     readahead       which blocks readers will want next
     transfers       what goes over the wire for one content

@@ -31,7 +31,7 @@ WRITTEN_AT_ONCE: Final = 64
 """Contents written in one hop to a thread."""
 
 ENDING_S: Final = 2.0
-"""How long what is left may be written when the servent ends."""
+"""How long a servent that ends goes on writing those that are left."""
 
 
 class WriteBehind:

@@ -26,7 +26,7 @@ class Choice:
     """The choice of a source for a block. It asks nobody, and changes nothing."""
 
     def __init__(self, size: int, sources: KnownSources, outstanding: Outstanding) -> None:
-        """Choose for a content of `size` bytes, by what is on its way."""
+        """Choose for a content of `size` bytes, by the requests on their way."""
         self._last_blocks = block_count_for(size) - ENDGAME_BLOCKS
         self._sources = sources
         self._outstanding = outstanding

@@ -10,12 +10,13 @@ source from which nothing came for its patience is stuck: it gets nothing new, a
 holds is asked of another too. A source that lied is never asked again. A source that lacks
 a block is another downloader; downloads are divided among such peers.
 
-Theory. That a peer is a source is a claim, so a source is proven by giving, and what is not
-proven costs no reader more than a moment. Four things change for reasons of their own, and each
-has its rules beside it: which sources are remembered and used (`known`), what is on its way and
-how much may be (`outstanding`), of how many a block is asked that nobody has given (`probing`),
-and what is left to other readers (`sharing`). The picker joins them, and nothing else asks: a
-block is asked of one source, and of a further one only if that gains more than a block costs.
+Theory. That a peer is a source is a claim, so a source is proven by giving, and one that is not
+proven costs no reader more than a moment. Four things change for reasons of their own, and each has
+its rules beside it: which sources are remembered and used (`known`), which requests are on their
+way and how many may be (`outstanding`), of how many a block is asked that nobody has given
+(`probing`), and which blocks are left to other readers (`sharing`). The picker joins them, and
+nothing else asks: a block is asked of one source, and of a further one only if that gains more than
+a block costs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Files that the user has pinned: whole in the cache, and shown with the network gone.
 
-What is needed to show one (its path, size, time and id) is kept in the state directory; the
-catalogue shows it from there and the cache does not evict it. What of it is not here yet is
-fetched behind. One that could not be completed is tried again after a while, or soon when a
-neighbour comes that may know a source.
+Its path, size, time and id are kept in the state directory; the catalogue shows it from there and
+the cache does not evict it. Its missing blocks are fetched behind. One that could not be completed
+is tried again after a while, or soon when a neighbour comes that may know a source.
 """
 
 from __future__ import annotations
@@ -237,9 +236,9 @@ class Pins:
                 self._start_fetch(entry)
 
     async def remove(self, *paths: str) -> Sequence[str]:
-        """Unpin what is pinned or shown at some paths, or below them; return where that was.
+        """Unpin the files pinned or shown at or below some paths; return their paths.
 
-        What is cached of it may go now.
+        Their cached blocks may go now.
 
         Raises:
             NotFoundError: no such file is pinned.

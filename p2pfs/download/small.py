@@ -56,11 +56,11 @@ class SmallContents:
         self._tasks = tasks
         self._on_received = on_received
         self._coming: dict[Key, trio.Event | None] = {}
-        """What is being fetched, each with what its readers wait for if there are any."""
+        """The contents being fetched, each with the event that its readers, if any, wait for."""
         self._unasked: deque[tuple[PeerInfo, deque[RemoteFile]]] = deque()
-        """What is to be asked for together, in order: trio starts tasks in any."""
+        """The contents to be asked for together, in order: trio starts tasks in any."""
         self._later: deque[RemoteFile] = deque(maxlen=MAX_COMING)
-        """What is to be fetched ahead when there is room."""
+        """The contents to be fetched ahead when there is room."""
         self._alone = 0
         """How many contents are being fetched one by one."""
         self._ahead_bytes = 0

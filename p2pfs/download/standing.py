@@ -1,4 +1,4 @@
-"""How a source of a content stands, and what is the trouble with it.
+"""How a source of a content stands, and why it gives nothing.
 
 How it stands is one of five states, and what happens to it is one of five events: `STANDINGS` is
 the table.

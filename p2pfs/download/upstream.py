@@ -73,8 +73,7 @@ class Upstream(Protocol):
         """Deliver what `source` sends as each of these blocks, in order; not verified.
 
         `heard` is called whenever a part of a block comes. `wanted` gives the length that each
-        should have, by index. What is raised is about the
-        first block that was not delivered.
+        should have, by index. An error is about the first block that was not delivered.
         """
         ...
 

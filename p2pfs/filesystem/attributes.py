@@ -118,4 +118,4 @@ def virtual_inode(path: str, file_id: bytes = b"") -> int:
 
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o555
 FILE_MODE: Final = stat.S_IFREG | 0o444
-"""Read-only for everybody: what is below `network/` and `.p2pfs/` belongs to others."""
+"""Read-only for everybody: nobody writes below `network/` and `.p2pfs/`."""

@@ -1,6 +1,6 @@
 """The names that a program was given last: the kernel asks for their attributes in that moment.
 
-It is told what the listing has, without a further look at each name.
+The kernel is told the attributes in the listing, without another lookup of each name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from p2pfs.namespace import Node
 
 LISTED_S: Final = 0.05
-"""How long what was listed is what is shown beside the names. The kernel believes it for longer."""
+"""How long a listed node is shown beside its name. The kernel believes it for longer."""
 
 MOST: Final = 1_000
 """Names of one listing: more than it asks for at once."""
@@ -36,11 +36,11 @@ class JustListed:
         self._listing = _Listing((), 0.0, {})
 
     def put(self, nodes: Sequence[Node]) -> None:
-        """Note what is listed now."""
+        """Note the nodes of the listing that is shown now."""
         self._listing = _Listing(nodes, self._clock(), {})
 
     def find(self, path: str) -> Node | None:
-        """Return what is at a path if it was listed a moment ago."""
+        """Return the node at a path if it was listed a moment ago."""
         listing = self._listing
         if self._clock() >= listing.at + LISTED_S:
             return None

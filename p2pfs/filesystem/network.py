@@ -1,6 +1,6 @@
 """`network/`: what all servents within the horizon share, read-only.
 
-The same tree shows what is below `search/` and `peers/`: only the view is another.
+The same tree shows `search/` and `peers/`: only the view is another.
 
 Names, sizes and times come from memory; a name that memory does not hold costs one bounded search,
 if it is one that can be published. An open file keeps the content that it was opened with.
@@ -45,8 +45,8 @@ from p2pfs.namespace import Knowledge, Node, RemoteDirectory, RemoteFile, View, 
 from p2pfs.protocol import FileId, name_of, names
 
 LOOKED_S: Final = 0.05
-"""How long what was looked up at a path is what is opened there, unless it was released since. The
-kernel looks up each name that a program opens, and believes that for longer."""
+"""How long the node that was looked up at a path is the one that is opened there, unless it was
+released since. The kernel looks up each name that a program opens, and believes that for longer."""
 
 NETWORK: Final = "network"
 

@@ -1,9 +1,9 @@
 """Files that were removed in `shared/` while a program had them open: they go on without a name.
 
-libfuse does not remove such a file: it renames it to `.fuse_hidden` and sixteen digits, works
-on under that name, and removes it when the last one has closed it. On the disk that would keep
-the directory from being removed, and a listing would show the file. So the name is ours
-alone: the file is removed at once, and what is done under the name is done to a descriptor.
+libfuse does not remove such a file: it renames it to `.fuse_hidden` and sixteen digits, works on
+under that name, and removes it when the last one has closed it. On the disk that would keep the
+directory from being removed, and a listing would show the file. So the name is ours alone: the file
+is removed at once, and calls by the name reach a descriptor.
 """
 
 from __future__ import annotations

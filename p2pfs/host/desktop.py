@@ -1,9 +1,9 @@
 """Notify the user's desktop of failures and finished downloads: the only file that knows D-Bus.
 
-A reader that fails gets an errno, and programs seldom show more of it than "input/output
-error". Where there is a session bus, a notification says which file it was, and why. Another
-one says when a long `get` or a pin is whole, and another what is about no file: that nothing is
-shared any more, because the directory behind `shared/` was removed, no program would show at all.
+A reader that fails gets an errno, and programs seldom show more of it than "input/output error".
+Where there is a session bus, a notification says which file it was, and why. Another one says when
+a long `get` or a pin is whole. A third tells of trouble that concerns no file and that no program
+would show: nothing is shared any more, because the directory behind `shared/` was removed.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def _new_mountpoint_undone(config: Config) -> contextlib.AbstractContextManager[
 
 
 def _keep_nothing() -> None:
-    """Keep what was made, of which there is nothing."""
+    """Do nothing: no mountpoint was made."""
 
 
 async def _live(
@@ -164,7 +164,7 @@ def _tidy_share(config: Config) -> None:
 
 
 def _be_found(servent: Servent, nursery: trio.Nursery) -> None:
-    """Start what finds others, and is found by them, without being named: as far as is wanted."""
+    """Find others whom nobody has named, and be found by them, as far as the user wants it."""
     config, where = servent.config, servent.whereabouts
     if config.lan:
         room = Lan(where.network_key, where.addresses, servent.changes)
@@ -221,7 +221,7 @@ async def _wait_for_a_neighbour(servent: Servent) -> None:
 
 
 def _forget_output(config: Config) -> None:
-    """Empty the file of what servents printed before us: none of them runs any more."""
+    """Empty the file of earlier servents' output: none of them runs any more."""
     if not config.foreground:
         with contextlib.suppress(FileNotFoundError):
             os.truncate(config.state_directory / OUTPUT, 0)

@@ -25,7 +25,7 @@ library gives it back, and takes it anew page by page, at each turn of blocks: a
 processor time of a fast source."""
 
 MAPPED_BYTES: Final = 4 * MIB
-"""What is so large is still given back at once."""
+"""An allocation of so many bytes is still given back at once."""
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -33,7 +33,7 @@ _M_MMAP_THRESHOLD: Final = -3
 
 
 def settle() -> None:
-    """Set what holds for all of this process, once."""
+    """Set the limits of this process, once."""
     _raise_file_limit()
     _keep_memory()
     gc.set_threshold(*COLLECT_AFTER)
@@ -52,7 +52,7 @@ def _raise_file_limit() -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what blocks and frames were in for the next ones."""
+    """Have glibc keep the memory of freed blocks and frames for the next ones."""
     with contextlib.suppress(AttributeError):  # musl has no such thing
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -4,7 +4,7 @@
     serving   blocks and manifests, each block verified as it leaves
     searching  keyword queries
 
-What the worker's thread does:
+The worker's thread:
 
     rounds    when it does it
     worker    one bounded hop after the other: changes in, looks, hashing, offers
@@ -17,7 +17,7 @@ What the worker's thread does:
     findings  what one hop has found
     notices   events for the user, about files that are not published
 
-What is believed, under one lock:
+The beliefs, under one lock:
 
     books     all of it, and the steps that keep it consistent
     facts     what the tree, the watch and readers may do with the books
@@ -31,7 +31,7 @@ What is believed, under one lock:
     holdings  the contents that are served, under any name
     index     SQLite: manifests and words, kept over a restart
 
-What is on the disk:
+The disk:
 
     share     the backing directory: the only file here that opens what users wrote
     hashing   one file on its way from bytes to a manifest

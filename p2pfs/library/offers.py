@@ -216,9 +216,9 @@ class Offers:
         return Page(entries, start, len(node.names))
 
     def children(self, path: str) -> Mapping[str, object]:
-        """Return what is offered in a directory, by name: a SharedFile, or something below it.
+        """Return the children of a directory, by name: a SharedFile, or another directory.
 
-        It is that of now. Nothing is in what is no directory.
+        They change with the offers. A path that is no directory has none.
         """
         node = self._node(path)
         return node.children if isinstance(node, _Directory) else _NOTHING

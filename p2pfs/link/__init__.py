@@ -9,17 +9,17 @@
     knocks      how often addresses are dialled that others name
     greeting    opens a link: preface, handshake, HELLO
     reception   lets others in
-    live        the link itself: what is said and heard on it, and how it ends
+    live        the link itself: its messages both ways, and how it ends
     incoming    what arrives on a link, and its reader
     outgoing    what leaves on a link, and its writer
-    replays     what is said early is heard once
+    replays     early messages are heard once
     keepalive   the watch over a link for silence
     pulse       when a silent peer is asked, and when it is gone
     allowance   how much of each message is read from one link
     outbox      messages that wait to be sent on a link
     asking      what we ask over a link, and the wait for each answer
     requests    requests that were sent and are not answered yet
-    pool        transfer links that we dialled, and what is asked over them
+    pool        transfer links that we dialled, and the requests over them
 
 One task reads a link and one writes it. The part that wants a link runs it, and so decides its
 life.

@@ -41,7 +41,7 @@ async def dial_servent(
 ) -> Link:
     """Open a link to the servent that has these addresses; the caller must `run` it.
 
-    What is asked `first` need not wait for the link; see `greet`.
+    The requests of `first` need not wait for the link; see `greet`.
 
     With `knocks`, the addresses were named by others, and are dialled no oftener than it allows.
 

@@ -84,7 +84,7 @@ class First:
     public_key: bytes | None = None
     """Of the servent that is dialled. Who it is known of is asked with the first bytes."""
     asking: Callable[[], Sequence[Asked]] = tuple
-    """Returns what is to be asked; looked at as late as may be."""
+    """Returns the requests to be made; called as late as may be."""
 
 
 ASKS_NOTHING: Final = First()
@@ -131,7 +131,7 @@ async def greet(
 ) -> Link:
     """Make a link of a connection that we have dialled; the caller must `run` it.
 
-    What is asked `first` is with the link already, when it is run. A peer that is dialled with a
+    The requests of `first` are with the link already when it is run. A peer that is dialled with a
     `claim` is told nothing early.
 
     Takes at most HANDSHAKE_S. The text of each error is one line for people. No connection is

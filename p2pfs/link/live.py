@@ -57,8 +57,8 @@ FAREWELL_S: Final = 1.0
 """How long an orderly end waits for the outbox to leave and for the peer to hang up."""
 
 LAST_WORDS_S: Final = 5.0
-"""How long a peer that has hung up is read. A BYE, or blocks, may be on their way; what is read
-later because it is far too much would keep its place for hours."""
+"""How long a peer that has hung up is read. A BYE, or blocks, may be on their way; a peer that is
+read slowly, since it sends far too much, would keep its place for hours."""
 
 BYE_TEXTS: Final[Mapping[ByeCode, str]] = {
     ByeCode.LEAVING: "left the network",
@@ -370,7 +370,7 @@ class Link:
             self._out.end(why)
 
     async def _write(self) -> None:
-        """Send what is queued; once nothing can be sent, what has come is read for a while."""
+        """Send the queue; once nothing can be sent, read on for a while."""
         if not await self._out.run():
             await trio.sleep(LAST_WORDS_S)
             self._abort("connection lost")

@@ -27,8 +27,8 @@ OUTBOX_BYTES: Final = 2 * DATA_BYTES
 """Messages that may wait for a peer that does not read."""
 
 SEND_BYTES: Final = DATA_BYTES
-"""What is put together for one send; a peer that takes longer than DEAD_AFTER_S for that, or for
-data that was sealed at once, is dropped."""
+"""Bytes put together for one send; a peer that takes longer than DEAD_AFTER_S for that, or for data
+that was sealed at once, is dropped."""
 
 
 class _Sealed(NamedTuple):
@@ -116,7 +116,7 @@ class Outbox:
             await self._filled.park()
 
     def take(self) -> bytes:
-        """Take what is to be sent next, as one piece: SEND_BYTES, or data that was sealed at once.
+        """Take the bytes to be sent next, as one piece: SEND_BYTES, or data sealed at once.
 
         It takes up room until it is `sent`.
         """

@@ -292,7 +292,7 @@ class TransferLinks:
     async def _link_to(self, peer: PeerInfo, asked: Asked) -> Link:
         """Return the open link to a peer, or open one; those who ask at once share the dial.
 
-        What is asked for may be on its way then already.
+        The answer may be on its way then already.
         """
         if self._is_banned(peer.id):
             raise UnreachableError(f"{peer.name!r} is banned for a while")

@@ -1,9 +1,9 @@
-"""What a peer says before it is answered, and whether it was said before.
+"""Messages that a peer sends before it is answered are heard once.
 
-Theory. Who records the first message of a link can send it again, and it decrypts: nothing in it
-is ours. So it carries the time at which it was said, and of each servent only what is later than
-all before is taken. What was said before we started, or is older than what was forgotten, is not
-taken either: so nothing is taken twice. A refusal costs its sender one round trip and no more, so
+Theory. Who records the first message of a link can send it again, and it decrypts: nothing in it is
+ours. So it carries the time at which it was said, and of each servent only a later message than all
+before is taken. A message from before we started, or older than one that was forgotten, is not
+taken either: so none is taken twice. A refusal costs its sender one round trip and no more, so
 clocks that are wrong, and strangers that push others out of the table, do no harm.
 """
 
@@ -20,7 +20,7 @@ MAX_SPEAKERS: Final = 4_096
 """Servents of which it is known when they spoke last: 1 MB."""
 
 EARLY_AHEAD_S: Final = 60.0
-"""How far a peer's clock may be ahead of ours: what is forgotten shuts out others no longer."""
+"""How far a peer's clock may be ahead of ours: a forgotten message shuts out others no longer."""
 
 
 class Replays:
@@ -33,7 +33,7 @@ class Replays:
         self._told: Latest[ServentId, int] = Latest(MAX_SPEAKERS, self._forgot)
 
     def take(self, peer: ServentId, told_at_us: int) -> bool:
-        """Return whether what a servent has proven to say, and at this time, was not said yet."""
+        """Return whether a message that a servent has proven to send, at this time, is new."""
         latest = (self._clock() + EARLY_AHEAD_S) * 1_000_000
         if not max(self._since, self._told.get(peer, 0)) < told_at_us <= latest:
             return False

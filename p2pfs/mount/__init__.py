@@ -6,7 +6,7 @@
     parallel     that a lookup does not hold up its directory, which libfuse 2 cannot ask for
     plus         names with their attributes: another request that is younger than libfuse 2
     table        where libfuse looks for what answers a request
-    replies      what is done in the last moment before libfuse answers the kernel
+    replies      the last moment before libfuse answers the kernel
     portal       kernel threads -> trio, and how a waiting reader is let go
     heard        what libfuse and fusermount write when they cannot mount
     threads      what Python keeps of libfuse's threads

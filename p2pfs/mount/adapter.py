@@ -1,8 +1,8 @@
 """From libfuse's call-backs to the tree: the object that fusepy calls, see `p2pfs.mount.binding`.
 
 fusepy takes an `OSError` without errno, or anything that is not an `Exception`, for an
-uninitialised number, which can be an empty, successful read. So one guard stands around
-every call, and nothing but an `OSError` with an errno gets out; what is asked most has its guard
+uninitialised number, which can be an empty, successful read. So one guard stands around every call,
+and nothing but an `OSError` with an errno gets out; the most frequent operations have their guard
 in the binding.
 """
 
@@ -62,8 +62,8 @@ class FileInfo(Protocol):
 class Adapter:
     """The object that fusepy calls: one method for each of libfuse's operations that we have.
 
-    It is no subclass of fusepy's `Operations`: that has defaults of its own. libfuse answers
-    ENOSYS for what is missing here; the kernel then does locks by itself.
+    It is no subclass of fusepy's `Operations`: that has defaults of its own. libfuse answers ENOSYS
+    for operations that are missing here; the kernel then does locks by itself.
     """
 
     use_ns = True
@@ -283,7 +283,7 @@ _STATFS_FIELDS: Final = (
 
 
 def errno_of(operation: str, error: BaseException) -> int:
-    """Return the errno that answers an operation with an error; what is a bug of ours is logged."""
+    """Return the errno that answers an operation with an error; a bug of ours is logged."""
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return error.errno
     log.error("a bug in a call from the kernel: operation=%s", operation, exc_info=error)

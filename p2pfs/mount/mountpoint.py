@@ -185,7 +185,7 @@ def load_fuse() -> ModuleType:
 
 
 def _without_links(path: str) -> str:
-    """Return `path` absolute and without symbolic links; what is mounted there is not asked."""
+    """Return `path` absolute and without symbolic links; a mount there is not asked."""
     parent, name = os.path.split(os.path.abspath(path))
     place = os.path.join(os.path.realpath(parent), name)
     return place if mount_on(place) else os.path.realpath(place)

@@ -10,8 +10,8 @@ Nor does libfuse 2 say how much a request may ask for, and the kernel takes 128 
 says that it reads in sequence, as `cp` and `cat` do, gets twice as much at once where it may.
 
 Not among them is FUSE_WRITEBACK_CACHE, with which the kernel gathers small writes. It then believes
-its own size of each file for as long as it knows the name, whatever we say: what is appended past
-the mount, or under another name of the file, is never seen.
+its own size of each file for as long as it knows the name, whatever we say: bytes that are appended
+past the mount, or under another name of the file, are never seen.
 """
 
 from __future__ import annotations

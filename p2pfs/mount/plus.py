@@ -77,7 +77,7 @@ _HANDLER: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_ulong, ctypes
 
 
 class Tree(Protocol):
-    """What is asked about each name of a page."""
+    """The question about each name of a page."""
 
     def beside_name(self, path: str) -> Attributes | None:
         """Return attributes that may be believed for as long as the name; None: ask again."""

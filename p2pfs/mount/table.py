@@ -16,7 +16,7 @@ _ROW: Final = struct.Struct("@PP")
 """A function, and the name of the request."""
 
 _NAMES: Final[Mapping[int, bytes]] = {1: b"LOOKUP", 2: b"FORGET", 28: b"READDIR", 43: b"FALLOCATE"}
-"""What libfuse 2.9 calls some requests; the first is what is looked for."""
+"""The names of some requests in libfuse 2.9; the first is looked for."""
 
 _LAST: Final = 44
 """The last row that must be there."""

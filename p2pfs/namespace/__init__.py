@@ -24,7 +24,7 @@
     finder      one name: its directory is listed, or the name is searched for
     belief      which conclusions a listing allows, and for how long
     news        which servents have changed their shares, and where
-    newcomers   which neighbours came or went lately, and whether `ls` waits for that
+    newcomers   which neighbours came or went lately, and whether `ls` waits for them
     lister      directories are listed: all names, or the new ones alone
     survey      all servents that may have a directory are asked for it
     listing     one servent's listing of one directory, page by page

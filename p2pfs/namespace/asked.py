@@ -60,7 +60,7 @@ class Finds:
 
     def __init__(self) -> None:
         self._at: Latest[tuple[ServentId, str], float] = Latest(MAX_FOUND)
-        """When each, and what is above it, was last found at a servent."""
+        """When each, and each directory above it, was last found at a servent."""
 
     def put(self, source: ServentId, path: str, now: float) -> None:
         """Note that a path was found at a servent."""

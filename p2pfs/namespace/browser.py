@@ -151,7 +151,7 @@ class Browser(View):
     # From memory, on any thread.
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what memory has at a path; UNKNOWN if asking the network may help."""
+        """Return the node that memory has at a path; UNKNOWN if asking the network may help."""
         shown = path
         node, path = self._catalogue.shown.look(path, self._clock())
         if node is Knowledge.UNKNOWN and not self._worth_asking(path):
@@ -234,7 +234,7 @@ class Browser(View):
     # From the network, on the trio thread.
 
     async def find(self, path: str) -> Node | None:
-        """Return what is at `path`, asking for it if it is not known.
+        """Return the node at `path`, asking for it if it is not known.
 
         The first hit ends the search, so other versions of the name may be missing. Returns None
         if nothing came in `FIND_TIMEOUT_S`, and at once for a name that nobody can publish.
@@ -254,9 +254,9 @@ class Browser(View):
         """Return a directory, asked for now.
 
         Goes on while answers come, and ends when all have answered, or FIRST_LISTING_S after the
-        last answer; `partial` then says what is missing. A directory that was listed a moment ago
-        is there after twice the time that that took, and after FIRST_LISTING_S at most; likewise
-        one of which some servents have news.
+        last answer; `partial` then says whose names are missing. A directory that was listed a
+        moment ago is there after twice the time that that took, and after FIRST_LISTING_S at most;
+        likewise one of which some servents have news.
 
         Raises:
             NotAskedError: nobody may be asked for it now.
@@ -287,6 +287,6 @@ class Browser(View):
             self._fading.start("", self._fade)
 
     async def _fade(self) -> None:
-        """Forget what is to be forgotten, a little at a time."""
+        """Forget the claims that are to be forgotten, a little at a time."""
         while self._catalogue.fade():
             await trio.lowlevel.checkpoint()

@@ -5,12 +5,12 @@ so `ls`, `stat` and extended attributes of known names never wait for the networ
 servent for anything: the browser decides which name is worth a search.
 
 Each entry that a servent tells of is a claim. The catalogue takes claims in and forgets them. Its
-parts answer what is asked of the same claims: `shown` by shown paths, `offers` by contents,
+parts answer questions about the same claims: `shown` by shown paths, `offers` by contents,
 `holders` by servents; `kept` adds what the user keeps. Paths are as published, but for those that
 `shown` takes: its `published` leads from the ones to the others.
 
 Everything here may be called from any thread. One lock guards this and the parts that it is made
-of. It is held for two milliseconds at most, with a million names: what is longer is done in parts.
+of. It is held for two milliseconds at most, with a million names: longer work is done in parts.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Catalogue:
         self._sources = Sources(clock)
         self._showing = Showing(self._tree, here, self._sources)
         self.offers = OthersOffers(self._tree, here, self._sources, self._lock)
-        """The claims by what is offered."""
+        """The claims by their contents."""
         self._absences = Misses()
         self.kept = Kept(self._tree, self.offers, self._absences, self._lock, now_ns)
         """What the user keeps."""
@@ -240,7 +240,7 @@ class Catalogue:
             self.on_fading()
 
     def fade(self) -> bool:
-        """Forget some of what is to be forgotten; return whether there is more of it."""
+        """Forget some claims that are to be forgotten; return whether there are more."""
         with self._lock:
             return self._fading.go_on()
 

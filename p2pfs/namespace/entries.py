@@ -45,7 +45,7 @@ class Entries:
         self._numbers = itertools.count()
         self._crowds: Latest[Place, Crowd] = Latest(MAX_CROWDS)
 
-    # What is asked.
+    # Questions.
 
     def names(self, source: ServentId, directory: Place) -> Collection[str]:
         """Return the names that one servent has in a directory."""

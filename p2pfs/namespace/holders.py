@@ -43,7 +43,7 @@ class Holders:
             return self._sources.all()
 
     def version(self) -> int:
-        """Return another number after each change of who has told, and of what is known of it."""
+        """Return another number after each change of those who have told, or of their facts."""
         return self._sources.version
 
     def get(self, source: ServentId) -> PeerInfo | None:

@@ -51,7 +51,7 @@ class Kept:
             if len(above) < path.count("/"):
                 return  # no directory is known that it could have been kept in
             for place in reversed(above):
-                # A directory above is kept for what is kept below it, and for nothing else.
+                # A directory above is kept for the files kept below it, and for nothing else.
                 if not place.is_directory_of(HERE) or self._tree.names_of(HERE, place):
                     return
                 self._tree.forget(place, HERE)

@@ -131,14 +131,14 @@ class Results(View):
         self._kept.remove(text)
 
     def all_left(self) -> None:
-        """Forget what was found: we have left the network. What is kept stays kept."""
+        """Forget the results of all searches: we have left the network. Kept searches stay kept."""
         with self._lock:
             self._searches.clear()
 
     # From memory.
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what is at a path; any text that can be searched is a folder."""
+        """Return the node at a path; any text that can be searched is a folder."""
         text, slash, name = path.partition("/")
         if not slash:
             return self._folder(text) or Knowledge.ABSENT
@@ -201,7 +201,7 @@ class Results(View):
         return RemoteDirectory(text, search.shown_at_ns if search else self._began_ns, ())
 
     def _look_at(self, text: str) -> _Search | None:
-        """Return what is remembered of a search; if it is old, search again in the background."""
+        """Return a search as remembered; if it is old, search again in the background."""
         with self._lock:
             search = self._searches.get(text)
             if search is None:
@@ -214,7 +214,7 @@ class Results(View):
     # From the network, on the trio thread.
 
     async def find(self, path: str) -> Node | None:
-        """Return what is at a path, searching first if that was not done.
+        """Return the node at a path, searching first if that was not done.
 
         Raises as `list` does.
         """

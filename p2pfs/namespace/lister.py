@@ -42,8 +42,8 @@ REFRESH_SHARE: Final = 0.1
 SPREAD_EACH_S: Final = 0.005
 LONGEST_SPREAD_S: Final = 1.5
 """The time over which news are asked about in the background, for each servent within the horizon
-and at most: all whose listings are open would ask whoever told them at one moment. A look does not
-wait for that."""
+and at most: all who show the directory would ask the servent that told them at one moment. A look
+at the directory does not wait for that."""
 
 FORGIVEN_S: Final = 600.0
 """Within this time the servents of an address that break off listings make only one look fail.
@@ -87,12 +87,12 @@ class Lister:
     # Listings that the caller waits for.
 
     async def for_look(self, path: str) -> None:
-        """List a directory for somebody who looks at it, or only what is new in it; as `all`.
+        """List a directory for somebody who looks at it, or only its new names; as `all`.
 
         Where all of it was listed a moment ago he waits no longer than others' answers take, and
-        for what is new no longer than those have taken before who changed something: `look_s`. The
+        for new names no longer than those have taken before who changed something: `look_s`. The
         question goes on behind, and no other look waits for it: `is_late`. Nor does it fail then
-        because a newcomer broke off: what was listed is shown, and `Partials` has what is missing.
+        because a newcomer broke off: the earlier names are shown, and `Partials` has who broke off.
         """
         is_new = self._belief.has_mere_news(path)
         verb, ask = ("news", self._list_news) if is_new else ("all", self._list)
@@ -172,8 +172,8 @@ class Lister:
     async def _list_again(self, path: str) -> None:
         """List a directory again, after those above it that are old.
 
-        Once these are fresh the holders of what is below are known, so that to refresh two
-        hundred directories costs the flood of one. Raises NotAskedError.
+        Once these are fresh the holders of all below are known, so that to refresh two hundred
+        directories costs the flood of one. Raises NotAskedError.
         """
         labels = path.split("/") if path else []
         above = ["/".join(labels[:depth]) for depth in range(len(labels))]
@@ -241,7 +241,7 @@ class Lister:
         self._fail_once([one for one in heard.asked.values() if one is not None])
 
     async def _renew_above(self, path: str) -> None:
-        """List again what is above a directory, if that was done before and is long ago.
+        """List the directories above one again, if that was done before and is long ago.
 
         Then the holders of all that is below are known: a walk that takes minutes costs a flood
         now and then, not one for each directory.

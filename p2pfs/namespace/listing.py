@@ -199,7 +199,7 @@ class Listings:
         clock: Callable[[], float],
         confided: Confided | None = None,
     ) -> None:
-        """Learn the pages in `catalogue`, and what is shown to us alone in `confided`."""
+        """Learn the pages in `catalogue`, and the names shown to us alone in `confided`."""
         self._catalogue = catalogue
         self._confided = confided or Confided(catalogue)
         self._list_pages = list_pages
@@ -215,7 +215,8 @@ class Listings:
 
         Names that it has no more are forgotten, and the directory if it does not have that. A
         listing that was cut lately is over at once, cut again. Where it is not for all, but for
-        somebody who looks at this servent alone, only `MAX_NAMES` cuts it, and what is held in all.
+        somebody who looks at this servent alone, only `MAX_NAMES` and the bound of all names held
+        cut it.
         """
         telling = self.under_way(holder, path)
         if telling is None:

@@ -5,9 +5,9 @@ more than the names that may stand in its way, and keeps them until something ch
 
 Theory. Which published names may stand in each other's way follows from how they are spelt. Nearly
 all are plain: they look like no suffixed name, none that looks like a suffixed name of theirs is
-published, and no suffix cuts them. The versions of a plain name contend with each other alone, so
-a change there, or of what is held there, concerns that name and no other. All others are odd. They
-are few, and are worked out anew together.
+published, and no suffix cuts them. The versions of a plain name contend with each other alone, so a
+change there, or of a name held there, concerns that name and no other. All others are odd. They are
+few, and are worked out anew together.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class _Group:
 class Names:
     """The result of `assign` for a directory, worked out only as far as it is asked for.
 
-    Good until something changes: whoever changes what is published, how it ranks or what is held
+    Good until something changes: a caller that changes a published name, its rank or a held name
     says so by `forget`, `hold`, `let_go` or `clear`.
     """
 
@@ -130,11 +130,11 @@ class Names:
         """Names that may be cut, by how they begin, and by how the ids of their versions do."""
         self._news: list[str] = []
         self.shown: dict[str, Version] = {}
-        """What is worked out so far, by name."""
+        """The versions that are worked out so far, by name."""
         for name, holder in held.items():
             self._note_held(name, holder)
 
-    # What is asked.
+    # Questions.
 
     def holder(self, name: str) -> Version | None:
         """Return which version has a name."""
@@ -200,7 +200,7 @@ class Names:
             self._drop_odd()
 
     def clear(self) -> None:
-        """Note that anything may have changed, but for what is held."""
+        """Note that anything may have changed, but for the held names."""
         self._drop_odd()
         self._groups.clear()
         self.shown.clear()

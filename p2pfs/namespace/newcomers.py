@@ -16,8 +16,8 @@ from p2pfs.protocol import ServentId
 from p2pfs.protocol.flood import TokenBucket
 
 NOT_AWAITED_S: Final = 600.0
-"""How long nobody at an address is waited for because of whom a look has waited in vain. What is
-new shows when listings are refreshed, three seconds later."""
+"""How long nobody at an address is waited for after a look has waited in vain for somebody there.
+New names show when listings are refreshed, three seconds later."""
 
 MOVES_PER_S: Final = 1 / 30
 MOVES_BURST: Final = 8

@@ -4,9 +4,9 @@ A *version* is one of the things that are published under one name in one direct
 or a directory. The best of them has the plain name, each other a suffix. Law:
 
 - every version has exactly one name, and no two contents have the same one;
-- no version loses a name to one that ranks lower. First comes what is pinned here or whole in
-  the cache; then what more of the servents have that we chose ourselves; then what was known
-  first;
+- no version loses a name to one that ranks lower. First comes a content that is pinned here or
+  whole in the cache; then the one that more of the servents have that we chose ourselves; then the
+  one that was known first;
 - a name that is held, because it is open, stays with its version whatever the ranks become.
 
 So strangers decide about no names but those that nobody better has. Heads are not counted:

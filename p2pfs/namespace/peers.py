@@ -115,7 +115,7 @@ class Shares(View):
     # From memory.
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what memory has at a path; UNKNOWN if asking its peer may help."""
+        """Return the node that memory has at a path; UNKNOWN if asking its peer may help."""
         folder, _, rest = path.partition("/")
         peer = self._owner(folder)
         if peer is None:
@@ -225,7 +225,7 @@ class Shares(View):
     # From the network, on the trio thread.
 
     async def find(self, path: str) -> Node | None:
-        """Return what is at a path, asking its peer if need be.
+        """Return the node at a path, asking its peer if need be.
 
         Nobody is asked for a name that cannot be published.
 

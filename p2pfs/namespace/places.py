@@ -46,7 +46,7 @@ class Claims(Struct, eq=False, gc=False):
 
 
 class Digest(NamedTuple):
-    """What is shown of many claims: it takes too long to go through them at each look."""
+    """The node shown for many claims: it takes too long to go through them at each look."""
 
     at: int
     """The state of the servents that it is of: see `Sources.version`."""
@@ -131,7 +131,7 @@ class Place(Struct, eq=False, gc=False):
 
     @property
     def children(self) -> Mapping[str, Place]:
-        """Return what is below, by name."""
+        """Return the places below, by name."""
         return self.details.children
 
     @property
@@ -217,7 +217,7 @@ class Place(Struct, eq=False, gc=False):
     # Paths below.
 
     def child(self, name: str) -> Place:
-        """Return what is below under a name, new if there was nothing."""
+        """Return the place below under a name, new if there was none."""
         found = self.details.children.get(name)
         if found is None:
             found = Place(self, name)
@@ -231,7 +231,7 @@ class Place(Struct, eq=False, gc=False):
         return found
 
     def drop_child(self, child: Place) -> None:
-        """Remove what is below, unless something else has its name by now."""
+        """Remove a place below, unless another has its name by now."""
         children = self.details.children
         if isinstance(children, dict) and children.get(child.name) is child:
             del children[child.name]

@@ -77,10 +77,10 @@ class Showing:
     # Nodes at paths.
 
     def look(self, path: str) -> tuple[Node | None, str]:
-        """Return what is shown at a path, and the path under which others know it.
+        """Return the node shown at a path, and the path under which others know it.
 
-        They differ where a directory above lost its name to something else; below what is not
-        known they do not.
+        They differ where a directory above lost its name to something else; below an unknown path
+        they do not.
         """
         if not path:
             return self.directory_node(self._tree.root, ""), ""
@@ -100,7 +100,7 @@ class Showing:
         return self._node(place.children[holder[0]], path, holder[1]), "/".join(published)
 
     def published(self, path: str) -> str:
-        """Return the path under which others know what is shown at a path; see `look`."""
+        """Return the path under which others know the node shown at a path; see `look`."""
         labels = []
         place: Place | None = self._tree.root
         for label in path.split("/") if path else ():
@@ -111,7 +111,7 @@ class Showing:
     def nodes(
         self, place: Place, path: str, names: Iterable[str], settled: Settled
     ) -> Iterator[Node]:
-        """Yield what is shown under some names in a directory, as far as it is there still."""
+        """Yield the nodes shown under some names in a directory, those that are there still."""
         for name in names:
             for published, key in versions_at(place, name, settled):
                 yield self._node(place.children[published], join_path(path, name), key)
@@ -220,7 +220,7 @@ class Showing:
         return place
 
     def is_below_a_file(self, path: str) -> bool:
-        """Return whether what is shown above a path is a file, so that nothing is below it."""
+        """Return whether a file is shown above a path, so that nothing is below it."""
         place = self._tree.root
         for label in path.split("/")[:-1]:
             below = self.below(place, label)
@@ -326,7 +326,7 @@ def others(place: Place, settled: Settled) -> Iterable[str]:
 
 
 def versions_at(place: Place, name: str, settled: Settled) -> Iterator[tuple[str, Hashable]]:
-    """Yield what is shown under a name, by published name and key, if it is still there."""
+    """Yield the version shown under a name, by published name and key, if it is still there."""
     one = settled.shown.get(name)
     child = place.children.get(name if one is None else one.name)
     if one is None:

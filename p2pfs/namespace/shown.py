@@ -37,7 +37,7 @@ class ShownTree:
         self._lock = lock
 
     def lookup(self, path: str, now: float) -> Node | Knowledge:
-        """Return what is at `path`, as shown; a version may be asked for by its suffix."""
+        """Return the node at `path`, as shown; a version may be asked for by its suffix."""
         return self.look(path, now)[0]
 
     def look(self, path: str, now: float) -> tuple[Node | Knowledge, str]:
@@ -71,7 +71,7 @@ class ShownTree:
             yield part
 
     def published(self, path: str) -> str:
-        """Return the path under which others know what is shown at a path.
+        """Return the path under which others know the node shown at a path.
 
         They differ where a directory lost its name to something else. A path that is not known is
         returned as it is.

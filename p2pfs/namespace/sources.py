@@ -27,7 +27,7 @@ class Sources:
         self._heard_at: Latest[ServentId, float] = Latest(MAX_SERVENTS_HELD)
         """When each of them was last heard of, the latest last."""
         self.version = 0
-        """Another number after each change of who is held, and of what is known of it."""
+        """Another number after each change of those that are held, or of their facts."""
 
     def __contains__(self, source: ServentId) -> bool:
         """Return whether a servent is held."""

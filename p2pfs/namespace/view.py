@@ -15,7 +15,7 @@ class View(Protocol):
     """
 
     def known(self, path: str) -> Node | Knowledge:
-        """Return what memory has at a path, or whether asking others for it is worth while.
+        """Return the node that memory has at a path, or whether others are worth asking for it.
 
         Names that programs look up by themselves in every folder are never worth a search.
         """
@@ -33,7 +33,7 @@ class View(Protocol):
         ...
 
     async def find(self, path: str) -> Node | None:
-        """Return what is at a path, asking others first.
+        """Return the node at a path, asking others first.
 
         None if nobody within reach has it, or nobody has answered in time.
 

@@ -166,7 +166,7 @@ class OwnFilter:
             await trio.lowlevel.checkpoint()
 
     async def renew(self) -> None:
-        """Make it anew from all that is offered, if that is due."""
+        """Make it anew from the whole offer, if that is due."""
         if self._share.is_paused or (self._is_known and trio.current_time() < self.renew_at):
             return
         self._has_lost, self._is_known, began_at = False, True, trio.current_time()
@@ -180,7 +180,7 @@ class OwnFilter:
         self._took_s = self._made_at - began_at
 
     def _all_offered(self) -> Iterator[Sequence[Entry]]:
-        """Yield all that is offered, some at a time."""
+        """Yield all entries that are offered, some at a time."""
         directories = [""]
         while directories:
             path, after, has_more = directories.pop(), "", True

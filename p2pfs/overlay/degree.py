@@ -12,7 +12,7 @@ had twice as many links: the mean was 24 in a network of 1,000 that grew. The la
 come are not dialled by anybody. They dial more when they have had fewer than two thirds of the
 degree for a while; if they went on to the whole degree, the mean of 40 would be 18.
 
-Networks take turns in what is dialled, and one counts for half of those dialled at most, as long as
+Networks take turns in being dialled, and one counts for half of those dialled at most, as long as
 others are known: else who has many addresses of one network in the book would surround a newcomer.
 
 Servents in the same room come before all others, and count apart: a few of them are dialled beside

@@ -24,9 +24,9 @@ SIMULTANEOUS_S: Final = 10.0
 that link may take so long."""
 
 CROSSING_S: Final = 1.0
-"""Whoever has a link says no HELLO for another one (`is_crossed`). So the HELLO of a peer that we
-have dialled crosses ours only if it was on its way when our link was greeted; lost, it comes again
-within this time. A later one means that the peer has that link no more."""
+"""A servent that has a link says no HELLO for another one (`is_crossed`). So the HELLO of a peer
+that we have dialled crosses ours only if it was on its way when our link was greeted; lost, it
+comes again within this time. A later one means that the peer has that link no more."""
 
 
 class Slots:

@@ -1,8 +1,8 @@
 """One link without its socket: bytes in, events out, and what may be said when.
 
 What may be said when is the table of `states`, which both ends ask: we refuse to send a message
-that the peer would refuse to hear. What is said early rides in the first Noise message, and is
-heard behind `Greeted` as if it had come in frames.
+that the peer would refuse to hear. An early message rides in the first Noise message, and is heard
+behind `Greeted` as if it had come in a frame.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Connection:
         )
         self._early: Sequence[Prepared] = ()
         self._plaintexts: deque[bytes] = deque()
-        """Frames that come before what is in the inbox: heard early, or read ahead."""
+        """Frames that come before those in the inbox: heard early, or read ahead."""
         self._inbox = Inbox()
         self._is_at_end = False
         self._outgoing = b""
@@ -373,7 +373,7 @@ def _with_length(frame: bytes) -> bytes:
 
 
 def _check_magic(start: bytes, is_at_end: bool) -> None:
-    """Say what is at the other end as soon as it is certain, whatever pieces it arrives in."""
+    """Raise HandshakeError as soon as it is certain that no servent is there."""
     if MAGIC.startswith(start[: len(MAGIC)]):
         return
     for beginning, what in _STRANGERS.items():

@@ -87,7 +87,8 @@ class Early(Message, frozen=True, array_like=True):
 
 
 TakeEarly = Callable[[ServentId, int], bool]
-"""Decides whether what a servent has told at this time is taken; what is repeated must not be."""
+"""Decides whether an early message that a servent sent at this time is taken; a repeated one must
+not be."""
 
 _DECODE_CREDENTIALS: Final = msgspec.msgpack.Decoder(Credentials).decode
 _DECODE_EARLY: Final = msgspec.msgpack.Decoder(Early).decode

@@ -261,8 +261,8 @@ class Push(Message, frozen=True, array_like=True):
     ttl: Annotated[int, Meta(ge=1, le=MAX_TTL)]
     """Links that it may still cross, this one included."""
     asker: PeerInfo | None = None
-    """Whom to dial, with the address at which the first to pass this on saw him. Missing: whoever
-    is at the other end of this link."""
+    """Whom to dial, with the address at which the first to pass this on saw him. Missing: the peer
+    at the other end of this link."""
 
 
 class Pushed(Message, frozen=True, array_like=True):

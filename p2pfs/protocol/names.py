@@ -146,7 +146,7 @@ def is_probe(label: str) -> bool:
 
 
 def parent_of(path: str) -> str:
-    """Return the directory that a path is in; the empty path, the root, for what is at the top."""
+    """Return the directory that a path is in; the empty path, the root, for a name at the top."""
     return path.rpartition("/")[0]
 
 

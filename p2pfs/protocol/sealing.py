@@ -1,9 +1,9 @@
 """The directory of a network: its keys, and the seal on its datagrams (PROTOCOL.md, "Directory").
 
 Both come from the key of the network. Who has not got it learns from a key neither which file,
-servent nor network is meant, and can neither read a sealed datagram nor make one. The open
-network has no secret, and what is sealed there is open to everybody; but it is of no use to
-another network, and what another network sends is of no use there.
+servent nor network is meant, and can neither read a sealed datagram nor make one. The open network
+has no secret, and everybody can open its datagrams; but they are of no use to another network, nor
+are those of another network of use there.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """What may be said on a link when: its states, and the steps between them, as one table.
 
-A link has one state, the same at both ends but for what is still on its way. Each message
-that crosses it is a step of some kind, made by one of the two roles; `TRANSITIONS` says
-where each legal step leads, and all others are illegal. Sender and receiver ask the
-same table, so the two ends cannot disagree on it. Until both HELLOs have crossed, the steps of the
-responder wait for those of the initiator, who may ask at once what it has dialled for; from then
-on any order is legal, and a BYE from either end is last.
+A link has one state, the same at both ends but for the messages still on their way. Each message
+that crosses it is a step of some kind, made by one of the two roles; `TRANSITIONS` says where each
+legal step leads, and all others are illegal. Sender and receiver ask the same table, so the two
+ends cannot disagree on it. Until both HELLOs have crossed, the steps of the responder wait for
+those of the initiator, who may ask at once what it has dialled for; from then on any order is
+legal, and a BYE from either end is last.
 
 States, steps and rows are those of PROTOCOL.md, "Link states"; a test compares the two.
 """

@@ -1,16 +1,16 @@
 """Beyond the horizon: tell directories of this servent, and dial the servents they tell of.
 
-What is told. We tell that we can be dialled for our network and for our own id. The reader of a
-link of ours finds us by the id in it, whatever file is meant, so a library of a hundred thousand
-files costs two keys. We also tell the contents that are pinned here, or to which the user has
-passed on links, since the maker of such a link may be gone; MAX_TOLD_CONTENTS of them, the latest
-links first. Words are never told nor asked for. A servent tells nothing of itself before somebody
-has dialled it from as far away as its neighbours are, or a router passes its port on.
+Keys. We tell that we can be dialled for our network and for our own id. The reader of a link of
+ours finds us by the id in it, whatever file is meant, so a library of a hundred thousand files
+costs two keys. We also tell the contents that are pinned here, or to which the user has passed on
+links, since the maker of such a link may be gone; MAX_TOLD_CONTENTS of them, the latest links
+first. Words are never told nor asked for. A servent tells nothing of itself before somebody has
+dialled it from as far away as its neighbours are, or a router passes its port on.
 
-Who is dialled. An address from a directory is a stranger's word: it is dialled within the budgets
-of `Knocks`, which take all directories for one teller; of each network one before a second of any,
-since a liar who tells thousands may have few; never below MIN_PORT, nor on this machine;
-and in a private network only where we or a neighbour are. The handshake then proves who is there.
+Dials. An address from a directory is a stranger's word: it is dialled within the budgets of
+`Knocks`, which take all directories for one teller; of each network one before a second of any,
+since a liar who tells thousands may have few; never below MIN_PORT, nor on this machine; and in a
+private network only where we or a neighbour are. The handshake then proves who is there.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Beyond:
             nursery.start_soon(kept_up, self._keep_entering)
             task_status.started()
 
-    # What is told.
+    # Keys.
 
     @property
     def nodes(self) -> int | None:

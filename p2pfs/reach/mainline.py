@@ -7,9 +7,10 @@ means anything to Mainline, and the two cannot grow together. It opens no port f
 asks no router for anything.
 
 Measured with libtorrent 2.1.1 in namespaces: with its defaults no table forms within one network
-(`_AMONG_SERVENTS` has what is needed); nodes of `dht_bootstrap_nodes` are asked and never enter the
-table, so `add_dht_node` takes in ours; with a SOCKS5 proxy it opens no TCP port and hears nobody
-else; 60 nodes in a ring, each knowing two, find 20 of 20 keys half a minute after the start.
+(`_AMONG_SERVENTS` has the settings that it takes); nodes of `dht_bootstrap_nodes` are asked and
+never enter the table, so `add_dht_node` takes in ours; with a SOCKS5 proxy it opens no TCP port and
+hears nobody else; 60 nodes in a ring, each knowing two, find 20 of 20 keys half a minute after the
+start.
 """
 
 from __future__ import annotations

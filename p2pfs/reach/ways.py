@@ -144,7 +144,7 @@ class Ways:
     ) -> Link:
         """Return a transfer link to a peer; one that the peer has dialled is run already.
 
-        If it is dialled, what is asked `first` need not wait for the link.
+        If it is dialled, the requests of `first` need not wait for the link.
 
         Raises:
             RefusedError: the peer answered, and does not want this link.

@@ -2,7 +2,7 @@
 
     door        which peers get in that dial us, and who takes their links
     offer       answers to queries, manifests and blocks, from the library and the cache
-    uploads     what is asked on the transfer links of others, and the answers
+    uploads     the requests on the transfer links of others, and the answers
     together    small contents that one link asks for in a row, read at once
     visitors    these links: who may have one, and which one gives way
     refusals    how many refusals an address may draw before it is read more slowly

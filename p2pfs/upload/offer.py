@@ -186,8 +186,8 @@ class Offer:
     def _as_seen(self, file_id: FileId) -> FileId:
         """Return the id, or one that no content has if this peer may not see that content.
 
-        So the library says no in the same time: a refusal without it told what is here in 5 ms
-        where one of what is not took 12.
+        So the library says no in the same time: without it a refusal took 5 ms for a hidden
+        content, and 12 for an absent one.
         """
         return file_id if self._may_serve(file_id) else _NO_CONTENT
 

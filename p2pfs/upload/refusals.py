@@ -1,7 +1,7 @@
 """How many refusals an address and a network may draw before they are read more slowly.
 
-To ask for what is not here costs the asker a frame, and us some work that gives nobody anything.
-What is answered with data is no refusal: how much of that may be asked for is for turns to say.
+To ask for a content that is not here costs the asker a frame, and us some work that gives nobody
+anything. An answer with data is no refusal: `turns` bounds how much of that a peer gets.
 """
 
 from __future__ import annotations

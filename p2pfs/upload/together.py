@@ -1,6 +1,6 @@
 """Small contents that one link asks for one behind the other, read in one hop to a thread.
 
-A hop costs as much as such a content. Whoever copies a directory of small files asks for dozens
+A hop costs as much as such a content. A peer that copies a directory of small files asks for dozens
 before the first is answered.
 """
 

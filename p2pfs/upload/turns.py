@@ -1,11 +1,11 @@
 """Whose turn it is to be sent blocks.
 
 A turn is some blocks of one request, which are read together and sent. It begins in a slot, and
-leaves the slot early when its link takes nothing: from then on it is parked, and what is left of
-it goes as slowly as the link likes while others use the slot. What all turns hold in memory is
-bounded. A turn that finds no room waits, or a parked one gives way to it. So is what is sent
-aside, without a slot: it takes no turn from others, and its bytes count like those of a turn. Both
-are over when their link has taken all but a little.
+leaves the slot early when its link takes nothing: from then on it is parked, and the rest of it
+goes as slowly as the link likes while others use the slot. What all turns hold in memory is
+bounded. A turn that finds no room waits, or a parked one gives way to it. Bytes that are sent
+aside, without a slot, count as well: they take no turn from others. A turn, and such bytes, are
+over when their link has taken all but a little.
 
 Identities are free, so turns go round among networks, within a network among addresses, and
 within an address among peers: the one served longest ago is next. No network has more turns at
@@ -29,8 +29,8 @@ from p2pfs.link import Link
 from p2pfs.protocol import MIB, groups_of, who_gives_way
 
 MAX_HELD_BYTES: Final = 48 * MIB
-"""Memory of all turns together, and of what is sent aside. A servent that rests has as much itself,
-and is to stay below 200 MiB whatever is asked of it."""
+"""Memory of all turns together, those aside included. A servent that rests has as much itself, and
+is to stay below 200 MiB whatever is asked of it."""
 
 MAX_HELD_BESIDE_BYTES: Final = 32 * MIB
 """Memory of all others when a turn begins that takes more: one block of the largest file has

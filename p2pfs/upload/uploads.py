@@ -1,11 +1,11 @@
 """Serve blocks, manifests and listings to peers that dialled a transfer link to us.
 
 Each peer has one turn at a time however many links it has and however much it asks for, and the
-slots are passed round as `turns` says. A link that has no room for data gets no slot, and one
-that stops taking data loses it. Small things (manifests, listings, blocks of small contents)
-wait for no slot and for no large block of the same link. But nothing is read for a link before it
-has room, and what is read and not sent is bounded for all links together. All file data keeps to
-one limit, if there is one: pieces of it pass in the same order as turns.
+slots are passed round as `turns` says. A link that has no room for data gets no slot, and one that
+stops taking data loses it. Small things (manifests, listings, blocks of small contents) wait for no
+slot and for no large block of the same link. But nothing is read for a link before it has room, and
+the bytes that are read and not sent are bounded for all links together. All file data keeps to one
+limit, if there is one: pieces of it pass in the same order as turns.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ class Uploads:
     ) -> Message | None:
         """Send the answer or the reason why there is none; every request ends in one.
 
-        Returns what is still to be answered of it, in its next turn.
+        Returns the part that is still to be answered, in its next turn.
         """
         link = client.link
         try:
@@ -351,7 +351,7 @@ class Uploads:
                 began_at = trio.current_time()
                 with link.reserved():
                     yield count, blocked
-                    await _wait_little(link, blocked)  # what is left is in nobody's turn
+                    await _wait_little(link, blocked)  # the rest is in nobody's turn
             client.turn_was(turn, sent_bytes, trio.current_time() - began_at)
 
     @contextlib.asynccontextmanager

@@ -149,9 +149,9 @@ class Askers:
         self._passed[address] = self._passed.get(address, 0.0) + 1
 
     def is_greedy(self, link: LinkId, to: LinkId) -> bool:
-        """Return whether more than half of what others may send over a link is one address's.
+        """Return whether one address takes more than half of the room for others on a link.
 
-        More than half of what is not its even share, to be exact.
+        Of the room beyond its even share, to be exact.
         """
         own, there = self._address_of[link], self._address_of[to]
         if own == there:

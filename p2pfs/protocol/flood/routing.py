@@ -179,7 +179,7 @@ class Router:
         targets = [one for one in self._neighbours if links is None or one in links]
         if query.ttl <= WIDE_TTL:
             return self._send_ring(seen, query, targets, now)
-        # Always over the same links: what is found stays found.
+        # Always over the same links: a found file stays found.
         far = self._send_ring(seen, query, targets[:FAR_LINKS], now)
         if last_ttl < WIDE_TTL:
             wide = replace(query, ttl=WIDE_TTL)

@@ -55,7 +55,7 @@ class SeenTable:
         return len(self._all)
 
     def find(self, guid: Guid, now: float) -> Seen | None:
-        """Return what is remembered of a query."""
+        """Return a query as remembered; None if it is not."""
         self._all.forget_while(lambda seen: seen.at <= now - SEEN_S)
         return self._all.get(guid)
 

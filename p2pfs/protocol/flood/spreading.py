@@ -1,7 +1,7 @@
 """The neighbours among which queries spread: what each may send, and which of them get a copy.
 
 A neighbour accepts so much from us as we do from it. What it accepts is shared out: our own
-searches come first, and no address takes what is left for the others.
+searches come first, and no address takes the room that is left for the others.
 """
 
 from __future__ import annotations
