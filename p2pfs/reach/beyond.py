@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -36,14 +35,13 @@ from p2pfs.protocol import (
     Scope,
     ServentId,
     Subject,
-    by_turns,
     directory_key,
     groups_of,
     reaches,
     scope_of,
 )
 from p2pfs.reach.changes import Machine
-from p2pfs.reach.directory import Directory
+from p2pfs.reach.directory import Directory, some_of
 from p2pfs.reach.instead import Instead
 from p2pfs.reach.shared import give_back
 from p2pfs.tasks import for_each, guarded, kept_up
@@ -264,8 +262,7 @@ class Beyond:
                 for directory in self._directories.values():
                     nursery.start_soon(guarded, ask, directory, key)
         usable = {one for some in found for one in some if self._may_dial(one)}
-        by_chance = random.sample(list(usable), len(usable))
-        addresses = by_turns(by_chance, lambda one: one.host)[:MAX_MET]
+        addresses = some_of(usable, MAX_MET)
         self._knocks.named(addresses, _TELLER)
         return addresses
 

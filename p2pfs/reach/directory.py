@@ -8,10 +8,20 @@ is there, and blocks from there are verified as ever. Words are never asked for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from p2pfs.protocol import Address, DirectoryKey
+from p2pfs.protocol import Address, DirectoryKey, by_turns
+
+
+def some_of(addresses: Collection[Address], most: int) -> Sequence[Address]:
+    """Return some of the addresses that directories tell: by chance, and networks by turns.
+
+    A liar who tells thousands of one network gets one place before any other network has two.
+    """
+    by_chance = random.sample(list(addresses), len(addresses))
+    return by_turns(by_chance, lambda one: one.host)[:most]
 
 
 class Directory(Protocol):

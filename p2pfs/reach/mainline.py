@@ -37,8 +37,8 @@ from p2pfs.protocol import (
     DirectoryKey,
     NetworkKey,
     Seal,
-    by_turns,
 )
+from p2pfs.reach.directory import some_of
 from p2pfs.state import replace_file
 from p2pfs.tasks import kept_up
 from p2pfs.threads import RunInThread
@@ -184,9 +184,7 @@ class Mainline:
             asking.discard(send)
             if not asking:
                 self._asking.pop(key, None)
-        return by_turns(random.sample(list(found), len(found)), lambda one: one.host)[
-            :MAX_ADDRESSES_FOUND
-        ]
+        return some_of(found, MAX_ADDRESSES_FOUND)
 
     # What the engine says.
 
