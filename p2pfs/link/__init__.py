@@ -20,6 +20,7 @@
     asking      what we ask over a link, and the wait for each answer
     requests    requests that were sent and are not answered yet
     pool        transfer links that we dialled, and the requests over them
+    unreached   the peers that could not be reached a moment ago
 
 One task reads a link and one writes it. The part that wants a link runs it, and so decides its
 life.

@@ -1,9 +1,8 @@
 """Transfer links to other servents: one each, dialled when needed, closed when idle.
 
 Swarms and listings name the peer that they ask; this module finds or opens the link to it.
-Many requests share a link by their request ids. A peer that could not be reached, or that
-hung up at once, is not dialled again for a moment, so that a hundred waiting blocks are not a
-hundred dials. A banned peer is neither dialled nor asked.
+Many requests share a link by their request ids. A peer that could not be reached is not dialled
+again for a moment (`unreached`). A banned peer is neither dialled nor asked.
 
 A peer that owes an answer and falls silent is dialled anew beside its link. If that leads to it,
 the new link takes the place of the old, and requests there fail and are made again. So a read
@@ -22,17 +21,14 @@ import trio
 
 from p2pfs.errors import (
     LinkError,
-    P2pfsError,
-    RejectedError,
     ShutdownError,
-    SilentError,
-    TooManyFilesError,
     UnreachableError,
 )
 from p2pfs.latest import Latest
-from p2pfs.link.greeting import First, RefusedError
+from p2pfs.link.greeting import First
 from p2pfs.link.live import Link
 from p2pfs.link.requests import Asked
+from p2pfs.link.unreached import REDIAL_AFTER_S, Unreached
 from p2pfs.protocol import (
     CONTENTS,
     MAX_ADDRESSES,
@@ -53,7 +49,6 @@ from p2pfs.protocol import (
     Match,
     Message,
     PeerInfo,
-    RejectCode,
     ServentId,
     servent_id,
 )
@@ -62,14 +57,8 @@ from p2pfs.tasks import Flight, SingleFlight, Tasks
 IDLE_S: Final = 60.0
 """A link unused for so long is closed; opening a new one costs a round trip or two."""
 
-REDIAL_AFTER_S: Final = 1.0
-"""How long the last failure to reach a peer stands for the next."""
-
 PAGE_SILENCE_S: Final = 5.0
 """A page of a listing comes from memory: a peer that needs longer is not there."""
-
-MAX_FAILURES: Final = 10_000
-"""Failures that are remembered: far more than there are dials in REDIAL_AFTER_S."""
 
 MAX_KEYS: Final = 10_000
 """Servents whose public key is known from their hits: 3 MB."""
@@ -178,7 +167,7 @@ class TransferLinks:
         self._dials: dict[ServentId, _Dial] = {}
         """Where to each peer is being dialled."""
         self._public_keys: Latest[ServentId, bytes] = Latest(MAX_KEYS)
-        self._failures: Latest[ServentId, tuple[float, LinkError]] = Latest(MAX_FAILURES)
+        self._unreached = Unreached()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the links until cancelled, and close those that are not used."""
@@ -301,14 +290,14 @@ class TransferLinks:
             await self._wait_dialled(peer, asked)
             known = self._links.get(peer.id)
         if known is None or known.link.ended is not None:
-            raise self._failure(peer.id) or UnreachableError(f"{peer.name!r} hung up at once")
+            raise self._unreached.why(peer.id) or UnreachableError(f"{peer.name!r} hung up at once")
         known.used_at = trio.current_time()
         return known.link
 
     async def _wait_dialled(self, peer: PeerInfo, asked: Asked) -> None:
         """Dial a peer unless that has just failed, or wait for the dial under way."""
         if peer.id not in self._dialling:
-            failure = self._failure(peer.id)
+            failure = self._unreached.why(peer.id)
             if failure is not None:
                 raise failure
             self._make_room()
@@ -346,7 +335,7 @@ class TransferLinks:
         try:
             link = await self._dialled(peer, dial)
         except LinkError as error:
-            self._failed(peer.id, error)
+            self._unreached.failed(peer.id, error)
             return
         finally:
             del self._dials[peer.id]
@@ -386,10 +375,10 @@ class TransferLinks:
             if self._links.get(peer.id) is known:
                 del self._links[peer.id]
             if trio.current_time() - link.opened_at < REDIAL_AFTER_S:
-                self._failed(peer.id, UnreachableError(f"{peer.name!r} hung up at once"))
+                self._unreached.failed(peer.id, UnreachableError(f"{peer.name!r} hung up at once"))
 
     def learnt(self, peer: ServentId, public_key: bytes) -> None:
-        """Note the key that a hit of a peer has: who is dialled by it need not be waited for."""
+        """Note the key in a hit of a peer: by it the peer is asked as it is dialled."""
         if peer not in self._public_keys and servent_id(public_key) == peer:
             self._public_keys[peer] = public_key
 
@@ -397,7 +386,7 @@ class TransferLinks:
 
     def located(self, peer: PeerInfo) -> None:
         """Note where a peer says that it is: it is dialled there if its link is silent."""
-        self._failures.pop(peer.id, None)
+        self._unreached.forget(peer.id)
         known = self._links.get(peer.id)
         if peer.id in self._dials:
             self._dials[peer.id].also_at(peer.addresses)
@@ -409,27 +398,6 @@ class TransferLinks:
         if self._tasks.are_running:
             self._dial(peer, addresses)
 
-    def _failed(self, peer: ServentId, error: LinkError) -> None:
-        self._failures[peer] = (trio.current_time(), error.with_traceback(None))
-        self._forget_failures()
-
-    def _forget_failures(self) -> None:
-        """Forget failures that are older than REDIAL_AFTER_S."""
-        since = trio.current_time() - REDIAL_AFTER_S
-        self._failures.forget_while(lambda failure: failure[0] <= since)
-
-    def _failure(self, peer: ServentId) -> P2pfsError | None:
-        """Return the error for a request to a peer that could not be reached a moment ago."""
-        self._forget_failures()
-        if peer not in self._failures:
-            return None
-        error = self._failures[peer][1]
-        if isinstance(error, RefusedError) and error.bye.code is ByeCode.FULL:
-            return RejectedError(str(error), RejectCode.BUSY)
-        if isinstance(error, TooManyFilesError | SilentError):
-            return type(error)(str(error))
-        return UnreachableError(str(error))
-
     @property
     def links(self) -> Sequence[Link]:
         """The links that are open now."""
@@ -437,7 +405,7 @@ class TransferLinks:
 
     def start_afresh(self) -> None:
         """Forget all failures: the network of this machine has changed."""
-        self._failures.clear()
+        self._unreached.forget_all()
 
     def _close_idle(self, since: float) -> None:
         for known in list(self._links.values()):

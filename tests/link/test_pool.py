@@ -12,8 +12,9 @@ from trio.testing import MockClock
 from p2pfs.errors import LinkClosedError, RejectedError, StalledError, UnreachableError
 from p2pfs.link import First, Link, dial_servent
 from p2pfs.link import pool as transfers_module
-from p2pfs.link.pool import IDLE_S, MAX_LINKS, PAGE_SILENCE_S, REDIAL_AFTER_S, TransferLinks
+from p2pfs.link.pool import IDLE_S, MAX_LINKS, PAGE_SILENCE_S, TransferLinks
 from p2pfs.link.replays import Replays
+from p2pfs.link.unreached import REDIAL_AFTER_S
 from p2pfs.overlay.bans import LIES_BAN_S, Bans
 from p2pfs.protocol import CONTENTS, pack_contents
 from p2pfs.protocol.manifest import FileId
