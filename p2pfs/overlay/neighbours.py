@@ -273,15 +273,7 @@ class Overlay:
         if refusal is not None:
             self._nursery.start_soon(guarded, link.refuse, refusal)
             return refusal
-        victim = slots.who_makes_room(link)
-        if victim is not None:
-            victim.close(slots.full())
-            self._lost(victim)
-        former = self._links.get(link.peer.id)
-        if former is not None:
-            former.close(Bye(ByeCode.DUPLICATE, _REPLACED))
-            self._lost(former)
-        self._links[link.peer.id] = link
+        former = self._give_place(link)
         self._knocks.named(link.peer.addresses, link.remote)
         self._exchange.opened(link)
         self._nursery.start_soon(guarded, self._keep, link)
@@ -301,6 +293,19 @@ class Overlay:
         self.degree.start_afresh()
         link.post(GetPeers())
         return None
+
+    def _give_place(self, link: Link) -> Link | None:
+        """End the links that make room for a welcome one; return the former one to its peer."""
+        victim = self._slots.who_makes_room(link)
+        if victim is not None:
+            victim.close(self._slots.full())
+            self._lost(victim)
+        former = self._links.get(link.peer.id)
+        if former is not None:
+            former.close(Bye(ByeCode.DUPLICATE, _REPLACED))
+            self._lost(former)
+        self._links[link.peer.id] = link
+        return former
 
     async def _keep(self, link: Link) -> None:
         try:
