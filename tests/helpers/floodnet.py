@@ -63,6 +63,14 @@ def hit_of(servent: int, guid: int | Guid = 1, ttl: int = 4) -> QueryHit:
     )
 
 
+def router_with(*links: LinkId) -> Router:
+    """Return a router with a neighbour at the end of each of these links."""
+    router = Router()
+    for link in links:
+        router.link_opened(link)
+    return router
+
+
 def ball(edges: Iterable[Edge], origin: int, radius: int) -> set[int]:
     """Return the servents within `radius` links of the origin, itself included."""
     near: dict[int, set[int]] = {}

@@ -5,24 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.mounted import PATIENCE_S, Servent, open_servents, until
+from tests.helpers.mounted import PATIENCE_S, Servent, until
 
 pytestmark = pytest.mark.fuse
 
 GIT = ("git", "-c", "user.name=x", "-c", "user.email=x@example.org")
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Servent, Servent]]:
-    """Anna, who shares, and Ben, who looks."""
-    with open_servents(tmp_path_factory.mktemp("first")) as servents:
-        anna = servents.start("anna")
-        yield anna, servents.start("ben", joins=[anna])
 
 
 def git(*arguments: str | Path, cwd: Path) -> str:
@@ -44,9 +35,8 @@ def published(servent: Servent, directory: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cover.jpg", "HEAD", "folder.jpg", "Folder.jpg", "AlbumArt.jpg"])
 def test_a_name_that_programs_look_up_anywhere_is_found_at_first_sight(
-    pair: tuple[Servent, Servent], name: str
+    anna: Servent, ben: Servent, name: str
 ):
-    anna, ben = pair
     anna.share(f"album {name}/{name}", b"img")
     album = ben.network / f"album {name}"
     until(album.is_dir)
@@ -56,9 +46,8 @@ def test_a_name_that_programs_look_up_anywhere_is_found_at_first_sight(
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="not installed: git")
 def test_a_repository_is_cloned_at_first_sight_and_fetched_after_each_push(
-    pair: tuple[Servent, Servent], tmp_path: Path
+    anna: Servent, ben: Servent, tmp_path: Path
 ):
-    anna, ben = pair
     work, clone = tmp_path / "work", tmp_path / "clone"
     shared, seen = anna.shared / "repo.git", ben.network / "repo.git"
     git("init", "-q", "-b", "main", work, cwd=tmp_path)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.mounted import PATIENCE_S, Servent, open_servents
+from tests.helpers.mounted import PATIENCE_S, Servent
 from tests.helpers.onlooker import Onlooker
 
 pytestmark = pytest.mark.fuse
@@ -33,18 +33,9 @@ MANY = 2000
 Place = Callable[[str], tuple[Path, Onlooker]]
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Servent, Servent]]:
-    """Anna, who works, and Ben, who looks on."""
-    with open_servents(tmp_path_factory.mktemp("programs")) as servents:
-        anna = servents.start("anna")
-        yield anna, servents.start("ben", joins=[anna])
-
-
 @pytest.fixture
-def place(pair: tuple[Servent, Servent]) -> Iterator[Place]:
+def place(anna: Servent, ben: Servent) -> Iterator[Place]:
     """Make a directory in Anna's share, and let Ben look on."""
-    anna, ben = pair
     onlookers: list[Onlooker] = []
 
     def start(name: str) -> tuple[Path, Onlooker]:

@@ -30,7 +30,7 @@ from p2pfs.protocol.flood.news import (
     NewsTable,
 )
 from p2pfs.protocol.flood.routing import Router
-from tests.helpers.floodnet import ball
+from tests.helpers.floodnet import ball, router_with
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
 ANNA, BEN = (Identity.from_bytes(bytes([number]) * 32) for number in (1, 2))
@@ -43,10 +43,7 @@ def news_of(identity: Identity = ANNA, version: int = 1, ttl: int = 4) -> News:
 
 @pytest.fixture
 def router() -> Router:
-    router = Router()
-    for link in (A, B, C):
-        router.link_opened(link)
-    return router
+    return router_with(A, B, C)
 
 
 def onward(news: News, *links: LinkId) -> list[Decision]:

@@ -18,7 +18,7 @@ from p2pfs.protocol.flood.decisions import (
 from p2pfs.protocol.flood.routing import FAR_LINKS, WIDE_TTL, Router
 from p2pfs.protocol.flood.spreading import HOP_MARGIN_MS
 from p2pfs.protocol.flood.waves import MAX_COUNT
-from tests.helpers.floodnet import guid_of, hit_of, query_of
+from tests.helpers.floodnet import guid_of, hit_of, query_of, router_with
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
 GUID = guid_of(1)
@@ -28,13 +28,6 @@ NOT_ASKED = DropReason.NOT_ASKED
 @pytest.fixture
 def router() -> Router:
     return router_with(A, B, C)
-
-
-def router_with(*links: LinkId) -> Router:
-    router = Router()
-    for link in links:
-        router.link_opened(link)
-    return router
 
 
 def done(ttl: int, servents: int = 0, *, hits: int = 0, is_complete: bool = True) -> Done:

@@ -45,7 +45,7 @@ from p2pfs.protocol.flood.spreading import (
 from p2pfs.protocol.flood.walks import MAX_WALKS, WALK_S, Walks
 from p2pfs.protocol.flood.waves import MAX_WAVE_HITS
 from p2pfs.protocol.messages import Done, Introduce, Query, Walk
-from tests.helpers.floodnet import guid_of, hit_of, query_of
+from tests.helpers.floodnet import guid_of, hit_of, query_of, router_with
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
 OVER_A = Drop(A, DropReason.OVER_BUDGET)
@@ -54,13 +54,6 @@ OVER_A = Drop(A, DropReason.OVER_BUDGET)
 @pytest.fixture
 def router() -> Router:
     return router_with(A, B)
-
-
-def router_with(*links: LinkId) -> Router:
-    router = Router()
-    for link in links:
-        router.link_opened(link)
-    return router
 
 
 def refusal(guid: int, ttl: int) -> list[Decision]:

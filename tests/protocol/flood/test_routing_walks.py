@@ -7,7 +7,7 @@ import pytest
 from p2pfs.protocol.flood.decisions import Drop, DropReason, Introduced, LinkId, OfferSelf, Send
 from p2pfs.protocol.flood.routing import Router
 from p2pfs.protocol.messages import WALK_STEPS, Introduce, Walk
-from tests.helpers.floodnet import guid_of, peer_of
+from tests.helpers.floodnet import guid_of, peer_of, router_with
 
 A, B, C = LinkId(1), LinkId(2), LinkId(3)
 GUID = guid_of(1)
@@ -20,10 +20,7 @@ def last(links: Sequence[LinkId]) -> LinkId:
 
 @pytest.fixture
 def router() -> Router:
-    router = Router()
-    for link in (A, B, C):
-        router.link_opened(link)
-    return router
+    return router_with(A, B, C)
 
 
 def test_a_walk_of_our_own_sets_out_with_all_its_steps(router: Router) -> None:
