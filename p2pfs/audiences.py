@@ -17,9 +17,7 @@ from p2pfs.groups import Groups
 class Audiences:
     """The peers that may know of the share under each name. For any thread."""
 
-    def __init__(
-        self, groups: Groups, changed_groups: Callable[[], Groups | None] = lambda: None
-    ) -> None:
+    def __init__(self, groups: Groups, changed_groups: Callable[[], Groups | None]) -> None:
         """Begin with everybody for all.
 
         `changed_groups` returns the groups if they have changed since the last call.

@@ -164,8 +164,8 @@ class SimulatedNetwork:
         bits = 0
         for path in self._shares.paths[servent]:
             directory = path.rpartition("/")[0]
-            bits = with_positions(bits, KEYS.of_share(directory, is_directory=True))
-            bits = with_positions(bits, KEYS.of_share(path, is_directory=False))
+            bits = with_positions(bits, KEYS.of_shares([(directory, True)]))
+            bits = with_positions(bits, KEYS.of_shares([(path, False)]))
         self._servents[servent].router.filters.set_own(bits)
 
     def _tell_filters(self) -> None:

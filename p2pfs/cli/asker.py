@@ -49,11 +49,9 @@ class Asker:
         """Have the servent do a verb and return its result, a record."""
         return cast("Record", self._ask(verb, on_progress, args))
 
-    def list(
-        self, verb: str, on_progress: OnProgress | None = None, /, **args: object
-    ) -> Sequence[Record]:
+    def list(self, verb: str, /, **args: object) -> Sequence[Record]:
         """Have the servent do a verb and return its result, a list of records."""
-        return cast("Sequence[Record]", self._ask(verb, on_progress, args))
+        return cast("Sequence[Record]", self._ask(verb, None, args))
 
     def _ask(self, verb: str, on_progress: OnProgress | None, args: Mapping[str, object]) -> object:
         began_at = time.monotonic()

@@ -195,7 +195,7 @@ class KnownSources:
         available = self.available(now)
         return any(all(s.will_lack(index) for s in available) for index in demanded)
 
-    def are_hopeless(self, index: int, *, is_late: bool = False) -> bool:
+    def are_hopeless(self, index: int, *, is_late: bool) -> bool:
         """Return whether there are sources and none of them will ever give this block.
 
         When it is late, those that could never be reached are not hoped for any more.

@@ -37,9 +37,9 @@ STREAM_IDLE_S: Final = 5.0
 """A place where nobody reads for so long gets no more read-ahead: the reader sought away."""
 
 MAX_PROMISED: Final = 32
-"""Blocks fetched for other readers before ours comes near them. Each is ours to fetch at some
-time, as long as the file is being read; this bounds what others can make us fetch ahead. In all it
-is no more than our own readers have read, and so many or one window: who asks may be no reader."""
+"""Blocks fetched for other readers before ours comes near them. Each is ours to fetch at some time,
+as long as the file is being read; this bounds what others can make us fetch ahead. In all it is no
+more than our own readers have read, and so many or one window: the asker may be no reader."""
 
 TRIPWIRES: Final = 4
 """Parts of a window; its reader is noticed behind each, though it reads from the cache. Each

@@ -85,7 +85,6 @@ class Swarms:
         stall_timeout_s: float,
         own_id: ServentId,
         on_bad_block: Callable[[ServentId], None],
-        limit: RateLimit | None = None,
     ) -> None:
         self._cache = cache
         self._catalogue = catalogue
@@ -93,7 +92,7 @@ class Swarms:
         self.stall_timeout_s = stall_timeout_s
         """Seconds without a byte after which reads fail. A content that somebody has open keeps
         its time until all its readers have closed it."""
-        self.limit = limit or RateLimit()
+        self.limit = RateLimit()
         """The rate at which all of them together may fetch."""
         self.on_fetched: OnFetched = lambda _path, _content, _taken: None
         """Called with each content of which blocks have come, when its swarm ends."""

@@ -28,7 +28,7 @@ class Asking:
         peer: str,
         *,
         takes_back: bool,
-        requests: Requests | None = None,
+        requests: Requests | None,
     ) -> None:
         """Ask by `post`, as long as `out` is open; `alive` learns whether an answer is owed.
 

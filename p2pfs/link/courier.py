@@ -174,7 +174,7 @@ async def _carry(sock: socket.socket, hand_on: Callable[[bytes, tuple[str, int]]
 
 
 def _send(sock: socket.socket, datagram: bytes, address: tuple[str, int]) -> None:
-    """Send a datagram, if it can be sent now; who sends one must not rely on that."""
+    """Send a datagram, if it can be sent now; it is dropped if not."""
     with contextlib.suppress(OSError):
         sock.sendto(datagram, address)
 

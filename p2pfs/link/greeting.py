@@ -178,15 +178,8 @@ class Presented:
     """What has come behind the ticket."""
 
 
-async def answer_link(
-    channel: Channel,
-    local: LocalServent,
-    judge: Judge,
-    began: Callable[[Connection], object] = lambda _connection: None,
-) -> Link:
+async def answer_link(channel: Channel, local: LocalServent, judge: Judge) -> Link:
     """Greet a peer that has dialled us; the caller must `run` the link, which also closes it.
-
-    `began` is given the connection, whose state tells how far the greeting is.
 
     Takes at most HANDSHAKE_S. Cancelling it leaves no connection behind.
 
@@ -195,7 +188,7 @@ async def answer_link(
         HandshakeError: it is no servent, or of another network, or wants to pass through us.
         RefusedError: `judge` refused it, and it got the BYE.
     """
-    answered = await answer_any(channel, local, judge, began)
+    answered = await answer_any(channel, local, judge)
     if isinstance(answered, Link):
         return answered
     await trio.aclose_forcefully(channel.stream)
@@ -211,7 +204,8 @@ async def answer_any(
 ) -> Link | Presented:
     """Greet a peer that has dialled us, as `answer_link`, or take the ticket that it presents.
 
-    What it says early is heard if `take_early` says so.
+    `began` is given the connection, whose state tells how far the greeting is. What the peer says
+    early is heard if `take_early` says so.
 
     A connection with a ticket is left open, for the caller to close.
     """

@@ -290,7 +290,7 @@ class Link:
         finally:
             self._out.reserved -= 1
 
-    async def wait_little(self, blocked: Callable[[], object] = lambda: None) -> None:
+    async def wait_little(self, blocked: Callable[[], object]) -> None:
         """Wait until as little waits as may without `reserved`, if nobody else has reserved more.
 
         `blocked` is called once that has taken BLOCKED_S.

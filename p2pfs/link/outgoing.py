@@ -152,7 +152,7 @@ class Outgoing:
             return
         await self._wait_until(lambda: self.has_room, blocked)
 
-    async def wait_little(self, blocked: Callable[[], object] = _nothing) -> None:
+    async def wait_little(self, blocked: Callable[[], object]) -> None:
         """Wait until little waits; `blocked` and errors are those of `wait_room`."""
         await self._wait_until(lambda: self.has_little, blocked)
 

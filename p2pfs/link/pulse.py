@@ -25,8 +25,8 @@ OWED_PING_AFTER_S: Final = 5.0
 """The same where an answer is owed; the peer may be looking for it."""
 
 READING_PING_AFTER_S: Final = 1.0
-"""The same where a reader waits for the answer. Who says that it is there, and no more, is asked
-again after the longer time: a request may wait in a queue."""
+"""The same where a reader waits for the answer. A peer that says that it is there, and no more, is
+asked again after the longer time: a request may wait in a queue."""
 
 OWED_DEAD_AFTER_S: Final = 10.0
 """How long after such a PING the peer is gone: lost packets are sent again by then."""

@@ -1,10 +1,10 @@
 """Messages that a peer sends before it is answered are heard once.
 
-Theory. Who records the first message of a link can send it again, and it decrypts: nothing in it is
-ours. So it carries the time at which it was said, and of each servent only a later message than all
-before is taken. A message from before we started, or older than one that was forgotten, is not
-taken either: so none is taken twice. A refusal costs its sender one round trip and no more, so
-clocks that are wrong, and strangers that push others out of the table, do no harm.
+Theory. An eavesdropper that records the first message of a link can send it again, and it decrypts:
+nothing in it is ours. So it carries the time at which it was said, and of each servent only a later
+message than all before is taken. A message from before we started, or older than one that was
+forgotten, is not taken either: so none is taken twice. A refusal costs its sender one round trip
+and no more, so clocks that are wrong, and strangers that push others out of the table, do no harm.
 """
 
 from __future__ import annotations

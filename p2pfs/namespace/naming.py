@@ -58,13 +58,9 @@ def is_odd(name: str) -> bool:
 class Odd:
     """The odd names that are published in a directory."""
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        """Begin with those that are odd among some names."""
+    def __init__(self) -> None:
         self._by: dict[str | bytes, set[str]] = {}
         """By what they are without a suffix; those that may be cut by how they begin as well."""
-        for name in names:
-            if is_odd(name):
-                self.add(name)
 
     def add(self, name: str) -> None:
         """Note that an odd name is published."""
@@ -128,7 +124,7 @@ class Names:
         self._odd_groups: dict[_Group, None] = {}
         self._by_token: dict[bytes, dict[str, list[str]]] = {}
         """Names that may be cut, by how they begin, and by how the ids of their versions do."""
-        self._news: list[str] = []
+        self._fresh: list[str] = []
         self.shown: dict[str, Version] = {}
         """The versions that are worked out so far, by name."""
         for name, holder in held.items():
@@ -179,12 +175,12 @@ class Names:
         if not is_plain:
             self._odd_groups[group] = None
         self.shown |= shown
-        self._news += shown
+        self._fresh += shown
 
-    def news(self) -> Iterable[tuple[str, Version]]:
-        """Return what was worked out since the last call, as far as it is good still."""
-        news, self._news = self._news, []
-        return [(name, self.shown[name]) for name in news if name in self.shown]
+    def take_settled(self) -> Iterable[tuple[str, Version]]:
+        """Return the names that were worked out since the last call, and are good still."""
+        fresh, self._fresh = self._fresh, []
+        return [(name, self.shown[name]) for name in fresh if name in self.shown]
 
     # What changes.
 

@@ -247,12 +247,6 @@ def without_suffix(path: str, file_id: FileId) -> str:
     return path
 
 
-def candidates(version: Version) -> Iterator[str]:
-    """Yield the names that a version may have, best first, without end."""
-    yield from usual_names(version)
-    yield from numbered_names(version)
-
-
 def version_name(path: str, file_id: FileId, length: int = ID_SUFFIX_LENGTH) -> str:
     """Return the path at which a content is shown that has not the plain name."""
     parent, slash, name = path.rpartition("/")

@@ -23,7 +23,8 @@ MAX_SERVENTS_NAMED: Final = 5
 """Servents that are named where some have not told all."""
 
 TOLD_EVERY_S: Final = 600.0
-"""How often people are told that names made room for others: who floods us does it all the time."""
+"""How often people are told that names made room for others: a flooder makes them do it all the
+time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,7 +311,7 @@ class _NamesKept:
 
 def _note_owners(place: Place, names: Names) -> None:
     """Note which versions have the plain names that were worked out."""
-    for name, version in names.news():
+    for name, version in names.take_settled():
         child = place.children[version.name]
         if name == version.name and child.details.owner != version.key:
             child.own_details().owner = version.key

@@ -128,13 +128,12 @@ class Uploads:
     def __init__(
         self,
         share: Share,
-        limit: RateLimit | None = None,
         seen_by: Callable[[ServentId], Share] | None = None,
     ) -> None:
-        """Serve a share, at any rate or within a limit; `seen_by` tells what a peer sees of it."""
+        """Serve a share; `seen_by` tells the part of it that a peer sees."""
         self._share = share
         self._seen_by = seen_by or (lambda _peer: share)
-        self.limit = limit or RateLimit()
+        self.limit = RateLimit()
         """What may be sent to all peers together."""
         self._next = Turns(slots=1)
         """Held by the task that passes the limit next."""

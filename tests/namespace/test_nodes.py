@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pfs.namespace.naming import Names, Odd
+from p2pfs.namespace.naming import Names, Odd, is_odd
 from p2pfs.namespace.nodes import (
     Content,
     Nearness,
@@ -18,10 +19,11 @@ from p2pfs.namespace.nodes import (
     assign,
     backing,
     believed,
-    candidates,
     directory_version,
     file_version,
     may_be_suffixed,
+    numbered_names,
+    usual_names,
     version_name,
     without_suffix,
 )
@@ -29,6 +31,12 @@ from p2pfs.protocol import FileId, ServentId
 from p2pfs.protocol.names import MAX_LABEL_BYTES
 
 NUMBERS = itertools.count()
+
+
+def candidates(version: Version) -> Iterator[str]:
+    """Yield the names that a version may have, best first, without end."""
+    yield from usual_names(version)
+    yield from numbered_names(version)
 
 
 def content(number: int, size: int = 1) -> Content:
@@ -197,7 +205,9 @@ def lazily(versions: list[Version], held: dict[str, tuple[str, object]]) -> Name
     by_name = defaultdict(list)
     for version in versions:
         by_name[version.name].append(version)
-    odd = Odd(by_name)
+    odd = Odd()
+    for name in filter(is_odd, by_name):
+        odd.add(name)
     return Names(lambda name: by_name.get(name, ()), held, lambda: odd)
 
 

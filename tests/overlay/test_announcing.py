@@ -59,7 +59,7 @@ def file(number: int) -> Entry:
 def filter_of(count: int) -> int:
     bits = 0
     for number in range(count):
-        bits = with_positions(bits, KEYS.of_share(file(number).path, is_directory=False))
+        bits = with_positions(bits, KEYS.of_shares([(file(number).path, False)]))
     return bits
 
 

@@ -180,7 +180,7 @@ def test_with_filters_a_search_finds_all_that_it_finds_without(
     holders = data.draw(st.sets(st.sampled_from(servents)))
     silent = data.draw(st.sets(st.sampled_from(servents), max_size=2))
     ttl = data.draw(st.integers(1, WIDE_TTL))
-    shared = with_positions(0, KEYS.of_share("blue whale.mkv", is_directory=False))
+    shared = with_positions(0, KEYS.of_shares([("blue whale.mkv", False)]))
     found: list[list[str]] = []
     for has_filters in (False, True):
         net = FloodNet(edges, holders=holders)
@@ -199,7 +199,7 @@ def messages_of_searches(count: int, *, has_filters: bool) -> list[int]:
         edges, origin = random_graph(200, 6, seed), 0
         holder = 100 + seed
         net = FloodNet(edges, latency_ms=20, holders={holder})
-        shared = with_positions(0, KEYS.of_share("blue whale.mkv", is_directory=False))
+        shared = with_positions(0, KEYS.of_shares([("blue whale.mkv", False)]))
         if has_filters:
             net.tell_filters({holder: shared})
         before = net.sent.total()

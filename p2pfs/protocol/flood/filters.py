@@ -92,12 +92,8 @@ class Keys:
         first, second = _POSITIONS.unpack(hashed.digest())
         return first % self.bits, second % self.bits
 
-    def of_share(self, path: str, *, is_directory: bool) -> Iterable[int]:
-        """Return the positions that a path which is offered sets."""
-        return self.of_shares([(path, is_directory)])
-
     def of_shares(self, offered: Iterable[tuple[str, bool]]) -> Iterable[int]:
-        """Return those of many paths, each with whether it is a directory, and each position once.
+        """Return the positions of offered paths, each once; a path comes with: is it a directory?
 
         Of a hundred thousand files most words come again and again, and no label does: each word
         is looked up once, and a label is not remembered.

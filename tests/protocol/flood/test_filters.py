@@ -50,10 +50,10 @@ def filter_of(*offered: str, keys: Keys = KEYS) -> int:
     """Return the filter of a share of these files."""
     bits = 0
     for path in offered:
-        bits = with_positions(bits, keys.of_share(path, is_directory=False))
+        bits = with_positions(bits, keys.of_shares([(path, False)]))
         for above in range(1, path.count("/") + 1):
             directory = "/".join(path.split("/")[:above])
-            bits = with_positions(bits, keys.of_share(directory, is_directory=True))
+            bits = with_positions(bits, keys.of_shares([(directory, True)]))
     return bits
 
 
@@ -123,7 +123,7 @@ class TestKeys:
 
     @pytest.mark.parametrize("vector", VECTORS["offered"])
     def test_what_is_offered_has_the_positions_of_its_vector(self, vector: dict[str, Any]) -> None:
-        bits = with_positions(0, KEYS.of_share(vector["path"], is_directory=vector["is_directory"]))
+        bits = with_positions(0, KEYS.of_shares([(vector["path"], vector["is_directory"])]))
         assert positions_in(bits, KEYS.bits) == vector["positions"]
 
     @pytest.mark.parametrize("vector", VECTORS["queries"])
