@@ -4,9 +4,9 @@ A search that several readers share, or a transfer that outlives the read which 
 must not live in the nursery of the caller that came first. Each part that has such tasks owns one
 `Tasks`, whose `run` is called where the life of the part is decided.
 
-A bug ends the one task that has it, never the servent: it is logged with its traceback, who waits
-for the task gets a `BugError`, and everything else goes on. A bug, here, is any exception that the
-task should not have let out.
+A bug ends the one task that has it, never the servent: it is logged with its traceback, callers
+that wait for the task get a `BugError`, and everything else goes on. A bug, here, is any exception
+that the task should not have let out.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ PARALLEL_DIROPS: Final = 1 << 18
 """FUSE_PARALLEL_DIROPS of <linux/fuse.h>: lookups and listings in one directory side by side."""
 
 HANDLE_KILLPRIV_V2: Final = 1 << 28
-"""FUSE_HANDLE_KILLPRIV_V2: who writes to a program loses its privileges by the disk's own rule, not
-by the kernel's, which would ask for `security.capability` before every write."""
+"""FUSE_HANDLE_KILLPRIV_V2: a program that is written to loses its privileges by the rule of its
+disk, not by the kernel's, which would ask for `security.capability` before every write."""
 
 MAX_PAGES: Final = 1 << 22
 """FUSE_MAX_PAGES: the answer says how many pages a request may have."""

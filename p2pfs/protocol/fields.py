@@ -66,7 +66,7 @@ MAX_SKILL_LENGTH: Final = 32
 """What a servent says in HELLO that it knows, and each of these, in characters."""
 
 CONTENTS: Final = "contents"
-"""Who knows this answers GET_CONTENTS."""
+"""A servent that knows this answers GET_CONTENTS."""
 
 MAX_CONTENTS_ASKED: Final = 16
 """Small contents in one request. One alone cost both ends together some 400 us of the processor to

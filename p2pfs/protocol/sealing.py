@@ -1,6 +1,6 @@
 """The directory of a network: its keys, and the seal on its datagrams (PROTOCOL.md, "Directory").
 
-Both come from the key of the network. Who has not got it learns from a key neither which file,
+Both come from the key of the network. A stranger without it learns from a key neither which file,
 servent nor network is meant, and can neither read a sealed datagram nor make one. The open network
 has no secret, and everybody can open its datagrams; but they are of no use to another network, nor
 are those of another network of use there.

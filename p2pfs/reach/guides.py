@@ -2,7 +2,8 @@
 
 To have two dial at one moment, and to relay, takes a neighbour of both. A hit leaves its way
 behind: along it the question goes who is a neighbour of the servent that gave it, and the answer
-comes back. Who cannot be dialled has dialled its neighbours itself, so these can be dialled.
+comes back. A servent that cannot be dialled has dialled its neighbours itself, so these can be
+dialled.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Guides:
     async def common(self, peer: PeerInfo) -> Link | None:
         """Return a neighbour that is linked to a servent too, or may be; None if none is known.
 
-        Takes GUIDED_S at most. Who wants the same servent meanwhile shares the question.
+        Takes GUIDED_S at most. Callers that want the same servent meanwhile share the question.
 
         Raises:
             UnreachableError: a neighbour of it was named, and cannot be made one of ours.

@@ -30,7 +30,8 @@ at once after a pause. Each costs us and its receiver a tenth of a millisecond, 
 next to nothing."""
 
 SPREAD_AT_FIRST: Final = 500
-"""As many at once for an address that is new: who takes another one each time gains little."""
+"""As many at once for an address that is new: a flooder that takes another address each time gains
+little."""
 
 QUESTION_PART: Final = 0.25
 """What a question costs besides, as a part of a copy: it is looked up, and may be answered. So the
@@ -38,7 +39,7 @@ neighbours at an address have no more looked up than one may send."""
 
 SHARED_PART: Final = 0.25
 """What a question costs, as a part of that, which a neighbour at another address has brought too. A
-flood comes over most links, what somebody makes up for us alone over one. Who is at two addresses
+flood comes over most links, a question made up for us alone over one. A flooder at two addresses
 gains no more than four times as much."""
 
 REFUSED_PER_S: Final = 20.0
@@ -55,7 +56,8 @@ UNASKED_BURST: Final = 3_000
 all that were on their way when we were held up. To read one costs a tenth of a millisecond."""
 
 MAX_ACCOUNTS: Final = 1_000
-"""Addresses whose accounts are remembered; who comes again has the one that he left."""
+"""Addresses whose accounts are remembered; an address that comes again has the account that it
+left."""
 
 HALVED_S: Final = 5.0
 """After so long a copy that was passed on counts half."""
