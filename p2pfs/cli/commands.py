@@ -63,7 +63,7 @@ def completion_(voice: Voice, shell: str, line: str | None, word: str | None) ->
     fish, once:          p2pfs completion fish > ~/.config/fish/completions/p2pfs.fish
     """  # noqa: D301 - click wants the character itself
     if line is not None:
-        click.echo(completion.answer(cli, line, word))
+        click.echo(os.fsencode(completion.answer(cli, line, word)))  # a name is bytes anywhere
         return
     script = completion.SCRIPTS[shell].rstrip()
     voice.lines(script.splitlines(), {"shell": shell, "script": script})

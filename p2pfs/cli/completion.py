@@ -105,6 +105,10 @@ SCRIPTS: Final = {"bash": _BASH.lstrip(), "zsh": _ZSH.lstrip(), "fish": _FISH.ls
 
 _OF_THE_SHELL: Final = ("file", "dir")
 
+_LATIN_BYTES: Final = re.compile("[\udca0-\udcff]")
+"""What ISO-8859 prints, as Python has bytes of a name that are not UTF-8. Only the user's own names
+hold such: nobody can tell us of one."""
+
 BREAKS: Final = ":="
 """Where bash begins a new word within one, though the command gets it whole."""
 
@@ -120,7 +124,12 @@ def answer(cli: click.Command, line: str, word: str | None = None) -> str:
     rows = [_suggested(one, option) for one in items]
     if word is not None:
         rows = [_for_bash(row, incomplete, word) for row in rows]
-    return "\n".join("\t".join(row) for row in rows if "".join(row).isprintable())
+    return "\n".join("\t".join(row) for row in rows if _is_shown("".join(row)))
+
+
+def _is_shown(text: str) -> bool:
+    """Return whether a terminal shows a text, whose bytes that are not UTF-8 are Latin letters."""
+    return _LATIN_BYTES.sub("", text).isprintable()
 
 
 class _Suggestion(NamedTuple):

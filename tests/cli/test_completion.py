@@ -90,6 +90,13 @@ def test_paths_in_the_network_are_completed_a_directory_at_a_time(offers):
     assert "mine/x" in items("p2pfs unpublish mine/")
 
 
+def test_of_names_that_are_not_utf8_those_that_a_terminal_shows_are_completed(offers):
+    for name in (b"caf\xe9", b"caf\x9b2J", b"caf\x1b[2J"):
+        Path(os.fsdecode(bytes(offers.config.shared_directory / "mine") + b"/" + name)).touch()
+
+    assert items("p2pfs unpublish mine/caf") == {"mine/caf\udce9": "path", "file": "file"}
+
+
 def test_the_servent_is_the_one_that_is_named(offers, here):
     assert "films/" in items("p2pfs get -m mnt fi")
     assert "films/" in items(f"p2pfs get -m {here}/state fi")
@@ -170,6 +177,13 @@ def test_a_shell_completes_paths_in_the_network(typing, offers):
     assert typing(("p2pfs get fi", "films/"), ("blue\\ ", "mkv")) == whale
     for quote in ("'", '"'):
         assert typing((f"p2pfs get {quote}films/blue ", "mkv")) == whale
+
+
+@pytest.mark.parametrize("typing", ["bash", "zsh"], indirect=True)  # fish has no such names
+def test_a_shell_completes_a_name_that_is_not_utf8(typing, offers):
+    Path(os.fsdecode(bytes(offers.config.shared_directory) + b"/caf\xe9 1")).touch()
+
+    assert typing(("p2pfs unpublish ca", "1")) == ["p2pfs", "unpublish", "caf\udce9 1"]
 
 
 def test_a_name_from_a_stranger_is_one_word_and_runs_nothing(typing, offers, here):
