@@ -135,6 +135,8 @@ class Copying:
         os.makedirs(parent, exist_ok=True)
         self._source = source
         self.done_bytes = 0
+        self.replaced: os.stat_result | None = None
+        """The state in which the file was that had the name."""
         status = os.fstat(source)
         self.is_pipe = not stat.S_ISREG(status.st_mode)
         """Whether the source is a pipe, which must be waited for before a read."""
@@ -168,6 +170,8 @@ class Copying:
     def finish(self) -> None:
         """Give the copy its name. Both are on the disk then; a power cut before leaves neither."""
         os.fsync(self._copy.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            self.replaced = os.lstat(self._target)
         os.replace(self._temporary, self._target)
         for directory in self._new_names_in:
             with contextlib.suppress(PermissionError):  # it may be written to and not be read
@@ -201,6 +205,8 @@ class Removal:
         """Its local path, without symbolic links."""
         self.files = 0
         """How many have gone."""
+        self.lost: os.stat_result | None = None
+        """The state in which it was, if it is a file."""
         for mount in read_mounts():
             if is_within(mount.place, place):  # a link: its target is outside the share
                 raise UsageError(f"{self.path}: {mount.place} is mounted there: unmount it first")
@@ -216,6 +222,7 @@ class Removal:
 
     def _remove(self, place: str) -> Iterator[bool]:
         if not os.path.isdir(place) or os.path.islink(place):
+            self.lost = os.lstat(place)
             os.unlink(place)
             self.files = 1
             return

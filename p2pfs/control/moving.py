@@ -128,14 +128,15 @@ async def publish(servent: Servent, args: Args, report: SendProgress) -> object:
     if why is not None:
         raise UsageError(f"{target.path} is not published: {why or 'its name begins with a dot'}")
     (source,) = handed(args, 1)
-    await _copy_in(source, servent.roots, target.path, mode, servent.leftovers, report)
-    servent.library.touched(target.path)
+    replaced = await _copy_in(source, servent.roots, target.path, mode, servent.leftovers, report)
+    servent.library.touched(target.path, replaced)
     return {"path": target.path, "state": await _settled(servent.library, target.path)}
 
 
 async def _copy_in(
     source: int, roots: Roots, path: str, mode: int, leftovers: Leftovers, report: SendProgress
-) -> None:
+) -> os.stat_result | None:
+    """Copy a file in; return the state in which the file was that had its name."""
     copying = await run_in_thread(Copying, source, roots, path, mode, leftovers)
     try:
         progress = Progress(copying.size, report)
@@ -146,6 +147,7 @@ async def _copy_in(
             is_more = await run_in_thread(copying.step)
             await progress.reached(copying.done_bytes)
         await run_in_thread(copying.finish)
+        return copying.replaced
     finally:
         await _surely(copying.discard)
 

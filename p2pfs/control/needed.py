@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Mapping, Sequence
 from typing import Protocol
 
@@ -34,8 +35,8 @@ class FileState(Protocol):
 class Share(finding.Share, Protocol):
     """What the verbs need of the library."""
 
-    def touched(self, path: str) -> None:
-        """Look at this path again."""
+    def touched(self, path: str, lost: os.stat_result | None = None) -> None:
+        """Look at this path again; `lost` is the state in which a file was that has lost it."""
 
     def file_state(self, path: str) -> FileState:
         """Return the state of a file."""

@@ -174,7 +174,7 @@ async def _unpublish(servent: Servent, args: Args, _report: SendProgress) -> obj
             while await run_in_thread(removal.step):
                 pass
         finally:
-            servent.library.touched(removal.path)
+            servent.library.touched(removal.path, removal.lost)
     return [{"path": removal.path, "files": removal.files} for removal in removals]
 
 

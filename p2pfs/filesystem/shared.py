@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 import time
+from contextlib import suppress
 from typing import Final, Protocol
 
 from p2pfs.filesystem.answers import os_error
@@ -41,12 +42,18 @@ class Share(Written, Attributed, Protocol):
         """Note that a writer that has begun created this file."""
         ...
 
-    def touched(self, path: str) -> None:
-        """Note that something at or below this path changed: look again."""
+    def touched(self, path: str, lost: os.stat_result | None = None) -> None:
+        """Note that something at or below this path changed: look again.
+
+        `lost` is the state in which a file was that has lost this name.
+        """
         ...
 
-    def names_changed(self, old: str, new: str) -> None:
-        """Note that something was renamed, or has a second name, and no byte was changed."""
+    def names_changed(self, old: str, new: str, lost: os.stat_result | None = None) -> None:
+        """Note that something was renamed, or has a second name, and no byte was changed.
+
+        `lost` is the state in which a file was that had the new name.
+        """
         ...
 
 
@@ -167,13 +174,12 @@ class SharedTree:
 
     def unlink(self, path: str, aside: str | None = None) -> None:
         """Remove a name that is not a directory's; its file may be `set_aside`."""
-        if aside is not None:
-            with self._writers.moving((path, aside)):
-                self._backing.remove(path)
-            self._share.names_changed(path, aside)
-        elif not self.removed.forget(path):
+        if aside is None and self.removed.forget(path):
+            return
+        lost = self._backing.lstat(path)
+        with self._writers.moving(*[] if aside is None else [(path, aside)]):
             self._backing.remove(path)
-            self._share.touched(path)
+        self._share.touched(path, lost)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory."""
@@ -199,11 +205,12 @@ class SharedTree:
         """Give `old` the name `new`, whose file may be `set_aside`; writers move with theirs."""
         _check_name(new)
         replaced = [] if aside is None else [(new, aside)]
+        lost = self._replaced(old, new)
         with self._writers.moving(*replaced, (old, new)):
             if self.removed.descriptor(old) is None:
                 self._backing.rename(old, new)
             self.removed.moved(old, new)
-        self._share.names_changed(old, new)
+        self._share.names_changed(old, new, lost)
 
     def link(self, old: str, new: str) -> None:
         """Give the file `old` a second name."""
@@ -270,6 +277,14 @@ class SharedTree:
         self._xattrs.remove(path, name)
 
     # Inside.
+
+    def _replaced(self, old: str, new: str) -> os.stat_result | None:
+        """Return the state of the file whose name another takes; two names of one both stay."""
+        with suppress(OSError):
+            held = self._backing.lstat(new)
+            if not os.path.samestat(held, self._backing.lstat(old)):
+                return held
+        return None
 
     def _open(self, path: str, flags: int, mode: int = 0) -> OpenShared:
         flags = flags & _OPEN_FLAGS

@@ -41,18 +41,20 @@ class Facts:
                 self._note_file(path, status, sign)
             self._check_offer(path, status, sign)
 
-    def removed(self, path: str) -> None:
-        """Serve a file no more under a name that was taken from it; `touched` comes after it."""
+    def lost_name(self, path: str, file: Identity, *, is_last: bool) -> None:
+        """Serve a file no more under a name that was taken from it; `touched` comes after it.
+
+        Unless that was its last, it is looked for when it is asked for.
+        """
         books = self._books
         with books.changing():
-            file = books.file_at(path)
-            holding = books.holdings.at(file.key.identity) if file is not None else None
+            holding = books.holdings.at(file)
             if holding is None:
                 return
-            if left := [name for name in holding.paths if name != path]:
+            if is_last:
+                books.holdings.drop(file)
+            elif left := [name for name in holding.paths if name != path]:
                 books.holdings.rename(holding, left)
-            else:
-                books.holdings.drop(holding.key.identity)
 
     def look_at(self, path: str) -> None:
         """Have a path looked at."""

@@ -20,7 +20,7 @@ from p2pfs.library.rounds import ChangeSignal, Rounds
 from p2pfs.library.searching import Searching
 from p2pfs.library.serving import Serving
 from p2pfs.library.share import Share
-from p2pfs.library.status import status_of
+from p2pfs.library.status import Status, key_of, status_of
 from p2pfs.library.watch import Watch
 from p2pfs.library.worker import Worker
 from p2pfs.protocol import Entry, FileId, Manifest, Terms, phrases_of
@@ -148,15 +148,15 @@ class Library:
         """
         self._facts.write_ended(path)
 
-    def touched(self, path: str) -> None:
+    def touched(self, path: str, lost: os.stat_result | None = None) -> None:
         """Note that something at or below this path changed, bytes maybe: look again.
 
         A file that has vanished from this path, or is another one, is offered no more on return.
-        One that has vanished was removed, and not renamed: it is not looked for elsewhere.
+        `lost` is the state in which a file was that has lost this name: if its content can be
+        nowhere else, its readers are told so at once, and wait for no look.
         """
         status = self._share.status(path)
-        if status is None and self._share.is_gone(path):
-            self._facts.removed(path)
+        self._lost_name(path, lost, status)
         self._facts.touched(path, status, Sign.WRITTEN)
 
     def attributes_changed(self, path: str) -> None:
@@ -169,14 +169,23 @@ class Library:
             return
         self._facts.touched(path, self._share.status(path), Sign.ATTRIBUTES)
 
-    def names_changed(self, old: str, new: str) -> None:
+    def names_changed(self, old: str, new: str, lost: os.stat_result | None = None) -> None:
         """Note that something was renamed, or has a second name: the bytes are the same.
 
         On return nothing is offered under a name that is gone, and soon all under the new
-        one. Its readers go on reading.
+        one. Its readers go on reading. `lost` is the file that had the new name, as for `touched`.
         """
-        for path in (old, new):
-            self._facts.touched(path, self._share.status(path), Sign.NAMES)
+        self._facts.touched(old, self._share.status(old), Sign.NAMES)
+        status = self._share.status(new)
+        self._lost_name(new, lost, status)
+        self._facts.touched(new, status, Sign.NAMES)
+
+    def _lost_name(self, path: str, lost: os.stat_result | None, status: Status | None) -> None:
+        """Note that a file has lost a name; what is there now may have the same content."""
+        if lost is not None:
+            has_gone = status is None or status.key.size != lost.st_size
+            is_last = has_gone and lost.st_nlink == 1
+            self._facts.lost_name(path, key_of(lost).identity, is_last=is_last)
 
     # Questions, answered from memory. Nothing is offered while paused.
 

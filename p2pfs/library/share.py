@@ -76,14 +76,6 @@ class Share:
         except OSError:
             return None
 
-    def is_gone(self, path: str) -> bool:
-        """Return whether nothing is at `path`, rather than something that cannot be seen now."""
-        try:
-            self.look(path)
-        except OSError as error:
-            return error.errno in GONE
-        return False
-
     def names(self, path: str) -> list[str]:
         """Return the names in a directory; raises OSError."""
         with self._near(path) as (parent, name):

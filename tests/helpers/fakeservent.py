@@ -55,7 +55,7 @@ class FakeLibrary:
     def find_id(self, file_id: FileId) -> FakeOwnFile | None:
         return FakeOwnFile(self.own[file_id]) if file_id in self.own else None
 
-    def touched(self, path: str) -> None:
+    def touched(self, path: str, lost: os.stat_result | None = None) -> None:
         self.touches.append(path)
         self.states.setdefault(path, "published")
 

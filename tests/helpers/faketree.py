@@ -53,13 +53,13 @@ class FakeShare:
     def created(self, path: str, status: os.stat_result) -> None:
         self.heard.append(("created", path))
 
-    def touched(self, path: str) -> None:
+    def touched(self, path: str, lost: os.stat_result | None = None) -> None:
         self.heard.append(("touched", path))
 
     def attributes_changed(self, path: str) -> None:
         self.heard.append(("attributes", path))
 
-    def names_changed(self, old: str, new: str) -> None:
+    def names_changed(self, old: str, new: str, lost: os.stat_result | None = None) -> None:
         self.heard.append(("names", f"{old} {new}"))
 
     def file_state(self, path: str) -> FakeState:

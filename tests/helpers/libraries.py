@@ -55,11 +55,17 @@ class World:
             file.write(data)
 
     def remove(self, path):
+        lost = os.lstat(self.at(path))
         os.unlink(self.at(path))
-        self.library.touched(path)
+        self.library.touched(path, lost)
 
     def rename(self, old, new):
+        lost = os.lstat(self.at(new)) if os.path.lexists(self.at(new)) else None
         os.rename(self.at(old), self.at(new))
+        self.library.names_changed(old, new, lost)
+
+    def link(self, old, new):
+        os.link(self.at(old), self.at(new))
         self.library.names_changed(old, new)
 
     def mkdir(self, path):

@@ -136,8 +136,10 @@ class World:
 
     async def unshare(self, number: int, path: str) -> None:
         """Remove a file from the share."""
-        (self[number].config.shared_directory / path).unlink()
-        self[number].library.touched(path)
+        file = self[number].config.shared_directory / path
+        lost = file.lstat()
+        file.unlink()
+        self[number].library.touched(path, lost)
         await self[number].library.wait_idle()
 
     async def read(self, number: int, path: str) -> bytes:

@@ -212,6 +212,58 @@ async def test_what_was_removed_in_the_mount_is_not_looked_for_elsewhere(running
     assert await read_block(running.library, id_of(b"other bytes"), 0) == b"other bytes"
 
 
+async def test_what_another_file_took_the_name_of_is_not_looked_for_elsewhere(running):
+    """An editor that saves: at a busy source readers were told "soon" until they gave up."""
+    for name, data in (("f", b"bytes"), ("g", b"other bytes"), (".1", b"longer"), (".2", b"")):
+        running.write(name, data)
+    await running.library.wait_idle()
+    running.link("g", "h")
+    await running.library.wait_idle()
+
+    running.rename(".1", "f")
+    running.rename(".2", "g")
+
+    assert await refusal_of(running, b"bytes") is NotFoundError
+    assert await read_block(running.library, id_of(b"other bytes"), 0) == b"other bytes"
+
+
+async def test_the_same_content_may_come_under_the_name_that_another_file_took(running):
+    """rsync and `p2pfs publish` replace a file also where nothing has changed."""
+    running.write("f", b"bytes")
+    running.write(".new", b"bytes")
+    await running.library.wait_idle()
+
+    running.rename(".new", "f")
+
+    assert await refusal_of(running, b"bytes") is NotYetError
+    await running.library.wait_idle()
+    assert await read_block(running.library, id_of(b"bytes"), 0) == b"bytes"
+
+
+@pytest.mark.parametrize("change", ["remove", "replace"])
+async def test_a_second_name_that_was_not_looked_at_keeps_a_content(running, change):
+    """Links end nobody's read: `ln f g; rm f` is one way to rename."""
+    running.write("f", b"bytes")
+    running.write(".new", b"longer")
+    await running.library.wait_idle()
+
+    running.link("f", "g")
+    if change == "remove":
+        running.remove("f")
+    else:
+        running.rename(".new", "f")
+
+    assert await refusal_of(running, b"bytes") is NotYetError
+    await running.library.wait_idle()
+    assert await read_block(running.library, id_of(b"bytes"), 0) == b"bytes"
+
+
+async def refusal_of(running, data):
+    with pytest.raises(NotFoundError) as error:
+        await read_block(running.library, id_of(data), 0)
+    return error.type
+
+
 async def test_what_was_removed_is_stale_as_soon_as_it_was_looked_for_everywhere(running):
     """Readers were told "soon" for a second, and at a busy source until they gave up."""
     running.write("f", b"bytes")
