@@ -7,11 +7,13 @@ below `main` is what runs there. It takes commands on its standard input, one a 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import logging
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ import trio
 
 from p2pfs.filesystem import FileSystem, Later
 from p2pfs.mount import KernelCaller, check_mountpoint, detach, serve_mount
+from p2pfs.mount.mountpoint import load_fuse
 from p2pfs.roots import Roots
 from tests.helpers.faketree import FakeNetwork, FakeShare
 
@@ -261,6 +264,8 @@ async def obey(nursery: trio.Nursery, fakes: FakeNetwork, share: FakeShare, faul
             case ["statistics"]:
                 say({"open": fakes.open_readers, "searched": fakes.searched,
                      "writers": share.writers, "heard": share.forget()})  # fmt: skip
+            case ["nodes"]:
+                say(known_nodes())
             case ["replace", path, text]:
                 fakes.add(path, text.encode(), cached=True)
                 say("replaced")
@@ -284,6 +289,16 @@ async def crash() -> None:
 
 def crash_now() -> None:
     raise CrashError("trio itself failed")
+
+
+def known_nodes() -> int:
+    """Return how many files libfuse knows because the kernel does: `id_table.use` of `struct fuse`.
+
+    Before it are the session, a table of the same form, and the address of this one's nodes.
+    """
+    (mount,) = vars(load_fuse())["_libfuse"]._answering._mounts
+    before = struct.calcsize("@PPNNNP")
+    return ctypes.c_size_t.from_address(mount + before).value
 
 
 def say(answer: object) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import itertools
 import os
+import signal
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import pytest
 from p2pfs.filesystem import BELIEVED_S
 from p2pfs.mount import plus
 from p2pfs.mount.table import Stretch, _find
+from tests.helpers.mounted import until
 from tests.helpers.mountedtree import LISTED, MountedTree, mounted_tree
 from tests.suites.filesystem_suite import errno_of
 
@@ -139,3 +144,38 @@ def test_a_new_version_has_its_size_though_the_old_one_was_just_listed(
     with path.open("rb") as file:
         assert os.fstat(file.fileno()).st_size == len(text)
         assert file.read() == text.encode()
+
+
+_REMOUNT = 32
+"""MS_REMOUNT of <linux/mount.h>."""
+
+
+def forget_all(mountpoint: Path) -> None:
+    """Have the kernel forget every name of a mount that nobody uses, as it does for want of memory.
+
+    A mount that is changed, in nothing here, is such a reason, and concerns no other.
+    """
+    assert ctypes.CDLL(None).mount(None, bytes(mountpoint), None, _REMOUNT, None) == 0
+
+
+@pytest.mark.fuse
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have the kernel forget")
+def test_what_the_kernel_forgets_is_forgotten_however_the_listings_ended(
+    mounted: MountedTree,
+) -> None:
+    many = mounted.network / "many"
+    forget_all(mounted.mountpoint)
+    before = mounted.ask("nodes")
+
+    for moment in range(25):
+        with subprocess.Popen(["ls", "-l", many], stdout=subprocess.DEVNULL) as listing:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                listing.wait(moment / 1_000)
+            listing.send_signal(signal.SIGINT if moment % 2 else signal.SIGKILL)
+    for _ in range(5):
+        with os.scandir(many) as entries:
+            assert sum(entry.stat().st_size for entry in entries) == LISTED
+        assert mounted.ask("nodes") >= LISTED
+        forget_all(mounted.mountpoint)
+
+    until(lambda: mounted.ask("nodes") == before)
