@@ -17,6 +17,7 @@ PROJECT = Path(__file__).parents[1]
 HOUSE = PROJECT / "p2pfs"
 CONFIG = PROJECT / "pyproject.toml"
 PACKAGES = sorted(path.parent.name for path in HOUSE.glob("*/__init__.py"))
+TOOLS = sorted(path.parent.name for path in (PROJECT / "contrib").glob("*/__init__.py"))
 LAYERS = next(
     contract["layers"]
     for contract in tomllib.loads(CONFIG.read_text())["tool"]["importlinter"]["contracts"]
@@ -54,6 +55,14 @@ def test_the_map_of_a_package_names_every_module(package: str):
 
     named = set(re.findall(r"[a-z_]+", face.split('"""')[1]))
     assert modules_in(HOUSE / package) <= named
+
+
+@pytest.mark.parametrize("package", TOOLS)
+def test_the_map_of_a_tool_names_every_module(package: str):
+    face = (PROJECT / "contrib" / package / "__init__.py").read_text()
+
+    named = set(re.findall(r"^([a-z_]+)  ", face.split('"""')[1], re.MULTILINE))
+    assert modules_in(PROJECT / "contrib" / package) == named
 
 
 FOREIGN = {
