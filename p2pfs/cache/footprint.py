@@ -107,7 +107,8 @@ class Footprint:
         try:
             self._store(storage, stored, offset)
         except TransferError:
-            os.unlink(path)
+            with contextlib.suppress(OSError):  # it may be read-only by now
+                os.unlink(path)
             raise
         self._room.created(self._key)
         self.storage = storage

@@ -274,9 +274,16 @@ class BlockCache:
             path = self.path_of(key)
             # Out of the way under the lock, so that the content can be opened anew; removed
             # outside, because freeing a gigabyte takes the file system many milliseconds.
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.rename(path, path + _GONE_SUFFIX)
-        with contextlib.suppress(FileNotFoundError):
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                log.warning("cache: %s cannot be evicted: %s", key.name, error)
+                self._shelves.put(key, allocated_bytes)
+                self._sizes[key.file_id] = key.size
+                return False
+        with contextlib.suppress(OSError):  # else the next start removes it
             os.unlink(path + _GONE_SUFFIX)
         self.give_back(allocated_bytes)
         return True

@@ -77,6 +77,10 @@ def disk_bytes(path: Path) -> int:
     return total
 
 
+def disk_bytes_of(path: Path, content: Content) -> int:
+    return os.stat(path / f"{content.file_id.hex()}.{content.size}").st_blocks * 512
+
+
 def only_file(path: Path) -> Path:
     (entry,) = path.iterdir()
     return entry
@@ -614,6 +618,48 @@ async def test_a_full_disk_evicts_then_says_so_then_recovers(
         room = 2 * BLOCK
         await put(file, 0, new.block(0))
         assert file.read_nowait(0, BLOCK) == new.data
+
+
+def read_only(*_: object) -> int:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+async def test_a_disk_that_turns_read_only_is_a_full_one_until_it_takes_something_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = Content.of(3 * BLOCK, seed=1)
+    cache = open_cache(tmp_path)
+    with opened(cache, new) as file:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", read_only)
+            patch.setattr(os, "unlink", read_only)
+            with pytest.raises(CacheFullError):
+                await put(file, 0, new.block(0))
+        assert cache.used_bytes == 0
+
+        await put_all(file, new)
+        assert file.read_nowait(0, new.size) == new.data
+
+
+async def test_what_a_read_only_disk_does_not_let_go_stays_and_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expect_log: Callable[[str], None]
+) -> None:
+    expect_log("cannot be evicted")
+    old, new = Content.of(2 * BLOCK), Content.of(2 * BLOCK, seed=1)
+    cache = open_cache(tmp_path, limit_bytes=3 * BLOCK)
+    await put_whole(cache, old)
+    used_bytes = cache.used_bytes
+    with opened(cache, new) as file:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", read_only)
+            with pytest.raises(CacheFullError):
+                await put_all(file, new)
+            assert cache.clear() == 0
+        assert cache.percent(old.file_id) == 100
+        assert cache.used_bytes == used_bytes + disk_bytes_of(tmp_path, new)
+        await put_all(file, new)
+        assert file.read_nowait(0, new.size) == new.data
+    assert cache.percent(old.file_id) == 0
 
 
 async def test_what_was_evicted_can_be_fetched_again(tmp_path: Path) -> None:
