@@ -1,7 +1,7 @@
 """A disk whose power can fail: what was synced is there afterwards, and any part of the rest.
 
 `power_may_fail` looks at real files before and after each system call that makes, names or syncs
-one. A file that was not synced may be empty, zeros, half there, or whole;
+one. A file that was not synced may be empty, zeros, half there, either half, or whole;
 a directory that was not synced may have any of the names that it has had since it was. `Cut`
 writes each such disk into a directory of its own.
 
@@ -50,7 +50,8 @@ class _Inode:
     def possible(self) -> list[Contents]:
         last = self.since_sync[-1]
         if isinstance(last, bytes) and len(self.since_sync) > 1:
-            torn = [bytes(len(last)), last[: len(last) // 2]]
+            half = len(last) // 2
+            torn = [bytes(len(last)), last[:half], bytes(half) + last[half:]]
             return [*self.since_sync, *torn]
         return list(self.since_sync)
 
