@@ -90,6 +90,8 @@ class Browser(View):
         confided: Confided | None = None,
     ) -> None:
         self._catalogue = catalogue
+        confided = confided or Confided(catalogue)
+        self._books = catalogue, confided.catalogue
         self._disputes = disputes
         self._neighbours = neighbours
         self._clock = clock
@@ -118,7 +120,7 @@ class Browser(View):
             clock=clock,
         )
         self.comings = Comings(
-            catalogue,
+            *self._books,
             self._belief,
             self._newcomers,
             neighbours=neighbours,
@@ -133,13 +135,14 @@ class Browser(View):
             catalogue, searches, disputes, self._belief, self._lister, self._tasks, ttl, clock
         )
         self._confirmer = Confirmer(
-            catalogue,
+            self._books,
             self.ask_one,
             lambda: {peer.id for peer in neighbours()},
             clock,
             on_gone=self.comings.left,
         )
-        catalogue.on_fading = lambda: self._tasks.soon(self._start_fading, idempotent=True)
+        for book in self._books:
+            book.on_fading = lambda: self._tasks.soon(self._start_fading, idempotent=True)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the questions under way, until cancelled."""
@@ -288,5 +291,5 @@ class Browser(View):
 
     async def _fade(self) -> None:
         """Forget the claims that are to be forgotten, a little at a time."""
-        while self._catalogue.fade():
+        while any(book.fade() for book in self._books):
             await trio.lowlevel.checkpoint()

@@ -33,6 +33,7 @@ class Comings:
     def __init__(
         self,
         catalogue: Catalogue,
+        confided: Catalogue,
         belief: Belief,
         newcomers: Newcomers,
         *,
@@ -41,8 +42,12 @@ class Comings:
         list_anew: Callable[[str], object],
         clock: Callable[[], float],
     ) -> None:
-        """Have a directory listed anew by `list_anew` if it was shown lately (`shown_at`)."""
+        """Have a directory listed anew by `list_anew` if it was shown lately (`shown_at`).
+
+        What servents show to us alone is in `confided`.
+        """
         self._catalogue = catalogue
+        self._confided = confided
         self._belief = belief
         self._newcomers = newcomers
         self._neighbours = neighbours
@@ -95,11 +100,13 @@ class Comings:
         """Forget the offers of a servent that has left the network."""
         self._belief.board.forget(peer)
         self._catalogue.forget(peer)
+        self._confided.forget(peer)
 
     def all_left(self) -> None:
         """Forget the offers of everybody: we have left the network."""
         self._belief.board.forget_all()
         self._catalogue.keep_only("", ())
+        self._confided.keep_only("", ())
 
     def lost(self, peer: ServentId, *, is_there: bool = False) -> None:
         """Note that a neighbour is gone without BYE; a listing will show which servents remain.

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
 from p2pfs.latest import Latest
 from p2pfs.namespace.catalogue import Catalogue
-from p2pfs.protocol import FILE_ID_BYTES, Entry, FileId, ServentId
+from p2pfs.protocol import FILE_ID_BYTES, Entry, FileId, PeerInfo, ServentId
 from p2pfs.state import open_private
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,19 @@ class Confided:
     def has(self, holder: ServentId, path: str) -> bool:
         """Return whether a path of a holder is in such a share."""
         return (holder, path.partition("/")[0]) in self._labels
+
+    def holder(self, servent: ServentId) -> PeerInfo | None:
+        """Return a servent if it is known to show something to us alone.
+
+        No search finds it by that. So it is not gone because none does.
+        """
+        holders = self.catalogue.holders
+        return holders.get(servent) if holders.entries(servent, "") else None
+
+    def holders(self) -> Sequence[PeerInfo]:
+        """Return all such servents."""
+        found = map(self.holder, [peer.id for peer in self.catalogue.holders.all()])
+        return [peer for peer in found if peer is not None]
 
     def note_page(
         self, holder: ServentId, path: str, names: Collection[str], limited: Collection[str]

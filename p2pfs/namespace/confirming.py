@@ -8,7 +8,7 @@ it could not be reached several times in a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import trio
@@ -41,14 +41,17 @@ class Confirmer:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        books: Sequence[Catalogue],
         ask: AskServent,
         neighbours: Callable[[], Collection[ServentId]],
         clock: Callable[[], float],
         on_gone: Callable[[ServentId], object],
     ) -> None:
-        """Prepare. `neighbours` are known to be there; without any neighbour nobody is asked."""
-        self._catalogue = catalogue
+        """Prepare. `neighbours` are known to be there; without any neighbour nobody is asked.
+
+        A servent is heard of if it is in one of the `books`.
+        """
+        self._books = books
         self._ask = ask
         self._neighbours = neighbours
         self._clock = clock
@@ -63,13 +66,30 @@ class Confirmer:
             if not neighbours:
                 continue  # we are cut off, and silence says nothing about others
             since = self._clock() - CONFIRM_S
-            silent = self._catalogue.holders.unheard(since, ASKED_EACH_TIME)
+            silent = self._silent(since)
             self._strikes = {s: n for s, n in self._strikes.items() if s in {p.id for p in silent}}
             for peer in silent:
                 if peer.id in neighbours:
-                    self._catalogue.holders.heard(peer.id)
+                    self._heard(peer.id)
             unheard = [peer for peer in silent if peer.id not in neighbours]
             await for_each(unheard, self._confirm, at_once=ASKED_AT_ONCE)
+
+    def _silent(self, since: float) -> Sequence[PeerInfo]:
+        """Return servents that are in some book, and in no book were heard of since then."""
+        unheard = {
+            peer.id: peer
+            for book in self._books
+            for peer in book.holders.unheard(since, ASKED_EACH_TIME)
+        }
+        return [
+            peer
+            for peer in unheard.values()
+            if all(book.holders.heard_at(peer.id) < since for book in self._books)
+        ]
+
+    def _heard(self, servent: ServentId) -> None:
+        for book in self._books:
+            book.holders.heard(servent)
 
     async def _confirm(self, peer: PeerInfo) -> None:
         """Ask one servent; forget it if it is gone."""
@@ -77,7 +97,7 @@ class Confirmer:
         await telling.heard_out()
         if telling.is_whole or telling.names or isinstance(telling.error, RejectedError):
             self._strikes.pop(peer.id, None)
-            self._catalogue.holders.heard(peer.id)
+            self._heard(peer.id)
             return
         self._strikes[peer.id] = self._strikes.get(peer.id, 0) + 1
         if self._strikes[peer.id] >= STRIKES:

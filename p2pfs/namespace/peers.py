@@ -176,16 +176,22 @@ class Shares(View):
         """Return the peer of a folder, if it is known."""
         owner = self._folders.owner(folder)
         near = (peer for peer in self._neighbours() if peer.id == owner)
-        peer = next(near, None) or (owner and self._catalogue.holders.get(owner))
+        peer = next(near, None) or (owner and self._told(owner))
         return peer or self._peers().get(folder)
+
+    def _told(self, servent: ServentId) -> PeerInfo | None:
+        """Return a servent that has told of its share, to everybody or to us alone."""
+        return self._catalogue.holders.get(servent) or self._confided.holder(servent)
 
     def _peers(self) -> Mapping[str, PeerInfo]:
         """Return the known peers, by folder."""
         neighbours, now = tuple(self._neighbours()), self._clock()
-        version, last = self._catalogue.holders.version(), self._named
+        books = self._catalogue, self._confided.catalogue
+        version, last = tuple(book.holders.version() for book in books), self._named
         if last is not None and last[:2] == (version, neighbours) and now - last.at < NAMED_S:
             return last.folders
-        known = {peer.id: peer for peer in (*self._catalogue.holders.all(), *neighbours)}
+        told = *self._confided.holders(), *self._catalogue.holders.all()
+        known = {peer.id: peer for peer in (*told, *neighbours)}
         folders = self._folders.of(known.values(), now, self._catalogue.offers.chosen())
         self._named = _Named(version, neighbours, now, folders)
         return folders
@@ -322,7 +328,7 @@ class Shares(View):
 class _Named(NamedTuple):
     """The folders of all peers, as they were named last."""
 
-    version: int
+    version: tuple[int, ...]
     neighbours: tuple[PeerInfo, ...]
     at: float
     folders: Mapping[str, PeerInfo]

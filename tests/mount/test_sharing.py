@@ -226,3 +226,26 @@ def test_what_is_for_some_alone_is_seen_by_them_alone(servents: Servents, music:
         assert "Music" not in os.listdir(one.mountpoint / "network")
     link = anna.p2pfs("link", anna.shared / "Music" / "jazz" / "song").stdout.strip()
     assert "nobody within the horizon has it" in cleo.p2pfs("open", link).stderr
+
+
+def test_what_a_killed_holder_showed_to_some_alone_cannot_be_reached_and_is_not_absent(
+    servents: Servents, music: Path
+) -> None:
+    anna = servents.start("anna")
+    cleo = servents.start("cleo", joins=[anna])
+    ben = servents.start("ben", "--stall-timeout", "2", joins=[anna, cleo])
+    anna.p2pfs("share", music, "--to", str(ben.status()["id"]))
+    (cleo.shared / "open.txt").write_text("for all")
+    jazz = ben.mountpoint / "peers" / "anna" / "Music" / "jazz"
+    until((jazz / "song").exists)
+    ben.sees("open.txt")
+
+    anna.kill()
+
+    until(lambda: ben.neighbours() == ["cleo"])
+    until(lambda: errno_name((jazz / "another").read_bytes) == "EHOSTUNREACH")
+    for _look in range(3):
+        assert errno_name((jazz / "song").read_bytes) == "EHOSTUNREACH"
+        assert errno_name((jazz / "another").read_bytes) == "EHOSTUNREACH"
+        assert os.listdir(ben.network) == ["open.txt"]
+        assert sorted(os.listdir(ben.mountpoint / "peers")) == ["anna", "cleo"]

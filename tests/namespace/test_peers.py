@@ -15,6 +15,7 @@ from p2pfs.errors import NoSourceError, ShutdownError, StalledError, Unreachable
 from p2pfs.namespace.ages import FIRST_LISTING_S, REFRESH_AFTER_S
 from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
+from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
 from p2pfs.namespace.peers import (
@@ -43,6 +44,8 @@ class Peers:
         self.files: dict[PeerInfo, dict[str, bytes]] = {}
         self.neighbours: list[PeerInfo] = []
         self.unreachable: set[PeerInfo] = set()
+        self.limited: dict[PeerInfo, set[str]] = {}
+        """Names in the root of each that no search finds."""
         self.slow_s = 0.0
         self.silent_s = 0.0
         """How long it takes after each page that is not the last."""
@@ -51,9 +54,16 @@ class Peers:
         self.lists: list[tuple[str, str]] = []
         self.looked_at: float | None = None
         self.tasks = Tasks()
-        self.listings = Listings(self.catalogue, self._list_pages, self.tasks, trio.current_time)
+        self.confided = Confided(self.catalogue)
+        self.listings = Listings(
+            self.catalogue, self._list_pages, self.tasks, trio.current_time, self.confided
+        )
         self.shares = Shares(
-            self.catalogue, self, neighbours=lambda: self.neighbours, clock=trio.current_time
+            self.catalogue,
+            self,
+            neighbours=lambda: self.neighbours,
+            clock=trio.current_time,
+            confided=self.confided,
         )
 
     def add(self, info: PeerInfo, *paths: str, is_far: bool = False) -> PeerInfo:
@@ -78,11 +88,15 @@ class Peers:
         self.floods += 1
         await trio.lowlevel.checkpoint()
         self.looked_at = trio.current_time()
-        for info, files in self.files.items():
-            if files:
+        for info in self.files:
+            if self._is_found(info):
                 self.catalogue.learn(info, ())
-        self.catalogue.keep_only("", [info.id for info, files in self.files.items() if files])
+        self.catalogue.keep_only("", [info.id for info in self.files if self._is_found(info)])
         return ()
+
+    def _is_found(self, info: PeerInfo) -> bool:
+        names = {path.partition("/")[0] for path in self.files[info]}
+        return info not in self.unreachable and bool(names - self.limited.get(info, set()))
 
     def age(self, path: str) -> float:
         return float("inf") if self.looked_at is None else trio.current_time() - self.looked_at
@@ -99,7 +113,13 @@ class Peers:
         if holder in self.unreachable:
             raise UnreachableError("nobody answers")
         entries = [e for e in self._entries(holder, path) if e.path.rpartition("/")[2] > after]
-        take(Listing(tuple(entries[:PAGE]), has_more=len(entries) > PAGE))
+        take(
+            Listing(
+                tuple(entries[:PAGE]),
+                has_more=len(entries) > PAGE,
+                limited=tuple(self.limited.get(holder, ())),
+            )
+        )
         if len(entries) > PAGE:
             await trio.sleep(self.silent_s)
 
@@ -224,6 +244,29 @@ async def test_without_neighbours_what_was_known_stays(autojump_clock: MockClock
         assert isinstance(await peers.stat("anna/d/x"), RemoteFile)
         assert await peers.stat("nobody") is None
         assert (trio.current_time(), peers.floods) == (began_at, 1)
+
+
+async def test_who_shows_something_to_us_alone_is_not_absent_because_no_search_finds_it(
+    autojump_clock: MockClock,
+):
+    async with open_peers() as peers:
+        peers.add(ANNA, "d/x")
+        peers.limited[ANNA] = {"d"}
+        peers.add(BEN, "x")
+        assert await peers.ls("anna") == ["anna/d"]
+        assert await peers.ls("anna/d") == ["anna/d/x"]
+        peers.neighbours.remove(ANNA)
+        peers.unreachable.add(ANNA)
+        await trio.sleep(SIGHTED_S + 1)
+        await peers.list("")
+
+        assert await peers.ls() == ["anna", "ben"]
+        assert isinstance(await peers.stat("anna/d/x"), RemoteFile)
+        with pytest.raises(NoSourceError):
+            await peers.stat("anna/d/y")
+        peers.confided.catalogue.forget(ANNA.id)
+        assert await peers.stat("anna/d/x") is None
+        assert await peers.ls() == ["ben"]
 
 
 # What they have.
