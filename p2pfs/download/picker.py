@@ -67,7 +67,7 @@ class Picker:
         """Note that a block has come; until `ended` it is being verified and kept."""
         source = self._sources.of(request.source)
         self._outstanding.arrived(request)
-        self._probes.begin_anew()
+        self._probes.begin_anew(request.index)
         source.take_back(request)
         source.verifying += 1
         source.gave(request, now)
@@ -135,7 +135,7 @@ class Picker:
         demanded = tuple(demanded)
         asked = (self._ask(index, sources, now, is_demanded=True) for index in demanded)
         requests = [request for request in asked if request is not None]
-        requests += self._probe(demanded[:1], now)
+        requests += self._probe(demanded[: 1 + demanded[:1].count(MANIFEST)], now)
         requests += self._fill(sources, now, ahead)
         return requests
 
@@ -190,7 +190,8 @@ class Picker:
     def _probe(self, demanded: Sequence[int], now: float) -> Iterator[Request]:
         """Ask more and more sources for the first block that is needed, while none has given any.
 
-        Of a large block no more are asked than may be on their way.
+        For the manifest too, if that is missing: small as it is, it says little of how quick a
+        source is. Of a large block no more are asked than may be on their way.
         """
         self._probes.keep_only(demanded)
         for index in demanded if not self.is_held_back(now) else ():
@@ -274,6 +275,8 @@ class Picker:
                 sources = self._sharing.may_be_asked(index, sources, now, is_demanded=is_demanded)
         source = self._choice.best(index, length, sources, now, is_demanded=is_demanded)
         if source is None:
+            if is_demanded:
+                self._sharing.look_again(index, sources, now)
             return None
         return self._give(source, Request(source.peer, index, length), now)
 

@@ -18,6 +18,9 @@ PROBE_AFTER_S: Final = 0.25
 PROBE_S: Final = 0.1
 """In each such time after that, twice as many sources are asked for it."""
 
+STEPS: Final = (MAX_KNOWN_SOURCES - 1).bit_length()
+"""After so many times all sources are asked that are remembered."""
+
 ROUNDING: Final = 1e-6
 """The part of a step that may be missing: an alarm at the time of a step makes that step."""
 
@@ -31,9 +34,9 @@ class Probes:
         self.look_at = math.inf
         """When more sources may be asked for a block counted since this was set to infinity."""
 
-    def begin_anew(self) -> None:
-        """Note that something has come: all patience begins anew."""
-        self._asked_at.clear()
+    def begin_anew(self, index: int) -> None:
+        """Note that a block has come: if it is asked for again, patience begins anew."""
+        self._asked_at.pop(index, None)
 
     def keep_only(self, demanded: Collection[int]) -> None:
         """Forget all blocks but these."""
@@ -45,6 +48,7 @@ class Probes:
         if now < probe_at:
             self.look_at = min(self.look_at, probe_at)
             return 1
-        steps = int((now - probe_at) / PROBE_S + ROUNDING) + 1
-        self.look_at = min(self.look_at, probe_at + steps * PROBE_S)
-        return int(min(2.0**steps, MAX_KNOWN_SOURCES))
+        steps = min(int((now - probe_at) / PROBE_S + ROUNDING) + 1, STEPS)
+        if steps < STEPS:
+            self.look_at = min(self.look_at, probe_at + steps * PROBE_S)
+        return min(1 << steps, MAX_KNOWN_SOURCES)

@@ -118,6 +118,11 @@ class Sharing:
         may_be_slow = is_demanded and reader.rate(now) is not None
         return [s for s in sources if s is reader or (may_be_slow and not s.is_partial)]
 
+    def look_again(self, index: int, sources: Sequence[Source], now: float) -> None:
+        """Note when one of these is to be asked again for a block that it promised."""
+        promised = (source.lacks.get(index, now) for source in sources)
+        self.look_at = min((self.look_at, *(at for at in promised if at > now)))
+
     def _assigned(self, index: int, now: float) -> Source | None:
         """Return the other reader that a block is assigned to, if it may have it."""
         reader_id = self._rendezvous.reader_of(index)

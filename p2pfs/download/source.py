@@ -72,11 +72,15 @@ given nothing after so many times in a row half as often each time. Where ten sh
 a reader has nothing to give for some seconds: after 5 times they took 37 s for 32 MiB, which is
 more than twice what one takes."""
 
-_GONE: Final = frozenset({Trouble.CLOSED, Trouble.UNREACHABLE})
-# The troubles of a source to which no link leads.
+ANSWER_S: Final = 5.0
+"""What a source has said counts for so long while it is asked again: a dial ends after 3.5 s, and a
+refusal takes a moment more. After that it is there, and silent."""
 
 _LACKED_BEFORE: Final = -math.inf
 # In place of the time when to ask again: it lacked the block, and was found again since.
+
+_LACKED: Final = frozenset({math.inf, _LACKED_BEFORE})
+# Of a block that it lacked, and was not fetching.
 
 REFILL_BLOCKS: Final = 16
 """A source with a long pipeline is asked for so many blocks at once, any other for half of what its
@@ -129,11 +133,9 @@ class Source:
     retry_at: float = 0.0
     failures: int = 0  # in a row
     standing: Standing = Standing.NEW
-    trouble: Trouble | None = None  # why it is neither NEW nor PROVEN, till it answers
+    trouble: Trouble | None = None  # the last that it had, till it answers or a reader comes anew
     given: int = 0  # blocks
-    was_gone: Trouble | None = None  # CLOSED, UNREACHABLE: tried last, though found again since
     tried_at: float = -math.inf  # when it was asked last though it had no rate
-    was_outdated: bool = False  # it said so when it was asked last, though it was found again since
     lacks: dict[int, float] = field(default_factory=dict)  # block -> when to ask for it again
     is_reader: bool = False  # it has the content in its cache alone, as we have
     is_partial: bool = False  # it once lacked a block
@@ -150,10 +152,10 @@ class Source:
     def happened(self, event: SourceEvent, trouble: Trouble | None = None) -> None:
         """Take the step of the table that an event is."""
         self.standing = STANDINGS[self.standing][event]
-        if self.standing in (Standing.NEW, Standing.PROVEN):
-            self.trouble = None
-        else:
-            self.trouble = Trouble.CORRUPT if self.standing is Standing.LIAR else trouble
+        if self.standing is Standing.LIAR:
+            self.trouble = Trouble.CORRUPT
+        elif event is not SourceEvent.FORGIVEN:
+            self.trouble = trouble
 
     def asked(self, request: Request, now: float) -> None:
         """Note that it is asked for a block."""
@@ -179,7 +181,6 @@ class Source:
         self.lacks.pop(request.index, None)
         self.progress_at, self.silent_s = now, 0.0
         self.failures, self.retry_at = 0, 0.0
-        self.was_gone, self.was_outdated = None, False
         self.lates = max(0, self.lates - 1)
         self.happened(SourceEvent.GAVE)
 
@@ -194,7 +195,7 @@ class Source:
         self.is_reader = self.is_partial = True
         self.progress_at, self.silent_s = now, 0.0
         if not self.is_dropped:  # it has answered: what was in the way before is not any more
-            self.trouble, self.was_gone, self.was_outdated = None, None, False
+            self.trouble = None
 
     def was_relieved(self, request: Request, now: float) -> None:
         """Note that a request to it has ended unanswered, since others were quicker."""
@@ -230,28 +231,24 @@ class Source:
     @property
     def is_out_of_reach(self) -> bool:
         """Whether no way leads to it, and it never gave a block."""
-        return self.was_gone is Trouble.UNREACHABLE and not self.given
+        return self.trouble is Trouble.UNREACHABLE and not self.given
 
     def trouble_with(self, indexes: Iterable[int], now: float) -> Trouble:
         """Return why it does not give these blocks.
 
-        What it said of them counts until it answers otherwise, or is stuck. A source that said
-        nothing is silent.
+        What it said last counts until it answers otherwise, or is silent though it is there. A
+        source that said nothing is silent.
         """
-        if self.is_out_of_reach:
-            return Trouble.UNREACHABLE
+        if self.is_dropped and self.trouble is not None:
+            return self.trouble
+        lacked = {self.lacks[index] for index in indexes if index in self.lacks}
+        if now >= self.silent_at() and math.inf not in lacked:
+            return Trouble.SILENT
         if self.trouble is not None:
             return self.trouble
-        lacked = [self.lacks[index] for index in indexes if index in self.lacks]
-        if math.inf in lacked:
-            return Trouble.STALE
-        if now >= self.stuck_at():
+        if not lacked:
             return Trouble.SILENT
-        if self.was_outdated or _LACKED_BEFORE in lacked:
-            return Trouble.STALE
-        if self.was_gone is not None:
-            return self.was_gone
-        return Trouble.BUSY if lacked else Trouble.SILENT
+        return Trouble.BUSY if lacked.isdisjoint(_LACKED) else Trouble.STALE
 
     def may_have(self, index: int, now: float) -> bool:
         """Return whether to ask it for a block now, as far as its having it goes."""
@@ -281,6 +278,10 @@ class Source:
     def stuck_at(self) -> float:
         """Return when it counts as stuck if nothing comes; never without requests."""
         return self.progress_at + self.patience_s() if self.requests else math.inf
+
+    def silent_at(self) -> float:
+        """Return when it is silent, whatever it has said before; never without requests."""
+        return max(self.stuck_at(), self.progress_at + ANSWER_S)
 
     def doubtful_at(self) -> float:
         """Return when a block that readers need is asked of others too, if nothing comes."""
@@ -317,7 +318,6 @@ class Source:
             self.retry_at = now + min(pause_s, MAX_PAUSE_S)
         self.happened(event_of(trouble), trouble)
         self.silent_s = 0.0
-        self.was_gone = trouble if trouble in _GONE else None
 
     def back_off(self, now: float, trouble: Trouble = Trouble.BUSY) -> None:
         """Ask nothing of it for a while, longer each time that it gave nothing."""
@@ -335,18 +335,17 @@ class Source:
 
         To be found is no sign that it can be reached, nor that it has what it lacked.
         """
-        was_gone = self.was_gone
-        was_outdated = self.was_outdated or self.standing is Standing.OUTDATED
-        lacked = {i: _LACKED_BEFORE if at == math.inf else 0.0 for i, at in self.lacks.items()}
-        self.forgive()
-        self.was_gone, self.was_outdated, self.lacks = was_gone, was_outdated, lacked
-
-    def forgive(self) -> None:
-        """Try it anew at once, unless it lied."""
-        self.lacks.clear()
-        self.was_gone, self.was_outdated = None, False
+        again = {i: _LACKED_BEFORE if at == math.inf else 0.0 for i, at in self.lacks.items()}
+        self.lacks = again
         self.retry_at = 0.0
         self.happened(SourceEvent.FORGIVEN)
+
+    def forgive(self) -> None:
+        """Try it anew at once, and forget what it said, unless it lied."""
+        self.found_again()
+        self.lacks.clear()
+        if self.standing is not Standing.LIAR:
+            self.trouble = None
 
     def eta_s(self, length: int) -> float:
         """Return how long a further block of `length` would take, behind the queued ones."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from p2pfs.download.known import MAX_KNOWN_SOURCES, MAX_SOURCES
 from p2pfs.download.outstanding import MAX_AHEAD_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_BYTES
 from p2pfs.download.picker import Picker
-from p2pfs.download.probing import PROBE_AFTER_S
+from p2pfs.download.probing import PROBE_AFTER_S, Probes
 from p2pfs.download.rendezvous import Rendezvous
 from p2pfs.download.sharing import ASSIGNED_PATIENCE_S, CREDIT_BLOCKS, CREDIT_S
 from p2pfs.download.source import (
@@ -417,6 +419,21 @@ def test_what_a_reader_is_not_fetching_is_asked_of_the_source_at_once() -> None:
     assert instead.source == peer(0)
 
 
+def test_what_the_only_source_will_have_soon_is_asked_for_again_however_long_that_takes() -> None:
+    picker, now = picker_with(1), 0.0
+    for request in picker.next_requests(now, [OWN_BLOCK], []):
+        arrive(picker, request, now)
+
+    asked_at = now
+    while now < 10 * ASSIGNED_PATIENCE_S:
+        for request in picker.next_requests(now, [OTHERS_BLOCK], []):
+            picker.lacked(request, now, 0.2)
+            asked_at = now
+        picker.next_requests(now, [OTHERS_BLOCK], [])
+        now = picker.next_deadline(now)
+        assert now < asked_at + 1.0
+
+
 def test_nothing_is_promised_if_nobody_has_the_whole() -> None:
     picker = Picker(SIZE, OWN_ID)
     picker.add_sources([peer(1)])
@@ -502,6 +519,33 @@ def test_a_rate_follows_a_change_within_seconds() -> None:
 
     assert meter.rate == pytest.approx(1000, rel=1.5)
     assert meter.rate_after(60) == pytest.approx(0, abs=1)
+
+
+# Asking more and more
+
+
+def test_a_source_may_take_minutes_for_a_block_while_others_are_tried() -> None:
+    """A slow one gives a part of it now and then, so no stall time ends this."""
+    picker = picker_with(3)
+    (slow,) = picker.next_requests(0.0, [0], [])
+    others = picker.next_requests(1.0, [0], [])
+    for other in others:
+        picker.failed(other, Trouble.UNREACHABLE, 1.0)
+
+    again = picker.next_requests(1_000.0, [0], [])
+
+    assert {request.source.id for request in again} == {peer(1).id, peer(2).id}
+    assert {request.index for request in again} == {slow.index}
+
+
+def test_once_all_sources_may_be_asked_no_time_changes_that() -> None:
+    probes = Probes()
+    probes.count(0, 0.0)
+
+    assert probes.count(0, 10.0) == MAX_KNOWN_SOURCES
+    probes.look_at = math.inf
+    assert probes.count(0, 10.0) == MAX_KNOWN_SOURCES
+    assert probes.look_at == math.inf
 
 
 # The law
