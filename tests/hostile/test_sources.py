@@ -72,13 +72,26 @@ async def test_dead_ones_known_first_cost_a_moment(count: int, autojump_clock: M
     assert among <= MOST * alone
 
 
-@pytest.mark.parametrize("count", [8, 16])
+@pytest.mark.parametrize("count", [8, 16, 32, 63])
 async def test_slow_ones_known_first_give_way_to_the_quick(count: int, autojump_clock: MockClock):
     alone = await seconds_to_read([good()])
 
     among = await seconds_to_read([good(300e3) for _ in range(count)] + [good()])
 
     assert among <= MOST * alone
+
+
+def test_a_manifest_that_came_makes_nobody_wait_longer_for_the_first_block():
+    picker = Picker(FILM.size, "z" * 32)
+    picker.add_sources(peer(number) for number in range(MAX_KNOWN_SOURCES))
+    asked = picker.next_requests(0.0, [MANIFEST, 0], [])
+    manifest = next(request for request in asked if request.index == MANIFEST)
+    asked += picker.next_requests(0.5, [MANIFEST, 0], [])
+    picker.received(manifest, 0.6)
+
+    asked += picker.next_requests(0.75, [0], [])
+
+    assert sum(request.index == 0 for request in asked) == MAX_KNOWN_SOURCES
 
 
 def test_others_are_tried_while_all_that_are_known_are_slow():
