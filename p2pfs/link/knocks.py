@@ -3,9 +3,11 @@
 Theory. A stranger can name any address. Each dial costs the machines there a packet or a line
 in a log, so dials are counted by the network that an address is of (/24, /48), over all who name
 it: KNOCK_BURST at once, then KNOCKS_PER_MINUTE. A dial that leads to the servent that was named
-costs nothing, and shows that servents live there: their network may be dialled as before. When
-the burst is used up, each dial in vain costs twice what the last one did. It also costs the
-neighbour that named the address first, so one whose addresses lead to no servent is soon ignored.
+costs nothing, and shows that servents live there: their network may be dialled KNOCKS_EARNED times
+more. A liar who has a servent beside its victim, or behind the same router, has to greet for each
+of these. When the burst is used up, each dial in vain costs twice what the last one did. It also
+costs the neighbour that named the address first, so one whose addresses lead to no servent is soon
+ignored.
 
 Where a servent answered within PROVEN_S, or at a dial that the book of contacts remembers, is our
 own knowledge: dialling that servent there again is not counted, and neither is what the user named.
@@ -28,6 +30,9 @@ from p2pfs.protocol.flood import TokenBucket
 KNOCKS_PER_MINUTE: Final = 2
 KNOCK_BURST: Final = 8
 """Dials to one network because others name an address of it, which do not lead to a servent."""
+
+KNOCKS_EARNED: Final = 2
+"""Dials in vain for which one makes up that leads to a servent: many of a network may have gone."""
 
 NAMED_PER_MINUTE: Final = 6
 NAMED_BURST: Final = 24
@@ -129,7 +134,7 @@ class Knocks:
         """Note that a dial has led to the servent that was named."""
         self._proven_at[peer, address] = self._proven_at[None, address] = trio.current_time()
         target = self._target(address)
-        target.allowance = TokenBucket(KNOCKS_PER_MINUTE / 60, KNOCK_BURST)
+        target.allowance.top_up(KNOCKS_EARNED)
         target.cost = 1
         target.over()
         teller = self._teller(address)

@@ -13,6 +13,7 @@ from p2pfs.errors import UnreachableError
 from p2pfs.link import Channel
 from p2pfs.link.knocks import (
     KNOCK_BURST,
+    KNOCKS_EARNED,
     KNOCKS_PER_MINUTE,
     NAMED_BURST,
     NAMED_PER_MINUTE,
@@ -355,6 +356,18 @@ async def test_where_a_servent_is_others_are_not_dialled_any_oftener(autojump_cl
     while await knock(knocks, home, is_servent=False, peer=Identity.generate().id):
         pass
     assert await knock(knocks, home, is_servent=True)
+
+
+async def test_who_has_a_servent_beside_its_victim_has_to_greet_for_each_dial(
+    autojump_clock: MockClock,
+):
+    knocks, beside, greeted, made = Knocks(), Address("10.99.0.66", 4774), 0, 0
+    for _ in range(100):
+        for _ in range(KNOCK_BURST - 1):
+            made += await knock(knocks, victim(1), is_servent=False)
+        greeted += await knock(knocks, beside, is_servent=True, peer=Identity.generate().id)
+
+    assert made <= KNOCK_BURST + KNOCKS_EARNED * greeted
 
 
 async def test_who_is_not_heard_any_more_keeps_no_address_from_those_who_are(

@@ -51,6 +51,10 @@ class TokenBucket:
         """Put tokens back that were spent for what turns out to be worth less."""
         self._tokens += tokens
 
+    def top_up(self, tokens: float) -> None:
+        """Forget what was spent in advance, and put tokens beside those that are left."""
+        self._tokens = max(0.0, self._tokens) + tokens
+
     def take_ahead(self, now: float, tokens: int = 1) -> float:
         """Take tokens, which may not be there yet; return in how many seconds one will be."""
         wait_s = self.wait_s(now)
