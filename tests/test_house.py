@@ -71,7 +71,6 @@ FOREIGN = {
     "socket": "link",
     "ifaddr": "link",
     "zeroconf": "reach",
-    "miniupnpc": "reach",
     "jeepney": "host",
     "sqlite3": "library",
     "inotify_simple": "library",

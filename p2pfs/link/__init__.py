@@ -3,7 +3,7 @@
     sockets     dial and listen over TCP
     unixsockets the Unix socket behind the verbs
     interfaces  where others may dial this machine, and its router
-    datagrams   one question and its answer over UDP
+    datagrams   one question to a router and its answer, over UDP or TCP
     courier     carries the datagrams of an engine through a port of ours, wrapped
     dialling    all addresses of a servent are dialled, and the first that leads to it is taken
     knocks      how often addresses are dialled that others name
@@ -27,7 +27,7 @@ life.
 """
 
 from p2pfs.link.courier import LOOPBACK, Courier, open_courier
-from p2pfs.link.datagrams import ask_by_datagram
+from p2pfs.link.datagrams import ask_by_datagram, ask_by_stream, search_by_datagram
 from p2pfs.link.dialling import STAGGER_S, dial_servent, dial_twice
 from p2pfs.link.greeting import (
     ASKS_NOTHING,
@@ -93,6 +93,7 @@ __all__ = [
     "accept_links",
     "answer_link",
     "ask_by_datagram",
+    "ask_by_stream",
     "dial_servent",
     "dial_twice",
     "greet",
@@ -101,4 +102,5 @@ __all__ = [
     "open_courier",
     "present",
     "router_of_machine",
+    "search_by_datagram",
 ]

@@ -3,6 +3,8 @@
     lan      servents of one network in one room find each other (DNS-SD)
     ports    the port that the router of this machine passes on to us
     routers  how a router is asked for that: PCP, NAT-PMP, UPnP
+    upnp     the last of them
+    wishes   what it is asked for, and what of its answer is believed
     changes  the network of this machine has changed, or the machine has slept
     inviting others are invited, and invitations followed
     linking  links to files, made and checked

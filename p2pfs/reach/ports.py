@@ -20,7 +20,8 @@ import trio
 from p2pfs.link import router_of_machine
 from p2pfs.protocol import Address, Scope, scope_of
 from p2pfs.reach.changes import Machine
-from p2pfs.reach.routers import PCP_NONCE_BYTES, Mapping, NotMappedError, Way, Wish, ask_router
+from p2pfs.reach.routers import PCP_NONCE_BYTES, ask_router
+from p2pfs.reach.wishes import Mapping, NotMappedError, Way, Wish
 
 log = logging.getLogger(__name__)
 

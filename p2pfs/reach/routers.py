@@ -2,36 +2,30 @@
 
 Theory. The three are tried from the best to the most widespread. PCP (RFC 6887) and NAT-PMP
 (RFC 6886) are one datagram and its answer, and a router that knows only the older one answers a
-question in the newer with its own version. UPnP's Internet Gateway Device is found by multicast,
-speaks SOAP, and is left to miniupnpc, in a thread, since it waits two seconds for routers to
-report. A router's answer is checked as a stranger's is: it must repeat our nonce and port.
+question in the newer with its own version. `upnp` is the third. All of them ask the router through
+which this machine leaves and hear nobody else. Its answer is checked as a stranger's is: it must
+repeat our nonce and port, and what it grants must lead to us (`wishes`).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from p2pfs.errors import UnreachableError
 from p2pfs.link import ask_by_datagram
-from p2pfs.protocol import Address, Scope, scope_of
-from p2pfs.threads import lane
+from p2pfs.protocol import Address
+from p2pfs.reach.upnp import by_upnp
+from p2pfs.reach.wishes import Mapping, NotMappedError, Way, Wish, checked
 
 PORT: Final = 5351
 """Where routers are asked, in PCP and NAT-PMP."""
 
 WAITS_S: Final = (0.25, 0.5, 1.0)
 """A question is repeated after each; the RFCs go on for a minute, but our user waits."""
-
-LEASE_S: Final = 3600
-"""How long a mapping is asked for: a servent that was killed leaves no door open for longer."""
-
-UPNP_WAIT_MS: Final = 2_000
-"""How long routers have to answer the search for them (UPnP's own default)."""
 
 PCP_NONCE_BYTES: Final = 12
 _TCP: Final = 6
@@ -48,44 +42,6 @@ _PMP_TCP: Final = 2
 
 PCP_RESULTS: Final = {2: "it does not allow it", 8: "it has no more ports", 11: "it may not"}
 """The result codes in words for people (RFC 6887, section 7.4)."""
-
-
-class NotMappedError(Exception):
-    """A router does not pass a port on; the text says why, for people."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """The mapping that a router is asked for."""
-
-    router: str
-    """Its address on our side."""
-    own: Address
-    """Where it is to pass connections on to."""
-    nonce: bytes
-    """Says that the mapping is ours, when it is renewed or ended."""
-    lease_s: int = LEASE_S
-    """0 ends the mapping."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """The mapping that a router has granted."""
-
-    outside: Address
-    by: str
-    lease_s: int
-
-
-class Way(Protocol):
-    """One way of asking a router."""
-
-    async def __call__(self, wish: Wish) -> Mapping:
-        """Return what was granted.
-
-        Raises:
-            NotMappedError: the router does not know this way, or refuses.
-        """
 
 
 async def by_pcp(wish: Wish) -> Mapping:
@@ -114,7 +70,8 @@ def pcp_answer(told: bytes, wish: Wish) -> Mapping:
         reason = PCP_RESULTS.get(result, f"result {result}")
         raise NotMappedError(f"the router refuses: {reason} (PCP)")
     outside = ipaddress.IPv6Address(host)
-    return _checked(Mapping(Address(str(outside.ipv4_mapped or outside), port), "PCP", lease_s))
+    granted = Address(str(outside.ipv4_mapped or outside), port)
+    return checked(Mapping(granted, "PCP", lease_s), wish)
 
 
 async def by_nat_pmp(wish: Wish) -> Mapping:
@@ -145,37 +102,7 @@ def nat_pmp_answer(told: bytes, host: str, wish: Wish) -> Mapping:
         raise NotMappedError("the router's answer is to another question")
     if result:
         raise NotMappedError(f"the router refuses: result {result} (NAT-PMP)")
-    return _checked(Mapping(Address(host, port), "NAT-PMP", lease_s))
-
-
-_upnp_lane = lane(1)
-
-
-async def by_upnp(wish: Wish) -> Mapping:
-    """Ask in UPnP, which takes some two seconds."""
-    return _checked(await _upnp_lane(_upnp, wish))
-
-
-def _upnp(wish: Wish) -> Mapping:
-    try:
-        import miniupnpc  # noqa: PLC0415 - there are systems without it
-    except ImportError:
-        raise NotMappedError("UPnP needs the Python package miniupnpc") from None
-    device, port = miniupnpc.UPnP(), wish.own.port
-    device.discoverdelay = UPNP_WAIT_MS
-    try:
-        if not device.discover():
-            raise NotMappedError("no router answers to UPnP")
-        device.selectigd()
-        if not wish.lease_s:
-            device.deleteportmapping(port, "TCP")
-        elif not device.addportmapping(port, "TCP", wish.own.host, port, "p2pfs", "", wish.lease_s):
-            raise NotMappedError("the router refuses (UPnP)")
-        return Mapping(Address(device.externalipaddress(), port), "UPnP", wish.lease_s)
-    except NotMappedError:
-        raise
-    except Exception as error:  # miniupnpc raises plain ones
-        raise NotMappedError(f"the router refuses: {error} (UPnP)") from error
+    return checked(Mapping(Address(host, port), "NAT-PMP", lease_s), wish)
 
 
 WAYS: Final[tuple[Way, ...]] = (by_pcp, by_nat_pmp, by_upnp)
@@ -191,15 +118,6 @@ async def _ask(router: str, question: bytes) -> bytes:
 
 def _mapped(host: str) -> bytes:
     return ipaddress.IPv6Address(f"::ffff:{host}").packed
-
-
-def _checked(mapping: Mapping) -> Mapping:
-    """Return a mapping that leads to us from everywhere; a router behind a router grants others."""
-    if mapping.lease_s and scope_of(mapping.outside.host) is not Scope.WORLD:
-        raise NotMappedError(
-            f"the router is behind another one: its own address is {mapping.outside.host}"
-        )
-    return mapping
 
 
 async def ask_router(wish: Wish, ways: tuple[Way, ...] = WAYS) -> tuple[Mapping, Way]:

@@ -23,16 +23,13 @@ from p2pfs.protocol import Address
 from p2pfs.reach.changes import SETTLE_S
 from p2pfs.reach.ports import ROUTER_RETRY_S, PortMapping
 from p2pfs.reach.routers import (
-    LEASE_S,
-    Mapping,
-    NotMappedError,
-    Wish,
     ask_router,
     nat_pmp_answer,
     nat_pmp_outside,
     pcp_answer,
     pcp_question,
 )
+from p2pfs.reach.wishes import LEASE_S, Mapping, NotMappedError, Wish
 from tests.helpers.hosts import Host, open_wires
 from tests.helpers.memnet import MemoryHost
 from tests.helpers.mounted import until
