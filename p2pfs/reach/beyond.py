@@ -5,7 +5,8 @@ ours finds us by the id in it, whatever file is meant, so a library of a hundred
 costs two keys. We also tell the contents that are pinned here, or to which the user has passed on
 links, since the maker of such a link may be gone; MAX_TOLD_CONTENTS of them, the latest links
 first. Words are never told nor asked for. A servent tells nothing of itself before somebody has
-dialled it from as far away as its neighbours are, or a router passes its port on.
+dialled it from as far away as its neighbours are, or a router says that it passes its port on.
+Until somebody has dialled it, neighbours tell its keys too.
 
 Dials. An address from a directory is a stranger's word: it is dialled within the budgets of
 `Knocks`, which take all directories for one teller; of each network one before a second of any,
@@ -165,7 +166,8 @@ class Beyond:
             own, can_be_dialled = list(self._own_keys()), self._can_be_dialled()
             self._instead.ask(() if can_be_dialled else own)
             keys = [self._key(Subject.NETWORK), *own, *self._instead.theirs()]
-            self._tell(frozenset(keys if can_be_dialled and own else ()))
+            may_be_dialled = can_be_dialled or self._whereabouts.is_mapped
+            self._tell(frozenset(keys if may_be_dialled and own else ()))
             await trio.sleep(REVIEW_S)
 
     def _tell(self, keys: frozenset[DirectoryKey]) -> None:
@@ -185,9 +187,10 @@ class Beyond:
             yield self._key(Subject.FILE, file_id)
 
     def _can_be_dialled(self) -> bool:
-        """Return whether somebody has dialled us from as far away as our neighbours are."""
-        if self._whereabouts.is_mapped:
-            return True
+        """Return whether somebody has dialled us from as far away as our neighbours are.
+
+        That a router says that it passes our port on is no proof: others tell our keys meanwhile.
+        """
         links = self._overlay.neighbours
         if self._version != self._machine.version:  # the network of this machine has changed
             self._version, self._dialled_from = self._machine.version, -1
