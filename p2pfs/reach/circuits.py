@@ -25,7 +25,7 @@ from p2pfs.link import (
     greet,
     present,
 )
-from p2pfs.protocol import TICKET_BYTES, LinkKind, PeerInfo, Relay, ServentId
+from p2pfs.protocol import TICKET_BYTES, LinkKind, PeerInfo, Relay, ServentId, groups_of
 from p2pfs.reach.favours import Favours, Questions
 from p2pfs.reach.guides import Guides
 from p2pfs.reach.relays import Relays
@@ -37,8 +37,10 @@ log = logging.getLogger(__name__)
 GRANTED_S: Final = 1.0
 """How long a neighbour has to say whether it relays: a round trip, and what was lost sent again."""
 
-MAX_ENTERED: Final = 8
-"""Circuits that are being entered because others have asked for them."""
+MAX_ENTERED: Final = 16
+MAX_ENTERED_OF_ONE: Final = 4
+"""Circuits that are being entered because others have asked for them, and those through relays of
+one address: where nobody comes to the other end a place is taken for some seconds, for nothing."""
 
 
 class Circuits:
@@ -64,7 +66,8 @@ class Circuits:
         self._is_banned = is_banned
         self._favours = Favours()
         self._questions = Questions(Relay, GRANTED_S)
-        self._entered = 0
+        self._entered: Counter[str] = Counter()
+        """How many are being entered through relays of an address."""
         self._tasks = Tasks()
         self.run = self._tasks.run
         self.forget = self._favours.forget
@@ -126,11 +129,13 @@ class Circuits:
             self._relays.got_request(link, message)
 
     def _go(self, link: Link, message: Relay) -> None:
-        peer = ServentId(message.peer)
-        if self._entered >= MAX_ENTERED or self._is_banned(peer) or not link.seen_at:
+        peer, (_, address) = ServentId(message.peer), groups_of(link.remote.host)
+        of_one, of_all = self._entered[address], self._entered.total()
+        is_full = of_one >= MAX_ENTERED_OF_ONE or of_all >= MAX_ENTERED
+        if is_full or self._is_banned(peer) or not link.seen_at:
             self.counters["dropped: too many circuits"] += 1
         elif self._tasks.are_running:
-            self._entered += 1
+            self._entered[address] += 1
             self._tasks.start(self._enter_and_serve, link, peer, bytes(message.ticket))
 
     async def _enter_and_serve(self, relay: Link, peer: ServentId, ticket: bytes) -> None:
@@ -141,6 +146,7 @@ class Circuits:
             log.info("no circuit peer=%s relay=%s reason=%s", peer, relay.peer.id, error)
             return
         finally:
-            self._entered -= 1
+            self._entered[groups_of(relay.remote.host)[1]] -= 1
+            self._entered += Counter()  # drops those of whom there are none
         self.counters["entered"] += 1
         await self._shared.keep(link)

@@ -152,7 +152,7 @@ class Guides:
 
     def _pass_on(self, link: Link, message: Guide) -> None:
         way = self._routes.way_to(ServentId(message.peer))
-        if message.ttl <= 1 or way is None or way is link or not self._favours.may_ask(way):
+        if message.ttl <= 1 or way is None or not self._favours.may_pass_on(link, way):
             self.counters["dropped: no way"] += 1
             return
         self.counters["passed on"] += 1

@@ -27,6 +27,9 @@ MEETING_S: Final = 2.0
 GREETING_LEFT_S: Final = 2.0
 """The least time that is left for the greeting, once they are connected."""
 
+MEETING_MOST_S: Final = 10.0
+"""How long a meeting may last, however many connections come: it has one of few places."""
+
 KNOCK_AGAIN_S: Final = 0.05
 """The pause after a router has refused: the other one has let nothing out yet. In the trials five
 tries were the most."""
@@ -55,6 +58,7 @@ class Meeting:
         self._turns = trio.Semaphore(most)
         self._nursery: trio.Nursery | None = None
         self._link: Link | None = None
+        self._ends_at = 0.0
 
     async def run(self) -> Link:
         """Return the first link, which is not run yet.
@@ -64,6 +68,7 @@ class Meeting:
         """
         try:
             async with trio.open_nursery() as nursery:
+                self._ends_at = trio.current_time() + MEETING_MOST_S
                 nursery.cancel_scope.deadline = trio.current_time() + MEETING_S
                 self._nursery = nursery
                 nursery.start_soon(trio.sleep_forever)
@@ -102,7 +107,8 @@ class Meeting:
     async def _greet(self, channel: Channel) -> None:
         assert self._nursery is not None
         scope = self._nursery.cancel_scope
-        scope.deadline = max(scope.deadline, trio.current_time() + GREETING_LEFT_S)
+        least = max(scope.deadline, trio.current_time() + GREETING_LEFT_S)
+        scope.deadline = min(least, self._ends_at)
         try:
             await self._turns.acquire()
         except BaseException:

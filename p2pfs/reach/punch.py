@@ -195,7 +195,7 @@ class Punches:
     def _arrange(self, link: Link, message: Punch) -> None:
         """Tell both where the other is, each so much earlier as it takes longer to hear of it."""
         other = self._routes.neighbours().get(ServentId(message.peer))
-        if other is None or other is link or not self._favours.may_ask(other):
+        if other is None or not self._favours.may_pass_on(link, other):
             self.counters["dropped: no neighbour of both"] += 1
             return
         self.counters["arranged"] += 1

@@ -143,7 +143,7 @@ class Pushes:
 
     def _pass_on(self, came_by: Link, message: Push, asker: PeerInfo) -> None:
         way = self._routes.way_to(ServentId(message.target))
-        if message.ttl <= 1 or way is None or way is came_by or not self._favours.may_ask(way):
+        if message.ttl <= 1 or way is None or not self._favours.may_pass_on(came_by, way):
             self.counters["dropped: no way"] += 1
             return
         self.counters["passed on"] += 1

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from p2pfs.link import Link, Presented
-from p2pfs.protocol import MIB, TICKET_BYTES, Guid, Relay, ServentId
+from p2pfs.protocol import MIB, TICKET_BYTES, Guid, Relay, ServentId, groups_of
 from p2pfs.rates import LOOK_AGAIN_S, RateLimit
 from p2pfs.reach.favours import Favours, Routes
 from p2pfs.tasks import Tasks
@@ -29,8 +29,10 @@ RELAY_BYTES_PER_S: Final = 1 * MIB
 """Of one circuit, both ways together: a film can be watched. It costs a thousandth of a core."""
 
 MAX_CIRCUITS: Final = 8
+MAX_CIRCUITS_OF_NETWORK: Final = 4
 MAX_CIRCUITS_OF_ONE: Final = 2
-"""Circuits at once, and those of which one neighbour is an end."""
+"""Circuits at once, those of which neighbours of one network are an end, and those of which one
+neighbour is, or which those of one network have to one neighbour."""
 
 JOIN_S: Final = 2.0
 """How long both ends have to come: three ways, and one lost SYN."""
@@ -41,9 +43,10 @@ RELAY_IDLE_S: Final = 150.0
 
 @dataclass(eq=False, slots=True)
 class _Circuit:
-    """Two neighbours, and their connections to us as they come."""
+    """Two neighbours, who asked first, and their connections to us as they come."""
 
     peers: tuple[ServentId, ServentId]
+    networks: tuple[str, str]
     tickets: tuple[bytes, bytes]
     ends: dict[bytes, Presented] = field(default_factory=dict)
     is_whole: trio.Event = field(default_factory=trio.Event)
@@ -90,7 +93,8 @@ class Relays:
             return
         self.counters["granted"] += 1
         here, there = secrets.token_bytes(TICKET_BYTES), secrets.token_bytes(TICKET_BYTES)
-        circuit = _Circuit((ServentId(link.peer.id), peer), (here, there))
+        networks = _network(link), _network(other)
+        circuit = _Circuit((ServentId(link.peer.id), peer), networks, (here, there))
         self._circuits.append(circuit)
         self._tickets |= dict.fromkeys(circuit.tickets, circuit)
         self._tasks.start(self._run_circuit, circuit)
@@ -102,11 +106,21 @@ class Relays:
             return "it does not relay"
         if other is None or other is link:
             return "it is not linked to both"
-        peers = [peer for circuit in self._circuits for peer in circuit.peers]
-        most = max(peers.count(ServentId(end.peer.id)) for end in (link, other))
-        if len(self._circuits) >= MAX_CIRCUITS or most >= MAX_CIRCUITS_OF_ONE:
+        if not self._has_room(link, other):
             return "it relays as much as it may"
-        return "" if self._favours.may_ask(other) else "it was asked too often"
+        return "" if self._favours.may_pass_on(link, other) else "it was asked too often"
+
+    def _has_room(self, link: Link, other: Link) -> bool:
+        """Return whether there is room for a circuit that a neighbour wants to another one.
+
+        Those of one network have few to any neighbour, or they would shut the only way to it.
+        """
+        here, there = _network(link), _network(other)
+        own = sum(link.peer.id in one.peers for one in self._circuits)
+        towards = [one.networks[0] for one in self._circuits if other.peer.id in one.peers]
+        most = max(sum(n in one.networks for one in self._circuits) for n in (here, there))
+        is_few = max(own, towards.count(here)) < MAX_CIRCUITS_OF_ONE
+        return is_few and most < MAX_CIRCUITS_OF_NETWORK and len(self._circuits) < MAX_CIRCUITS
 
     def presented(self, presented: Presented) -> None:
         """Take the end of a circuit; a peer without a ticket of ours is hung up on."""
@@ -156,6 +170,10 @@ class Relays:
             circuit.scope.deadline = trio.current_time() + RELAY_IDLE_S
             data = await one.channel.stream.receive_some(most)
         await other.channel.stream.send_eof()
+
+
+def _network(link: Link) -> str:
+    return groups_of(link.remote.host)[0]
 
 
 async def _within(limits: Sequence[RateLimit], count: int) -> None:

@@ -168,7 +168,11 @@ class Ways:
         link = await race.run(ways)
         if link is not None:
             return link
-        raise race.verdict(peer, self._routes.way_to(ServentId(peer.id)) is not None)
+        is_known_to_live = self._routes.way_to(ServentId(peer.id)) is not None
+        error = race.verdict(peer, is_known_to_live)
+        if isinstance(error, UnreachableError):
+            self._routes.led_nowhere(ServentId(peer.id))
+        raise error
 
     def _punch_after_s(self, peer: PeerInfo) -> float:
         return HIDDEN_PUNCH_AFTER_S if self.punches.is_hidden(peer) else PUNCH_AFTER_S
