@@ -1,6 +1,7 @@
 """Reach: the ways to other servents that nobody has to type, or that a dial does not find.
 
     lan      servents of one network in one room find each other (DNS-SD)
+    hearing  how much of what is said there is heard
     ports    the port that the router of this machine passes on to us
     routers  how a router is asked for that: PCP, NAT-PMP, UPnP
     upnp     the last of them

@@ -10,9 +10,11 @@ and the handshake says who is there. A liar in the room can make us dial address
 networks and of our own network alone, no oftener than any who names addresses (`Knocks`), and so
 many at most are remembered.
 
-zeroconf has a loop and threads of its own. They hand on what they hear through one bounded
-channel: announcements that do not fit are dropped, and come again when they are repeated. Without
-an interface but loopback there is nobody to meet, and nothing is opened or sent.
+zeroconf has a loop and threads of its own. They hear at a rate (`hearing`), and hand on what they
+hear through one bounded channel: announcements that do not fit are dropped, and come again when
+they are repeated. zeroconf remembers each name for as long as whoever said it likes, so a room
+with MAX_NAMES is left and entered anew. Without an interface but loopback there is nobody to meet,
+and nothing is opened or sent.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import hmac
 import ipaddress
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -39,7 +42,9 @@ from zeroconf import (
 )
 
 from p2pfs.protocol import MAX_ADDRESSES, MIN_PORT, Address, NetworkKey, Scope, groups_of, scope_of
+from p2pfs.protocol.flood import TokenBucket
 from p2pfs.reach.changes import Machine
+from p2pfs.reach.hearing import Hearing
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,16 @@ MAX_ANNOUNCEMENTS: Final = 64
 
 RESOLVE_MS: Final = 500
 """How long an instance is asked for its address if that did not come with its name."""
+
+RESOLVES_PER_S: Final = 0.5
+RESOLVE_BURST: Final = 8
+"""How often one is: mostly it comes with the name, and while one is asked all others wait."""
+
+MAX_NAMES: Final = 2_000
+"""Names that are heard in a room before it is left: more than there are people in a hall."""
+
+LEFT_S: Final = 10.0
+"""How long it is left then: zeroconf says some thirty packets when it enters."""
 
 GOODBYE_S: Final = 2.0
 """How long saying goodbye to the room may take."""
@@ -107,6 +122,7 @@ class Lan:
         self._machine = machine
         self._name = secrets.token_hex(NAME_BYTES)
         self._found: dict[str, tuple[Address, ...]] = {}
+        self._is_full = trio.Event()
 
     async def run(self, meeting: NearbyReceiver) -> None:
         """Announce this servent and hand on the announcements of others, until cancelled.
@@ -128,6 +144,10 @@ class Lan:
                 with trio.move_on_after(ROOM_RETRY_S):
                     await self._machine.wait_changed(version)
             self._forget(meeting)  # this may be another room now
+            if self._is_full.is_set():
+                self._is_full = trio.Event()
+                log.info("the room is left for a while: %d names", MAX_NAMES)
+                await trio.sleep(LEFT_S)
 
     def _forget(self, meeting: NearbyReceiver) -> None:
         for name in list(self._found):
@@ -145,13 +165,18 @@ class Lan:
         hosts: tuple[Address, ...],
         meeting: NearbyReceiver,
     ) -> None:
-        """Hand on announcements until this machine's addresses are no longer `hosts`."""
+        """Hand on announcements until this machine has other addresses, or the room is full."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._take_all, heard, meeting)
+            nursery.start_soon(self._end_if_full, nursery.cancel_scope)
             version = self._machine.version
             while await trio.to_thread.run_sync(self._hosts) == hosts:
                 version = await self._machine.wait_changed(version)
             nursery.cancel_scope.cancel()
+
+    async def _end_if_full(self, scope: trio.CancelScope) -> None:
+        await self._is_full.wait()
+        scope.cancel()
 
     async def _take_all(
         self, heard: trio.MemoryReceiveChannel[_Announced], meeting: NearbyReceiver
@@ -179,8 +204,10 @@ class Lan:
         self, hosts: tuple[Address, ...]
     ) -> AsyncIterator[trio.MemoryReceiveChannel[_Announced]]:
         send, receive = trio.open_memory_channel[_Announced](MAX_ANNOUNCEMENTS)
-        pass_on = functools.partial(_pass_on, send, trio.lowlevel.current_trio_token())
-        ear = _Ear(f"{self._name}.{SERVICE}", self._key, hosts, pass_on)
+        token = trio.lowlevel.current_trio_token()
+        pass_on = functools.partial(_pass_on, send, token)
+        is_full = functools.partial(_run_soon, token, self._is_full.set)
+        ear = _Ear(f"{self._name}.{SERVICE}", self._key, hosts, pass_on, is_full)
         room = await trio.to_thread.run_sync(self._announce, hosts, ear)
         try:
             yield receive
@@ -192,6 +219,7 @@ class Lan:
     def _announce(self, hosts: tuple[Address, ...], ear: _Ear) -> Zeroconf:
         room = Zeroconf(InterfaceChoice.All, ip_version=_version_of(hosts))
         try:
+            Hearing().attend(room)
             ServiceBrowser(room, SERVICE, ear)
             # The name is random, so nobody else has it and there is no need to ask for a second.
             room.register_service(self._announcement(hosts), cooperating_responders=True)
@@ -245,29 +273,40 @@ class _Ear(ServiceListener):
         key: NetworkKey,
         hosts: Sequence[Address],
         pass_on: Callable[[_Announced], None],
+        is_full: Callable[[], None] = lambda: None,
     ) -> None:
+        """`is_full` is called when MAX_NAMES were heard."""
         self._own_name = own_name
         self._key = key
         self._networks = {groups_of(one.host)[0] for one in hosts}
         self._pass_on = pass_on
+        self._is_full = is_full
+        self._names = 0
+        self._resolves = TokenBucket(RESOLVES_PER_S, RESOLVE_BURST)
 
     def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         """Hand on a new announcement, if it is of our network."""
+        self._names += 1
+        if self._names == MAX_NAMES:
+            self._is_full()
+        self.update_service(zc, type_, name)
+
+    def update_service(self, zc: Zeroconf, type_: str, name: str) -> None:
+        """Hand on an announcement that is new, or has changed."""
         if name == self._own_name:
             return
         info = ServiceInfo(type_, name)
-        if info.load_from_cache(zc) or info.request(zc, RESOLVE_MS):
+        if info.load_from_cache(zc) or self._is_resolved(info, zc):
             self.take(info)
+
+    def _is_resolved(self, info: ServiceInfo, zc: Zeroconf) -> bool:
+        return self._resolves.take(time.monotonic()) and info.request(zc, RESOLVE_MS)
 
     def take(self, info: ServiceInfo) -> None:
         """Hand on an announcement, if it is of our network and may be dialled."""
         addresses = self._addresses_of(info)
         if addresses and is_of_network(self._key, dict(info.properties)):
             self._pass_on(_Announced(info.name, addresses))
-
-    def update_service(self, zc: Zeroconf, type_: str, name: str) -> None:
-        """Hand on an announcement that has changed."""
-        self.add_service(zc, type_, name)
 
     def remove_service(self, _zc: Zeroconf, _type: str, name: str) -> None:
         """Hand on that an announcement has ended."""
@@ -300,5 +339,9 @@ def _pass_on(
         with contextlib.suppress(trio.WouldBlock, trio.BrokenResourceError):
             send.send_nowait(one)
 
+    _run_soon(token, put)
+
+
+def _run_soon(token: trio.lowlevel.TrioToken, act: Callable[[], object]) -> None:
     with contextlib.suppress(trio.RunFinishedError):
-        token.run_sync_soon(put)
+        token.run_sync_soon(act)
