@@ -5,6 +5,7 @@
     interfaces  where others may dial this machine, and its router
     datagrams   one question to a router and its answer, over UDP or TCP
     courier     carries the datagrams of an engine through a port of ours, wrapped
+    rations     how many datagrams go to where nobody has answered
     dialling    all addresses of a servent are dialled, and the first that leads to it is taken
     knocks      how often addresses are dialled that others name
     greeting    opens a link: preface, handshake, HELLO

@@ -5,7 +5,8 @@ to send everything through a SOCKS5 proxy (RFC 1928), in which each datagram sta
 address that it goes to or comes from. The courier is that proxy, for one engine in this process: it
 wraps what leaves, unwraps what comes, and drops what cannot be unwrapped before the engine sees it.
 So no stranger's datagram reaches an engine whose datagrams are sealed. What leaves goes where
-strangers have told the engine, so nothing is carried to a port of a service, nor to many at once.
+strangers have told the engine, so nothing is carried to a port of a service, nor to many at once,
+and little to where nobody answers.
 
 Others on this machine can connect to the courier too. It wants a password, and takes datagrams
 from the engine's port alone.
@@ -25,6 +26,7 @@ from typing import Final
 import trio
 
 from p2pfs.errors import UsageError
+from p2pfs.link.rations import Rations
 from p2pfs.protocol import Address, Scope, reaches
 
 LOOPBACK: Final = "127.0.0.1"
@@ -64,6 +66,7 @@ class Courier:
         self._wrap = wrap
         self._unwrap = unwrap
         self._inside = _datagram_socket()
+        self._rations = Rations()
         self.user, self.password = secrets.token_hex(8), secrets.token_hex(16)
         self.proxy_port = 0
         """Where the engine finds the proxy, on LOOPBACK."""
@@ -122,9 +125,12 @@ class Courier:
             return
         _, fragment, kind, host, port = _DATAGRAM_HEADER.unpack_from(datagram)
         to = Address(socket.inet_ntoa(host), port)
-        if fragment == 0 and kind == _IPV4 and reaches(to, Scope.MACHINE):
+        if fragment == 0 and kind == _IPV4 and self._may_carry(to):
             message = self._wrap(datagram[_DATAGRAM_HEADER.size :])
             _send(self._outside, message, (to.host, to.port))
+
+    def _may_carry(self, to: Address) -> bool:
+        return reaches(to, Scope.MACHINE) and self._rations.may_send(to, trio.current_time())
 
     def _carry_in(self, datagram: bytes, sender: tuple[str, int]) -> None:
         message = self._unwrap(datagram)
@@ -132,6 +138,7 @@ class Courier:
             self.dropped += 1
             return
         host, port = sender
+        self._rations.came_from(Address(host, port))
         header = _DATAGRAM_HEADER.pack(0, 0, _IPV4, socket.inet_aton(host), port)
         _send(self._inside, header + message, (LOOPBACK, self.engine_port))
 

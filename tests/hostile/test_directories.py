@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pfs.link import LOOPBACK, open_courier
+from p2pfs.link.rations import SPOKEN, UNANSWERED_BURST, UNANSWERED_PER_MINUTE, Rations
 from p2pfs.protocol import MIN_PORT, Address, DirectoryKey, NetworkKey, Subject, directory_key
 from p2pfs.reach.beyond import REVIEW_S
 from tests.helpers.contents import Content
@@ -92,3 +93,44 @@ async def test_a_router_that_lies_takes_nobody_the_neighbours_that_tell_its_keys
             NetworkKey.open(), Subject.SERVENT, own.identity.id.encode()
         )
         assert Address(host(0), PORT) in shelf.told[key]
+
+
+WATCHED_S = 600
+MOST = UNANSWERED_BURST + UNANSWERED_PER_MINUTE * WATCHED_S / 60
+
+
+def victim(number: int) -> Address:
+    return Address(f"10.99.0.{number % 250 + 1}", 1_024 + number)
+
+
+def test_an_answer_of_a_liar_has_few_datagrams_sent_to_a_victim():
+    rations = Rations()
+
+    sent = sum(
+        rations.may_send(victim(50 * second + one), second)
+        for second in range(WATCHED_S)
+        for one in range(50)
+    )
+
+    assert UNANSWERED_BURST <= sent <= MOST
+
+
+def test_a_forged_sender_has_few_datagrams_sent_there():
+    rations, forged, sent = Rations(), 100, 0
+    for number in range(forged):
+        rations.came_from(victim(number))
+        sent += sum(rations.may_send(victim(number), 0.0) for _ in range(50))
+
+    assert sent <= SPOKEN * forged + UNANSWERED_BURST
+
+
+def test_all_who_answer_are_asked_however_many_of_one_network():
+    rations = Rations()
+    for number in range(300):
+        assert rations.may_send(victim(number), 0.0)
+        rations.came_from(victim(number))
+
+    for _ in range(10):  # and each goes on to be asked, and to answer
+        for number in range(300):
+            assert rations.may_send(victim(number), 0.0)
+            rations.came_from(victim(number))
