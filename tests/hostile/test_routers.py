@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from p2pfs.link import datagrams
-from p2pfs.link.datagrams import ask_by_datagram
+from p2pfs.link.datagrams import MAX_ANSWERS, ask_by_datagram
 from p2pfs.protocol import Address
 from p2pfs.reach import upnp
 from p2pfs.reach.routers import nat_pmp_answer, pcp_answer
@@ -33,6 +33,8 @@ async def room(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Room:
 
 async def test_who_answers_a_search_before_the_router_is_not_heard(room: Room):
     room.liar.grants("11.66.6.6")
+    nowhere = [f"http://{ROUTER}:1/{number}" for number in range(2 * MAX_ANSWERS)]
+    room.liar.locations = [room.liar.url, *nowhere]
 
     assert await by_upnp(WISH) == GRANTED
 
