@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from p2pfs.errors import NoSourceError, NotAskedError, StalledError, TransferError
+from p2pfs.errors import LinkError, NoSourceError, NotAskedError, StalledError, TransferError
 from p2pfs.latest import Latest
 from p2pfs.namespace.ages import (
     FIRST_LISTING_S,
@@ -238,7 +238,7 @@ class Lister:
         self._listed_at.put(path, began_at)
         self._catalogue.holders.mark_listed(path, began_at)
         self._belief.partials.note(path, began_at, partial)
-        self._fail_once([one for one in heard.asked.values() if one is not None])
+        self._fail_once(path, [one for one in heard.asked.values() if one is not None])
 
     async def _renew_above(self, path: str) -> None:
         """List the directories above one again, if that was done before and is long ago.
@@ -253,11 +253,15 @@ class Lister:
                 await self.all(parent)
             self._tasks.check()
 
-    def _fail_once(self, tellings: Sequence[Telling]) -> None:
-        """Raise for a servent that broke off its listing, unless it did so lately."""
+    def _fail_once(self, path: str, tellings: Sequence[Telling]) -> None:
+        """Raise for a servent that broke off its listing, unless it did so lately.
+
+        So for one that cannot be reached, if no name is known: an empty directory is a part too.
+        """
         now = self._clock()
         for telling in tellings:
-            if telling.broke_off:
+            is_gone = isinstance(telling.error, LinkError)
+            if telling.broke_off or (is_gone and not self._catalogue.shown.children(path)):
                 address = self._catalogue.groups_of(telling.holder.id)
                 was_at = self._broke_off_at.get(address)
                 self._broke_off_at.put(address, now)

@@ -1253,6 +1253,25 @@ async def test_a_servent_that_breaks_off_fails_the_first_look_and_is_said_to_hav
         assert horizon.browser.partial_directories() == []
 
 
+async def test_a_directory_whose_only_holder_is_gone_is_not_first_shown_empty(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        far = horizon.add("far", "d/x")
+        horizon.add("near", "x")
+        assert await horizon.ls() == ["d", "x"]
+
+        def is_gone(_path: str, _after: str) -> Listing:
+            raise UnreachableError("nobody answers")
+
+        far.list = is_gone
+        with pytest.raises(NoSourceError):
+            await horizon.ls("d")
+
+        assert await horizon.ls("d") == []
+        assert horizon.browser.partial("d") == "not all was told by 'far'"
+
+
 async def test_what_one_told_only_behind_makes_the_listing_whole(autojump_clock: MockClock):
     async with open_horizon() as horizon:
         horizon.add("slow", "d/slow").wait_s = 5
