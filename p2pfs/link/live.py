@@ -71,6 +71,9 @@ BYE_TEXTS: Final[Mapping[ByeCode, str]] = {
 }
 """What a BYE of the peer means, for people."""
 
+_OUR_REASONS: Final = frozenset({ByeCode.LEAVING, ByeCode.FULL, ByeCode.IDLE})
+"""Those of a BYE of ours to a peer that has done nothing to earn it."""
+
 OnMessage = Callable[["Link", Message, int], None]
 """Takes in (link, message, request id); never waits. A RemoteProtocolError ends the link."""
 
@@ -116,6 +119,8 @@ class Link:
         self.opened_at = trio.current_time()
         self.ended: str | None = None
         """Why the link is over, for people; None while it lives."""
+        self.is_peers_doing = False
+        """Whether it is over because of the peer, which hung up, came again or broke a rule."""
         self.bye: Bye | None = None
         """The BYE of the peer, if it sent one."""
 
@@ -140,7 +145,7 @@ class Link:
             is_reading=hello.kind is LinkKind.TRANSFER,
             send_ping=self._send_ping,
             sending_since=lambda: self._out.sending_since,
-            lose=self._abort,
+            lose=self.lose,
             on_silent=lambda: self.on_silent(self),
         )
         self.ask = Asking(
@@ -204,7 +209,7 @@ class Link:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._alive.run)
         finally:
-            self._abort("closed by us")
+            self.lose("closed by us")
             log.info("link ended peer=%s remote=%s: %s", self.peer.id, self.remote, self.ended)
             await trio.aclose_forcefully(self._stream)
             self._is_over.set()
@@ -328,7 +333,8 @@ class Link:
 
     def lose(self, reason: str) -> None:
         """End the link at once, because nothing can reach the peer on it any more."""
-        self._abort(reason)
+        self._end(reason, is_ours=True)
+        self._scope.cancel()
 
     @property
     def heard_at(self) -> float:
@@ -354,7 +360,7 @@ class Link:
         """End with a BYE; the reader goes on until the peer hangs up."""
         if self.ended is None:
             self._out.say_last(bye)
-            self._end(reason)
+            self._end(reason, is_ours=bye.code in _OUR_REASONS)
             self._scope.deadline = trio.current_time() + FAREWELL_S
 
     def _abort(self, reason: str) -> None:
@@ -362,9 +368,9 @@ class Link:
         self._end(reason)
         self._scope.cancel()
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, *, is_ours: bool = False) -> None:
         if self.ended is None:
-            self.ended = reason
+            self.ended, self.is_peers_doing = reason, not is_ours
             why = f"link to {self.remote} ended: {reason}"
             self.ask.end(why)
             self._out.end(why)

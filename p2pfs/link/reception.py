@@ -17,7 +17,7 @@ from p2pfs.link.greeting import Judge, LocalServent, Presented, answer_any
 from p2pfs.link.live import Link
 from p2pfs.link.replays import Replays
 from p2pfs.link.sockets import Channel, Listener, Network
-from p2pfs.protocol import Connection, State, groups_of, largest_crowd
+from p2pfs.protocol import Connection, LinkKind, State, groups_of, largest_crowd
 from p2pfs.protocol.flood import TokenBucket
 from p2pfs.tasks import guarded
 
@@ -30,6 +30,12 @@ GREETINGS_PER_S: Final = 20.0
 GREETING_BURST: Final = 400
 """Greetings of one network: each costs two to three milliseconds of a processor. A lab of three
 hundred may come at once."""
+
+BRIEF_S: Final = 5.0
+BRIEF_GREETINGS: Final = 4
+"""Greetings that a neighbour costs its network besides which has ended its link so soon: to take it
+in and to let it go costs as much as two, and it is back at once. Who stays longer is bounded by the
+places for neighbours."""
 
 MAX_RATES: Final = 1_024
 """Networks whose greetings are counted; the one that dialled longest ago is forgotten first."""
@@ -142,10 +148,12 @@ class _Reception:
 
         TCP has proven the address, so to close the connection is the cheapest refusal there is.
         """
-        rate = self._rates.renew(
+        return self._rate_of(host).take(trio.current_time())
+
+    def _rate_of(self, host: str) -> TokenBucket:
+        return self._rates.renew(
             groups_of(host)[0], lambda: TokenBucket(GREETINGS_PER_S, GREETING_BURST)
         )
-        return rate.take(trio.current_time())
 
     def _make_room(self) -> None:
         """Give up a greeting: of those that came least far, the oldest of the largest group.
@@ -175,10 +183,22 @@ class _Reception:
         if isinstance(answered, Link):
             answered.count_with(self._allowances.of(channel.remote.host))
             await self._take(answered)
+            await self._charge_if_brief(answered)
         elif answered is not None:
             await self._pass_on(answered)
         elif greeting.scope.cancelled_caught:
             log.info("link refused remote=%s reason=too many greetings", channel.remote)
+
+    async def _charge_if_brief(self, link: Link) -> None:
+        """Charge a neighbour that is soon gone more: who comes and goes may do so more rarely.
+
+        Not one that had to go, since there is no room or we leave: it would have stayed.
+        """
+        if link.kind is LinkKind.NEIGHBOUR:
+            with trio.move_on_at(link.opened_at + BRIEF_S):
+                await link.wait_over()
+                if link.is_peers_doing:
+                    self._rate_of(link.remote.host).spend(BRIEF_GREETINGS)
 
     async def _pass_on(self, presented: Presented) -> None:
         if self._expected is None:

@@ -36,6 +36,7 @@ from p2pfs.journal import Journal
 from p2pfs.link import Dialler, Knocks, Link, LocalServent, RefusedError, dial_servent
 from p2pfs.overlay.contacts import Contact, ContactBook
 from p2pfs.protocol import Address, Bye, ByeCode, LinkKind, PeerInfo, ServentId, groups_of
+from p2pfs.protocol.flood import TokenBucket
 from p2pfs.tasks import guarded
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,11 @@ MAX_DIALS: Final = 3
 WALK_AFTER_S: Final = (0.2, 1.0, 5.0, 15.0, 60.0, 600.0)
 """Waits between walks while neighbours are wanted; starts again when a neighbour comes or goes.
 A small network has nobody more to offer: it must not be asked for ever."""
+
+AFRESH_PER_S: Final = 0.2
+AFRESH_BURST: Final = 30
+"""How often walks start again for that: else somebody who comes and goes all the time would have us
+wait for the first walk for ever, and never take those whom we know."""
 
 WALKS_AT_ONCE: Final = 4
 """Walks in one round: as many candidates, since each ends somewhere else."""
@@ -147,6 +153,7 @@ class DegreeKeeper:
         """Peers that are being greeted by one dial of ours."""
         self._walks = 0
         self._next_walk_at = 0.0
+        self._afresh = TokenBucket(AFRESH_PER_S, AFRESH_BURST)
         self._short_since: float | None = None
         """Since when there have been fewer neighbours than are enough."""
         self._changes = trio.lowlevel.ParkingLot()
@@ -167,12 +174,19 @@ class DegreeKeeper:
         self._changes.unpark_all()
 
     def start_afresh(self) -> None:
-        """Walk and dial as at the start: a neighbour has come or gone."""
+        """Walk and dial as at the start."""
         now = trio.current_time()
         self._walks, self._next_walk_at = 0, now + WALK_AFTER_S[0]
         if not self._neighbourhood.links:
             self._contacts.hasten(now)
         self.look_again()
+
+    def changed(self) -> None:
+        """Walk and dial as at the start, or go on if that was often so: a link came or went."""
+        if self._afresh.take(trio.current_time()) or not self._neighbourhood.links:
+            self.start_afresh()
+        else:
+            self.look_again()
 
     def _wants_more(self, now: float) -> bool:
         links, outgoing = self._neighbourhood.links, len(self._outgoing())

@@ -290,7 +290,7 @@ class Overlay:
         except Exception:
             link.close()  # a bug: nobody else would know of this neighbour
             raise
-        self.degree.start_afresh()
+        self.degree.changed()
         link.post(GetPeers())
         return None
 
@@ -325,7 +325,7 @@ class Overlay:
         self._ends.unpark_all()
         if link.bye is not None and link.bye.code is ByeCode.DUPLICATE:
             self.held_for_linked(ServentId(link.peer.id))
-        self.degree.start_afresh()
+        self.degree.changed()
 
     def held_for_linked(self, peer: ServentId) -> None:
         """Note that a peer says that it is linked to us already."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ from p2pfs.config import DEGREE, MAX_NEIGHBOURS
 from p2pfs.errors import LinkError
 from p2pfs.link import Link, Listener, accept_links
 from p2pfs.link import reception as reception_module
-from p2pfs.link.reception import GREETINGS_PER_S
+from p2pfs.link.reception import BRIEF_GREETINGS, GREETINGS_PER_S, TakeLink
 from p2pfs.overlay.contacts import MAX_CONTACTS, STABLE_S, ContactBook
 from p2pfs.overlay.degree import CHOSEN, OF_ONE_NETWORK
 from p2pfs.overlay.whereabouts import Whereabouts
@@ -24,6 +27,8 @@ from p2pfs.protocol import (
     MAX_ADDRESSES,
     MAX_PEERS,
     Address,
+    Bye,
+    ByeCode,
     Identity,
     LinkKind,
     NetworkKey,
@@ -42,8 +47,8 @@ FAR_S = 0.2
 class Door:
     """A servent that accepts links, far from everybody."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.net = MemoryNetwork(latency_s=FAR_S)
+    def __init__(self, nursery: trio.Nursery, latency_s: float) -> None:
+        self.net = MemoryNetwork(latency_s=latency_s)
         self.servent = HalfServent(self.net, "10.0.0.1")
         self.nursery = nursery
         self.entered = 0
@@ -55,7 +60,7 @@ class Door:
         """Connect, say nothing, and stay."""
         await self.net.host(host).dial(self.servent.address)
 
-    async def enter(self, host: str) -> None:
+    async def enter(self, host: str, stay_s: float = math.inf) -> None:
         dialler = HalfServent(self.net, host)
         at = self.servent.address
         try:
@@ -63,7 +68,14 @@ class Door:
         except LinkError:
             return
         self.entered += 1
-        await link.run(silent)
+        with trio.move_on_after(stay_s):
+            await link.run(silent)
+
+    async def come_and_go(self, stay_s: float = 0.0) -> None:
+        """Enter time and again."""
+        while True:
+            await self.enter("10.6.6.6", stay_s)
+            await trio.sleep(0.01)
 
     async def flood(self, per_s: float) -> None:
         """Let idle connections come from 300 addresses of as many networks, one after the other."""
@@ -74,11 +86,12 @@ class Door:
 
 
 @asynccontextmanager
-async def open_door() -> AsyncIterator[Door]:
+async def open_door(latency_s: float = FAR_S, take: TakeLink | None = None) -> AsyncIterator[Door]:
     async with trio.open_nursery() as nursery:
-        door = Door(nursery)
+        door = Door(nursery, latency_s)
         listener = await door.servent.host.listen(None, PORT)
-        nursery.start_soon(accept_links, listener, door.servent, door.servent._judge, door.take)
+        judge = door.servent._judge
+        nursery.start_soon(accept_links, listener, door.servent, judge, take or door.take)
         yield door
         nursery.cancel_scope.cancel()
 
@@ -111,6 +124,61 @@ async def test_one_network_greets_no_more_often_than_its_rate(
         door.nursery.start_soon(door.enter, "10.0.2.1")
         await trio.sleep(3)
         assert door.entered == before + 1
+
+
+NEAR_S = 0.001
+FEW, WATCHED_S = 50, 5.0
+"""Greetings of one network at once, and how long it comes and goes."""
+
+AT_ONCE = 6
+
+
+async def entered_in_turns(monkeypatch: pytest.MonkeyPatch, take: TakeLink | None = None) -> int:
+    """Return how often some at one address entered who leave at once, or are sent away."""
+    monkeypatch.setattr(reception_module, "GREETING_BURST", FEW)
+    async with open_door(NEAR_S, take) as door:
+        for _ in range(AT_ONCE):
+            door.nursery.start_soon(door.come_and_go, 0.0 if take is None else math.inf)
+        await trio.sleep(WATCHED_S)
+        return door.entered
+
+
+async def send_away(link: Link, code: ByeCode) -> None:
+    await link.refuse(Bye(code, ""))
+
+
+@pytest.mark.parametrize("code", [None, ByeCode.FLOOD, ByeCode.DUPLICATE])
+async def test_who_comes_and_goes_enters_more_rarely(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, code: ByeCode | None
+):
+    take = None if code is None else functools.partial(send_away, code=code)
+    entered = await entered_in_turns(monkeypatch, take)
+
+    most = FEW + GREETINGS_PER_S * WATCHED_S
+    assert most / (1 + BRIEF_GREETINGS) - AT_ONCE <= entered
+    assert entered <= most / (1 + BRIEF_GREETINGS) + AT_ONCE
+
+
+@pytest.mark.parametrize("code", [ByeCode.FULL, ByeCode.LEAVING])
+async def test_who_has_to_go_enters_as_often_as_before(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, code: ByeCode
+):
+    entered = await entered_in_turns(monkeypatch, functools.partial(send_away, code=code))
+
+    assert entered >= FEW + GREETINGS_PER_S * WATCHED_S - AT_ONCE
+
+
+async def test_three_hundred_of_one_network_get_in_though_some_leave_at_once(
+    autojump_clock: MockClock,
+):
+    async with open_door(NEAR_S) as door:
+        for number in range(300):
+            stay_s = math.inf if number % 20 else 0.1
+            door.nursery.start_soon(door.enter, f"10.6.6.{number % 250}", stay_s)
+            await trio.sleep(0.01)
+        await trio.sleep(1)
+
+        assert door.entered == 300
 
 
 def stranger(number: int, host: str = "10.6.6.6") -> PeerInfo:
@@ -235,7 +303,7 @@ async def test_where_all_are_of_one_network_they_are_neighbours_all_the_same(
 
 def named_first(book: ContactBook) -> list[str]:
     """Return the ids of those that are named to a newcomer."""
-    return [peer.id for peer in book.fresh(2000.0)[:MAX_PEERS]]
+    return [peer.id for peer in itertools.islice(book.fresh(2000.0), MAX_PEERS)]
 
 
 @pytest.mark.parametrize("is_linked", [True, False])
@@ -348,7 +416,8 @@ async def surrounded() -> AsyncIterator[World]:
 def honest_links(world: World, direction: str = "") -> int:
     """Return how many honest neighbours servent 0 has, of those that were dialled so."""
     links = world[0].overlay.neighbours
-    return sum(direction in link.direction and link.remote.host != "10.9.9.9" for link in links)
+    honest = [link for link in links if link.remote.host.startswith("10.0.")]
+    return sum(direction in link.direction for link in honest)
 
 
 async def test_a_host_that_surrounds_a_servent_does_not_swallow_its_walks(
@@ -370,4 +439,30 @@ async def test_who_has_no_neighbour_of_its_own_choice_dials_those_it_has_heard_o
         world[0].contacts.heard_of(world[1].whereabouts.info())
 
         await world.until(lambda: honest_links(world, "out") > 0, within_s=900)
+        nursery.cancel_scope.cancel()
+
+
+async def flap(world: World, name: str) -> None:
+    """Come and go all the time, as a neighbour of servent 0."""
+    at = Address(host(0), WORLD_PORT)
+    while True:
+        with contextlib.suppress(trio.BrokenResourceError, AssertionError):
+            peer = await RawPeer.dial(world.net.host(name), at, LinkKind.NEIGHBOUR)
+            await trio.sleep(0.1)
+            await peer.aclose()
+        await trio.sleep(0.1)
+
+
+async def test_who_comes_and_goes_keeps_a_servent_from_nobody_else(autojump_clock: MockClock):
+    async with open_world() as world, trio.open_nursery() as nursery:
+        await world.start()
+        await world.start()
+        nursery.start_soon(stay, world, "10.9.9.9")
+        await world.linked(1)
+        for network in range(3):
+            nursery.start_soon(flap, world, f"10.66.{network}.6")
+        await trio.sleep(2)
+        world[0].contacts.heard_of(world[1].whereabouts.info())
+
+        await world.until(lambda: honest_links(world, "out") > 0, within_s=120)
         nursery.cancel_scope.cancel()
