@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -247,8 +247,8 @@ class ContactBook:
         free = (c for c in (*named, *known) if c.id is None or c.id not in taken)
         return sorted(free, key=_rank)
 
-    def fresh(self, wall_now: float) -> list[PeerInfo]:
-        """Return the peers that may be passed on: handshaken by us lately, best first.
+    def fresh(self, wall_now: float) -> Iterator[PeerInfo]:
+        """Yield the peers that may be passed on: handshaken by us lately, best first.
 
         Every second one is or long was our neighbour, as far as there are any: to shake hands costs
         a stranger nothing. Beside that networks take turns, and chance decides.
@@ -256,13 +256,13 @@ class ContactBook:
         fresh = [
             c
             for c in self._by_id.values()
-            if c.id is not None and c.passed_on and wall_now - c.shaken_at <= FRESH_S
+            if wall_now - c.shaken_at <= FRESH_S and (c.answered_at or c.seen_at)
         ]
         random.shuffle(fresh)
         staying = by_turns((c for c in fresh if c.is_linked or c.is_proven), _host_of)
         others = by_turns((c for c in fresh if not (c.is_linked or c.is_proven)), _host_of)
         both = (c for pair in itertools.zip_longest(staying, others) for c in pair if c is not None)
-        return [PeerInfo(c.id, c.name, c.passed_on) for c in both if c.id is not None]
+        return (PeerInfo(c.id, c.name, c.passed_on) for c in both if c.id is not None)
 
     def _all(self) -> tuple[Contact, ...]:
         return (*self._by_id.values(), *self._joins.values(), *self._near.values())

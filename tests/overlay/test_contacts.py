@@ -108,8 +108,8 @@ def test_only_those_shaken_hands_with_lately_are_passed_on():
     book.heard_of(A)
     book.shook_hands(B, 1000, B.addresses[0])
 
-    assert book.fresh(1000 + FRESH_S) == [B]
-    assert book.fresh(1000 + FRESH_S + 1) == []
+    assert [*book.fresh(1000 + FRESH_S)] == [B]
+    assert [*book.fresh(1000 + FRESH_S + 1)] == []
 
 
 def test_hearsay_does_not_replace_an_address_that_works():
@@ -118,7 +118,7 @@ def test_hearsay_does_not_replace_an_address_that_works():
 
     book.heard_of(peer("a", port=6666))
 
-    assert book.fresh(1000) == [A]
+    assert [*book.fresh(1000)] == [A]
 
 
 def test_hearsay_adds_an_address_to_one_that_fails():
@@ -152,7 +152,7 @@ def test_what_was_saved_is_there_again_for_its_owner_alone(tmp_path: Path):
     replace_file(path, book.to_bytes())
 
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    assert ContactBook.load(path).fresh(1000) == [A]
+    assert [*ContactBook.load(path).fresh(1000)] == [A]
 
 
 @pytest.mark.parametrize("text", ["", "[", '{"a": 1}', '[["not", "a", "row"]]'])
