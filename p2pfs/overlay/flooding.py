@@ -43,7 +43,6 @@ from p2pfs.protocol import (
     Walk,
     any_of,
     dialable,
-    groups_of,
     sign_hit,
     sign_news,
 )
@@ -213,8 +212,7 @@ class MessageRouter:
     def opened(self, link: Link) -> None:
         """Take a new neighbour into the flood."""
         self._links[link.id] = link
-        _, address = groups_of(link.remote.host)
-        self._router.link_opened(link.id, trio.current_time(), address)
+        self._router.link_opened(link.id, trio.current_time(), link.remote.host)
         self._shares_changed.unpark_all()
 
     def is_first(self, link: Link) -> bool:

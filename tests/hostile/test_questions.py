@@ -11,9 +11,12 @@ from trio.testing import MockClock
 
 from p2pfs.protocol import fields
 from p2pfs.protocol import messages as m
-from p2pfs.protocol.flood import Answer, Ban, Decision, LinkId, Rest, Router, Send
+from p2pfs.protocol.flood import Answer, Ban, Decision, LinkId, Rest, Router, Send, seen
 from p2pfs.protocol.flood.askers import (
     ANSWERING_BURST_S,
+    BEGUN_AT_FIRST,
+    BEGUN_BURST,
+    BEGUN_PER_S,
     LONGEST_REST_S,
     QUESTION_PART,
     REFUSED_BURST,
@@ -89,6 +92,7 @@ def test_what_others_ask_leaves_room_for_our_own_searches():
 
 def test_what_one_address_asks_leaves_room_for_what_others_ask():
     crossing = Crossing("10.66.6.6")
+    crossing.now += BEGUN_BURST / BEGUN_PER_S
     crossing.flood(hops=0, rounds=SEARCH_BURST)
     asked = [
         crossing.router.got_query(crossing.friend, query(1), crossing.now)
@@ -114,6 +118,45 @@ def test_the_questions_of_one_address_take_the_time_of_one():
         answers += crossing.is_answered(link, query(1), took_s)
 
     assert answers == ANSWERING_BURST_S / took_s
+
+
+def test_the_searches_that_one_address_begins_are_bounded_over_all_its_links():
+    crossing, begun = Crossing("10.66.6.6"), 0
+    for _ in range(10):
+        begun += sum(isinstance(one, Answer) for one in crossing.flood(0, SEARCH_BURST))
+        for link in crossing.strangers:  # they go, and come again
+            crossing.router.link_lost(link)
+            crossing.router.link_opened(link, crossing.now, "10.66.6.6")
+
+    assert BEGUN_AT_FIRST <= begun <= BEGUN_AT_FIRST + BEGUN_PER_S * crossing.now
+
+
+def test_twelve_who_have_one_address_look_around_at_once_and_go_on():
+    crossing = Crossing("10.66.6.6")
+    assert all(crossing.takes(link, query(0)) for link in crossing.strangers * 5)
+    for _ in range(100):
+        crossing.now += len(crossing.strangers) / BEGUN_PER_S
+        assert all(crossing.takes(link, query(0)) for link in crossing.strangers)
+
+
+def test_what_one_network_asks_is_remembered_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(seen, "MAX_SEEN_OF_NETWORK", 20)
+    crossing, asked = Crossing("10.66.6.6"), query(1)
+    assert crossing.takes(crossing.friend, asked)
+    crossing.flood()
+
+    assert len(crossing.router._seen) == 20 + 1
+    assert not crossing.takes(crossing.holder, asked)
+
+
+def test_what_many_networks_ask_pushes_out_no_question_of_another(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(seen, "MAX_SEEN", 100)
+    crossing, asked = Crossing(), query(1)
+    assert crossing.takes(crossing.friend, asked)
+    crossing.flood()
+
+    assert len(crossing.router._seen) == 100
+    assert not crossing.takes(crossing.holder, asked)
 
 
 def test_who_sends_hits_that_nobody_asked_for_is_banned_and_who_comes_again_at_once():

@@ -1,10 +1,10 @@
 """The addresses that have us pass questions on and answer them (PROTOCOL.md, "Budgets").
 
 Identities are free and addresses are not, so the neighbours at one address have one account. It
-bounds the copies that we send of the questions which they pass on, and the processor time of their
-questions for words: of those that they ask themselves, and apart from these of those that they pass
-on, so that what strangers have a neighbour pass on never takes what it asks itself. And it tells
-who asks for so much that it has to leave room for others.
+bounds the searches that they begin, the copies that we send of the questions which they pass on,
+and the processor time of their questions for words: of those that they ask themselves, and apart
+from these of those that they pass on, so that what strangers have a neighbour pass on never takes
+what it asks itself. And it tells who asks for so much that it has to leave room for others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ ANSWERING_BURST_S: Final = 1.0
 """The part of a core that the questions by words may take which the neighbours at an address ask
 themselves, and what at once; as much again those that they pass on. The cost of one grows with the
 share, and is not known before."""
+
+BEGUN_PER_S: Final = 5.0
+BEGUN_BURST: Final = 150
+"""Searches that the neighbours at an address begin themselves, as many as ten do who search all the
+time. Each goes to all neighbours, and through the network."""
+
+BEGUN_AT_FIRST: Final = 60
+"""As many at once for an address that is new: twelve behind one router may look around."""
 
 SPREAD_PER_S: Final = 10.0
 SPREAD_BURST: Final = 1_500
@@ -70,11 +78,13 @@ _MS: Final = 1e-3
 
 
 class _Account:
-    """What an address may have us do: pass on, answer, refuse, and read though nobody asked."""
+    """What an address may have us do: search, pass on, answer, refuse, and read what is unasked."""
 
     def __init__(self) -> None:
         self.copies = TokenBucket(SPREAD_PER_S, SPREAD_BURST)
         self.copies.spend(SPREAD_BURST - SPREAD_AT_FIRST)
+        self.begun = TokenBucket(BEGUN_PER_S, BEGUN_BURST)
+        self.begun.spend(BEGUN_BURST - BEGUN_AT_FIRST)
         self.refused = TokenBucket(REFUSED_PER_S, REFUSED_BURST)
         self.own = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
         self.others = TokenBucket(ANSWERING_SHARE / _MS, round(ANSWERING_BURST_S / _MS))
@@ -97,7 +107,9 @@ class Askers:
         """Note a new neighbour at an address."""
         self._address_of[link] = address
         self._links[address] += 1
-        self._account(link).copies.wait_s(now)  # it earns copies from now on
+        account = self._account(link)
+        for bucket in (account.copies, account.begun):
+            bucket.wait_s(now)  # it earns from now on
 
     def link_lost(self, link: LinkId) -> None:
         """Note that a neighbour is gone."""
@@ -106,6 +118,10 @@ class Askers:
             self._links[address] -= 1
             if not self._links[address]:
                 del self._links[address]
+
+    def may_search(self, link: LinkId, now: float) -> bool:
+        """Charge a search that a neighbour begins; return whether its address may begin another."""
+        return self._account(link).begun.take(now)
 
     def may_spread(self, link: LinkId, now: float) -> bool:
         """Return whether a question that a neighbour passes on is taken: are there copies left?"""

@@ -125,12 +125,12 @@ class Router:
 
     # Links.
 
-    def link_opened(self, link: LinkId, now: float = 0.0, address: str | None = None) -> None:
+    def link_opened(self, link: LinkId, now: float = 0.0, host: str | None = None) -> None:
         """Note a new neighbour link; its budgets are full, but for those of its address.
 
-        Without an address it is taken to be alone at one.
+        Without a host it is taken to be alone at one.
         """
-        self._neighbours.opened(link, address, now)
+        self._neighbours.opened(link, host or f"link {link}", now)
         self.filters.link_opened(link, now)
         self._news.link_opened(link)
 
@@ -239,7 +239,7 @@ class Router:
         if is_costly and not askers.may_ask(link, now, is_own=is_own):
             return self._refuse(link, query, DropReason.OVER_BUDGET)
         self._queries_seen += 1
-        seen = Seen(link, _question(query), ttl, now)
+        seen = Seen(link, _question(query), ttl, now, self._neighbours.network_of(link))
         self._seen.add(query.guid, seen)
         return self._accept(link, query, ttl, seen, is_new=True, now=now)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from p2pfs.protocol import Query
+from p2pfs.protocol import Query, groups_of
 from p2pfs.protocol.flood.askers import Askers
 from p2pfs.protocol.flood.budgets import SENDING_SHARE, Budget, Charge, TokenBucket
 from p2pfs.protocol.flood.decisions import Decision, LinkId, Send
@@ -47,9 +47,10 @@ trip across the world."""
 
 
 class _LinkBudgets:
-    """The budgets of one link, both ways."""
+    """The budgets of one link, both ways, and the network that it leads to."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: str) -> None:
+        self.network = network
         self.queries = Budget(QUERIES_PER_S, QUERY_BURST)
         self.searches = Budget(SEARCHES_PER_S, SEARCH_BURST)
         self.walks = Budget(WALKS_PER_S, WALK_BURST)
@@ -85,19 +86,27 @@ class Neighbours:
         """Return whether a link leads to a neighbour."""
         return link in self._budgets
 
-    def opened(self, link: LinkId, address: str | None, now: float) -> None:
+    def opened(self, link: LinkId, host: str, now: float) -> None:
         """Note a new one; its budgets are full, but for those of its address."""
-        self._budgets[link] = _LinkBudgets()
-        self.askers.link_opened(link, f"link {link}" if address is None else address, now)
+        network, address = groups_of(host)
+        self._budgets[link] = _LinkBudgets(network)
+        self.askers.link_opened(link, address, now)
 
     def lost(self, link: LinkId) -> None:
         """Note that one is gone."""
         self._budgets.pop(link, None)
         self.askers.link_lost(link)
 
+    def network_of(self, link: LinkId) -> str:
+        """Return the network of a neighbour (groups_of)."""
+        return self._budgets[link].network
+
     def charge_query(self, link: LinkId, now: float, *, is_search: bool) -> Charge:
         """Charge a copy of a query; `is_search` if the neighbour begins a search with it."""
-        return self._budgets[link].charge_query(is_search, now)
+        charge = self._budgets[link].charge_query(is_search, now)
+        if charge is Charge.WITHIN and is_search and not self.askers.may_search(link, now):
+            return Charge.OVER
+        return charge
 
     def charge_walk(self, link: LinkId, now: float) -> Charge:
         """Charge a walk."""

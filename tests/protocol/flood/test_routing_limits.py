@@ -32,7 +32,7 @@ from p2pfs.protocol.flood.decisions import (
     Send,
 )
 from p2pfs.protocol.flood.routing import Router
-from p2pfs.protocol.flood.seen import MAX_SEEN, MAX_SEEN_OF_LINK, SEEN_S, Seen, SeenTable
+from p2pfs.protocol.flood.seen import MAX_SEEN, MAX_SEEN_OF_NETWORK, SEEN_S, Seen, SeenTable
 from p2pfs.protocol.flood.spreading import (
     HOP_MARGIN_MS,
     QUERIES_PER_S,
@@ -326,41 +326,49 @@ def test_a_hit_for_which_there_is_no_room_is_dropped_and_the_wave_is_incomplete(
 # What is remembered.
 
 
-def fill(table: SeenTable, count: int, link: Callable[[int], LinkId]) -> None:
+def fill(table: SeenTable, count: int, network: Callable[[int], str]) -> None:
     for number in range(count):
-        table.add(guid_of(number), Seen(link(number), 0, 1, at=0.0))
+        table.add(guid_of(number), Seen(A, 0, 1, 0.0, network(number)))
 
 
-def test_a_neighbour_that_brings_too_many_queries_pushes_out_its_own() -> None:
+def test_a_network_that_brings_too_many_queries_pushes_out_its_own() -> None:
     table = SeenTable()
-    table.add(guid_of(10**9), Seen(B, 0, 1, at=0.0))
-    fill(table, MAX_SEEN_OF_LINK + 1, lambda _number: A)
-    assert len(table) == MAX_SEEN_OF_LINK + 1
+    table.add(guid_of(10**9), Seen(B, 0, 1, at=0.0, network="another"))
+    fill(table, MAX_SEEN_OF_NETWORK + 1, lambda _number: "one")
+    assert len(table) == MAX_SEEN_OF_NETWORK + 1
     assert table.find(guid_of(0), now=0.0) is None
     assert table.find(guid_of(1), now=0.0) is not None
     assert table.find(guid_of(10**9), now=0.0) is not None
 
 
-def test_queries_that_grew_old_make_room_for_new_ones_of_the_same_neighbour() -> None:
+def test_queries_that_grew_old_make_room_for_new_ones_of_the_same_network() -> None:
     table = SeenTable()
-    most = range(MAX_SEEN_OF_LINK)
+    most = range(MAX_SEEN_OF_NETWORK)
     for began_at in (0.0, SEEN_S):
         for number in most:
             guid = guid_of(int(began_at) * MAX_SEEN + number)
             assert table.find(guid, began_at) is None
             table.add(guid, Seen(A, 0, 1, began_at))
-        assert len(table) == MAX_SEEN_OF_LINK
+        assert len(table) == MAX_SEEN_OF_NETWORK
 
 
 def test_too_many_queries_in_all_push_out_the_oldest() -> None:
     table = SeenTable()
-    fill(table, MAX_SEEN + 1, lambda number: LinkId(number % 20))
+    fill(table, MAX_SEEN + 1, lambda number: str(number % 20))
     assert len(table) == MAX_SEEN
     assert table.find(guid_of(0), now=0.0) is None
     assert table.find(guid_of(1), now=0.0) is not None
 
 
-def test_a_query_is_forgotten_after_ten_minutes(router: Router) -> None:
+def test_a_network_with_more_than_its_share_makes_room_for_others() -> None:
+    table = SeenTable()
+    table.add(guid_of(10**9), Seen(B, 0, 1, at=0.0, network="another"))
+    fill(table, 2 * MAX_SEEN, lambda number: str(number % 10))
+    assert len(table) == MAX_SEEN
+    assert table.find(guid_of(10**9), now=0.0) is not None
+
+
+def test_a_query_is_forgotten_after_a_while(router: Router) -> None:
     router.got_query(A, query_of(1, ttl=1), now=0.0)
     repeat = query_of(1, ttl=1, hops=1)
     assert shape_of(router.got_query(B, repeat, now=SEEN_S - 1)) == ["Send"]
