@@ -29,7 +29,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
-class Stretch(NamedTuple):
+class Segment(NamedTuple):
     """A part of a library in memory."""
 
     address: int
@@ -42,17 +42,17 @@ def set_function(library: Any, number: int, function: Any) -> bool:  # noqa: ANN
 
     It must stay for as long as the process does.
     """
-    found = _find(_stretches(library.fuse_session_process), number)
+    found = _find(_segments(library.fuse_session_process), number)
     if found is None:
         return False
-    place, stretch = found
-    if not stretch.is_writable and not _protect(place, _PROT_READ | _PROT_WRITE):
+    place, segment = found
+    if not segment.is_writable and not _protect(place, _PROT_READ | _PROT_WRITE):
         return False
     ctypes.c_void_p.from_address(place).value = ctypes.cast(function, ctypes.c_void_p).value
-    return stretch.is_writable or _protect(place, _PROT_READ)
+    return segment.is_writable or _protect(place, _PROT_READ)
 
 
-def _stretches(function: Any) -> list[Stretch]:  # noqa: ANN401 - of ctypes
+def _segments(function: Any) -> list[Segment]:  # noqa: ANN401 - of ctypes
     """Return the data of the library that a function is in."""
     address = ctypes.cast(function, ctypes.c_void_p).value or 0
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
@@ -60,7 +60,7 @@ def _stretches(function: Any) -> list[Stretch]:  # noqa: ANN401 - of ctypes
     parts = [(*_ends(line[0]), line[1], line[5]) for line in lines if len(line) > 5]
     path = next((path for begin, end, _, path in parts if begin <= address < end), None)
     return [
-        Stretch(begin, ctypes.string_at(begin, end - begin), "w" in mode)
+        Segment(begin, ctypes.string_at(begin, end - begin), "w" in mode)
         for begin, end, mode, its_path in parts
         if its_path == path and "r" in mode and "x" not in mode
     ]
@@ -71,42 +71,42 @@ def _ends(interval: str) -> tuple[int, int]:
     return int(begin, 16), int(end, 16)
 
 
-def _find(stretches: Sequence[Stretch], number: int) -> tuple[int, Stretch] | None:
+def _find(segments: Sequence[Segment], number: int) -> tuple[int, Segment] | None:
     """Return where the function of a number stands, if none does and the table is the right one."""
-    for stretch in stretches:
-        for row in _rows_named(_NAMES[1], stretch, stretches):
+    for segment in segments:
+        for row in _rows_named(_NAMES[1], segment, segments):
             table = row - _ROW.size
-            if _is_table(table, stretch, stretches, number):
-                return stretch.address + table + number * _ROW.size, stretch
+            if _is_table(table, segment, segments, number):
+                return segment.address + table + number * _ROW.size, segment
     return None
 
 
-def _rows_named(name: bytes, stretch: Stretch, stretches: Sequence[Stretch]) -> Iterator[int]:
-    """Yield where rows begin in a stretch that have a name."""
-    for text in stretches:
+def _rows_named(name: bytes, segment: Segment, segments: Sequence[Segment]) -> Iterator[int]:
+    """Yield where rows begin in a segment that have a name."""
+    for text in segments:
         at = text.content.find(name + b"\0")
         while at >= 0:
             address = struct.pack("@P", text.address + at)
-            found = stretch.content.find(address)
+            found = segment.content.find(address)
             while found >= 0:
                 yield found - _ROW.size // 2
-                found = stretch.content.find(address, found + 1)
+                found = segment.content.find(address, found + 1)
             at = text.content.find(name + b"\0", at + 1)
 
 
-def _is_table(table: int, stretch: Stretch, stretches: Sequence[Stretch], number: int) -> bool:
-    if table < 0 or table + (_LAST + 1) * _ROW.size > len(stretch.content):
+def _is_table(table: int, segment: Segment, segments: Sequence[Segment], number: int) -> bool:
+    if table < 0 or table + (_LAST + 1) * _ROW.size > len(segment.content):
         return False
-    rows = dict(enumerate(_ROW.iter_unpack(stretch.content[table:][: (_LAST + 1) * _ROW.size])))
-    is_named = all(_text_at(rows[n][1], stretches, name) for n, name in _NAMES.items())
+    rows = dict(enumerate(_ROW.iter_unpack(segment.content[table:][: (_LAST + 1) * _ROW.size])))
+    is_named = all(_text_at(rows[n][1], segments, name) for n, name in _NAMES.items())
     return is_named and rows[number] == (0, 0)
 
 
-def _text_at(address: int, stretches: Sequence[Stretch], text: bytes) -> bool:
-    for stretch in stretches:
-        at = address - stretch.address
-        if 0 <= at < len(stretch.content):
-            return stretch.content.startswith(text + b"\0", at)
+def _text_at(address: int, segments: Sequence[Segment], text: bytes) -> bool:
+    for segment in segments:
+        at = address - segment.address
+        if 0 <= at < len(segment.content):
+            return segment.content.startswith(text + b"\0", at)
     return False
 
 

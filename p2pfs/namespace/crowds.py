@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from p2pfs.namespace.tellers import Groups, GroupsOf
+from p2pfs.namespace.tellers import AddressGroups, GroupsOf
 from p2pfs.protocol import ServentId
 
 
@@ -24,9 +24,9 @@ class Crowd:
         """Begin with the numbers of servents; an address with more than `few` names is large."""
         self._groups_of = groups_of
         self._few = few
-        self._of: dict[ServentId, tuple[Groups, int]] = {}
-        self._counts: Counter[Groups] = Counter()
-        self._large: set[Groups] = set()
+        self._of: dict[ServentId, tuple[AddressGroups, int]] = {}
+        self._counts: Counter[AddressGroups] = Counter()
+        self._large: set[AddressGroups] = set()
         for source, number in numbers:
             self.count(source, number)
 
@@ -58,7 +58,7 @@ class Crowd:
         """Return how many other addresses are large."""
         return len(self._large) - (self._groups_of(source) in self._large)
 
-    def _add(self, group: Groups, number: int) -> None:
+    def _add(self, group: AddressGroups, number: int) -> None:
         self._counts[group] += number
         if not self._counts[group]:
             del self._counts[group]

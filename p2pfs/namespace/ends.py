@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from p2pfs.latest import Latest
 from p2pfs.namespace.claims import FEW_NAMES
-from p2pfs.namespace.tellers import Groups, GroupsOf
+from p2pfs.namespace.tellers import AddressGroups, GroupsOf
 from p2pfs.protocol import ServentId
 
 MAX_ENDS: Final = 1_000
@@ -50,7 +50,7 @@ class Ends:
         self._groups_of = groups_of
         self._clock = clock
         self._counts: Latest[tuple[ServentId, str], int] = Latest(MAX_ENDS)
-        self._doubts: Latest[Groups, _Doubt] = Latest(MAX_ENDS)
+        self._doubts: Latest[AddressGroups, _Doubt] = Latest(MAX_ENDS)
 
     def reached(self, servent: ServentId, path: str, count: int) -> None:
         """Note that a servent has told a directory to its end."""

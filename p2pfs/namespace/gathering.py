@@ -56,7 +56,7 @@ MAX_ASKED: Final = 16
 """Servents asked for more at once."""
 
 
-class Flood(Protocol):
+class RunSearch(Protocol):
     """Search within reach; see `Searches.run`."""
 
     def __call__(
@@ -81,10 +81,10 @@ class Gatherer:
     """Begins searches."""
 
     def __init__(
-        self, catalogue: Catalogue, flood: Flood, match_page: MatchPage, *, ttl: int
+        self, catalogue: Catalogue, search: RunSearch, match_page: MatchPage, *, ttl: int
     ) -> None:
         self.catalogue = catalogue
-        self.flood = flood
+        self.search = search
         self.match_page = match_page
         self.rings = range(1, ttl + 1)
 
@@ -126,7 +126,7 @@ class Gathering:
             self.take_in(hits)
             return is_bounded and self._room <= 0 and self._told_besides(hits.busiest) >= MAX_FILES
 
-        outcome = await self._gatherer.flood(
+        outcome = await self._gatherer.search(
             QueryKind.WORDS,
             self.query.words,
             rings=self._gatherer.rings,

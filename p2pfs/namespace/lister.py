@@ -30,7 +30,7 @@ from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Telling
 from p2pfs.namespace.newcomers import Newcomers
 from p2pfs.namespace.survey import MAX_DIRECT, Survey, SurveyResult
-from p2pfs.namespace.tellers import Groups
+from p2pfs.namespace.tellers import AddressGroups
 from p2pfs.protocol import PeerInfo, parent_of
 from p2pfs.protocol.flood import Urgency
 from p2pfs.tasks import Flight, SingleFlight, Tasks
@@ -73,7 +73,7 @@ class Lister:
         self._clock = clock
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(tasks)
         self._renewals: Renewals[str] = Renewals(tasks, clock, self._start_again)
-        self._broke_off_at: Times[Groups] = Times()
+        self._broke_off_at: Times[AddressGroups] = Times()
         """When a servent at each address last broke off a listing."""
         self._late: Latest[str, Flight] = Latest(MAX_TIMES)
         """The question about each directory that a look has waited for in vain."""

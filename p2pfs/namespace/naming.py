@@ -20,7 +20,7 @@ from typing import Final
 
 from p2pfs.namespace.nodes import (
     ID_SUFFIX_LENGTH,
-    Held,
+    HeldNames,
     Version,
     assign,
     may_be_suffixed,
@@ -108,7 +108,7 @@ class Names:
     def __init__(
         self,
         versions_of: Callable[[str], Sequence[Version]],
-        held: Held = MappingProxyType({}),
+        held: HeldNames = MappingProxyType({}),
         odd: Callable[[], Odd] = lambda: NO_ODD,
     ) -> None:
         """Ask for the versions of a published name, and for the odd names that are published."""

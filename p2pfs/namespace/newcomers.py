@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from p2pfs.latest import Latest
-from p2pfs.namespace.tellers import Groups, GroupsOf
+from p2pfs.namespace.tellers import AddressGroups, GroupsOf
 from p2pfs.protocol import ServentId
 from p2pfs.protocol.flood import TokenBucket
 
@@ -34,10 +34,10 @@ class Newcomers:
     def __init__(self, groups_of: GroupsOf, clock: Callable[[], float]) -> None:
         self._groups_of = groups_of
         self._clock = clock
-        self._new: Latest[Groups, None] = Latest(MAX_NEWCOMERS)
-        self._not_awaited: Latest[Groups, float] = Latest(MAX_NEWCOMERS)
+        self._new: Latest[AddressGroups, None] = Latest(MAX_NEWCOMERS)
+        self._not_awaited: Latest[AddressGroups, float] = Latest(MAX_NEWCOMERS)
         """Until when."""
-        self._moves: Latest[Groups, TokenBucket] = Latest(MAX_NEWCOMERS)
+        self._moves: Latest[AddressGroups, TokenBucket] = Latest(MAX_NEWCOMERS)
 
     def moved(self, peer: ServentId) -> bool:
         """Note that a neighbour came or went; return whether looks wait for what that changes."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from p2pfs.latest import Latest
-from p2pfs.namespace.tellers import Groups, GroupsOf
+from p2pfs.namespace.tellers import AddressGroups, GroupsOf
 from p2pfs.protocol import PeerInfo, ServentId
 from p2pfs.protocol.flood import TokenBucket
 
@@ -68,12 +68,12 @@ class NewsBoard:
         self._linked_at: dict[ServentId, float] = {}
         """Since when each neighbour would have said so."""
         self._told: Latest[str | None, _Told] = Latest(MAX_PLACES)
-        self._muted: Latest[Groups, float] = Latest(MAX_PLACES)
+        self._muted: Latest[AddressGroups, float] = Latest(MAX_PLACES)
         """Until when CHANGED and NEWS of each address with a slow servent are ignored."""
         self._patience = TokenBucket(SLOW_STRANGERS_PER_S, SLOW_STRANGERS_BURST)
-        self._late: Latest[Groups, TokenBucket] = Latest(MAX_PLACES)
+        self._late: Latest[AddressGroups, TokenBucket] = Latest(MAX_PLACES)
         """For how many seconds the servents of each address may still make `ls` wait."""
-        self._took_s: Latest[Groups, float] = Latest(MAX_PLACES)
+        self._took_s: Latest[AddressGroups, float] = Latest(MAX_PLACES)
         """How long a servent of each address took last to answer; nothing once one was mute."""
         self._deaf_until = -math.inf
         """Until when NEWS of strangers are ignored."""

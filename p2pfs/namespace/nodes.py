@@ -144,11 +144,13 @@ def directory_version(name: str, rank: Rank) -> Version:
     return Version(name, _DIRECTORY_SUFFIX, None, rank, is_directory=True)
 
 
-Held = Mapping[str, tuple[str, Hashable]]
+HeldNames = Mapping[str, tuple[str, Hashable]]
 """Names that keep their version, which is given by its published name and its key."""
 
 
-def assign(versions: Iterable[Version], held: Held = MappingProxyType({})) -> dict[str, Version]:
+def assign(
+    versions: Iterable[Version], held: HeldNames = MappingProxyType({})
+) -> dict[str, Version]:
     """Return which version has which name in a directory, given all of them: best rank first.
 
     A version that is held under two names has the first of them, and no other version the second.
@@ -184,7 +186,7 @@ class _Numbered:
         self._had: dict[Hashable, str] = {}
         """The first of the names tried that each content has."""
 
-    def first(self, version: Version, shown: Mapping[str, Version], held: Held) -> str:
+    def first(self, version: Version, shown: Mapping[str, Version], held: HeldNames) -> str:
         """Return the first of the names that a version may have."""
         if version.key in self._had and not version.is_directory:
             return self._had[version.key]
@@ -196,7 +198,7 @@ class _Numbered:
         raise AssertionError("there is no last number")
 
 
-def _may_have(version: Version, name: str, shown: Mapping[str, Version], held: Held) -> bool:
+def _may_have(version: Version, name: str, shown: Mapping[str, Version], held: HeldNames) -> bool:
     if name in shown:
         return shown[name].key == version.key and not version.is_directory
     return name not in held or (held[name][1] == version.key and not version.is_directory)

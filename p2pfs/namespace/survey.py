@@ -30,7 +30,7 @@ names that have come."""
 MAX_DIRECT: Final = 16
 """Holders asked one by one instead of by a flood, and how many of any number at once."""
 
-Asked = dict[PeerInfo, Telling | None]
+Tellings = dict[PeerInfo, Telling | None]
 """Servents that have a directory, each with its listing; None if its turn did not come."""
 
 
@@ -38,7 +38,7 @@ Asked = dict[PeerInfo, Telling | None]
 class SurveyResult:
     """The outcome of asking for a directory."""
 
-    asked: Asked
+    asked: Tellings
     is_cut: bool = False
     is_unanswered: bool = False
     silent: tuple[PeerInfo, ...] = ()
@@ -78,7 +78,7 @@ class Survey:
         once.
         """
         learned: set[ServentId] = set()
-        asked: Asked = {}
+        asked: Tellings = {}
         began_at = self._clock()
         known = self._catalogue.holders.of(path) if path else ()
         outcome: Outcome | NotAskedError = Outcome(Hits(), 0, is_complete=False)
@@ -141,14 +141,14 @@ class Survey:
 
         Pages that come later, or after `within_s`, are learned in the background.
         """
-        asked: Asked = dict.fromkeys(holders)
+        asked: Tellings = dict.fromkeys(holders)
         since = self._clock()
         with trio.move_on_after(within_s):
             hear = partial(self._hear_one, path, asked, since)
             await for_each(holders, hear, at_once=MAX_DIRECT)
         return SurveyResult(asked)
 
-    async def _hear_one(self, path: str, asked: Asked, since: float, holder: PeerInfo) -> None:
+    async def _hear_one(self, path: str, asked: Tellings, since: float, holder: PeerInfo) -> None:
         """Wait for a listing that has begun since then: one under way may lack changes."""
         asked[holder] = telling = self._listings.start(holder, path)
         if await telling.heard_out() and telling.began_at < since:

@@ -17,10 +17,10 @@ from p2pfs.protocol import ServentId, groups_of
 MAX_TELLER_ADDRESSES: Final = 20_000
 """Servents whose address is remembered: twice as many as are held."""
 
-Groups = tuple[str, str]
+AddressGroups = tuple[str, str]
 """A network and an address in it, as `groups_of` gives them."""
 
-GroupsOf = Callable[[ServentId], Groups]
+GroupsOf = Callable[[ServentId], AddressGroups]
 
 
 class Tellers:
@@ -38,7 +38,7 @@ class Tellers:
         """Note that a servent has proved its id on a link to this host."""
         self._proved[source] = host
 
-    def groups_of(self, source: ServentId) -> Groups:
+    def groups_of(self, source: ServentId) -> AddressGroups:
         """Return the network and the address that answer for a servent; itself if none is known."""
         host = self._proved.get(source) or self._told.get(source)
         return (source, source) if host is None else groups_of(host)

@@ -49,6 +49,7 @@ from p2pfs.protocol import (
     QueryKind,
     Walk,
 )
+from p2pfs.protocol.crowds import Choose
 from p2pfs.protocol.flood.askers import QUESTION_PART
 from p2pfs.protocol.flood.budgets import (
     SENDING_SHARE,
@@ -71,7 +72,7 @@ from p2pfs.protocol.flood.filters import BEYOND, OWN, FilterTable, Keys
 from p2pfs.protocol.flood.news import NewsTable
 from p2pfs.protocol.flood.seen import Seen, SeenTable
 from p2pfs.protocol.flood.spreading import SEARCH_BURST, SEARCHES_PER_S, Neighbours
-from p2pfs.protocol.flood.walks import Choose, Walks
+from p2pfs.protocol.flood.walks import Walks
 from p2pfs.protocol.flood.waves import Waves
 
 WIDE_TTL: Final = 4
@@ -304,11 +305,13 @@ class Router:
 
     # Walks.
 
-    def originate_walk(self, guid: Guid, choose: Choose, now: float) -> list[Decision]:
+    def originate_walk(self, guid: Guid, choose: Choose[LinkId], now: float) -> list[Decision]:
         """Start a random walk; an `Introduced` may come of it. `choose` is `random.choice`."""
         return self._paced(self._walks.originate(guid, [*self._neighbours], choose, now), now)
 
-    def got_walk(self, link: LinkId, walk: Walk, choose: Choose, now: float) -> list[Decision]:
+    def got_walk(
+        self, link: LinkId, walk: Walk, choose: Choose[LinkId], now: float
+    ) -> list[Decision]:
         """Take in a walk: pass it on to a random neighbour, or end it here."""
         if link not in self._neighbours:
             return [self._drop(link, DropReason.NO_LINK)]

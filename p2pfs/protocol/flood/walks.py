@@ -7,12 +7,13 @@ servent again keeps its first way back, so the way home has no loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from p2pfs.latest import Latest
 from p2pfs.protocol import WALK_STEPS, Guid, Introduce, Walk
+from p2pfs.protocol.crowds import Choose
 from p2pfs.protocol.flood.decisions import (
     Decision,
     Drop,
@@ -28,9 +29,6 @@ WALK_S: Final = 30.0
 
 MAX_WALKS: Final = 4_096
 """Walks remembered in all; the oldest make room."""
-
-Choose = Callable[[Sequence[LinkId]], LinkId]
-"""Pick one of the links at random; `random.choice` does."""
 
 
 @dataclass(slots=True)
@@ -52,7 +50,7 @@ class Walks:
         return len(self._paths)
 
     def originate(
-        self, guid: Guid, links: Sequence[LinkId], choose: Choose, now: float
+        self, guid: Guid, links: Sequence[LinkId], choose: Choose[LinkId], now: float
     ) -> list[Decision]:
         """Start a walk of our own; nothing happens without a link."""
         if not links:
@@ -61,7 +59,7 @@ class Walks:
         return [self._step(Walk(guid, WALK_STEPS), links, choose)]
 
     def got_walk(
-        self, link: LinkId, walk: Walk, links: Iterable[LinkId], choose: Choose, now: float
+        self, link: LinkId, walk: Walk, links: Iterable[LinkId], choose: Choose[LinkId], now: float
     ) -> list[Decision]:
         """Pass a walk on over one of `links`, or end it here."""
         onward = [other for other in links if other != link]
@@ -87,7 +85,7 @@ class Walks:
             return [Drop(link, DropReason.NO_LINK)]
         return [Send(path.came_from, introduce)]
 
-    def _step(self, walk: Walk, onward: Sequence[LinkId], choose: Choose) -> Send:
+    def _step(self, walk: Walk, onward: Sequence[LinkId], choose: Choose[LinkId]) -> Send:
         link = choose(onward)
         self._paths[walk.guid].sent_to.add(link)
         return Send(link, Walk(walk.guid, walk.steps - 1))
