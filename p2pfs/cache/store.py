@@ -157,11 +157,14 @@ class BlockCache:
         For one that nobody has open, the bytes on the disk decide: a last block that is missing
         may be overlooked.
         """
-        key = Key(file_id, self._sizes.get(file_id, 0))
+        size = self._sizes.get(file_id)
+        if not size:  # nearly all of others' contents: it is asked of each name that is learned
+            return False
+        key = Key(file_id, size)
         with self._lock:
             file = self._open.get(key)
             allocated_bytes = self._shelves.bytes_of(key) or 0
-        return key.size > 0 and (file.done_bytes if file else allocated_bytes) >= key.size
+        return (file.done_bytes if file else allocated_bytes) >= size
 
     def holdings(self) -> list[CachedContent]:
         """Return all cached contents, least recently used first. Reads each map: some 100 us."""

@@ -46,6 +46,12 @@ class Misses:
         """Hold a path no longer for absent."""
         self._until.pop(path, None)
 
+    def drop_all(self, paths: Iterable[str]) -> None:
+        """Hold these paths no longer for absent."""
+        if self._until:
+            for path in paths:
+                self.drop(path)
+
     def clear(self, directories: Collection[str] | None = None) -> None:
         """Hold no name for absent, in these directories or any."""
         if directories is None:

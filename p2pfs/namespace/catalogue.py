@@ -106,7 +106,7 @@ class Catalogue:
         with self._lock:
             if self._here.is_refused(source.id) or not self._has_place(source):
                 return good
-            return [self._learn_one(source.id, entry) for entry in good]
+            return self._learn_all(source.id, good)
 
     def learn_found(self, source: PeerInfo, entries: Iterable[Entry]) -> None:
         """Note entries that were found by their paths: no listing begun before removes them."""
@@ -261,6 +261,16 @@ class Catalogue:
             self._absences.clear()
 
     # How it is kept.
+
+    def _learn_all(self, source: ServentId, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Learn entries; those of a page at once, where most are new, or told again."""
+        is_page = len(entries) > 1 and source not in self._fading
+        if is_page and (
+            self._tree.has_all(source, entries) or self._tree.fill(source, entries, self._now_ns())
+        ):
+            self._absences.drop_all(entry.path for entry in entries)
+            return entries
+        return [self._learn_one(source, entry) for entry in entries]
 
     def _learn_one(self, source: ServentId, entry: Entry) -> Entry:
         if source in self._fading:

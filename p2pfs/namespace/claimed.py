@@ -10,7 +10,7 @@ Not locked: it belongs to the tree of claims.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -78,6 +78,15 @@ class Claimed:
             common.setdefault(content.size, Counter())[source] += 1
         elif self._is_common(content.file_id):
             self._common[content.file_id] = self._count(content.file_id)
+
+    def fill(self, places: Iterable[Place]) -> None:
+        """Note the only claim at each of some places, none of which was there before."""
+        for place in places:
+            sole = place.sole
+            assert sole is not None, "there is a claim"
+            shard = self._places[sole.file_id[-1] % _SHARDS]
+            if shard.setdefault(sole.file_id, place) is not place:  # it is elsewhere as well
+                self.add(place, sole.content, sole.source)
 
     def remove(self, place: Place, content: Content, source: ServentId) -> None:
         """Note that a claim of a servent is gone from a place."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from p2pfs.namespace.entries import Entries
 from p2pfs.namespace.nodes import Content
 from p2pfs.namespace.places import Claims, Place, Sole
 from p2pfs.namespace.tellers import GroupsOf, who_makes_room
-from p2pfs.protocol import Entry, FileId, ServentId
+from p2pfs.protocol import Entry, FileId, ServentId, labels_in, parent_of
 
 MAX_CLAIMS_BYTES: Final = 136 * 1024 * 1024
 """What all entries may take together: 300,000 with names of 25 letters, so that such a share is
@@ -161,6 +161,66 @@ class ClaimTree:
             self._put_directory(parent, source, Entry(parent.path(), 0, 0, b""))
             parent = parent.parent
         return entry
+
+    def has_all(self, source: ServentId, entries: Sequence[Entry]) -> bool:
+        """Return whether a servent is known to have these files: to `put` them changes nothing.
+
+        False may be wrong: only files are looked at of which it alone has told.
+        """
+        labels, place = self._labels_below(source, entries)
+        get = place.children.get
+        return bool(labels) and all(
+            child is not None and child.sole is not None and child.sole.tells(source, entry)
+            for child, entry in zip(map(get, labels), entries, strict=True)
+        )
+
+    def fill(self, source: ServentId, entries: Sequence[Entry], now_ns: int) -> bool:
+        """Do what `put` does with each of these at once, if they are files that nobody has told of.
+
+        They must be in one directory, which the servent has, and there must be room for them; else
+        nothing is done. A name then takes a fifth of the time.
+        """
+        labels, place = self._labels_below(source, entries)
+        is_new = bool(labels) and place.children.keys().isdisjoint(labels)
+        if not is_new or not self._may_fill(source, entries, labels, now_ns):
+            return False
+        ids = [FileId(entry.file_id) for entry in entries]
+        soles = [
+            Sole(file_id, entry.size, source, entry.mtime_ns, known_at, was_whole)
+            for entry, file_id, was_whole, known_at in zip(
+                entries, ids, map(self._is_whole, ids), self._numbers, strict=False
+            )
+        ]
+        self.claimed.fill(place.fill(labels, soles))
+        self._entries.fill(source, place, labels)
+        return True
+
+    def _labels_below(
+        self, source: ServentId, entries: Sequence[Entry]
+    ) -> tuple[Sequence[str], Place]:
+        """Return the names of files that are all in one directory of a servent, and its place.
+
+        There are none if they are not.
+        """
+        directory = parent_of(entries[0].path)
+        place = self.place(directory)
+        if place is None or not (place is self.root or place.is_directory_of(source)):
+            return (), self.root
+        return labels_in(directory, [entry.path for entry in entries]), place
+
+    def _may_fill(
+        self, source: ServentId, entries: Sequence[Entry], labels: Sequence[str], now_ns: int
+    ) -> bool:
+        """Return whether some are files, each named once, not of the future, and there is room."""
+        are_files = b"" not in [entry.file_id for entry in entries]
+        is_past = max(entry.mtime_ns for entry in entries) <= now_ns
+        is_each_once = len(set(labels)) == len(labels)
+        has_room = (
+            source not in self._crowded
+            and self._entries.total + len(labels) <= MAX_ENTRIES_PER_SOURCE
+            and self._entries.bytes_with(labels) <= MAX_CLAIMS_BYTES
+        )
+        return are_files and is_past and is_each_once and has_room
 
     def _has_room(self, source: ServentId) -> bool:
         """Make room for one more entry of a servent; return whether there is any."""

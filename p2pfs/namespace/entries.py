@@ -87,6 +87,18 @@ class Entries:
         self.counts[source] = self.counts.get(source, 0) + 1
         self._moved(source, directory, name, 1)
 
+    def fill(self, source: ServentId, directory: Place, names: Collection[str]) -> None:
+        """Note that a servent has entries of a directory, and had none of these."""
+        self._names.setdefault(source, {}).setdefault(directory, {}).update(dict.fromkeys(names))
+        self.counts[source] = self.counts.get(source, 0) + len(names)
+        self.held_bytes = self.bytes_with(names)
+        self.total += len(names)
+        self._changed_in(source, directory)
+
+    def bytes_with(self, names: Collection[str]) -> int:
+        """Return what all take together once there are these entries more."""
+        return self.held_bytes + len(names) * ENTRY_BYTES + sum(map(sys.getsizeof, names))
+
     def add_content(self, source: ServentId, place: Place, content: Content) -> None:
         """Note which content an entry is, where others have another one."""
         assert place.parent is not None, "nobody has a file as his whole share"
@@ -125,8 +137,11 @@ class Entries:
         return next(reversed(self._names[source]))
 
     def _moved(self, source: ServentId, directory: Place, name: str, number: int) -> None:
-        self.changed(source)
         self.total += number
         self.held_bytes += number * (ENTRY_BYTES + sys.getsizeof(name))
+        self._changed_in(source, directory)
+
+    def _changed_in(self, source: ServentId, directory: Place) -> None:
+        self.changed(source)
         if directory in self._crowds:
             self._crowds[directory].count(source, len(self.names(source, directory)))

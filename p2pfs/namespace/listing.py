@@ -34,14 +34,13 @@ from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.claims import ANY_ROOM, NAMES_AT_FIRST, NameRoom
 from p2pfs.namespace.confided import Confided
 from p2pfs.namespace.ends import Ends
-from p2pfs.overlay import is_answer
+from p2pfs.overlay import answers_in
 from p2pfs.protocol import (
     MAX_PAGES_ASKED,
     MIN_LISTING,
     Entry,
     Listing,
     PeerInfo,
-    QueryKind,
     RejectCode,
     ServentId,
     name_of,
@@ -355,7 +354,7 @@ class Listings:
         if telling.counted:  # it is told anew, if it is learned
             telling.counted += len(page.entries)
             return self._is_counted_on(telling)
-        names = [name_of(entry.path) for entry in page.entries]
+        names = [] if telling.path else [entry.path for entry in page.entries]
         self._confided.note_page(telling.holder.id, telling.path, names, page.limited)
         room = self._room(telling, page)
         for first in range(0, len(page.entries), LEARNED_AT_ONCE):
@@ -398,8 +397,8 @@ class Listings:
 
     def _learn_some(self, telling: Telling, entries: Sequence[Entry]) -> bool:
         """Take in some entries; return whether there was no room for all of them."""
-        good = [e for e in entries if is_answer(QueryKind.DIRECTORY, telling.path, e)]
-        own = [entry for entry in good if self._confided.has(telling.holder.id, entry.path)]
+        good = answers_in(telling.path, entries)
+        own = self._of_them_confided(telling, good)
         for entry in own:
             self._confided.note(entry)
         is_full = False
@@ -409,9 +408,16 @@ class Listings:
         ):
             turned_away = book.dropped
             believed = book.learn(telling.holder, told) if told else ()
-            telling.names.update(name_of(entry.path) for entry in believed)
+            telling.names.update([name_of(entry.path) for entry in believed])
             is_full |= book.dropped > turned_away
         return is_full
+
+    def _of_them_confided(self, telling: Telling, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Return those of some entries of a listing that its holder shows to us alone."""
+        holder = telling.holder.id
+        if telling.path:  # then it is all of them, or none
+            return entries if self._confided.has(holder, telling.path) else ()
+        return [entry for entry in entries if self._confided.has(holder, entry.path)]
 
 
 def _checked(page: Listing, after: str) -> str:

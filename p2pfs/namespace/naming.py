@@ -55,6 +55,13 @@ def is_odd(name: str) -> bool:
     return _is_long(name) or ("~" in name and may_be_suffixed(name))
 
 
+def odd_among(names: Sequence[str]) -> Sequence[str]:
+    """Return those of some names that are odd: none of most."""
+    if "~" not in "".join(names) and 4 * len(max(names, key=len)) <= _LONGEST_PLAIN:
+        return ()
+    return [name for name in names if is_odd(name)]
+
+
 class Odd:
     """The odd names that are published in a directory."""
 

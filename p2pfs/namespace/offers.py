@@ -52,9 +52,8 @@ class OthersOffers:
 
     def believes_entry(self, entry: Entry) -> bool:
         """Return whether no manifest contradicts the size in an entry."""
-        if entry.is_directory:
-            return True
-        return self.size_of(FileId(entry.file_id)) in (None, entry.size)
+        file_id = FileId(entry.file_id)
+        return not file_id or self.size_of(file_id) in (None, entry.size)
 
     def is_disputed(self, file_id: FileId) -> bool:
         """Return whether a content is said to have several sizes, of which one at most is right."""

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct, field
 
-from p2pfs.namespace.naming import NO_ODD, Names, Odd, is_odd
+from p2pfs.namespace.naming import NO_ODD, Names, Odd, is_odd, odd_among
 from p2pfs.namespace.nodes import Content
-from p2pfs.protocol import FileId, PeerInfo, ServentId
+from p2pfs.protocol import Entry, FileId, PeerInfo, ServentId
 
 
 class Claims(Struct, eq=False, gc=False):
@@ -73,6 +73,15 @@ class Sole(Struct, eq=False, gc=False):
     def by(self) -> dict[ServentId, int]:
         """Return the servent with the time that it announces, as `Claims` has it; a copy."""
         return {self.source: self.mtime_ns}
+
+    def tells(self, source: ServentId, entry: Entry) -> bool:
+        """Return whether it is this claim of a servent, its time included."""
+        return (
+            self.source == source
+            and self.file_id == entry.file_id
+            and self.size == entry.size
+            and self.mtime_ns == entry.mtime_ns
+        )
 
 
 class Held(Struct, eq=False):
@@ -229,6 +238,23 @@ class Place(Struct, eq=False, gc=False):
                 details.odd = Odd() if details.odd is NO_ODD else details.odd
                 details.odd.add(name)
         return found
+
+    def fill(self, names: Sequence[str], soles: Sequence[Sole]) -> Sequence[Place]:
+        """Put files below under names that are free, each with the only claim to it."""
+        places = [
+            Place(self, name, sole, _NO_DETAILS) for name, sole in zip(names, soles, strict=True)
+        ]
+        details = self.own_details()
+        if not isinstance(details.children, dict):
+            details.children = {}
+        details.children.update(zip(names, places, strict=True))
+        for name in odd_among(names):
+            details.odd = Odd() if details.odd is NO_ODD else details.odd
+            details.odd.add(name)
+        if details.names is not None:
+            for name in names:
+                details.names.forget(name)
+        return places
 
     def drop_child(self, child: Place) -> None:
         """Remove a place below, unless another has its name by now."""

@@ -20,7 +20,7 @@ from p2pfs.overlay.bans import Bans
 from p2pfs.overlay.contacts import ContactBook
 from p2pfs.overlay.flooding import MessageRouter
 from p2pfs.overlay.neighbours import Handlers, Overlay, OverlayOwner
-from p2pfs.overlay.search import Hits, Outcome, Searches, is_answer, is_match
+from p2pfs.overlay.search import Hits, Outcome, Searches, answers_in, is_match
 from p2pfs.overlay.whereabouts import Whereabouts
 
 __all__ = [
@@ -35,6 +35,6 @@ __all__ = [
     "OverlayOwner",
     "Searches",
     "Whereabouts",
-    "is_answer",
+    "answers_in",
     "is_match",
 ]

@@ -37,6 +37,7 @@ from p2pfs.protocol import (
     ServentId,
     Terms,
     Wanted,
+    are_in,
     check_hit,
     check_path,
     dialable,
@@ -391,3 +392,10 @@ def is_answer(kind: QueryKind, text: str, entry: Entry) -> bool:
     if kind is QueryKind.ID:
         return entry.file_id.hex() == text
     return is_match(Wanted(text), entry)
+
+
+def answers_in(directory: str, entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Return those of some entries that answer a query for a directory, as `is_answer` has it."""
+    if are_in(directory, [entry.path for entry in entries]):
+        return entries
+    return [one for one in entries if is_answer(QueryKind.DIRECTORY, directory, one)]

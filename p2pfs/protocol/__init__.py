@@ -148,6 +148,7 @@ from p2pfs.protocol.messages import (
 )
 from p2pfs.protocol.names import (
     MAX_LABEL_BYTES,
+    are_in,
     check_extent,
     check_label,
     check_path,
@@ -155,6 +156,7 @@ from p2pfs.protocol.names import (
     is_private,
     is_probe,
     join_path,
+    labels_in,
     name_of,
     parent_of,
 )
@@ -287,6 +289,7 @@ __all__ = [
     "Walk",
     "Wanted",
     "any_of",
+    "are_in",
     "block_bytes_for",
     "block_count_for",
     "block_range",
@@ -309,6 +312,7 @@ __all__ = [
     "is_private",
     "is_probe",
     "join_path",
+    "labels_in",
     "largest_crowd",
     "manifest_bytes_for",
     "name_of",

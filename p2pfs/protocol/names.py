@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 import idna
@@ -86,6 +87,33 @@ def check_path(path: str) -> str | None:
         return reason
     reasons = map(check_label, path.split("/"))
     return next((reason for reason in reasons if reason is not None), None)
+
+
+def are_in(directory: str, paths: Sequence[str]) -> bool:
+    """Return whether all of some paths are acceptable and in a directory, told of all at once.
+
+    False says nothing: then each is to be checked by itself. Most names are plain ASCII, and a
+    page has hundreds of them.
+    """
+    labels = labels_in(directory, paths)
+    if not labels:
+        return False
+    text = "/".join(labels)
+    is_plain = text.isascii() and text.isprintable() and "/." not in f"/{text}"
+    if not is_plain or not _RESERVED.isdisjoint(text.lower().split("/")):
+        return False
+    # If the longest of them fits so do all, and they have all other labels in common.
+    return check_path(join_path(directory, max(labels, key=len))) is None
+
+
+def labels_in(directory: str, paths: Sequence[str]) -> list[str]:
+    """Return the last labels of paths that are all in one directory; none if one is not."""
+    begin = f"{directory}/" if directory else ""
+    # What lies between two texts that begin alike begins so too.
+    if not paths or not (min(paths).startswith(begin) and max(paths).startswith(begin)):
+        return []
+    labels = [path[len(begin) :] for path in paths]
+    return [] if "" in labels or "/" in "".join(labels) else labels
 
 
 def check_extent(path: str) -> str | None:

@@ -564,7 +564,8 @@ def test_a_time_in_the_future_becomes_now_once_and_stays():
     clock = iter([1000, 2000, 3000, 4000])
     catalogue = Catalogue(now_ns=lambda: next(clock))
     for _ in range(2):
-        catalogue.learn(A, [file("x", mtime_ns=2**63 - 1), directory("d", mtime_ns=5000)])
+        catalogue.learn(A, [file("x", mtime_ns=2**63 - 1)])
+        catalogue.learn(A, [directory("d", mtime_ns=5000)])
 
         assert (mtime(catalogue, "x"), mtime(catalogue, "d")) == (1000, 2000)
 
@@ -818,6 +819,73 @@ def test_whatever_is_told_every_version_has_one_name_and_all_can_be_forgotten(st
     assert not catalogue._tree._entries.total
     assert not any(catalogue._tree.claimed._places)
     assert not catalogue._tree._entries._names
+
+
+NOW_NS = 10
+PAGES = st.lists(
+    st.builds(
+        Entry,
+        PATHS | st.sampled_from(["z", "d/z", "d/" + 60 * "l", "d/" + 60 * "l" + "~01010101"]),
+        st.sampled_from([100, 200]),
+        st.sampled_from([5, 7, 20]),
+        st.integers(1, 3).map(file_id),
+    )
+    | st.builds(directory, PATHS),
+    max_size=5,
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.just("learn"), PEERS, PAGES)
+        | st.tuples(st.just("again"), PEERS, st.sampled_from(["", "d"]))
+        | st.tuples(st.just("forget"), PEERS, PATHS)
+        | st.tuples(st.just("look"), PEERS, st.sampled_from(["", "d", "d/x"])),
+        max_size=20,
+    )
+)
+@example(steps=[("learn", A, [file("x"), file("y", 2)]), ("look", A, ""), ("again", A, "")])
+@example(steps=[("learn", A, [file("x"), file("x", 2)]), ("learn", B, [file("x"), file("y")])])
+@example(steps=[("look", A, ""), ("learn", A, [file("x~01010101", 2), file("y")])])
+def test_a_page_is_learned_as_if_each_name_had_come_by_itself(steps):
+    at_once, one_by_one = Catalogue(now_ns=lambda: NOW_NS), Catalogue(now_ns=lambda: NOW_NS)
+    for verb, who, what in steps:
+        for catalogue in (at_once, one_by_one):
+            match verb:
+                case "learn" | "again":
+                    told = what if verb == "learn" else catalogue.holders.entries(who.id, what)
+                    pages = [told] if catalogue is at_once else [[entry] for entry in told]
+                    for page in pages:
+                        catalogue.learn(who, page)
+                case "forget":
+                    catalogue.forget_path(who.id, what)
+                case "look":
+                    catalogue.shown.children(what)
+        assert all_known(at_once) == all_known(one_by_one)
+
+
+def all_known(catalogue: Catalogue) -> object:
+    """What is shown and held, and how much that is."""
+    entries = catalogue._tree._entries
+    ids = [file_id(number) for number in range(1, 4)]
+    return (
+        [catalogue.shown.children(path) for path in ("", "d", "d/e", "d~dir", "x")],
+        [[catalogue.holders.entries(who.id, path) for path in ("", "d")] for who in (A, B, C)],
+        [catalogue.offers.claimants_of(one) for one in ids],
+        [[catalogue.offers.sources_of(one, size) for size in (100, 200)] for one in ids],
+        (dict(entries.counts), entries.total, entries.held_bytes),
+    )
+
+
+def test_of_a_page_nothing_is_done_name_by_name(monkeypatch: pytest.MonkeyPatch):
+    catalogue = Catalogue(now_ns=lambda: NOW_NS)
+    catalogue.learn(A, [directory("d")])
+    monkeypatch.setattr(catalogue._tree, "put", None)
+    page = [file("d/x"), file("d/y", 2), file("d/z", 1)]
+    for _ in range(2):
+        assert catalogue.learn(A, page) == page
+
+    assert shown(catalogue, "d") == ["d/x", "d/y", "d/z"]
 
 
 def test_what_is_kept_is_shown_when_nobody_offers_it_any_more():

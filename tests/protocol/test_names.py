@@ -14,12 +14,16 @@ from p2pfs.protocol.names import (
     MAX_DEPTH,
     MAX_LABEL_BYTES,
     MAX_PATH_BYTES,
+    are_in,
     check_label,
     check_path,
     is_joiner_in_place,
     is_private,
     is_probe,
     is_reserved,
+    join_path,
+    labels_in,
+    parent_of,
 )
 from tests.helpers import strategies
 
@@ -91,6 +95,50 @@ def test_no_two_names_differ_only_in_a_joiner_that_is_not_seen(label):
 @given(strategies.paths)
 def test_ordinary_names_in_any_script_are_accepted(path):
     assert check_path(path) is None
+
+
+DIRECTORIES = st.sampled_from(["", "d", "d/e", "ä", ".d", "d//e", "/".join("d" * MAX_DEPTH)])
+LABELS = (
+    st.sampled_from(
+        [
+            "a",
+            "b.txt",
+            "a/b",
+            "",
+            ".",
+            "..",
+            ".a",
+            "Desktop.INI",
+            "lost+found",
+            "ä",
+            "a\n",
+            "\u200c",
+        ]
+    )
+    | st.builds(lambda length: "a" * length, st.integers(MAX_LABEL_BYTES, MAX_LABEL_BYTES + 1))
+    | st.text(max_size=3)
+)
+
+
+@given(DIRECTORIES, DIRECTORIES, st.lists(LABELS, max_size=4))
+def test_what_is_told_of_a_page_at_once_holds_for_each_path(directory, other, labels):
+    paths = [join_path(directory, label) for label in labels]
+    for place in (directory, other):
+        if are_in(place, paths):
+            assert all(check_path(path) is None for path in paths)
+            assert all(parent_of(path) == place for path in paths)
+        assert labels_in(place, paths) in ([], [path.rpartition("/")[2] for path in paths])
+
+
+def test_a_page_of_plain_names_is_accepted_at_once():
+    for directory in ("", "d", "films/été"):
+        paths = [join_path(directory, name) for name in ("a b.txt", "x~y", "a.b.c")]
+        assert are_in(directory, paths)
+        assert not are_in(directory, [*paths, join_path(directory, ".git")])
+        assert not are_in(directory, [*paths, join_path(directory, "e/f")])
+    assert not are_in("d", ["d/a", "e/a"])
+    assert not are_in("d", ["da"])
+    assert not are_in("", [])
 
 
 @pytest.mark.parametrize("name", [".git", ".Trash-1000", ".hidden", "."])
