@@ -112,9 +112,16 @@ class Showing:
         self, place: Place, path: str, names: Iterable[str], settled: Settled
     ) -> Iterator[Node]:
         """Yield the nodes shown under some names in a directory, those that are there still."""
+        begin, infos = join_path(path, ""), self._sources.infos_of
         for name in names:
+            child = None if name in settled.shown else place.children.get(name)
+            sole = None if child is None or child.details.directory is not None else child.sole
+            if sole is not None:  # of most names there is nothing more to say
+                sources = infos(sole.source)
+                yield RemoteFile(begin + name, sole.size, sole.mtime_ns, sole.file_id, sources)
+                continue
             for published, key in versions_at(place, name, settled):
-                yield self._node(place.children[published], join_path(path, name), key)
+                yield self._node(place.children[published], begin + name, key)
 
     def _node(self, place: Place, path: str, key: Hashable) -> Node:
         if key is None:

@@ -50,6 +50,11 @@ class Sources:
         infos = self._infos
         return tuple(infos[i] for i in dict.fromkeys(holders) if i in infos)
 
+    def infos_of(self, holder: ServentId) -> tuple[PeerInfo, ...]:
+        """Return what is known of a servent, if it is held."""
+        info = self._infos.get(holder)
+        return () if info is None else (info,)
+
     def digest(self, claims: Claims) -> Digest:
         """Return the known ones among the servents that make some claims, and the latest time."""
         digest = claims.digest
