@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
@@ -212,7 +212,8 @@ class Offers:
         if not isinstance(node, _Directory):
             return None
         start = bisect.bisect_right(node.names, after)
-        entries = [node.children[name].entry for name in node.names[start : start + limit]]
+        names = node.names[start : start + limit]
+        entries = list(_entries(path, map(node.children.__getitem__, names)))
         return Page(entries, start, len(node.names))
 
     def children(self, path: str) -> Mapping[str, object]:
@@ -239,6 +240,8 @@ class Offers:
         node = self._node(directory)
         if not isinstance(node, _Directory):
             return set(files)
+        if not node.children:
+            return set()
         return {path for path, file in files.items() if file.name in node.children}
 
     def fill(self, directory: str, files: Sequence[SharedFile]) -> None:
@@ -359,6 +362,17 @@ class Offers:
     def _count_out(self, file: SharedFile) -> None:
         self._count -= 1
         self.total_bytes -= file.size
+
+
+def _entries(directory: str, nodes: Iterable[_Node]) -> Iterator[Entry]:
+    """Yield the entries of what is in a directory; others ask for thousands at once."""
+    begin = f"{directory}/" if directory else ""
+    for node in nodes:
+        if isinstance(node, SharedFile):
+            key = node.key
+            yield Entry(begin + node.name, key.size, key.mtime_ns, node.file_id)
+        else:
+            yield node.entry
 
 
 def directory_entry(path: str, mtime_ns: int) -> Entry:

@@ -124,12 +124,14 @@ def _page(lists: Lists, wanted: List) -> Message:
 
 def _limited(lists: Lists, path: str, entries: Sequence[Entry]) -> tuple[str, ...]:
     labels = lists.limited_labels(path)
-    names = {entry.path for entry in entries}
+    names = {entry.path for entry in entries} if labels else ()
     return tuple(sorted(label for label in labels if path or label in names))
 
 
 def _one_page(entries: Sequence[Entry], labels: Collection[str] = ()) -> list[Entry]:
     """Return as many of these entries as one frame holds, with their own labels."""
+    if not labels and len(msgspec.msgpack.encode(entries)) <= MAX_PAGE_BYTES:  # most pages
+        return list(entries)
     page: list[Entry] = []
     room = MAX_PAGE_BYTES
     for entry in entries:
