@@ -69,6 +69,8 @@ class Answers:
         """Return an offered file with this content, among those that the asker may see."""
         books = self._books
         with books.lock:
+            if file_id not in books.holdings:
+                return None
             for file, path in books.holdings.places(file_id):
                 if may_see(path) and books.is_offered_as(path, file):
                     return books.file_at(path)

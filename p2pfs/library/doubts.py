@@ -153,6 +153,10 @@ class Doubts:
         self._doubts: dict[Identity, _Doubt] = {}
         self._numbers = itertools.count(1)
 
+    def __bool__(self) -> bool:
+        """Return whether any file is not trusted fully."""
+        return bool(self._doubts)
+
     def suspect(self, file: Identity) -> None:
         """Note that somebody may write a file."""
         self._take(file, Cause.SUSPECT)

@@ -9,7 +9,7 @@ those that are still right, and its readers come to its end.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -43,6 +43,10 @@ class Holdings:
         self._by_file: dict[int, dict[int, _Kept]] = {}
         """By device, then by inode: the numbers are there already, a pair of them is not."""
         self._by_content: dict[FileId, dict[Identity, _Kept] | _Kept] = {}
+
+    def __contains__(self, file_id: FileId) -> bool:
+        """Return whether any file holds a content."""
+        return file_id in self._by_content
 
     def at(self, file: Identity) -> Holding | None:
         """Return the holding of a file."""
@@ -86,6 +90,18 @@ class Holdings:
             return False
         self.put(file)
         return True
+
+    def add_all(self, files: Mapping[str, SharedFile]) -> Mapping[str, SharedFile]:
+        """Do the same with each of some files; return those with which it did."""
+        by_content, added = self._by_content, dict[str, SharedFile]()
+        for path, file in files.items():
+            key = file.key
+            by_inode = self._by_file.setdefault(key.device, {})
+            if key.ino not in by_inode and file.file_id not in by_content:  # nearly all
+                by_inode[key.ino] = by_content[file.file_id] = added[path] = file
+            elif self.add(file):
+                added[path] = file
+        return added
 
     def rename(self, holding: Holding, paths: Iterable[str]) -> None:
         """Note under which names a file may be read, none maybe."""

@@ -194,9 +194,7 @@ class Looks:
             return False
         if file.key != key or not file.is_filed:
             return False
-        identity = file.key.identity
-        is_written = self._books.writers.is_written(path, identity)
-        return not is_written and self._books.doubts.trust(identity) is Trust.FULL
+        return self._is_trusted(path, file.key.identity)
 
     def _is_known(self, path: str) -> bool:
         offers = self._books.offers
@@ -285,20 +283,20 @@ class Looks:
         books = self._books
         with books.lock:
             heard_of = books.offers.taken(directory, files) | books.agenda.known(files)
-            kept = {
-                path: file
-                for path, file in files.items()
-                if path not in heard_of and self._is_certain(path, file)
-            }
+            if heard_of or books.writers or books.doubts:
+                files = {
+                    path: file
+                    for path, file in files.items()
+                    if path not in heard_of and self._is_trusted(path, file.key.identity)
+                }
+            kept = books.holdings.add_all(files)
             books.offers.fill(directory, list(kept.values()))
-            return kept
+            return kept.keys()
 
-    def _is_certain(self, path: str, file: SharedFile) -> bool:
-        """Hold a file if nobody writes it or has left it in doubt; return whether it is held."""
-        books, identity = self._books, file.key.identity
-        is_written = books.writers.is_written(path, identity)
-        is_trusted = not is_written and books.doubts.trust(identity) is Trust.FULL
-        return is_trusted and books.holdings.add(file)
+    def _is_trusted(self, path: str, file: Identity) -> bool:
+        """Return whether nobody writes a file, or has left it in doubt."""
+        is_written = self._books.writers.is_written(path, file)
+        return not is_written and self._books.doubts.trust(file) is Trust.FULL
 
 
 def _goes_before(rival: SharedFile | None, path: str) -> bool:

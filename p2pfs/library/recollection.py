@@ -88,6 +88,7 @@ class Recollection:
     ) -> Mapping[str, SharedFile]:
         """Return those files of a directory that may be offered, by path."""
         begin = len(directory) + 1 if directory else 0
+        may_be_private = self._ignoring.has_patterns or not "".join([r[0] for r in rows]).isascii()
         return {
             path: SharedFile(
                 directory,
@@ -98,7 +99,7 @@ class Recollection:
                 is_filed=device == former,
             )
             for path, file_id, former, ino, size, mtime_ns, ctime_ns in rows
-            if not self._is_private(path)
+            if not (may_be_private and self._is_private(path))
         }
 
     def _is_private(self, path: str) -> bool:

@@ -32,6 +32,10 @@ class WriterCounts:
         """The number of paths under which each file is written."""
         self._waiting: dict[Identity, dict[str, None]] = {}
 
+    def __bool__(self) -> bool:
+        """Return whether anything is written."""
+        return bool(self._open or self._written)
+
     def began(self, path: str, file: Identity | None) -> None:
         """Count a writer of a path, at which this file is, if one is there yet."""
         opening = self._open.setdefault(path, _PathWriters())
