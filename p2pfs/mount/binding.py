@@ -38,6 +38,12 @@ _BUFFER_VECTOR: Final = struct.Struct("@NNNNiPiq")
 """`struct fuse_bufvec`: how many buffers, which of them, and where in it; and the one `struct
 fuse_buf`: size, flags, memory, descriptor and place in the file."""
 
+_FILLER: Final = ctypes.PYFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_longlong
+)
+"""`fuse_fill_dir_t`. It keeps the interpreter's lock: to note a name takes less than to let go of
+it, and other threads would take it between any two of thousands."""
+
 _libc: Final = ctypes.PyDLL(None)  # keeps the interpreter's lock: an allocation takes no time
 _libc.malloc.restype = ctypes.c_void_p
 _libc.malloc.argtypes = [ctypes.c_size_t]
@@ -101,18 +107,17 @@ def complete(fuse: ModuleType) -> Any:  # noqa: ANN401 - a subclass of an untype
             _fill(status.contents, self.operations.getattr("", info.contents))
             return 0
 
-        def readdir(
-            self, path: bytes | None, buffer: int, put: Callable[..., int], *_: object
-        ) -> int:
+        def readdir(self, path: bytes | None, buffer: int, filler: Any, *_: object) -> int:  # noqa: ANN401
             listed = self.operations.readdir(None if path is None else _name(path))
+            put = _FILLER.from_address(ctypes.addressof(filler))
             if path is not None:
                 put(buffer, b".", None, 0)
                 put(buffer, b"..", None, 0)
             status = vars(fuse)["c_stat"]()
-            where = ctypes.byref(status)
+            where = ctypes.addressof(status)
             for name, mode, inode in listed:
                 status.st_mode, status.st_ino = mode, inode
-                if put(buffer, name.encode(errors="surrogateescape"), where, 0) != 0:
+                if put(buffer, name.encode("utf-8", "surrogateescape"), where, 0) != 0:
                     break
             return 0
 
