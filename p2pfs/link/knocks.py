@@ -1,13 +1,14 @@
 """How often addresses are dialled that others name, and which peer pays when no servent is there.
 
-Theory. A stranger can name any address. Each dial costs the machines there a packet or a line
-in a log, so dials are counted by the network that an address is of (/24, /48), over all who name
-it: KNOCK_BURST at once, then KNOCKS_PER_MINUTE. A dial that leads to the servent that was named
-costs nothing, and shows that servents live there: their network may be dialled KNOCKS_EARNED times
-more. A liar who has a servent beside its victim, or behind the same router, has to greet for each
-of these. When the burst is used up, each dial in vain costs twice what the last one did. It also
-costs the neighbour that named the address first, so one whose addresses lead to no servent is soon
-ignored.
+Theory. A stranger can name any address. Each dial costs the machines there a packet or a line in a
+log, so dials are counted by the network that an address is of (/24, /48), over all who name it:
+KNOCKS_AT_FIRST at once, then KNOCKS_PER_MINUTE. A dial that leads to the servent that was named
+costs nothing, and shows that servents live there, as a neighbour's link from there does: of their
+network KNOCK_BURST are dialled at once, for a third of a hall may just have left, and KNOCKS_EARNED
+more for each that is found. A liar who has a servent beside its victim, or behind the same router,
+has to greet for each of these. When the burst is used up, each dial in vain costs twice what the
+last one did. It also costs the neighbour that named the address first, so one whose addresses lead
+to no servent is soon ignored.
 
 Where a servent answered within PROVEN_S, or at a dial that the book of contacts remembers, is our
 own knowledge: dialling that servent there again is not counted, and neither is what the user named.
@@ -28,8 +29,10 @@ from p2pfs.protocol import Address, ServentId, groups_of
 from p2pfs.protocol.flood import TokenBucket
 
 KNOCKS_PER_MINUTE: Final = 2
+KNOCKS_AT_FIRST: Final = 2
 KNOCK_BURST: Final = 8
-"""Dials to one network because others name an address of it, which do not lead to a servent."""
+"""Dials to one network because others name an address of it, which lead to no servent: as many at
+once where nobody is known to be, and where a servent is."""
 
 KNOCKS_EARNED: Final = 2
 """Dials in vain for which one makes up that leads to a servent: many of a network may have gone."""
@@ -58,6 +61,8 @@ class _Target:
     allowance: TokenBucket = field(
         default_factory=lambda: TokenBucket(KNOCKS_PER_MINUTE / 60, KNOCK_BURST)
     )
+    is_lived_in: bool = False
+    """Whether a servent was found there."""
     under_way: int = 0
     """Dials that may still turn out to be in vain."""
     cost: int = 1
@@ -66,7 +71,12 @@ class _Target:
 
     def may_knock(self) -> bool:
         """Return whether a dial may begin now."""
-        return self.allowance.wait_s(trio.current_time(), self.under_way) == 0.0
+        return not self.wait_s(self.under_way)
+
+    def wait_s(self, under_way: int = 0) -> float:
+        """Return how long no dial may begin beside so many others."""
+        kept = 0 if self.is_lived_in else KNOCK_BURST - KNOCKS_AT_FIRST
+        return self.allowance.wait_s(trio.current_time(), under_way + kept)
 
     def over(self) -> None:
         """Note that a dial is over, so that others may have their turn."""
@@ -96,6 +106,10 @@ class Knocks:
         for address in addresses:
             if address not in self._named_by or self._is_overdrawn(address):
                 self._named_by[address] = groups_of(told_by.host)[0]
+
+    def lives_at(self, remote: Address) -> None:
+        """Note that a servent is linked to us from there."""
+        self._target(remote).is_lived_in = True
 
     def start_afresh(self) -> None:
         """Forget the dials in vain: the network of this machine has changed."""
@@ -134,6 +148,7 @@ class Knocks:
         """Note that a dial has led to the servent that was named."""
         self._proven_at[peer, address] = self._proven_at[None, address] = trio.current_time()
         target = self._target(address)
+        target.is_lived_in = True
         target.allowance.top_up(KNOCKS_EARNED)
         target.cost = 1
         target.over()
@@ -158,7 +173,7 @@ class Knocks:
         target = self._target(address)
         if not self._is_proven(address, peer):
             target.allowance.spend(min(target.cost * times, KNOCK_BURST))
-            if target.allowance.wait_s(trio.current_time()):  # the burst is used up
+            if target.wait_s():  # the burst is used up
                 target.cost = min(2 * target.cost, KNOCK_BURST)
             teller = self._teller(address)
             if teller is not None:

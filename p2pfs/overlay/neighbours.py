@@ -275,6 +275,7 @@ class Overlay:
             return refusal
         former = self._give_place(link)
         self._knocks.named(link.peer.addresses, link.remote)
+        self._knocks.lives_at(link.remote)
         self._exchange.opened(link)
         self._nursery.start_soon(guarded, self._keep, link)
         try:

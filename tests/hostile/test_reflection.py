@@ -13,6 +13,7 @@ from p2pfs.errors import UnreachableError
 from p2pfs.link import Channel
 from p2pfs.link.knocks import (
     KNOCK_BURST,
+    KNOCKS_AT_FIRST,
     KNOCKS_EARNED,
     KNOCKS_PER_MINUTE,
     NAMED_BURST,
@@ -53,7 +54,7 @@ from tests.helpers.world import PORT, World, host, open_world
 
 TELLER, OTHER = Address("10.66.6.6", 4774), Address("10.67.6.6", 4774)
 WATCHED_S = 120.0
-MOST = KNOCK_BURST + KNOCKS_PER_MINUTE * WATCHED_S / 60
+MOST = KNOCKS_AT_FIRST + KNOCKS_PER_MINUTE * WATCHED_S / 60
 
 
 def victim(number: int) -> Address:
@@ -286,8 +287,8 @@ async def test_each_dial_in_vain_makes_the_next_one_rarer(autojump_clock: MockCl
         await trio.sleep(1)
 
     waits = [late - early for early, late in itertools.pairwise(made_at)]
-    assert waits[: KNOCK_BURST - 1] == [1] * (KNOCK_BURST - 1)
-    assert waits[KNOCK_BURST:] == sorted(waits[KNOCK_BURST:])
+    assert waits[: KNOCKS_AT_FIRST - 1] == [1] * (KNOCKS_AT_FIRST - 1)
+    assert waits[KNOCKS_AT_FIRST:] == sorted(waits[KNOCKS_AT_FIRST:])
     assert waits[-1] >= 60 * KNOCK_BURST / KNOCKS_PER_MINUTE
 
 
@@ -358,14 +359,27 @@ async def test_where_a_servent_is_others_are_not_dialled_any_oftener(autojump_cl
     assert await knock(knocks, home, is_servent=True)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_where_a_neighbour_is_more_may_be_dialled_at_once(
+    autojump_clock: MockClock, times: int
+):
+    knocks, made = Knocks(), 0
+    for _ in range(times):
+        knocks.lives_at(victim(200))
+        while await knock(knocks, victim(1), is_servent=False):
+            made += 1
+
+    assert made == KNOCK_BURST
+
+
 async def test_who_has_a_servent_beside_its_victim_has_to_greet_for_each_dial(
     autojump_clock: MockClock,
 ):
     knocks, beside, greeted, made = Knocks(), Address("10.99.0.66", 4774), 0, 0
     for _ in range(100):
+        greeted += await knock(knocks, beside, is_servent=True, peer=Identity.generate().id)
         for _ in range(KNOCK_BURST - 1):
             made += await knock(knocks, victim(1), is_servent=False)
-        greeted += await knock(knocks, beside, is_servent=True, peer=Identity.generate().id)
 
     assert made <= KNOCK_BURST + KNOCKS_EARNED * greeted
 
@@ -399,11 +413,11 @@ async def test_who_waits_for_the_dials_of_others_waits_for_a_bounded_time(
     autojump_clock: MockClock,
 ):
     knocks = Knocks()
-    for number in range(KNOCK_BURST):
+    for number in range(KNOCKS_AT_FIRST):
         await knocks.wait_turn(victim(number))  # and nothing ever comes of it
 
     with pytest.raises(UnreachableError):
-        await knocks.wait_turn(victim(KNOCK_BURST))
+        await knocks.wait_turn(victim(KNOCKS_AT_FIRST))
     assert trio.current_time() == TURN_S
 
 

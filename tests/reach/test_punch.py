@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2pfs.link.knocks import KNOCK_BURST
+from p2pfs.link.knocks import KNOCKS_AT_FIRST
 from p2pfs.protocol import Address
 from p2pfs.reach.meeting import MAX_TRIES, MEETING_S
 from tests.helpers.routed import BOTH, FILM, between_routers, punch
@@ -116,14 +116,14 @@ async def test_one_network_is_not_knocked_at_for_ever(autojump_clock: MockClock)
     async with between_routers() as world:
         knocked = listen_in(world, 1)
         link = world[1].overlay.neighbours[0]
-        for number in range(KNOCK_BURST + 3):
+        for number in range(KNOCKS_AT_FIRST + 3):
             place = Address(f"10.0.7.{number + 1}", 4774)
             world.net.host(place.host).is_behind_router = True
             peer = "abcdefghijklmnop"[number] * 32
             world[1].ways.punches.got_punch(link, punch(number, peer, [place]))
             await trio.sleep(MEETING_S + 0.1)
 
-        assert len(knocked) == KNOCK_BURST
+        assert len(knocked) == KNOCKS_AT_FIRST
 
 
 async def test_each_place_of_a_meeting_in_vain_counts(autojump_clock: MockClock):
@@ -131,7 +131,7 @@ async def test_each_place_of_a_meeting_in_vain_counts(autojump_clock: MockClock)
         world.net.host("10.0.7.7")  # where nobody listens
         knocked = listen_in(world, 1)
         link = world[1].overlay.neighbours[0]
-        for number in range(KNOCK_BURST):
+        for number in range(KNOCKS_AT_FIRST):
             places = [
                 Address("10.0.7.7", 5000 + 2 * number),
                 Address("10.0.7.7", 5001 + 2 * number),
@@ -140,7 +140,7 @@ async def test_each_place_of_a_meeting_in_vain_counts(autojump_clock: MockClock)
             world[1].ways.punches.got_punch(link, punch(1 + number, name, places))
         await trio.sleep(MEETING_S + 1)
 
-        assert len(set(knocked)) == KNOCK_BURST
+        assert len(set(knocked)) == KNOCKS_AT_FIRST
 
 
 async def test_who_is_met_must_be_who_was_named(autojump_clock: MockClock):
