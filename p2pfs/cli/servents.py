@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from p2pfs.cli.options import (
     voiced,
 )
 from p2pfs.cli.voice import Voice, told
-from p2pfs.config import Config, LogLevel, load_config
+from p2pfs.config import Config, Endpoint, LogLevel, load_config
 from p2pfs.control import ExitStatus, VerbError
 from p2pfs.control.client import (
     dead_place_of,
@@ -109,7 +110,7 @@ def start(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -
             greet(voice, welcome)
 
         def fail(text: str) -> None:
-            voice.failed(text, ExitStatus.FAILED)
+            voice.failed(text, ExitStatus.FAILED, what_to_type_instead(config, options))
 
         if config.foreground:
             return live(config, up, fail)
@@ -120,6 +121,18 @@ def start(voice: Voice, options: Mapping[str, object], mountpoint: str | None) -
             fail(str(error))
             return ExitStatus.FAILED
         return ExitStatus.DONE
+
+
+def what_to_type_instead(config: Config, options: Mapping[str, object]) -> str:
+    """Return what to do where a servent runs with this state directory already, else nothing."""
+    state = os.fspath(config.state_directory)
+    for running in running_servents():
+        if running.state_directory == state:
+            joins = [str(one) for one in config.joins if isinstance(one, Endpoint)]
+            if joins and options["join"]:
+                return f"to have that one join: p2pfs join {joins[0]}"
+            return f"to end that one: p2pfs unmount {shlex.quote(running.mountpoint or state)}"
+    return ""
 
 
 def start_behind(config: Config, options: Mapping[str, object]) -> background.Welcome:

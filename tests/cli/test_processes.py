@@ -99,6 +99,18 @@ def test_a_second_servent_on_the_same_state_directory_says_so(processes):
     assert "another servent is running with the state directory" in second.stderr
 
 
+def test_who_starts_a_servent_once_more_to_join_is_told_how_the_first_one_does(processes):
+    """The line that the other machine has printed is typed where a servent runs already."""
+    processes.start("serve")
+
+    joining = processes.start("serve", "--join", "127.0.0.1:9")
+    again = processes.start("serve")
+
+    state = processes.directory / "state"
+    assert joining.stderr.splitlines()[1] == "to have that one join: p2pfs join 127.0.0.1:9"
+    assert again.stderr.splitlines()[1] == f"to end that one: p2pfs unmount {state}"
+
+
 def test_a_second_servent_keeps_what_the_first_has_printed(processes):
     processes.start("serve")
     output = processes.directory / "state" / "output"
