@@ -193,6 +193,23 @@ def test_estale_when_the_holder_unpublished_it_during_the_read(
     until(lambda: not reader.shows("unpublished"))
 
 
+def test_estale_when_an_editor_saved_it_anew_during_the_read(
+    source: Rogue, reader: Servent
+) -> None:
+    shared = source.share("saved", content("saved"))
+    with reader.sees("saved").open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        assert file.read(1000) == content("saved")[:1000]
+
+        anew = shared.with_name(".saved.new")
+        anew.write_bytes(b"another text")
+        anew.rename(shared)
+
+        assert errno_name(os.pread, file.fileno(), BLOCK, FAR) == "ESTALE"
+    until(lambda: errno_name(reader.attribute, "saved", "cached") == "returned '0'")
+    assert reader.network.joinpath("saved").read_bytes() == b"another text"
+
+
 def test_ebusy_when_the_holder_refuses_until_the_stall_time_is_over(
     source: Rogue, reader: Servent
 ) -> None:
