@@ -91,7 +91,7 @@ def check_mountpoint(path: str) -> str:
     except OSError as error:
         raise UsageError(f"cannot mount on {path}: {error.strerror}") from None
     if not is_empty:
-        raise UsageError(f"{path} is not empty")
+        raise UsageError(f"{path} is not empty: name an empty directory, or a new one")
     return path
 
 

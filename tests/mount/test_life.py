@@ -405,7 +405,7 @@ def test_a_mountpoint_is_known_by_its_real_name(tmp_path: Path) -> None:
 def test_a_full_directory_is_not_mounted_on(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
 
-    with pytest.raises(UsageError, match="is not empty"):
+    with pytest.raises(UsageError, match="is not empty: name an empty directory"):
         check_mountpoint(str(tmp_path))
 
 
