@@ -31,7 +31,7 @@ from p2pfs.host.background import Welcome
 from p2pfs.host.desktop import notify
 from p2pfs.host.directories import use_directories
 from p2pfs.host.manager import Manager
-from p2pfs.host.process import settle
+from p2pfs.host.process import give_memory_back, settle
 from p2pfs.host.welcome import state_of, welcome_of
 from p2pfs.journal import printable
 from p2pfs.library import Watch
@@ -139,6 +139,7 @@ async def _live(
             nursery.start_soon(_end_on_signal, signals, end)
             await nursery.start(serve_control, servent, end)
             _be_found(servent, nursery)
+            nursery.start_soon(guarded, give_memory_back)
             nursery.start_soon(guarded, notify, servent.journal, lambda: servent.config.notify)
             servent.settings.on_change("log-level", _set_log_level)
             if mountpoint is not None:
