@@ -14,6 +14,19 @@ from typing import Final, NamedTuple
 FSTYPE: Final = "fuse.p2pfs"
 """The type of our mounts in the table."""
 
+_OF_THE_KERNEL: Final = frozenset(
+    {
+        "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs",
+        "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs",
+        "selinuxfs", "sysfs", "tracefs",
+    }
+)  # fmt: skip
+"""Types of file systems in which no file is anybody's: to read one may even do something."""
+
+_NUMBERING: Final = frozenset({"vfat", "msdos", "exfat", "fuse"})
+"""Types of file systems that keep no inode numbers: the kernel, or libfuse, gives each file one
+when it meets it, and another after the next mount or once it has forgotten the file."""
+
 MOUNTINFO: Final = "/proc/self/mountinfo"
 
 
@@ -31,6 +44,16 @@ class Mount(NamedTuple):
     def is_ours(self) -> bool:
         """Whether a servent serves it, this one or another."""
         return self.kind == FSTYPE
+
+    @property
+    def is_of_the_kernel(self) -> bool:
+        """Whether the kernel makes up what is in it."""
+        return self.kind in _OF_THE_KERNEL
+
+    @property
+    def gives_new_inodes(self) -> bool:
+        """Whether the inode of a file may be another one at the next look."""
+        return self.kind.partition(".")[0] in _NUMBERING
 
 
 def read_mounts() -> list[Mount]:
@@ -52,8 +75,10 @@ def is_ours_on(path: str) -> bool:
 
 def mount_of(path: str) -> Mount | None:
     """Return the mount that a path without symbolic links lies in."""
-    # Of two one above the other, the later hides the earlier, whichever is longer.
-    return _last(mount for mount in read_mounts() if is_within(path, mount.place))
+    # Of two one above the other, the later hides the earlier, whichever is longer. Only the root
+    # hides none: a system that is started mounts it behind /proc and /run, which it then moves.
+    holding = [mount for mount in read_mounts() if is_within(path, mount.place)]
+    return _last(mount for mount in holding if mount.place != "/") or _last(holding)
 
 
 def is_within(path: str, directory: str) -> bool:
