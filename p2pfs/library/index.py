@@ -162,6 +162,15 @@ class Index:
                 for path, device, ctime_ns, file_id in rows
             ]
 
+    def at(self, path: str) -> Filed | None:
+        """Return the file that is filed under a path."""
+        with self._opened() as connection:
+            row = connection.execute(
+                "SELECT device, ino, size, mtime_ns, ctime_ns, file_id FROM files WHERE path = ?",
+                (path,),
+            ).fetchone()
+            return None if row is None else Filed(path, StatKey(*row[:5]), FileId(row[5]))
+
     def manifest_at_hand(self, file_id: FileId) -> Manifest | None:
         """Return the manifest of a content if it was asked for lately; never waits."""
         return self._manifests.get(file_id)

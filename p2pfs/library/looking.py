@@ -69,7 +69,7 @@ class Looking:
         self._mounted = mounted
         self._ignoring = ignoring
         self._index = index
-        self._memory = Memory(index, looks, self.status)
+        self._memory = Memory(index, looks, self.status, mounted.gives_new_inodes)
         self._facts = facts
         self._looks = looks
         self._refusing = refusing

@@ -15,8 +15,15 @@ from p2pfs.library.status import StatKey, Status
 class Memory:
     """Asks the holdings, then the index. For the worker's thread."""
 
-    def __init__(self, index: Index, looks: Looks, status: Callable[[str], Status | None]) -> None:
+    def __init__(
+        self,
+        index: Index,
+        looks: Looks,
+        status: Callable[[str], Status | None],
+        gives_new_inodes: Callable[[int], bool] = lambda _device: False,
+    ) -> None:
         self._status = status
+        self._gives_new_inodes = gives_new_inodes
         self._index = index
         self._looks = looks
 
@@ -25,7 +32,7 @@ class Memory:
         trust = self._looks.trust(key)
         if trust is Trust.NONE:
             return None
-        known = self._held(look, path, key) or self._filed(path, key)
+        known = self._held(look, path, key) or self._filed(path, key) or self._numbered(path, key)
         if known is None or (trust is Trust.WARY and known.key.ctime_ns != key.ctime_ns):
             return None
         return known
@@ -50,6 +57,13 @@ class Memory:
             if file.key.device == key.device and not self._is_another(file.path, key):
                 return Known(file.file_id, file.key, is_sure=False, is_filed=False)
         return None
+
+    def _numbered(self, path: str, key: StatKey) -> Known | None:
+        """Return the content of a file whose disk may have given it another inode since."""
+        filed = self._index.at(path) if self._gives_new_inodes(key.device) else None
+        if filed is None or not filed.key.is_written_as(key):
+            return None
+        return Known(filed.file_id, filed.key, is_sure=False, is_filed=True)
 
     def _is_another(self, path: str, key: StatKey) -> bool:
         status = self._status(path)

@@ -21,6 +21,7 @@ class Mounted:
         self._roots = roots
         self._places: dict[str, Mount] = {}
         self._devices: frozenset[int] = frozenset()
+        self._numbering: frozenset[int] = frozenset()
         self._table: int | None = None
         self._poll = select.poll()
         self._is_new = False
@@ -40,9 +41,11 @@ class Mounted:
         former = self._places
         mounts = read_mounts()
         self._devices = frozenset(mount.device for mount in mounts if mount.is_ours)
+        self._numbering = frozenset(mount.device for mount in mounts if mount.gives_new_inodes)
         self._places = {}
         for directory, path in self._roots.places():
-            root = os.path.realpath(directory)
+            # Those that are shared where they lie are known without links, and may be silent.
+            root = directory if path else os.path.realpath(directory)
             self._places |= {
                 join_path(path, os.path.relpath(mount.place, root)): mount
                 for mount in mounts
@@ -63,6 +66,10 @@ class Mounted:
     def has_device(self, device: int) -> bool:
         """Return whether this device is a mount of p2pfs, at any place."""
         return device in self._devices
+
+    def gives_new_inodes(self, device: int) -> bool:
+        """Return whether a file of this device may have another inode at the next look."""
+        return device in self._numbering
 
     def look_again(self) -> None:
         """Have the table read again, since other directories are shared now."""

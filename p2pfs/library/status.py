@@ -51,6 +51,10 @@ class StatKey(Struct, frozen=True, gc=False):
             other.mtime_ns,
         )
 
+    def is_written_as(self, other: StatKey) -> bool:
+        """Return whether size and time of the last write are the same, whichever files they are."""
+        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Status:

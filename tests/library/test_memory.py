@@ -21,7 +21,11 @@ FOUND: Any = SimpleNamespace(sign=Sign.FOUND)
 
 
 def memory_of(
-    *filed: Filed, held: StatKey | None = None, trust: Trust = Trust.FULL, at: StatKey | None = None
+    *filed: Filed,
+    held: StatKey | None = None,
+    trust: Trust = Trust.FULL,
+    at: StatKey | None = None,
+    gives_new_inodes: bool = False,
 ) -> Memory:
     """Give a memory whose index has these, and where this state of a file is held."""
     looks: Any = SimpleNamespace(
@@ -29,9 +33,12 @@ def memory_of(
         held=lambda _key: None if held is None else SimpleNamespace(file_id=FILE_ID, key=held),
         is_offered=lambda _path, _file_id: True,
     )
-    index: Any = SimpleNamespace(find=lambda _key: filed)
+    index: Any = SimpleNamespace(
+        find=lambda key: [one for one in filed if one.key.ino == key.ino],
+        at=lambda path: next((one for one in filed if one.path == path), None),
+    )
     status: Any = None if at is None else SimpleNamespace(key=at)
-    return Memory(index, looks, lambda _path: status)
+    return Memory(index, looks, lambda _path: status, lambda _device: gives_new_inodes)
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -81,3 +88,18 @@ def test_a_name_that_another_file_has_now_tells_nothing():
     memory = memory_of(Filed("former", FILE, FILE_ID), at=replace(FILE, ino=3))
 
     assert memory.recall(FOUND, "a", FILE) is None
+
+
+@pytest.mark.parametrize("gives_new_inodes", [False, True])
+@pytest.mark.parametrize("change", [{}, {"mtime_ns": 11}, {"size": 101}])
+def test_where_inodes_do_not_last_a_file_is_known_by_its_name(
+    gives_new_inodes: bool, change: dict[str, int]
+):
+    """As on a stick with FAT: it is checked at both ends."""
+    memory = memory_of(Filed("a", replace(FILE, ino=3), FILE_ID), gives_new_inodes=gives_new_inodes)
+
+    known = memory.recall(FOUND, "a", replace(FILE, **change))
+
+    assert (known is not None) == (gives_new_inodes and not change)
+    assert known is None or (known.file_id, known.is_sure, known.is_filed) == (FILE_ID, False, True)
+    assert memory.recall(FOUND, "b", FILE) is None
