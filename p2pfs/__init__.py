@@ -38,6 +38,7 @@ faces: the names that its `__init__` exports. Each face draws the map of its pac
     state         the directory of a servent: made, held, unmade
     config/       every knob, once
     filelinks     one line of text that leads to a file
+    attempts      calls that may never return
     allocation    room on the disk: reserved, or given back
     invitations   one line of text that lets others join
     mounts        the kernel's table of mounts

@@ -8,21 +8,24 @@ and every way into it checks the device: nothing is ever written to a directory 
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from p2pfs.attempts import ANSWER_S, Attempt
 from p2pfs.audiences import Audiences
 from p2pfs.config import SHARED, Config, SharedDirectory, state_around
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.groups import Groups, GroupsFile
-from p2pfs.mounts import is_within, mount_of
+from p2pfs.mounts import Mount, is_within, mount_of
 from p2pfs.state import replace_file
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,11 @@ _FOR_SOME: Final = ", for some alone, is in"
 
 MAX_ROOTS: Final = 1000
 """Each costs one `stat` a second."""
+
+LEAST_ANSWER_S: Final = 0.2
+"""How long a look waits for each directory, when others have used up the time of all."""
+
+_SILENT: Final = "its disk does not answer"
 
 
 class Root(NamedTuple):
@@ -53,6 +61,13 @@ class Root(NamedTuple):
     def name(self) -> str:
         """Its name in `shared/`."""
         return self.shared.name
+
+
+class _Seen(NamedTuple):
+    """The outcome of a look at a directory."""
+
+    away: str
+    identity: tuple[int, int] = (0, 0)
 
 
 class Roots:
@@ -85,6 +100,8 @@ class Roots:
         self._roots: Mapping[str, Root] = {}
         self._places: dict[str, str] = {}
         """Where the file system was mounted that each directory is on, when it was last seen."""
+        self._silent: dict[str, Attempt[_Seen]] = {}
+        """The looks at directories that have not come to an end. Under the lock."""
         shares = [Root(one, is_from_config=True, away=_UNSEEN) for one in fixed]
         shares += [Root(one, is_from_config=False, away=_UNSEEN) for one in self._load()]
         self._roots = {root.name: root for root in reversed(shares)}  # the first of a name
@@ -170,11 +187,14 @@ class Roots:
     # Changes.
 
     def look(self) -> list[str]:
-        """Find out which roots are there; return those that came, went or changed. May block."""
+        """Find out which roots are there; return those that came, went or changed. May block.
+
+        One whose disk is silent counts as away until it answers, and is touched by nobody.
+        """
         with self._lock:
             self.audiences.take_groups(root.shared for root in self)
-            before = self._roots
-            now = {name: self._looked_at(root) for name, root in before.items()}
+            before, until = self._roots, time.monotonic() + ANSWER_S
+            now = {name: self._looked_at(root, until) for name, root in before.items()}
             changed = [name for name, root in now.items() if root != before[name]]
             if changed:
                 self._roots = now
@@ -193,7 +213,8 @@ class Roots:
             self.audiences.take_groups(root.shared for root in self)
             self._check(shared)
             self.audiences.check(shared)
-            root = self._looked_at(Root(shared, is_from_config=False))
+            until = time.monotonic() + ANSWER_S
+            root = self._looked_at(Root(shared, is_from_config=False), until)
             if root.away:
                 raise UsageError(f"{shared.directory} cannot be shared: {root.away}")
             former, self._roots = self._roots, {**self._roots, shared.name: root}
@@ -242,7 +263,7 @@ class Roots:
         if is_within(directory, os.path.realpath(self.directory)):
             raise UsageError(f"{directory} is in shared/ already")
 
-    def _looked_at(self, root: Root) -> Root:
+    def _looked_at(self, root: Root, until: float) -> Root:
         directory = root.shared.directory
         if self._state is not None and is_within(directory, self._state):
             return root._replace(away=f"it is in the state directory {self._state}")
@@ -251,30 +272,37 @@ class Roots:
                 return root._replace(
                     away=f"{other.shared.directory}{_FOR_SOME} it", identity=(0, 0)
                 )
-        try:
-            status = os.lstat(directory)
-        except OSError as error:
-            return root._replace(away=os.strerror(error.errno or errno.EIO), identity=(0, 0))
-        away, identity = self._why_away(directory, status), (status.st_dev, status.st_ino)
-        if not away and identity != root.identity:
-            away = _why_private(Path(directory))
-        return root._replace(away=away, identity=(0, 0) if away else identity)
-
-    def _why_away(self, directory: str, status: os.stat_result) -> str:
-        if not stat.S_ISDIR(status.st_mode):
-            return "it is no directory"
         mount = mount_of(directory)
+        away = self._why_away(directory, mount)
+        seen = _Seen(away) if away else self._seen(root, until)
+        if mount is not None and not seen.away:
+            self._places[directory] = mount.place
+        return root._replace(away=seen.away, identity=seen.identity)
+
+    def _why_away(self, directory: str, mount: Mount | None) -> str:
+        """Return why nothing of a directory is offered, as far as the table of mounts tells."""
         if mount is None:
             return "it is on no file system"
         if mount.is_ours:
             return "it is in a mount of p2pfs"
+        if mount.is_of_the_kernel:
+            return f"the kernel makes up what is in it ({mount.kind})"
         if self._mountpoint is not None and is_within(self._mountpoint, directory):
             return f"the mountpoint {self._mountpoint} is in it"
         expected = self._places.get(directory, "/")
-        if not is_within(mount.place, expected):
-            return f"nothing is mounted at {expected}"
-        self._places[directory] = mount.place
-        return ""
+        return "" if is_within(mount.place, expected) else f"nothing is mounted at {expected}"
+
+    def _seen(self, root: Root, until: float) -> _Seen:
+        """Look at a directory, in a thread that can be left behind: its disk may be silent."""
+        directory, wait_s = root.shared.directory, 0.0
+        look = self._silent.pop(directory, None)
+        if look is None:
+            look = Attempt(functools.partial(_look_at, directory, root.identity))
+            wait_s = max(until - time.monotonic(), LEAST_ANSWER_S)
+        seen = look.result(wait_s)
+        if seen is None:
+            self._silent[directory] = look
+        return seen or _Seen(_SILENT)
 
     # The file that keeps them.
 
@@ -320,6 +348,19 @@ def _opened(root: Root, path: str) -> int:
             return descriptor
         os.close(descriptor)
     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _look_at(directory: str, former: tuple[int, int]) -> _Seen:
+    """Return whether a directory may be offered; `former` is the identity of one that might."""
+    try:
+        status = os.lstat(directory)
+    except OSError as error:
+        return _Seen(os.strerror(error.errno or errno.EIO))
+    if not stat.S_ISDIR(status.st_mode):
+        return _Seen("it is no directory")
+    identity = status.st_dev, status.st_ino
+    away = _why_private(Path(directory)) if identity != former else ""
+    return _Seen(away, (0, 0) if away else identity)
 
 
 def _shows_too_much(outer: SharedDirectory, inner: SharedDirectory) -> bool:

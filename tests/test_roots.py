@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from p2pfs import roots as module
 from p2pfs.config import SharedDirectory, load_config, shared_directory
 from p2pfs.errors import NotFoundError, UsageError
 from p2pfs.roots import Roots, open_roots
@@ -112,6 +114,12 @@ def test_what_holds_the_mountpoint_is_not_shared(tmp_path: Path, music: Path) ->
         roots.add(shared_directory(music))
 
 
+@pytest.mark.parametrize("place", ["/proc", "/proc/self", "/sys", "/dev/pts"])
+def test_what_the_kernel_makes_up_is_not_shared(roots: Roots, place: str) -> None:
+    with pytest.raises(UsageError, match="the kernel makes up what is in it"):
+        roots.add(shared_directory(Path(place), "made-up"))
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", ".music", "a/b"])
 def test_some_names_are_none(music: Path, name: str) -> None:
     with pytest.raises(ValueError, match="is no name"):
@@ -132,6 +140,38 @@ def test_what_goes_away_is_away_until_it_is_back(roots: Roots, music: Path, tmp_
     (tmp_path / "elsewhere").rename(music)
     assert roots.look() == ["Music"]
     assert roots.listed([]) == ["Music"]
+
+
+def test_what_does_not_answer_is_away_until_it_does(
+    roots: Roots, music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server has gone: a call waits for it, and one call is enough."""
+    (tmp_path / "Films").mkdir()
+    roots.add(shared_directory(music))
+    roots.add(shared_directory(tmp_path / "Films"))
+    answers, real, asked = threading.Event(), os.lstat, []
+
+    def silent(path: str | Path) -> os.stat_result:
+        if str(path) == str(music):
+            asked.append(path)
+            answers.wait()
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", silent)
+    monkeypatch.setattr(module, "ANSWER_S", 0.01)
+    monkeypatch.setattr(module, "LEAST_ANSWER_S", 0.01)
+    assert roots.look() == ["Music"]
+    assert [root.away for root in roots] == ["its disk does not answer", ""]
+    with pytest.raises(FileNotFoundError):
+        roots.locate("Music/song")
+    assert roots.look() == []
+    assert len(asked) == 1
+
+    answers.set()
+    monkeypatch.setattr(module, "ANSWER_S", 60.0)
+    while roots.is_away("Music"):
+        roots.look()
+    assert roots.listed([]) == ["Music", "Films"]
 
 
 def test_another_directory_of_the_name_counts_as_a_change(

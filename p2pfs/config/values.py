@@ -7,6 +7,7 @@ text for people if it refuses it.
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from unicodedata import normalize
 
+from p2pfs.attempts import ANSWER_S, Attempt
 from p2pfs.config.knobs import (
     DEFAULT_PORT,
     GIB,
@@ -385,7 +387,9 @@ def shared_directory(
     Raises:
         ValueError: it cannot have this name, or cannot be limited to these.
     """
-    place = os.path.realpath(directory)
+    # Links are looked for, but by no start or verb for ever: its disk may be silent.
+    followed = Attempt(functools.partial(os.path.realpath, directory)).result(ANSWER_S)
+    place = followed or os.path.abspath(directory)
     label = normalize("NFC", _text(os.path.basename(place) if name is None else name))
     if not label or "/" in label or label.startswith("."):
         what = f"{quoted(label)} is no name" if label else "there is no name"

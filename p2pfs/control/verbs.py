@@ -8,6 +8,7 @@ parsed: see `paths`.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -184,11 +185,14 @@ async def _share(servent: Servent, args: Args, _report: SendProgress) -> object:
     to = texts_of(args, "to") if args.get("to") else ()
     _refuse_names(servent, to, await servent.settings.groups())
     try:
-        shared = shared_directory(
-            Path(text_of(args, "directory")),
-            None if name is None else text_of(args, "name"),
-            is_read_only=args.get("read_only") is True,
-            to=to,
+        shared = await run_in_thread(  # the disk may be slow, and our own mount asks us
+            functools.partial(
+                shared_directory,
+                Path(text_of(args, "directory")),
+                None if name is None else text_of(args, "name"),
+                is_read_only=args.get("read_only") is True,
+                to=to,
+            )
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

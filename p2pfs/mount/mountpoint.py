@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import stat
 import subprocess
-import threading
 from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import Final, cast
 
+from p2pfs.attempts import Attempt
 from p2pfs.errors import UsageError
 from p2pfs.mounts import is_ours_on, mount_on, read_mounts
 
@@ -208,12 +209,7 @@ def _is_stale(path: str) -> bool:
 
 def _answer_of(path: str) -> int | None:
     """Return the errno that a mount answers with, 0 for none, None if it says nothing in time."""
-    answers: list[int] = []
-    # A thread in a call to a stuck mount cannot be ended, only be left behind.
-    look = threading.Thread(target=lambda: answers.append(_error_of(path)), daemon=True)
-    look.start()
-    look.join(ANSWER_S)
-    return answers[0] if answers else None
+    return Attempt(functools.partial(_error_of, path)).result(ANSWER_S)
 
 
 def _error_of(path: str) -> int:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.disks import mounted_disk
+from p2pfs.control.statuses import VerbError
+from tests.helpers.disks import far_disk, mounted_disk
 from tests.helpers.mounted import Servents, errno_name, open_servents, until
 
 pytestmark = pytest.mark.fuse
+
+FILM_BYTES = 16_000_000
+"""Far more than what is read to start a program in Python, or to see the ends of a file."""
 
 
 @pytest.fixture
@@ -169,6 +174,74 @@ def test_a_disk_that_is_pulled_out_is_withdrawn_and_back_when_it_is_back(
         assert told == [f"{stick} is not shared now: nothing is mounted at {stick}", "shared again"]
         subprocess.run(["umount", stick], check=True)
     assert os.listdir(stick) == []
+
+
+def test_a_disk_that_is_silent_is_withdrawn_and_holds_up_nothing_else(
+    servents: Servents, music: Path, tmp_path: Path
+) -> None:
+    """Its server was stopped, or the network to it is gone: a call waits as long as that is so."""
+    place = tmp_path / "nas"
+    place.mkdir()
+    with far_disk(music, place) as server:
+        anna = servents.start("anna")
+        ben = servents.start("ben", joins=[anna])
+        anna.p2pfs("share", place)
+        assert ben.sees("nas/jazz/song").read_bytes() == b"la la"
+
+        server.send_signal(signal.SIGSTOP)
+
+        until(lambda: not ben.shows("nas"))
+        (row,) = anna.rows("shares")
+        assert (row["files"], row["away"]) == (1, "its disk does not answer")
+        assert errno_name((anna.shared / "nas" / "jazz" / "song").read_bytes) == "ENOENT"
+        anna.share("own", b"own")
+        assert ben.sees("own").read_bytes() == b"own"
+        assert anna.p2pfs("share", music).returncode == 0
+        assert ben.sees("Music/jazz/song").read_bytes() == b"la la"
+        anna.kill()
+        anna = servents.start("anna", joins=[ben])
+        assert ben.sees("own").read_bytes() == b"own"
+
+        server.send_signal(signal.SIGCONT)
+
+        assert ben.sees("nas/jazz/song").read_bytes() == b"la la"
+        anna.unmount()
+
+
+def test_a_disk_that_keeps_no_inode_numbers_is_not_hashed_again(
+    servents: Servents, music: Path, tmp_path: Path
+) -> None:
+    """As no stick with FAT does: each mount gives other ones."""
+    place = tmp_path / "stick"
+    place.mkdir()
+    (music / "film").write_bytes(os.urandom(FILM_BYTES))
+    anna = servents.start("anna")
+    with far_disk(music, place):
+        anna.p2pfs("share", place)
+        anna.wait_published("stick/film")
+        anna.wait_published("stick/jazz/song")
+        former = (place / "film").stat().st_ino
+    until(lambda: anna.status()["shared_files"] == 0)
+    with far_disk(music, place) as server:
+        assert (place / "film").stat().st_ino != former
+        until(lambda: anna.status()["shared_files"] == 2)
+        anna.share("later", b"later")
+
+        anna.wait_published("stick/film")
+        read = Path(f"/proc/{server.pid}/io").read_text().split()
+        assert int(read[read.index("rchar:") + 1]) < FILM_BYTES
+        anna.unmount()
+
+
+def test_what_is_asked_of_our_own_mount_holds_up_nothing(servents: Servents) -> None:
+    """The kernel asks us for it, and we must be free to answer."""
+    anna = servents.start("anna")
+    ben = servents.start("ben", joins=[anna])
+    ben.send(signal.SIGSTOP)  # who is asked for a name that is not known, and does not answer
+
+    for path in ("network/nowhere/x", "peers/nobody/x"):
+        with pytest.raises(VerbError, match="it is in a mount of p2pfs"):
+            anna.ask("share", directory=str(anna.mountpoint / path))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount disks")
