@@ -19,7 +19,7 @@ import pytest
 import trio
 import trio.testing
 
-from p2pfs.config import load_config
+from p2pfs.config import load_config, socket_name
 from p2pfs.control import MAX_REQUEST_BYTES, ExitStatus, VerbError, client, exit_status_of
 from p2pfs.control.client import (
     Running,
@@ -78,6 +78,18 @@ async def serving(servent: FakeServent):
             await nursery.start(serve_control, servent, end)
             yield ask_it
         end()
+
+
+def connect(client: socket.socket, servent: FakeServent) -> None:
+    """Connect to the control socket, however long the path of the test's directory is."""
+    with socket_name(str(servent.config.control_path)) as name:
+        client.connect(name)
+
+
+async def connected(servent: FakeServent) -> trio.SocketStream:
+    """Connect in the same way; return the stream."""
+    with socket_name(str(servent.config.control_path)) as name:
+        return await trio.open_unix_socket(name)
 
 
 async def get(
@@ -334,7 +346,7 @@ async def test_a_client_that_hangs_up_cancels_its_verb(servent):
     servent.search_takes_s = 1000
     async with serving(servent):
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(servent.config.control_path))
+            connect(client, servent)
             client.sendall(b'{"verb": "search", "args": {"words": "blue"}}\n')
             while not servent.calls:
                 await trio.lowlevel.checkpoint()
@@ -346,7 +358,7 @@ async def test_a_long_verb_shows_that_the_servent_lives(servent, monkeypatch):
     monkeypatch.setattr("p2pfs.control.server.ALIVE_EVERY_S", 0)
     servent.search_takes_s = 1000
     async with serving(servent):
-        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        stream = await connected(servent)
         async with stream:
             await stream.send_all(b'{"verb": "search", "args": {"words": "blue"}}\n')
 
@@ -388,7 +400,7 @@ async def test_a_silent_servent_is_reported(tmp_path, monkeypatch):
 )
 async def test_what_is_no_request_is_a_usage_error(servent, line):
     async with serving(servent):
-        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        stream = await connected(servent)
         async with stream:
             await stream.send_all(line)
 
@@ -400,7 +412,7 @@ STATUS = b'{"verb": "status", "args": {}}\n'
 
 async def answer_to(servent: FakeServent, request: bytes, *, then_closes: bool = False) -> bytes:
     """Return all that is answered to these bytes, sent at once."""
-    stream = await trio.open_unix_socket(str(servent.config.control_path))
+    stream = await connected(servent)
     async with stream:
         await stream.send_all(request)
         if then_closes:
@@ -436,7 +448,7 @@ async def test_a_request_that_is_cut_off_is_told_so(servent, request_):
 async def test_what_comes_behind_a_request_does_not_cancel_it(servent):
     servent.search_takes_s = 0.1
     async with serving(servent):
-        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        stream = await connected(servent)
         async with stream:
             await stream.send_all(b'{"verb": "search", "args": {"words": "blue"}}\n')
             while not servent.calls:
@@ -448,7 +460,8 @@ async def test_what_comes_behind_a_request_does_not_cancel_it(servent):
 
 def handed_over(path: Path, request: bytes, descriptors: list[int]) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
+        with socket_name(str(path)) as name:
+            client.connect(name)
         socket.send_fds(client, [request], descriptors)
         return b"".join(iter(lambda: client.recv(65_536), b""))
 
@@ -471,7 +484,7 @@ async def test_descriptors_that_nobody_wants_are_closed(servent):
 async def test_that_no_descriptor_is_free_is_told(servent):
     async with serving(servent):
         with socket.socket(socket.AF_UNIX) as client, open("/dev/null", "rb") as null:
-            client.connect(str(servent.config.control_path))
+            connect(client, servent)
             await trio.testing.wait_all_tasks_blocked()
             with no_file_left():
                 socket.send_fds(client, [STATUS], [null.fileno()])
@@ -484,7 +497,7 @@ async def test_that_no_descriptor_is_free_is_told(servent):
 
 async def test_a_request_without_end_is_hung_up_on(servent):
     async with serving(servent):
-        stream = await trio.open_unix_socket(str(servent.config.control_path))
+        stream = await connected(servent)
         async with stream:
             with pytest.raises(trio.BrokenResourceError):
                 await stream.send_all(b"x" * 2 * MAX_REQUEST_BYTES)
