@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -124,15 +125,14 @@ def test_the_program_is_whole_wherever_it_was_called_from(tmp_path, monkeypatch)
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
 def test_systemd_finds_nothing_amiss_in_the_unit(tmp_path, monkeypatch):
-    runtime = tmp_path / "runtime"
-    runtime.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     (tmp_path / "p2pfs.service").write_text(unit_text(["mount", *HARD]))
 
-    done = subprocess.run(
-        ["systemd-analyze", "--user", "verify", tmp_path / "p2pfs.service"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as runtime:  # short: units of others have sockets there
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        done = subprocess.run(
+            ["systemd-analyze", "--user", "verify", tmp_path / "p2pfs.service"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
 
     if "Failed to" in done.stderr and "manager" in done.stderr:
         pytest.skip(f"systemd-analyze cannot look: {done.stderr}")
