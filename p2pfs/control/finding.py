@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 import trio
+from msgspec import structs
 
 from p2pfs.control.asked import Args, text_of
 from p2pfs.control.paths import Id, SubtreeName, TreePath, received_target
@@ -151,7 +152,7 @@ async def find_file(servent: Servent, target: TreePath | Id, typed: str) -> Remo
         raise UsageError(f"{typed} is a directory")
     if isinstance(place, Id):
         return node
-    return replace(node, path=network_path(servent, place))
+    return structs.replace(node, path=network_path(servent, place))
 
 
 async def network_paths(servent: Servent, target: TreePath) -> Sequence[str]:

@@ -12,8 +12,9 @@ import errno
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Final, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from p2pfs.cache import Located
 from p2pfs.errors import TransferError
@@ -339,11 +340,15 @@ class NetworkTree:
 
     def _all_listed(self, nodes: Sequence[Node]) -> list[Listed]:
         self._just_listed.put(nodes)
-        return [self._listed(node) for node in nodes]
-
-    def _listed(self, node: Node) -> Listed:
-        mode = FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE
-        return Listed(name_of(node.path), mode, self._inode(node))
+        inode = self._inode
+        return [
+            Listed(
+                name_of(node.path),
+                FILE_MODE if isinstance(node, RemoteFile) else DIRECTORY_MODE,
+                inode(node),
+            )
+            for node in nodes
+        ]
 
 
 def _already(value: T) -> Callable[[], Awaitable[T]]:

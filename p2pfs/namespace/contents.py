@@ -10,10 +10,10 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
 from p2pfs.errors import NoSourceError, P2pfsError
 from p2pfs.namespace.catalogue import Catalogue

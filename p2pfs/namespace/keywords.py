@@ -17,10 +17,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
 from p2pfs.errors import NotFoundError
 from p2pfs.namespace.ages import FIRST_LISTING_S, Renewals

@@ -12,12 +12,12 @@ import stat
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from p2pfs.config import load_config, socket_name
 from p2pfs.control import MAX_REQUEST_BYTES, ExitStatus, VerbError, client, exit_status_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from p2pfs import errors
 from p2pfs.filesystem import Later
