@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 
 import pytest
@@ -347,4 +348,18 @@ async def test_that_no_descriptor_is_left_is_told_as_that() -> None:
             await dialler.dial(listener.address)
     channel = await network.dial(listener.address)
     await channel.stream.aclose()
+    await listener.aclose()
+
+
+async def test_the_kernel_gives_up_what_is_not_acknowledged_within_half_a_minute() -> None:
+    listener = await TcpNetwork().listen("127.0.0.1", 0)
+    dialled = await TcpNetwork().dial(listener.address)
+    accepted = await listener.accept()
+    for channel in (dialled, accepted):
+        assert isinstance(channel.stream, trio.SocketStream)
+        sock = channel.stream.socket
+        patience_ms = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert 0 < patience_ms <= 30_000
+
+    await close(dialled, accepted)
     await listener.aclose()
