@@ -104,7 +104,7 @@ class Servent:
         us = self.whereabouts
         keys = Keys(us.network_key.network_id)
         self.message_router = MessageRouter(
-            us.identity, us.info, self.offer, self.overlay, self.journal, keys
+            us.identity, us.info, self.offer, self.overlay, self.journal, keys, wall_clock
         )
         self._announcer = Announcer(
             PublicShare(self.library, self.offer),

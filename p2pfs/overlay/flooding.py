@@ -118,7 +118,9 @@ class MessageRouter:
         neighbourhood: Neighbourhood,
         journal: Journal,
         keys: Keys,
+        wall_clock: Callable[[], float],
     ) -> None:
+        self._wall_clock = wall_clock
         self.searches = Searches(
             self._flood, new_guid, self._round_trips_s, self._search_refused, self._end_search
         )
@@ -249,7 +251,8 @@ class MessageRouter:
         self._shares_changed.unpark_all()
 
     def _got_news(self, link: Link, message: News) -> None:
-        self._carry_out(self._router.got_news(link.id, message, trio.current_time()), link)
+        now, now_ms = trio.current_time(), self._wall_clock() * 1000
+        self._carry_out(self._router.got_news(link.id, message, now, now_ms), link)
 
     def tell_news(self, ttl: int, version: int, directories: Sequence[str], is_all: bool) -> None:
         """Send NEWS of the directories of our share that have changed through the horizon."""

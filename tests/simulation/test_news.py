@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from p2pfs.namespace.ages import REFRESH_AFTER_S
 from p2pfs.namespace.belief import REFRESH_EACH_S
 from p2pfs.namespace.nodes import Knowledge
+from p2pfs.protocol import ServentId
 from p2pfs.protocol.messages import Query
 from tests.helpers.world import World, chain, open_world
 
@@ -31,6 +32,10 @@ async def listing(world: World) -> None:
 def shown(world: World, path: str) -> list[str]:
     """Return what a look shows that asks nobody."""
     return [node.path for node in world[0].namespace.browser._catalogue.shown.children(path)]
+
+
+def id_of(world: World, number: int) -> ServentId:
+    return world[number].whereabouts.identity.id
 
 
 def floods(world: World) -> int:
@@ -140,6 +145,29 @@ async def test_who_shares_nothing_comes_and_goes_unheard(autojump_clock: MockClo
         await world.come_back(2)
         await trio.sleep(5)
         assert {*told} <= {((), True)}  # anything may have changed while it was away
+
+
+async def test_who_set_its_clock_right_is_heard_again(autojump_clock: MockClock):
+    """It had been a day ahead: others waited a day for what it said next."""
+    async with open_world(latency_s=0.01) as world:
+        world.ahead_s[3] = 86_400
+        await listing(world)
+        world.stop(3)
+        await world.until(lambda: not world[2].overlay.links.get(id_of(world, 3)), within_s=10)
+        world.ahead_s[3] = 0
+        await world.come_back(3)
+        await trio.sleep(20)
+        assert await world.names(0, "films") == ["films/old.mkv"]
+        browser = world[0].namespace.browser
+        browser._survey.horizon = 1_000
+        browser.known_children("films")
+        before = floods(world)
+
+        await come(world)
+
+        both = ["films/new.mkv", "films/old.mkv"]
+        await world.until(lambda: shown(world, "films") == both, within_s=WITHIN_S)
+        assert floods(world) == before
 
 
 async def test_a_burst_of_changes_is_told_of_a_few_times(autojump_clock: MockClock):

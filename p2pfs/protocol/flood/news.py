@@ -4,6 +4,10 @@ Each servent numbers its NEWS, each higher than the last. A servent that receive
 than before passes it on to its other neighbours, so each link carries it once each way at most.
 The signature is checked first: a number that somebody else made up would silence the servent.
 
+The numbers are times by its clock, which may have run ahead for a day and been set right since. So
+numbers that are ahead of our own clock are compared with each other alone: what it says when its
+clock is right is new, and what it said before is not new again.
+
 NEWS are charged to the neighbour that brings them, and the NEWS of one servent are bounded too, by
 whatever way they come. NEWS above that are dropped; listings show the change when they are next
 refreshed.
@@ -36,6 +40,9 @@ ARRIVAL_BURST: Final = 150
 third of a full hall may leave and come back at once. In the long run those of twelve neighbours
 cost half of what an idle servent may."""
 
+AHEAD_MS: Final = 60_000
+"""How far a number may be ahead of our clock and count as one that is not: clocks differ."""
+
 MAX_TELLERS: Final = 10_000
 """Servents whose last NEWS are remembered; the oldest make room. 4 MB."""
 
@@ -43,9 +50,21 @@ MAX_TELLERS: Final = 10_000
 @dataclass(slots=True)
 class _Teller:
     version: int = -1
+    """The highest number so far that was not ahead of our clock."""
+    ahead: int = -1
+    """The highest that was."""
     pace: TokenBucket = field(
         default_factory=lambda: TokenBucket(NEWS_OF_ONE_PER_S, NEWS_OF_ONE_BURST)
     )
+
+    def is_new(self, version: int, *, is_ahead: bool) -> bool:
+        return version > (self.ahead if is_ahead else self.version)
+
+    def note(self, version: int, *, is_ahead: bool) -> None:
+        if is_ahead:
+            self.ahead = version
+        else:
+            self.version = version
 
 
 @dataclass(slots=True)
@@ -82,18 +101,18 @@ class NewsTable:
         """Charge a neighbour for NEWS that it brings."""
         return self._neighbours[link].brought.charge(now)
 
-    def got_news(self, link: LinkId, news: News, now: float) -> list[Decision]:
+    def got_news(self, link: LinkId, news: News, now: float, now_ms: float) -> list[Decision]:
         """Take in NEWS that a neighbour brings, and pass them on if they are new.
 
         Raises:
             RemoteProtocolError: their provider has not signed them.
         """
-        teller = self._tellers.get(news.provider.id)
-        if teller is not None and news.version <= teller.version:
+        teller, is_ahead = self._tellers.get(news.provider.id), news.version > now_ms + AHEAD_MS
+        if teller is not None and not teller.is_new(news.version, is_ahead=is_ahead):
             return []
         check_news(news)
         teller = self._teller(news.provider.id)
-        teller.version = news.version
+        teller.note(news.version, is_ahead=is_ahead)
         if not teller.pace.take(now):
             return [Drop(link, DropReason.OVER_BUDGET)]
         if _is_of_coming(news) and not self._neighbours[link].arrivals.take(now):
@@ -102,7 +121,8 @@ class NewsTable:
 
     def originate(self, news: News, now: float) -> list[Decision]:
         """Send NEWS of our own to all neighbours."""
-        self._teller(news.provider.id).version = news.version
+        for is_ahead in (False, True):  # nobody brings it back to us
+            self._teller(news.provider.id).note(news.version, is_ahead=is_ahead)
         return list(self._sends(self._neighbours, news, now))
 
     def _teller(self, servent: ServentId) -> _Teller:

@@ -27,6 +27,7 @@ monotonic clock.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -294,14 +295,19 @@ class Router:
         """Send NEWS of a change of our share through the horizon."""
         return self._news.originate(news, now)
 
-    def got_news(self, link: LinkId, news: News, now: float) -> list[Decision]:
-        """Take in that a share has changed; RemoteProtocolError if nobody can have said so."""
+    def got_news(
+        self, link: LinkId, news: News, now: float, now_ms: float = math.inf
+    ) -> list[Decision]:
+        """Take in that a share has changed; RemoteProtocolError if nobody can have said so.
+
+        `now_ms` is the time of day, in milliseconds since 1970.
+        """
         if link not in self._neighbours:
             return [self._drop(link, DropReason.NO_LINK)]
         charge = self._news.charge(link, now)
         if charge is not Charge.WITHIN:
             return self._over_budget(link, charge, "news")
-        return self._counted(self._news.got_news(link, news, now))
+        return self._counted(self._news.got_news(link, news, now, now_ms))
 
     # Walks.
 

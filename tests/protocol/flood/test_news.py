@@ -21,6 +21,7 @@ from p2pfs.protocol.flood.decisions import (
     ShareChanged,
 )
 from p2pfs.protocol.flood.news import (
+    AHEAD_MS,
     ARRIVAL_BURST,
     ARRIVALS_PER_S,
     MAX_TELLERS,
@@ -39,6 +40,10 @@ ANNA, BEN = (Identity.from_bytes(bytes([number]) * 32) for number in (1, 2))
 def news_of(identity: Identity = ANNA, version: int = 1, ttl: int = 4) -> News:
     provider = PeerInfo(identity.id, "somebody", ())
     return sign_news(identity, ttl, provider, version, ["films"], is_all=False)
+
+
+DAY_MS = 86_400_000
+TODAY_MS = 20_000 * DAY_MS
 
 
 @pytest.fixture
@@ -166,3 +171,25 @@ def test_all_within_the_horizon_hear_it_and_each_link_carries_it_once_each_way(
         got = routers[decision.link].got_news(LinkId(sender), message, 0.0)
         waiting += [(int(decision.link), one) for one in got]
     assert heard == ball(edges, 0, ttl) - {0}
+
+
+@pytest.mark.parametrize("ahead_ms", [AHEAD_MS + 1, DAY_MS, 40_000 * DAY_MS])
+def test_what_a_servent_said_while_its_clock_ran_ahead_silences_it_no_longer(
+    router: Router, ahead_ms: int
+) -> None:
+    early, right = news_of(version=TODAY_MS + ahead_ms), news_of(version=TODAY_MS + 1)
+    later = news_of(version=TODAY_MS + 2)
+
+    assert router.got_news(A, early, 0.0, TODAY_MS) == onward(early, B, C)
+    assert router.got_news(A, right, 10.0, TODAY_MS) == onward(right, B, C)
+    for again in (early, right):
+        assert router.got_news(B, again, 20.0, TODAY_MS) == []
+    assert router.got_news(A, later, 30.0, TODAY_MS) == onward(later, B, C)
+
+
+def test_our_own_news_do_not_come_back_though_our_clock_was_set_back(router: Router) -> None:
+    own = news_of(version=TODAY_MS + DAY_MS)
+    router.originate_news(own, 0.0)
+
+    assert router.got_news(A, own, 1.0, TODAY_MS + DAY_MS) == []
+    assert router.got_news(A, own, 1.0, TODAY_MS) == []
