@@ -26,6 +26,7 @@
     news        which servents have changed their shares, and where
     newcomers   which neighbours came or went lately, and whether `ls` waits for them
     lister      directories are listed: all names, or the new ones alone
+    refused     which searches did not go everywhere because budgets are spent
     survey      all servents that may have a directory are asked for it
     listing     one servent's listing of one directory, page by page
     ends        which servents have told a directory to its end

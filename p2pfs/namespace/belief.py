@@ -161,6 +161,11 @@ class Belief:
         lacks = self.partials.of(path)
         return lacks is None or not lacks.is_doubtful
 
+    def has_unasked(self, path: str) -> bool:
+        """Return whether somebody was not asked for a directory because budgets were spent."""
+        lacks = self.partials.of(path)
+        return lacks is not None and lacks.is_refused
+
     def holders(self, path: str) -> Sequence[PeerInfo]:
         """Return all holders of a directory if none can be missing; else nothing."""
         parent = parent_of(path)

@@ -54,6 +54,7 @@ from p2pfs.namespace.listing import Listings, ListPages, Telling
 from p2pfs.namespace.newcomers import Newcomers
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteFile
 from p2pfs.namespace.partials import Partial
+from p2pfs.namespace.refused import Refused
 from p2pfs.namespace.survey import Survey
 from p2pfs.namespace.view import View
 from p2pfs.overlay import Searches
@@ -101,7 +102,8 @@ class Browser(View):
         self._tasks = Tasks()
         self._fading: SingleFlight[str] = SingleFlight(self._tasks)
         self._listings = Listings(catalogue, list_pages, self._tasks, clock, confided)
-        self._survey = Survey(catalogue, searches, self._listings, ttl, clock)
+        refused = Refused(clock)
+        self._survey = Survey(catalogue, searches, self._listings, refused, ttl, clock)
         self._belief = Belief(
             catalogue,
             journal,
@@ -132,7 +134,15 @@ class Browser(View):
         )
         """Where it is told that servents come, change and go."""
         self._finder = Finder(
-            catalogue, searches, disputes, self._belief, self._lister, self._tasks, ttl, clock
+            catalogue,
+            searches,
+            disputes,
+            self._belief,
+            self._lister,
+            refused,
+            self._tasks,
+            ttl,
+            clock,
         )
         self._confirmer = Confirmer(
             self._books,

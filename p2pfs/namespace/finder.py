@@ -7,6 +7,10 @@ nothing and the next one asks again: programs that look for a name which is not 
 but nothing is concluded. With a silent neighbour thirty names looked for three times cost 4 s and
 3 queries, as if it were remembered; one name looked for each second waits 1 s each time.
 
+Somebody who was not asked, because those between us have passed on as much as they may, is another
+matter: a moment later he would be. So the search is made once more then, and fails if that does not
+help (`Refused`).
+
 All of this belongs to the trio thread.
 """
 
@@ -30,13 +34,17 @@ from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.disputes import Disputes
 from p2pfs.namespace.lister import Lister
 from p2pfs.namespace.nodes import Knowledge, RemoteFile, may_be_suffixed
+from p2pfs.namespace.refused import Refused
 from p2pfs.namespace.survey import MAX_DIRECT
-from p2pfs.overlay import Searches
+from p2pfs.overlay import Outcome, Searches
 from p2pfs.protocol import FileId, QueryKind, is_probe, name_of, parent_of
 from p2pfs.tasks import SingleFlight, Tasks
 
 ABSENT_S: Final = 10.0
 """How long a name that no servent had is not searched for again."""
+
+AGAIN_AFTER_S: Final = 0.5
+"""How long after a search that did not go everywhere it is made once more."""
 
 LISTING_S: Final = 1.0
 """How long an unknown name waits for the listing of its directory before it is searched for."""
@@ -52,6 +60,7 @@ class Finder:
         disputes: Disputes,
         belief: Belief,
         lister: Lister,
+        refused: Refused,
         tasks: Tasks,
         ttl: int,
         clock: Callable[[], float],
@@ -64,6 +73,7 @@ class Finder:
         self._ttl = ttl
         self._clock = clock
         self._flights: SingleFlight[tuple[str, str]] = SingleFlight(tasks)
+        self._refused = refused
         self._looked_at: Times[str] = Times()
         """When a program last asked for an unknown name in each directory."""
 
@@ -127,18 +137,25 @@ class Finder:
 
     async def _find(self, path: str) -> None:
         began_at = self._clock()
-        rings = range(1, self._ttl + 1)
-        outcome = await self._searches.run(
-            QueryKind.PATH,
-            path,
-            rings=rings,
-            timeout_s=FIND_TIMEOUT_S,
-            is_enough=bool,
-            is_patient=True,
-        )
+        outcome = await self._search(path)
+        if not outcome.hits and self._refused.is_believed(outcome):
+            await trio.sleep(AGAIN_AFTER_S)
+            outcome = await self._search(path)
+            if outcome.refusals and not outcome.hits:
+                raise NotAskedError("not everybody could be asked: try again in a while")
         for hit in outcome.hits:
             self._catalogue.learn_found(hit.provider, hit.entries)
         if outcome.is_complete and not outcome.hits:
             self._catalogue.keep_only(path, (), began_at)
             if not self._belief.may_have_changed(parent_of(path), began_at):
                 self._catalogue.remember_absent(path, self._clock() + ABSENT_S)
+
+    async def _search(self, path: str) -> Outcome:
+        return await self._searches.run(
+            QueryKind.PATH,
+            path,
+            rings=range(1, self._ttl + 1),
+            timeout_s=FIND_TIMEOUT_S,
+            is_enough=bool,
+            is_patient=True,
+        )

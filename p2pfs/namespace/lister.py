@@ -211,6 +211,7 @@ class Lister:
         holders = self._belief.holders(path)
         if 0 < len(holders) <= MAX_DIRECT:
             heard = await self._survey.hear(path, holders)
+            heard = replace(heard, is_refused=self._belief.has_unasked(parent_of(path)))
         else:
             try:
                 heard = await self._survey.by_flood(path, urgency)

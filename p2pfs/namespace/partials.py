@@ -39,18 +39,26 @@ class Partial:
     """Whether somebody within the horizon may not have answered."""
     is_early: bool = False
     """Whether it is shown while some are still being asked."""
+    is_refused: bool = False
+    """Whether somebody was not asked, because a budget is spent."""
 
     def __bool__(self) -> bool:
         """Return whether anything keeps it from being whole."""
         return self.is_doubtful or self.is_unanswered
 
     @property
+    def is_lacking(self) -> bool:
+        """Whether names are known to be missing."""
+        return bool(self.unheard) or self.is_cut
+
+    @property
     def is_doubtful(self) -> bool:
         """Whether names are missing that a search by path might still find.
 
-        A servent that did not answer for the listing would not answer such a search either.
+        A servent that did not answer for the listing would not answer such a search either; one
+        that was not asked might.
         """
-        return bool(self.unheard) or self.is_cut
+        return self.is_lacking or self.is_refused
 
     def __str__(self) -> str:
         """Return the reasons as text for people."""
@@ -62,7 +70,9 @@ class Partial:
             reasons.append(f"not all was told by {', '.join(names)}")
         if self.is_cut:
             reasons.append("there are more names than are held")
-        if self.is_unanswered:
+        if self.is_refused:
+            reasons.append("not everybody was asked: too many searches go on")
+        elif self.is_unanswered:
             reasons.append("not everybody has answered in time")
         elif self.is_early:
             reasons.append("not everybody has answered yet")
@@ -89,7 +99,9 @@ class Partials:
         began_at, partial = self._partial.get(path, (0.0, None))
         if self._has_lost(path):
             partial = replace(partial or Partial(), is_cut=True)
-        if partial is None or not self._catalogue.holders.have(path):
+        if partial is None:
+            return None
+        if not partial.is_refused and not self._catalogue.holders.have(path):
             return None
         heard = (self._catalogue.holders.listed_by(peer.id, path) for peer in partial.unheard)
         late = zip(partial.unheard, heard, strict=True)
@@ -116,7 +128,7 @@ class Partials:
     def note(self, path: str, began_at: float, partial: Partial) -> None:
         """Note whether a listing was whole; say so once if names are known to be missing."""
         self._tell_lost(began_at)
-        was_doubtful = path in self._partial and self._partial[path][1].is_doubtful
+        was_lacking = path in self._partial and self._partial[path][1].is_lacking
         self._partial.pop(path, None)
         if not partial:
             return
@@ -124,7 +136,7 @@ class Partials:
             oldest = next(iter(self._partial))
             self._catalogue.holders.mark_listed(oldest, -math.inf)  # nothing is concluded from it
         self._partial[path] = began_at, partial
-        if partial.is_doubtful and not was_doubtful:
+        if partial.is_lacking and not was_lacking:
             self._journal.warning(f"the listing of {path or 'network/'} is not whole: {partial}")
 
     def _tell_lost(self, now: float) -> None:

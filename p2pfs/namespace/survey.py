@@ -14,6 +14,7 @@ from p2pfs.namespace.ages import FIRST_LISTING_S
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.listing import Listings, Telling
 from p2pfs.namespace.partials import Partial
+from p2pfs.namespace.refused import Refused
 from p2pfs.overlay import Hits, Outcome, Searches
 from p2pfs.protocol import PeerInfo, QueryHit, QueryKind, ServentId
 from p2pfs.protocol.flood import Urgency
@@ -43,13 +44,15 @@ class SurveyResult:
     is_unanswered: bool = False
     silent: tuple[PeerInfo, ...] = ()
     """Servents that were known to have it, and did not answer a flood that not all answered."""
+    is_refused: bool = False
+    """Whether a flood did not go everywhere, because a budget is spent."""
 
     def partial(self) -> Partial:
         """Return why the listing is not whole, if it is not."""
         heard_out = {h for h, one in self.asked.items() if one and (one.is_whole or one.is_cut)}
         unheard = (h for h in (*self.asked, *self.silent) if h not in heard_out)
         is_cut = self.is_cut or any(one and one.is_cut for one in self.asked.values())
-        return Partial(tuple(unheard), is_cut, self.is_unanswered)
+        return Partial(tuple(unheard), is_cut, self.is_unanswered, is_refused=self.is_refused)
 
 
 class Survey:
@@ -60,12 +63,14 @@ class Survey:
         catalogue: Catalogue,
         searches: Searches,
         listings: Listings,
+        refused: Refused,
         ttl: int,
         clock: Callable[[], float],
     ) -> None:
         self._catalogue = catalogue
         self._searches = searches
         self._listings = listings
+        self._refused = refused
         self._ttl = ttl
         self._clock = clock
         self.horizon = 0
@@ -117,7 +122,9 @@ class Survey:
         if isinstance(outcome, NotAskedError):
             raise outcome
         silent = () if outcome.is_complete else (p for p in known if p.id not in learned)
-        return SurveyResult(asked, outcome.is_cut, not outcome.is_complete, tuple(silent))
+        is_refused = self._refused.is_believed(outcome)
+        told = (asked, outcome.is_cut, not outcome.is_complete, tuple(silent), is_refused)
+        return SurveyResult(*told)
 
     def _note_horizon(self, outcome: Outcome) -> None:
         """Note how many were reached: a network that cannot bear it is not asked more often."""

@@ -99,6 +99,8 @@ class Outcome:
     """Whether there were more hits than are kept. Then it is not complete either."""
     skipped: int = 0
     """Over how many links it did not go, as filters say that nothing is there."""
+    refusals: int = 0
+    """Over how many links its last ring did not go, as budgets are spent: later it might."""
 
     @property
     def has_asked(self) -> bool:
@@ -123,6 +125,8 @@ class _RunningSearch:
     servents: int = 0
     skipped: int = 0
     """The most of any ring."""
+    refusals: int = 0
+    """Those of the ring that went out last."""
     ends: dict[int, Finished] = field(default_factory=dict)
     """The ends of these that have come, by TTL."""
     refused: Refused | None = None
@@ -181,7 +185,8 @@ class _RunningSearch:
     def outcome(self) -> Outcome:
         """Return what the search has found by now."""
         is_complete = self.is_complete and not self.is_cut
-        return Outcome(self.found(), self.servents, is_complete, self.is_cut, self.skipped)
+        told = (self.servents, is_complete, self.is_cut, self.skipped, self.refusals)
+        return Outcome(self.found(), *told)
 
 
 class Searches:
@@ -249,7 +254,7 @@ class Searches:
         try:
             with trio.move_on_at(running.ends_at) as running.patience:
                 for number, ttl in enumerate(rings, 1):
-                    running.is_complete = False
+                    running.is_complete, running.refusals = False, 0
                     if not self._flood(_query(guid, ttl, running, terms), urgency):
                         break
                     further = len(rings) - number
@@ -282,7 +287,8 @@ class Searches:
             return True
         if not ends:
             return False  # its time is over, though answers are owed
-        if any(one.refusals for one in ends) and not running.servents:
+        running.refusals = sum(one.refusals for one in ends)
+        if running.refusals and not running.servents:
             raise _not_asked(1 / SEARCHES_PER_S)
         running.is_complete = all(one.is_complete for one in ends)
         # A complete ring that reached nobody new was the whole network.

@@ -203,6 +203,8 @@ class Done(Message, frozen=True, array_like=True):
     skipped: Count = 1
     """Links in this sub-tree over which the query did not go, because a filter says that nothing
     is there. A servent that does not count them may have left some out."""
+    refusals: Count = 0
+    """Links in this sub-tree over which it did not go, because a budget is spent."""
 
 
 class FilterForm(enum.IntEnum):

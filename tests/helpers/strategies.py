@@ -99,7 +99,7 @@ BY_TYPE: dict[type[fields.Message], st.SearchStrategy[fields.Message]] = {
         m.QueryHit, guids, ttls, peer_infos, tuples(entries, fields.MAX_RESULTS), counts,
         st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64),
     ),
-    m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans(), counts),
+    m.Done: st.builds(m.Done, guids, ttls, counts, counts, st.booleans(), counts, counts),
     m.Enough: st.builds(m.Enough, guids),
     m.Changed: st.just(m.Changed()),
     m.News: st.builds(

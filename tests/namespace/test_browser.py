@@ -37,11 +37,12 @@ from p2pfs.namespace.browser import Browser
 from p2pfs.namespace.catalogue import Catalogue
 from p2pfs.namespace.comings import LEAVING_S, OVERTAKEN_S
 from p2pfs.namespace.disputes import Disputes
-from p2pfs.namespace.finder import ABSENT_S
+from p2pfs.namespace.finder import ABSENT_S, AGAIN_AFTER_S
 from p2pfs.namespace.lister import REFRESH_SHARE
 from p2pfs.namespace.listing import CUT_AGAIN_S, SLOW_AFTER_S
 from p2pfs.namespace.news import MUTED_S
 from p2pfs.namespace.nodes import Knowledge, Node, RemoteDirectory, RemoteFile
+from p2pfs.namespace.refused import REFUSED_BURST, REFUSED_PER_S
 from p2pfs.namespace.showing import Here
 from p2pfs.namespace.survey import LONGEST_S, MAX_DIRECT
 from p2pfs.namespace.tellers import Tellers
@@ -137,6 +138,8 @@ class Horizon:
         """The name of who was asked, and the directory; once for each listing."""
         self.is_unfinished = False
         """Whether the DONE of some neighbour never comes."""
+        self.is_refused = False
+        """Whether neighbours pass nothing on, as their budgets are spent."""
         self.is_dead = False
         """Whether queries get no answer and no DONE."""
         self.manifests: dict[FileId, bytes] = {}
@@ -204,14 +207,17 @@ class Horizon:
             self._last_guid = query.guid
         if self.is_dead:
             return True
-        near = self.holders if query.ttl == TTL else self.neighbours
+        goes_far = query.ttl == TTL and not self.is_refused
+        near = self.holders if goes_far else self.neighbours
         for holder in near:
             entries, total = holder.answer(query)
             if entries or (query.kind is DIRECTORY and holder.has_directory(query.text)):
                 hit = sign_hit(holder.identity, query.guid, query.ttl, holder.info, entries, total)
                 self.searches.got_hit(hit, Address("10.0.0.9", 1))
         if not self.is_unfinished:
-            self.searches.got_finished(Finished(query.guid, query.ttl, len(near), 0, True))
+            refusals = int(self.is_refused and query.ttl > 1)
+            counts = (len(near), 0, not refusals, 0, refusals)
+            self.searches.got_finished(Finished(query.guid, query.ttl, *counts))
         return True
 
     async def _list_pages(self, peer: PeerInfo, path: str, after: str, take: Take) -> None:
@@ -445,6 +451,70 @@ async def test_a_thousand_absent_names_cost_seconds_though_somebody_is_silent(
 
         assert trio.current_time() <= 2 * FIND_TIMEOUT_S
         assert horizon.spent() <= (3, 0)
+
+
+async def test_what_was_not_found_because_budgets_are_spent_is_not_absent(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near")
+        horizon.add("far", "a", is_far=True)
+        horizon.is_refused = True
+
+        with pytest.raises(NotAskedError, match="not everybody could be asked"):
+            await horizon.stat("a")
+        assert trio.current_time() == AGAIN_AFTER_S
+        horizon.is_refused = False
+        assert isinstance(await horizon.stat("a"), RemoteFile)
+
+
+async def test_a_name_is_asked_for_once_more_when_budgets_were_spent_for_a_moment(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon, trio.open_nursery() as nursery:
+        horizon.add("near")
+        horizon.add("far", "a", is_far=True)
+        horizon.is_refused = True
+
+        async def go_on() -> None:
+            await trio.sleep(AGAIN_AFTER_S / 2)
+            horizon.is_refused = False
+
+        nursery.start_soon(go_on)
+        assert isinstance(await horizon.stat("a"), RemoteFile)
+
+
+async def test_a_listing_that_did_not_go_everywhere_says_so_and_nothing_is_absent_by_it(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "d/there", "b")
+        horizon.add("far", "d/a", "c", is_far=True)
+        horizon.is_refused = True
+
+        assert await horizon.ls() == ["b", "d"]
+        assert horizon.browser.partial("") == "not everybody was asked: too many searches go on"
+        horizon.is_refused = False
+        assert isinstance(await horizon.stat("d/a"), RemoteFile)
+        assert isinstance(await horizon.stat("c"), RemoteFile)
+
+
+async def test_who_says_of_every_search_that_budgets_are_spent_is_taken_for_silent(
+    autojump_clock: MockClock,
+):
+    async with open_horizon() as horizon:
+        horizon.add("near", "there")
+        horizon.is_refused = True
+        failed = 0
+
+        for number in range(300):
+            try:
+                assert await horizon.stat(f"absent {number}") is None
+            except NotAskedError:
+                failed += 1
+            await trio.sleep(1)
+
+        assert 0 < failed <= REFUSED_BURST + REFUSED_PER_S * trio.current_time()
 
 
 async def test_a_thousand_absent_names_in_one_directory_cost_two_queries(

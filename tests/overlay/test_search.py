@@ -265,7 +265,7 @@ async def test_a_search_that_some_neighbours_took_was_asked():
     net = Network()
     net.on_ring = lambda query: net.end(query, servents=3, is_complete=False, refusals=2)
 
-    assert await net.run() == Outcome((), 9, is_complete=False)
+    assert await net.run() == Outcome((), 9, is_complete=False, refusals=2)
 
 
 async def test_silence_is_no_refusal():

@@ -88,7 +88,7 @@ class Finished:
     skipped: int = 0
     """Over how many links the query did not go, as filters say that nothing is there."""
     refusals: int = 0
-    """How many neighbours did not take a new query: their budget for us is spent."""
+    """Over how many links it did not go, or was not taken, because a budget is spent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,7 +218,7 @@ class Router:
                 return [*ends, *self._over_budget(link, charge, "queries")]
         if charge is not Charge.WITHIN:
             over = self._over_budget(link, charge, "queries")
-            return [_refusal(link, query), *over, *self._rest(link, now)]
+            return [_refusal(link, query, 1), *over, *self._rest(link, now)]
         ttl = min(query.ttl, MAX_TTL - query.hops)
         if ttl < 1:
             return self._refuse(link, query, DropReason.TOO_FAR)
@@ -387,7 +387,8 @@ class Router:
     # Refusals.
 
     def _refuse(self, link: LinkId, query: Query, reason: DropReason) -> list[Decision]:
-        return [_refusal(link, query), self._drop(link, reason)]
+        refusals = int(reason is DropReason.OVER_BUDGET)
+        return [_refusal(link, query, refusals), self._drop(link, reason)]
 
     def _rest(self, link: LinkId, now: float) -> list[Decision]:
         """Charge the refusal of a question, and have its link read more slowly after many."""
@@ -411,9 +412,9 @@ class Router:
         return decisions
 
 
-def _refusal(link: LinkId, query: Query) -> Send:
+def _refusal(link: LinkId, query: Query, refusals: int) -> Send:
     """Return the DONE by which the sender of a copy does not wait for it."""
-    return Send(link, Done(query.guid, query.ttl, 0, 0, False, skipped=0))
+    return Send(link, Done(query.guid, query.ttl, 0, 0, False, skipped=0, refusals=refusals))
 
 
 def _question(query: Query) -> int:

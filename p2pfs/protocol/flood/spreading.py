@@ -127,11 +127,14 @@ class Neighbours:
         for link in links:
             if wanted and not self._filters.admits(link, query.ttl, wanted):
                 wave.skipped += 1
-            elif query.deadline_ms and self._has_place(wave.came_from, link, now):
+            elif not query.deadline_ms:
+                wave.is_complete = False
+            elif self._has_place(wave.came_from, link, now):
                 wave.hits_of[link] = 0
                 sends.append(Send(link, query))
             else:
                 wave.is_complete = False
+                wave.refusals += 1
         return sends
 
     def _has_place(self, asker: LinkId | None, link: LinkId, now: float) -> bool:

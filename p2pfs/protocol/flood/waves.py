@@ -59,7 +59,7 @@ class Wave:
     first_for: Collection[LinkId] = ()
     """The links over which a ring of our own search was their first copy of it."""
     refusals: int = 0
-    """How many of these did not take it."""
+    """Over how many links it did not go, or was not taken, because a budget is spent."""
     is_over: bool = False
 
 
@@ -113,7 +113,8 @@ class Waves:
         wave = self._asked_of(link, done.guid, done.ttl)
         if wave is None:
             return [Drop(link, DropReason.NOT_ASKED)]
-        wave.refusals += link in wave.first_for and _is_refusal(done)
+        is_refusal = link in wave.first_for and _is_refusal(done)
+        wave.refusals = min(MAX_COUNT, wave.refusals + max(done.refusals, is_refusal))
         wave.servents = min(MAX_COUNT, wave.servents + done.servents)
         wave.skipped = min(MAX_COUNT, wave.skipped + done.skipped)
         wave.is_complete &= done.is_complete
@@ -200,9 +201,9 @@ class Waves:
 
     def _end(self, wave: Wave) -> list[Decision]:
         self._forget(wave)
-        counts = (wave.servents, wave.hits, wave.is_complete, wave.skipped)
+        counts = (wave.servents, wave.hits, wave.is_complete, wave.skipped, wave.refusals)
         if wave.came_from is None:
-            return [Finished(wave.guid, wave.came_as, *counts, wave.refusals)]
+            return [Finished(wave.guid, wave.came_as, *counts)]
         return [Send(wave.came_from, Done(wave.guid, wave.came_as, *counts))]
 
     def _forget(self, wave: Wave) -> None:

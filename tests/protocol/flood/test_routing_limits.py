@@ -57,7 +57,8 @@ def router() -> Router:
 
 
 def refusal(guid: int, ttl: int) -> list[Decision]:
-    return [Send(A, Done(guid_of(guid), ttl, 0, 0, is_complete=False, skipped=0)), OVER_A]
+    done = Done(guid_of(guid), ttl, 0, 0, is_complete=False, skipped=0, refusals=1)
+    return [Send(A, done), OVER_A]
 
 
 def accepted(router: Router, guids: range, now: float, hops: int = 0) -> int:
@@ -187,7 +188,7 @@ def test_a_wave_that_could_not_be_sent_on_is_incomplete() -> None:
         Answer(query_of(999, ttl=2, hops=1))
     ]
     assert router.answered(guid_of(999), 2, []) == [
-        Send(B, Done(guid_of(999), 2, 1, 0, is_complete=False, skipped=0))
+        Send(B, Done(guid_of(999), 2, 1, 0, is_complete=False, skipped=0, refusals=2))
     ]
 
 
@@ -270,6 +271,17 @@ def test_a_later_ring_that_reaches_nobody_new_was_not_refused() -> None:
     router.originate(query_of(1, ttl=2), now=0.2)
     finished = Finished(guid_of(1), 2, 0, 0, is_complete=False)
     assert router.got_done(A, Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0)) == [finished]
+
+
+def test_what_was_refused_further_away_is_told_to_who_asked() -> None:
+    router = router_with(A, B, C)
+    router.got_query(A, query_of(1, ttl=3, hops=1), now=0.0)
+    router.answered(guid_of(1), 3, [])
+    router.got_done(B, Done(guid_of(1), 2, 4, 0, is_complete=False, skipped=0, refusals=2))
+    refused = Done(guid_of(1), 2, 0, 0, is_complete=False, skipped=0, refusals=1)
+    assert router.got_done(C, refused) == [
+        Send(A, Done(guid_of(1), 3, 5, 0, is_complete=False, skipped=0, refusals=3))
+    ]
 
 
 def test_the_rings_of_our_search_are_one_search(router: Router) -> None:
