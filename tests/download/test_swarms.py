@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from p2pfs.cache import expects_nothing
@@ -211,7 +211,7 @@ async def test_a_small_content_that_is_other_than_announced_is_never_shown(
     async with two("film") as world:
         node = await note_at(world, 0)
         for size in (NOTE.size - 1, NOTE.size + 1):
-            reader = world[1].swarms.open(dataclasses.replace(node, size=size))
+            reader = world[1].swarms.open(replace(node, size=size))
             with pytest.raises(TransferError):
                 await reader.locate(0, 100)
             reader.close()

@@ -390,10 +390,13 @@ SURROUNDING = MAX_NEIGHBOURS - DEGREE // 2 - 1
 
 
 async def stay(world: World, name: str) -> None:
-    """Be a neighbour of servent 0 that answers PING and nothing else."""
+    """Be a neighbour of servent 0 that answers PING and nothing else, and comes back if it goes."""
     at = Address(host(0), WORLD_PORT)
-    peer = await RawPeer.dial(world.net.host(name), at, LinkKind.NEIGHBOUR)
-    await peer.answer_pings()
+    while True:
+        with contextlib.suppress(trio.BrokenResourceError, AssertionError):
+            peer = await RawPeer.dial(world.net.host(name), at, LinkKind.NEIGHBOUR)
+            await peer.answer_pings()
+        await trio.sleep(1)
 
 
 @asynccontextmanager
