@@ -29,10 +29,6 @@ that we have dialled crosses ours only if it was on its way when our link was gr
 comes again within this time. A later one means that the peer has that link no more."""
 
 
-_FROM_ELSEWHERE: Final = "elsewhere"
-"""A host of a network of its own."""
-
-
 class Slots:
     """The places for neighbours, judged by the links that are open now."""
 
@@ -76,12 +72,9 @@ class Slots:
         """Return whether we would take another neighbour; a walk that ends here asks.
 
         There is room beyond the degree that we look for: if only servents with few neighbours
-        accepted newcomers, the newcomers would be linked to each other alone. Who asks may be of a
-        network of which there is none here: then one of many of another network gives way.
+        accepted newcomers, the newcomers would be linked to each other alone.
         """
-        return not self.is_away and (
-            self._is_one_free() or self._who_gives_way(_FROM_ELSEWHERE) is not None
-        )
+        return not self.is_away and self._is_one_free()
 
     def who_makes_room(self, link: Link) -> Link | None:
         """Return the neighbour that goes so that a welcome link has a place, if one has to."""

@@ -390,13 +390,10 @@ SURROUNDING = MAX_NEIGHBOURS - DEGREE // 2 - 1
 
 
 async def stay(world: World, name: str) -> None:
-    """Be a neighbour of servent 0 that answers PING and nothing else, and comes back if it goes."""
+    """Be a neighbour of servent 0 that answers PING and nothing else."""
     at = Address(host(0), WORLD_PORT)
-    while True:
-        with contextlib.suppress(trio.BrokenResourceError, AssertionError):
-            peer = await RawPeer.dial(world.net.host(name), at, LinkKind.NEIGHBOUR)
-            await peer.answer_pings()
-        await trio.sleep(1)
+    peer = await RawPeer.dial(world.net.host(name), at, LinkKind.NEIGHBOUR)
+    await peer.answer_pings()
 
 
 @asynccontextmanager

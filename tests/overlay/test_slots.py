@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pfs.config import DEGREE, MAX_NEIGHBOURS
-from p2pfs.protocol import Address, Guid, Introduce, LinkKind, Walk, crowds, groups_of
+from p2pfs.protocol import Address, LinkKind, crowds, groups_of
 from tests.helpers.rogues import RawPeer
 from tests.helpers.world import PORT, World, host, open_world
 
@@ -109,29 +109,6 @@ async def test_one_host_with_any_number_of_identities_surrounds_nobody(
 
         assert len(hosts_linked(world)) >= inbound
         assert {host(number) for number in range(1, 9)} <= set(hosts_linked(world))
-
-
-async def test_who_is_surrounded_by_one_network_offers_itself_to_others(
-    autojump_clock: MockClock,
-):
-    """The newcomer's walks end at servent 0; the one through which it joins has no other place."""
-    async with open_world() as world:
-        await world.start(max_neighbours=MAX_NEIGHBOURS)
-        await world.start(joins=[0], max_neighbours=2)
-        await world.linked(1, 1)
-        await crowd(world, "10.9.9.9", MAX_NEIGHBOURS)
-        elsewhere = world.net.host("10.8.8.8")
-        at = Address(host(1), PORT)
-        newcomer = await RawPeer.dial(elsewhere, at, LinkKind.NEIGHBOUR)
-        guid = Guid(bytes(16))
-
-        await newcomer.send(Walk(guid, 1))
-
-        with trio.fail_after(10):
-            while not isinstance(message := (await newcomer.receive())[0], Introduce):
-                pass
-        assert message.guid == guid
-        assert message.peer.id == world[0].whereabouts.identity.id
 
 
 async def test_who_dials_us_leaves_slots_for_those_whom_we_dial(autojump_clock: MockClock):
