@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from p2pfs.protocol import MIB
+from p2pfs.threads import lane
 
 MAX_OPEN_FILES: Final = 2**20
 """The default of Linux for the files that one process may open (fs.nr_open)."""
@@ -86,6 +87,7 @@ async def give_memory_back() -> None:
 
 async def after_much_work(act: Callable[[], object], spent_s: Callable[[], float]) -> None:
     """Call a function in a thread whenever much work is over, by the processor time spent."""
+    run_in_thread = lane(1)
     before_s, has_worked = spent_s(), False
     while True:
         await trio.sleep(LOOK_S)
@@ -94,7 +96,7 @@ async def after_much_work(act: Callable[[], object], spent_s: Callable[[], float
         if took_s >= BUSY_S:
             has_worked = True
         elif has_worked and took_s <= IDLE_S:
-            await trio.to_thread.run_sync(act)
+            await run_in_thread(act)
             has_worked = False
 
 
