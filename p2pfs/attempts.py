@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
-ANSWER_S: Final = 10.0
+DISK_ANSWERS_S: Final = 10.0
 """How long a disk is waited for: one that has to spin up takes less."""
 
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from p2pfs.attempts import ANSWER_S, Attempt
+from p2pfs.attempts import DISK_ANSWERS_S, Attempt
 from p2pfs.audiences import Audiences
 from p2pfs.config import SHARED, Config, SharedDirectory, state_around
 from p2pfs.errors import NotFoundError, UsageError
@@ -193,7 +193,7 @@ class Roots:
         """
         with self._lock:
             self.audiences.take_groups(root.shared for root in self)
-            before, until = self._roots, time.monotonic() + ANSWER_S
+            before, until = self._roots, time.monotonic() + DISK_ANSWERS_S
             now = {name: self._looked_at(root, until) for name, root in before.items()}
             changed = [name for name, root in now.items() if root != before[name]]
             if changed:
@@ -213,7 +213,7 @@ class Roots:
             self.audiences.take_groups(root.shared for root in self)
             self._check(shared)
             self.audiences.check(shared)
-            until = time.monotonic() + ANSWER_S
+            until = time.monotonic() + DISK_ANSWERS_S
             root = self._looked_at(Root(shared, is_from_config=False), until)
             if root.away:
                 raise UsageError(f"{shared.directory} cannot be shared: {root.away}")

@@ -158,7 +158,7 @@ def test_what_does_not_answer_is_away_until_it_does(
         return real(path)
 
     monkeypatch.setattr(os, "lstat", silent)
-    monkeypatch.setattr(module, "ANSWER_S", 0.01)
+    monkeypatch.setattr(module, "DISK_ANSWERS_S", 0.01)
     monkeypatch.setattr(module, "LEAST_ANSWER_S", 0.01)
     assert roots.look() == ["Music"]
     assert [root.away for root in roots] == ["its disk does not answer", ""]
@@ -168,7 +168,7 @@ def test_what_does_not_answer_is_away_until_it_does(
     assert len(asked) == 1
 
     answers.set()
-    monkeypatch.setattr(module, "ANSWER_S", 60.0)
+    monkeypatch.setattr(module, "DISK_ANSWERS_S", 60.0)
     while roots.is_away("Music"):
         roots.look()
     assert roots.listed([]) == ["Music", "Films"]

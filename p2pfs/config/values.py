@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from unicodedata import normalize
 
-from p2pfs.attempts import ANSWER_S, Attempt
+from p2pfs.attempts import DISK_ANSWERS_S, Attempt
 from p2pfs.config.knobs import (
     DEFAULT_PORT,
     GIB,
@@ -388,7 +388,7 @@ def shared_directory(
         ValueError: it cannot have this name, or cannot be limited to these.
     """
     # Links are looked for, but by no start or verb for ever: its disk may be silent.
-    followed = Attempt(functools.partial(os.path.realpath, directory)).result(ANSWER_S)
+    followed = Attempt(functools.partial(os.path.realpath, directory)).result(DISK_ANSWERS_S)
     place = followed or os.path.abspath(directory)
     label = normalize("NFC", _text(os.path.basename(place) if name is None else name))
     if not label or "/" in label or label.startswith("."):

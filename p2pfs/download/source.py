@@ -72,7 +72,7 @@ given nothing after so many times in a row half as often each time. Where ten sh
 a reader has nothing to give for some seconds: after 5 times they took 37 s for 32 MiB, which is
 more than twice what one takes."""
 
-ANSWER_S: Final = 5.0
+SAID_S: Final = 5.0
 """What a source has said counts for so long while it is asked again: a dial ends after 3.5 s, and a
 refusal takes a moment more. After that it is there, and silent."""
 
@@ -281,7 +281,7 @@ class Source:
 
     def silent_at(self) -> float:
         """Return when it is silent, whatever it has said before; never without requests."""
-        return max(self.stuck_at(), self.progress_at + ANSWER_S)
+        return max(self.stuck_at(), self.progress_at + SAID_S)
 
     def doubtful_at(self) -> float:
         """Return when a block that readers need is asked of others too, if nothing comes."""
